@@ -1,0 +1,39 @@
+# Each target sets up what it needs: `make reproduce` and `make test` work on a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+PRESET ?= photos
+
+.PHONY: help setup reproduce test test-all lint format clean
+
+help:            ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+setup: .venv/.installed  ## create .venv and install mechvit into it, editable, at the pinned versions
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else f"mechvit needs Python 3.10 or newer, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+reproduce: setup  ## the whole paper on real photographs: runs/photos/report.html
+	$(BIN)/python scripts/reproduce.py --preset $(PRESET)
+
+test: setup lint  ## lint, type check, and every test but the slow and GPU ones
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+test-all: setup lint  ## everything (GPU tests skip themselves without a GPU)
+	$(BIN)/python -m pytest
+
+lint: setup      ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup    ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:           ## remove caches and runs, keep .venv
+	rm -rf runs .pytest_cache .ruff_cache .mypy_cache .hypothesis

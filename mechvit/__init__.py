@@ -1,0 +1,10 @@
+"""mechvit: see what changed inside a vision transformer when it was fine-tuned.
+
+The public names are loaded on first use, so that `import mechvit` and every `--help` stay fast; `__init__.pyi`
+beside this file lists them.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
+__version__ = "0.1.0"

@@ -1,0 +1,4 @@
+from .models import HookedViT
+
+__all__ = ["HookedViT"]
+__version__: str

@@ -1,0 +1,20 @@
+from .batches import ImageBatch, iter_batches
+from .corruptions import CORRUPTIONS, corrupt
+from .pixels import normalize, prepare, unit_pixels
+from .sources import align_labels, load_images
+from .spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+
+__all__ = [
+    "CLEAN",
+    "CORRUPTIONS",
+    "PAPER_CORRUPTIONS",
+    "Corruption",
+    "ImageBatch",
+    "align_labels",
+    "corrupt",
+    "iter_batches",
+    "load_images",
+    "normalize",
+    "prepare",
+    "unit_pixels",
+]

@@ -1,0 +1,102 @@
+"""From PIL images to pixels at the model's input size, by the checkpoint's own image processor, without torchvision."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL.Image import Image
+
+
+def unit_pixels(images: Sequence[Image], image_processor: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
+    """Run the checkpoint's resize and crop, and stop before rescaling: RGB bytes at the model's input size.
+
+    Raises:
+        ValueError: a processor that needs torchvision or does not give bytes of one size.
+    """
+    if "torchvision" in getattr(type(image_processor), "__mro__", [type])[0].__module__:
+        raise ValueError(f"{type(image_processor).__name__} needs torchvision; load the PIL image processor instead")
+    rgb = [image.convert("RGB") for image in images]
+    pixels = image_processor(rgb, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8:
+        rounded = np.rint(pixels)
+        if rounded.min() < 0 or rounded.max() > 255:
+            raise ValueError(f"{type(image_processor).__name__} gave values outside 0..255 before rescaling")
+        pixels = rounded.astype(np.uint8)
+    return pixels
+
+
+def normalize(
+    images: Float[Tensor, "batch 3 height width"], image_processor: Any
+) -> Float[Tensor, "batch 3 height width"]:
+    """Turn RGB in [0, 1] into the model's `pixel_values` with the processor's mean and standard deviation.
+
+    Without a processor, or where `do_normalize` is off, the images pass unchanged.
+    """
+    if image_processor is None or not image_processor.do_normalize:
+        return images
+    mean, std = (
+        torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+        for values in (image_processor.image_mean, image_processor.image_std)
+    )
+    return (images - mean) / std
+
+
+def prepare(
+    dataset: datasets.Dataset,
+    image_processor: Any,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    batch_size: int = 64,
+) -> datasets.Dataset:
+    """Resize every image once, into the columns `pixels` (uint8 [3, height, width]), `label` and `image_id`.
+
+    Args:
+        dataset: the columns `image`, `label` and `image_id`, as `load_images` gives them.
+        image_processor: the checkpoint's own.
+        path: where to keep the result, memory-mapped, so that sets larger than memory work; in memory when None.
+            It is written beside and renamed.
+
+    Raises:
+        ValueError: a file that cannot be decoded is named.
+    """
+    import datasets
+
+    sample = unit_pixels([dataset[0]["image"]], image_processor)
+    features = datasets.Features(
+        {
+            "pixels": datasets.Array3D(shape=sample.shape[1:], dtype="uint8"),
+            "label": dataset.features["label"],
+            "image_id": datasets.Value("int64"),
+        }
+    )
+    prepared = dataset.map(
+        lambda rows: {"pixels": unit_pixels(rows["image"], image_processor)},
+        batched=True,
+        batch_size=batch_size,
+        remove_columns=[c for c in dataset.column_names if c not in features],
+        features=features,
+        keep_in_memory=path is None,
+        load_from_cache_file=False,
+        desc="Resizing images",
+    )
+    if path is None:
+        return prepared
+    final = Path(path)
+    beside = final.with_name(final.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    prepared.save_to_disk(beside)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(beside, final)
+    return datasets.load_from_disk(final)

@@ -1,0 +1,54 @@
+"""Counter-based random numbers: a pure function of (seed, image id, position), the same on every device.
+
+`torch.Generator` streams depend on the device and on what was drawn before. Here every number is the hash of its own
+address, so a batch is drawn at once, on the GPU too, and no batch size, order, worker or rank changes a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """A 64-bit pattern as the int64 that torch holds."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN, _MIX_1, _MIX_2 = (_signed(v) for v in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift; torch's own carries the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def splitmix64(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """The output function of SplitMix64 on int64 bit patterns (Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195)."""
+    x = x + _GOLDEN
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def standard_normal(image_ids: Int[Tensor, "batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
+    """Draw `count` float32 standard normals for each image (Box-Muller on two 24-bit uniforms of each hash).
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"the seed must not be negative; got {seed}")
+    half = (count + 1) // 2
+    ids = image_ids.to(torch.int64)
+    stream = splitmix64(ids ^ splitmix64(torch.full_like(ids, seed)))
+    counter = torch.arange(half, device=ids.device, dtype=torch.int64) * _GOLDEN
+    bits = splitmix64(stream[:, None] + counter)
+    u1 = (_shift(bits, 40) + 1).to(torch.float32) * 2.0**-24
+    u2 = ((bits >> 16) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+    radius = torch.sqrt(-2 * torch.log(u1))
+    angle = (2 * math.pi) * u2
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]
