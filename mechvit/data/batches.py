@@ -22,8 +22,8 @@ class ImageBatch:
     """Images in [0, 1] at the model's input size, with their labels and ids."""
 
     images: Float[Tensor, "batch 3 height width"]
-    labels: Int[Tensor, "batch"]
-    image_ids: Int[Tensor, "batch"]
+    labels: Int[Tensor, " batch"]
+    image_ids: Int[Tensor, " batch"]
 
     def __len__(self) -> int:
         return self.images.shape[0]

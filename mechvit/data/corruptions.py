@@ -17,7 +17,10 @@ NOISE_STD: dict[int, float] = {1: 0.08, 2: 0.12, 3: 0.18, 4: 0.26, 5: 0.38}
 
 
 def gaussian_blur(
-    images: Float[Tensor, "batch channel height width"], level: int, image_ids: Int[Tensor, "batch"], seed: int
+    images: Float[Tensor, "batch channel height width"],
+    level: int,
+    image_ids: Int[Tensor, " batch"],
+    seed: int,
 ) -> Float[Tensor, "batch channel height width"]:
     """Convolve with a Gaussian of `level` pixels' standard deviation, cut at 4 of them, borders mirrored (kornia)."""
     from kornia.filters import gaussian_blur2d
@@ -34,7 +37,10 @@ def gaussian_blur(
 
 
 def gaussian_noise(
-    images: Float[Tensor, "batch channel height width"], level: int, image_ids: Int[Tensor, "batch"], seed: int
+    images: Float[Tensor, "batch channel height width"],
+    level: int,
+    image_ids: Int[Tensor, " batch"],
+    seed: int,
 ) -> Float[Tensor, "batch channel height width"]:
     """Add ImageNet-C's Gaussian noise of severity `level` and clip to [0, 1].
 
@@ -55,7 +61,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
 def corrupt(
     images: Float[Tensor, "batch channel height width"],
     corruption: Corruption | str,
-    image_ids: Int[Tensor, "batch"],
+    image_ids: Int[Tensor, " batch"],
     *,
     seed: int = 0,
 ) -> Float[Tensor, "batch channel height width"]:
@@ -76,10 +82,14 @@ def corrupt(
     if isinstance(corruption, str):
         corruption = Corruption.parse(corruption)
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images must be a floating [batch, channel, height, width]; got {images.dtype} {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be a floating [batch, channel, height, width]; got {images.dtype} {tuple(images.shape)}"
+        )
     if image_ids.shape != images.shape[:1]:
-        raise ValueError(f"image_ids must give one id for each of the {images.shape[0]} images; got {tuple(image_ids.shape)}")
-    if images.numel() and not (0 <= float(images.amin()) and float(images.amax()) <= 1):
+        raise ValueError(
+            f"image_ids must give one id for each of the {images.shape[0]} images; got {tuple(image_ids.shape)}"
+        )
+    if images.numel() and not (float(images.amin()) >= 0 and float(images.amax()) <= 1):
         raise ValueError(
             "corruptions act on RGB in [0, 1], before normalisation; got values from "
             f"{float(images.amin()):.3g} to {float(images.amax()):.3g}"

@@ -26,18 +26,19 @@ PHOTOGRAPHS: tuple[str, ...] = (
 SPLITS: dict[str, str] = {
     "train": "train",
     "finetune": "train",
-    "finetune_validation": "validation",
     "validation": "validation",
+    "finetune_validation": "validation",
     "sae": "sae",
-    "sae_validation": "sae_validation",
+    "sae_validation": "validation",
     "test": "test",
 }
 """Each split and the part of the photographs that its crops come from. `train` teaches the base model; `finetune` draws
 other crops from the same part, so that what fine-tuning adds is the corruption and not new scenery."""
 
-_PART_OF_CELL = "train test train sae train validation train test train sae_validation train sae".split()
-_SPLIT_ID = {split: i for i, split in enumerate(SPLITS)}
+_PART_OF_CELL = ("train", "test", "sae", "validation", "train", "train", "test", "train")
 _MAX_SIDE = 640
+DEFAULT_COUNT = 1900
+"""Crops of a split when no limit is given: a hundred of each photograph."""
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,81 @@ def photograph(name: str) -> Image.Image:
     return rgb
 
 
-def cells(name: str, size: int) -> list[Cell]:
-    """Cut a photograph into cells that hold a crop of `size` pixels with room to move, and give each its part.
+@lru_cache(maxsize=4 * len(PHOTOGRAPHS))
+def cells(name: str, size: int) -> tuple[Cell, ...]:
+    """Cut a photograph into cells about 1.5 crops wide, at least 2 by 4, and give each cell to one part.
 
-    The parts follow a fixed cycle from a start that differs per photograph, so that every part meets every region
-    (sky, ground, edge) somewhere, and photographs with few cells still have each part.
+    The parts follow a cycle of eight along a random order of the cells that is fixed for each photograph, so that
+    every part meets every region (sky, ground, edge) somewhere and no photograph lacks a part.
     """
     image = photograph(name)
-    target = round(1.5 * size)
-    rows, columns = max(image.height // target, 2), max(image.width // target, 3)
+    target = 1.5 * size
+    rows, columns = max(round(image.height / target), 2), max(round(image.width / target), 4)
     ys = np.linspace(0, image.height, rows + 1).astype(int)
     xs = np.linspace(0, image.width, columns + 1).astype(int)
-    order = np.random.default_rng(PHOTOGRAPHS.index(name)).permutation(rows * columns)
-    return [
+    place = np.random.default_rng(PHOTOGRAPHS.index(name)).permutation(rows * columns).reshape(rows, columns)
+    return tuple(
         Cell(
-            int(ys[r]), int(xs[c]), int(ys[r + 1] - ys[r]), int(xs[c + 1] - xs[c]), _PART_OF_CELL[order[r * columns + c] % len(_PART_OF_CELL)]
+            top=int(ys[row]),
+            left=int(xs[column]),
+            height=int(ys[row + 1] - ys[row]),
+            width=int(xs[column + 1] - xs[column]),
+            part=_PART_OF_CELL[place[row, column] % len(_PART_OF_CELL)],
         )
-        for r in range(rows)
-        for c in range(columns)
-    ]
+        for row in range(rows)
+        for column in range(columns)
+    )
+
+
+def crop_box(name: str, split: str, index: int, size: int, seed: int) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) of one crop: a random square of a random cell of the split's part.
+
+    Its side is drawn between `size` (or the cell's shorter side, if that is less) and the cell's shorter side.
+    """
+    rng = np.random.default_rng([seed, list(SPLITS).index(split), PHOTOGRAPHS.index(name), index])
+    own = [cell for cell in cells(name, size) if cell.part == SPLITS[split]]
+    cell = own[rng.integers(len(own))]
+    shorter = min(cell.height, cell.width)
+    side = int(rng.integers(min(size, shorter), shorter + 1))
+    left = cell.left + int(rng.integers(cell.width - side + 1))
+    top = cell.top + int(rng.integers(cell.height - side + 1))
+    return left, top, left + side, top + side
+
+
+def load_photos(split: str, *, limit: int | None, seed: int, image_size: int) -> datasets.Dataset:
+    """Draw the crops of a split: the columns image, label, image_id and file, classes in turn.
+
+    The first n crops are the same whatever the limit.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+    import datasets
+
+    if split not in SPLITS:
+        raise ValueError(f"the splits of photos are {', '.join(SPLITS)}; got {split!r}")
+    count = DEFAULT_COUNT if limit is None else limit
+    first_id = list(SPLITS).index(split) * 1_000_000
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=list(PHOTOGRAPHS)),
+            "image_id": datasets.Value("int64"),
+            "file": datasets.Value("string"),
+        }
+    )
+    images, labels, files = [], [], []
+    for index in range(count):
+        label = index % len(PHOTOGRAPHS)
+        name = PHOTOGRAPHS[label]
+        box = crop_box(name, split, index, image_size, seed)
+        images.append(photograph(name).resize((image_size, image_size), Image.Resampling.BICUBIC, box=box))
+        labels.append(label)
+        files.append(f"{name}[{box[0]}:{box[2]}, {box[1]}:{box[3]}]")
+    columns = {
+        "image": images,
+        "label": labels,
+        "image_id": [first_id + i for i in range(count)],
+        "file": files,
+    }
+    return datasets.Dataset.from_dict(columns, features=features)

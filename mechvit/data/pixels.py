@@ -22,19 +22,19 @@ def unit_pixels(images: Sequence[Image], image_processor: Any) -> UInt8[np.ndarr
     """Run the checkpoint's resize and crop, and stop before rescaling: RGB bytes at the model's input size.
 
     Raises:
-        ValueError: a processor that needs torchvision or does not give bytes of one size.
+        ValueError: the processor gives values outside 0..255 or images of several sizes.
     """
-    if "torchvision" in getattr(type(image_processor), "__mro__", [type])[0].__module__:
-        raise ValueError(f"{type(image_processor).__name__} needs torchvision; load the PIL image processor instead")
     rgb = [image.convert("RGB") for image in images]
     pixels = image_processor(rgb, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
-    pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8:
-        rounded = np.rint(pixels)
-        if rounded.min() < 0 or rounded.max() > 255:
-            raise ValueError(f"{type(image_processor).__name__} gave values outside 0..255 before rescaling")
-        pixels = rounded.astype(np.uint8)
-    return pixels
+    if pixels.dtype == np.uint8:
+        return pixels
+    rounded = np.rint(pixels)
+    if rounded.min() < 0 or rounded.max() > 255:
+        raise ValueError(
+            f"{type(image_processor).__name__} must give 0..255 when do_rescale and do_normalize are off; got "
+            f"{pixels.min():.3g} to {pixels.max():.3g}"
+        )
+    return rounded.astype(np.uint8)
 
 
 def normalize(

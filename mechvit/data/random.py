@@ -27,14 +27,14 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def splitmix64(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """The output function of SplitMix64 on int64 bit patterns (Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195)."""
+    """SplitMix64's output function on int64 bit patterns (Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195)."""
     x = x + _GOLDEN
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
     return x ^ _shift(x, 31)
 
 
-def standard_normal(image_ids: Int[Tensor, "batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
+def standard_normal(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
     """Draw `count` float32 standard normals for each image (Box-Muller on two 24-bit uniforms of each hash).
 
     Raises:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FAMILIES: dict[str, str] = {"clean": "Clean", "gaussian_blur": "Gaussian blur", "gaussian_noise": "Gaussian noise"}
+FAMILIES: dict[str, str] = {
+    "clean": "Clean",
+    "gaussian_blur": "Gaussian blur",
+    "gaussian_noise": "Gaussian noise",
+}
 """Each corruption family and its name in prose."""
 
 
@@ -15,7 +19,8 @@ class Corruption:
     family: str
     """A key of `FAMILIES`."""
     level: int = 0
-    """gaussian_blur: standard deviation in pixels at the model's input size. gaussian_noise: ImageNet-C severity, 1 to 5."""
+    """gaussian_blur: standard deviation in pixels at the model's input size.
+    gaussian_noise: ImageNet-C severity, 1 to 5."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -23,7 +28,7 @@ class Corruption:
         if self.family == "clean" and self.level != 0:
             raise ValueError(f"the family 'clean' has only level 0; got {self.level}")
         if self.family == "gaussian_blur" and self.level < 1:
-            raise ValueError(f"gaussian_blur's level is a standard deviation of at least 1 pixel; got {self.level}")
+            raise ValueError(f"gaussian_blur's level is a deviation of at least 1 pixel; got {self.level}")
         if self.family == "gaussian_noise" and not 1 <= self.level <= 5:
             raise ValueError(f"gaussian_noise's level is an ImageNet-C severity, 1 to 5; got {self.level}")
 
