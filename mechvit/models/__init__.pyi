@@ -1,0 +1,4 @@
+from .config import HookedViTConfig
+from .hooked_vit import HookedViT
+
+__all__ = ["HookedViT", "HookedViTConfig"]

@@ -1,0 +1,129 @@
+"""Multi-head self-attention with transformer-lens's hook points, and fused where nothing watches the pattern."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformer_lens.hook_points import HookPoint
+
+from .config import HookedViTConfig
+
+
+def is_watched(point: nn.Module) -> bool:
+    """Tell whether anything may read or change what passes a hook point.
+
+    True where the point was replaced (a spliced SAE) or has any torch hook: forward, forward-pre, backward or
+    backward-pre, added through transformer-lens or not.
+    """
+    return type(point) is not HookPoint or bool(
+        point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
+    )
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ / √d_head) v, concatenated over heads and projected.
+
+    The weights lie as Hugging Face lays them; `W_Q` and its siblings are transformer-lens's views of them.
+    """
+
+    hook_result: HookPoint | None
+
+    def __init__(self, cfg: HookedViTConfig) -> None:
+        super().__init__()
+        self.n_heads, self.d_head = cfg.n_heads, cfg.d_head
+        width = cfg.n_heads * cfg.d_head
+        self.q = nn.Linear(cfg.d_model, width, bias=cfg.qkv_bias)
+        self.k = nn.Linear(cfg.d_model, width, bias=cfg.qkv_bias)
+        self.v = nn.Linear(cfg.d_model, width, bias=cfg.qkv_bias)
+        self.o = nn.Linear(width, cfg.d_model)
+        self.hook_q = HookPoint()  # [batch, token, head, d_head]
+        self.hook_k = HookPoint()  # [batch, token, head, d_head]
+        self.hook_v = HookPoint()  # [batch, token, head, d_head]
+        self.hook_attn_scores = HookPoint()  # [batch, head, query, key]
+        self.hook_pattern = HookPoint()  # [batch, head, query, key]
+        self.hook_z = HookPoint()  # [batch, token, head, d_head]
+        self.register_module("hook_result", None)  # [batch, token, head, d_model], on request
+
+    def forward(
+        self,
+        query_input: Float[Tensor, "batch token *head d_model"],
+        key_input: Float[Tensor, "batch token *head d_model"],
+        value_input: Float[Tensor, "batch token *head d_model"],
+    ) -> Float[Tensor, "batch token d_model"]:
+        """Attend; each input is one for all heads, or (with `use_split_qkv_input`) one per head."""
+        q = self.hook_q(self._project(self.q, query_input))
+        k = self.hook_k(self._project(self.k, key_input))
+        v = self.hook_v(self._project(self.v, value_input))
+        z = self.hook_z(self._mix(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2))
+        if self.hook_result is None:
+            return self.o(z.flatten(2))
+        return self.hook_result(torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
+
+    def _mix(
+        self,
+        q: Float[Tensor, "batch head query d_head"],
+        k: Float[Tensor, "batch head key d_head"],
+        v: Float[Tensor, "batch head key d_head"],
+    ) -> Float[Tensor, "batch head query d_head"]:
+        if not (is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)):
+            return F.scaled_dot_product_attention(q, k, v)
+        scores = self.hook_attn_scores(q @ k.transpose(-1, -2) * self.d_head**-0.5)
+        wide = torch.promote_types(scores.dtype, torch.float32)  # the softmax of half types is taken in float32
+        return self.hook_pattern(scores.softmax(-1, dtype=wide).to(scores.dtype)) @ v
+
+    def _project(
+        self, linear: nn.Linear, x: Float[Tensor, "batch token *head d_model"]
+    ) -> Float[Tensor, "batch token head d_head"]:
+        if x.dim() == 3:
+            return linear(x).unflatten(-1, (self.n_heads, self.d_head))
+        out = torch.einsum("bthm,hmd->bthd", x, self._in_view(linear))
+        return out if linear.bias is None else out + linear.bias.unflatten(0, (self.n_heads, self.d_head))
+
+    def _in_view(self, linear: nn.Linear) -> Float[Tensor, "head d_model d_head"]:
+        return linear.weight.unflatten(0, (self.n_heads, self.d_head)).transpose(1, 2)
+
+    def _bias_view(self, linear: nn.Linear) -> Float[Tensor, "head d_head"]:
+        bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
+        return bias.unflatten(0, (self.n_heads, self.d_head))
+
+    @property
+    def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
+        """Query weights, a view."""
+        return self._in_view(self.q)
+
+    @property
+    def W_K(self) -> Float[Tensor, "head d_model d_head"]:
+        """Key weights, a view."""
+        return self._in_view(self.k)
+
+    @property
+    def W_V(self) -> Float[Tensor, "head d_model d_head"]:
+        """Value weights, a view."""
+        return self._in_view(self.v)
+
+    @property
+    def W_O(self) -> Float[Tensor, "head d_head d_model"]:
+        """Output weights, a view."""
+        return self.o.weight.T.unflatten(0, (self.n_heads, self.d_head))
+
+    @property
+    def b_Q(self) -> Float[Tensor, "head d_head"]:
+        """Query biases; zeros where the checkpoint has none."""
+        return self._bias_view(self.q)
+
+    @property
+    def b_K(self) -> Float[Tensor, "head d_head"]:
+        """Key biases; zeros where the checkpoint has none."""
+        return self._bias_view(self.k)
+
+    @property
+    def b_V(self) -> Float[Tensor, "head d_head"]:
+        """Value biases; zeros where the checkpoint has none."""
+        return self._bias_view(self.v)
+
+    @property
+    def b_O(self) -> Float[Tensor, " d_model"]:
+        """Output bias."""
+        return self.o.bias

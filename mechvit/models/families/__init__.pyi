@@ -1,0 +1,4 @@
+from .family import Family
+from .supported import FAMILIES, find_family
+
+__all__ = ["FAMILIES", "Family", "find_family"]
