@@ -1,0 +1,212 @@
+"""How attention spreads, and how a corruption moves it: entropy, cosine and squared difference of patterns.
+
+Shapes: a pattern is [batch, head, query, key] and each row (one query's keys) sums to 1. Everything here is computed
+inside the pattern hook of each layer, so that no more than one batch of one model's patterns is ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.data.spec import CLEAN, Corruption
+
+from .frames import tidy
+from .lens import Hooks
+from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True)
+class AttentionEntropy:
+    """Entropy of one condition's patterns, averaged over heads and queries; on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    entropy: Float[Tensor, "images layers"]
+    """Nats; 0 to log(keys)."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image and layer; `labels` are constant columns put first."""
+        return tidy(self.image_id, {"entropy": self.entropy}, labels)
+
+
+@dataclass(frozen=True)
+class AttentionShift:
+    """Corrupted against clean patterns of the same images, averaged over heads and queries; on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    entropy_clean: Float[Tensor, "images layers"]
+    """H(clean), nats."""
+    entropy: Float[Tensor, "images layers"]
+    """H(corrupted), nats."""
+    cosine: Float[Tensor, "images layers"]
+    """Cosine between the two rows of each head and query, 0 to 1."""
+    squared_difference: Float[Tensor, "images layers"]
+    """Sum over keys of (corrupted - clean)^2 in each row, 0 to 2."""
+
+    @property
+    def entropy_difference(self) -> Float[Tensor, "images layers"]:
+        """H(corrupted) - H(clean), nats: positive means that the corruption spread attention out."""
+        return self.entropy - self.entropy_clean
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image and layer; `labels` are constant columns put first."""
+        names = ("entropy_clean", "entropy", "entropy_difference", "cosine", "squared_difference")
+        return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
+
+    def head(self, count: int) -> AttentionShift:
+        """The first `count` images."""
+        return AttentionShift(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[AttentionShift]) -> AttentionShift:
+        """Join batches in their order."""
+        parts = list(parts)
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+
+def pattern_entropy(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, " batch"]:
+    """-sum p log p (nats) of each row, averaged over heads and queries (the paper's equation 1); 0 log 0 is 0."""
+    rows = pattern.shape[1] * pattern.shape[2]
+    log = pattern.clamp_min(torch.finfo(pattern.dtype).tiny).log_()
+    return log.mul_(pattern).sum((1, 2, 3)).div_(-rows)
+
+
+def pattern_shift(
+    clean: Float[Tensor, "batch head query key"],
+    corrupted: Float[Tensor, "batch head query key"],
+    clean_norm: Float[Tensor, "batch head query"],
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Cosine and squared difference (summed over keys) of each row, averaged over heads and queries.
+
+    The cosine comes from norms, cos = 1 - (|p - c|^2 - (|p| - |c|)^2) / (2 |p| |c|): no product of patterns is formed,
+    and 1 - cos keeps its digits where the two are nearly equal.
+    """
+    norm = torch.linalg.vector_norm(corrupted, dim=-1)
+    squared = torch.linalg.vector_norm(corrupted - clean, dim=-1).square_()
+    cosine = 1 - (squared - (norm - clean_norm).square()) / (2 * norm * clean_norm)
+    return cosine.mean((1, 2)), squared.mean((1, 2))
+
+
+class CleanPatterns:
+    """One batch's clean patterns of every layer, and what corrupted ones are measured against."""
+
+    def __init__(self, model: HookedViT) -> None:
+        self.names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+        self.pattern: list[Tensor] = []
+        self.norm: list[Tensor] = []
+        self.entropy: list[Tensor] = []
+
+    def hooks(self) -> Hooks:
+        """Hooks for the clean forward pass."""
+
+        def keep(pattern: Tensor, hook: Any) -> None:
+            pattern = pattern.float()
+            self.pattern.append(pattern)
+            self.norm.append(torch.linalg.vector_norm(pattern, dim=-1))
+            self.entropy.append(pattern_entropy(pattern))
+
+        return [(name, keep) for name in self.names]
+
+    def comparison(self) -> tuple[Hooks, list[tuple[Tensor, Tensor, Tensor]]]:
+        """Hooks for a corrupted pass, and the list it fills with (entropy, cosine, squared difference) a layer."""
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def compare(pattern: Tensor, hook: Any) -> None:
+            pattern = pattern.float()
+            layer = len(found)
+            found.append((pattern_entropy(pattern), *pattern_shift(self.pattern[layer], pattern, self.norm[layer])))
+
+        return [(name, compare) for name in self.names], found
+
+    def shift(self, image_ids: Tensor, found: list[tuple[Tensor, Tensor, Tensor]]) -> AttentionShift:
+        """Put one corrupted pass's numbers together."""
+        entropy, cosine, squared = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
+        parts = (image_ids, torch.stack(self.entropy, dim=1), entropy, cosine, squared)
+        return AttentionShift(*(on_cpu(part) for part in parts))
+
+
+@torch.inference_mode()
+def attention_entropy(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> AttentionEntropy:
+    """Entropy of every layer's attention, nats, averaged over heads and queries (CLS among them).
+
+    Args:
+        model: any HookedViT.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of patterns.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no images, or another input size than the model's.
+
+    Source: the paper's section 3.3, equation 1.
+    """
+    batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
+    ids, entropies = [], []
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        found: list[Tensor] = []
+
+        def keep(pattern: Tensor, hook: Any, found: list[Tensor] = found) -> None:
+            found.append(pattern_entropy(pattern.float()))
+
+        hooks: Hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(model.cfg.n_layers)]
+        model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+        ids.append(on_cpu(batch.image_ids))
+        entropies.append(on_cpu(torch.stack(found, dim=1)))
+    return AttentionEntropy(torch.cat(ids), torch.cat(entropies))
+
+
+@torch.inference_mode()
+def attention_shift(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> AttentionShift:
+    """Compare each image's corrupted attention with its clean one, layer by layer.
+
+    Args:
+        model: any HookedViT.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns, which are held while
+            the corrupted pass runs.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no images, or another input size than the model's.
+
+    Source: the paper's section 3.3. It does not fix the entropy difference's sign; ours is H(corrupted) - H(clean).
+    """
+    batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
+    parts = []
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        clean = CleanPatterns(model)
+        model.run_with_hooks(pixel_values(model, batch, CLEAN), fwd_hooks=clean.hooks())
+        hooks, found = clean.comparison()
+        model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+        parts.append(clean.shift(batch.image_ids, found))
+    return AttentionShift.concatenate(parts)

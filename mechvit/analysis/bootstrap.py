@@ -1,0 +1,86 @@
+"""Paired percentile bootstrap over images.
+
+Every statistic here is made of means over images. `resampled_means` gives those means on the sample itself and on each
+resample; what is computed from its rows (a difference of models, a ratio, a calibration error) is then resampled with
+it, and two statistics are paired because they share their resamples.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+RESAMPLES = 2000
+"""Resamples that intervals rest on unless told otherwise."""
+LEVEL = 0.95
+"""Coverage that intervals aim at unless told otherwise."""
+_CHUNK = 2**22
+
+
+class Interval(NamedTuple):
+    """A statistic of the sample and its percentile interval, in the statistic's own unit."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def resampled_means(
+    values: Float[np.ndarray, "images statistics"], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Float[np.ndarray, "draws statistics"]:
+    """Means over images of every column, on the sample and on resamples of its images with replacement.
+
+    The counts of a resample are multinomial, so that all means are one matrix product. The same number of images,
+    `resamples` and `seed` give the same resamples, whatever the columns.
+
+    Args:
+        values: one row an image, in one order for all that is to be compared.
+        resamples: how many; at least 1.
+        seed: of the counts.
+
+    Returns:
+        float64, 1 + resamples rows: row 0 is the sample itself.
+
+    Raises:
+        ValueError: no images, values that are not finite, or no resamples.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    images = len(values)
+    if images == 0 or resamples < 1:
+        raise ValueError(f"a bootstrap needs at least one image and one resample; got {images} and {resamples}")
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"values to resample must be finite; {int((~np.isfinite(values)).sum())} are not")
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // images)
+    draws = [values.mean(0, keepdims=True)]
+    for start in range(0, resamples, rows):
+        drawn = generator.integers(images, size=(min(rows, resamples - start), images))
+        offsets = np.arange(len(drawn))[:, None] * images
+        counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
+        draws.append(counts @ values / images)
+    return np.concatenate(draws)
+
+
+def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interval:
+    """The percentile interval of a statistic's draws, whose first is the sample's own value.
+
+    Draws that are NaN (a mean over no image) are left out; where the sample's own is NaN, so is the interval.
+
+    Raises:
+        ValueError: a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"the level of an interval lies between 0 and 1; got {level}")
+    value = float(draws[0])
+    if np.isnan(value):
+        return Interval(value, value, value)
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(draws[1:], [tail, 1 - tail])
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,149 @@
+"""How well a model classifies: rank of the right class, confidence and calibration, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.data.spec import CLEAN, Corruption
+
+from .frames import tidy
+from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+ECE_BINS = 15
+"""Equal-width bins of confidence in the expected calibration error, as in torchmetrics."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One entry an image, all on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    label: Int[Tensor, " images"]
+    prediction: Int[Tensor, " images"]
+    rank: Int[Tensor, " images"]
+    """Classes that score above the label; 0 is a correct prediction."""
+    confidence: Float[Tensor, " images"]
+    """Probability of the predicted class, 0 to 1."""
+    probability: Float[Tensor, " images"]
+    """Probability of the label, 0 to 1."""
+    loss: Float[Tensor, " images"]
+    """Cross-entropy of the label, nats."""
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of images whose label is the prediction."""
+        return self.top(1)
+
+    def top(self, k: int) -> float:
+        """Fraction of images whose label is among the k classes that score highest."""
+        if k < 1:
+            raise ValueError(f"k counts the classes that are looked at and must be at least 1; got {k}")
+        return float((self.rank < k).double().mean())
+
+    def ece(self) -> float:
+        """Expected calibration error: 15 equal-width bins of confidence, L1 (torchmetrics; arXiv:1706.04599, eq. 3)."""
+        gap = (self.rank == 0).double() - self.confidence.double()
+        bins = calibration_bin(self.confidence)
+        return float(torch.zeros(ECE_BINS + 1, dtype=torch.float64).index_add_(0, bins, gap).abs().sum() / len(gap))
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image; `labels` are constant columns put first, as in `model="base"`."""
+        names = ("label", "prediction", "rank", "confidence", "probability", "loss")
+        return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Performance]) -> Performance:
+        """Join batches in their order."""
+        parts = list(parts)
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+
+def calibration_bin(confidence: Float[Tensor, " images"]) -> Int[Tensor, " images"]:
+    """The bin of each confidence, closed below; confidence 1 has a bin of its own (15), as in torchmetrics."""
+    edges = torch.linspace(0, 1, ECE_BINS + 1, dtype=confidence.dtype, device=confidence.device)
+    return torch.bucketize(confidence, edges, right=True) - 1
+
+
+def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """How many classes score above the label; among equals the lower index is first, as in `argmax`."""
+    own = logits.gather(-1, labels[..., None])
+    earlier = torch.arange(logits.shape[-1], device=logits.device) < labels[..., None]
+    return ((logits > own) | ((logits == own) & earlier)).sum(-1)
+
+
+def check_logits(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Tensor) -> None:
+    """Refuse what would silently count as correct: logits that are not finite, labels that are not classes.
+
+    Raises:
+        ValueError: names the images.
+    """
+    classes = logits.shape[-1]
+    bad = ~logits.isfinite().all(-1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"logits must be finite; the model gave NaN or infinity on the image ids {image_ids[bad].tolist()[:8]}"
+        )
+    bad = (labels < 0) | (labels >= classes)
+    if bool(bad.any()):
+        raise ValueError(
+            f"labels must be classes of the model, 0 to {classes - 1}; got {labels[bad].unique().tolist()[:8]}: "
+            "map them with mechvit.data.align_labels"
+        )
+
+
+def score(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Int[Tensor, " batch"]
+) -> Performance:
+    """Score one batch of logits, in float32.
+
+    Raises:
+        ValueError: logits that are not finite, or labels that are not classes of the model.
+    """
+    check_logits(logits, labels, image_ids)
+    log_probability = logits.float().log_softmax(-1)
+    own = log_probability.gather(-1, labels[:, None])[:, 0]
+    confidence, prediction = log_probability.exp().max(-1)
+    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence, own.exp(), -own)
+    return Performance(*(on_cpu(tensor) for tensor in found))
+
+
+@torch.inference_mode()
+def evaluate(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Performance:
+    """Classify every image under one corruption.
+
+    Args:
+        model: any HookedViT with a head.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no images, another input size, labels that are not classes, logits that are not finite.
+    """
+    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
+    parts = []
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        logits = model(pixel_values(model, batch, corruption, seed=seed))
+        parts.append(score(logits, batch.labels, batch.image_ids))
+    return Performance.concatenate(parts)

@@ -1,0 +1,145 @@
+"""Performance, logit lens and attention of several models on several corruptions, in one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruptions import corrupt
+from mechvit.data.spec import CLEAN, Corruption
+
+from .attention import AttentionShift, CleanPatterns
+from .lens import LogitLens, read_lens, residual_hooks
+from .performance import Performance, score
+from .stream import Images, default_batch_size, image_batches, pixel_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """Tidy per-image tables; `model` is the name given to `study`, `corruption` a `Corruption.key`."""
+
+    performance: pd.DataFrame
+    """model, corruption, image_id, label, prediction, rank, confidence, probability, loss (see `Performance`)."""
+    lens: pd.DataFrame
+    """model, corruption, image_id, layer 0..n_layers, probability, rank (see `LogitLens`)."""
+    attention: pd.DataFrame
+    """model, corruption, image_id, layer 0..n_layers-1, entropy_clean, entropy, entropy_difference, cosine,
+    squared_difference (see `AttentionShift`); corrupted conditions only."""
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """What one model gave under one corruption, batch by batch."""
+
+    performance: list[Performance] = field(default_factory=list)
+    lens: list[LogitLens] = field(default_factory=list)
+    attention: list[AttentionShift] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def study(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    corruptions: Collection[Corruption],
+    *,
+    attention_corruptions: Collection[Corruption] | None = None,
+    attention_limit: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> StudyTables:
+    """Run every model once on every image, clean and under each corruption, and tabulate all that is asked of it.
+
+    Each batch is corrupted once for all models, and each model's clean pass is shared by all corruptions. What is held
+    at a time is one batch's activations of one model; only numbers per image and layer are kept.
+
+    Args:
+        models: name -> model; all with one input size. Models too large to hold together are studied one call each:
+            the numbers are the same.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruptions: what to apply. Clean images are always studied, whether named here or not.
+        attention_corruptions: those whose attention is compared with the clean one; None takes all, () none (which
+            leaves attention on SDPA and is faster).
+        attention_limit: the number of images, from the first, whose attention is measured; None takes all.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no models, no images, attention asked for a corruption that is not applied, another input size,
+            labels that are not classes, logits that are not finite.
+    """
+    if not models:
+        raise ValueError("there is no model to study; give a mapping of at least one name to a HookedViT")
+    applied = [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
+    watched = set(applied if attention_corruptions is None else attention_corruptions) - {CLEAN}
+    if unknown := watched - set(applied):
+        names = ", ".join(sorted(c.key for c in unknown))
+        raise ValueError(
+            f"attention can be compared only under a corruption that is applied; add {names} to corruptions"
+        )
+    if batch_size is None:
+        batch_size = min(default_batch_size(model, patterns=bool(watched)) for model in models.values())
+    found = {(name, c): _Condition() for name in models for c in applied}
+    seen = 0
+    for batch in image_batches(next(iter(models.values())), images, batch_size, progress=progress):
+        left = len(batch) if attention_limit is None else max(0, min(len(batch), attention_limit - seen))
+        corrupted = {
+            c: ImageBatch(corrupt(batch.images, c, batch.image_ids, seed=seed), batch.labels, batch.image_ids)
+            for c in applied
+        }
+        for name, model in models.items():
+            _study_batch(model, corrupted, watched if left else set(), left, {c: found[name, c] for c in applied})
+        seen += len(batch)
+    return _tables(found)
+
+
+def _study_batch(
+    model: HookedViT,
+    batches: Mapping[Corruption, ImageBatch],
+    watched: Collection[Corruption],
+    attention_count: int,
+    found: Mapping[Corruption, _Condition],
+) -> None:
+    """One model on one batch: the clean pass first, then each corruption against it. `batches` starts with CLEAN."""
+    clean = CleanPatterns(model)
+    for corruption, batch in batches.items():
+        hooks, residuals = residual_hooks(model)
+        shifts = None
+        if corruption == CLEAN and watched:
+            hooks = hooks + clean.hooks()
+        elif corruption in watched:
+            pattern_hooks, shifts = clean.comparison()
+            hooks = hooks + pattern_hooks
+        logits = model.run_with_hooks(pixel_values(model, batch, CLEAN), fwd_hooks=hooks)
+        found[corruption].performance.append(score(logits, batch.labels, batch.image_ids))
+        found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids))
+        if shifts is not None:
+            found[corruption].attention.append(clean.shift(batch.image_ids, shifts).head(attention_count))
+
+
+def _tables(found: Mapping[tuple[str, Corruption], _Condition]) -> StudyTables:
+    import pandas as pd
+
+    performance, lens, attention = [], [], []
+    for (name, corruption), condition in found.items():
+        labels = {"model": name, "corruption": corruption.key}
+        performance.append(Performance.concatenate(condition.performance).to_frame(**labels))
+        lens.append(LogitLens.concatenate(condition.lens).to_frame(**labels))
+        if condition.attention:
+            attention.append(AttentionShift.concatenate(condition.attention).to_frame(**labels))
+    columns = "model corruption image_id layer entropy_clean entropy entropy_difference cosine squared_difference"
+    return StudyTables(
+        pd.concat(performance, ignore_index=True),
+        pd.concat(lens, ignore_index=True),
+        pd.concat(attention, ignore_index=True) if attention else pd.DataFrame(columns=columns.split()),
+    )
