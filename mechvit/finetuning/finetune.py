@@ -1,0 +1,209 @@
+"""Training by `transformers.Trainer` on images that are corrupted batch by batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mechvit.data import CLEAN, Corruption, corrupt, normalize
+
+from .config import FinetuneConfig, ViTShape
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedModel
+
+
+def finetune(
+    checkpoint: str | os.PathLike[str],
+    train_images: datasets.Dataset,
+    validation_images: datasets.Dataset,
+    out: str | os.PathLike[str],
+    *,
+    corruption: Corruption = CLEAN,
+    config: FinetuneConfig | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Fine-tune an image classifier on corrupted images and save it as an ordinary Hugging Face checkpoint.
+
+    Args:
+        checkpoint: folder or hub id of a `ViTForImageClassification` with its image processor.
+        train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
+        validation_images: prepared images that choose the epoch to keep; corrupted alike.
+        out: folder of the new checkpoint; written beside and renamed, with `training_log.json` in it.
+        corruption: applied to every image, with noise fixed by the config's seed and the image's id.
+        config: the paper's by default: AdamW, lr 5e-5 falling linearly, up to 10 epochs, early stopping.
+        device: cuda if there is one, by default.
+        progress: show the trainer's progress bar.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError: images that are not prepared, have another size than the model takes, or labels it lacks.
+    """
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(checkpoint)
+    processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    config = config or FinetuneConfig()
+    return _train(model, processor, train_images, validation_images, Path(out), corruption, config, device, progress)
+
+
+def train_from_scratch(
+    shape: ViTShape,
+    train_images: datasets.Dataset,
+    validation_images: datasets.Dataset,
+    out: str | os.PathLike[str],
+    *,
+    config: FinetuneConfig,
+    device: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a new small ViT on clean images, for an experiment that needs no download.
+
+    Arguments, result and errors are those of `finetune`; the weights are drawn from the config's seed, and the classes
+    are those of the images' `label` column.
+    """
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, set_seed
+
+    names = train_images.features["label"].names
+    set_seed(config.seed)
+    model = ViTForImageClassification(
+        ViTConfig(
+            image_size=shape.image_size,
+            patch_size=shape.patch_size,
+            hidden_size=shape.d_model,
+            num_hidden_layers=shape.n_layers,
+            num_attention_heads=shape.n_heads,
+            intermediate_size=shape.d_mlp,
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+        )
+    )
+    processor = ViTImageProcessorPil(size={"height": shape.image_size, "width": shape.image_size})
+    return _train(model, processor, train_images, validation_images, Path(out), CLEAN, config, device, progress)
+
+
+def _train(
+    model: PreTrainedModel,
+    processor: Any,
+    train_images: datasets.Dataset,
+    validation_images: datasets.Dataset,
+    out: Path,
+    corruption: Corruption,
+    config: FinetuneConfig,
+    device: str | None,
+    progress: bool,
+) -> Path:
+    from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+
+    from .callbacks import KeepBest, TrainingBar
+
+    _check(model, train_images, "training")
+    _check(model, validation_images, "validation")
+    beside = out.with_name(out.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    arguments = TrainingArguments(
+        output_dir=str(beside),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=4 * config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=config.warmup_fraction,
+        weight_decay=config.weight_decay,
+        bf16=config.precision == "bf16",
+        fp16=config.precision == "fp16",
+        use_cpu=device == "cpu",
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="no",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        label_names=["labels"],
+        report_to="none",
+        seed=config.seed,
+        disable_tqdm=not progress,
+    )
+    best = KeepBest(config.patience)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        data_collator=corrupting_collator(corruption, processor, arguments.device, config.seed),
+        train_dataset=train_images.with_format("numpy"),
+        eval_dataset=validation_images.with_format("numpy"),
+        compute_metrics=_accuracy,
+        callbacks=[best],
+    )
+    # The metrics of every epoch go into the saved log; neither bar nor printer shall print a line for each.
+    trainer.remove_callback(PrinterCallback)
+    if progress:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(TrainingBar(out.name))
+    trainer.train()
+    best.restore(model)
+    model.save_pretrained(beside)
+    processor.save_pretrained(beside)
+    _write_log(beside / "training_log.json", trainer.state.log_history, best.best_epoch)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(beside, out)
+    return out
+
+
+def corrupting_collator(
+    corruption: Corruption, processor: Any, device: torch.device, seed: int
+) -> Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]:
+    """Make a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device."""
+
+    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows])).to(device)
+        image_ids = torch.tensor([int(row["image_id"]) for row in rows], device=device)
+        labels = torch.tensor([int(row["label"]) for row in rows], device=device)
+        images = corrupt(pixels.to(torch.float32).div_(255), corruption, image_ids, seed=seed)
+        return {"pixel_values": normalize(images, processor), "labels": labels}
+
+    return collate
+
+
+def _accuracy(prediction: Any) -> dict[str, float]:
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def _check(model: PreTrainedModel, images: datasets.Dataset, role: str) -> None:
+    """Refuse images the model cannot take, before any step."""
+    if missing := {"pixels", "label", "image_id"} - set(images.column_names):
+        raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
+    if len(images) == 0:
+        raise ValueError(f"there are no {role} images")
+    size = model.config.image_size
+    expected = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    found = tuple(images.features["pixels"].shape[1:])
+    if found != expected:
+        raise ValueError(f"the model takes images of {expected} pixels; the {role} images have {found}")
+    highest = max(images["label"])
+    if highest >= model.config.num_labels:
+        raise ValueError(
+            f"the {role} images have the label {highest}, and the model has {model.config.num_labels} classes; "
+            "see mechvit.data.align_labels"
+        )
+
+
+def _write_log(path: Path, history: list[dict[str, float]], kept_epoch: float) -> None:
+    """One row an epoch, without timings, so that equal runs write equal files."""
+    epochs: dict[float, dict[str, float]] = {}
+    for entry in history:
+        if "loss" in entry or "eval_loss" in entry:
+            row = epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]})
+            row |= {k: entry[k] for k in ("loss", "learning_rate", "eval_loss", "eval_accuracy") if k in entry}
+    path.write_text(json.dumps({"kept_epoch": kept_epoch, "epochs": list(epochs.values())}, indent=1) + "\n")
