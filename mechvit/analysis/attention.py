@@ -191,8 +191,8 @@ def attention_shift(
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns, which are held while
-            the corrupted pass runs.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns,
+            which are held while the corrupted pass runs.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
