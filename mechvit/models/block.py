@@ -28,9 +28,10 @@ class LayerNorm(nn.Module):
         """Normalise; fused unless something watches the scale."""
         if not is_watched(self.hook_scale):
             return self.hook_normalized(F.layer_norm(x, self.w.shape, self.w, self.b, self.eps))
-        centred = x - x.mean(-1, keepdim=True)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # half types are normalised in float32
+        centred = wide - wide.mean(-1, keepdim=True)
         scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-        return self.hook_normalized(centred / scale * self.w + self.b)
+        return self.hook_normalized((centred / scale * self.w + self.b).to(x.dtype))
 
 
 class MLP(nn.Module):

@@ -2,96 +2,88 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import Slice
 
+from .checks import check_name, check_target
+
 NamesFilter: TypeAlias = str | Iterable[str] | Callable[[str], bool] | None
-
-ON_REQUEST = {
-    "hook_result": "set_use_attn_result(True)",
-    "hook_q_input": "set_use_split_qkv_input(True)",
-    "hook_k_input": "set_use_split_qkv_input(True)",
-    "hook_v_input": "set_use_split_qkv_input(True)",
-    "hook_mlp_in": "set_use_hook_mlp_in(True)",
-}
-"""Hook points that exist only after a call, because they cost memory or time."""
-
-
-def check_name(name: str, points: Collection[str]) -> None:
-    """Raise a ValueError with the nearest name, or the call that makes it, unless `name` is a hook point."""
-    if name in points:
-        return
-    request = ON_REQUEST.get(name.rsplit(".", 1)[-1])
-    if request is not None:
-        raise ValueError(f"The hook point {name!r} exists on request only. Call model.{request} first.")
-    near = difflib.get_close_matches(name, points, n=1, cutoff=0.0)
-    raise ValueError(f"There is no hook point {name!r}. Did you mean {near[0]!r}? All are in model.hook_dict.")
 
 
 def names_to_cache(names_filter: NamesFilter, points: Collection[str]) -> list[str]:
     """List the hook points that a filter selects: all (None), one name, several names, or a predicate.
 
     Raises:
-        ValueError: a name is no hook point.
+        ValueError: a name is no hook point, or a predicate selects none.
     """
     if names_filter is None:
         return list(points)
     if callable(names_filter):
+        check_target(names_filter, points)
         return [name for name in points if names_filter(name)]
-    wanted = {names_filter} if isinstance(names_filter, str) else set(names_filter)
-    for name in sorted(wanted):
+    wanted = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    for name in wanted:
         check_name(name, points)
     return [name for name in points if name in wanted]
 
 
-def check_reached(names_filter: NamesFilter, stop_at_layer: int | None, n_layers: int) -> None:
-    """Raise a ValueError where a name asked for lies beyond `stop_at_layer`, and so would never be cached."""
-    if stop_at_layer is None or names_filter is None or callable(names_filter):
-        return
-    last = range(n_layers + 1)[stop_at_layer] if stop_at_layer >= 0 else n_layers + stop_at_layer
-    for name in [names_filter] if isinstance(names_filter, str) else names_filter:
-        parts = name.split(".")
-        beyond = int(parts[1]) >= last if parts[0] == "blocks" else parts[0] not in ("hook_embed", "hook_pos_embed")
-        if beyond:
-            raise ValueError(
-                f"stop_at_layer={stop_at_layer} ends the run before {name!r}. Stop later, or drop the name."
-            )
+def caching_hooks(
+    points: Collection[str],
+    names_filter: NamesFilter = None,
+    incl_bwd: bool = False,
+    device: torch.device | str | None = None,
+    remove_batch_dim: bool = False,
+    cache: dict[str, Tensor] | None = None,
+    pos_slice: Any = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
+    """Make (the dict to be filled, forward hooks, backward hooks) for `HookedViT.hooks`.
+
+    Gradients are stored as NAME_grad, and only with `incl_bwd`.
+    """
+    cache = {} if cache is None else cache
+    cut = partial(_saver, cache, device=device, dtype=dtype, remove_batch_dim=remove_batch_dim, pos_slice=pos_slice)
+    names = names_to_cache(names_filter, points)
+    return cache, [(n, cut("")) for n in names], [(n, cut("_grad")) for n in names if incl_bwd]
 
 
-def saver(
+def _saver(
     cache: dict[str, Tensor],
+    suffix: str,
     *,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     remove_batch_dim: bool,
-    pos_slice: Slice,
-    suffix: str = "",
-) -> Callable[[Tensor, HookPoint], None]:
+    pos_slice: Any,
+) -> Callable[..., None]:
     """Make the hook that stores what passes a hook point, cut to the tokens in `pos_slice`."""
+    tokens = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
 
     def save(tensor: Tensor, hook: HookPoint) -> None:
         assert hook.name is not None
-        token_dim = _token_dim(tensor, hook.name)
-        kept = tensor.detach()
-        if token_dim is not None:
-            kept = pos_slice.apply(kept, dim=token_dim)
+        if remove_batch_dim and len(tensor) != 1:
+            raise ValueError(f"remove_batch_dim needs a batch of one image; got {len(tensor)}. Pass them one by one.")
+        kept, dim = tensor.detach(), _token_dim(tensor, hook.name)
+        if tokens.mode != "identity" and dim is not None:
+            kept = tokens.apply(kept, dim=dim).clone()  # a view would keep every token's memory alive
         kept = kept.to(device=device, dtype=dtype)
-        if pos_slice.mode != "identity" and kept._is_view():
-            kept = kept.clone()  # a view would keep every token's memory alive
         cache[hook.name + suffix] = kept[0] if remove_batch_dim else kept
 
     return save
 
 
 def _token_dim(tensor: Tensor, name: str) -> int | None:
-    """Where the (query) token lies, from the end: per-head tensors are [batch, token, head, d], patterns
-    [batch, head, query, key], the head's input and logits [batch, d] (no token)."""
+    """Where the (query) token lies, from the end.
+
+    Patterns and scores are [batch, head, query, key], other per-head tensors [batch, token, head, d], and the head's
+    input and the logits [batch, d], which have no token.
+    """
     if tensor.dim() == 4:
         return -2 if name.endswith(("hook_attn_scores", "hook_pattern")) else -3
     return -2 if tensor.dim() == 3 else None

@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
-from transformer_lens.utilities import Slice
-from transformers.activations import ACT2FN
 
+from .attention import is_watched
 from .block import Block, LayerNorm
-from .caching import NamesFilter, check_name, check_reached, names_to_cache, saver
+from .caching import NamesFilter, caching_hooks
+from .checks import check_head_tokens, check_input, check_reached, check_target, no_head
 from .config import HookedViTConfig
+from .embedding import Embedding, Pooler
 
 ReturnType = Literal["logits", "loss", "both"] | None
 
@@ -41,9 +42,7 @@ class HookedViT(HookedRootModule):
     def __init__(self, cfg: HookedViTConfig, hf_config: Any, image_processor: Any = None) -> None:
         super().__init__()
         self.cfg, self.hf_config, self.image_processor = cfg, hf_config, image_processor
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, cfg.d_model))
-        self.pos_embed = nn.Parameter(torch.zeros(1, cfg.n_tokens, cfg.d_model))
-        self.patch_embed = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, stride=cfg.patch_size)
+        self.embed = Embedding(cfg)
         self.hook_embed = HookPoint()  # [batch, token, d_model]: CLS and patches
         self.hook_pos_embed = HookPoint()  # [batch, token, d_model]
         self.blocks = cast(Sequence[Block], nn.ModuleList([Block(cfg) for _ in range(cfg.n_layers)]))
@@ -54,7 +53,7 @@ class HookedViT(HookedRootModule):
             self.head = nn.Linear(cfg.d_model, cfg.n_classes)
             self.hook_logits = HookPoint()  # [batch, class]
         elif cfg.pooler_size:
-            self.pooler = nn.Linear(cfg.d_model, cfg.pooler_size)
+            self.pooler = Pooler(cfg)
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()
@@ -125,8 +124,11 @@ class HookedViT(HookedRootModule):
         Raises:
             ValueError: the pixels do not fit, or a loss is asked for that cannot be computed.
         """
-        self._check_input(pixel_values, return_type, labels, stop_at_layer)
-        resid = self._embed(pixel_values.to(self.cfg.dtype))
+        check_input(self.cfg, pixel_values, return_type, labels, stop_at_layer)
+        embed, positions = self.embed(pixel_values.to(self.cfg.dtype))
+        if is_watched(self.hook_pos_embed):
+            positions = positions.clone()  # a hook may write into it, and it is the parameter itself
+        resid = self.hook_embed(embed) + self.hook_pos_embed(positions)
         for block in self.blocks[:stop_at_layer]:
             resid = block(resid)
         if stop_at_layer is not None:
@@ -134,21 +136,12 @@ class HookedViT(HookedRootModule):
         final = self.ln_final(resid)
         if self.head is None:
             return final if return_type == "logits" else None
-        logits = self._classify(final[:, self.head_tokens])
+        logits = self.hook_logits(self.head(self.hook_head_input(final[:, 0])))
         if return_type in ("logits", None):
             return logits if return_type else None
         assert labels is not None
         loss = F.cross_entropy(logits, labels)
         return (logits, loss) if return_type == "both" else loss
-
-    def _embed(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch token d_model"]:
-        patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
-        embed = self.hook_embed(torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1))
-        return embed + self.hook_pos_embed(self.pos_embed.expand(len(patches), -1, -1))
-
-    def _classify(self, final: Float[Tensor, "batch head_token d_model"]) -> Float[Tensor, "batch class"]:
-        assert self.head is not None
-        return self.hook_logits(self.head(self.hook_head_input(final[:, 0])))
 
     @property
     def head_tokens(self) -> slice:
@@ -167,29 +160,12 @@ class HookedViT(HookedRootModule):
         Raises:
             ValueError: the model has no classification head, or `resid` holds other tokens.
         """
-        self._require_head()
-        if resid.dim() != 3 or resid.shape[1] != 1:
-            raise ValueError(
-                f"resid must be [batch, 1, d_model], the head's tokens; got {list(resid.shape)}. "
-                "Pass resid[:, model.head_tokens]."
-            )
-        assert self.head is not None
+        head = self._require_head()
+        check_head_tokens(resid)
         if apply_ln:
             ln = self.ln_final
             resid = F.layer_norm(resid, ln.w.shape, ln.w, ln.b, ln.eps)
-        return self.head(resid[:, 0])
-
-    def pool(self, last_hidden_state: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch pooled"]:
-        """Apply a bare encoder's pooler, activation(W x_CLS + b), to what `forward` returns.
-
-        Raises:
-            ValueError: the checkpoint has no pooler.
-        """
-        if self.pooler is None:
-            raise ValueError(f"This {self.cfg.architecture} has no pooler. Load a bare encoder that has one.")
-        return ACT2FN[self.cfg.pooler_act](self.pooler(last_hidden_state[:, 0]))
-
-    # ---- hooks ----
+        return head(resid[:, 0])
 
     def run_with_cache(  # type: ignore[override]
         self,
@@ -221,52 +197,45 @@ class HookedViT(HookedRootModule):
         Raises:
             ValueError: an unknown name, a name that `stop_at_layer` leaves out, or `incl_bwd` without a loss.
         """
-        if incl_bwd and return_type != "loss":
-            raise ValueError(f'incl_bwd needs return_type="loss" (and labels); got {return_type!r}.')
-        check_reached(names_filter, forward_kwargs.get("stop_at_layer"), self.cfg.n_layers)
+        stop = forward_kwargs.get("stop_at_layer")
+        check_input(self.cfg, pixel_values, return_type, forward_kwargs.get("labels"), stop, incl_bwd)
         cache, fwd, bwd = self.get_caching_hooks(
             names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice, dtype=dtype
         )
+        if names_filter is not None and not callable(names_filter):
+            check_reached([name for name, _ in fwd], self.hook_dict, stop, self.cfg.n_layers)
         with self.hooks(fwd, bwd, reset_hooks_end, clear_contexts):
             out = self(pixel_values, return_type, **forward_kwargs)
             if incl_bwd:
                 out.backward()
-        if not return_cache_object:
-            return out, cache
-        return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim) if return_cache_object else cache
 
-    def get_caching_hooks(
-        self,
-        names_filter: NamesFilter = None,
-        incl_bwd: bool = False,
-        device: torch.device | str | None = None,
-        remove_batch_dim: bool = False,
-        cache: dict[str, Tensor] | None = None,
-        pos_slice: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-        """Make the hooks that `run_with_cache` uses: (the dict they fill, forward hooks, backward hooks)."""
-        cache = {} if cache is None else cache
-        names = names_to_cache(names_filter, self.hook_dict)
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "remove_batch_dim": remove_batch_dim}
-        options["pos_slice"] = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
-        forward, backward = saver(cache, **options), saver(cache, **options, suffix="_grad")
-        return cache, [(n, forward) for n in names], [(n, backward) for n in names] if incl_bwd else []
+    def run_with_hooks(
+        self, *args: Any, fwd_hooks: Sequence[tuple] = (), stop_at_layer: int | None = None, **kwargs: Any
+    ) -> Any:
+        """Run with hooks for this run alone; a name beyond `stop_at_layer`, or unknown, raises a ValueError."""
+        check_reached([name for name, _ in fwd_hooks], self.hook_dict, stop_at_layer, self.cfg.n_layers)
+        return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), stop_at_layer=stop_at_layer, **kwargs)
+
+    def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
+        """Make the hooks that `run_with_cache` uses; see `caching.caching_hooks`."""
+        return caching_hooks(self.hook_dict, *args, **kwargs)
+
+    def add_caching_hooks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Attach the hooks of `get_caching_hooks` until `reset_hooks`, and return the dict that they fill."""
+        cache, fwd, bwd = self.get_caching_hooks(*args, **kwargs)
+        for name, hook, direction in [(*pair, "fwd") for pair in fwd] + [(*pair, "bwd") for pair in bwd]:
+            self.add_hook(name, hook, direction)
+        return cache
 
     def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
         """Attach a hook as transformer-lens does; a name that is no hook point raises a ValueError."""
-        self._check_target(name)
+        check_target(name, self.hook_dict)
         super().add_hook(name, *args, **kwargs)
 
     def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable, dir: Any) -> None:
-        self._check_target(name)
+        check_target(name, self.hook_dict)
         super()._enable_hook(name, hook, dir)
-
-    def _check_target(self, name: str | Callable[[str], bool]) -> None:
-        if isinstance(name, str):
-            check_name(name, self.hook_dict)
-        elif not any(map(name, self.hook_dict)):
-            raise ValueError("The filter selects no hook point, so the hook would do nothing; see model.hook_dict.")
 
     def set_use_attn_result(self, use: bool) -> None:
         """Add (or remove) `attn.hook_result`, each head's own output: [batch, token, head, d_model]."""
@@ -286,8 +255,6 @@ class HookedViT(HookedRootModule):
             if (getattr(module, name) is None) == use:
                 setattr(module, name, HookPoint() if use else None)
         self.setup()
-
-    # ---- what ActivationCache reads ----
 
     @property
     def W_U(self) -> Float[Tensor, "d_model class"]:
@@ -322,14 +289,11 @@ class HookedViT(HookedRootModule):
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
         """Sum the biases that the blocks before `layer` (and, with `mlp_input`, its attention) write."""
-        total = torch.zeros(self.cfg.d_model, device=self.cfg.device, dtype=self.cfg.dtype)
-        for block in self.blocks[: layer + mlp_input]:
-            total = total + block.attn.b_O
-        for block in self.blocks[:layer] if include_mlp_biases else []:
-            total = total + block.mlp.b_out
-        return total
-
-    # ---- torch ----
+        if not 0 <= layer <= self.cfg.n_layers - mlp_input:
+            raise ValueError(f"layer must lie within 0..{self.cfg.n_layers - mlp_input}; got {layer}.")
+        biases = [torch.zeros_like(self.ln_final.b), *(block.attn.b_O for block in self.blocks[: layer + mlp_input])]
+        biases += [block.mlp.b_out for block in self.blocks[:layer] if include_mlp_biases]
+        return torch.stack(biases).sum(0)
 
     def train(self, mode: bool = True) -> HookedViT:
         """Switch training mode, which changes nothing: dropout is not applied, and is refused if asked for."""
@@ -342,32 +306,10 @@ class HookedViT(HookedRootModule):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> HookedViT:
         super()._apply(fn, recurse)
-        self.cfg = dataclasses.replace(self.cfg, device=self.cls_token.device, dtype=self.cls_token.dtype)
+        self.cfg = dataclasses.replace(self.cfg, device=self.ln_final.w.device, dtype=self.ln_final.w.dtype)
         return self
 
     def _require_head(self) -> nn.Linear:
         if self.head is None:
-            raise ValueError(
-                f"This {self.cfg.architecture} has no classification head. Load a checkpoint that has one, such as "
-                "a ViTForImageClassification."
-            )
+            raise ValueError(no_head(self.cfg))
         return self.head
-
-    def _check_input(
-        self, pixels: Tensor, return_type: ReturnType, labels: Tensor | None, stop_at_layer: int | None
-    ) -> None:
-        cfg = self.cfg
-        expected = (cfg.n_channels, cfg.image_size, cfg.image_size)
-        if pixels.dim() != 4 or tuple(pixels.shape[1:]) != expected or not pixels.is_floating_point():
-            raise ValueError(
-                f"pixel_values must be floats [batch, {', '.join(map(str, expected))}]; got {pixels.dtype} "
-                f"{list(pixels.shape)}. Use the checkpoint's image processor."
-            )
-        if return_type not in ("logits", "loss", "both", None):
-            raise ValueError(f'return_type must be "logits", "loss", "both" or None; got {return_type!r}.')
-        if return_type in ("loss", "both") and stop_at_layer is None:
-            self._require_head()
-            if labels is None:
-                raise ValueError(f'return_type="{return_type}" needs labels: pass labels=[batch] class indices.')
-        if stop_at_layer is not None and not -cfg.n_layers <= stop_at_layer <= cfg.n_layers:
-            raise ValueError(f"stop_at_layer must lie within ±{cfg.n_layers} (n_layers); got {stop_at_layer}.")

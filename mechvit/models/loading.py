@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .config import HookedViTConfig
@@ -22,26 +23,28 @@ def load_pretrained(
     path_or_hub_id: str | os.PathLike[str], device: torch.device | str | None, dtype: torch.dtype | None
 ) -> HookedViT:
     """Load a folder or a hub model; see `HookedViT.from_pretrained`."""
-    where = os.fspath(path_or_hub_id)
+    where = os.path.expanduser(os.fspath(path_or_hub_id))
     config = _read_config(where)
-    _, architecture = find_family(config.model_type, config.architectures or [], where)
+    family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
     with _quiet():
         try:
             hf_model, info = getattr(transformers, architecture).from_pretrained(
                 where,
-                config=config,
                 dtype=dtype or "auto",
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ValueError(
-                f"{where} must hold its weights as safetensors: {error} Save them with `save_pretrained`."
+                f"{where} must hold its weights as whole safetensors files: {error} Save them with `save_pretrained`."
             ) from error
         image_processor = _read_image_processor(where)
     mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
-    _check_weights(where, info["missing_keys"] - set(mismatched), info["unexpected_keys"], mismatched)
+    missing = info["missing_keys"] - set(mismatched)
+    if missing and missing == family.pooler_names(architecture):
+        hf_model.pooler, missing = None, set()  # no config says that a checkpoint has no pooler; its weights do
+    _check_weights(where, missing, info["unexpected_keys"], mismatched)
     model = from_hf(hf_model, image_processor)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -49,7 +52,8 @@ def load_pretrained(
 def from_hf(hf_model: Any, image_processor: Any = None) -> HookedViT:
     """Copy a loaded Hugging Face model; see `HookedViT.from_hf`."""
     names = [base.__name__ for base in type(hf_model).__mro__]
-    family, architecture = find_family(hf_model.config.model_type, names, f"The {names[0]}")
+    model_type = getattr(getattr(hf_model, "config", None), "model_type", None)
+    family, architecture = find_family(model_type, names, f"The {names[0]}")
     theirs = hf_model.state_dict()
     model = HookedViT(_config(family, architecture, hf_model, theirs), copy.deepcopy(hf_model.config), image_processor)
     ours = model.state_dict()
@@ -72,7 +76,8 @@ def to_hf(model: HookedViT) -> Any:
     table = family.weight_names(architecture, list(ours))
     config = copy.deepcopy(model.hf_config)
     config.architectures, config.dtype = [architecture], model.cfg.dtype
-    bare = {} if model.cfg.n_classes or "pooler.weight" in ours else {"add_pooling_layer": False}
+    lacks_pooler = bool(family.pooler_names(architecture)) and model.pooler is None
+    bare = {"add_pooling_layer": False} if lacks_pooler else {}
     with torch.device("meta"):
         hf_model = getattr(transformers, architecture)(config, **bare)
     hf_model.load_state_dict({table[name]: tensor.clone() for name, tensor in ours.items()}, assign=True)
@@ -84,17 +89,24 @@ def _config(family: Family, architecture: str, hf_model: Any, theirs: Mapping[st
     fields = {name: read(hf_config) for name, read in family.config.items()}
     head = family.architectures[architecture]
     classes = hf_config.num_labels if "head.weight" in head else 0
-    if head.get("pooler.weight") not in theirs:
+    pooler = family.pooler_names(architecture)
+    if not (pooler and pooler <= theirs.keys()):
         fields["pooler_size"] = 0
-    some = next(iter(theirs.values()))
+    dtypes = {tensor.dtype for tensor in theirs.values()}
+    if len(dtypes) != 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        raise ValueError(
+            f"The weights must be floats of one dtype, not quantised; got {', '.join(sorted(map(str, dtypes)))}. "
+            "Load the model with a single float dtype."
+        )
+    device = next(iter(theirs.values())).device
     return HookedViTConfig(
         **fields,
         family=family.model_type,
         architecture=architecture,
         n_classes=classes,
         id2label=dict(hf_config.id2label) if classes else {},
-        device=some.device,
-        dtype=some.dtype,
+        device=device,
+        dtype=dtypes.pop(),
     )
 
 
@@ -110,8 +122,8 @@ def _check_weights(
         )
 
 
-def _read_config(where: str) -> Any:
-    looks_local = Path(where).exists() or where.startswith((".", "~", os.sep)) or where.count("/") > 1
+def _read_config(where: str) -> dict[str, Any]:
+    looks_local = Path(where).exists() or where.startswith((".", os.sep)) or where.count("/") > 1
     if looks_local and not (Path(where) / "config.json").is_file():
         found = "a folder without one" if Path(where).is_dir() else "no such folder"
         raise ValueError(
@@ -120,7 +132,7 @@ def _read_config(where: str) -> Any:
         )
     with _quiet():
         try:
-            return transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
+            return transformers.PreTrainedConfig.get_config_dict(where)[0]
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
@@ -130,10 +142,11 @@ def _read_config(where: str) -> Any:
 
 
 def _read_image_processor(where: str) -> Any:
-    try:
-        return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
-    except OSError:  # the checkpoint has no preprocessor_config.json
+    """Load the checkpoint's image processor (PIL and numpy, no torchvision); None where it has none."""
+    name = "preprocessor_config.json"
+    if transformers.utils.cached_file(where, name, _raise_exceptions_for_missing_entries=False) is None:
         return None
+    return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
 
 
 @contextmanager

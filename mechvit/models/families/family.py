@@ -37,6 +37,10 @@ class Family:
         head = self.architectures[architecture]
         return {name: head[name] if name in head else head[""] + self._encoder_name(name) for name in ours}
 
+    def pooler_names(self, architecture: str) -> set[str]:
+        """Give the Hugging Face names of the pooler's parameters; empty for a class that never has one."""
+        return {theirs for ours, theirs in self.architectures[architecture].items() if ours.startswith("pooler.")}
+
     def _encoder_name(self, name: str) -> str:
         if not name.startswith("blocks."):
             return self.weights[name]

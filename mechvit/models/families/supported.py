@@ -10,11 +10,11 @@ from .vit import VIT
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (VIT,)}
 
 
-def find_family(model_type: str, architectures: Iterable[str], where: str) -> tuple[Family, str]:
+def find_family(model_type: str | None, architectures: Iterable[str], where: str) -> tuple[Family, str]:
     """Give the family of a checkpoint and the name of its supported class.
 
     Args:
-        model_type: `config.model_type`.
+        model_type: `config.model_type`; None where there is no such thing.
         architectures: the checkpoint's class names, the most specific first.
         where: the checkpoint, for the error.
 
@@ -22,7 +22,7 @@ def find_family(model_type: str, architectures: Iterable[str], where: str) -> tu
         ValueError: the checkpoint is of another kind; the message names it and lists the supported classes.
     """
     names = list(architectures)
-    family = FAMILIES.get(model_type)
+    family = FAMILIES.get(model_type or "")
     if family is not None:
         for name in names:
             if name in family.architectures:

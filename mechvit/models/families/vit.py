@@ -24,10 +24,10 @@ VIT = Family(
         "pooler_act": lambda c: c.pooler_act,
     },
     weights={
-        "cls_token": "embeddings.cls_token",
-        "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.weight": "embeddings.patch_embeddings.projection.weight",
-        "patch_embed.bias": "embeddings.patch_embeddings.projection.bias",
+        "embed.cls_token": "embeddings.cls_token",
+        "embed.positions": "embeddings.position_embeddings",
+        "embed.patch.weight": "embeddings.patch_embeddings.projection.weight",
+        "embed.patch.bias": "embeddings.patch_embeddings.projection.bias",
         "blocks.{l}.ln1.w": "layers.{l}.layernorm_before.weight",
         "blocks.{l}.ln1.b": "layers.{l}.layernorm_before.bias",
         "blocks.{l}.attn.q.weight": "layers.{l}.attention.q_proj.weight",
@@ -55,8 +55,8 @@ VIT = Family(
         },
         "ViTModel": {
             "": "",
-            "pooler.weight": "pooler.dense.weight",
-            "pooler.bias": "pooler.dense.bias",
+            "pooler.dense.weight": "pooler.dense.weight",
+            "pooler.dense.bias": "pooler.dense.bias",
         },
     },
 )

@@ -1,0 +1,232 @@
+"""Checkpoints that HookedViT refuses: each error says which, what is wrong with it, and what would be right."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from mechvit import HookedViT
+
+SMALL = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+SUPPORTED = ("ViTForImageClassification", "ViTModel")
+
+
+def make_resnet():
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
+    return transformers.ResNetForImageClassification(config)
+
+
+def make_swin():
+    config = transformers.SwinConfig(image_size=16, patch_size=4, embed_dim=4, depths=[1], num_heads=[1], window_size=2)
+    return transformers.SwinForImageClassification(config)
+
+
+def make_bert():
+    return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=11, **SMALL))
+
+
+def make_deit():
+    return transformers.DeiTForImageClassification(transformers.DeiTConfig(image_size=16, patch_size=8, **SMALL))
+
+
+def make_masked_vit():
+    config = transformers.ViTConfig(image_size=16, patch_size=8, encoder_stride=8, **SMALL)
+    return transformers.ViTForMaskedImageModeling(config)
+
+
+OTHERS = {
+    "ResNetForImageClassification": make_resnet,
+    "SwinForImageClassification": make_swin,
+    "BertForSequenceClassification": make_bert,
+    "DeiTForImageClassification": make_deit,
+    "ViTForMaskedImageModeling": make_masked_vit,
+}
+
+
+@pytest.fixture
+def saved(make_hf, tmp_path):
+    make_hf().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def rewrite(folder, change):
+    """Change a checkpoint's tensors: `change` gets the dict."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    path.unlink()
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def refusal(where) -> str:
+    with pytest.raises(ValueError, match=re.escape(str(where))) as error:
+        HookedViT.from_pretrained(where, device="cpu")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architecture_is_named_before_its_weights_are_read(tmp_path, name):
+    hf_model = OTHERS[name]()
+    hf_model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    message = refusal(tmp_path)
+    assert name in message
+    assert repr(hf_model.config.model_type) in message
+    assert all(kind in message for kind in SUPPORTED)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_model_in_memory_is_named(name):
+    with pytest.raises(ValueError, match=rf"ViTForImageClassification, ViTModel.*{name}"):
+        HookedViT.from_hf(OTHERS[name]())
+
+
+def test_no_hugging_face_model_is_named():
+    with pytest.raises(ValueError, match=r"ViTForImageClassification, ViTModel.*Linear"):
+        HookedViT.from_hf(torch.nn.Linear(2, 2))
+
+
+def test_subclass_loads_as_its_base(make_hf, pixels):
+    class Mine(transformers.ViTForImageClassification):
+        pass
+
+    hf_model = make_hf()
+    mine = Mine(hf_model.config).eval()
+    mine.load_state_dict(hf_model.state_dict())
+    assert torch.equal(HookedViT.from_hf(mine)(pixels), HookedViT.from_hf(hf_model)(pixels))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_type": "hologram", "architectures": ["HologramModel"]}, "HologramModel (model_type 'hologram')"),
+        ({"architectures": None}, "a config that names no architecture (model_type 'vit')"),
+        ({"architectures": ["ViTForFoo"]}, "ViTForFoo"),
+    ],
+    ids=["unknown type", "no architecture", "unknown class"],
+)
+def test_unknown_kind_is_named(saved, changes, named):
+    edit_config(saved, **changes)
+    message = refusal(saved)
+    assert named in message
+    assert all(kind in message for kind in SUPPORTED)
+
+
+def test_missing_folder(tmp_path):
+    assert "no such folder" in refusal(tmp_path / "nowhere")
+
+
+def test_folder_without_config(saved):
+    (saved / "config.json").unlink()
+    assert "a folder without one" in refusal(saved)
+
+
+def test_broken_config(saved):
+    (saved / "config.json").write_text('{"model_type": "vit",')
+    assert "config.json" in refusal(saved)
+
+
+def test_unreachable_hub_id_names_it():
+    message = refusal("mechvit-tests/no-such-model")
+    assert "a model on the Hugging Face hub" in message
+    assert "connection" in message
+
+
+def test_pickled_weights_are_refused(make_hf, saved):
+    (saved / "model.safetensors").unlink()
+    torch.save(make_hf().state_dict(), saved / "pytorch_model.bin")
+    assert "safetensors" in refusal(saved)
+
+
+def test_truncated_weights_are_refused(saved):
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "whole safetensors files" in refusal(saved)
+
+
+def test_missing_weight_is_named(saved):
+    rewrite(saved, lambda tensors: tensors.pop("vit.encoder.layer.1.intermediate.dense.bias"))
+    assert "; missing vit.layers.1.mlp.fc1.bias. " in refusal(saved)
+
+
+def test_left_over_weight_is_named(saved):
+    rewrite(saved, lambda tensors: tensors.update({"vit.surplus": torch.zeros(2)}))
+    assert "left over vit.surplus" in refusal(saved)
+
+
+def test_mis_shaped_weight_is_named_with_both_shapes(saved):
+    rewrite(saved, lambda tensors: tensors.update({"classifier.weight": torch.zeros(7, 32)}))
+    message = refusal(saved)
+    assert "classifier.weight is (7, 32), must be (5, 32)" in message
+    assert "missing" not in message
+
+
+def test_every_fault_is_named_at_once(saved):
+    def change(tensors):
+        del tensors["vit.layernorm.weight"], tensors["classifier.bias"]
+        tensors["vit.surplus"] = torch.zeros(2)
+        tensors["vit.embeddings.cls_token"] = torch.zeros(1, 1, 3)
+
+    rewrite(saved, change)
+    message = refusal(saved)
+    for fault in ("missing vit.layernorm.weight", "missing classifier.bias", "left over vit.surplus", "(1, 1, 3)"):
+        assert fault in message
+
+
+def test_half_a_pooler_is_no_pooler_less_checkpoint(make_hf, tmp_path):
+    make_hf("ViTModel").save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors.pop("pooler.dense.bias"))
+    assert "missing pooler.dense.bias" in refusal(tmp_path)
+
+
+def test_config_with_more_layers_than_weights(saved):
+    edit_config(saved, num_hidden_layers=4)
+    assert "missing vit.layers.3.layernorm_before.weight" in refusal(saved)
+
+
+def test_config_with_fewer_layers_than_weights(saved):
+    edit_config(saved, num_hidden_layers=2)
+    assert refusal(saved).count("left over vit.layers.2.") == 16
+
+
+def test_oblong_images_are_refused(make_hf):
+    with pytest.raises(ValueError, match=r"image_size must be square; got \(32, 16\)"):
+        HookedViT.from_hf(make_hf(image_size=(32, 16)))
+
+
+def test_square_tuple_is_a_size(make_hf, pixels):
+    assert HookedViT.from_hf(make_hf(image_size=(32, 32), patch_size=[8, 8])).cfg.n_tokens == 17
+
+
+def test_mixed_dtypes_are_refused(make_hf):
+    hf_model = make_hf()
+    hf_model.classifier.half()
+    with pytest.raises(ValueError, match=r"one dtype.*torch.float16, torch.float32"):
+        HookedViT.from_hf(hf_model)
+
+
+def test_in_memory_weights_that_do_not_fit_are_named(make_hf):
+    hf_model = make_hf()
+    hf_model.vit.layers[0].extra = torch.nn.Linear(2, 2, bias=False)
+    hf_model.classifier = torch.nn.Linear(32, 9)
+    with pytest.raises(ValueError, match=r"left over vit.layers.0.extra.weight") as error:
+        HookedViT.from_hf(hf_model)
+    assert "classifier.weight is (9, 32), must be (5, 32)" in str(error.value)
+
+
+def test_dropout_refuses_training_but_not_evaluation(make_hf):
+    model = HookedViT.from_hf(make_hf(attention_probs_dropout_prob=0.1))
+    assert not model.training
+    with pytest.raises(ValueError, match=r"without dropout.*0\.1"):
+        model.train()
+    assert HookedViT.from_hf(make_hf()).train().training
