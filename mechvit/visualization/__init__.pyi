@@ -1,0 +1,16 @@
+from . import figures
+from .attention_view import AttentionPanel, AttentionView, attention_view
+from .patterns import pool_patterns
+from .report import render_report
+from .run_files import Run, read_run
+
+__all__ = [
+    "AttentionPanel",
+    "AttentionView",
+    "Run",
+    "attention_view",
+    "figures",
+    "pool_patterns",
+    "read_run",
+    "render_report",
+]

@@ -1,0 +1,146 @@
+"""The claims of a run as rows for the page, and the paragraph that opens the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .readings import listing
+from .run_files import Run
+from .style import families, title_of
+
+VERDICTS = {
+    "replicates": (
+        "yes",
+        "Every interval lies where the claim puts it: above zero for an effect, within the margin for no effect.",
+    ),
+    "does not replicate": (
+        "no",
+        "Some interval excludes the claim: wholly below the smallest effect that counts, or wholly outside the margin.",
+    ),
+    "inconclusive": (
+        "maybe",
+        "The intervals neither show nor exclude it, or it was not measured: more images, or another run, would tell.",
+    ),
+}
+"""Each verdict's style class and meaning."""
+NUMBER = re.compile(r"^(?P<label>.*?)\s*(?P<number>-?\d\S* \[[^\]]*\])$")
+SHOWN = 3
+"""More measurements than this are folded away, except the deciding one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One measurement of a claim: what it is of, the number with its interval, and whether it decides the verdict."""
+
+    label: str
+    number: str
+    decides: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """One claim, ready for the page."""
+
+    id: str
+    claim: str
+    source: str
+    what: str
+    """What was measured, in words; may be empty."""
+    unit: str
+    """Empty where nothing was measured."""
+    parts: list[Part]
+    folded: list[Part]
+    rule: str
+    verdict: str
+    style: str
+
+
+def claim_rows(claims: Sequence[dict[str, Any]]) -> list[ClaimRow]:
+    """Every claim of a run's `claims.json`.
+
+    A rule whose second sentence begins with `Replicates` opens with what was measured; `measured` is a list of parts
+    set apart by semicolons, each ending in `value [low, high]`.
+    """
+    return [_row(claim) for claim in claims]
+
+
+def _row(claim: dict[str, Any]) -> ClaimRow:
+    what, found, rest = str(claim["rule"]).partition(". Replicates ")
+    parts = _parts(claim)
+    deciding = [part for part in parts if part.decides]
+    folded = len(parts) > SHOWN
+    return ClaimRow(
+        id=str(claim["id"]),
+        claim=str(claim["claim"]),
+        source=_capital(str(claim["source"])),
+        what=f"{what}." if found else "",
+        unit="" if claim["value"] is None else str(claim["unit"]),
+        parts=(deciding[:1] or parts[:1]) if folded else parts,
+        folded=parts if folded else [],
+        rule=f"Replicates {rest}" if found else str(claim["rule"]),
+        verdict=claim["verdict"],
+        style=VERDICTS[claim["verdict"]][0],
+    )
+
+
+def _parts(claim: dict[str, Any]) -> list[Part]:
+    """The measurements; the value itself comes first when none of them shows it."""
+    measured = str(claim["measured"]).removeprefix(f"{claim['unit']}: ")
+    decisive = number(claim["value"], claim["low"], claim["high"])
+    parts = []
+    for text in measured.split("; "):
+        match = NUMBER.match(text)
+        label, found = (match["label"], match["number"].replace("-", "−")) if match else (text, "")
+        parts.append(Part(label=label, number=found, decides=bool(found) and found == decisive))
+    if decisive and not any(part.decides for part in parts):
+        if len(parts) == 1 and not parts[0].number:
+            return [Part(label=parts[0].label, number=decisive, decides=True)]
+        parts.insert(0, Part(label="", number=decisive, decides=True))
+    return parts
+
+
+def number(value: float | None, low: float | None, high: float | None) -> str:
+    """`14.9 [12.8, 17.1]` to three digits with a true minus; empty without a value."""
+    if value is None:
+        return ""
+    text = f"{value:.3g}" if low is None or high is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return text.replace("-", "−")
+
+
+def tally(claims: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
+    """Verdict, its style class, its meaning, and how many claims have it."""
+    return [
+        (verdict, style, meaning, sum(claim["verdict"] == verdict for claim in claims))
+        for verdict, (style, meaning) in VERDICTS.items()
+    ]
+
+
+def summary(run: Run) -> str:
+    """What was asked, of what, and how the claims came out."""
+    frame = run.table("performance_summary")
+    tuned = [key for key in frame["model"].unique() if key != "base"]
+    names = [title_of(f"{family}_1").removesuffix(" 1") for family in families(tuned)]
+    kinds = listing([name if name.startswith("Gaussian") else name.lower() for name in names])
+    images = ""
+    if run.has("performance"):
+        images = f" on {run.table('performance', ['image_id'])['image_id'].nunique():,} held-out images"
+    yes, no, maybe = (count for _, _, _, count in tally(run.claims))
+    total = len(run.claims)
+    return (
+        f"A base model and {_plural(len(tuned), 'copy', 'copies')} of it, each fine-tuned on one severity of {kinds}, "
+        f"are compared{images}, clean and corrupted. Of the paper’s {_plural(total, 'claim', 'claims')} judged here, "
+        f"{_plural(yes, 'replicates', 'replicate')}, {_plural(no, 'does', 'do')} not, and "
+        f"{_plural(maybe, 'is', 'are')} inconclusive. Verdicts are computed from the intervals by the rule "
+        "given with each claim."
+    )
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,5 @@
+"""Tidy tables to plotly figures: pure functions that read numbers and draw them (names in `__init__.pyi`)."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

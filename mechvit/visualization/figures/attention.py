@@ -1,0 +1,82 @@
+"""How corruption moves attention, layer by layer: entropy difference (Figures 7 and 8), cosine, squared difference."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import families, finish, panel_title, strongest, title_of, zero_line
+from .frames import layer_lines, layer_step, ordered, pick, require
+
+COLUMNS = ("model", "corruption", "layer", "quantity", "value", "low", "high")
+
+
+def _panels(figure: go.Figure, summary: pd.DataFrame, quantity: str, row: int, unit: str, digits: int) -> None:
+    """Fill one row of panels, one for each family's strongest corruption."""
+    for col, family in enumerate(families(summary["corruption"]), start=1):
+        corruption = strongest(summary["corruption"], family)
+        part = ordered(pick(summary, corruption=corruption, quantity=quantity))
+        legend = row == 1 and col == 1
+        for trace, r, c in layer_lines(
+            part, "value", own=family, row=row, col=col, legend=legend, unit=unit, digits=digits
+        ):
+            figure.add_trace(trace, row=r, col=c)
+
+
+def _titles(summary: pd.DataFrame) -> list[str]:
+    worst = (strongest(summary["corruption"], family) for family in families(summary["corruption"]))
+    return [panel_title(f"{title_of(key)} against clean") for key in worst]
+
+
+def entropy_difference(summary: pd.DataFrame) -> go.Figure:
+    """Figures 7 and 8: H(corrupted) - H(clean) of attention by layer, in nats; above zero the corruption spreads it.
+
+    Args:
+        summary: `attention_summary`; its rows of quantity `entropy_difference` are drawn.
+
+    Raises:
+        ValueError: a column is missing, or no row has the quantity.
+    """
+    require(summary, COLUMNS, "attention_summary")
+    require(pick(summary, quantity="entropy_difference"), COLUMNS, "attention_summary (entropy_difference)")
+    titles = _titles(summary)
+    figure = make_subplots(1, len(titles), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    _panels(figure, summary, "entropy_difference", 1, " nats", 3)
+    zero_line(figure)
+    figure.update_xaxes(title_text="layer", dtick=layer_step(summary["layer"]))
+    label = "H(corrupted) − H(clean), nats<br>(positive = attention spreads out)"
+    figure.update_yaxes(title_text=label, row=1, col=1)
+    return finish(figure, "Attention entropy: corrupted minus clean", height=430)
+
+
+def pattern_change(summary: pd.DataFrame) -> go.Figure:
+    """Cosine and squared difference between the clean and the corrupted attention pattern of the same image, by layer.
+
+    Args:
+        summary: `attention_summary`; its rows of the quantities `cosine` and `squared_difference` are drawn.
+
+    Raises:
+        ValueError: a column is missing, or no row has the quantities.
+    """
+    require(summary, COLUMNS, "attention_summary")
+    part = summary[summary["quantity"].isin(["cosine", "squared_difference"])]
+    require(part, COLUMNS, "attention_summary (cosine, squared_difference)")
+    titles = _titles(summary)
+    figure = make_subplots(
+        2,
+        len(titles),
+        shared_yaxes=True,
+        shared_xaxes=True,
+        horizontal_spacing=0.05,
+        vertical_spacing=0.1,
+        subplot_titles=titles,
+    )
+    _panels(figure, part, "cosine", 1, "", 4)
+    _panels(figure, part, "squared_difference", 2, "", 5)
+    figure.update_yaxes(title_text="cosine of the rows<br>(1 = unchanged)", row=1, col=1)
+    figure.update_yaxes(title_text="squared difference<br>(0 = unchanged)", row=2, col=1)
+    figure.update_xaxes(dtick=layer_step(summary["layer"]))
+    figure.update_xaxes(title_text="layer", row=2)
+    finish(figure, "How far each attention pattern moves", height=600)
+    return figure.update_layout(legend_y=1.08)

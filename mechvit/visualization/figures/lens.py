@@ -1,0 +1,108 @@
+"""The logit lens: probability of the correct class by layer (Figure 4) and where it first wins (Figures 5 and 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import colour, fade, families, finish, in_order, panel_title, strongest, title_of, zero_line
+from .frames import dot, error_bars, layer_lines, layer_step, ordered, pick, require
+
+
+def class_probability(summary: pd.DataFrame) -> go.Figure:
+    """Figure 4: mean probability of the correct class by layer, on each family's strongest corruption.
+
+    Layer 0 is the embedding and layer l the output of block l - 1, read through the final norm and the head.
+
+    Args:
+        summary: `lens_summary` (model, corruption, layer, probability, low, high).
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(summary, ("model", "corruption", "layer", "probability", "low", "high"), "lens_summary")
+    kinds = families(summary["corruption"])
+    worst = [strongest(summary["corruption"], family) for family in kinds]
+    titles = [panel_title(f"Images with {title_of(key)}") for key in worst]
+    figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    for col, (family, corruption) in enumerate(zip(kinds, worst, strict=True), start=1):
+        part = ordered(pick(summary, corruption=corruption))
+        for trace, row, column in layer_lines(
+            part, "probability", own=family, row=1, col=col, legend=col == 1, unit=""
+        ):
+            figure.add_trace(trace, row=row, col=column)
+    figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(summary["layer"]))
+    figure.update_yaxes(title_text="mean probability of the correct class", rangemode="tozero", row=1, col=1)
+    return finish(figure, "Probability of the correct class, layer by layer", height=430)
+
+
+def first_correct_layers(first: pd.DataFrame) -> go.Figure:
+    """Figures 5 and 6: the layer at which the correct class first wins, base against the model tuned on the corruption.
+
+    Args:
+        first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(first, ("model", "corruption", "image_id", "layer"), "first_correct")
+    kinds = families(first["model"])
+    tuned = [strongest(first["model"], family) for family in kinds]
+    titles = [panel_title(f"Images with {title_of(key)}") for key in tuned]
+    figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    layers = np.arange(int(first["layer"].max()) + 1)
+    for col, corruption in enumerate(tuned, start=1):
+        for model in ("base", corruption):
+            values = pick(first, model=model, corruption=corruption)["layer"].to_numpy(int)
+            share = np.bincount(values, minlength=len(layers)) / max(len(values), 1) * 100
+            bar = go.Bar(
+                x=layers,
+                y=share,
+                name="Base" if model == "base" else f"{title_of(model, short=True)} tuned",
+                marker={"color": fade(colour(model), 0.55) if model == "base" else colour(model)},
+                showlegend=model != "base" or col == 1,
+                hovertemplate=f"<b>{title_of(model)}</b> layer %{{x}}: %{{y:.1f}}% of {len(values)} images"
+                "<extra></extra>",
+            )
+            figure.add_trace(bar, row=1, col=col)
+    figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.06)
+    figure.update_xaxes(title_text="first layer whose top class is correct (0 = embedding)", dtick=layer_step(layers))
+    figure.update_yaxes(title_text="share of images (%)", row=1, col=1)
+    return finish(figure, "Where the correct class first appears", height=400)
+
+
+def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
+    """Mean change of the first correct layer, tuned minus base on the same images: negative is earlier.
+
+    Args:
+        summary: `first_correct_summary`; each model on the corruption that it was tuned on is drawn.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    columns = ("model", "corruption", "difference", "difference_low", "difference_high", "n_paired")
+    require(summary, columns, "first_correct_summary")
+    own = summary[(summary["model"] == summary["corruption"]) & (summary["model"] != "base")]
+    require(own, columns, "first_correct_summary (a tuned model on its own corruption)")
+    figure = go.Figure()
+    for model in in_order(own["model"])[::-1]:
+        part = pick(own, model=model)
+        trace = go.Scatter(
+            x=part["difference"].to_numpy(),
+            y=[f"{title_of(model, short=True)} tuned, on {title_of(model, short=True).lower()}"],
+            error_x=error_bars(part["difference"], part["difference_low"], part["difference_high"]),
+            customdata=part[["difference_low", "difference_high", "n_paired"]].to_numpy(),
+            mode="markers",
+            marker=dot(model, size=10),
+            showlegend=False,
+            hovertemplate=f"<b>{title_of(model)}</b> %{{x:+.2f}} layers [%{{customdata[0]:+.2f}}, "
+            "%{customdata[1]:+.2f}], %{customdata[2]} images<extra></extra>",
+        )
+        figure.add_trace(trace)
+    zero_line(figure, axis="x")
+    figure.update_xaxes(title_text="change of the mean first correct layer, tuned − base (layers; negative = earlier)")
+    finish(figure, "How much earlier, on the same images", height=300, legend=False)
+    figure.update_xaxes(showgrid=True)
+    return figure.update_layout(margin={"l": 170, "t": 56})

@@ -1,0 +1,166 @@
+"""Accuracy, top-5, top-10 and calibration: Table 1, Figures 2 and 3, and the cross-family results (section 4.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import (
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    RAMPS,
+    families,
+    finish,
+    in_order,
+    panel_title,
+    strongest,
+    title_of,
+    zero_line,
+)
+from .frames import dot, error_bars, pick, require
+
+METRICS = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"}
+COLUMNS = ("model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high")
+
+
+def table_one(summary: pd.DataFrame) -> go.Figure:
+    """Table 1 as dots and intervals: every metric of every model on each family's strongest corruption.
+
+    Args:
+        summary: `performance_summary`, one row a model, corruption and metric; fractions in [0, 1].
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(summary, COLUMNS, "performance_summary")
+    worst = [strongest(summary["corruption"], family) for family in families(summary["corruption"])]
+    models = in_order(summary["model"])[::-1]
+    figure = make_subplots(
+        rows=len(worst),
+        cols=len(METRICS),
+        shared_yaxes=True,
+        shared_xaxes="columns",
+        horizontal_spacing=0.035,
+        vertical_spacing=0.1,
+        subplot_titles=[panel_title(name) for name in METRICS.values()],
+    )
+    for row, corruption in enumerate(worst, start=1):
+        for col, metric in enumerate(METRICS, start=1):
+            for model in models:
+                part = pick(summary, corruption=corruption, metric=metric, model=model)
+                hover = f"<b>{title_of(model)}</b> on {title_of(corruption)}<br>{METRICS[metric]} %{{x:.3f}} "
+                trace = go.Scatter(
+                    x=part["value"].to_numpy(),
+                    y=[title_of(model, short=True)] * len(part),
+                    customdata=part[["low", "high"]].to_numpy(),
+                    error_x=error_bars(part["value"], part["low"], part["high"]),
+                    mode="markers",
+                    marker=dot(model),
+                    showlegend=False,
+                    hovertemplate=hover + "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+                )
+                figure.add_trace(trace, row=row, col=col)
+        figure.update_yaxes(title_text=f"on {title_of(corruption)}", row=row, col=1)
+    finish(figure, "Every model on the strongest corruptions", height=130 + 190 * len(worst), legend=False)
+    figure.update_yaxes(showgrid=True)
+    figure.update_xaxes(showgrid=True, nticks=4, tickformat=".2~f")
+    for col, (metric, _) in enumerate(METRICS.items(), start=1):
+        better = "error, lower is better" if metric == "ece" else "fraction, higher is better"
+        figure.update_xaxes(title_text=better, title_font={"size": 11.5, "color": MUTED}, row=len(worst), col=col)
+    return figure.update_layout(margin={"t": 84})
+
+
+def gains(summary: pd.DataFrame) -> go.Figure:
+    """Figures 2 and 3: gain over the base of each tuned model on its own family's strongest corruption, by metric.
+
+    Args:
+        summary: `performance_summary`; `gain` is tuned minus base on the same images, a fraction.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(summary, COLUMNS, "performance_summary")
+    kinds = families(summary["model"])
+    worst = [strongest(summary["corruption"], family) for family in kinds]
+    titles = [panel_title(f"Tested on {title_of(corruption)}") for corruption in worst]
+    figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    metrics = [metric for metric in METRICS if metric != "ece"]
+    for col, (family, corruption) in enumerate(zip(kinds, worst, strict=True), start=1):
+        models = [m for m in in_order(summary["model"]) if m.startswith(family)]
+        offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else [0.0]
+        for model, offset in zip(models, offsets, strict=True):
+            part = pick(summary, corruption=corruption, model=model).set_index("metric").loc[metrics] * 1
+            points = part[["gain", "gain_low", "gain_high"]] * 100
+            trace = go.Scatter(
+                x=np.arange(len(metrics)) + offset,
+                y=points["gain"].to_numpy(),
+                customdata=points[["gain_low", "gain_high"]].to_numpy(),
+                error_y=error_bars(points["gain"], points["gain_low"], points["gain_high"]),
+                mode="markers",
+                marker=dot(model, size=10),
+                name=f"tuned on {title_of(model, short=True).lower()}",
+                hovertemplate=f"<b>{title_of(model)} tuned</b> %{{y:+.1f}} points "
+                "[%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]<extra></extra>",
+            )
+            figure.add_trace(trace, row=1, col=col)
+    figure.update_xaxes(tickvals=list(range(len(metrics))), ticktext=[METRICS[metric] for metric in metrics])
+    figure.update_xaxes(range=[-0.5, len(metrics) - 0.5])
+    figure.update_yaxes(title_text="gain over the base (percentage points)", row=1, col=1)
+    zero_line(figure)
+    return finish(figure, "Gain by metric and training severity", height=400)
+
+
+def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
+    """Section 4.1's cross-family and clean results: every model on every condition, the change over the base as colour.
+
+    Args:
+        summary: `performance_summary`.
+        metric: which rows, `accuracy`, `top5`, `top10` or `ece`.
+
+    A cell's text is the metric's value; a change whose interval excludes zero is set bold.
+
+    Raises:
+        ValueError: a column is missing, or no row has the metric.
+    """
+    require(summary, COLUMNS, "performance_summary")
+    part = pick(summary, metric=metric)
+    require(part, COLUMNS, f"performance_summary (metric {metric})")
+    models, conditions = in_order(part["model"]), in_order(part["corruption"])
+    grids = {
+        name: part.pivot(index="model", columns="corruption", values=name).loc[models, conditions].to_numpy(float)
+        for name in ("value", "gain", "gain_low", "gain_high")
+    }
+    gain = np.nan_to_num(grids["gain"] * 100)
+    sure = (grids["gain_low"] > 0) | (grids["gain_high"] < 0)
+    text = [
+        [f"<b>{value:.3f}</b>" if bold else f"{value:.3f}" for value, bold in zip(values, bolds, strict=True)]
+        for values, bolds in zip(grids["value"], sure, strict=True)
+    ]
+    low, high = RAMPS["gaussian_noise"][0], RAMPS["gaussian_blur"][0]
+    reach = float(np.abs(gain).max()) or 1.0
+    heat = go.Heatmap(
+        z=gain,
+        x=[title_of(key, short=True) for key in conditions],
+        y=[title_of(key, short=True) if key == "base" else f"{title_of(key, short=True)} tuned" for key in models],
+        text=text,
+        texttemplate="%{text}",
+        textfont={"size": 12.5},
+        customdata=np.dstack([grids["gain_low"] * 100, grids["gain_high"] * 100]),
+        zmin=-1.6 * reach,
+        zmax=1.6 * reach,
+        xgap=3,
+        ygap=3,
+        colorscale=[[0, low[1]], [0.25, low[0]], [0.5, GRID], [0.75, high[0]], [1, high[1]]],
+        showscale=False,
+        hovertemplate="<b>%{y}</b> on %{x}: %{z:+.1f} points [%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]"
+        "<extra></extra>",
+    )
+    figure = finish(go.Figure(heat), f"{METRICS[metric]} of every model on every condition", height=420, legend=False)
+    figure.update_traces(textfont_color=INK, hoverlabel={"bgcolor": PAPER})
+    figure.update_xaxes(side="top", showline=False, ticks="", tickfont={"color": INK}, title_text="")
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"color": INK})
+    return figure.update_layout(margin={"l": 112, "t": 84, "b": 16})

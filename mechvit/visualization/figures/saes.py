@@ -1,0 +1,160 @@
+"""Sparse autoencoders: cosine distributions (Figures 9 and 10), their distances, and training curves (section 4.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
+from .frames import dot, error_bars, pick, require
+
+ARCHITECTURES = {"standard": "Vanilla SAE", "batchtopk": "BatchTopK SAE"}
+STATISTICS = {
+    "wasserstein": "Wasserstein distance",
+    "kolmogorov_smirnov": "Kolmogorov–Smirnov",
+    "mean_difference": "Mean, tuned − base",
+}
+CURVES = {
+    "explained_variance": "explained variance",
+    "l0": "L0 (active latents a token)",
+    "dead_fraction": "dead latents (fraction)",
+    "loss": "loss",
+    "normalised_mse": "normalised MSE",
+}
+
+
+def architectures(frame: pd.DataFrame) -> list[str]:
+    """The SAE architectures in a table, the vanilla one first."""
+    return [key for key in ARCHITECTURES if key in set(frame["architecture"])]
+
+
+def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
+    """Figures 9 and 10: the cosine between the SAE codes of a clean patch and its corrupted self, base against tuned.
+
+    Args:
+        cosine: `sae_cosine`, one row a model, architecture, corruption, image and token.
+        bins: equal bins between -1 or 0 (if no cosine is negative) and 1.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(cosine, ("model", "architecture", "corruption", "cosine"), "sae_cosine")
+    kinds = architectures(cosine)
+    tuned = [key for key in in_order(cosine["model"]) if key != "base" and key in set(cosine["corruption"])]
+    titles = [panel_title(f"{ARCHITECTURES[kind]}, {title_of(key)}") for kind in kinds for key in tuned]
+    figure = make_subplots(
+        len(kinds),
+        max(len(tuned), 1),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.05,
+        vertical_spacing=0.14,
+        subplot_titles=titles,
+    )
+    edges = np.linspace(-1.0 if cosine["cosine"].min() < 0 else 0.0, 1.0, bins + 1)
+    for row, kind in enumerate(kinds, start=1):
+        for col, corruption in enumerate(tuned, start=1):
+            for model in ("base", corruption):
+                values = pick(cosine, model=model, architecture=kind, corruption=corruption)["cosine"].to_numpy(float)
+                if len(values):
+                    legend = row == 1 and (model != "base" or col == 1)
+                    figure.add_trace(_density(values, edges, model, legend), row=row, col=col)
+    figure.update_yaxes(title_text="density", col=1)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(title_text="cosine of the SAE codes, clean against corrupted patch", row=len(kinds))
+    finish(figure, "How far corruption moves the SAE codes", height=130 + 240 * len(kinds))
+    return figure.update_layout(legend_y=1.08)
+
+
+def _density(values: np.ndarray, edges: np.ndarray, model: str, legend: bool) -> go.Scatter:
+    """A histogram's outline as a stepped line; both models lie over each other, the base filled."""
+    density, _ = np.histogram(values, edges, density=True)
+    tint = colour(model)
+    return go.Scatter(
+        x=(edges[:-1] + edges[1:]) / 2,
+        y=density,
+        mode="lines",
+        line={"color": tint, "width": 2, "shape": "hvh"},
+        fill="tozeroy" if model == "base" else "none",
+        fillcolor=fade(tint, 0.22),
+        name="Base" if model == "base" else f"{title_of(model, short=True)} tuned",
+        legendgroup=model,
+        showlegend=legend,
+        hovertemplate=f"<b>{title_of(model)}</b> density %{{y:.2f}} at %{{x:.2f}}, {len(values):,} patches"
+        "<extra></extra>",
+    )
+
+
+def cosine_distances(distance: pd.DataFrame) -> go.Figure:
+    """The distance between the base's and a tuned model's cosine distributions, three ways, with intervals.
+
+    Args:
+        distance: `sae_distance` (model, architecture, corruption, statistic, value, low, high).
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(distance, ("model", "architecture", "corruption", "statistic", "value", "low", "high"), "sae_distance")
+    names = [name for name in STATISTICS if name in set(distance["statistic"])]
+    titles = [panel_title(STATISTICS[name]) for name in names]
+    figure = make_subplots(1, len(names), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    for col, statistic in enumerate(names, start=1):
+        for model in in_order(distance["model"])[::-1]:
+            for kind in architectures(distance)[::-1]:
+                own = pick(distance, statistic=statistic, model=model, architecture=kind, corruption=model)
+                trace = go.Scatter(
+                    x=own["value"].to_numpy(),
+                    y=[f"{title_of(model, short=True)}, {ARCHITECTURES[kind]}"] * len(own),
+                    error_x=error_bars(own["value"], own["low"], own["high"]),
+                    customdata=own[["low", "high"]].to_numpy(),
+                    mode="markers",
+                    marker=dot(model, size=10),
+                    showlegend=False,
+                    hovertemplate="%{y}: %{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]<extra></extra>",
+                )
+                figure.add_trace(trace, row=1, col=col)
+    zero_line(figure, axis="x")
+    finish(figure, "Distance between base and tuned distributions", height=300, legend=False)
+    figure.update_xaxes(showgrid=True, nticks=4, title_text="cosine units", title_font_color=MUTED)
+    if "kolmogorov_smirnov" in names:
+        figure.update_xaxes(title_text="largest gap of the CDFs", col=names.index("kolmogorov_smirnov") + 1)
+    return figure.update_layout(margin={"l": 160, "t": 84})
+
+
+def training_curves(history: pd.DataFrame) -> go.Figure:
+    """Each SAE's training: explained variance, L0, dead latents and loss against the tokens seen.
+
+    Args:
+        history: `sae_history` (model, architecture, step, tokens, epoch, metric, value).
+
+    Raises:
+        ValueError: a column is missing, or none of the metrics is among those drawn.
+    """
+    require(history, ("model", "architecture", "tokens", "metric", "value"), "sae_history")
+    metrics = [name for name in CURVES if name in set(history["metric"])][:4]
+    if not metrics:
+        raise ValueError(f"table sae_history must have one of the metrics {', '.join(CURVES)}; it has none of them")
+    titles = [panel_title(CURVES[name][0].upper() + CURVES[name][1:]) for name in metrics]
+    figure = make_subplots(1, len(metrics), horizontal_spacing=0.07, subplot_titles=titles)
+    for col, metric in enumerate(metrics, start=1):
+        for model in in_order(history["model"]):
+            for kind in architectures(history):
+                part = pick(history, metric=metric, model=model, architecture=kind).sort_values("tokens")
+                dash = "solid" if kind == "standard" else "dash"
+                name = f"{title_of(model, short=True)}, {ARCHITECTURES[kind]}"
+                trace = go.Scatter(
+                    x=part["tokens"].to_numpy(),
+                    y=part["value"].to_numpy(),
+                    mode="lines",
+                    line={"color": colour(model), "width": 2, "dash": dash},
+                    name=name,
+                    legendgroup=name,
+                    showlegend=col == 1,
+                    hovertemplate=f"<b>{name}</b> %{{y:.3f}} after %{{x:.3s}} tokens<extra></extra>",
+                )
+                figure.add_trace(trace, row=1, col=col)
+    finish(figure, "Training of the sparse autoencoders", height=350)
+    figure.update_xaxes(title_text="tokens seen", nticks=4, tickformat="~s")
+    return figure.update_layout(margin={"l": 44, "t": 116})

@@ -1,0 +1,97 @@
+"""What goes into one self-contained page: escaped JSON, inlined scripts, pictures, and writing it whole."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from markupsafe import Markup
+
+CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+"""The policy of every page: nothing is ever requested, and only the page's own inline code runs."""
+
+
+def json_text(value: object) -> Markup:
+    """A value as JSON that is safe inside a script element.
+
+    Raises:
+        ValueError: a number is not finite.
+        TypeError: an object is not JSON.
+    """
+    return escaped_json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def escaped_json(text: str) -> Markup:
+    """JSON made safe inside a script element: `<`, `>`, `&` and the two line separators become escapes of the same."""
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def script_text(source: str) -> Markup:
+    """JavaScript that can stand inside a script element: no `</script` or `<!--` ends or changes it."""
+    return Markup(source.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+def asset(name: str) -> Markup:
+    """The text of one of this package's own style sheets or scripts."""
+    return Markup(resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+@cache
+def circuitsvis_script() -> Markup:
+    """The circuitsvis bundle (React, tfjs, Chart.js inside) from the installed wheel, without importing it."""
+    spec = importlib.util.find_spec("circuitsvis")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("attention views need circuitsvis: pip install 'circuitsvis>=1.43,<2'")
+    bundle = Path(spec.submodule_search_locations[0], "dist", "cdn", "iife.js")
+    return script_text(bundle.read_text(encoding="utf-8"))
+
+
+@cache
+def plotly_script() -> Markup:
+    """plotly.js from the installed wheel."""
+    from plotly.offline import get_plotlyjs
+
+    return script_text(get_plotlyjs())
+
+
+def picture_uri(pixels: UInt8[np.ndarray, "3 height width"]) -> str:
+    """A picture as a WebP data URI, lossless up to 96 pixels a side (noise at 224 would take 150 kB)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    picture.save(buffer, "WEBP", lossless=max(picture.size) <= 96, quality=90)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def render(template: str, **values: object) -> str:
+    """Fill one of the package's templates; every value that is no `Markup` is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(csp=CSP, asset=asset, json_text=json_text, **values)
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write text beside its place and rename it there, so that no half-written page is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+    return path

@@ -1,0 +1,212 @@
+"""One self-contained, offline page about a finished run: every number in it is read from the run's folder."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from . import made, tables
+from .attention_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
+from .claims_table import claim_rows, summary, tally
+from .notices import licences, notices
+from .page import circuitsvis_script, escaped_json, picture_uri, plotly_script, render, write_whole
+from .patterns import pool_patterns, token_names
+from .run_files import Run, read_run
+from .sections import SECTIONS, Plot, Section
+from .style import DARK, in_order, title_of
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+COARSE = 128
+"""Pictures of fewer pixels a side are enlarged pixel by pixel, so that the page shows what the model sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One figure on the page."""
+
+    plot: Plot
+    title: str
+    reading: list[str]
+    height: int
+    """Pixels."""
+    spec: Markup
+    """plotly's JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One section on the page: what could be drawn, and which plots' tables are missing."""
+
+    section: Section
+    figures: list[Drawn]
+    missing: list[Plot]
+    table: tuple[str, list[str], list[tables.Group]] | None
+    """A caption, column titles, and groups of rows."""
+
+
+def render_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a finished run; returns its path.
+
+    The page holds the claims table, every figure of `sections.SECTIONS` whose table the run has, example images,
+    attention views and how it was made. It is one file that requests nothing, written beside its place and
+    renamed into it.
+
+    Args:
+        run: the run's folder (see `run_files.REQUIRED` for what it must hold).
+        out: where to write; `report.html` in the run's folder when None.
+
+    Raises:
+        FileNotFoundError: the run is not finished: a file that every report needs is missing.
+        ValueError: a file cannot be read, or a table cannot be drawn.
+    """
+    opened = read_run(run)
+    return write_whole(Path(out) if out is not None else opened.path / "report.html", report_html(opened))
+
+
+def report_html(run: Run) -> str:
+    """The whole page as text."""
+    owed = notices("plotly.js", "circuitsvis")
+    return render(
+        "report.html.j2",
+        run=run,
+        summary=summary(run),
+        tally=tally(run.claims),
+        claims=claim_rows(run.claims),
+        sections=[_shown(run, section) for section in SECTIONS],
+        examples=_examples(run),
+        attention=_attention(run),
+        config=made.rows(run.config),
+        provenance=made.provenance(run),
+        parquet=made.table_rows(run),
+        notices=owed,
+        licences=licences(owed),
+        dark=DARK,
+        plotly=plotly_script(),
+        circuitsvis=circuitsvis_script(),
+    )
+
+
+def figure_spec(figure: go.Figure) -> Markup:
+    """A figure as JSON for a script element: arrays as base64 of float32, and no template."""
+    from plotly.io.json import to_json_plotly
+
+    drawn = figure.to_dict()
+    drawn["layout"].pop("template", None)
+    return escaped_json(str(to_json_plotly(_narrow(drawn))))
+
+
+def _narrow(value: Any) -> Any:
+    """The same with float32 for plotly's arrays of float64, which it writes as base64."""
+    if isinstance(value, dict) and value.get("dtype") == "f8" and "bdata" in value:
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), "<f8").astype("<f4")
+        return {**value, "dtype": "f4", "bdata": base64.b64encode(numbers.tobytes()).decode("ascii")}
+    if isinstance(value, dict):
+        return {key: _narrow(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_narrow(part) for part in value]
+    return value
+
+
+def _shown(run: Run, section: Section) -> Shown:
+    figures, missing = [], []
+    for plot in section.plots:
+        frame = run.table(plot.table, plot.columns) if run.has(plot.table) else None
+        if frame is None or frame.empty:
+            missing.append(plot)
+            continue
+        figure = plot.figure(frame)
+        title, height = str(figure.layout.title.text), int(figure.layout.height)
+        room = min(32, int(figure.layout.margin.t))
+        figure.update_layout(title=None, margin_t=figure.layout.margin.t - room, height=height - room)
+        figures.append(
+            Drawn(plot=plot, title=title, reading=plot.reading(frame), height=height - room, spec=figure_spec(figure))
+        )
+    return Shown(section=section, figures=figures, missing=missing, table=_table(run, section))
+
+
+def _table(run: Run, section: Section) -> tuple[str, list[str], list[tables.Group]] | None:
+    """The section's numbers as a table: Table 1, or the SAEs' quality."""
+    if section.id == "performance":
+        caption = (
+            "Table 1: every model on each family's strongest corruption. After each value, half its 95% bootstrap "
+            "interval; the best value of each column is bold."
+        )
+        return caption, *tables.table_one(run.table("performance_summary"))
+    if section.id == "saes" and run.has("sae_quality"):
+        caption = (
+            "Quality of each SAE, opened again from its published folder. Recovered: the model with the reconstruction "
+            "in place of its residual stream, 0 as bad as zeros, 1 as good as the untouched model."
+        )
+        return caption, *tables.sae_quality(run.table("sae_quality"))
+    return None
+
+
+def _examples(run: Run) -> dict[str, Any] | None:
+    """A grid of pictures, one row an example image and one column a corruption, or None without any."""
+    listed, arrays = run.examples()
+    if not listed:
+        return None
+    corruptions = in_order(key.partition("/")[2] for key in arrays)
+    rows = [
+        (str(about["label"]), [picture_uri(arrays[f"{about['image_id']}/{corruption}"]) for corruption in corruptions])
+        for about in listed
+    ]
+    side = next(iter(arrays.values())).shape[-1]
+    return {
+        "titles": [title_of(key, short=True) for key in corruptions],
+        "names": [title_of(key) for key in corruptions],
+        "rows": rows,
+        "coarse": side < COARSE,
+        "side": side,
+    }
+
+
+def _attention(run: Run) -> dict[str, Any] | None:
+    """One image's attention, clean beside corrupted and base beside tuned, a set a corruption; None without any."""
+    about, patterns = run.attention()
+    if not patterns:
+        return None
+    _, pictures = run.examples()
+    grid, prefix = (int(about["grid"][0]), int(about["grid"][1])), int(about["n_prefix_tokens"])
+    panels: list[AttentionPanel] = []
+    places: dict[str, int] = {}
+    sets: dict[str, list[int]] = {}
+    most = max_tokens(next(iter(patterns.values())).shape[1])
+    for corruption in (key for key in in_order(about["corruptions"]) if key != "clean"):
+        chosen = [model for model in ("base", corruption) if model in about["models"]]
+        for key in (f"{model}/{condition}" for model in chosen for condition in ("clean", corruption)):
+            if key not in places:
+                model, _, condition = key.partition("/")
+                picture = pictures.get(f"{about['image_id']}/{condition}")
+                places[key] = len(panels)
+                panels.append(
+                    AttentionPanel(
+                        title=f"{'Base' if model == 'base' else f'{title_of(model, short=True)} tuned'}, "
+                        f"{'clean' if condition == 'clean' else title_of(condition)} image",
+                        patterns=pool_patterns(patterns[key], grid, prefix, most),
+                        picture=None if picture is None else picture_uri(picture),
+                    )
+                )
+            sets.setdefault(title_of(corruption), []).append(places[key])
+    layers, heads = panels[0].patterns.shape[:2]
+    view = AttentionView(
+        panels=tuple(panels),
+        tokens=tuple(token_names(grid, prefix, most)),
+        grid=pooled_grid(grid, prefix, most),
+        layers=tuple(range(layers)),
+        heads=tuple(range(heads)),
+    )
+    return {"label": str(about["label"]), "spec": attention_spec(view, sets), "pooled": view.grid != grid}
+
+
+def max_tokens(heads: int) -> int:
+    """Tokens that circuitsvis draws in a few seconds with this many heads: 50 with 12, more with fewer."""
+    return int(50 * math.sqrt(12 / min(heads, 12)))

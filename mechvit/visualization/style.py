@@ -1,0 +1,131 @@
+"""One visual language for every figure: a hue per corruption family, darker for more severe, quiet axes.
+
+Colours follow Okabe and Ito's palette for colour-blind readers: grey for the base model, blues for Gaussian blur,
+oranges for Gaussian noise, greens for any other family. Each light-theme colour has a partner in `DARK` that a page
+swaps in on a dark background, where a more severe corruption is the brighter one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import plotly.graph_objects as go
+
+INK, MUTED, GRID, PAPER = "#1c1f24", "#60666e", "#e4e5e7", "#ffffff"
+BASE = "#767b82"
+FONT = (
+    "-apple-system, Inter, 'Helvetica Neue', 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans Condensed', sans-serif"
+)
+FAMILY_TITLES = {"gaussian_blur": "blur", "gaussian_noise": "noise"}
+RAMPS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
+    "gaussian_blur": (("#6cbcec", "#1676b4", "#083a5e"), ("#2f709f", "#4fa8e2", "#a3d8fb")),
+    "gaussian_noise": (("#eda93b", "#d1600d", "#772f02"), ("#99591a", "#e58b38", "#ffc685")),
+    "other": (("#5fc9a6", "#048a63", "#02452f"), ("#23795d", "#37bd92", "#9fe8cf")),
+}
+"""Per family, the light theme's and the dark theme's colours at severities 1, 2 and 4."""
+
+
+def family_of(key: str) -> str:
+    """`gaussian_blur` of `gaussian_blur_4`; `base` and `clean` are their own families."""
+    return key if key in ("base", "clean") else key.rpartition("_")[0]
+
+
+def level_of(key: str) -> int:
+    """The severity, 4 of `gaussian_blur_4`; 0 for `base` and `clean`."""
+    return 0 if key in ("base", "clean") else int(key.rpartition("_")[2])
+
+
+def title_of(key: str, *, short: bool = False) -> str:
+    """A model's or corruption's name in prose: `Gaussian blur 4`, or with `short` `Blur 4`."""
+    if key in ("base", "clean"):
+        return key.capitalize()
+    family = family_of(key)
+    name = FAMILY_TITLES.get(family, family.replace("_", " ")) if short else family.replace("_", " ")
+    return f"{name.capitalize()} {level_of(key)}"
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Distinct keys in reading order: base or clean first, then by family and rising severity."""
+    return sorted(set(keys), key=lambda key: (key not in ("base", "clean"), family_of(key), level_of(key)))
+
+
+def families(keys: Iterable[str]) -> list[str]:
+    """The corruption families among keys, in reading order."""
+    return list(dict.fromkeys(family_of(key) for key in in_order(keys) if key not in ("base", "clean")))
+
+
+def strongest(keys: Iterable[str], family: str) -> str:
+    """The most severe key of one family."""
+    return max((key for key in keys if family_of(key) == family), key=level_of)
+
+
+def _mix(ramp: tuple[str, str, str], level: int) -> str:
+    """The colour at a severity: linear between the stops at 1, 2 and 4 on a log scale."""
+    place = min(math.log2(max(level, 1)), 2.0)
+    low = min(int(place), 1)
+    pair = (ramp[low], ramp[low + 1])
+    rgb = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in pair]
+    return "#" + "".join(f"{round(a + (b - a) * (place - low)):02x}" for a, b in zip(*rgb, strict=True))
+
+
+def colour(key: str, *, dark: bool = False) -> str:
+    """The colour of a model or corruption, `#rrggbb`."""
+    if key in ("base", "clean"):
+        return DARK[BASE] if dark else BASE
+    return _mix(RAMPS.get(family_of(key), RAMPS["other"])[dark], level_of(key))
+
+
+def fade(hex_colour: str, alpha: float) -> str:
+    """A translucent `rgba(...)` of a `#rrggbb`, for interval bands."""
+    red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha:g})"
+
+
+DARK: dict[str, str] = {INK: "#e9e7e2", MUTED: "#a3a7ad", GRID: "#33373d", PAPER: "#17191d", BASE: "#a9aeb5"} | {
+    _mix(light, level): _mix(dark, level) for light, dark in RAMPS.values() for level in range(1, 9)
+}
+"""The dark theme's partner of every colour that a figure may use."""
+
+
+def finish(figure: go.Figure, title: str, *, height: int = 380, legend: bool = True) -> go.Figure:
+    """Give a figure the common look: fonts, quiet grid, horizontal legend on top, room for the title."""
+    figure.update_layout(
+        title={"text": title, "x": 0, "xref": "paper", "y": 0.98, "yref": "container", "font": {"size": 16}},
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        template="none",
+        height=height,
+        margin={"l": 64, "r": 16, "t": 96, "b": 56},
+        showlegend=legend,
+        legend={"orientation": "h", "x": 0, "y": 1.13, "yanchor": "bottom", "font": {"size": 12.5}},
+        hoverlabel={"font": {"family": FONT, "size": 12.5}},
+        hovermode="closest",
+    )
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "tickcolor": MUTED}
+    small = {"tickfont": {"size": 12, "color": MUTED}, "title_font": {"size": 12.5, "color": INK}}
+    figure.update_xaxes(showgrid=False, showline=True, ticks="outside", ticklen=4, **axis, **small)
+    figure.update_yaxes(
+        showgrid=True,
+        showline=False,
+        ticks="",
+        automargin=True,
+        ticklabelstandoff=5,
+        title_standoff=10,
+        **axis,
+        **small,
+    )
+    figure.update_annotations(font={"family": FONT, "size": 13.5, "color": INK})
+    return figure
+
+
+def panel_title(text: str) -> str:
+    """A bold title for one panel of a figure."""
+    return f"<b>{text}</b>"
+
+
+def zero_line(figure: go.Figure, *, axis: str = "y", **place: object) -> None:
+    """A thin solid line at zero across one panel or all."""
+    line = {"color": MUTED, "width": 1}
+    (figure.add_hline if axis == "y" else figure.add_vline)(0, line=line, layer="below", **place)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mechvit.visualization.notices import licences, notices
+from mechvit.visualization.page import (
+    CSP,
+    circuitsvis_script,
+    json_text,
+    picture_uri,
+    plotly_script,
+    render,
+    script_text,
+    write_whole,
+)
+
+HOSTILE = "</script><script>alert(1)</script>\u2028\u2029<!-- &amp;"
+
+
+@given(
+    st.recursive(st.text() | st.integers() | st.none(), lambda part: st.lists(part) | st.dictionaries(st.text(), part))
+)
+def test_json_text_is_the_same_json_without_markup(value):
+    text = json_text(value)
+    assert json.loads(text) == value
+    assert not set(text) & set("<>&\u2028\u2029")
+
+
+def test_json_text_refuses_nan():
+    with pytest.raises(ValueError, match="JSON"):
+        json_text({"a": float("nan")})
+
+
+def test_scripts_cannot_end_their_element():
+    assert script_text("a='</script>';b='<!--'") == "a='<\\/script>';b='<\\!--'"
+    for script in (circuitsvis_script(), plotly_script()):
+        assert len(script) > 1_000_000
+        assert "</script" not in script
+        assert "<!--" not in script
+
+
+def test_a_hostile_label_stays_text():
+    spec = {"tokens": [HOSTILE], "panels": [], "sets": [], "layers": [0], "heads": [], "grid": [1, 1]}
+    owed = notices("circuitsvis")
+    page = render("attention.html.j2", title=HOSTILE, spec=spec, bundle="", notices=owed, licences=licences(owed))
+    assert "<script>alert" not in page
+    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page  # the title, as text
+    assert "\\u003c/script\\u003e\\u003cscript\\u003ealert(1)" in page  # the spec, as JSON
+    assert "\u2028" not in page.split("application/json")[1].split("</script>")[0]
+    assert page.count("<script") == page.count("</script>") == 3
+
+
+def test_policy_requests_nothing():
+    rules = dict(rule.strip().split(" ", 1) for rule in CSP.split(";"))
+    assert rules.pop("default-src") == "'none'"
+    assert set(" ".join(rules.values()).split()) == {"'unsafe-inline'", "data:", "blob:"}
+
+
+@pytest.mark.parametrize(("side", "largest"), [(64, 0), (160, 40)])
+def test_picture_uri_keeps_pixels(side, largest):
+    y, x = np.mgrid[0:side, 0:side]
+    pixels = np.stack([x, y, x + y]).astype(np.float64)
+    pixels = (pixels / pixels.max((1, 2), keepdims=True) * 255).astype(np.uint8)
+    head, data = picture_uri(pixels).split(",")
+    assert head == "data:image/webp;base64"
+    got = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).transpose(2, 0, 1)
+    assert np.abs(got.astype(int) - pixels).max() <= largest
+
+
+def test_write_whole_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = write_whole(tmp_path / "new" / "page.html", "é")
+    assert path.read_bytes() == b"\xc3\xa9"
+
+    def killed(source, target):
+        assert (tmp_path / "new" / source).read_text(encoding="utf-8") == "second"  # whole before it is put in place
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, "second")
+    assert path.read_text(encoding="utf-8") == "é"
+
+
+def test_notices_cover_each_script_and_licence():
+    owed = notices("plotly.js", "circuitsvis")
+    assert {notice.inside for notice in owed} == {"plotly.js", "circuitsvis"}
+    texts = licences(owed)
+    assert {name for notice in owed for name in notice.licence.split(", ")} == set(texts)
+    assert "Version 2.0, January 2004" in texts["Apache-2.0"]
+    assert "BSD-3-Clause" not in licences(notices("circuitsvis"))

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from fake_run import write_fake_run
+
+from mechvit.visualization import read_run, render_report
+from mechvit.visualization.page import circuitsvis_script, plotly_script
+from mechvit.visualization.report import figure_spec, max_tokens, report_html
+from mechvit.visualization.sections import SECTIONS
+
+
+class Outline(HTMLParser):
+    """Element counts, section ids in order, and the text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.counts, self.sections, self.words, self.inside = {}, [], [], ""
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.inside = tag
+        if tag == "section":
+            self.sections.append(dict(attrs)["id"])
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside not in ("script", "style"):
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def outline(html) -> Outline:
+    return Outline(html)
+
+
+def test_sections_come_in_order_with_the_claims_first(outline):
+    own = [section.id for section in SECTIONS]
+    assert outline.sections == ["claims", *own, "examples", "views", "made"]
+
+
+def test_page_is_small_and_holds_each_bundle_once(html):
+    assert len(html.encode()) < 8_000_000
+    assert html.count(str(plotly_script())) == html.count(str(circuitsvis_script())) == 1
+    assert "Content-Security-Policy" in html
+    assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=\"(?!data:)", html)
+
+
+def test_every_claim_is_a_row_with_its_verdict_and_rule(html, run):
+    table = html[html.index('<table class="claims">') : html.index("</table>", html.index('<table class="claims">'))]
+    rows = re.findall(r'<tr id="claim-(\w+)">(.*?)</tr>', table, re.S)
+    assert [id for id, _ in rows] == [claim["id"] for claim in run.claims]
+    for (_, row), claim in zip(rows, run.claims, strict=True):
+        text = Outline(row).text
+        assert claim["claim"] in text
+        assert text.endswith(claim["verdict"])
+        assert claim["rule"].rpartition(". ")[2] in text
+        assert claim["source"][1:] in text
+
+
+def test_every_figure_has_its_reading_and_definition(html, run, outline):
+    plots = [plot for section in SECTIONS for plot in section.plots]
+    assert html.count('class="plot"') == len(plots) == 11
+    for plot in plots:
+        spec = json.loads(re.search(rf'id="spec-{plot.id}">(.*?)</script>', html, re.S)[1])
+        assert "template" not in spec["layout"]
+        assert not spec["layout"].get("title", {}).get("text")  # the page's own heading has it
+        assert plot.definition in outline.text
+        for paragraph in plot.reading(run.table(plot.table, plot.columns)):
+            assert paragraph in outline.text
+
+
+def test_hostile_labels_are_text(html, outline):
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert "<b>cream" not in html
+    assert outline.text.count("</script><script>alert(1)</script>") == 3  # example, attention view, configuration
+    assert "<img src=x onerror=alert(2)> first layer" in outline.text
+    scripts = 1 + 11 + 1 + 1 + 4  # theme, figures, attention, colours; plotly, circuitsvis and two of our own
+    assert outline.counts["script"] == html.count("</script>") == scripts
+
+
+def test_figure_spec_is_narrow_and_exact():
+    values = np.array([0.1, np.nan, 3.0])
+    spec = json.loads(figure_spec(go.Figure(go.Scatter(x=np.arange(3), y=values), layout={"title": "</script>"})))
+    (trace,) = spec["data"]
+    assert (trace["x"]["dtype"], trace["y"]["dtype"]) == ("i1", "f4")
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(trace["y"]["bdata"]), "<f4"), values.astype("f4"))
+    assert spec["layout"] == {"title": {"text": "</script>"}}
+
+
+def test_attention_sets_pair_base_with_the_tuned_model(html):
+    spec = json.loads(re.search(r'<div class="cv"><script type="application/json">(.*?)</script>', html, re.S)[1])
+    titles = {s["title"]: [spec["panels"][panel]["title"] for panel in s["panels"]] for s in spec["sets"]}
+    assert titles == {
+        f"Gaussian {family} 4": [
+            "Base, clean image",
+            f"Base, Gaussian {family} 4 image",
+            f"{family.capitalize()} 4 tuned, clean image",
+            f"{family.capitalize()} 4 tuned, Gaussian {family} 4 image",
+        ]
+        for family in ("blur", "noise")
+    }
+    assert len(spec["panels"]) == 7  # the clean base is shared
+    assert all(panel["picture"].startswith("data:image/webp") for panel in spec["panels"])
+    assert len(spec["tokens"]) == 37  # three heads: no pooling needed
+
+
+def test_max_tokens_shrinks_with_heads():
+    assert [max_tokens(heads) for heads in (12, 16, 6, 3)] == [50, 50, 70, 100]
+
+
+def test_a_run_without_saes_says_so(tmp_path):
+    run = write_fake_run(tmp_path / "run", saes=False, images=20)
+    out = render_report(run, tmp_path / "elsewhere" / "page.html")
+    assert out == tmp_path / "elsewhere" / "page.html"
+    page = Outline(out.read_text(encoding="utf-8"))
+    assert page.sections.index("saes") == 4
+    for plot in SECTIONS[3].plots:
+        assert f"Left out: {plot.source}. This run has no rows in tables/ {plot.table}.parquet" in re.sub(
+            r"tables/", "tables/ ", page.text
+        )
+    assert page.text.count("Left out: ") == 3
+    assert "Explained variance" not in page.text
+    assert not (run / "report.html").exists()
+
+
+def test_a_run_without_views_says_so(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
+    html = render_report(run).read_text(encoding="utf-8")
+    page = Outline(html)
+    assert page.text.count("Left out: this run has no") == 2
+    assert str(circuitsvis_script()) not in html
+
+
+def test_an_empty_table_is_left_out(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
+    path = run / "tables" / "first_correct.parquet"
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+    assert "Left out: Figures 5 and 6." in Outline(report_html(read_run(run))).text
+
+
+@pytest.mark.parametrize(
+    "name", ["claims.json", "config.json", "provenance.json", "tables/performance_summary.parquet"]
+)
+def test_an_unfinished_run_is_named(run_folder, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"lacks {re.escape(name)}: finish the run first"):
+        render_report(run)
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("claims.json", '[{"id": "a"', "claims.json must be JSON"),
+        ("claims.json", '[{"id": "a"}]', r"claims.json must hold id, .*; claim 0 lacks claim, "),
+        ("provenance.json", '{"versions": {}}', r"provenance.json must hold .* lacks hardware, seeds, stages"),
+    ],
+)
+def test_a_broken_file_is_named(run_folder, tmp_path, name, text, message):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
+    (run / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        render_report(run)
+
+
+def test_no_part_is_left_beside_the_report(run_folder):
+    assert sorted(path.name for path in run_folder.iterdir()) == [
+        "claims.json",
+        "config.json",
+        "provenance.json",
+        "report.html",
+        "tables",
+        "views",
+    ]

@@ -1,0 +1,201 @@
+"""The pages in a real browser, offline: no console message, no request, everything drawn."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.style import PAPER
+
+FIGURES = sum(len(section.plots) for section in SECTIONS)
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on the PATH")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable]:
+    """Open a file offline; every console message, page error and request of another kind fails the test at its end."""
+    faults: list[str] = []
+    contexts = []
+
+    def message(said) -> None:
+        if said.type in ("error", "warning"):
+            faults.append(f"console {said.type}: {said.text}")
+
+    def request(asked) -> None:
+        if not asked.url.startswith(("file:", "data:", "blob:")):
+            faults.append(f"request: {asked.url}")
+
+    def open_page(path: Path, width: int = 1280, theme: str = "light"):
+        context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", message)
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", request)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def until(page, condition: str, arg: object = None) -> None:
+    """Poll a JavaScript function until it gives true (playwright's own wait evaluates text: the policy forbids it)."""
+    end = time.monotonic() + 30
+    while not page.evaluate(condition, arg):
+        assert time.monotonic() < end, f"never became true: {condition}"
+        page.wait_for_timeout(50)
+
+
+def scroll_through(page) -> None:
+    """Bring every part of the page into view once."""
+    place = 0
+    while place < page.evaluate("document.documentElement.scrollHeight"):
+        page.evaluate("y => scrollTo({top: y, behavior: 'instant'})", place)
+        page.wait_for_timeout(60)
+        place += 800
+
+
+def wait_for_views(page, panels: int, layer: str) -> None:
+    """Until every panel of the chosen set shows its heads at this layer."""
+    until(
+        page,
+        """([panels, layer]) => {
+             const slots = [...document.querySelectorAll('.cv-slot')];
+             return slots.length === panels && slots.every((slot) => slot.dataset.layer === layer
+               && slot.querySelectorAll('h4').length === 3 && slot.querySelector('.cv-zoom canvas'));
+           }""",
+        [panels, layer],
+    )
+
+
+@pytest.fixture(scope="module")
+def short(run_folder) -> Path:
+    return run_folder / "report.html"
+
+
+def test_report_draws_everything_offline(visit, short):
+    page = visit(short)
+    scroll_through(page)
+    until(page, "n => document.querySelectorAll('.js-plotly-plot').length === n", FIGURES)
+    assert page.locator(".js-plotly-plot").count() == page.locator(".plot").count() == FIGURES
+    assert page.evaluate("[...document.querySelectorAll('.plot')].every((p) => p.querySelector('path, rect.bg'))")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("#views").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = 'repeat(4, 200px)'")
+    wait_for_views(page, 4, "5")
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth === 64)")
+    assert page.locator("#examples img").count() == 3 * 7
+
+
+def test_switching_corruption_layer_and_head(visit, short):
+    page = visit(short, width=2000)
+    page.locator("#views").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = 'repeat(4, 220px)'")
+    wait_for_views(page, 4, "5")
+    titles = page.locator(".cv-panel figcaption")
+    assert "Blur 4 tuned, clean image" in titles.all_inner_texts()
+    before = page.locator(".cv-scale b").inner_text()
+
+    page.locator(".cv-choice", has_text="Corruption").get_by_label("Gaussian noise 4").check(force=True)
+    wait_for_views(page, 4, "5")
+    assert titles.all_inner_texts() == [
+        "Base, clean image",
+        "Base, Gaussian noise 4 image",
+        "Noise 4 tuned, clean image",
+        "Noise 4 tuned, Gaussian noise 4 image",
+    ]
+    page.locator(".cv-choice", has_text="Layer").get_by_label("0", exact=True).check(force=True)
+    wait_for_views(page, 4, "0")
+    assert page.locator(".cv-scale b").inner_text() != before
+
+    page.locator(".cv-slot").first.get_by_role("button", name="Head 2").press("Enter")
+    pressed = page.locator(".cv-slot [aria-pressed=true]")
+    until(page, "() => document.querySelectorAll('.cv-slot [aria-pressed=true]').length === 4")
+    assert [node.get_attribute("aria-label") for node in pressed.all()] == ["Head 2"] * 4
+
+
+def test_page_decodes_the_very_patterns(visit, short, run):
+    """The colour scale's top is the highest attention of the four panels at the shown layer, in four digits."""
+    page = visit(short)
+    page.locator("#views").scroll_into_view_if_needed()
+    _, patterns = run.attention()
+    models, conditions = ("base", "gaussian_blur_4"), ("clean", "gaussian_blur_4")
+    top = max(float(patterns[f"{model}/{condition}"][5].max()) for model in models for condition in conditions)
+    assert float(page.locator(".cv-scale b").inner_text()) == pytest.approx(top, abs=1e-3)
+
+
+def test_themes(visit, short):
+    page = visit(short, theme="dark")
+    page.locator("#table-one").scroll_into_view_if_needed()
+    until(page, "() => document.querySelector('.js-plotly-plot')?.layout")
+
+    def paper() -> str:
+        page.wait_for_timeout(150)
+        return page.evaluate("document.querySelector('.js-plotly-plot').layout.paper_bgcolor")
+
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert paper() != PAPER
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 25, 29)"
+    page.locator("#theme").click()
+    assert paper() == PAPER
+    assert page.locator("#theme").inner_text() == "Dark theme"
+    page.locator("#theme").click()
+    assert paper() != PAPER
+    assert page.evaluate("document.querySelector('.js-plotly-plot').layout.paper_bgcolor") == "#17191d"
+
+
+def test_drawn_numbers_are_the_tables(visit, short, run):
+    page = visit(short)
+    page.locator("#class-probability").scroll_into_view_if_needed()
+    until(page, "() => document.querySelector('#class-probability .js-plotly-plot')?._fullData?.length")
+    drawn = page.evaluate(
+        """[...document.querySelector('#class-probability .plot')._fullData.find((t) => t.name === 'Blur 4').y]"""
+    )
+    rows = run.table("lens_summary").query("model == corruption == 'gaussian_blur_4'").sort_values("layer")
+    np.testing.assert_allclose(drawn, rows["probability"], rtol=1e-6)
+
+
+def test_narrow_page_never_scrolls_sideways(visit, short):
+    page = visit(short, width=400)
+    scroll_through(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    clipped = page.evaluate(
+        """[...document.querySelectorAll('main p, main h1, main h2, main h3, main summary')]
+             .filter((e) => !e.closest('.scroll') && e.getBoundingClientRect().right > 400).map((e) => e.textContent)"""
+    )
+    assert clipped == []
+
+
+def test_saved_attention_view_opens_offline(visit, tmp_path, tiny_model, tiny_images):
+    from mechvit.visualization import attention_view
+
+    pixels = np.asarray(tiny_images[0]["pixels"], np.uint8).transpose(1, 2, 0)
+    title = "</script><script>alert(1)</script>\u2028"
+    view = attention_view(tiny_model, {title: pixels, "dark": pixels // 2}, layers=[0, 1], title=title)
+    page = visit(view.save(tmp_path / "attention.html"))
+    until(page, "() => [...document.querySelectorAll('.cv-slot')].every((s) => s.querySelectorAll('h4').length === 2)")
+    assert page.locator("h1").inner_text() == title
+    assert page.locator(".cv-slot canvas").count() >= 4
+    page.locator(".cv-choice", has_text="Layer").get_by_label("0", exact=True).check(force=True)
+    until(page, "() => [...document.querySelectorAll('.cv-slot')].every((s) => s.dataset.layer === '0')")

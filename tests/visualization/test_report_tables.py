@@ -1,0 +1,137 @@
+"""Rows of text on the page: Table 1, the SAEs' quality, the claims, and how a run was made."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from mechvit.visualization import made, tables
+from mechvit.visualization.claims_table import claim_rows, number, summary, tally
+
+BLUR = "gaussian_blur_4"
+
+
+def test_table_one_by_hand():
+    rows = [
+        (model, BLUR, metric, value, value - 0.01, value + 0.03, 0.0, 0.0, 0.0)
+        for model, values in (("base", (0.5, 0.7, 0.9, 0.05)), (BLUR, (0.6, 0.8, 0.85, 0.07)))
+        for metric, value in zip(("accuracy", "top5", "top10", "ece"), values, strict=True)
+    ]
+    columns = ["model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high"]
+    titles, (group,) = tables.table_one(pd.DataFrame(rows, columns=columns))
+    assert titles == ["Top-1", "Top-5", "Top-10", "ECE"]
+    assert group.title == "On Gaussian blur 4"
+    assert [(model, title) for model, title, _ in group.rows] == [("base", "Base"), (BLUR, "Blur 4 tuned")]
+    assert [cell.text for cell in group.rows[1][2]] == ["0.600", "0.800", "0.850", "0.070"]
+    assert {cell.note for cell in group.rows[1][2]} == {"± 0.020"}
+    assert [cell.best for cell in group.rows[1][2]] == [True, True, False, False]  # the lowest ECE is the best
+    assert [cell.best for cell in group.rows[0][2]] == [False, False, True, True]
+
+
+def test_sae_quality_by_hand():
+    columns = ["model", "architecture", "corruption", "metric", "value"]
+    rows = [
+        (BLUR, "batchtopk", "clean", "l0", 31.96),
+        ("base", "batchtopk", BLUR, "explained_variance", 0.8126),
+        ("base", "batchtopk", BLUR, "l0", 33.04),
+    ]
+    titles, (group,) = tables.sae_quality(pd.DataFrame(rows, columns=columns))
+    assert titles == ["Explained variance", "L0"]
+    assert [(title, [cell.text for cell in cells]) for _, title, cells in group.rows] == [
+        ("Base, on Gaussian blur 4", ["0.813", "33.0"]),
+        ("Blur 4, on clean images", ["–", "32.0"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(tables.table_one, "performance_summary"), (tables.sae_quality, "sae_quality")]
+)
+def test_tables_name_what_they_lack(make, name):
+    with pytest.raises(ValueError, match=rf"table {name} must have the columns .* lacks .*corruption"):
+        make(pd.DataFrame({"model": ["base"]}))
+
+
+def test_claims_show_the_deciding_measurement(run):
+    rows = {row.id: row for row in claim_rows(run.claims)}
+    better = rows["better_gaussian_blur"]
+    assert [(p.label, p.number, p.decides) for p in better.parts] == [
+        ("tuned on 1", "6.9 [4.8, 9.1]", True),
+        ("tuned on 2", "11.2 [8.9, 13.6]", False),
+        ("tuned on 4", "14.9 [12.8, 17.1]", False),
+    ]
+    assert (
+        better.what == "Gain in accuracy over the base model on Gaussian blur 4, for each model tuned on Gaussian blur."
+    )
+    assert better.rule.startswith("Replicates when every 95% interval lies above 0")
+    many = rows["no_transfer_gaussian_blur"]
+    assert [(p.label, p.number) for p in many.parts] == [("accuracy tuned on 4", "−1.6 [−4.8, 1.2]")]
+    assert len(many.folded) == 9
+    unmeasured = rows["monotone_gaussian_noise"]
+    assert [p.label for p in unmeasured.parts] == ["not measured: only one level of Gaussian noise was trained on"]
+    assert (unmeasured.unit, unmeasured.what) == ("", "")
+
+
+def test_a_claim_in_free_words_keeps_its_value_and_rule():
+    claim = {"id": "a", "claim": "b", "source": "section 1", "measured": "Wasserstein distance", "unit": "cosine"}
+    claim |= {"value": 0.012, "low": None, "high": None, "rule": "Below 0.05.", "verdict": "replicates"}
+    (row,) = claim_rows([claim])
+    assert [(p.label, p.number, p.decides) for p in row.parts] == [("Wasserstein distance", "0.012", True)]
+    assert (row.rule, row.source, row.style) == ("Below 0.05.", "Section 1", "yes")
+    (row,) = claim_rows([{**claim, "measured": "a 1 [0, 2]; b 2 [1, 3]", "low": 0.01, "high": 0.02}])
+    assert [(p.label, p.number) for p in row.parts] == [
+        ("", "0.012 [0.01, 0.02]"),
+        ("a", "1 [0, 2]"),
+        ("b", "2 [1, 3]"),
+    ]
+
+
+def test_claims_read_what_an_experiment_writes():
+    """The page finds the deciding part in the words that `experiment.evidence` gives its intervals."""
+    from mechvit.analysis.bootstrap import Interval
+
+    deciding = Interval(-0.000123456, -1234.5, 9.87654e-05)
+    assert number(*deciding).replace("−", "-") == str(deciding)
+
+
+def test_tally_and_summary_count(run):
+    assert [(verdict, count) for verdict, _, _, count in tally(run.claims)] == [
+        ("replicates", 3),
+        ("does not replicate", 1),
+        ("inconclusive", 2),
+    ]
+    text = summary(run)
+    assert "A base model and 6 copies of it" in text
+    assert "severity of Gaussian blur and Gaussian noise" in text
+    assert "on 60 held-out images" in text
+    assert "6 claims judged here, 3 replicate, 1 does not, and 2 are inconclusive" in text
+
+
+def test_configuration_is_exact(run):
+    config = dict(made.rows(run.config))
+    assert json.loads(config["finetuning.learning_rate"]) == run.config["finetuning"]["learning_rate"]
+    assert json.loads(config["images.classes"]) == run.config["images"]["classes"]
+    assert len(config) == 11
+    assert made.rows({"a": {}, "b_bytes": 2**31, "c": None}) == [("a", "{}"), ("b", "2.00 GiB"), ("c", "null")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (119.94, "119.9 s"), (133.9, "2 min 14 s"), (7260, "2 h 1 min")]
+)
+def test_duration(seconds, text):
+    assert made.duration(seconds) == text
+
+
+def test_provenance_totals(run):
+    found = made.provenance(run)
+    assert found["total"] == "4 min 27 s"  # 92.41 + 41.02 + 133.9
+    assert found["peak"] == "2.24 GiB"  # 2.4e9 / 2**30
+    assert [share for _, _, share, _ in found["stages"]] == [69.0, 30.6, 100.0]
+
+
+def test_table_rows_match_files(run):
+    for name, rows, columns in made.table_rows(run):
+        frame = pd.read_parquet(run.path / "tables" / name)
+        assert (rows, columns) == (f"{len(frame):,}", list(frame.columns))
+    assert len(made.table_rows(run)) == 10
