@@ -1,0 +1,103 @@
+import dataclasses
+
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+from mechvit.analysis import Performance, evaluate
+from mechvit.analysis.performance import calibration_bin, label_rank, score
+
+
+@pytest.fixture(scope="module")
+def scored() -> tuple[torch.Tensor, torch.Tensor, Performance]:
+    """Logits of 500 images and 19 classes that are right about half of the time."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 19, (500,), generator=generator)
+    logits = 1.5 * torch.randn(500, 19, generator=generator)
+    logits[torch.arange(500), labels] += 2
+    return logits, labels, score(logits, labels, torch.arange(500))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 10])
+def test_top_k_matches_torchmetrics(scored, k):
+    logits, labels, performance = scored
+    expected = multiclass_accuracy(logits, labels, num_classes=19, top_k=k, average="micro")
+    assert performance.top(k) == pytest.approx(float(expected), abs=1e-7)
+    assert 0.2 < performance.accuracy < performance.top(5) < performance.top(10) < 1
+
+
+def test_ece_matches_torchmetrics(scored):
+    logits, labels, performance = scored
+    expected = multiclass_calibration_error(logits.softmax(-1), labels, num_classes=19, n_bins=15, norm="l1")
+    assert float(expected) > 0.02
+    assert performance.ece() == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_ece_puts_full_confidence_where_torchmetrics_does():
+    confidence = torch.tensor([1.0, 1.0, 1 / 15, 0.5, 14 / 15])
+    assert calibration_bin(confidence).tolist()[:2] == [15, 15]
+    logits = torch.eye(3)[[0, 1, 2, 0, 1]] * 200
+    labels = torch.tensor([0, 0, 2, 0, 2])
+    expected = multiclass_calibration_error(logits.softmax(-1), labels, num_classes=3, n_bins=15, norm="l1")
+    assert score(logits, labels, torch.arange(5)).ece() == pytest.approx(float(expected)) == pytest.approx(0.4)
+
+
+def test_score_matches_float64(scored):
+    logits, labels, performance = scored
+    probability = logits.double().softmax(-1)
+    assert torch.equal(performance.prediction, logits.argmax(-1))
+    torch.testing.assert_close(performance.confidence.double(), probability.max(-1).values, atol=1e-6, rtol=0)
+    torch.testing.assert_close(performance.probability.double(), probability[range(500), labels], atol=1e-6, rtol=0)
+    expected = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+    torch.testing.assert_close(performance.loss.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_rank_of_equals_follows_argmax():
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [2.0, 5.0, 3.0]])
+    assert label_rank(logits, torch.tensor([0, 1, 0])).tolist() == [0, 1, 2]
+
+
+def test_evaluate_matches_hugging_face(tiny_model, batch, hf_pass):
+    for key in ("clean", "gaussian_blur_1", "gaussian_noise_4"):
+        logits, _, _ = hf_pass(key)
+        found, expected = evaluate(tiny_model, batch, key), score(logits, batch.labels, batch.image_ids)
+        assert torch.equal(found.rank, expected.rank)
+        assert len(found.rank.unique()) > 2
+        torch.testing.assert_close(found.probability, expected.probability, atol=1e-5, rtol=0)
+        assert torch.equal(found.image_id, batch.image_ids)
+
+
+def test_evaluate_invariant_to_batch_size(tiny_model, tiny_images):
+    whole = evaluate(tiny_model, tiny_images, "gaussian_noise_2", batch_size=24)
+    parts = evaluate(tiny_model, tiny_images, "gaussian_noise_2", batch_size=7)
+    for field in dataclasses.fields(whole):
+        torch.testing.assert_close(getattr(parts, field.name), getattr(whole, field.name), atol=1e-5, rtol=1e-5)
+
+
+def test_to_frame_holds_every_image(tiny_model, tiny_images):
+    performance = evaluate(tiny_model, tiny_images)
+    frame = performance.to_frame(model="base", corruption="clean")
+    names = "model corruption image_id label prediction rank confidence probability loss"
+    assert list(frame.columns) == names.split()
+    assert (frame["rank"] == 0).mean() == pytest.approx(performance.accuracy)
+    assert frame["image_id"].tolist() == tiny_images["image_id"][:]
+
+
+def test_nan_logits_and_foreign_labels_are_refused():
+    logits = torch.randn(3, 5)
+    logits[1, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"finite.*\[11\]"):
+        score(logits, torch.tensor([0, 1, 2]), torch.tensor([10, 11, 12]))
+    with pytest.raises(ValueError, match=r"0 to 4; got \[7\]"):
+        score(torch.randn(3, 5), torch.tensor([0, 7, 2]), torch.arange(3))
+
+
+def test_images_of_another_size_and_none_are_refused(tiny_model, batch):
+    large = dataclasses.replace(batch, images=torch.rand(24, 3, 48, 48))
+    with pytest.raises(ValueError, match="32x32; got 48x48"):
+        evaluate(tiny_model, large)
+    none = type(batch)(batch.images[:0], batch.labels[:0], batch.image_ids[:0])
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate(tiny_model, none)
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate(tiny_model, batch, batch_size=0)
