@@ -1,0 +1,5 @@
+"""Sparse autoencoders on a ViT's residuals, on sae-lens: store, training, evaluation (names in `__init__.pyi`)."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,111 @@
+"""sae-lens's own training SAEs, computed on the few entries that are active.
+
+The same parameters, checkpoints, losses and gradients as `StandardTrainingSAE` and `BatchTopKTrainingSAE`, within
+rounding; a test compares all of them in float64. What is saved: the top-k over the whole batch (candidates above 0.9 of
+the last step's threshold hold it nearly always, and if not all entries are searched), the dense decoder product and the
+dense gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
+from torch import Tensor
+
+from .sparse import Kept, encode_above, sparse_decode, sparse_encode
+
+MAX_DENSITY = 1 / 16
+"""Share of active entries above which the vanilla SAE's dense form is the faster one."""
+
+
+def _folded_bias(sae: StandardTrainingSAE | BatchTopKTrainingSAE) -> Float[Tensor, " d_sae"]:
+    """`(x - b_dec) @ W_enc + b_enc = x @ W_enc + (b_enc - b_dec @ W_enc)`."""
+    return (sae.b_enc - sae.b_dec @ sae.W_enc).detach()
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def _mse(sae_out: Tensor, sae_in: Tensor) -> Tensor:
+    return (sae_out - sae_in).pow(2).sum(dim=-1).mean()
+
+
+class FastStandardTrainingSAE(StandardTrainingSAE):
+    """`StandardTrainingSAE` whose decoder and gradients touch active entries only, once few are active."""
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the active entries only."""
+        x = step_input.sae_in
+        kept = self.active(x, MAX_DENSITY) if _is_plain(x) and self.cfg.lp_norm == 1 else None
+        if kept is None:
+            return super().training_forward_pass(step_input)
+        acts = sparse_encode(x, self.W_enc, self.b_enc, self.b_dec, kept.values, kept)
+        sae_out = sparse_decode(acts, self.W_dec, self.b_dec, kept)
+        weighted = acts * self.W_dec.norm(dim=1)[kept.columns]
+        losses = {
+            "mse_loss": _mse(sae_out, x),
+            "l1_loss": step_input.coefficients["l1"] * weighted.sum() / len(x),
+        }
+        codes = kept.coordinates(acts.detach())
+        return TrainStepOutput(x, sae_out, codes, acts, sum(losses.values()), losses)
+
+    def active(self, x: Float[Tensor, "token d_in"], max_density: float = 1.0) -> Kept | None:
+        """The positive entries of the pre-activations, or None where they are too many for `max_density`."""
+        return encode_above(x, self.W_enc.detach(), _folded_bias(self), 0.0, max_density=max_density)
+
+
+class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
+    """`BatchTopKTrainingSAE` with an exact threshold in place of a sort, decoder and gradients on kept entries only."""
+
+    _last_threshold = 0.0
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the kept entries only."""
+        x = step_input.sae_in
+        if not (_is_plain(x) and self.cfg.rescale_acts_by_decoder_norm):
+            return super().training_forward_pass(step_input)
+        kept = self.active(x)
+        norms = self.W_dec.detach().norm(dim=-1)[kept.columns]
+        pre = sparse_encode(x, self.W_enc, self.b_enc, self.b_dec, kept.values / norms, kept)
+        sae_out = sparse_decode(pre, self.W_dec, self.b_dec, kept)
+        losses = {
+            "mse_loss": _mse(sae_out, x),
+            "auxiliary_reconstruction_loss": self._dead_loss(x, sae_out, step_input.dead_neuron_mask),
+        }
+        self.update_topk_threshold(kept.values)
+        output = TrainStepOutput(x, sae_out, kept.coordinates(kept.values), pre, sum(losses.values()), losses)
+        output.metrics["topk_threshold"] = self.topk_threshold
+        return output
+
+    @torch.no_grad()
+    def active(self, x: Float[Tensor, "token d_in"]) -> Kept:
+        """The k x batch largest positive entries of the pre-activations times the decoder's norms."""
+        norms = self.W_dec.norm(dim=-1)
+        weight, bias = self.W_enc * norms, _folded_bias(self) * norms
+        wanted = int(self.cfg.k * len(x))
+        found = encode_above(x, weight, bias, 0.9 * self._last_threshold)
+        if len(found.values) < wanted and self._last_threshold > 0:
+            found = encode_above(x, weight, bias, 0.0)
+        if len(found.values) <= wanted:
+            return found
+        threshold = torch.kthvalue(found.values, len(found.values) - wanted + 1).values
+        self._last_threshold = float(threshold)
+        chosen = found.values >= threshold
+        return Kept(found.index[chosen], found.values[chosen], found.n_rows, found.n_columns)
+
+    def _dead_loss(self, x: Tensor, sae_out: Tensor, dead: Tensor | None) -> Tensor:
+        """sae-lens's auxiliary loss on the dead latents' columns alone (arXiv:2406.04093, appendix A.2)."""
+        n_dead = 0 if dead is None else int(dead.sum())
+        if n_dead == 0 or self.cfg.aux_loss_coefficient == 0:
+            return sae_out.new_tensor(0.0)
+        half = x.shape[-1] // 2
+        columns = dead.nonzero().squeeze(1)
+        W_dec = self.W_dec[columns]
+        pre = (x - self.b_dec) @ self.W_enc[:, columns] + self.b_enc[columns]
+        chosen = (pre * W_dec.norm(dim=-1)).detach().topk(min(half, n_dead), sorted=False).indices
+        codes = torch.zeros_like(pre).scatter(-1, chosen, pre.gather(-1, chosen))
+        error = codes @ W_dec - (x - sae_out).detach()
+        return self.cfg.aux_loss_coefficient * min(n_dead / half, 1.0) * error.pow(2).sum(dim=-1).mean()

@@ -1,0 +1,155 @@
+"""The few entries of a [batch, d_sae] matrix that are kept, and products that touch only these.
+
+An SAE with 32 active latents of 3,072 needs one dense product, the encoder's. Decoding and every gradient concern the
+kept entries alone: compressed rows for the decoder, the same entries ordered by latent for the weights' gradients.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_ROWS = 256
+"""Tokens encoded at a time: their pre-activations stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Entries of a [n_rows, n_columns] matrix in row-major order: where they are and their values."""
+
+    index: Int[Tensor, "entry"]
+    values: Float[Tensor, "entry"]
+    n_rows: int
+    n_columns: int
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "entry"]:
+        """The token of each entry."""
+        return self.index.div(self.n_columns, rounding_mode="floor")
+
+    @cached_property
+    def columns(self) -> Int[Tensor, "entry"]:
+        """The latent of each entry."""
+        return self.index - self.rows * self.n_columns
+
+    @cached_property
+    def by_column(self) -> Int[Tensor, "entry"]:
+        """The order that sorts the entries by latent, then by token."""
+        return torch.argsort(self.columns, stable=True)
+
+    def matrix(self, values: Float[Tensor, "entry"]) -> Tensor:
+        """`values` at the kept places as a sparse [n_rows, n_columns]."""
+        return _csr(_offsets(self.rows, self.n_rows), self.columns, values, (self.n_rows, self.n_columns))
+
+    def transposed(self, values: Float[Tensor, "entry"]) -> Tensor:
+        """The same as a sparse [n_columns, n_rows], compressed by latent."""
+        offsets = _offsets(self.columns, self.n_columns)
+        order = self.by_column
+        return _csr(offsets, self.rows[order], values[order], (self.n_columns, self.n_rows))
+
+    def coordinates(self, values: Float[Tensor, "entry"]) -> Tensor:
+        """The same as a coalesced COO tensor, which sae-lens's trainer counts firing latents on."""
+        where = torch.stack([self.rows, self.columns])
+        size = (self.n_rows, self.n_columns)
+        return torch.sparse_coo_tensor(where, values, size, is_coalesced=True, check_invariants=False)
+
+    def dense(self) -> Float[Tensor, "row column"]:
+        """The values in a dense matrix, zero elsewhere."""
+        flat = self.values.new_zeros(self.n_rows * self.n_columns)
+        return flat.index_copy_(0, self.index, self.values).view(self.n_rows, self.n_columns)
+
+
+def _offsets(sorted_or_not: Tensor, n: int) -> Tensor:
+    counts = torch.bincount(sorted_or_not, minlength=n)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def _csr(offsets: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(offsets, columns, values, size, check_invariants=False)
+
+
+@torch.no_grad()
+def encode_above(
+    x: Float[Tensor, "token d_in"],
+    weight: Float[Tensor, "d_in d_sae"],
+    bias: Float[Tensor, " d_sae"],
+    floor: float | Float[Tensor, " d_sae"] = 0.0,
+    *,
+    max_density: float = 1.0,
+) -> Kept | None:
+    """The entries of `x @ weight + bias` above `floor` (one number, or one a latent), without keeping the matrix.
+
+    Returns None where more than `max_density` of the first rows' entries lie above the floor: sparse products would
+    then be slower than dense ones.
+    """
+    d_sae = weight.shape[1]
+    places, values = [], []
+    for start in range(0, len(x), _ROWS):
+        pre = torch.addmm(bias, x[start : start + _ROWS], weight).flatten()
+        above = pre > floor if isinstance(floor, float) else (pre.view(-1, d_sae) > floor).flatten()
+        place = above.nonzero().squeeze(1)
+        if start == 0 and len(place) > max_density * pre.numel():
+            return None
+        places.append(place + start * d_sae)
+        values.append(pre[place])
+    return Kept(torch.cat(places), torch.cat(values), len(x), d_sae)
+
+
+class _Encode(torch.autograd.Function):
+    """`((x - b_dec) @ W_enc + b_enc)` at the kept places; its value is known, so only gradients are computed."""
+
+    @staticmethod
+    def forward(ctx, x, W_enc, b_enc, b_dec, pre, kept):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, W_enc, b_dec)
+        ctx.kept = kept
+        return pre.clone()
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, W_enc, b_dec = ctx.saved_tensors
+        grad_W = (ctx.kept.transposed(grad) @ (x - b_dec)).T
+        grad_b = grad.new_zeros(W_enc.shape[1]).index_add_(0, ctx.kept.columns, grad)
+        return None, grad_W, grad_b, -(W_enc @ grad_b), None, None
+
+
+class _Decode(torch.autograd.Function):
+    """`matrix(values) @ W_dec + b_dec`."""
+
+    @staticmethod
+    def forward(ctx, values, W_dec, b_dec, kept):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(values, W_dec)
+        ctx.kept = kept
+        return kept.matrix(values) @ W_dec + b_dec
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        values, W_dec = ctx.saved_tensors
+        pattern = ctx.kept.matrix(torch.zeros_like(values))
+        grad_values = torch.sparse.sampled_addmm(pattern, grad.contiguous(), W_dec.T, beta=0.0).values()
+        return grad_values, ctx.kept.transposed(values) @ grad, grad.sum(0), None
+
+
+def sparse_encode(
+    x: Float[Tensor, "token d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    b_dec: Float[Tensor, " d_in"],
+    pre: Float[Tensor, "entry"],
+    kept: Kept,
+) -> Float[Tensor, "entry"]:
+    """The pre-activations `pre` of `(x - b_dec) @ W_enc + b_enc` at the kept places, with the weights' gradients."""
+    return _Encode.apply(x, W_enc, b_enc, b_dec, pre, kept)
+
+
+def sparse_decode(
+    values: Float[Tensor, "entry"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], kept: Kept
+) -> Float[Tensor, "token d_in"]:
+    """The reconstruction from the kept entries' values, with gradients."""
+    return _Decode.apply(values, W_dec, b_dec, kept)
