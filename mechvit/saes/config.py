@@ -70,17 +70,18 @@ class SAEConfig:
         if not self.architectures or len(set(self.architectures)) < len(self.architectures):
             raise ValueError(f"architectures must name at least one, each once; got {self.architectures}")
         if unknown := set(self.architectures) - set(ARCHITECTURES):
-            raise ValueError(f"architectures must be among {', '.join(ARCHITECTURES)}; got {', '.join(sorted(unknown))}")
+            raise ValueError(f"architectures must be among {', '.join(ARCHITECTURES)}; got {sorted(unknown)}")
         if self.tokens not in ("all", "patches", "cls"):
             raise ValueError(f"tokens must be all, patches or cls; got {self.tokens!r}")
-        for name in ("clean_fraction", "warm_up_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.clean_fraction <= 1:
+            raise ValueError(f"clean_fraction must lie in [0, 1]; got {self.clean_fraction}")
+        if not 0 <= self.warm_up_fraction < 1:
+            raise ValueError(f"warm_up_fraction must lie in [0, 1); got {self.warm_up_fraction}")
         if not (0 <= self.lr_end <= self.lr and 0 < self.lr < math.inf):
             raise ValueError(f"lr must be positive and lr_end must lie in [0, lr]; got {self.lr} and {self.lr_end}")
         if self.l1_coefficient is not None and not 0 <= self.l1_coefficient < math.inf:
             raise ValueError(f"l1_coefficient must not be negative, or None to steer it; got {self.l1_coefficient}")
-        if self.aux_loss_coefficient < 0 or self.dead_after_epochs <= 0:
+        if not (0 <= self.aux_loss_coefficient < math.inf and 0 < self.dead_after_epochs < math.inf):
             raise ValueError(
                 "aux_loss_coefficient must not be negative and dead_after_epochs must be positive; "
                 f"got {self.aux_loss_coefficient} and {self.dead_after_epochs}"

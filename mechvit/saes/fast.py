@@ -25,8 +25,22 @@ def _folded_bias(sae: StandardTrainingSAE | BatchTopKTrainingSAE) -> Float[Tenso
     return (sae.b_enc - sae.b_dec @ sae.W_enc).detach()
 
 
-def _is_plain(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+def _applies(sae: StandardTrainingSAE | BatchTopKTrainingSAE, x: Tensor) -> bool:
+    """Whether nothing about these inputs, settings or hooks needs what the sparse form leaves out."""
+    hooked = any(
+        point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
+        for point in sae.hook_dict.values()
+    )
+    return (
+        x.device.type == "cpu"
+        and x.ndim == 2
+        and x.dtype == sae.W_enc.dtype
+        and x.dtype in (torch.float32, torch.float64)
+        and not (x.requires_grad or hooked or torch.is_autocast_enabled("cpu"))
+        and sae.cfg.apply_b_dec_to_input
+        and sae.cfg.reshape_activations == "none"
+        and sae.cfg.normalize_activations in ("none", "expected_average_only_in")
+    )
 
 
 def _mse(sae_out: Tensor, sae_in: Tensor) -> Tensor:
@@ -39,7 +53,7 @@ class FastStandardTrainingSAE(StandardTrainingSAE):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the active entries only."""
         x = step_input.sae_in
-        kept = self.active(x, MAX_DENSITY) if _is_plain(x) and self.cfg.lp_norm == 1 else None
+        kept = self.active(x, MAX_DENSITY) if self.cfg.lp_norm == 1 and _applies(self, x) else None
         if kept is None:
             return super().training_forward_pass(step_input)
         acts = sparse_encode(x, self.W_enc, self.b_enc, self.b_dec, kept.values, kept)
@@ -65,7 +79,7 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the kept entries only."""
         x = step_input.sae_in
-        if not (_is_plain(x) and self.cfg.rescale_acts_by_decoder_norm):
+        if not (self.cfg.rescale_acts_by_decoder_norm and _applies(self, x)):
             return super().training_forward_pass(step_input)
         kept = self.active(x)
         norms = self.W_dec.detach().norm(dim=-1)[kept.columns]
@@ -82,24 +96,28 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
 
     @torch.no_grad()
     def active(self, x: Float[Tensor, "token d_in"]) -> Kept:
-        """The k x batch largest positive entries of the pre-activations times the decoder's norms."""
+        """The k x batch largest positive entries of the pre-activations times the decoder's norms, ties in order."""
         norms = self.W_dec.norm(dim=-1)
         weight, bias = self.W_enc * norms, _folded_bias(self) * norms
         wanted = int(self.cfg.k * len(x))
         found = encode_above(x, weight, bias, 0.9 * self._last_threshold)
-        if len(found.values) < wanted and self._last_threshold > 0:
+        if found is None or (len(found.values) < wanted and self._last_threshold > 0):
             found = encode_above(x, weight, bias, 0.0)
+        assert found is not None  # no max_density was given
         if len(found.values) <= wanted:
+            self._last_threshold = 0.0
             return found
         threshold = torch.kthvalue(found.values, len(found.values) - wanted + 1).values
         self._last_threshold = float(threshold)
-        chosen = found.values >= threshold
+        chosen = found.values > threshold
+        tied = (found.values == threshold).nonzero().squeeze(1)
+        chosen[tied[: wanted - int(chosen.sum())]] = True
         return Kept(found.index[chosen], found.values[chosen], found.n_rows, found.n_columns)
 
     def _dead_loss(self, x: Tensor, sae_out: Tensor, dead: Tensor | None) -> Tensor:
         """sae-lens's auxiliary loss on the dead latents' columns alone (arXiv:2406.04093, appendix A.2)."""
         n_dead = 0 if dead is None else int(dead.sum())
-        if n_dead == 0 or self.cfg.aux_loss_coefficient == 0:
+        if dead is None or n_dead == 0 or self.cfg.aux_loss_coefficient == 0:
             return sae_out.new_tensor(0.0)
         half = x.shape[-1] // 2
         columns = dead.nonzero().squeeze(1)
@@ -109,3 +127,19 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
         codes = torch.zeros_like(pre).scatter(-1, chosen, pre.gather(-1, chosen))
         error = codes @ W_dec - (x - sae_out).detach()
         return self.cfg.aux_loss_coefficient * min(n_dead / half, 1.0) * error.pow(2).sum(dim=-1).mean()
+
+
+@torch.no_grad()
+def reconstruct(
+    sae: StandardTrainingSAE | BatchTopKTrainingSAE, x: Float[Tensor, "token d_in"]
+) -> tuple[Float[Tensor, "token d_in"], float]:
+    """An SAE in training on scaled activations: the reconstruction, and the active latents a token."""
+    if not isinstance(sae, (FastStandardTrainingSAE, FastBatchTopKTrainingSAE)) or not _applies(sae, x):
+        codes = sae.encode(x)
+        return sae.decode(codes), float(codes.count_nonzero()) / len(x)
+    kept = sae.active(x)
+    assert kept is not None  # no max_density was given
+    values = kept.values
+    if isinstance(sae, FastBatchTopKTrainingSAE):
+        values = values / sae.W_dec.norm(dim=-1)[kept.columns]
+    return kept.matrix(values) @ sae.W_dec + sae.b_dec, len(values) / len(x)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 STEERING_RATE = 0.02
 """By how much the steered L1 coefficient grows in one step when L0 is e times its target or more."""
 
+_LATENTS = 1024
+"""Latents whose pre-activations on all starting tokens are held at a time."""
+
 
 @dataclass
 class Learner:
@@ -84,16 +87,26 @@ class Learner:
 
 
 def build(architecture: str, d_in: int, steps_per_epoch: int, config: SAEConfig, device: torch.device) -> Learner:
-    """Make the SAE and its `SAETrainer`, random until `start_from_data`."""
-    from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-    from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+    """Make the SAE and its `SAETrainer`, random until `start_from_data`.
+
+    Raises:
+        ValueError: more active latents are asked for than there are.
+    """
+    from sae_lens import (
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+        StandardTrainingSAE,
+        StandardTrainingSAEConfig,
+    )
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     from .fast import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
 
+    if config.k > config.expansion_factor * d_in:
+        raise ValueError(f"k must be at most the {config.expansion_factor * d_in} latents of the SAE; got {config.k}")
     steps = steps_per_epoch * config.epochs
-    warm_up = round(config.warm_up_fraction * steps)
+    warm_up = min(round(config.warm_up_fraction * steps), steps - 1)  # the cosine needs a step
     common: dict[str, Any] = {
         "d_in": d_in,
         "d_sae": config.expansion_factor * d_in,
@@ -107,9 +120,7 @@ def build(architecture: str, d_in: int, steps_per_epoch: int, config: SAEConfig,
         settings = StandardTrainingSAEConfig(**common, l1_coefficient=l1, l1_warm_up_steps=warm_up if fixed else 0)
         sae = (FastStandardTrainingSAE if config.fast else StandardTrainingSAE)(settings)
     else:
-        settings = BatchTopKTrainingSAEConfig(
-            **common, k=config.k, aux_loss_coefficient=config.aux_loss_coefficient
-        )
+        settings = BatchTopKTrainingSAEConfig(**common, k=config.k, aux_loss_coefficient=config.aux_loss_coefficient)
         sae = (FastBatchTopKTrainingSAE if config.fast else BatchTopKTrainingSAE)(settings)
     trainer_config = SAETrainerConfig(
         total_training_samples=steps * config.train_batch_size_tokens,
@@ -132,7 +143,12 @@ def start_from_data(learner: Learner, x: Float[Tensor, "token d_model"], scale: 
 
     The vanilla SAE also starts at the target sparsity: each latent's bias lets it fire on a share k / d_sae of the
     tokens. `x` is raw; `scale` is what brings its mean norm to sqrt(d_model).
+
+    Raises:
+        ValueError: no latent fires, because the activations are all the same.
     """
+    from .fast import reconstruct
+
     sae, k = learner.sae, learner.config.k
     learner.trainer.activation_scaler.scaling_factor = scale
     x = x * scale
@@ -141,13 +157,16 @@ def start_from_data(learner: Learner, x: Float[Tensor, "token d_model"], scale: 
     sae.W_dec.data /= sae.W_dec.norm(dim=-1, keepdim=True)
     sae.W_enc.data = sae.W_dec.T.clone().contiguous()
     if learner.architecture == "standard":
-        pre = centred @ sae.W_enc
         rank = max(1, round(k / sae.cfg.d_sae * len(x)))
-        sae.b_enc.data = -pre.topk(rank, dim=0).values[-1]
-        codes = (pre + sae.b_enc).relu()
-    else:
-        codes = sae.encode(x)
-    first = codes @ sae.W_dec
-    size = float((first * centred).sum() / first.pow(2).sum())
-    sae.W_enc.data *= size
-    sae.b_enc.data *= size
+        for latents in torch.arange(sae.cfg.d_sae, device=x.device).split(_LATENTS):
+            pre = centred @ sae.W_enc[:, latents]
+            sae.b_enc.data[latents] = -pre.topk(min(rank + 1, len(x)), dim=0).values[-2:].mean(0)
+    along = length = 0.0
+    for part in x.split(learner.config.train_batch_size_tokens):
+        first = reconstruct(sae, part)[0] - sae.b_dec
+        along += float((first * (part - sae.b_dec)).sum())
+        length += float(first.pow(2).sum())
+    if not along > 0:
+        raise ValueError(f"no latent fires on the {len(x)} tokens to start from: the activations do not vary")
+    sae.W_enc.data *= along / length
+    sae.b_enc.data *= along / length

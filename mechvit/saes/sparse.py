@@ -22,37 +22,37 @@ _ROWS = 256
 class Kept:
     """Entries of a [n_rows, n_columns] matrix in row-major order: where they are and their values."""
 
-    index: Int[Tensor, "entry"]
-    values: Float[Tensor, "entry"]
+    index: Int[Tensor, " entry"]
+    values: Float[Tensor, " entry"]
     n_rows: int
     n_columns: int
 
     @cached_property
-    def rows(self) -> Int[Tensor, "entry"]:
+    def rows(self) -> Int[Tensor, " entry"]:
         """The token of each entry."""
         return self.index.div(self.n_columns, rounding_mode="floor")
 
     @cached_property
-    def columns(self) -> Int[Tensor, "entry"]:
+    def columns(self) -> Int[Tensor, " entry"]:
         """The latent of each entry."""
         return self.index - self.rows * self.n_columns
 
     @cached_property
-    def by_column(self) -> Int[Tensor, "entry"]:
+    def by_column(self) -> Int[Tensor, " entry"]:
         """The order that sorts the entries by latent, then by token."""
         return torch.argsort(self.columns, stable=True)
 
-    def matrix(self, values: Float[Tensor, "entry"]) -> Tensor:
+    def matrix(self, values: Float[Tensor, " entry"]) -> Tensor:
         """`values` at the kept places as a sparse [n_rows, n_columns]."""
         return _csr(_offsets(self.rows, self.n_rows), self.columns, values, (self.n_rows, self.n_columns))
 
-    def transposed(self, values: Float[Tensor, "entry"]) -> Tensor:
+    def transposed(self, values: Float[Tensor, " entry"]) -> Tensor:
         """The same as a sparse [n_columns, n_rows], compressed by latent."""
         offsets = _offsets(self.columns, self.n_columns)
         order = self.by_column
         return _csr(offsets, self.rows[order], values[order], (self.n_columns, self.n_rows))
 
-    def coordinates(self, values: Float[Tensor, "entry"]) -> Tensor:
+    def coordinates(self, values: Float[Tensor, " entry"]) -> Tensor:
         """The same as a coalesced COO tensor, which sae-lens's trainer counts firing latents on."""
         where = torch.stack([self.rows, self.columns])
         size = (self.n_rows, self.n_columns)
@@ -141,15 +141,15 @@ def sparse_encode(
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
     b_dec: Float[Tensor, " d_in"],
-    pre: Float[Tensor, "entry"],
+    pre: Float[Tensor, " entry"],
     kept: Kept,
-) -> Float[Tensor, "entry"]:
+) -> Float[Tensor, " entry"]:
     """The pre-activations `pre` of `(x - b_dec) @ W_enc + b_enc` at the kept places, with the weights' gradients."""
     return _Encode.apply(x, W_enc, b_enc, b_dec, pre, kept)
 
 
 def sparse_decode(
-    values: Float[Tensor, "entry"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], kept: Kept
+    values: Float[Tensor, " entry"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], kept: Kept
 ) -> Float[Tensor, "token d_in"]:
     """The reconstruction from the kept entries' values, with gradients."""
     return _Decode.apply(values, W_dec, b_dec, kept)

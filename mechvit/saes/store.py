@@ -31,7 +31,7 @@ def hook_layer(model: HookedViT, layer: int | None) -> int:
     n_layers = model.cfg.n_layers
     chosen = n_layers - 2 if layer is None else layer
     if not 0 <= chosen < n_layers:
-        raise ValueError(f"hook_layer must name one of the model's {n_layers} blocks, 0 to {n_layers - 1}; got {chosen}")
+        raise ValueError(f"hook_layer must be one of the model's {n_layers} blocks, 0 to {n_layers - 1}; got {chosen}")
     return chosen
 
 
@@ -46,8 +46,8 @@ def token_slice(model: HookedViT, tokens: str) -> slice:
 
 
 def draw_corruptions(
-    image_ids: Int[Tensor, "batch"], n_corruptions: int, clean_fraction: float, seed: int
-) -> Int[Tensor, "batch"]:
+    image_ids: Int[Tensor, " batch"], n_corruptions: int, clean_fraction: float, seed: int
+) -> Int[Tensor, " batch"]:
     """Which corruption each image gets: -1 for clean, else an index; a pure function of the seed and the image's id."""
     hashed = splitmix64(image_ids ^ splitmix64(torch.full_like(image_ids, seed)))
     uniform = ((hashed >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53

@@ -1,0 +1,130 @@
+"""Every setting of the experiment, and its presets: a light module that command lines import without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.finetuning.config import FinetuneConfig, ViTShape
+from mechvit.saes.config import SAEConfig
+
+from .evidence import Rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCounts:
+    """How many images each part of the experiment takes, at most; the parts never share an image."""
+
+    train: int = 3800
+    """Images that a base model of its own is trained on."""
+    validation: int = 380
+    """Images that choose that training's best epoch."""
+    finetune: int = 10_000
+    """Images for fine-tuning."""
+    finetune_validation: int = 1000
+    """Images that choose fine-tuning's best epoch."""
+    sae: int = 10_000
+    """Images that the SAEs are trained on."""
+    sae_validation: int = 500
+    """Images that choose the SAEs' best epoch."""
+    test: int = 1000
+    """Images that everything is evaluated on."""
+    attention: int = 1000
+    """Images of these, from the first, whose attention is compared."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """The paper as one run: fine-tune on each corruption, evaluate, look inside, train SAEs, judge the claims."""
+
+    preset: Literal["photos", "imagenet"] = "photos"
+    """Where the defaults of all other settings come from."""
+    out: str = "runs/photos"
+    """Folder of the run; an earlier one that was cut off is continued."""
+    model: str | None = None
+    """Base model: folder or hub id of a ViTForImageClassification. Without one a small base is trained first."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    limit: int | None = None
+    """At most this many images of every part, for a quick look."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """What to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
+    sae_models: Literal["strongest", "all"] = "strongest"
+    """Whose SAEs: the base and the model tuned on each family's strongest level, or every model."""
+    device: str | None = None
+    """Where to compute; CUDA where there is one."""
+    seed: int = 0
+    """Of the images' parts and crops, the noise, and every training."""
+    example_images: int = 4
+    """Images shown in the report."""
+    counts: ImageCounts = field(default_factory=ImageCounts)
+    shape: ViTShape = field(default_factory=ViTShape)
+    """Shape of a base model of its own."""
+    base: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Training of a base model of its own."""
+    finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
+    saes: SAEConfig = field(default_factory=SAEConfig)
+    rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        tuned = self.tuned
+        if not tuned or CLEAN in tuned or len(set(tuned)) < len(tuned):
+            raise ValueError(f"corruptions must name at least one, each once, and not clean; got {self.corruptions}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1; got {self.limit}")
+        if self.model is None and self.images != "photos":
+            raise ValueError(
+                f"images of your own ({self.images}) need a model that knows their classes: give --model DIR"
+            )
+        if self.example_images < 1 or self.seed < 0:
+            raise ValueError(
+                f"example_images must be positive and seed not negative; got {self.example_images}, {self.seed}"
+            )
+
+    @property
+    def tuned(self) -> tuple[Corruption, ...]:
+        """The corruptions, read."""
+        return tuple(Corruption.parse(key) for key in self.corruptions)
+
+    @property
+    def strongest(self) -> tuple[Corruption, ...]:
+        """The strongest level of each family."""
+        families = dict.fromkeys(c.family for c in self.tuned)
+        return tuple(max(c for c in self.tuned if c.family == family) for family in families)
+
+    def count(self, part: str) -> int:
+        """How many images a part takes."""
+        count: int = getattr(self.counts, part)
+        return count if self.limit is None else min(count, self.limit)
+
+
+PHOTOS = ExperimentConfig(
+    counts=ImageCounts(
+        train=3800, validation=380, finetune=760, finetune_validation=190, sae=1425, sae_validation=190, test=950,
+        attention=475,
+    ),
+    base=FinetuneConfig(learning_rate=1e-3, epochs=10, patience=10, batch_size=64, weight_decay=0.05,
+                        warmup_fraction=0.1),
+    finetuning=FinetuneConfig(learning_rate=3e-4, epochs=6),
+    saes=SAEConfig(epochs=8),
+)  # fmt: skip
+"""`make reproduce`: a small ViT of its own on the embedded photographs, in minutes on two cores."""
+
+IMAGENET = ExperimentConfig(
+    preset="imagenet",
+    out="runs/imagenet",
+    model="google/vit-base-patch16-224",
+    images="ILSVRC/imagenet-1k",
+)
+"""The paper's setting: ViT-B/16, 10k validation images for fine-tuning at lr 5e-5 for up to 10 epochs, 1k for
+evaluation, SAEs of expansion 32 and k = 32 for up to 15 epochs."""
+
+PRESETS: dict[str, ExperimentConfig] = {"photos": PHOTOS, "imagenet": IMAGENET}

@@ -1,0 +1,89 @@
+"""The few images and attention patterns that the report shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mechvit.analysis.stream import pixel_values
+from mechvit.data import CLEAN, corrupt
+from mechvit.data.batches import ImageBatch, iter_batches
+
+from .config import ExperimentConfig
+from .stages import write_json
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+
+@torch.inference_mode()
+def make_views(
+    folder: Path, models: Mapping[str, HookedViT], images: datasets.Dataset, config: ExperimentConfig
+) -> None:
+    """Write example images under every corruption, and one image's attention in the base and the tuned models.
+
+    Args:
+        folder: gets `examples.safetensors` (uint8 [3, height, width] by `image_id/corruption`), `attention.safetensors`
+            (float16 [layer, head, query, key] by `model/corruption`), and a JSON about each.
+        models: "base" and those tuned on each family's strongest level.
+        images: the test images; the examples are spread over their classes.
+        config: of the run.
+    """
+    from safetensors.numpy import save_file
+
+    chosen = spread(np.asarray(images["label"]), config.example_images)
+    batch = next(iter_batches(images.select(chosen), batch_size=len(chosen)))
+    names = images.features["label"].names
+    pictures = {}
+    for corruption in (CLEAN, *config.tuned):
+        pixels = corrupt(batch.images, corruption, batch.image_ids, seed=config.seed)
+        for image_id, image in zip(batch.image_ids.tolist(), pixels, strict=True):
+            pictures[f"{image_id}/{corruption.key}"] = (image * 255).round().to(torch.uint8).numpy()
+    listed = [
+        {"image_id": image_id, "label": names[label]}
+        for image_id, label in zip(batch.image_ids.tolist(), batch.labels.tolist(), strict=True)
+    ]
+    one = ImageBatch(batch.images[:1], batch.labels[:1], batch.image_ids[:1])
+    patterns = {
+        f"{key}/{corruption.key}": attention(model, one, corruption.key, config.seed)
+        for key, model in models.items()
+        for corruption in (CLEAN, *config.strongest)
+        if key == "base" or corruption.key in ("clean", key)
+    }
+    cfg = models["base"].cfg
+    about = {
+        **listed[0],
+        "grid": list(cfg.grid),
+        "n_prefix_tokens": cfg.n_prefix_tokens,
+        "models": list(models),
+        "corruptions": ["clean", *(c.key for c in config.strongest)],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, arrays, text in (("examples", pictures, listed), ("attention", patterns, about)):
+        beside = folder / f"{name}.safetensors.partial"
+        save_file(arrays, beside)
+        os.replace(beside, folder / f"{name}.safetensors")
+        write_json(folder / f"{name}.json", text)
+
+
+def spread(labels: np.ndarray, count: int) -> list[int]:
+    """The first image of each of `count` classes spread over all that are there; more images where classes are few."""
+    first = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
+    chosen = [first[i] for i in np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
+    others = [i for i in range(len(labels)) if i not in chosen]
+    return chosen + others[: count - len(chosen)]
+
+
+def attention(model: HookedViT, image: ImageBatch, corruption: str, seed: int) -> np.ndarray:
+    """Every layer's pattern on one image: float16 [layer, head, query, key]."""
+    one = ImageBatch(*(part.to(model.cfg.device) for part in (image.images, image.labels, image.image_ids)))
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    _, cache = model.run_with_cache(pixel_values(model, one, corruption, seed=seed), names_filter=names)
+    return np.stack([cache[name][0].float().cpu().numpy() for name in names]).astype(np.float16)

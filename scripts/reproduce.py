@@ -1,0 +1,51 @@
+"""The whole paper in one run: models, tables, figures and one report.
+
+    scripts/reproduce.py                                   # a small ViT on embedded photographs, in minutes
+    scripts/reproduce.py --preset imagenet                 # ViT-B/16 on ImageNet, the paper's own setting
+    scripts/reproduce.py --preset imagenet --model DIR --images folder:DIR --limit 200 --out runs/mine
+    scripts/reproduce.py --saes.epochs 15 --finetuning.learning-rate 5e-5
+
+Run it again to continue after an interruption: finished stages are kept, and a changed setting reruns only what depends
+on it. The report is OUT/report.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import tyro
+from mechvit.experiment.command_line import run
+
+from mechvit.experiment.config import PRESETS, ExperimentConfig
+
+
+def parse(arguments: list[str]) -> ExperimentConfig:
+    """Read the command line; the defaults of all settings are those of `--preset`."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--preset", choices=PRESETS, default="photos")
+    preset = PRESETS[first.parse_known_args(arguments)[0].preset]
+    return tyro.cli(ExperimentConfig, default=preset, args=arguments, description=__doc__)
+
+
+def main(config: ExperimentConfig) -> None:
+    """Run the experiment and say where the report lies and what each stage took."""
+    import json
+    from pathlib import Path
+
+    from mechvit.experiment import reproduce
+
+    started = time.perf_counter()
+    report = reproduce(config)
+    stages = json.loads((Path(config.out) / "provenance.json").read_text())["stages"]
+    print(f"\n{'stage':32} seconds  peak GB")
+    for stage in stages:
+        print(f"{stage['name']:32} {stage['seconds']:7.1f}  {stage['peak_memory_bytes'] / 1e9:7.2f}")
+    total, peak = sum(s["seconds"] for s in stages), max(s["peak_memory_bytes"] for s in stages)
+    print(f"{'all stages':32} {total:7.1f}  {peak / 1e9:7.2f}")
+    print(f"\nthis call took {time.perf_counter() - started:.0f} s; open {report}")
+
+
+if __name__ == "__main__":
+    run(main, parse(sys.argv[1:]))

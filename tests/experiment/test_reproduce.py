@@ -1,0 +1,232 @@
+"""The whole experiment on a tiny scale: what it leaves, what a second call does, and that SIGKILL loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mechvit.experiment import PRESETS, ExperimentConfig, ImageCounts, Rules, reproduce
+from mechvit.finetuning import FinetuneConfig, ViTShape
+from mechvit.saes import SAEConfig
+
+TABLES = {
+    "performance", "lens", "attention", "first_correct", "performance_summary", "lens_summary", "first_correct_summary",
+    "attention_summary", "sae_quality", "sae_cosine", "sae_history", "sae_distance",
+}  # fmt: skip
+
+
+def tiny(out: Path, **changes: object) -> ExperimentConfig:
+    """Two corruptions, a ViT of 2 layers and width 16 on 32 px photographs."""
+    quick = FinetuneConfig(learning_rate=1e-3, epochs=1, batch_size=32)
+    config = ExperimentConfig(
+        out=str(out),
+        corruptions=("gaussian_blur_2", "gaussian_noise_4"),
+        device="cpu",
+        counts=ImageCounts(
+            train=95, validation=38, finetune=57, finetune_validation=19, sae=38, sae_validation=19, test=38,
+            attention=19,
+        ),
+        shape=ViTShape(image_size=32, d_model=16, n_layers=2, n_heads=2, d_mlp=32),
+        base=quick,
+        finetuning=quick,
+        saes=SAEConfig(epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=128, images_per_batch=16),
+        rules=Rules(resamples=50),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def tables(run: Path) -> dict[str, pd.DataFrame]:
+    return {path.stem: pd.read_parquet(path) for path in sorted((run / "tables").glob("*.parquet"))}
+
+
+def assert_same_tables(first: Path, second: Path) -> None:
+    one, two = tables(first), tables(second)
+    assert one.keys() == two.keys()
+    for name, frame in one.items():
+        pd.testing.assert_frame_equal(frame, two[name], check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    reproduce(tiny(folder), say=lambda line: None)
+    return folder
+
+
+def test_run_leaves_everything(run):
+    found = tables(run)
+    assert found.keys() == TABLES
+    models = ["base", "gaussian_blur_2", "gaussian_noise_4"]
+    assert list(found["performance"]["model"].unique()) == models
+    assert len(found["performance"]) == 3 * 3 * 38
+    assert len(found["lens"]) == 3 * 3 * 38 * 3
+    assert len(found["attention"]) == 3 * 2 * 19 * 2
+    assert set(found["sae_cosine"].groupby(["model", "corruption"]).size().index) == {
+        ("base", "gaussian_blur_2"),
+        ("base", "gaussian_noise_4"),
+        ("gaussian_blur_2", "gaussian_blur_2"),
+        ("gaussian_noise_4", "gaussian_noise_4"),
+    }
+    claims = json.loads((run / "claims.json").read_text())
+    assert {c["verdict"] for c in claims} <= {"replicates", "does not replicate", "inconclusive"}
+    about = json.loads((run / "provenance.json").read_text())
+    assert [s["name"] for s in about["stages"]][:2] == ["base", "images/finetune"]
+    assert (run / "report.html").stat().st_size > 1_000_000
+    assert not list(run.rglob("*.partial"))
+
+
+def test_images_of_the_run_never_overlap(run):
+    import datasets
+
+    parts = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
+    ids = {part: set(datasets.load_from_disk(str(run / "images" / part))["image_id"]) for part in parts}
+    for one in parts:
+        for other in parts:
+            assert one == other or not ids[one] & ids[other]
+
+
+def test_models_and_saes_open_with_stock_libraries(run):
+    from sae_lens import SAE
+    from transformers import AutoImageProcessor, ViTForImageClassification
+
+    for key in ("base", "gaussian_blur_2", "gaussian_noise_4"):
+        assert ViTForImageClassification.from_pretrained(run / "models" / key).config.num_labels == 19
+        assert AutoImageProcessor.from_pretrained(run / "models" / key, backend="pil").size["height"] == 32
+        for name in ("standard", "batchtopk"):
+            sae = SAE.load_from_disk(run / "saes" / key / name)
+            assert sae.cfg.metadata.hook_name == "blocks.0.hook_resid_post"
+
+
+def test_second_call_runs_nothing(run):
+    before = {path: path.stat().st_mtime_ns for path in (run / "stages").iterdir()}
+    said: list[str] = []
+    reproduce(tiny(run), say=said.append)
+    assert {path: path.stat().st_mtime_ns for path in (run / "stages").iterdir()} == before
+    assert all("done before" in line for line in said if not line.startswith("report"))
+
+
+def test_changed_setting_reruns_only_what_depends_on_it(run):
+    said: list[str] = []
+    reproduce(tiny(run, rules=Rules(resamples=60)), say=said.append)
+    assert [line for line in said if line.endswith("...")] == ["tables ...", "report ..."]
+
+
+@pytest.mark.slow
+def test_killed_run_ends_with_the_same_tables(run, tmp_path):
+    """SIGKILL again and again, each time a little later, until the run gets through."""
+    reproduce(tiny(run), say=lambda line: None)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from test_reproduce import tiny; "
+        "from mechvit.experiment import reproduce; reproduce(tiny(Path(sys.argv[1])))"
+    )
+    kills = 0
+    for patience in range(1, 40):
+        command = [sys.executable, "-c", code, str(tmp_path / "killed"), str(Path(__file__).parent)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout is not None
+        started = _until(process.stdout, patience)
+        if process.poll() is None and started:
+            time.sleep(0.05 * (patience % 5))
+            os.kill(process.pid, signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        kills += 1
+    assert kills >= 3
+    assert_same_tables(run, tmp_path / "killed")
+
+
+def _until(lines, count: int) -> list[str]:
+    """Read until `count` stages have begun."""
+    begun = []
+    for line in lines:
+        if line.rstrip().endswith("..."):
+            begun.append(line)
+            if len(begun) == count:
+                break
+    return begun
+
+
+def save_checkpoint(folder: Path, *, size: int, classes: list[str], **shape: int) -> None:
+    """A ViT of random weights with its image processor."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    torch.manual_seed(0)
+    config = ViTConfig(image_size=size, id2label=dict(enumerate(classes)), **shape)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
+
+
+def save_photographs(folder: Path, names: list[str], count: int) -> None:
+    """Crops of real photographs as files, one sub-folder a class."""
+    from mechvit.data.photos import photograph
+
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        image = photograph(name)
+        for i in range(count):
+            left, top = rng.integers(image.width - 100), rng.integers(image.height - 100)
+            Image.fromarray(np.asarray(image)[top : top + 100, left : left + 100]).save(folder / name / f"{i}.png")
+
+
+NAMES = ["astronaut", "coffee", "chelsea"]
+
+
+def test_imagenet_path_on_a_checkpoint_and_a_folder(tmp_path):
+    save_checkpoint(
+        tmp_path / "model", size=32, classes=[*NAMES, "other"], patch_size=8, hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=32,
+    )  # fmt: skip
+    save_photographs(tmp_path / "images", NAMES, 20)
+    small = tiny(tmp_path)
+    config = replace(
+        PRESETS["imagenet"], out=str(tmp_path / "run"), model=str(tmp_path / "model"), limit=24, device="cpu",
+        images=f"folder:{tmp_path / 'images'}", corruptions=small.corruptions, finetuning=small.finetuning,
+        saes=small.saes, rules=small.rules,
+    )  # fmt: skip
+    report = reproduce(config, say=lambda line: None)
+    assert report.is_file()
+    performance = tables(tmp_path / "run")["performance"]
+    assert set(performance["label"]) == {0, 1, 2}
+    assert performance["image_id"].nunique() == 12, "a fifth of 60"
+
+
+@pytest.mark.slow
+def test_imagenet_path_on_a_vit_b_16(tmp_path):
+    """The paper's own shapes: ViT-B/16 at 224 px and SAEs of 24,576 latents, on a few photographs."""
+    save_checkpoint(tmp_path / "model", size=224, classes=NAMES)
+    save_photographs(tmp_path / "images", NAMES, 12)
+    config = replace(
+        PRESETS["imagenet"], out=str(tmp_path / "run"), model=str(tmp_path / "model"), limit=6, device="cpu",
+        images=f"folder:{tmp_path / 'images'}", corruptions=("gaussian_blur_4", "gaussian_noise_4"),
+        finetuning=FinetuneConfig(epochs=1, batch_size=4), saes=SAEConfig(epochs=1, train_batch_size_tokens=512),
+        rules=Rules(resamples=50),
+    )  # fmt: skip
+    assert reproduce(config, say=lambda line: None).is_file()
+    quality = tables(tmp_path / "run")["sae_quality"]
+    assert np.isfinite(quality.loc[quality["metric"] == "l0", "value"]).all()
+    lens = tables(tmp_path / "run")["lens"]
+    assert lens["layer"].max() == 12
+
+
+def test_own_images_need_a_model():
+    with pytest.raises(ValueError, match="give --model DIR"):
+        ExperimentConfig(images="folder:somewhere")
+
+
+def test_model_without_an_image_processor_is_refused(tmp_path, tiny_hf):
+    tiny_hf.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="has no image processor"):
+        reproduce(tiny(tmp_path / "run", model=str(tmp_path / "model")), say=lambda line: None)

@@ -1,0 +1,54 @@
+"""The README's Python runs as it stands, on a tiny run in the place of `make reproduce`'s."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mechvit import HookedViT
+from mechvit.data import load_images, prepare
+from mechvit.saes import SAEConfig, train_saes
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture
+def a_run(tmp_path, monkeypatch):
+    """`runs/photos` with two random models of six layers and an SAE, in an empty folder."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    monkeypatch.chdir(tmp_path)
+    processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
+    config = ViTConfig(
+        image_size=64, patch_size=16, hidden_size=16, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,
+        num_labels=19,
+    )  # fmt: skip
+    for seed, key in enumerate(["base", "gaussian_blur_4"]):
+        torch.manual_seed(seed)
+        ViTForImageClassification(config).save_pretrained(f"runs/photos/models/{key}")
+        processor.save_pretrained(f"runs/photos/models/{key}")
+    model = HookedViT.from_pretrained("runs/photos/models/base", device="cpu")
+    images = prepare(load_images("photos", "sae", limit=19), processor)
+    settings = SAEConfig(epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=64, images_per_batch=16)
+    train_saes(model, images, images, "runs/photos/saes/base", config=settings, progress=None)
+    return tmp_path
+
+
+def test_readme_python_runs(a_run, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    scope: dict[str, object] = {}
+    exec(compile(blocks[0], str(README), "exec"), scope)
+    assert scope["cache"]["blocks.4.hook_resid_post"].shape == (1, 17, 16)
+    assert (a_run / "attention.html").stat().st_size > 1_000_000
+    assert (a_run / "back" / "model.safetensors").is_file()
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_readme_names_only_files_that_are_there():
+    text = README.read_text(encoding="utf-8")
+    for name in re.findall(r"(?:scripts|mechvit|docs)/[\w/]+(?:\.\w+)?", text):
+        assert (README.parent / name).exists(), name
