@@ -1,0 +1,56 @@
+"""The SAEs' configuration: the paper's defaults, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mechvit.saes.config import ARCHITECTURES, SAEConfig
+
+
+def test_defaults_are_the_papers():
+    config = SAEConfig()
+    assert (config.expansion_factor, config.k, config.lr, config.epochs) == (32, 32, 1e-3, 15)
+    assert config.architectures == ARCHITECTURES == ("standard", "batchtopk")
+    assert config.hook_layer is None  # the penultimate residual
+    assert config.l1_coefficient is None  # steered
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ()}, "at least one"),
+        ({"architectures": ("standard", "standard")}, "each once"),
+        ({"architectures": ("topk",)}, "standard, batchtopk; got.*topk"),
+        ({"tokens": "patch"}, "all, patches or cls; got 'patch'"),
+        ({"clean_fraction": 1.01}, r"clean_fraction must lie in \[0, 1\]; got 1.01"),
+        ({"clean_fraction": float("nan")}, "clean_fraction"),
+        ({"warm_up_fraction": 1.0}, r"warm_up_fraction must lie in \[0, 1\); got 1.0"),
+        ({"warm_up_fraction": -0.1}, "warm_up_fraction"),
+        ({"lr": 0.0, "lr_end": 0.0}, "lr must be positive"),
+        ({"lr_end": 2e-3}, r"lr_end must lie in \[0, lr\]; got 0.001 and 0.002"),
+        ({"l1_coefficient": -1.0}, "None to steer it; got -1.0"),
+        ({"aux_loss_coefficient": -0.5}, "aux_loss_coefficient"),
+        ({"dead_after_epochs": 0.0}, "dead_after_epochs must be positive"),
+        ({"seed": -1}, "must not be negative; got -1"),
+        ({"hook_layer": -1}, "must not be negative; got 0 and -1"),
+        *[
+            ({name: 0}, f"{name} must be at least 1; got 0")
+            for name in (
+                "expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "images_per_batch",
+                "buffer_images", "calibration_images",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_refuses_settings_that_cannot_work(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SAEConfig(**changes)
+
+
+def test_the_configuration_is_light_to_import():
+    code = "import sys, mechvit.saes.config as c; c.SAEConfig(); print({'torch', 'sae_lens'} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
