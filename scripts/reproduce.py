@@ -12,12 +12,13 @@ on it. The report is OUT/report.html.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
 import tyro
-from mechvit.experiment.command_line import run
 
+from mechvit.experiment.command_line import run
 from mechvit.experiment.config import PRESETS, ExperimentConfig
 
 
@@ -31,6 +32,8 @@ def parse(arguments: list[str]) -> ExperimentConfig:
 
 def main(config: ExperimentConfig) -> None:
     """Run the experiment and say where the report lies and what each stage took."""
+    # Threads that spin for each other stand still where another process has one of the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import json
     from pathlib import Path
 
@@ -48,4 +51,4 @@ def main(config: ExperimentConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse(sys.argv[1:]))
+    run(lambda: main(parse(sys.argv[1:])))

@@ -113,8 +113,11 @@ def first_correct_draws(
 
     `what` is "mean" (over the images that the model gets right at some layer), "difference" (model minus base, over
     the images that both get right at some layer; negative is earlier), and the constants "n" and "n_paired", arrays of
-    one count. A resample that holds no such image is NaN. Without a base only "mean" and "n" are there.
+    one count. A resample that holds no such image is NaN. Without a base only "mean" and "n" are there. A table without
+    rows (no model is right at any layer) gives no draws.
     """
+    if len(first) == 0:
+        return {}
     columns, layers = image_matrix(first, "layer", ("model", "corruption"), complete=False)
     position = {column: i for i, column in enumerate(columns)}
     right = ~np.isnan(layers)

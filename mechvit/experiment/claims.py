@@ -14,7 +14,7 @@ from mechvit.analysis.draws import TOP
 from mechvit.analysis.verdicts import Verdict
 from mechvit.data.spec import Corruption
 
-from .evidence import Claim, Evidence, Rules, Words, get, unmeasured
+from .evidence import Claim, Evidence, Rules, Words, unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,8 +174,12 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
-    """Draws of how many layers earlier than the base the model first has the right class (paired)."""
-    return -get(ev.first, model, corruption, "difference")
+    """Draws of how many layers earlier than the base the model first has the right class (paired).
+
+    NaN where the table has no row for one of them: a model that is right nowhere.
+    """
+    nowhere = np.full(1 + ev.rules.resamples, np.nan)
+    return -ev.first.get((model, corruption, "difference"), nowhere)
 
 
 def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:

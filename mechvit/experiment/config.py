@@ -111,7 +111,7 @@ PHOTOS = ExperimentConfig(
         train=3800, validation=380, finetune=760, finetune_validation=190, sae=1425, sae_validation=190, test=950,
         attention=475,
     ),
-    base=FinetuneConfig(learning_rate=1e-3, epochs=10, patience=10, batch_size=64, weight_decay=0.05,
+    base=FinetuneConfig(learning_rate=1e-3, epochs=8, patience=8, batch_size=64, weight_decay=0.05,
                         warmup_fraction=0.1),
     finetuning=FinetuneConfig(learning_rate=3e-4, epochs=6),
     saes=SAEConfig(epochs=8),

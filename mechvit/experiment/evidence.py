@@ -130,7 +130,7 @@ class Evidence:
             f"{words.what}. Replicates when every {self.rules.level:.0%} interval lies above 0; does not when one "
             f"lies wholly below {smallest:g} {words.unit}; otherwise inconclusive."
         )
-        weakest = min(found.values(), key=lambda part: part.value)
+        weakest = min(found.values(), key=lambda part: (not np.isnan(part.value), part.value))
         return self.row(words, found, weakest, rule, all_above(list(found.values()), smallest))
 
     def no_effect(self, words: Words, found: Mapping[str, Interval], margin: float) -> Claim:

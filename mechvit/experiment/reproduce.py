@@ -259,7 +259,7 @@ class _Run:
             from mechvit.saes import evaluate_saes, load_sae
 
             model = self.model(key)
-            saes = {
+            saes: dict[str, Any] = {
                 name: load_sae(self.folder / "saes" / key / name, device=str(model.cfg.device))
                 for name in config.saes.architectures
             }

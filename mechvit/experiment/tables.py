@@ -43,7 +43,8 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
     tables["first_correct"] = first_correct(tables["lens"])
     tables["performance_summary"] = performance_summary(tables["performance"], **options)
     tables["lens_summary"] = lens_summary(tables["lens"], **options)
-    tables["first_correct_summary"] = first_correct_summary(tables["first_correct"], **options)
+    base = "base" if "base" in set(tables["first_correct"]["model"]) else None  # none: the base is right nowhere
+    tables["first_correct_summary"] = first_correct_summary(tables["first_correct"], base=base, **options)
     tables["attention_summary"] = attention_summary(tables["attention"], **options)
     tables["sae_distance"] = distance_table(tables["sae_cosine"], **options)
     write_tables(folder / "tables", tables)

@@ -46,10 +46,11 @@ def test_to_frame_has_one_row_an_image_and_layer(tiny_model, batch):
     lens = logit_lens(tiny_model, batch)
     frame = lens.to_frame(model="base", corruption="clean")
     assert list(frame.columns) == ["model", "corruption", "image_id", "layer", "probability", "rank"]
-    row = frame[(frame["image_id"] == 105) & (frame["layer"] == 2)].iloc[0]
-    position = batch.image_ids.tolist().index(105)
-    assert row["probability"] == pytest.approx(float(lens.probability[position, 2]))
-    assert row["rank"] == int(lens.rank[position, 2])
+    for position, layer in ((0, 0), (5, 2), (23, 3)):
+        image_id = int(batch.image_ids[position])
+        (row,) = frame[(frame["image_id"] == image_id) & (frame["layer"] == layer)].itertuples()
+        assert row.probability == pytest.approx(float(lens.probability[position, layer]))
+        assert row.rank == int(lens.rank[position, layer])
     assert len(frame) == 24 * 4
 
 

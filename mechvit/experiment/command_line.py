@@ -1,0 +1,157 @@
+"""What the scripts share: one-line errors, whole output folders, models and images by their names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.data.spec import Corruption
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+
+def run(main: Callable[..., None], *arguments: object) -> None:
+    """Call `main(*arguments)`; bad input ends the process with `error: ...` on one line of stderr and exit code 2.
+
+    Bad input is a ValueError or an OSError (a missing file, no connection, no permission). Set MECHVIT_TRACEBACK=1 to
+    see where it was raised. Ctrl-C exits with 130.
+    """
+    try:
+        main(*arguments)
+    except (ValueError, OSError) as error:
+        if os.environ.get("MECHVIT_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def check_out(out: str | os.PathLike[str], overwrite: bool, holds: str) -> None:
+    """Refuse to lose what is at `out`.
+
+    Args:
+        out: a folder that is to be written.
+        overwrite: allow to replace an earlier result.
+        holds: a file that every earlier result has; a folder without it is never replaced.
+
+    Raises:
+        ValueError: there is something at `out` already.
+    """
+    folder = Path(out)
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / holds).is_file():
+        raise ValueError(f"{out} exists and is no earlier result (it has no {holds}): give another --out")
+    if not overwrite:
+        raise ValueError(f"{out} exists: give another --out, or --overwrite to replace it")
+
+
+@contextmanager
+def new_folder(out: str | os.PathLike[str], overwrite: bool, holds: str) -> Iterator[Path]:
+    """A folder beside `out` to write into; it is renamed to `out` when the block ends, and removed if the block fails.
+
+    Arguments and errors are those of `check_out`.
+    """
+    check_out(out, overwrite, holds)
+    final = Path(out)
+    beside = final.with_name(final.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+    except BaseException:
+        shutil.rmtree(beside)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(beside, final)
+
+
+def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:
+    """Read corruptions such as `gaussian_blur_4`, each once.
+
+    Raises:
+        ValueError: an unknown one, or none at all.
+    """
+    if not keys:
+        raise ValueError("--corruptions must name at least one, as in gaussian_blur_4")
+    return tuple(dict.fromkeys(map(Corruption.parse, keys)))
+
+
+def names_of(paths: Collection[str]) -> dict[str, str]:
+    """Name each folder (or hub id) by its last part, or by all of it where several share their last part.
+
+    Raises:
+        ValueError: no path at all, or one that comes twice.
+    """
+    if not paths or len(set(paths)) < len(paths):
+        raise ValueError(f"give at least one folder or hub id, and each once; got {', '.join(paths) or 'none'}")
+    last = [Path(path).resolve().name for path in paths]
+    return {name if last.count(name) == 1 else path: path for name, path in zip(last, paths, strict=True)}
+
+
+def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
+    """Load a model that can be evaluated.
+
+    Raises:
+        ValueError: no checkpoint, one of another kind, one without a head or an image processor, or no such device.
+    """
+    from mechvit.models import HookedViT
+
+    check_device(device)
+    model = HookedViT.from_pretrained(checkpoint, device=device)
+    if model.head is None:
+        raise ValueError(f"{checkpoint} has no classification head; give a ViTForImageClassification")
+    if model.image_processor is None:
+        raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
+    return model
+
+
+def check_device(device: str | None) -> None:
+    """Raise a ValueError unless torch can compute on this device here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def prepared_images(
+    source: str,
+    split: str,
+    hf_config: Any,
+    image_processor: Any,
+    *,
+    limit: int | None,
+    seed: int,
+    bad_files: Literal["error", "skip"] = "error",
+) -> datasets.Dataset:
+    """Load one part of the images as a checkpoint takes them: resized, with its own class ids.
+
+    Args:
+        source, split, limit, seed, bad_files: see `mechvit.data.load_images`.
+        hf_config: the checkpoint's; its `image_size` is the side of the crops of `photos`.
+        image_processor: the checkpoint's.
+
+    Raises:
+        ValueError: as `load_images` and `align_labels`, or a model without a fixed input size.
+    """
+    from mechvit.data import align_labels, load_images, prepare
+
+    size = getattr(hf_config, "image_size", None)
+    if not isinstance(size, int):
+        raise ValueError(
+            f"the model must have one input size (config.image_size); this {hf_config.model_type} has {size}"
+        )
+    images = load_images(source, split, limit=limit, seed=seed, image_size=size, bad_files=bad_files)
+    return prepare(align_labels(images, hf_config.id2label), image_processor)

@@ -1,0 +1,102 @@
+"""Accuracy, top-5, top-10 and calibration error of models on clean and corrupted images.
+
+    scripts/evaluate.py --model runs/photos/models/base \\
+        runs/photos/models/gaussian_blur_4
+    scripts/evaluate.py --model google/vit-base-patch16-224 \\
+        --images folder:DIR --limit 1000 --corruptions clean gaussian_noise_4
+    scripts/evaluate.py --model BASE TUNED --out evaluation
+
+With --out the per-image table is written to OUT/performance.parquet, and its summary, with bootstrap intervals and
+gains over the first model, to OUT/performance_summary.parquet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
+from mechvit.experiment.command_line import (
+    check_out,
+    corruptions_named,
+    load_classifier,
+    names_of,
+    new_folder,
+    prepared_images,
+    run,
+)
+
+HOLDS = "performance.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is evaluated on what."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of ViTForImageClassification models with their image processors."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in (CLEAN, *PAPER_CORRUPTIONS))
+    """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
+    (ImageNet-C severity), or clean."""
+    limit: int | None = None
+    """At most this many images; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts, the crops and the noise. One seed in all scripts keeps tuning and test images apart."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    out: str | None = None
+    """Folder for the tables; None writes none."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+
+def main(options: Options) -> None:
+    """Evaluate one model after the other, print one row a model and corruption, write the tables."""
+    corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
+    if options.out is not None:
+        check_out(options.out, options.overwrite, HOLDS)
+    import pandas as pd
+
+    from mechvit.analysis import evaluate, performance_summary
+
+    frames = []
+    for name, checkpoint in names.items():
+        model = load_classifier(checkpoint, options.device)
+        images = prepared_images(
+            options.images, "test", model.hf_config, model.image_processor,
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+        )  # fmt: skip
+        for corruption in corruptions:
+            found = evaluate(
+                model,
+                images,
+                corruption,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                progress=f"{name} on {corruption.title}",
+            )
+            frames.append(found.to_frame(model=name, corruption=corruption.key))
+    performance = pd.concat(frames, ignore_index=True)
+    summary = performance_summary(performance, base=next(iter(names)))
+    wide = summary.pivot(index=["model", "corruption"], columns="metric", values="value").rename_axis(columns=None)
+    rows = [(name, corruption.key) for name in names for corruption in corruptions]
+    shown = wide.loc[rows, ["accuracy", "top5", "top10", "ece"]].reset_index()
+    print(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins\n")
+    print(shown.to_string(index=False, float_format="%.4f"))
+    if options.out is not None:
+        with new_folder(options.out, options.overwrite, HOLDS) as folder:
+            performance.to_parquet(folder / HOLDS, index=False)
+            summary.to_parquet(folder / "performance_summary.parquet", index=False)
+        print(f"\n{options.out}: {HOLDS}, performance_summary.parquet")
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

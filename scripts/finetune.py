@@ -1,0 +1,93 @@
+"""Fine-tune an image classifier on corrupted images, into an ordinary Hugging Face checkpoint.
+
+    scripts/finetune.py --model runs/photos/models/base \\
+        --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
+    scripts/finetune.py --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \\
+        --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
+    scripts/finetune.py --model DIR --images folder:DIR --corruption clean \\
+        --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
+
+The epoch with the lowest validation loss is kept; OUT/training_log.json has them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro
+
+from mechvit.data.spec import Corruption
+from mechvit.experiment.command_line import check_device, check_out, prepared_images, run
+from mechvit.finetuning.config import FinetuneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of one fine-tuning."""
+
+    model: str
+    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    corruption: str
+    """What every image gets: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
+    or gaussian_noise_2 (ImageNet-C severity), or clean."""
+    out: str
+    """Folder of the new checkpoint."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    limit: int | None = None
+    """At most this many training images; None takes the whole part."""
+    validation_limit: int | None = None
+    """At most this many images to choose the best epoch by; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts and the crops. One seed in all scripts keeps tuning and test images apart."""
+    device: str | None = None
+    """`cpu` to stay there; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+    config: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Training; the defaults are the paper's."""
+
+
+def main(options: Options) -> None:
+    """Fine-tune and say which epoch was kept."""
+    corruption = Corruption.parse(options.corruption)
+    check_out(options.out, options.overwrite, "training_log.json")
+    check_device(options.device)
+    import json
+    from pathlib import Path
+
+    from transformers import AutoConfig, AutoImageProcessor
+
+    from mechvit.finetuning import finetune
+
+    hf_config = AutoConfig.from_pretrained(options.model)
+    processor = AutoImageProcessor.from_pretrained(options.model, backend="pil")
+    train, validation = (
+        prepared_images(
+            options.images, part, hf_config, processor, limit=limit, seed=options.seed, bad_files=options.bad_files
+        )
+        for part, limit in (("finetune", options.limit), ("finetune_validation", options.validation_limit))
+    )
+    out = finetune(
+        options.model,
+        train,
+        validation,
+        options.out,
+        corruption=corruption,
+        config=options.config,
+        device=options.device,
+    )
+    log = json.loads(Path(out, "training_log.json").read_text())
+    kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])
+    print(
+        f"{out}: epoch {log['kept_epoch']:g} of {len(log['epochs'])} kept, validation loss {kept['eval_loss']:.3f}, "
+        f"accuracy {kept['eval_accuracy']:.3f} on {len(validation)} images"
+    )
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

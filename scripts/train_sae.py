@@ -1,0 +1,76 @@
+"""Train sparse autoencoders on a model's residual stream, clean and corrupted, and publish them for sae-lens.
+
+    scripts/train_sae.py --model runs/photos/models/base --out saes/base
+    scripts/train_sae.py --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
+    scripts/train_sae.py --model DIR --images folder:DIR --out saes/mine \\
+        --config.architectures batchtopk --config.k 16 --config.tokens patches
+
+Each SAE lies in OUT/ARCHITECTURE, as `sae_lens.SAE.load_from_disk` opens it; OUT/history.parquet tells the training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import tyro
+
+from mechvit.data.spec import PAPER_CORRUPTIONS
+from mechvit.experiment.command_line import check_out, corruptions_named, load_classifier, prepared_images, run
+from mechvit.saes.config import SAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of one training."""
+
+    model: str
+    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    out: str
+    """Folder of the SAEs."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (ImageNet-C severity)."""
+    limit: int | None = None
+    """At most this many training images; None takes the whole part."""
+    validation_limit: int | None = None
+    """At most this many images to choose the best epoch by; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts and the crops. One seed in all scripts keeps training and test images apart."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+    config: SAEConfig = field(default_factory=SAEConfig)
+
+
+def main(options: Options) -> None:
+    """Train all architectures on one stream of activations and print each one's last check."""
+    corruptions = corruptions_named(options.corruptions)
+    check_out(options.out, options.overwrite, "history.parquet")
+    model = load_classifier(options.model, options.device)
+    images, validation = (
+        prepared_images(
+            options.images, part, model.hf_config, model.image_processor,
+            limit=limit, seed=options.seed, bad_files=options.bad_files,
+        )
+        for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
+    )  # fmt: skip
+    from mechvit.saes import read_history, train_saes
+
+    published = train_saes(model, images, validation, options.out, corruptions=corruptions, config=options.config)
+    history = read_history(options.out)
+    print("the last check of each SAE's training, on held-out images:\n")
+    last = history[history["step"] == history.groupby("architecture")["step"].transform("max")]
+    wide = last.pivot(index=["architecture", "epoch"], columns="metric", values="value").reset_index()
+    print(wide.rename_axis(columns=None).to_string(index=False, float_format="%.4g"))
+    print("\n" + "\n".join(map(str, published.values())))
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

@@ -1,0 +1,99 @@
+"""Where each head looks: attention on one image, clean and corrupted, of one model or of two side by side.
+
+    scripts/visualize_attention.py --model runs/photos/models/base \\
+        --image photo.jpg --out attention.html
+    scripts/visualize_attention.py --model BASE --tuned TUNED --image photo.jpg \\
+        --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \\
+        --out attention.html
+
+The page is one file that needs no network: circuitsvis's attention heads, with the panels linked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from mechvit.data.spec import CLEAN, Corruption
+from mechvit.experiment.command_line import load_classifier, run
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is drawn."""
+
+    model: str
+    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    image: Path
+    """A picture's file, as Pillow opens it."""
+    out: Path
+    """The page, an .html file."""
+    tuned: str | None = None
+    """A model tuned from it, drawn beside it."""
+    corruption: str = "gaussian_blur_4"
+    """Drawn beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
+    or gaussian_noise_2 (ImageNet-C severity); clean draws that one alone."""
+    layers: tuple[int, ...] | None = None
+    """Blocks, 0 to n_layers - 1; None takes all, one shown at a time."""
+    heads: tuple[int, ...] | None = None
+    """Heads, 0 to n_heads - 1; None takes all."""
+    max_tokens: int | None = 50
+    """Pool patches in square blocks to at most this many tokens; None for full resolution (then choose few heads)."""
+    seed: int = 0
+    """Of the noise."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier page at OUT."""
+
+
+def main(options: Options) -> None:
+    """Corrupt the image as the models see it, and draw what they attend to."""
+    corruption = Corruption.parse(options.corruption)
+    if options.out.exists() and not (options.overwrite and options.out.is_file()):
+        raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace an earlier page")
+    from PIL import Image
+
+    with Image.open(options.image) as opened:
+        picture = opened.convert("RGB")
+    models = {"Base" if options.tuned else "": load_classifier(options.model, options.device)}
+    if options.tuned is not None:
+        models["Tuned"] = load_classifier(options.tuned, options.device)
+    from mechvit.visualization import attention_view
+
+    views = [
+        attention_view(
+            model,
+            {f"{name}, {c.title.lower()}" if name else c.title: pixels for c, pixels in inputs.items()},
+            options.layers,
+            options.heads,
+            max_tokens=options.max_tokens,
+            title=f"Attention on {options.image.name}",
+        )
+        for name, model in models.items()
+        for inputs in [inputs_of(model, picture, corruption, options.seed)]
+    ]
+    print(views[0].beside(*views[1:]).save(options.out))
+
+
+def inputs_of(model: HookedViT, picture: object, corruption: Corruption, seed: int) -> dict[Corruption, object]:
+    """Pixel values [3, height, width] of the clean and the corrupted picture."""
+    import torch
+
+    from mechvit.data import corrupt, normalize, unit_pixels
+
+    unit = torch.from_numpy(unit_pixels([picture], model.image_processor)).float().div(255)
+    return {
+        c: normalize(corrupt(unit, c, torch.zeros(1, dtype=torch.int64), seed=seed), model.image_processor)[0]
+        for c in dict.fromkeys((CLEAN, corruption))
+    }
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

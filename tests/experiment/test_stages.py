@@ -1,0 +1,239 @@
+"""Stages: what makes one run again, what a cut leaves behind, and what the records say."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mechvit.experiment import stages as module
+from mechvit.experiment.stages import (
+    Stages,
+    digest,
+    fingerprint_folder,
+    peak_memory_bytes,
+    plain,
+    reset_peak_memory,
+    write_json,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float = 0.1
+    layers: tuple[int, ...] = (1, 2)
+
+
+def chain(folder: Path, **changed: object) -> tuple[list[str], Stages]:
+    """a -> b -> c, with d apart; the names of those that ran."""
+    ran: list[str] = []
+    stages = Stages(folder, say=lambda line: None)
+    for name, after in (("a", []), ("part/b", ["a"]), ("c", ["part/b"]), ("d", [])):
+        out = folder / "out" / name.replace("/", "-")
+
+        def work(name: str = name, out: Path = out) -> None:
+            ran.append(name)
+            write_json(out, name)
+
+        stages.run(name, work, settings=changed.get(name, Settings()), after=after, outputs=[out])
+    return ran, stages
+
+
+def record(folder: Path, name: str) -> dict:
+    return json.loads((folder / "stages" / f"{name}.json").read_text())
+
+
+def test_finished_stages_do_not_run_again(tmp_path):
+    assert chain(tmp_path)[0] == ["a", "part/b", "c", "d"]
+    before = {path: path.read_bytes() for path in (tmp_path / "stages").iterdir()}
+    assert chain(tmp_path)[0] == []
+    assert {path: path.read_bytes() for path in (tmp_path / "stages").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "rerun"), [("a", ["a", "part/b", "c"]), ("part/b", ["part/b", "c"]), ("c", ["c"]), ("d", ["d"])]
+)
+def test_a_changed_setting_reruns_its_dependents_only(tmp_path, changed, rerun):
+    chain(tmp_path)
+    assert chain(tmp_path, **{changed: Settings(rate=0.2)})[0] == rerun
+    assert chain(tmp_path, **{changed: Settings(rate=0.2)})[0] == []
+    assert chain(tmp_path)[0] == rerun, "the first settings' outputs were written over"
+
+
+def test_another_version_reruns_everything(tmp_path, monkeypatch):
+    chain(tmp_path)
+    monkeypatch.setattr(module.mechvit, "__version__", "99.0")
+    assert chain(tmp_path)[0] == ["a", "part/b", "c", "d"]
+
+
+def test_a_missing_output_or_record_makes_its_stage_run_again(tmp_path):
+    chain(tmp_path)
+    (tmp_path / "out" / "part-b").unlink()
+    assert chain(tmp_path)[0] == ["part/b"]
+    (tmp_path / "stages" / "c.json").unlink()
+    assert chain(tmp_path)[0] == ["c"]
+
+
+def test_a_stage_that_raises_leaves_no_record_and_runs_again(tmp_path):
+    out = tmp_path / "out"
+
+    def half() -> None:
+        out.write_text("ha")
+        raise RuntimeError("cut off")
+
+    def whole() -> None:
+        out.write_text("whole")
+
+    stages = Stages(tmp_path, say=lambda line: None)
+    with pytest.raises(RuntimeError, match="cut off"):
+        stages.run("s", half, settings=1, outputs=[out])
+    assert out.read_text() == "ha"
+    assert stages.records() == []
+    Stages(tmp_path, say=lambda line: None).run("s", whole, settings=1, outputs=[out])
+    assert out.read_text() == "whole"
+
+
+def test_an_old_record_is_gone_before_its_outputs_are_overwritten(tmp_path):
+    """A run with changed settings that is cut, then the first settings again: the half-written output is no result."""
+    out = tmp_path / "out"
+    stages = Stages(tmp_path, say=lambda line: None)
+    stages.run("s", lambda: out.write_text("first"), settings=1, outputs=[out])
+
+    def cut() -> None:
+        assert not (tmp_path / "stages" / "s.json").exists()
+        out.write_text("sec")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path, say=lambda line: None).run("s", cut, settings=2, outputs=[out])
+    Stages(tmp_path, say=lambda line: None).run("s", lambda: out.write_text("again"), settings=1, outputs=[out])
+    assert out.read_text() == "again"
+
+
+def test_a_killed_process_leaves_no_record(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from mechvit.experiment.stages import Stages; "
+        "out = Path(sys.argv[1]); stages = Stages(out); "
+        "stages.run('whole', lambda: (out / 'w').write_text('w'), settings=1, outputs=[out / 'w']); "
+        "stages.run('half', lambda: ((out / 'h').write_text('h'), os.kill(os.getpid(), signal.SIGKILL)), settings=1, "
+        "outputs=[out / 'h'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True)
+    assert done.returncode == -9
+    assert (tmp_path / "h").read_text() == "h"
+    assert [path.name for path in (tmp_path / "stages").iterdir()] == ["whole.json"]
+
+
+def test_a_stage_that_does_not_write_its_output_is_named(tmp_path):
+    stages = Stages(tmp_path, say=lambda line: None)
+    with pytest.raises(AssertionError, match="stage s did not write"):
+        stages.run("s", lambda: None, settings=1, outputs=[tmp_path / "never"])
+    assert stages.records() == []
+
+
+def test_records_are_in_order_and_of_this_run_only(tmp_path):
+    write_json(tmp_path / "stages" / "stray.json", {"name": "stray"})
+    records = chain(tmp_path)[1].records()
+    assert [entry["name"] for entry in records] == ["a", "part/b", "c", "d"]
+    assert len({entry["key"] for entry in records}) == 4
+    for entry in records:
+        assert entry["seconds"] >= 0
+        assert entry["started"] <= entry["finished"]
+        assert entry["peak_memory_bytes"] > 10 * 2**20
+        assert entry == record(tmp_path, entry["name"].replace("/", "-"))
+
+
+def test_what_is_said(tmp_path):
+    said: list[str] = []
+    Stages(tmp_path, said.append).run("s", lambda: None, settings=1)
+    Stages(tmp_path, said.append).run("s", lambda: None, settings=1)
+    assert said == ["s ...", "s: 0.0 s", "s: done before (0.0 s)"]
+
+
+def test_peak_memory_is_each_stage_s_own(tmp_path):
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        pytest.skip(f"peak memory cannot be reset here: {error}")
+    size = 200 * 2**20
+
+    def greedy() -> None:
+        block = bytearray(size)
+        block[::4096] = b"x" * len(block[::4096])
+
+    stages = Stages(tmp_path, say=lambda line: None)
+    reset_peak_memory()
+    before = peak_memory_bytes()
+    stages.run("greedy", greedy, settings=1)
+    stages.run("modest", lambda: None, settings=1)
+    peaks = [entry["peak_memory_bytes"] for entry in stages.records()]
+    assert peaks[0] > before + 0.9 * size
+    assert peaks[1] < peaks[0] - 0.9 * size
+
+
+def test_digest_is_of_content_and_not_of_order():
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest(Settings()) == digest({"layers": [1, 2], "rate": 0.1})
+    different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"a": None}, {"b": 1}, [["a", 1]], {"a": True}, {"a": 1.5}]
+    assert len({digest(value) for value in different}) == len(different)
+    assert digest([1, 2]) != digest([2, 1])
+    assert digest(None) == "74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b", "SHA-256 of `null`"
+
+
+def test_plain_holds_what_json_holds(tmp_path):
+    value = {"s": Settings(), "p": tmp_path / "x", 3: (None, True, 1.5, "text")}
+    found = plain(value)
+    assert found == {
+        "s": {"rate": 0.1, "layers": [1, 2]}, "p": os.fspath(tmp_path / "x"), "3": [None, True, 1.5, "text"]
+    }  # fmt: skip
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", Settings, lambda: None, 1j, iter([1])])
+def test_plain_refuses_what_json_cannot_hold(value):
+    with pytest.raises(TypeError, match="must be what JSON holds; got"):
+        plain({"deep": [value]})
+
+
+def test_write_json_replaces_a_file_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "file.json"
+    write_json(path, {"first": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"second": object()})
+    seen: list[tuple[str, dict]] = []
+    replace = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append((Path(source).parent.name, json.loads(Path(source).read_text())))
+        assert json.loads(path.read_text()) == {"first": 1}
+        replace(source, target)
+
+    monkeypatch.setattr(module.os, "replace", watched)
+    write_json(path, {"second": math.pi})
+    assert seen == [("deep", {"second": math.pi})], "whole beside its place before it is renamed"
+    assert json.loads(path.read_text()) == {"second": math.pi}
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.json"]
+
+
+def test_fingerprint_follows_names_sizes_and_times(tmp_path):
+    def fresh() -> str:
+        return fingerprint_folder(tmp_path)
+
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_text("one")
+    first = fresh()
+    assert fresh() == first
+    times = (tmp_path / "sub" / "a").stat()
+    (tmp_path / "sub" / "a").write_text("three")
+    os.utime(tmp_path / "sub" / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
+    larger = fresh()
+    os.utime(tmp_path / "sub" / "a", ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000_000))
+    later = fresh()
+    (tmp_path / "sub" / "a").rename(tmp_path / "sub" / "b")
+    assert len({first, larger, later, fresh()}) == 4
