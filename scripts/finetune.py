@@ -19,7 +19,7 @@ from typing import Literal
 import tyro
 
 from mechvit.data.spec import Corruption
-from mechvit.experiment.command_line import check_device, check_out, prepared_images, run
+from mechvit.experiment.command_line import check_device, check_out, prepared_images, read_checkpoint, run
 from mechvit.finetuning.config import FinetuneConfig
 
 
@@ -60,12 +60,9 @@ def main(options: Options) -> None:
     import json
     from pathlib import Path
 
-    from transformers import AutoConfig, AutoImageProcessor
-
     from mechvit.finetuning import finetune
 
-    hf_config = AutoConfig.from_pretrained(options.model)
-    processor = AutoImageProcessor.from_pretrained(options.model, backend="pil")
+    hf_config, processor = read_checkpoint(options.model)
     train, validation = (
         prepared_images(
             options.images, part, hf_config, processor, limit=limit, seed=options.seed, bad_files=options.bad_files

@@ -116,6 +116,23 @@ def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
     return model
 
 
+def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
+    """Read a checkpoint's Hugging Face config and image processor, without its weights.
+
+    Raises:
+        ValueError: either cannot be read; names the checkpoint.
+    """
+    from transformers import AutoConfig, AutoImageProcessor
+
+    try:
+        hf_config = AutoConfig.from_pretrained(checkpoint)
+        return hf_config, AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint} must be a folder or hub id of a model with its image processor: {error}"
+        ) from error
+
+
 def check_device(device: str | None) -> None:
     """Raise a ValueError unless torch can compute on this device here."""
     import torch
@@ -135,6 +152,7 @@ def prepared_images(
     limit: int | None,
     seed: int,
     bad_files: Literal["error", "skip"] = "error",
+    path: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """Load one part of the images as a checkpoint takes them: resized, with its own class ids.
 
@@ -142,6 +160,7 @@ def prepared_images(
         source, split, limit, seed, bad_files: see `mechvit.data.load_images`.
         hf_config: the checkpoint's; its `image_size` is the side of the crops of `photos`.
         image_processor: the checkpoint's.
+        path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
 
     Raises:
         ValueError: as `load_images` and `align_labels`, or a model without a fixed input size.
@@ -154,4 +173,4 @@ def prepared_images(
             f"the model must have one input size (config.image_size); this {hf_config.model_type} has {size}"
         )
     images = load_images(source, split, limit=limit, seed=seed, image_size=size, bad_files=bad_files)
-    return prepare(align_labels(images, hf_config.id2label), image_processor)
+    return prepare(align_labels(images, hf_config.id2label), image_processor, path=path)

@@ -98,9 +98,7 @@ class _Run:
         config = self.config
         if config.model is not None:
             content = fingerprint_folder(Path(self.checkpoint("base"))) if self._local_model else None
-            self.stages.run(
-                "base", lambda: self._check_model(), settings={"model": self.checkpoint("base"), "content": content}
-            )
+            self.stages.run("base", self._check_model, settings={"model": self.checkpoint("base"), "content": content})
             return
         settings = [
             config.shape, self.seeded(config.base), config.count("train"), config.count("validation"), config.seed
@@ -110,13 +108,9 @@ class _Run:
 
     def _check_model(self) -> None:
         """Refuse a checkpoint that cannot be analysed before hours of work rest on it."""
-        model = self.model("base")
-        if model.head is None:
-            raise ValueError(f"{self.config.model} has no classification head; give a ViTForImageClassification")
-        if model.image_processor is None:
-            raise ValueError(
-                f"{self.config.model} has no image processor (preprocessor_config.json); save one beside the model"
-            )
+        from .command_line import load_classifier
+
+        load_classifier(self.checkpoint("base"), self.config.device)
 
     def _train_base(self, out: Path) -> None:
         from transformers import ViTImageProcessorPil
@@ -148,22 +142,18 @@ class _Run:
         )
 
     def _prepare(self, part: str, out: Path) -> None:
-        from transformers import AutoConfig, AutoImageProcessor
-
-        from mechvit.data import align_labels, load_images, prepare
+        from .command_line import prepared_images, read_checkpoint
 
         config = self.config
-        hf_config = AutoConfig.from_pretrained(self.checkpoint("base"))
-        processor = AutoImageProcessor.from_pretrained(self.checkpoint("base"), backend="pil")
-        images = load_images(
+        prepared_images(
             config.images,
             part,
+            *read_checkpoint(self.checkpoint("base")),
             limit=config.count(part),
             seed=config.seed,
-            image_size=int(hf_config.image_size),
             bad_files=config.bad_files,
+            path=out,
         )
-        prepare(align_labels(images, hf_config.id2label), processor, path=out)
 
     def finetune(self, key: str) -> None:
         """One model for one corruption."""

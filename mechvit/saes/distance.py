@@ -24,8 +24,9 @@ def distribution_distance(
     With F and G the empirical distribution functions over all patches: wasserstein = integral |F - G|,
     kolmogorov_smirnov = max |F - G|, mean_difference = mean(tuned) - mean(base). Values are exact (scipy). Intervals
     come from resampling images, the same for both, with F and G compared at `EDGES` quantiles of the pooled cosines, so
-    that the sample's own distances there are within 2/1023 of the exact ones (cosines in [0, 1]). A resample adds its own noise to |F - G|:
-    the intervals of the two distances are biased upwards, and may lie above the value where the distributions agree.
+    that the sample's own distances there are within 2/1023 of the exact ones (cosines in [0, 1]). A resample adds its
+    own noise to |F - G|: the intervals of the two distances are biased upwards, and may lie above the value where the
+    distributions agree.
 
     Args:
         base: image_id and cosine, one row a patch; every image with equally many.

@@ -46,8 +46,8 @@ def train_saes(
     """Train one SAE of each architecture on a model's residuals of clean and corrupted images, and publish them.
 
     sae-lens's store gives the activations, its `SAETrainer` takes every step. All SAEs see the same batches, so that
-    the ViT runs once. After each epoch explained variance is measured on held-out images; an SAE that has not improved for
-    `config.patience` epochs stops, and its best epoch is published: the scaling of the activations folded into the
+    the ViT runs once. After each epoch explained variance is measured on held-out images; an SAE that has not improved
+    for `config.patience` epochs stops, and its best epoch is published: the scaling of the activations folded into the
     weights, batchtopk's threshold set on training images.
 
     Args:

@@ -323,6 +323,7 @@ def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
 BAD = {
     "unknown corruption": ("finetune", {"corruption": "gaussian_fog_3", "out": "OUT"}, "gaussian_fog"),
     "no such model": ("finetune", {"model": "./nowhere", "corruption": "clean", "out": "OUT"}, "./nowhere"),
+    "out of reach": ("finetune", {"model": "no/such-model", "corruption": "clean", "out": "OUT"}, "no/such-model"),
     "no such folder": ("evaluate", {"images": "folder:./none"}, "folder:none is not a folder"),
     "no such device": ("evaluate", {"device": "abacus"}, "'abacus'"),
     "no corruption": ("evaluate", {"corruptions": ()}, "--corruptions"),
