@@ -48,6 +48,8 @@ LOOSE = ("gains", "elsewhere", "clean", "certainty", "lead", "earlier", "sign")
 BETTER_NO = ((-0.1, -0.2, -0.28), (0.25, 0.1, 0.0))
 MONOTONE_NO = ((0.36, 0.2, 0.08), (0.12, 0.06, 0.02))
 ORDERING_NO = ((0.02, 0.1, 0.16), (0.12, 0.24, 0.32))
+TOO_EARLY = (-0.05, -0.05, 0.1, 0.1, 0.1, 0.1, 0.1)
+HALFWAY = (-0.05, -0.05, -0.05, 0.1, 0.1, 0.1, 0.1)
 NEVER = (0.2, 0.2, 0.2, 0.2, 0.2, 0.2, -0.1)
 
 # what is planted in one family -> the claims whose verdicts it turns, and into what
@@ -63,7 +65,8 @@ TURNS = [
     ({"clean": NOTHING}, {"clean_unchanged": OPEN}, "clean"),
     ({"certainty": -0.02}, {"certainty": NO}, None),
     ({"certainty": 0.01}, {"certainty": OPEN}, "certainty"),
-    ({"lead": (0.1,) * (LAYERS + 1)}, {"overtakes": NO}, None),
+    ({"lead": TOO_EARLY}, {"overtakes": NO}, None),
+    ({"lead": HALFWAY}, {}, None),
     ({"lead": NEVER}, {"overtakes": NO}, None),
     ({"lead": (0.01,) * (LAYERS + 1)}, {"overtakes": OPEN}, "lead"),
     ({"sign": (0.1, 0.1, 0.1, 0.2, 0.2, 0.2)}, {"entropy_sign": NO}, None),
