@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PRESET ?= photos
+# One process a core and one thread a process: whole files go to whichever process is free.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 .PHONY: help setup reproduce test test-all lint format clean
 
@@ -21,10 +23,10 @@ reproduce: setup  ## the whole paper on real photographs: runs/photos/report.htm
 	$(BIN)/python scripts/reproduce.py --preset $(PRESET)
 
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(PYTEST) -m 'not slow and not gpu'
 
 test-all: setup lint  ## everything (GPU tests skip themselves without a GPU)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: setup      ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

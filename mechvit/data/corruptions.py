@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -23,8 +24,6 @@ def gaussian_blur(
     seed: int,
 ) -> Float[Tensor, "batch channel height width"]:
     """Convolve with a Gaussian of `level` pixels' standard deviation, cut at 4 of them, borders mirrored (kornia)."""
-    from kornia.filters import gaussian_blur2d
-
     radius = math.ceil(4 * level)
     height, width = images.shape[-2:]
     if radius >= min(height, width):
@@ -32,8 +31,21 @@ def gaussian_blur(
             f"gaussian_blur at level {level} mirrors {radius} pixels at the border and needs larger images; "
             f"got {height}x{width}: use a lower level or a larger input size"
         )
-    size = 2 * radius + 1
-    return gaussian_blur2d(images, (size, size), (float(level), float(level)), border_type="reflect")
+    rows, columns = (_blur_operator(size, level).to(images) for size in (height, width))
+    return rows.T @ images @ columns
+
+
+@lru_cache(maxsize=16)
+def _blur_operator(size: int, level: int) -> Float[Tensor, "size size"]:
+    """kornia's blur of one line of `size` pixels as a matrix: row i is the blurred i-th unit line.
+
+    Blur is linear and separable, so that two small products do what a convolution with a wide kernel does, in a
+    fraction of its time on a CPU.
+    """
+    from kornia.filters import gaussian_blur2d
+
+    lines = torch.eye(size, dtype=torch.float64)[None, None]
+    return gaussian_blur2d(lines, (1, 2 * math.ceil(4 * level) + 1), (1.0, float(level)), border_type="reflect")[0, 0]
 
 
 def gaussian_noise(
