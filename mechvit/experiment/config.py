@@ -32,6 +32,8 @@ class ImageCounts:
     """Images that everything is evaluated on."""
     attention: int = 1000
     """Images of these, from the first, whose attention is compared."""
+    sae_test: int = 1000
+    """Images of these, from the first, that the SAEs are evaluated on."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -108,13 +110,13 @@ class ExperimentConfig:
 
 PHOTOS = ExperimentConfig(
     counts=ImageCounts(
-        train=3800, validation=380, finetune=760, finetune_validation=190, sae=1425, sae_validation=190, test=950,
-        attention=475,
+        train=2850, validation=285, finetune=570, finetune_validation=152, sae=950, sae_validation=152, test=760,
+        attention=380, sae_test=475,
     ),
-    base=FinetuneConfig(learning_rate=1e-3, epochs=8, patience=8, batch_size=64, weight_decay=0.05,
+    base=FinetuneConfig(learning_rate=1e-3, epochs=9, patience=9, batch_size=32, weight_decay=0.05,
                         warmup_fraction=0.1),
-    finetuning=FinetuneConfig(learning_rate=3e-4, epochs=6),
-    saes=SAEConfig(epochs=8),
+    finetuning=FinetuneConfig(learning_rate=3e-4, epochs=5),
+    saes=SAEConfig(epochs=6),
 )  # fmt: skip
 """`make reproduce`: a small ViT of its own on the embedded photographs, in minutes on two cores."""
 

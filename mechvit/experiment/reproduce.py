@@ -248,7 +248,7 @@ class _Run:
         def work() -> None:
             from mechvit.saes import evaluate_saes, load_sae
 
-            model = self.model(key)
+            model, test = self.model(key), self.images("test")
             saes: dict[str, Any] = {
                 name: load_sae(self.folder / "saes" / key / name, device=str(model.cfg.device))
                 for name in config.saes.architectures
@@ -256,7 +256,7 @@ class _Run:
             found = evaluate_saes(
                 model,
                 saes,
-                self.images("test"),
+                test.select(range(min(config.count("sae_test"), len(test)))),
                 watched,
                 cosine_corruptions=[c for c in watched if key in ("base", c.key)],
                 seed=config.seed,
@@ -268,7 +268,7 @@ class _Run:
         self.stages.run(
             f"sae-evaluation/{key}",
             work,
-            settings=[key, strongest, config.seed],
+            settings=[key, strongest, config.count("sae_test"), config.seed],
             after=[self._made(key), f"saes/{key}", "images/test"],
             outputs=[out / "sae_quality.parquet", out / "sae_cosine.parquet"],
         )
