@@ -110,13 +110,13 @@ class ExperimentConfig:
 
 PHOTOS = ExperimentConfig(
     counts=ImageCounts(
-        train=2660, validation=190, finetune=456, finetune_validation=114, sae=950, sae_validation=114, test=760,
+        train=2565, validation=190, finetune=456, finetune_validation=114, sae=950, sae_validation=114, test=760,
         attention=380, sae_test=475,
     ),
-    base=FinetuneConfig(learning_rate=1e-3, epochs=8, patience=8, batch_size=32, weight_decay=0.05,
+    base=FinetuneConfig(learning_rate=1e-3, epochs=7, patience=7, batch_size=32, weight_decay=0.05,
                         warmup_fraction=0.1),
-    finetuning=FinetuneConfig(learning_rate=3e-4, epochs=5),
-    saes=SAEConfig(epochs=6),
+    finetuning=FinetuneConfig(learning_rate=3e-4, epochs=4),
+    saes=SAEConfig(epochs=4, train_batch_size_tokens=2048),
 )  # fmt: skip
 """`make reproduce`: a small ViT of its own on the embedded photographs, in minutes on two cores."""
 
