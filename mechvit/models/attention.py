@@ -1,4 +1,4 @@
-"""Multi-head self-attention with transformer-lens's hook points, and fused where nothing watches the pattern."""
+"""Multi-head attention with transformer-lens's hook points, and fused where nothing watches the pattern."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
 from .config import HookedViTConfig
+from .positions import Place, RelativePositionBias, rotate
 
 
 def is_watched(point: nn.Module) -> bool:
@@ -17,15 +18,18 @@ def is_watched(point: nn.Module) -> bool:
     True where the point was replaced (a spliced SAE) or has any torch hook: forward, forward-pre, backward or
     backward-pre, added through transformer-lens or not.
     """
+    if type(point) is nn.Identity:  # a hook point that was taken out
+        return False
     return type(point) is not HookPoint or bool(
         point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
     )
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / √d_head) v, concatenated over heads and projected.
+    """softmax(q kᵀ / √d_head + bias) v, concatenated over heads, projected, and scaled by dimension where asked.
 
-    The weights lie as Hugging Face lays them; `W_Q` and its siblings are transformer-lens's views of them.
+    The weights lie as Hugging Face lays them; `W_Q` and its siblings are transformer-lens's views of them. `W_O` and
+    `b_O` include the layer scale, so that they are what is written into the residual stream.
     """
 
     hook_result: HookPoint | None
@@ -34,13 +38,18 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.d_head = cfg.n_heads, cfg.d_head
         width = cfg.n_heads * cfg.d_head
-        self.q = nn.Linear(cfg.d_model, width, bias=cfg.qkv_bias)
-        self.k = nn.Linear(cfg.d_model, width, bias=cfg.qkv_bias)
-        self.v = nn.Linear(cfg.d_model, width, bias=cfg.qkv_bias)
-        self.o = nn.Linear(width, cfg.d_model)
+        self.q = nn.Linear(cfg.d_model, width, bias=cfg.q_bias)
+        self.k = nn.Linear(cfg.d_model, width, bias=cfg.k_bias)
+        self.v = nn.Linear(cfg.d_model, width, bias=cfg.v_bias)
+        self.o = nn.Linear(width, cfg.d_model, bias=cfg.o_bias)
+        self.scale = nn.Parameter(torch.ones(cfg.d_model)) if cfg.layer_scale else None
+        self.relative = RelativePositionBias(cfg) if cfg.relative_position_bias else None
         self.hook_q = HookPoint()  # [batch, token, head, d_head]
         self.hook_k = HookPoint()  # [batch, token, head, d_head]
         self.hook_v = HookPoint()  # [batch, token, head, d_head]
+        if cfg.positions == "rotary":
+            self.hook_rot_q = HookPoint()  # [batch, token, head, d_head]
+            self.hook_rot_k = HookPoint()  # [batch, token, head, d_head]
         self.hook_attn_scores = HookPoint()  # [batch, head, query, key]
         self.hook_pattern = HookPoint()  # [batch, head, query, key]
         self.hook_z = HookPoint()  # [batch, token, head, d_head]
@@ -48,28 +57,42 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        query_input: Float[Tensor, "batch token *head d_model"],
-        key_input: Float[Tensor, "batch token *head d_model"],
-        value_input: Float[Tensor, "batch token *head d_model"],
-    ) -> Float[Tensor, "batch token d_model"]:
+        query_input: Float[Tensor, "batch query *head d_model"],
+        key_input: Float[Tensor, "batch key *head d_model"],
+        value_input: Float[Tensor, "batch key *head d_model"],
+        place: Place | None = None,
+    ) -> Float[Tensor, "batch query d_model"]:
         """Attend; each input is one for all heads, or (with `use_split_qkv_input`) one per head."""
         q = self.hook_q(self._project(self.q, query_input))
         k = self.hook_k(self._project(self.k, key_input))
         v = self.hook_v(self._project(self.v, value_input))
-        z = self.hook_z(self._mix(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2))
+        if place is not None and place.rotary is not None:
+            q, k = self.hook_rot_q(rotate(q, place.rotary)), self.hook_rot_k(rotate(k, place.rotary))
+        bias = self._bias(place)
+        z = self.hook_z(self._mix(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias).transpose(1, 2))
         if self.hook_result is None:
-            return self.o(z.flatten(2))
+            out = self.o(z.flatten(2))
+            return out if self.scale is None else out * self.scale
         return self.hook_result(torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
+
+    def _bias(self, place: Place | None) -> Float[Tensor, "1 head query key"] | None:
+        if self.relative is None:
+            return None if place is None else place.bias
+        assert place is not None
+        own = self.relative(place.grid)
+        return own if place.bias is None else own + place.bias
 
     def _mix(
         self,
         q: Float[Tensor, "batch head query d_head"],
         k: Float[Tensor, "batch head key d_head"],
         v: Float[Tensor, "batch head key d_head"],
+        bias: Float[Tensor, "1 head query key"] | None,
     ) -> Float[Tensor, "batch head query d_head"]:
         if not (is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)):
-            return F.scaled_dot_product_attention(q, k, v)
-        scores = self.hook_attn_scores(q @ k.transpose(-1, -2) * self.d_head**-0.5)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        scores = q @ k.transpose(-1, -2) * self.d_head**-0.5
+        scores = self.hook_attn_scores(scores if bias is None else scores + bias)
         wide = torch.promote_types(scores.dtype, torch.float32)  # the softmax of half types is taken in float32
         return self.hook_pattern(scores.softmax(-1, dtype=wide).to(scores.dtype)) @ v
 
@@ -105,8 +128,9 @@ class Attention(nn.Module):
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
-        """Output weights, a view."""
-        return self.o.weight.T.unflatten(0, (self.n_heads, self.d_head))
+        """Output weights with the layer scale; a view where there is none."""
+        weight = self.o.weight.T.unflatten(0, (self.n_heads, self.d_head))
+        return weight if self.scale is None else weight * self.scale
 
     @property
     def b_Q(self) -> Float[Tensor, "head d_head"]:
@@ -125,5 +149,7 @@ class Attention(nn.Module):
 
     @property
     def b_O(self) -> Float[Tensor, " d_model"]:
-        """Output bias."""
-        return self.o.bias
+        """Output bias with the layer scale; zeros where the checkpoint has none."""
+        if self.o.bias is None:
+            return self.o.weight.new_zeros(self.o.out_features)
+        return self.o.bias if self.scale is None else self.o.bias * self.scale

@@ -42,13 +42,23 @@ def caching_hooks(
     cache: dict[str, Tensor] | None = None,
     pos_slice: Any = None,
     dtype: torch.dtype | None = None,
+    without_tokens: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
     """Make (the dict to be filled, forward hooks, backward hooks) for `HookedViT.hooks`.
 
-    Gradients are stored as NAME_grad, and only with `incl_bwd`.
+    Gradients are stored as NAME_grad, and only with `incl_bwd`. Points whose names begin with one of `without_tokens`
+    hold what is pooled, and `pos_slice` leaves them whole.
     """
     cache = {} if cache is None else cache
-    cut = partial(_saver, cache, device=device, dtype=dtype, remove_batch_dim=remove_batch_dim, pos_slice=pos_slice)
+    cut = partial(
+        _saver,
+        cache,
+        device=device,
+        dtype=dtype,
+        remove_batch_dim=remove_batch_dim,
+        pos_slice=pos_slice,
+        without_tokens=without_tokens,
+    )
     names = names_to_cache(names_filter, points)
     return cache, [(n, cut("")) for n in names], [(n, cut("_grad")) for n in names if incl_bwd]
 
@@ -61,6 +71,7 @@ def _saver(
     dtype: torch.dtype | None,
     remove_batch_dim: bool,
     pos_slice: Any,
+    without_tokens: tuple[str, ...],
 ) -> Callable[..., None]:
     """Make the hook that stores what passes a hook point, cut to the tokens in `pos_slice`."""
     tokens = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
@@ -69,7 +80,8 @@ def _saver(
         assert hook.name is not None
         if remove_batch_dim and len(tensor) != 1:
             raise ValueError(f"remove_batch_dim needs a batch of one image; got {len(tensor)}. Pass them one by one.")
-        kept, dim = tensor.detach(), _token_dim(tensor, hook.name)
+        kept = tensor.detach()
+        dim = None if hook.name.startswith(without_tokens) else _token_dim(tensor, hook.name)
         if tokens.mode != "identity" and dim is not None:
             kept = tokens.apply(kept, dim=dim).clone()  # a view would keep every token's memory alive
         kept = kept.to(device=device, dtype=dtype)

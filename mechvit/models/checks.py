@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from .config import HookedViTConfig
+from .families import FAMILIES, Family
 
 ON_REQUEST = {
     "hook_result": "set_use_attn_result(True)",
@@ -18,6 +19,8 @@ ON_REQUEST = {
     "hook_mlp_in": "set_use_hook_mlp_in(True)",
 }
 """Hook points that exist only after a call, because they cost memory and time."""
+
+BEFORE_BLOCKS = ("hook_embed", "hook_pos_embed", "ln_pre")
 
 
 def check_target(target: str | Callable[[str], bool], points: Collection[str]) -> None:
@@ -49,7 +52,7 @@ def check_reached(targets: Iterable[Any], points: Collection[str], stop_at_layer
             continue  # a predicate may select points on both sides
         check_name(name, points)
         place, _, rest = name.partition(".")
-        beyond = int(rest.split(".")[0]) >= stop if place == "blocks" else place not in ("hook_embed", "hook_pos_embed")
+        beyond = int(rest.split(".")[0]) >= stop if place == "blocks" else place not in BEFORE_BLOCKS
         if beyond:
             raise ValueError(
                 f"stop_at_layer={stop_at_layer} ends the run before {name!r}. Stop later, or leave the name out."
@@ -63,14 +66,11 @@ def check_input(
     labels: Tensor | None,
     stop_at_layer: int | None,
     incl_bwd: bool = False,
+    interpolate_pos_encoding: bool = False,
+    check_finite: bool = False,
 ) -> None:
     """Raise a ValueError unless `forward` (and backward, with `incl_bwd`) can run on these arguments."""
-    expected = (cfg.n_channels, cfg.image_size, cfg.image_size)
-    if pixels.dim() != 4 or tuple(pixels.shape[1:]) != expected or not pixels.is_floating_point():
-        raise ValueError(
-            f"pixel_values must be floats [batch, {', '.join(map(str, expected))}]; got {pixels.dtype} "
-            f"{list(pixels.shape)}. Use the checkpoint's image processor."
-        )
+    check_pixels(cfg, pixels, interpolate_pos_encoding, check_finite)
     if return_type not in ("logits", "loss", "both", None):
         raise ValueError(f'return_type must be "logits", "loss", "both" or None; got {return_type!r}.')
     if incl_bwd and (return_type != "loss" or stop_at_layer is not None):
@@ -85,11 +85,76 @@ def check_input(
             raise ValueError(f'return_type="{return_type}" needs labels. Pass labels=[batch] class indices.')
 
 
-def check_head_tokens(resid: Tensor) -> None:
-    """Raise a ValueError unless a residual stream holds the head's tokens and no others."""
-    if resid.dim() != 3 or resid.shape[1] != 1:
+def check_pixels(cfg: HookedViTConfig, pixels: Tensor, any_size: bool, check_finite: bool) -> None:
+    """Raise a ValueError unless pixels fit the model's channels and size (or hold a patch, with `any_size`)."""
+    size = cfg.image_size
+    fits = isinstance(pixels, Tensor) and pixels.dim() == 4 and pixels.is_floating_point()
+    fits = fits and pixels.shape[1] == cfg.n_channels
+    if fits and any_size:
+        fits = min(pixels.shape[2:]) >= cfg.patch_size
+    elif fits and tuple(pixels.shape[2:]) != (size, size):
         raise ValueError(
-            f"resid must be [batch, 1, d_model], at the head's tokens; got {list(resid.shape)}. "
+            f"pixel_values must be floats [batch, {cfg.n_channels}, {size}, {size}]; got {pixels.dtype} "
+            f"{list(pixels.shape)}. Use the checkpoint's image processor, or pass interpolate_pos_encoding=True."
+        )
+    if not fits:
+        side = f"at least {cfg.patch_size}" if any_size else str(size)
+        got = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+        raise ValueError(
+            f"pixel_values must be floats [batch, {cfg.n_channels}, {side}, {side}]; got {got}. "
+            "Use the checkpoint's image processor."
+        )
+    if check_finite:
+        bad = [i for i, image in enumerate(pixels) if not image.isfinite().all()]
+        if bad:
+            raise ValueError(f"pixel_values must be finite; images {bad} of the batch are not. Leave them out.")
+
+
+def check_text_embeds(
+    architecture: str, family: Family, hf_config: Any, text_embeds: Tensor | None, class_names: Sequence[str] | None
+) -> dict[int, str]:
+    """Give the classes of a zero-shot head, or none; raise a ValueError unless the embeddings fit the checkpoint."""
+    if text_embeds is None and class_names is None:
+        return {}
+    if family.architectures[architecture].zero_shot is None:
+        known = [n for f in FAMILIES.values() for n, a in f.architectures.items() if a.zero_shot is not None]
+        raise ValueError(f"text_embeds are for {', '.join(known)}; this is a {architecture}. Leave them out.")
+    if text_embeds is None or class_names is None:
+        raise ValueError("A zero-shot head needs both text_embeds [class, projection] and class_names, one name each.")
+    width = getattr(hf_config, "projection_dim", None) or hf_config.vision_config.hidden_size
+    shape, names = tuple(text_embeds.shape), list(class_names)
+    if shape != (len(names), width) or not names or len(set(names)) != len(names):
+        raise ValueError(
+            f"text_embeds must be [{len(names)}, {width}], one row for each of the different class_names; got "
+            f"{list(shape)}. Take them from the checkpoint's own text tower."
+        )
+    if not (text_embeds.isfinite().all() and (text_embeds != 0).any(-1).all()):
+        raise ValueError("text_embeds must be finite and none of them zero.")
+    return dict(enumerate(names))
+
+
+def check_unprocessed_config(config: Mapping[str, Any], where: str) -> None:
+    """Raise a ValueError for a checkpoint whose config asks for quantised weights or code of its own."""
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise ValueError(
+            f"{where}: its weights are quantised ({method}), which hooks cannot see through. "
+            "Load the checkpoint that it was made from, or dequantise and save it."
+        )
+    if config.get("auto_map"):
+        raise ValueError(
+            f"{where}: it needs code of its own ({', '.join(sorted(config['auto_map']))}), which is never run. "
+            "Use a checkpoint of a class that transformers has."
+        )
+
+
+def check_head_tokens(cfg: HookedViTConfig, resid: Tensor) -> None:
+    """Raise a ValueError unless a residual stream can be the head's tokens and no others."""
+    wanted = {"cls": 1, "cls+distillation": 2}.get(cfg.pooling)
+    enough = resid.dim() == 3 and (resid.shape[1] == wanted if wanted else resid.shape[1] > 0)
+    if not enough or resid.shape[2] != cfg.d_model:
+        raise ValueError(
+            f"resid must be [batch, {wanted or 'token'}, d_model], at the head's tokens; got {list(resid.shape)}. "
             "Pass resid[:, model.head_tokens]."
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ class HookedViTConfig:
     """The shape of a HookedViT, in transformer-lens's words where it has one."""
 
     family: str
-    """Hugging Face `model_type`."""
+    """Name of the family, as `families.FAMILIES` has it."""
     architecture: str
     """Hugging Face class name."""
     n_layers: int
@@ -32,23 +32,66 @@ class HookedViTConfig:
     patch_size: int
     """Height and width of a patch, in pixels."""
     n_channels: int
-    n_prefix_tokens: int
-    """Tokens before the patches (CLS)."""
-    n_classes: int
-    """Classes of the head; 0 for a bare encoder."""
-    id2label: Mapping[int, str]
-    """Names of the classes; empty for a bare encoder."""
-    qkv_bias: bool
     dropout: float
-    """Largest dropout rate of the checkpoint, which HookedViT never applies: evaluation needs none."""
-    pooler_size: int
-    """Width of a bare encoder's pooler; 0 where it has none."""
-    pooler_act: str
+    """Largest dropout or drop-path rate of the checkpoint, which HookedViT never applies: evaluation needs none."""
+
+    cls_token: bool = True
+    distillation_token: bool = False
+    n_registers: int = 0
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    """Learned positions are added to every token but the registers; rotary ones turn the patches' queries and keys."""
+    interpolation: Literal["vit", "dinov2", "dinov2_with_registers", "siglip2"] = "vit"
+    """The family whose way of resizing learned positions to another image size is used (see `positions.py`)."""
+    rope_theta: float = 100.0
+    relative_position_bias: bool = False
+    """A learned bias on the attention scores by relative position, one table per layer (BEiT)."""
+    shared_relative_position_bias: bool = False
+    """The same with one table for all layers."""
+    ln_pre: bool = False
+    """A LayerNorm between the embedding and the first block (CLIP)."""
+    layer_scale: bool = False
+    """A learned factor per dimension on what attention and MLP write."""
+    gated_mlp: bool = False
+    """act(x W_gate) * (x W_in) instead of act(x W_in)."""
+    patch_bias: bool = True
+    q_bias: bool = True
+    k_bias: bool = True
+    v_bias: bool = True
+    o_bias: bool = True
+    mlp_bias: bool = True
+
+    final_norm: Literal["tokens", "pooled", "none"] = "tokens"
+    """Where `ln_final` stands: on every token, after the pooling (BEiT with mean pooling), or nowhere (CLIP)."""
+    pooling: Literal["cls", "cls+distillation", "mean", "cls+mean", "attention"] = "cls"
+    """How the head reads the tokens; `mean` is over the patches."""
+    n_classes: int = 0
+    """Classes of the head; 0 for a bare encoder."""
+    id2label: Mapping[int, str] = field(default_factory=dict)
+    """Names of the classes; empty for a bare encoder."""
+    zero_shot: bool = False
+    """The head compares the projected image with given text embeddings (CLIP, SigLIP)."""
+    projection_dim: int = 0
+    """Width of the projection before the comparison, or of a bare encoder's projected pooler output; 0 without one."""
+    projection_bias: bool = False
+    """The projection has a bias, as `fold_ln` makes one."""
+    logit_bias: bool = False
+    """The zero-shot head adds a learned constant (SigLIP)."""
+    pooler: Literal["none", "dense", "norm", "projection", "attention"] = "none"
+    """What makes a bare encoder's `pooler_output`: act(W x_CLS + b); a LayerNorm of what is pooled; the same
+    projected; an attention-pooling head. A zero-shot head that pools by attention has the last, too."""
+    pooler_size: int = 0
+    """Width of a dense pooler."""
+    pooler_act: str = "tanh"
+
     device: torch.device
     dtype: torch.dtype
     normalization_type: str = "LN"
     """"LN", or "LNPre" once every LayerNorm's gain and bias are folded into what reads it."""
+    processing: tuple[str, ...] = ()
+    """What `process_weights_` has done to the weights."""
     attn_only: bool = False
+    n_key_value_heads: int | None = None
+    """None: every head has its own keys and values (transformer-lens's tools ask)."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
@@ -59,11 +102,18 @@ class HookedViTConfig:
                 object.__setattr__(self, name, int(value[0]))
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size must be at least patch_size; got {self.image_size} < {self.patch_size}.")
+        if self.positions == "rotary" and self.d_head % 4:
+            raise ValueError(f"Rotary positions need a d_head that 4 divides; got {self.d_head}.")
         if self.n_classes and len(self.id2label) != self.n_classes:
             raise ValueError(
                 f"id2label must name each of the {self.n_classes} classes; got {len(self.id2label)} names. "
                 "Correct id2label in the checkpoint's config."
             )
+
+    @property
+    def n_prefix_tokens(self) -> int:
+        """Tokens before the patches: CLS, distillation, registers."""
+        return self.cls_token + self.distillation_token + self.n_registers
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -75,3 +125,18 @@ class HookedViTConfig:
     def n_tokens(self) -> int:
         """Prefix tokens and patches."""
         return self.n_prefix_tokens + self.grid[0] * self.grid[1]
+
+    @property
+    def n_ctx(self) -> int:
+        """`n_tokens`, by transformer-lens's name."""
+        return self.n_tokens
+
+    @property
+    def d_vocab(self) -> int:
+        """`n_classes`, by transformer-lens's name."""
+        return self.n_classes
+
+    @property
+    def d_head_input(self) -> int:
+        """Width of what the head reads: two tokens side by side for `cls+...` poolings."""
+        return self.d_model * (2 if "+" in self.pooling else 1)

@@ -1,42 +1,49 @@
-"""From pixels to tokens, and from tokens to a bare encoder's pooled output."""
+"""From pixels to tokens."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from .config import HookedViTConfig
+from .positions import Grid, resize_positions
 
 
 class Embedding(nn.Module):
-    """The CLS token and each patch through one linear map; the positions apart."""
+    """Special tokens (CLS, distillation, registers) and each patch through one linear map; the positions apart."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, cfg.d_model))
-        self.positions = nn.Parameter(torch.zeros(1, cfg.n_tokens, cfg.d_model))
-        self.patch = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, stride=cfg.patch_size)
+        self.cfg = cfg
+
+        def token(count: int) -> nn.Parameter | None:
+            return nn.Parameter(torch.zeros(1, count, cfg.d_model)) if count else None
+
+        self.cls_token = token(int(cfg.cls_token))
+        self.distillation_token = token(int(cfg.distillation_token))
+        self.register_tokens = token(cfg.n_registers)
+        self.positions = token(cfg.n_tokens - cfg.n_registers if cfg.positions == "learned" else 0)
+        self.patch = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, stride=cfg.patch_size, bias=cfg.patch_bias)
 
     def forward(
         self, pixels: Float[Tensor, "batch channel height width"]
-    ) -> tuple[Float[Tensor, "batch token d_model"], Float[Tensor, "batch token d_model"]]:
-        """Give the tokens and their position embeddings, whose sum enters the first block."""
-        patches = self.patch(pixels).flatten(2).transpose(1, 2)
-        batch = len(patches)
-        embed = torch.cat([self.cls_token.expand(batch, -1, -1), patches], dim=1)
-        return embed, self.positions.expand(batch, -1, -1)
+    ) -> tuple[Float[Tensor, "batch token d_model"], Float[Tensor, "batch token d_model"] | None, Grid]:
+        """Give the tokens, their positions (None where there are no learned ones), and the grid of patches."""
+        patches = self.patch(pixels)
+        grid: Grid = (patches.shape[2], patches.shape[3])
+        special = (self.cls_token, self.distillation_token, self.register_tokens)
+        tokens = [token.expand(len(pixels), -1, -1) for token in special if token is not None]
+        embed = torch.cat([*tokens, patches.flatten(2).transpose(1, 2)], dim=1)
+        return embed, self._positions(grid, len(pixels)), grid
 
-
-class Pooler(nn.Module):
-    """activation(W x_CLS + b): what `ViTModel` calls `pooler_output`."""
-
-    def __init__(self, cfg: HookedViTConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(cfg.d_model, cfg.pooler_size)
-        self.act = ACT2FN[cfg.pooler_act]
-
-    def forward(self, last_hidden_state: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch pooled"]:
-        """Pool what a bare encoder returns."""
-        return self.act(self.dense(last_hidden_state[:, 0]))
+    def _positions(self, grid: Grid, batch: int) -> Float[Tensor, "batch token d_model"] | None:
+        if self.positions is None:
+            return None
+        table = resize_positions(self.cfg, self.positions, grid)
+        n_registers = self.cfg.n_registers
+        if n_registers:  # they have none
+            n_before = self.cfg.n_prefix_tokens - n_registers
+            zeros = table.new_zeros(1, n_registers, table.shape[2])
+            table = torch.cat([table[:, :n_before], zeros, table[:, n_before:]], dim=1)
+        return table.expand(batch, -1, -1)

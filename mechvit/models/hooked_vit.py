@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.HookedRootModule import HookedRootModule
 
 from .attention import is_watched
-from .block import Block, LayerNorm
-from .caching import NamesFilter, caching_hooks
-from .checks import check_head_tokens, check_input, check_reached, check_target, no_head
+from .block import Block, LayerNorm, PreNorm
+from .checks import check_head_tokens, check_input
 from .config import HookedViTConfig
-from .embedding import Embedding, Pooler
+from .embedding import Embedding
+from .head import AttentionPooler, head_tokens, make_head, make_pooler, pool
+from .image_tokens import ImageTokens, as_pixels
+from .positions import Grid, Place, RelativePositionBias, rotary_angles
+from .running import HookedRuns
+from .splicing import SplicedSAEs
+from .weights import NamedWeights
 
 ReturnType = Literal["logits", "loss", "both"] | None
 
 
-class HookedViT(HookedRootModule):
+class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
     """A plain vision transformer with transformer-lens's hook points.
 
     Build it with `from_pretrained` or `from_hf`. Attention runs fused (SDPA) in every layer whose
@@ -37,23 +41,27 @@ class HookedViT(HookedRootModule):
         cfg: the shape, device and dtype.
         hf_config: the Hugging Face config that `to_hf` gives back.
         image_processor: the checkpoint's own, on PIL and numpy; None where it has none.
+        head: the classifier; None for a bare encoder.
+        pooler: what makes a bare encoder's `pooler_output` of its result; None where that has no weights.
     """
 
     def __init__(self, cfg: HookedViTConfig, hf_config: Any, image_processor: Any = None) -> None:
         super().__init__()
         self.cfg, self.hf_config, self.image_processor = cfg, hf_config, image_processor
         self.embed = Embedding(cfg)
-        self.hook_embed = HookPoint()  # [batch, token, d_model]: CLS and patches
-        self.hook_pos_embed = HookPoint()  # [batch, token, d_model]
+        self.hook_embed = HookPoint()  # [batch, token, d_model]: special tokens and patches
+        if cfg.positions == "learned":
+            self.hook_pos_embed = HookPoint()  # [batch, token, d_model]
+        self.ln_pre = PreNorm(cfg) if cfg.ln_pre else None
+        self.relative = RelativePositionBias(cfg) if cfg.shared_relative_position_bias else None
         self.blocks = cast(Sequence[Block], nn.ModuleList([Block(cfg) for _ in range(cfg.n_layers)]))
-        self.ln_final = LayerNorm(cfg)
-        self.head, self.pooler = None, None
-        if cfg.n_classes:
-            self.hook_head_input = HookPoint()  # [batch, d_model]
-            self.head = nn.Linear(cfg.d_model, cfg.n_classes)
+        self.ln_final = None if cfg.final_norm == "none" else LayerNorm(cfg)
+        self.pooler = make_pooler(cfg)
+        self.head = make_head(cfg)
+        if self.head is not None:
+            self.hook_head_input = HookPoint()  # [batch, d_head_input]
             self.hook_logits = HookPoint()  # [batch, class]
-        elif cfg.pooler_size:
-            self.pooler = Pooler(cfg)
+        self.carried = nn.Module()
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()
@@ -65,49 +73,112 @@ class HookedViT(HookedRootModule):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         fold_ln: bool = False,
+        *,
+        center_writing_weights: bool = False,
+        center_unembed: bool = False,
+        fold_value_biases: bool = False,
+        text_embeds: Float[Tensor, "class projection"] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> HookedViT:
         """Load a checkpoint's folder, or a model of the Hugging Face hub, with its image processor.
 
         Args:
-            path_or_hub_id: a folder that `save_pretrained` wrote (safetensors), or a hub id.
+            path_or_hub_id: a folder that a Hugging Face model's or a HookedViT's `save_pretrained` wrote (safetensors),
+                or a hub id.
             device: where to; CUDA where there is one, else the CPU, when None.
             dtype: the checkpoint's own when None.
-            fold_ln: fold every LayerNorm's gain and bias into the weights that read it (see `fold_layer_norms`).
+            fold_ln, center_writing_weights, center_unembed, fold_value_biases: see `process_weights_`.
+            text_embeds, class_names: see `from_hf`.
 
         Raises:
             ValueError: nothing is there, it is of another kind (named before any weight is read), or its weights are
                 missing, left over or mis-shaped (each named).
         """
         from .loading import load_pretrained
-        from .processing import fold_layer_norms
+        from .saving import is_hooked_vit, load_hooked_vit
 
-        model = load_pretrained(path_or_hub_id, device, dtype)
-        return fold_layer_norms(model) if fold_ln else model
+        if is_hooked_vit(path_or_hub_id):
+            if text_embeds is not None or class_names is not None:
+                raise ValueError(
+                    f"{path_or_hub_id} is a saved HookedViT and has its head already; leave text_embeds out."
+                )
+            model = load_hooked_vit(path_or_hub_id, device, dtype)
+        else:
+            model = load_pretrained(path_or_hub_id, device, dtype, text_embeds, class_names)
+        return model.process_weights_(
+            fold_ln=fold_ln,
+            center_writing_weights=center_writing_weights,
+            center_unembed=center_unembed,
+            fold_value_biases=fold_value_biases,
+        )
 
     @classmethod
-    def from_hf(cls, hf_model: Any, image_processor: Any = None) -> HookedViT:
+    def from_hf(
+        cls,
+        hf_model: Any,
+        image_processor: Any = None,
+        *,
+        text_embeds: Float[Tensor, "class projection"] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> HookedViT:
         """Copy a loaded Hugging Face model, which stays as it is.
+
+        Args:
+            hf_model: of one of the supported classes.
+            image_processor: kept as `image_processor`.
+            text_embeds: make a zero-shot classifier of a CLIPModel, SiglipModel or Siglip2Model: one text embedding a
+                class, as its `get_text_features` gives them (of any length: they are normalised). Without, these
+                are bare encoders.
+            class_names: the name of each row.
 
         Raises:
             ValueError: it is of another kind, or its weights do not fit its config.
         """
         from .loading import from_hf
 
-        return from_hf(hf_model, image_processor)
+        return from_hf(hf_model, image_processor, text_embeds, class_names)
 
     def to_hf(self) -> Any:
-        """Give an ordinary Hugging Face model of the same class with the same weights, bit for bit."""
+        """Give an ordinary Hugging Face model of the same class with the same weights, bit for bit.
+
+        Raises:
+            ValueError: processing made a bias that the Hugging Face class has no place for.
+        """
         from .loading import to_hf
 
         return to_hf(self)
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Save the model as it is, processed or with text embeddings, for `from_pretrained` (safetensors and JSON).
+
+        `to_hf().save_pretrained(folder)` writes an ordinary Hugging Face checkpoint instead.
+        """
+        from .saving import save_hooked_vit
+
+        save_hooked_vit(self, folder)
+
+    def process_weights_(
+        self,
+        *,
+        fold_ln: bool = False,
+        center_writing_weights: bool = False,
+        center_unembed: bool = False,
+        fold_value_biases: bool = False,
+    ) -> HookedViT:
+        """Rewrite the weights in place without changing the function; see `processing.process_weights`."""
+        from .processing import process_weights
+
+        return process_weights(self, fold_ln, center_writing_weights, center_unembed, fold_value_biases)
+
     def forward(
         self,
-        pixel_values: Float[Tensor, "batch channel height width"],
+        pixel_values: Float[Tensor, "batch channel height width"] | ImageTokens,
         return_type: ReturnType = "logits",
         *,
         labels: Int[Tensor, " batch"] | None = None,
         stop_at_layer: int | None = None,
+        interpolate_pos_encoding: bool = False,
+        check_finite: bool = False,
         prepend_bos: bool | None = None,
     ) -> Any:
         """Run the model on normalised pixels.
@@ -119,34 +190,74 @@ class HookedViT(HookedRootModule):
             labels: the right classes, for the loss.
             stop_at_layer: return the residual stream that enters block L, [batch, token, d_model], and run no
                 further; n_layers gives the last one, negative values count from the end.
+            interpolate_pos_encoding: take images of any size, positions resized as Hugging Face resizes them.
+            check_finite: refuse images with NaN or infinite pixels (reads every pixel once).
             prepend_bos: ignored; language-model tools pass it.
 
         Raises:
             ValueError: the pixels do not fit, or a loss is asked for that cannot be computed.
         """
-        check_input(self.cfg, pixel_values, return_type, labels, stop_at_layer)
-        embed, positions = self.embed(pixel_values.to(self.cfg.dtype))
-        if is_watched(self.hook_pos_embed):
-            positions = positions.clone()  # a hook may write into it, and it is the parameter itself
-        resid = self.hook_embed(embed) + self.hook_pos_embed(positions)
+        pixels = as_pixels(pixel_values)
+        check_input(
+            *(self.cfg, pixels, return_type, labels, stop_at_layer),
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            check_finite=check_finite,
+        )
+        resid, grid = self._enter(pixels.to(self.cfg.dtype))
+        place = self._place(grid)
         for block in self.blocks[:stop_at_layer]:
-            resid = block(resid)
+            resid = block(resid, place)
         if stop_at_layer is not None:
             return resid
-        final = self.ln_final(resid)
+        if self.cfg.final_norm == "tokens":
+            assert self.ln_final is not None
+            resid = self.ln_final(resid)
         if self.head is None:
-            return final if return_type == "logits" else None
-        logits = self.hook_logits(self.head(self.hook_head_input(final[:, 0])))
+            return resid if return_type == "logits" else None
+        logits = self._classify(resid[:, self.head_tokens])
         if return_type in ("logits", None):
             return logits if return_type else None
         assert labels is not None
         loss = F.cross_entropy(logits, labels)
         return (logits, loss) if return_type == "both" else loss
 
+    def _enter(self, pixels: Tensor) -> tuple[Float[Tensor, "batch token d_model"], Grid]:
+        """Give what enters the first block: the sum of `hook_embed` and `hook_pos_embed`."""
+        embed, positions, grid = self.embed(pixels)
+        if positions is None:
+            return self.hook_embed(embed), grid
+        if self.ln_pre is not None:
+            points = (self.hook_embed, self.hook_pos_embed, self.ln_pre.hook_scale)
+            if not any(map(is_watched, points)):
+                return self.ln_pre.fused(embed, positions), grid
+            embed, positions = self.ln_pre(embed, positions)
+        elif is_watched(self.hook_pos_embed):
+            positions = positions.clone()  # a hook may write into it, and it is the parameter itself
+        return self.hook_embed(embed) + self.hook_pos_embed(positions), grid
+
+    def _place(self, grid: Grid) -> Place:
+        rotary = (
+            rotary_angles(self.cfg, grid, self.cfg.device, self.cfg.dtype) if self.cfg.positions == "rotary" else None
+        )
+        return Place(grid, rotary, None if self.relative is None else self.relative(grid))
+
+    def _classify(self, tokens: Float[Tensor, "batch head_token d_model"]) -> Float[Tensor, "batch class"]:
+        """Pool the head's tokens (normalised, where that comes first) and classify."""
+        assert self.head is not None
+        pooled = self.pooler(tokens) if isinstance(self.pooler, AttentionPooler) else pool(self.cfg, tokens)
+        if self.cfg.final_norm == "pooled":
+            assert self.ln_final is not None
+            pooled = self.ln_final(pooled.unsqueeze(1))[:, 0]
+        return self.hook_logits(self.head(self.hook_head_input(pooled)))
+
     @property
     def head_tokens(self) -> slice:
-        """The tokens that the head reads: CLS."""
-        return slice(0, 1)
+        """The tokens among which the head reads: CLS, CLS and distillation, the patches, or all."""
+        return head_tokens(self.cfg)
+
+    def to_tokens(self, pixel_values: Float[Tensor, "batch channel height width"]) -> ImageTokens:
+        """Give images the shape [batch, token], for transformer-lens's tools that count positions (patching)."""
+        return ImageTokens(pixel_values, self.cfg.n_tokens)
 
     def unembed_residual(
         self, resid: Float[Tensor, "batch head_token d_model"], apply_ln: bool = True
@@ -155,145 +266,34 @@ class HookedViT(HookedRootModule):
 
         Args:
             resid: any layer's residual stream at `head_tokens`.
-            apply_ln: normalise by `ln_final` first, as the model does; the bare head when False.
+            apply_ln: normalise by `ln_final` (before or after pooling) as the model does; the bare head when False.
 
         Raises:
             ValueError: the model has no classification head, or `resid` holds other tokens.
         """
-        head = self._require_head()
-        check_head_tokens(resid)
-        if apply_ln:
-            ln = self.ln_final
-            resid = F.layer_norm(resid, ln.w.shape, ln.w, ln.b, ln.eps)
-        return head(resid[:, 0])
+        self._require_head()
+        check_head_tokens(self.cfg, resid)
+        readers = [self.hook_head_input, self.hook_logits, self.head, self.pooler, self.ln_final]
+        with _silent([module for module in readers if module is not None]):
+            if self.ln_final is not None and self.cfg.final_norm == "tokens" and apply_ln:
+                resid = self.ln_final(resid)
+            if self.cfg.final_norm != "pooled" or apply_ln:
+                return self._classify(resid)
+            assert self.head is not None
+            return self.head(pool(self.cfg, resid))
 
-    def run_with_cache(  # type: ignore[override]
-        self,
-        pixel_values: Float[Tensor, "batch channel height width"],
-        return_type: ReturnType = "logits",
-        *,
-        names_filter: NamesFilter = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        pos_slice: Any = None,
-        remove_batch_dim: bool = False,
-        incl_bwd: bool = False,
-        return_cache_object: bool = True,
-        reset_hooks_end: bool = True,
-        clear_contexts: bool = False,
-        **forward_kwargs: Any,
-    ) -> tuple[Any, Any]:
-        """Run the model and keep what passes the hook points.
+    def carry(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep Hugging Face weights that the model does not use, for `to_hf`."""
+        for name, tensor in weights.items():
+            self.carried.register_buffer(name.replace(".", "/"), tensor)
 
-        Args:
-            pixel_values, return_type, **forward_kwargs: as `forward`.
-            names_filter: a hook point's name, several, or a predicate; all when None.
-            device, dtype: of the cached tensors; as computed when None.
-            pos_slice: the tokens to keep, as transformer-lens's `Slice`: an int drops the dimension, (a, b) is a range.
-            remove_batch_dim: drop the batch dimension (one image).
-            incl_bwd: run backward from the loss too, and cache gradients as NAME_grad.
-            return_cache_object: an `ActivationCache`, or a plain dict when False.
+    def carried_weights(self) -> dict[str, Tensor]:
+        """Give the weights that are only carried along, by their Hugging Face names."""
+        return {name.replace("/", "."): tensor for name, tensor in self.carried.named_buffers()}
 
-        Raises:
-            ValueError: an unknown name, a name that `stop_at_layer` leaves out, or `incl_bwd` without a loss.
-        """
-        stop = forward_kwargs.get("stop_at_layer")
-        check_input(self.cfg, pixel_values, return_type, forward_kwargs.get("labels"), stop, incl_bwd)
-        cache, fwd, bwd = self.get_caching_hooks(
-            names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice, dtype=dtype
-        )
-        if names_filter is not None and not callable(names_filter):
-            check_reached([name for name, _ in fwd], self.hook_dict, stop, self.cfg.n_layers)
-        with self.hooks(fwd, bwd, reset_hooks_end, clear_contexts):
-            out = self(pixel_values, return_type, **forward_kwargs)
-            if incl_bwd:
-                out.backward()
-        return out, ActivationCache(cache, self, has_batch_dim=not remove_batch_dim) if return_cache_object else cache
-
-    def run_with_hooks(
-        self, *args: Any, fwd_hooks: Sequence[tuple] = (), stop_at_layer: int | None = None, **kwargs: Any
-    ) -> Any:
-        """Run with hooks for this run alone; a name beyond `stop_at_layer`, or unknown, raises a ValueError."""
-        check_reached([name for name, _ in fwd_hooks], self.hook_dict, stop_at_layer, self.cfg.n_layers)
-        return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), stop_at_layer=stop_at_layer, **kwargs)
-
-    def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-        """Make the hooks that `run_with_cache` uses; see `caching.caching_hooks`."""
-        return caching_hooks(self.hook_dict, *args, **kwargs)
-
-    def add_caching_hooks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Attach the hooks of `get_caching_hooks` until `reset_hooks`, and return the dict that they fill."""
-        cache, fwd, bwd = self.get_caching_hooks(*args, **kwargs)
-        for name, hook, direction in [(*pair, "fwd") for pair in fwd] + [(*pair, "bwd") for pair in bwd]:
-            self.add_hook(name, hook, direction)
-        return cache
-
-    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
-        """Attach a hook as transformer-lens does; a name that is no hook point raises a ValueError."""
-        check_target(name, self.hook_dict)
-        super().add_hook(name, *args, **kwargs)
-
-    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable, dir: Any) -> None:
-        check_target(name, self.hook_dict)
-        super()._enable_hook(name, hook, dir)
-
-    def set_use_attn_result(self, use: bool) -> None:
-        """Add (or remove) `attn.hook_result`, each head's own output: [batch, token, head, d_model]."""
-        self._request([(block.attn, "hook_result") for block in self.blocks], use)
-
-    def set_use_split_qkv_input(self, use: bool) -> None:
-        """Add (or remove) `hook_q_input` and siblings: a copy of the residual stream for each head's q, k and v."""
-        names = ("hook_q_input", "hook_k_input", "hook_v_input")
-        self._request([(block, name) for block in self.blocks for name in names], use)
-
-    def set_use_hook_mlp_in(self, use: bool) -> None:
-        """Add (or remove) `hook_mlp_in`: a copy of the residual stream for the MLP alone."""
-        self._request([(block, "hook_mlp_in") for block in self.blocks], use)
-
-    def _request(self, points: list[tuple[nn.Module, str]], use: bool) -> None:
-        for module, name in points:
-            if (getattr(module, name) is None) == use:
-                setattr(module, name, HookPoint() if use else None)
-        self.setup()
-
-    @property
-    def W_U(self) -> Float[Tensor, "d_model class"]:
-        """The head's weights, a view."""
-        return self._require_head().weight.T
-
-    @property
-    def b_U(self) -> Float[Tensor, " class"]:
-        """The head's bias."""
-        return self._require_head().bias
-
-    def to_single_token(self, label: str) -> int:
-        """Give the index of a class by its name in `cfg.id2label`."""
-        for index, name in self.cfg.id2label.items():
-            if name == label:
-                return index
-        raise ValueError(f"label must be one of the {self.cfg.n_classes} names in cfg.id2label; got {label!r}.")
-
-    def tokens_to_residual_directions(
-        self, tokens: str | int | Int[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch d_model"]:
-        """Give the residual direction of each class: its column of W_U times ln_final's gain.
-
-        With the gain, `ActivationCache.logit_attrs` is exact: over all components it sums to the class's logit
-        minus (ln_final.b @ W_U + b_U). transformer-lens's own directions leave the gain out.
-        """
-        index = self.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        index = torch.as_tensor(index, device=self.cfg.device)
-        return self._require_head().weight[index] * self.ln_final.w
-
-    def accumulated_bias(
-        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
-    ) -> Float[Tensor, " d_model"]:
-        """Sum the biases that the blocks before `layer` (and, with `mlp_input`, its attention) write."""
-        if not 0 <= layer <= self.cfg.n_layers - mlp_input:
-            raise ValueError(f"layer must lie within 0..{self.cfg.n_layers - mlp_input}; got {layer}.")
-        biases = [torch.zeros_like(self.ln_final.b), *(block.attn.b_O for block in self.blocks[: layer + mlp_input])]
-        biases += [block.mlp.b_out for block in self.blocks[:layer] if include_mlp_biases]
-        return torch.stack(biases).sum(0)
+    def own_state_dict(self) -> dict[str, Tensor]:
+        """Give the state dict without the weights that are only carried along."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("carried.")}
 
     def train(self, mode: bool = True) -> HookedViT:
         """Switch training mode, which changes nothing: dropout is not applied, and is refused if asked for."""
@@ -306,10 +306,21 @@ class HookedViT(HookedRootModule):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> HookedViT:
         super()._apply(fn, recurse)
-        self.cfg = dataclasses.replace(self.cfg, device=self.ln_final.w.device, dtype=self.ln_final.w.dtype)
+        weight = self.embed.patch.weight
+        self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
 
-    def _require_head(self) -> nn.Linear:
-        if self.head is None:
-            raise ValueError(no_head(self.cfg))
-        return self.head
+
+@contextmanager
+def _silent(modules: list[nn.Module]) -> Iterator[None]:
+    """Let no hook fire at the hook points of some modules."""
+    points = [point for module in modules for point in module.modules() if type(point) is HookPoint]
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    before = [(point, kind, getattr(point, kind)) for point in points for kind in kinds]
+    try:
+        for point, kind, hooks in before:
+            setattr(point, kind, type(hooks)())
+        yield
+    finally:
+        for point, kind, hooks in before:
+            setattr(point, kind, hooks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,106 +13,176 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers.initialization import no_init_weights
 
+from .checks import check_text_embeds, check_unprocessed_config
 from .config import HookedViTConfig
 from .families import Family, find_family
 from .hooked_vit import HookedViT
 
+Shape = tuple[int, ...]
+
 
 def load_pretrained(
-    path_or_hub_id: str | os.PathLike[str], device: torch.device | str | None, dtype: torch.dtype | None
+    path_or_hub_id: str | os.PathLike[str],
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    text_embeds: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> HookedViT:
     """Load a folder or a hub model; see `HookedViT.from_pretrained`."""
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     config = _read_config(where)
+    check_unprocessed_config(config, where)
     family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
-    with _quiet():
-        try:
-            hf_model, info = getattr(transformers, architecture).from_pretrained(
-                where,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-        except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"{where} must hold its weights as whole safetensors files: {error} Save them with `save_pretrained`."
-            ) from error
-        image_processor = _read_image_processor(where)
+    optional_pooler = family.architectures[architecture].optional_pooler
+    hf_model, info = _load_hf(architecture, where, dtype)
+    if optional_pooler and any(name.startswith("pooler.") for name in info["unexpected_keys"]):
+        hf_model, info = _load_hf(architecture, where, dtype, add_pooling_layer=True)
+    image_processor = _read_image_processor(where)
     mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
     missing = info["missing_keys"] - set(mismatched)
-    if missing and missing == family.pooler_names(architecture):
+    if missing and optional_pooler and all(name.startswith("pooler.") for name in missing):
         hf_model.pooler, missing = None, set()  # no config says that a checkpoint has no pooler; its weights do
-    _check_weights(where, missing, info["unexpected_keys"], mismatched)
-    model = from_hf(hf_model, image_processor)
+    extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
+    _check_weights(where, missing, extra, mismatched)
+    model = from_hf(hf_model, image_processor, text_embeds, class_names)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def from_hf(hf_model: Any, image_processor: Any = None) -> HookedViT:
+@torch.no_grad()
+def from_hf(
+    hf_model: Any,
+    image_processor: Any = None,
+    text_embeds: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+) -> HookedViT:
     """Copy a loaded Hugging Face model; see `HookedViT.from_hf`."""
     names = [base.__name__ for base in type(hf_model).__mro__]
-    model_type = getattr(getattr(hf_model, "config", None), "model_type", None)
-    family, architecture = find_family(model_type, names, f"The {names[0]}")
+    hf_config = getattr(hf_model, "config", None)
+    family, architecture = find_family(getattr(hf_config, "model_type", None), names, f"The {names[0]}")
     theirs = hf_model.state_dict()
-    model = HookedViT(_config(family, architecture, hf_model, theirs), copy.deepcopy(hf_model.config), image_processor)
-    ours = model.state_dict()
-    table = family.weight_names(architecture, list(ours))
-    expected = {table[name]: tuple(tensor.shape) for name, tensor in ours.items()}
+    classes = check_text_embeds(architecture, family, hf_config, text_embeds, class_names)
+    cfg = _config(family, architecture, hf_config, theirs, classes)
+    expected = _shapes(_build(family, cfg, hf_config, "meta"))
     mismatched = {
         name: (tuple(theirs[name].shape), shape)
         for name, shape in expected.items()
         if name in theirs and theirs[name].shape != shape
     }
     _check_weights(f"The {names[0]}", expected.keys() - theirs, theirs.keys() - expected, mismatched)
-    model.load_state_dict({name: theirs[table[name]] for name in ours})
+    model = HookedViT(cfg, copy.deepcopy(hf_config), image_processor)
+    ours = model.state_dict()
+    stored = family.stored(cfg, list(ours))
+    used = {place.name for place in stored.values()}
+    left = theirs.keys() - used
+    _check_weights(
+        f"The {names[0]}", used - theirs.keys(), {n for n in left if not family.is_carried(architecture, n)}, {}
+    )
+    loaded = {name: stored[name].read(theirs[stored[name].name], tuple(ours[name].shape)) for name in stored}
+    if text_embeds is not None:
+        embeds = text_embeds.to(cfg.device, torch.promote_types(cfg.dtype, torch.float32))
+        loaded["head.text_embeds"] = (embeds / embeds.norm(dim=-1, keepdim=True)).to(cfg.dtype)
+    model.load_state_dict(loaded)
+    model.carry({name: theirs[name].clone() for name in theirs if name in left})
     return model
 
 
 def to_hf(model: HookedViT) -> Any:
     """Build the Hugging Face model of a HookedViT; see `HookedViT.to_hf`."""
-    family, architecture = find_family(model.cfg.family, [model.cfg.architecture], "The HookedViT")
-    ours = model.state_dict()
-    table = family.weight_names(architecture, list(ours))
+    family, _ = find_family(model.hf_config.model_type, [model.cfg.architecture], "The HookedViT")
+    ours = model.own_state_dict()
+    stored = family.stored(model.cfg, list(ours))
     config = copy.deepcopy(model.hf_config)
-    config.architectures, config.dtype = [architecture], model.cfg.dtype
-    lacks_pooler = bool(family.pooler_names(architecture)) and model.pooler is None
-    bare = {"add_pooling_layer": False} if lacks_pooler else {}
-    with torch.device("meta"):
-        hf_model = getattr(transformers, architecture)(config, **bare)
-    hf_model.load_state_dict({table[name]: tensor.clone() for name, tensor in ours.items()}, assign=True)
-    return hf_model.eval()
+    config.architectures, config.dtype = [model.cfg.architecture], model.cfg.dtype
+    for field, switch in family.switches.items():
+        if getattr(model.cfg, field):
+            setattr(config, switch, True)
+    hf_model = _build(family, model.cfg, config)
+    shapes = _shapes(hf_model)
+    placeless = [name for name in stored if stored[name].name not in shapes]
+    if placeless:
+        raise ValueError(
+            f"A {model.cfg.architecture} has no place for {', '.join(placeless)}, which processing "
+            f"({', '.join(model.cfg.processing)}) made. Keep the model with `save_pretrained`, or convert it as it was."
+        )
+    parts: dict[str, list[tuple[int, Tensor]]] = {}
+    for name, place in stored.items():
+        parts.setdefault(place.name, []).append((place.third or 0, place.write(ours[name])))
+    theirs = {name: _joined(found) for name, found in parts.items()}
+    theirs |= model.carried_weights()
+    hf_model.load_state_dict({name: t.reshape(shapes[name]).clone() for name, t in theirs.items()}, assign=True)
+    # Buffers that are no weights (rotary frequencies) stay in float32, as from_pretrained leaves them, but are widened.
+    return hf_model.eval().to(torch.float64) if model.cfg.dtype == torch.float64 else hf_model.eval()
 
 
-def _config(family: Family, architecture: str, hf_model: Any, theirs: Mapping[str, Tensor]) -> HookedViTConfig:
-    hf_config = hf_model.config
-    fields = {name: read(hf_config) for name, read in family.config.items()}
-    head = family.architectures[architecture]
-    classes = hf_config.num_labels if "head.weight" in head else 0
-    pooler = family.pooler_names(architecture)
-    if not (pooler and pooler <= theirs.keys()):
-        fields["pooler_size"] = 0
+def _joined(parts: list[tuple[int, Tensor]]) -> Tensor:
+    """Put the thirds of a packed projection together; anything else is whole already."""
+    ordered = [part for _, part in sorted(parts, key=lambda numbered: numbered[0])]
+    return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+
+
+def _build(family: Family, cfg: HookedViTConfig, hf_config: Any, device: str = "cpu") -> Any:
+    """Make the Hugging Face model with weights that are not initialised."""
+    options = {}
+    if family.architectures[cfg.architecture].optional_pooler:
+        options["add_pooling_layer"] = cfg.pooler != "none"
+    with torch.device(device), no_init_weights(), _quiet():
+        return getattr(transformers, cfg.architecture)(copy.deepcopy(hf_config), **options)
+
+
+def _shapes(hf_model: Any) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in hf_model.state_dict().items()}
+
+
+def _config(
+    family: Family, architecture: str, hf_config: Any, theirs: Mapping[str, Tensor], zero_shot: Mapping[int, str]
+) -> HookedViTConfig:
+    known = family.architectures[architecture]
+    vision = getattr(hf_config, "vision_config", hf_config)
+    fields = {name: read(vision) for name, read in family.config.items()}
+    fields |= {name: read(hf_config) for name, read in known.config.items()}
+    if zero_shot:
+        fields |= {name: read(hf_config) for name, read in (known.zero_shot or {}).items()}
+    if known.optional_pooler and not any(name.startswith("pooler.") for name in theirs):
+        fields["pooler"] = "none"
+    id2label = zero_shot or (dict(hf_config.id2label) if known.classifier else {})
     dtypes = {tensor.dtype for tensor in theirs.values()}
     if len(dtypes) != 1 or not all(dtype.is_floating_point for dtype in dtypes):
         raise ValueError(
             f"The weights must be floats of one dtype, not quantised; got {', '.join(sorted(map(str, dtypes)))}. "
             "Load the model with a single float dtype."
         )
-    device = next(iter(theirs.values())).device
     return HookedViTConfig(
         **fields,
-        family=family.model_type,
+        family=family.name,
         architecture=architecture,
-        n_classes=classes,
-        id2label=dict(hf_config.id2label) if classes else {},
-        device=device,
+        n_classes=len(zero_shot) if zero_shot else (hf_config.num_labels if known.classifier else 0),
+        id2label=id2label,
+        zero_shot=bool(zero_shot),
+        device=next(iter(theirs.values())).device,
         dtype=dtypes.pop(),
     )
 
 
-def _check_weights(
-    where: str, missing: Any, extra: Any, mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-) -> None:
+def _load_hf(architecture: str, where: str, dtype: torch.dtype | None, **options: Any) -> tuple[Any, dict[str, Any]]:
+    with _quiet():
+        try:
+            return getattr(transformers, architecture).from_pretrained(
+                where,
+                dtype=dtype or "auto",
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{where} must hold its weights as whole safetensors files: {error} Save them with `save_pretrained`."
+            ) from error
+
+
+def _check_weights(where: str, missing: Any, extra: Any, mismatched: Mapping[str, tuple[Shape, Shape]]) -> None:
     faults = [f"missing {name}" for name in sorted(missing)] + [f"left over {name}" for name in sorted(extra)]
     faults += [f"{name} is {found}, must be {wanted}" for name, (found, wanted) in sorted(mismatched.items())]
     if faults:
@@ -146,7 +216,8 @@ def _read_image_processor(where: str) -> Any:
     name = "preprocessor_config.json"
     if transformers.utils.cached_file(where, name, _raise_exceptions_for_missing_entries=False) is None:
         return None
-    return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+    with _quiet():
+        return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
 
 
 @contextmanager

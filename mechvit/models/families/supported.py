@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from .beit import BEIT
+from .clip import CLIP
+from .data2vec_vision import DATA2VEC_VISION
+from .deit import DEIT
+from .dinov2 import DINOV2, DINOV2_WITH_REGISTERS
+from .dinov3_vit import DINOV3_VIT
 from .family import Family
+from .ijepa import IJEPA
+from .siglip import SIGLIP, SIGLIP2
 from .vit import VIT
+from .vit_mae import VIT_MAE
+from .vit_msn import VIT_MSN
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (VIT,)}
+_ALL = (
+    *(VIT, VIT_MSN, VIT_MAE, DEIT, BEIT, DATA2VEC_VISION, DINOV2, DINOV2_WITH_REGISTERS),
+    *(DINOV3_VIT, IJEPA, CLIP, SIGLIP, SIGLIP2),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
 
 def find_family(model_type: str | None, architectures: Iterable[str], where: str) -> tuple[Family, str]:
@@ -22,11 +36,11 @@ def find_family(model_type: str | None, architectures: Iterable[str], where: str
         ValueError: the checkpoint is of another kind; the message names it and lists the supported classes.
     """
     names = list(architectures)
-    family = FAMILIES.get(model_type or "")
-    if family is not None:
-        for name in names:
-            if name in family.architectures:
-                return family, name
+    for family in FAMILIES.values():
+        if model_type in family.model_types:
+            for name in names:
+                if name in family.architectures:
+                    return family, name
     supported = ", ".join(name for family in FAMILIES.values() for name in family.architectures)
     kind = names[0] if names else "a config that names no architecture"
     raise ValueError(

@@ -1,0 +1,90 @@
+"""SigLIP (arXiv:2303.15343) and SigLIP 2 (arXiv:2502.14786): no CLS; a learned query pools by attention.
+
+`SiglipForImageClassification` reads the mean of the patches, and the attention-pooling head not at all.
+`SiglipModel` compares what is pooled by attention with text embeddings, and is a bare encoder without them. SigLIP 2
+here means the variants of any resolution (`siglip2`); those of one resolution are stored as SigLIP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .clip import TOWER, TOWER_CONFIG
+from .family import Architecture, Family, ReadConfig, Stored, Weights
+from .vit import CLASSIFIER
+
+
+def _packed(kind: str) -> Weights:
+    name = f"head.attention.in_proj_{kind}"
+    return {f"pooler.attn.{ours}.{kind}": Stored(name, third=third) for third, ours in enumerate("qkv")}
+
+
+POOLER: Weights = {
+    "pooler.probe": "head.probe",
+    **_packed("weight"),
+    **_packed("bias"),
+    "pooler.attn.o.weight": "head.attention.out_proj.weight",
+    "pooler.attn.o.bias": "head.attention.out_proj.bias",
+    "pooler.ln.w": "head.layernorm.weight",
+    "pooler.ln.b": "head.layernorm.bias",
+    "pooler.mlp.fc1.weight": "head.mlp.fc1.weight",
+    "pooler.mlp.fc1.bias": "head.mlp.fc1.bias",
+    "pooler.mlp.fc2.weight": "head.mlp.fc2.weight",
+    "pooler.mlp.fc2.bias": "head.mlp.fc2.bias",
+}
+
+
+def _pooler(c: Any) -> str:
+    vision = getattr(c, "vision_config", c)
+    return "attention" if vision.vision_use_head else "none"
+
+
+CONFIG: ReadConfig = {
+    **TOWER_CONFIG,
+    "cls_token": lambda c: False,
+    "pooling": lambda c: "mean",
+}
+
+CLASSIFICATION = Architecture(
+    prefix="vision_model.", weights=CLASSIFIER, carried=("vision_model.head.",), classifier=True
+)
+TWO_TOWERS = Architecture(
+    prefix="vision_model.",
+    weights={"head.logit_scale": "logit_scale", "head.logit_bias": "logit_bias"},
+    config={"pooler": _pooler},
+    carried=("text_model.", "logit_scale", "logit_bias"),
+    zero_shot={"pooling": lambda c: "attention", "logit_bias": lambda c: True},
+)
+VISION = Architecture(config={"pooler": _pooler})
+
+SIGLIP = Family(
+    name="siglip",
+    model_types=("siglip", "siglip_vision_model"),
+    config=CONFIG,
+    weights={**TOWER, **POOLER},
+    architectures={
+        "SiglipForImageClassification": CLASSIFICATION,
+        "SiglipModel": TWO_TOWERS,
+        "SiglipVisionModel": VISION,
+    },
+)
+
+SIGLIP2 = Family(
+    name="siglip2",
+    model_types=("siglip2", "siglip2_vision_model"),
+    config={
+        **CONFIG,
+        "image_size": lambda c: int(c.num_patches**0.5) * c.patch_size,
+        "interpolation": lambda c: "siglip2",
+    },
+    weights={
+        **TOWER,
+        **POOLER,
+        "embed.patch.weight": Stored("embeddings.patch_embedding.weight", channels_last=True),
+    },
+    architectures={
+        "Siglip2ForImageClassification": CLASSIFICATION,
+        "Siglip2Model": TWO_TOWERS,
+        "Siglip2VisionModel": VISION,
+    },
+)

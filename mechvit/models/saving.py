@@ -1,0 +1,101 @@
+"""A HookedViT as a folder: safetensors and JSON, for models that are no longer a plain Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .config import HookedViTConfig
+from .hooked_vit import HookedViT
+
+CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
+
+
+def is_hooked_vit(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether `save_hooked_vit` wrote a folder."""
+    return (Path(folder).expanduser() / CONFIG_FILE).is_file()
+
+
+def save_hooked_vit(model: HookedViT, folder: str | os.PathLike[str]) -> None:
+    """Write the weights as they are, both configs and the image processor; see `HookedViT.save_pretrained`.
+
+    Everything is written beside the folder and renamed into it.
+
+    Raises:
+        FileExistsError: the folder exists and holds something else than a saved HookedViT.
+    """
+    place = Path(folder).expanduser()
+    if place.exists() and (not place.is_dir() or (any(place.iterdir()) and not is_hooked_vit(place))):
+        raise FileExistsError(f"{place} exists and holds no saved HookedViT. Choose a new folder.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        save_file(weights, beside / WEIGHTS_FILE, metadata={"format": "pt"})
+        hf_config = model.hf_config.to_dict() | {"model_type": model.hf_config.model_type}
+        about = {"hooked_vit": _to_json(model.cfg), "hugging_face": hf_config}
+        (beside / CONFIG_FILE).write_text(json.dumps(about, indent=2, default=str) + "\n")
+        if model.image_processor is not None:
+            model.image_processor.save_pretrained(beside)
+        beside.chmod(0o755)
+        old = place.with_name(f".{place.name}-old")
+        if place.exists():
+            place.rename(old)
+        beside.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load_hooked_vit(
+    folder: str | os.PathLike[str], device: torch.device | str | None, dtype: torch.dtype | None
+) -> HookedViT:
+    """Load what `save_hooked_vit` wrote.
+
+    Raises:
+        ValueError: a file is missing or damaged, or weights are missing, left over or mis-shaped.
+    """
+    place = Path(folder).expanduser()
+    try:
+        about = json.loads((place / CONFIG_FILE).read_text())
+        hf_config = dict(about["hugging_face"])
+        config = transformers.AutoConfig.for_model(hf_config.pop("model_type"), **hf_config)
+        cfg = _from_json(about["hooked_vit"])
+        weights = load_file(place / WEIGHTS_FILE)
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{place} must be a whole saved HookedViT: {error!r}. Save it again.") from error
+    processor = None
+    if (place / "preprocessor_config.json").is_file():
+        processor = transformers.AutoImageProcessor.from_pretrained(place, backend="pil")
+    model = HookedViT(cfg, config, processor)
+    model.carry({name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")})
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{place}: the weights must be those of its config; {error}. Save the model again.") from error
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+
+
+def _to_json(cfg: HookedViTConfig) -> dict[str, Any]:
+    fields = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
+    return fields | {"device": str(cfg.device), "dtype": str(cfg.dtype).removeprefix("torch.")}
+
+
+def _from_json(fields: dict[str, Any]) -> HookedViTConfig:
+    fields = fields | {
+        "id2label": {int(index): name for index, name in fields["id2label"].items()},
+        "processing": tuple(fields["processing"]),
+        "device": torch.device("cpu"),
+        "dtype": getattr(torch, fields["dtype"]),
+    }
+    return HookedViTConfig(**fields)
