@@ -5,7 +5,7 @@ PRESET ?= photos
 # One process a core and one thread a process: whole files go to whichever process is free.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: help setup reproduce test test-all lint format clean
+.PHONY: help setup reproduce benchmarks test test-all lint format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -21,6 +21,9 @@ setup: .venv/.installed  ## create .venv and install mechvit into it, editable, 
 
 reproduce: setup  ## the whole paper on real photographs: runs/photos/report.html
 	$(BIN)/python scripts/reproduce.py --preset $(PRESET)
+
+benchmarks: setup  ## what a HookedViT costs over Hugging Face: runs/benchmarks (ten minutes; leave the machine alone)
+	$(BIN)/python benchmarks/model_cost.py --overwrite --out runs/benchmarks/model_cost
 
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones
 	$(PYTEST) -m 'not slow and not gpu'

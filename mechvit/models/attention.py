@@ -10,19 +10,7 @@ from transformer_lens.hook_points import HookPoint
 
 from .config import HookedViTConfig
 from .positions import Place, RelativePositionBias, rotate
-
-
-def is_watched(point: nn.Module) -> bool:
-    """Tell whether anything may read or change what passes a hook point.
-
-    True where the point was replaced (a spliced SAE) or has any torch hook: forward, forward-pre, backward or
-    backward-pre, added through transformer-lens or not.
-    """
-    if type(point) is nn.Identity:  # a hook point that was taken out
-        return False
-    return type(point) is not HookPoint or bool(
-        point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
-    )
+from .watching import is_watched
 
 
 class Attention(nn.Module):

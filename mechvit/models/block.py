@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 from transformers.activations import ACT2FN
 
-from .attention import Attention, is_watched
+from .attention import Attention
 from .config import HookedViTConfig
 from .positions import Place
+from .watching import is_watched
 
 
 class LayerNorm(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -15,6 +14,7 @@ from transformers.activations import ACT2FN
 from .attention import Attention
 from .block import MLP, LayerNorm
 from .config import HookedViTConfig
+from .watching import without_hook_points
 
 
 class LinearHead(nn.Linear):
@@ -172,17 +172,10 @@ def make_pooler(cfg: HookedViTConfig) -> Pooler | None:
         return None
     if cfg.pooler == "attention":
         pooler = AttentionPooler(cfg)
-        return pooler if cfg.n_classes else cast(AttentionPooler, _without_hook_points(pooler))
+        if not cfg.n_classes:
+            without_hook_points(pooler)  # a bare encoder does not run its pooler
+        return pooler
     return DensePooler(cfg) if cfg.pooler == "dense" else NormPooler(cfg)
-
-
-def _without_hook_points(module: nn.Module) -> nn.Module:
-    """Take the hook points out: a bare encoder does not run its pooler, so that no hook there would ever fire."""
-    for child in list(module.modules()):
-        for name, point in list(child.named_children()):
-            if type(point) is HookPoint:
-                setattr(child, name, nn.Identity())
-    return module
 
 
 def head_tokens(cfg: HookedViTConfig) -> slice:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
-from .attention import is_watched
 from .block import Block, LayerNorm, PreNorm
+from .carried import Carried
 from .checks import check_head_tokens, check_input
 from .config import HookedViTConfig
 from .embedding import Embedding
@@ -24,6 +23,7 @@ from .image_tokens import ImageTokens, as_pixels
 from .positions import Grid, Place, RelativePositionBias, rotary_angles
 from .running import HookedRuns
 from .splicing import SplicedSAEs
+from .watching import is_watched, unwatched
 from .weights import NamedWeights
 
 ReturnType = Literal["logits", "loss", "both"] | None
@@ -61,7 +61,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         if self.head is not None:
             self.hook_head_input = HookPoint()  # [batch, d_head_input]
             self.hook_logits = HookPoint()  # [batch, class]
-        self.carried = nn.Module()
+        self.carried = Carried()
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()
@@ -274,22 +274,13 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         self._require_head()
         check_head_tokens(self.cfg, resid)
         readers = [self.hook_head_input, self.hook_logits, self.head, self.pooler, self.ln_final]
-        with _silent([module for module in readers if module is not None]):
+        with unwatched([module for module in readers if module is not None]):
             if self.ln_final is not None and self.cfg.final_norm == "tokens" and apply_ln:
                 resid = self.ln_final(resid)
             if self.cfg.final_norm != "pooled" or apply_ln:
                 return self._classify(resid)
             assert self.head is not None
             return self.head(pool(self.cfg, resid))
-
-    def carry(self, weights: Mapping[str, Tensor]) -> None:
-        """Keep Hugging Face weights that the model does not use, for `to_hf`."""
-        for name, tensor in weights.items():
-            self.carried.register_buffer(name.replace(".", "/"), tensor)
-
-    def carried_weights(self) -> dict[str, Tensor]:
-        """Give the weights that are only carried along, by their Hugging Face names."""
-        return {name.replace("/", "."): tensor for name, tensor in self.carried.named_buffers()}
 
     def own_state_dict(self) -> dict[str, Tensor]:
         """Give the state dict without the weights that are only carried along."""
@@ -309,18 +300,3 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         weight = self.embed.patch.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)
         return self
-
-
-@contextmanager
-def _silent(modules: list[nn.Module]) -> Iterator[None]:
-    """Let no hook fire at the hook points of some modules."""
-    points = [point for module in modules for point in module.modules() if type(point) is HookPoint]
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    before = [(point, kind, getattr(point, kind)) for point in points for kind in kinds]
-    try:
-        for point, kind, hooks in before:
-            setattr(point, kind, type(hooks)())
-        yield
-    finally:
-        for point, kind, hooks in before:
-            setattr(point, kind, hooks)

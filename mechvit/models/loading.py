@@ -84,7 +84,7 @@ def from_hf(
         embeds = text_embeds.to(cfg.device, torch.promote_types(cfg.dtype, torch.float32))
         loaded["head.text_embeds"] = (embeds / embeds.norm(dim=-1, keepdim=True)).to(cfg.dtype)
     model.load_state_dict(loaded)
-    model.carry({name: theirs[name].clone() for name in theirs if name in left})
+    model.carried.keep({name: theirs[name].clone() for name in theirs if name in left})
     return model
 
 
@@ -110,7 +110,7 @@ def to_hf(model: HookedViT) -> Any:
     for name, place in stored.items():
         parts.setdefault(place.name, []).append((place.third or 0, place.write(ours[name])))
     theirs = {name: _joined(found) for name, found in parts.items()}
-    theirs |= model.carried_weights()
+    theirs |= model.carried.weights()
     hf_model.load_state_dict({name: t.reshape(shapes[name]).clone() for name, t in theirs.items()}, assign=True)
     # Buffers that are no weights (rotary frequencies) stay in float32, as from_pretrained leaves them, but are widened.
     return hf_model.eval().to(torch.float64) if model.cfg.dtype == torch.float64 else hf_model.eval()

@@ -78,7 +78,7 @@ def load_hooked_vit(
     if (place / "preprocessor_config.json").is_file():
         processor = transformers.AutoImageProcessor.from_pretrained(place, backend="pil")
     model = HookedViT(cfg, config, processor)
-    model.carry({name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")})
+    model.carried.keep({name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")})
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from .attention import is_watched
 from .checks import check_name, check_reached
 from .config import HookedViTConfig
+from .watching import is_watched
 
 if TYPE_CHECKING:
     from sae_lens import SAE

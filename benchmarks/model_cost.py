@@ -1,0 +1,270 @@
+"""What a HookedViT costs over the Hugging Face model that it copies: as it is, caching, and its hook points alone.
+
+    benchmarks/model_cost.py --out runs/benchmarks/model_cost             # ViT-B/16, batch 8
+    benchmarks/model_cost.py --device cpu --threads 2 --rounds 40 --out runs/benchmarks/model_cost
+    benchmarks/model_cost.py --quick --out runs/benchmarks/quick          # does it run? seconds; its ratios mean little
+
+All contenders run the same weights and pixels without gradients, in the same rounds, and must agree before they are
+timed. A value is the median over the rounds of one time over another in the same round. "Hugging Face, again" is a
+copy against the original: what it is off 1 is noise, and no other ratio is known better. A verdict is "unsure" where
+the limit lies within the median's 95% interval: take more rounds. Leave the machine alone while it runs.
+
+OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios. The exit status is 0
+whether or not a limit is met, and 2 where contenders disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from timing import Contender, Timing
+
+from mechvit.experiment.command_line import check_device, check_out, run
+
+if TYPE_CHECKING:
+    from contenders import Models
+    from report import Measure
+
+AGAIN, SDPA, EAGER, TRUNCATED = (
+    "Hugging Face, again",
+    "Hugging Face SDPA",
+    "Hugging Face eager, output_attentions",
+    "Hugging Face, first n - 1 layers",
+)
+HOOK_POINTS = "hook_points"
+PartName = Literal["no_hooks", "penultimate", "patterns", "hook_points"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of one benchmark."""
+
+    out: str
+    """Folder of the result: result.json, table.md, figure.html."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights and the pixels."""
+    threads: int = 2
+    """Threads of the CPU's operators."""
+    rounds: int = 20
+    """Times that every contender is measured; ViT-B/16 takes half a minute a round on two cores. Even is better: the
+    order of one round is the reverse of the one before."""
+    batch_size: int = 8
+    """Images a call; the limits are for 8."""
+    parts: tuple[PartName, ...] = ("no_hooks", "penultimate", "patterns", "hook_points")
+    """Which comparisons: the plain forward; the penultimate residual cached; attention patterns cached; what the hook
+    points cost on a small model (48 px, 6 layers, width 96)."""
+    quick: bool = False
+    """A tiny model instead of ViT-B/16, and three rounds at most; its ratios are held against no limit."""
+    seed: int = 0
+    """Of the weights, the pixels and the order of the contenders."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+    def __post_init__(self) -> None:
+        if min(self.threads, self.rounds, self.batch_size) < 1 or not self.parts:
+            raise ValueError(
+                "threads, rounds and batch_size must be at least 1, and parts must name one; got "
+                f"{self.threads}, {self.rounds}, {self.batch_size} and {self.parts}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One comparison: its contenders, the first of which is the reference, and what is held against what."""
+
+    title: str
+    contenders: Callable[[Models], Sequence[Contender]]
+    pairs: tuple[tuple[str, str, float | None], ...]
+    """(contender, compared with, largest ratio at ViT-B/16's shape)."""
+
+
+def no_hooks(models: Models) -> list[Contender]:
+    """The whole model, nothing cached."""
+    return [
+        Contender(name=SDPA, call=lambda: models.sdpa(models.pixels), tensors=lambda out: {"logits": out.logits}),
+        Contender(name=AGAIN, call=lambda: models.again(models.pixels), tensors=lambda out: {"logits": out.logits}),
+        Contender(name="HookedViT", call=lambda: models.hooked(models.pixels), tensors=lambda out: {"logits": out}),
+    ]
+
+
+def penultimate(models: Models) -> list[Contender]:
+    """The residual stream that enters the last block."""
+    stop = models.hooked.cfg.n_layers - 1
+    name = f"blocks.{stop - 1}.hook_resid_post"
+
+    def truncated(hf_model: Any) -> Any:
+        resid = hf_model.vit.embeddings(models.pixels)
+        for layer in hf_model.vit.layers[:stop]:
+            resid = layer(resid)
+        return resid
+
+    return [
+        Contender(name=TRUNCATED, call=lambda: truncated(models.sdpa), tensors=lambda out: {"resid": out}),
+        Contender(name=AGAIN, call=lambda: truncated(models.again), tensors=lambda out: {"resid": out}),
+        Contender(
+            name="HookedViT, stop_at_layer",
+            call=lambda: models.hooked.run_with_cache(models.pixels, names_filter=name, stop_at_layer=stop),
+            tensors=lambda out: {"resid": out[1][name]},
+        ),
+    ]
+
+
+def patterns(models: Models) -> list[Contender]:
+    """The attention patterns of all layers, and of the last one alone."""
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(models.hooked.cfg.n_layers)]
+
+    def theirs(out: Any) -> dict[str, Any]:
+        return {"logits": out.logits, **dict(zip(names, out.attentions, strict=True))}
+
+    def ours(out: Any) -> dict[str, Any]:
+        return {"logits": out[0], **{name: out[1][name] for name in names if name in out[1]}}
+
+    return [
+        Contender(name=EAGER, call=lambda: models.eager(models.pixels, output_attentions=True), tensors=theirs),
+        Contender(name=SDPA, call=lambda: models.sdpa(models.pixels), tensors=lambda out: {"logits": out.logits}),
+        Contender(
+            name="HookedViT, all layers",
+            call=lambda: models.hooked.run_with_cache(models.pixels, names_filter=names),
+            tensors=ours,
+        ),
+        Contender(
+            name="HookedViT, one layer",
+            call=lambda: models.hooked.run_with_cache(models.pixels, names_filter=names[-1]),
+            tensors=ours,
+        ),
+    ]
+
+
+PARTS: dict[str, Part] = {
+    "no_hooks": Part(
+        title="no hooks",
+        contenders=no_hooks,
+        pairs=(("HookedViT", SDPA, 1.02), (AGAIN, SDPA, None)),
+    ),
+    "penultimate": Part(
+        title="penultimate residual",
+        contenders=penultimate,
+        pairs=(("HookedViT, stop_at_layer", TRUNCATED, 1.02), (AGAIN, TRUNCATED, None)),
+    ),
+    "patterns": Part(
+        title="attention patterns",
+        contenders=patterns,
+        pairs=(
+            ("HookedViT, all layers", EAGER, 1.10),
+            ("HookedViT, one layer", EAGER, None),
+            ("HookedViT, one layer", SDPA, None),
+        ),
+    ),
+}
+
+
+def main(options: Options) -> None:
+    """Time each part, print the table and write it."""
+    check_out(options.out, options.overwrite, "result.json")
+    check_device(options.device)
+    import torch
+    from contenders import TOLERANCES, check_agreement, make_models
+    from report import Result, about_this_machine, load_average, markdown, write
+
+    torch.set_num_threads(options.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    rounds = min(options.rounds, 3) if options.quick else options.rounds
+    shape = "tiny" if options.quick else "vit_b_16"
+    options, load, about = replace(options, device=device, rounds=rounds), load_average(), about_this_machine()
+    measures, timings, agreement = [], {}, {}
+    with torch.inference_mode():
+        chosen = [part for name, part in PARTS.items() if name in options.parts]
+        if chosen:
+            models = make_models(shape, options.batch_size, device, options.dtype, options.seed)
+        for part in chosen:
+            contenders = part.contenders(models)
+            agreement[part.title] = check_agreement(contenders, TOLERANCES[options.dtype])
+            timings[part.title] = timing = timed(contenders, options, part.title)
+            measures += rows(part, timing, judged=shape == "vit_b_16" and options.batch_size == 8)
+        if HOOK_POINTS in options.parts:
+            timing, found = hook_points(options)
+            timings["hook points"], measures = timing, measures + found
+    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
+    result = Result(
+        title="What a HookedViT costs",
+        settings=settings | {"shape": shape},
+        measures=tuple(measures),
+        timings=timings,
+        agreement=agreement,
+        load=(load, load_average()),
+        **about,
+    )
+    folder = write(result, options.out, overwrite=options.overwrite)
+    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def timed(contenders: Sequence[Contender], options: Options, title: str) -> Timing:
+    """Time a part's contenders under the options."""
+    from timing import time_interleaved
+
+    return time_interleaved(
+        contenders, rounds=options.rounds, device=str(options.device), seed=options.seed, progress=title
+    )
+
+
+def rows(part: Part, timing: Timing, *, judged: bool) -> list[Measure]:
+    """Give a part's rows; `judged` holds them against their limits."""
+    from report import Measure
+
+    return [
+        Measure(
+            part=part.title,
+            contender=name,
+            over=over,
+            seconds=timing.of(name),
+            value=timing.ratio(name, over),
+            limit=limit if judged else None,
+        )
+        for name, over, limit in part.pairs
+    ]
+
+
+def hook_points(options: Options) -> tuple[Timing, list[Measure]]:
+    """Measure what all hook points that nothing watches cost a small model's forward pass, in ms and in µs a call."""
+    import hook_points as points
+    import torch
+    from contenders import make_models
+    from report import Measure
+
+    torch.set_num_threads(1)  # threads of so small a model wait for each other more than they compute
+    models = make_models("small", 1, str(options.device), options.dtype, options.seed)
+    timing, n = points.time_hook_points(
+        models.hooked,
+        models.pixels,
+        rounds=options.rounds * 5,
+        calls=2 if options.quick else 20,
+        device=str(options.device),
+        seed=options.seed,
+        progress="hook points",
+    )
+    pairs: tuple[tuple[str, str, str, float, float | None], ...] = (
+        (points.AS_IS, points.BYPASSED, "ms", 1e3, 1.0),
+        (points.POINTS, points.NOTHING, "µs a call", 1e6 / n, None),
+    )
+    found = [
+        Measure(
+            part=f"{n} hook points, small model",
+            contender=name,
+            over=minus,
+            seconds=timing.of(name),
+            value=timing.difference(name, minus, scale=scale),
+            unit=unit,
+            limit=limit,
+        )
+        for name, minus, unit, scale, limit in pairs
+    ]
+    return timing, found
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

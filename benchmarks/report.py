@@ -1,0 +1,200 @@
+"""What a benchmark found, as JSON, a Markdown table and a figure; computes no time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timing import Spread, Timing
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PACKAGES = ("mechvit", "torch", "transformers", "transformer-lens", "sae-lens", "numpy")
+FILES = ("result.json", "table.md", "figure.html")
+RATIO = "x"
+"""The unit of one time over another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One row: a contender against another in the same rounds."""
+
+    part: str
+    """What both do."""
+    contender: str
+    over: str
+    """What it is compared with."""
+    seconds: Spread
+    """Of the contender, per call."""
+    value: Spread
+    """Time over the other's, or the difference of the two."""
+    unit: str = RATIO
+    """`x` for a ratio; of the difference otherwise."""
+    limit: float | None = None
+    """Largest median allowed, in the same unit; None where there is no limit, as for another shape than its own."""
+
+    @property
+    def verdict(self) -> str:
+        """`met` or `missed`, by the median, and whether the limit lies within the median's confidence interval."""
+        if self.limit is None:
+            return ""
+        judged = "met" if self.value.median <= self.limit else "missed"
+        low, high = self.value.low, self.value.high
+        return (
+            judged if low is not None and high is not None and not low <= self.limit <= high else f"{judged} (unsure)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All that one run of a benchmark measured, and with what."""
+
+    title: str
+    settings: Mapping[str, Any]
+    measures: tuple[Measure, ...]
+    timings: Mapping[str, Timing]
+    """Part -> every measured time, from which the rows follow."""
+    agreement: Mapping[str, Mapping[str, float]]
+    """Part -> contender -> largest difference to the part's first contender, over that one's largest value."""
+    hardware: Mapping[str, Any]
+    versions: Mapping[str, str]
+    started: str
+    """UTC, ISO 8601."""
+    load: tuple[float, float]
+    """Mean number of running processes in the minute before the start and before the end; with more than the
+    benchmark's own threads, others disturbed it."""
+
+    def to_json(self) -> str:
+        """Give the result as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Read what `to_json` wrote.
+
+        Raises:
+            TypeError, KeyError: a field is unknown or missing; names it.
+        """
+        read = json.loads(text)
+        spreads = ("seconds", "value")
+        measures = (Measure(**row | {name: Spread(**row[name]) for name in spreads}) for row in read["measures"])
+        timings = {
+            part: Timing(seconds={name: tuple(times) for name, times in timing["seconds"].items()})
+            for part, timing in read["timings"].items()
+        }
+        return cls(**read | {"measures": tuple(measures), "timings": timings, "load": tuple(read["load"])})
+
+
+def about_this_machine() -> dict[str, Any]:
+    """Give a `Result`'s hardware, versions and start; call it first."""
+    import torch
+
+    from mechvit.experiment.provenance import hardware
+
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {
+        "hardware": hardware(),
+        "versions": versions | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def load_average() -> float:
+    """Mean number of running processes in the last minute; 0 where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0
+
+
+def markdown(result: Result) -> str:
+    """Give the table of a result: median, interquartile range, and the median's 95% interval against the limit."""
+    lines = [
+        "| | contender | time (ms) | compared with | value | quartiles | median, 95% | limit | |",
+        "|---|---|---:|---|---:|---|---|---:|---|",
+    ]
+    for row in result.measures:
+        value = row.value
+        known = "too few rounds" if value.low is None else f"{value.low:.3f} .. {value.high:.3f}"
+        limit = "" if row.limit is None else f"<= {row.limit:g} {row.unit}"
+        lines.append(
+            f"| {row.part} | {row.contender} | {row.seconds.median * 1e3:.2f} | {row.over} | "
+            f"{value.median:.3f} {row.unit} | {value.lower_quartile:.3f} .. {value.upper_quartile:.3f} | {known} | "
+            f"{limit} | {row.verdict} |"
+        )
+    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
+    gpu = f", {result.hardware['gpu']}" if str(result.settings.get("device", "")).startswith("cuda") else ""
+    about = f"{result.hardware['processor']}{gpu}; torch {result.versions['torch']}, " + (
+        f"transformers {result.versions['transformers']}; load {result.load[0]:g} before, {result.load[1]:g} after."
+    )
+    return "\n".join([f"# {result.title}", "", *lines, "", f"{settings}.", about, ""])
+
+
+def figure(result: Result) -> go.Figure:
+    """Draw every ratio's median with its quartiles, and its limit.
+
+    Raises:
+        ValueError: the result holds no ratio.
+    """
+    import plotly.graph_objects as go
+
+    from mechvit.visualization.style import BASE, INK, finish
+
+    rows = [row for row in result.measures if row.unit == RATIO][::-1]
+    if not rows:
+        raise ValueError("A figure needs at least one ratio; the result holds none.")
+    names = [f"{row.part}: {row.contender}<br>over {row.over}" for row in rows]
+    medians = [row.value.median for row in rows]
+    drawn = go.Scatter(
+        x=medians,
+        y=names,
+        mode="markers",
+        name="median and quartiles",
+        marker={"color": BASE, "size": 10},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [row.value.upper_quartile - row.value.median for row in rows],
+            "arrayminus": [row.value.median - row.value.lower_quartile for row in rows],
+            "color": BASE,
+        },
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+    limited = [(row.limit, name) for row, name in zip(rows, names, strict=True) if row.limit is not None]
+    limits = go.Scatter(
+        x=[limit for limit, _ in limited],
+        y=[name for _, name in limited],
+        mode="markers",
+        name="limit",
+        marker={"color": INK, "symbol": "line-ns-open", "size": 18, "line": {"width": 2}},
+        hovertemplate="limit %{x:g}<extra></extra>",
+    )
+    made = go.Figure([drawn, limits])
+    made.add_vline(1, line={"color": BASE, "width": 1}, layer="below")
+    made.update_xaxes(title_text="time over that of what it is compared with (ratio; less is faster)")
+    return finish(made, result.title, height=180 + 56 * len(rows)).update_yaxes(automargin=True)
+
+
+def write(result: Result, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the files of `FILES` into a folder, which appears whole or not at all, and return it.
+
+    There is a figure where there is a ratio.
+
+    Raises:
+        ValueError: there is something at `out` that may not be replaced.
+    """
+    from mechvit.experiment.command_line import new_folder
+
+    with new_folder(out, overwrite, FILES[0]) as folder:
+        (folder / FILES[0]).write_text(result.to_json(), encoding="utf-8")
+        (folder / FILES[1]).write_text(markdown(result), encoding="utf-8")
+        config = {"displaylogo": False, "showSendToCloud": False}
+        if any(row.unit == RATIO for row in result.measures):
+            figure(result).write_html(folder / FILES[2], include_plotlyjs=True, config=config)
+    return Path(out)
