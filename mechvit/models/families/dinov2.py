@@ -1,4 +1,4 @@
-"""DINOv2 (arXiv:2304.07193), with and without registers (arXiv:2309.16588): layer scale, SwiGLU, a CLS + mean head."""
+"""DINOv2 (arXiv:2304.07193): layer scale, SwiGLU, and a head that reads CLS beside the mean of the patches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ def _d_mlp(c: Any) -> int:
     return (int(hidden * 2 / 3) + 7) // 8 * 8 if c.use_swiglu_ffn else hidden
 
 
-def _mlp(part: str, plain: str, gated: str, kind: str) -> Callable[[HookedViTConfig], str]:
-    def name(cfg: HookedViTConfig) -> str:
-        return f"{part}.{gated if cfg.gated_mlp else plain}.{kind}"
-
-    return name
-
-
 DINOV2_CONFIG: ReadConfig = {
     **CONFIG,
     "d_mlp": _d_mlp,
@@ -33,30 +26,43 @@ DINOV2_CONFIG: ReadConfig = {
     "layer_scale": lambda c: True,
 }
 
-_LAYER = "encoder.layer.{l}"
-BLOCK: Weights = {
-    "blocks.{l}.ln1.w": f"{_LAYER}.norm1.weight",
-    "blocks.{l}.ln1.b": f"{_LAYER}.norm1.bias",
-    **{
-        f"blocks.{{l}}.attn.{ours}.{kind}": f"{_LAYER}.attention.{ours}_proj.{kind}"
+
+def mlp_weight(layer: str, plain: str, gated: str, kind: str) -> Callable[[HookedViTConfig], str]:
+    """Name an MLP's weight, which is called otherwise where there is a gate."""
+
+    def name(cfg: HookedViTConfig) -> str:
+        return f"{layer}.mlp.{gated if cfg.gated_mlp else plain}.{kind}"
+
+    return name
+
+
+def block_weights(layer: str, fc1: str, fc2: str) -> Weights:
+    """Give the table of a block of DINOv2 or DINOv3, which differ in where a layer lies and in an ungated MLP's names."""
+    linears = {
+        f"blocks.{{l}}.attn.{ours}.{kind}": f"{layer}.attention.{ours}_proj.{kind}"
         for ours in "qkvo"
         for kind in ("weight", "bias")
-    },
-    "blocks.{l}.attn.scale": f"{_LAYER}.layer_scale1.lambda1",
-    "blocks.{l}.ln2.w": f"{_LAYER}.norm2.weight",
-    "blocks.{l}.ln2.b": f"{_LAYER}.norm2.bias",
-    **{
-        f"blocks.{{l}}.mlp.{ours}.{kind}": _mlp(f"{_LAYER}.mlp", plain, gated, kind)
-        for ours, plain, gated in (("gate", "", "gate_proj"), ("fc1", "fc1", "up_proj"), ("fc2", "fc2", "down_proj"))
+    }
+    mlp = {
+        f"blocks.{{l}}.mlp.{ours}.{kind}": mlp_weight(layer, plain, gated, kind)
+        for ours, plain, gated in (("gate", "", "gate_proj"), ("fc1", fc1, "up_proj"), ("fc2", fc2, "down_proj"))
         for kind in ("weight", "bias")
-    },
-    "blocks.{l}.mlp.scale": f"{_LAYER}.layer_scale2.lambda1",
-}
+    }
+    return {
+        "blocks.{l}.ln1.w": f"{layer}.norm1.weight",
+        "blocks.{l}.ln1.b": f"{layer}.norm1.bias",
+        **linears,
+        "blocks.{l}.attn.scale": f"{layer}.layer_scale1.lambda1",
+        "blocks.{l}.ln2.w": f"{layer}.norm2.weight",
+        "blocks.{l}.ln2.b": f"{layer}.norm2.bias",
+        **mlp,
+        "blocks.{l}.mlp.scale": f"{layer}.layer_scale2.lambda1",
+    }
+
 
 DINOV2_WEIGHTS: Weights = {
     **{name: place for name, place in WEIGHTS.items() if not name.startswith("blocks.")},
-    **BLOCK,
-    "embed.register_tokens": "embeddings.register_tokens",
+    **block_weights("encoder.layer.{l}", "fc1", "fc2"),
 }
 
 DINOV2 = Family(
@@ -71,27 +77,5 @@ DINOV2 = Family(
             prefix="dinov2.", weights=CLASSIFIER, config={"pooling": lambda c: "cls+mean"}, classifier=True
         ),
         "Dinov2Model": Architecture(),
-    },
-)
-
-DINOV2_WITH_REGISTERS = Family(
-    name="dinov2_with_registers",
-    model_types=("dinov2_with_registers",),
-    config={
-        **DINOV2_CONFIG,
-        "n_registers": lambda c: c.num_register_tokens,
-        "interpolation": lambda c: "dinov2_with_registers",
-    },
-    weights=DINOV2_WEIGHTS,
-    carried=("embeddings.mask_token",),
-    switches=SWITCHES,
-    architectures={
-        "Dinov2WithRegistersForImageClassification": Architecture(
-            prefix="dinov2_with_registers.",
-            weights=CLASSIFIER,
-            config={"pooling": lambda c: "cls+mean"},
-            classifier=True,
-        ),
-        "Dinov2WithRegistersModel": Architecture(),
     },
 )

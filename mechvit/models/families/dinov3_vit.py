@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from .dinov2 import block_weights
 from .family import Architecture, Family
 from .vit import CONFIG
-
-if TYPE_CHECKING:
-    from ..config import HookedViTConfig
-
-
-def _mlp(gated: str, plain: str, kind: str) -> Callable[[HookedViTConfig], str]:
-    def name(cfg: HookedViTConfig) -> str:
-        return f"model.layer.{{l}}.mlp.{gated if cfg.gated_mlp else plain}.{kind}"
-
-    return name
-
 
 DINOV3_VIT = Family(
     name="dinov3_vit",
@@ -42,26 +29,7 @@ DINOV3_VIT = Family(
         "embed.register_tokens": "embeddings.register_tokens",
         "embed.patch.weight": "embeddings.patch_embeddings.weight",
         "embed.patch.bias": "embeddings.patch_embeddings.bias",
-        "blocks.{l}.ln1.w": "model.layer.{l}.norm1.weight",
-        "blocks.{l}.ln1.b": "model.layer.{l}.norm1.bias",
-        **{
-            f"blocks.{{l}}.attn.{ours}.{kind}": f"model.layer.{{l}}.attention.{ours}_proj.{kind}"
-            for ours in "qkvo"
-            for kind in ("weight", "bias")
-        },
-        "blocks.{l}.attn.scale": "model.layer.{l}.layer_scale1.lambda1",
-        "blocks.{l}.ln2.w": "model.layer.{l}.norm2.weight",
-        "blocks.{l}.ln2.b": "model.layer.{l}.norm2.bias",
-        **{
-            f"blocks.{{l}}.mlp.{ours}.{kind}": _mlp(gated, plain, kind)
-            for ours, gated, plain in (
-                ("gate", "gate_proj", ""),
-                ("fc1", "up_proj", "up_proj"),
-                ("fc2", "down_proj", "down_proj"),
-            )
-            for kind in ("weight", "bias")
-        },
-        "blocks.{l}.mlp.scale": "model.layer.{l}.layer_scale2.lambda1",
+        **block_weights("model.layer.{l}", "up_proj", "down_proj"),
         "ln_final.w": "norm.weight",
         "ln_final.b": "norm.bias",
     },

@@ -1,8 +1,7 @@
-"""SigLIP (arXiv:2303.15343) and SigLIP 2 (arXiv:2502.14786): no CLS; a learned query pools by attention.
+"""SigLIP (arXiv:2303.15343): no CLS; a learned query pools by attention.
 
 `SiglipForImageClassification` reads the mean of the patches, and the attention-pooling head not at all.
-`SiglipModel` compares what is pooled by attention with text embeddings, and is a bare encoder without them. SigLIP 2
-here means the variants of any resolution (`siglip2`); those of one resolution are stored as SigLIP.
+`SiglipModel` compares what is pooled by attention with text embeddings, and is a bare encoder without them.
 """
 
 from __future__ import annotations
@@ -66,25 +65,5 @@ SIGLIP = Family(
         "SiglipForImageClassification": CLASSIFICATION,
         "SiglipModel": TWO_TOWERS,
         "SiglipVisionModel": VISION,
-    },
-)
-
-SIGLIP2 = Family(
-    name="siglip2",
-    model_types=("siglip2", "siglip2_vision_model"),
-    config={
-        **CONFIG,
-        "image_size": lambda c: int(c.num_patches**0.5) * c.patch_size,
-        "interpolation": lambda c: "siglip2",
-    },
-    weights={
-        **TOWER,
-        **POOLER,
-        "embed.patch.weight": Stored("embeddings.patch_embedding.weight", channels_last=True),
-    },
-    architectures={
-        "Siglip2ForImageClassification": CLASSIFICATION,
-        "Siglip2Model": TWO_TOWERS,
-        "Siglip2VisionModel": VISION,
     },
 )

@@ -8,11 +8,13 @@ from .beit import BEIT
 from .clip import CLIP
 from .data2vec_vision import DATA2VEC_VISION
 from .deit import DEIT
-from .dinov2 import DINOV2, DINOV2_WITH_REGISTERS
+from .dinov2 import DINOV2
+from .dinov2_with_registers import DINOV2_WITH_REGISTERS
 from .dinov3_vit import DINOV3_VIT
 from .family import Family
 from .ijepa import IJEPA
-from .siglip import SIGLIP, SIGLIP2
+from .siglip import SIGLIP
+from .siglip2 import SIGLIP2
 from .vit import VIT
 from .vit_mae import VIT_MAE
 from .vit_msn import VIT_MSN
