@@ -11,6 +11,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.utilities import Slice
 
 from .head import AttentionPooler, ZeroShotHead
+from .watching import unwatched
 
 if TYPE_CHECKING:
     from .hooked_vit import HookedViT
@@ -26,6 +27,28 @@ class ViTActivationCache(ActivationCache):
     """
 
     model: HookedViT  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        cache_dict: dict[str, Tensor],
+        model: Any,
+        has_batch_dim: bool = True,
+        *,
+        pos_slice: Any = None,
+        n_tokens: int | None = None,
+    ) -> None:
+        """Wrap cached activations.
+
+        Args:
+            cache_dict, model, has_batch_dim: as transformer-lens's.
+            pos_slice: the tokens that were kept; all when None.
+            n_tokens: of how many; as many as there are when None.
+        """
+        super().__init__(cache_dict, model, has_batch_dim)
+        self.pos_slice = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
+        if self.pos_slice.mode != "identity" and n_tokens is None:
+            raise ValueError("A cache that was cut by pos_slice needs n_tokens, the number of tokens before the cut.")
+        self.n_tokens = n_tokens
 
     def logit_attrs(
         self,
@@ -44,65 +67,65 @@ class ViTActivationCache(ActivationCache):
 
         Args:
             residual_stack: components of the last residual stream, as `decompose_resid` gives them.
-            tokens: the class: a name, an index, or one index per image.
+            tokens: the class: a name, an index, or one index per image of the cache.
             incorrect_tokens: if given, share out the difference to this class's logit.
             pos_slice, batch_slice: what the stack was cut to already (tokens), and is to be cut to (images).
             has_batch_dim: whether the stack has a batch dimension.
+
+        Raises:
+            ValueError: there is no head, `tokens` are not one per image, or `pos_slice` cuts a single token.
         """
         pos, batch = (s if isinstance(s, Slice) else Slice(s) for s in (pos_slice, batch_slice))
         directions = self.logit_directions(tokens)
         if incorrect_tokens is not None:
             directions = directions - self.logit_directions(incorrect_tokens)
-        if self._has_token_dim():
-            directions = pos.apply(directions, dim=-2)
-        if has_batch_dim and len(directions) > 1:
-            directions = batch.apply(directions, dim=0)
         stack = self.apply_ln_to_stack(
             residual_stack, -1, pos_slice=pos, batch_slice=batch, has_batch_dim=has_batch_dim
         )
-        return (stack * directions).sum(-1)
+        directions = pos.apply(directions, dim=-2) if pos.mode != "identity" else directions
+        directions = batch.apply(directions, dim=0) if self.has_batch_dim else directions
+        return (stack * directions.to(stack.device)).sum(-1)
 
     def logit_directions(self, tokens: Classes) -> Float[Tensor, "*batch token d_model"]:
-        """Give for each token the direction whose product with its normalised residual is its share of a logit."""
+        """Give for each cached token the direction whose product with its normalised residual is its share of a logit.
+
+        A cache of one token (an int as `pos_slice`) has no token dimension here, either.
+        """
         model, cfg = self.model, self.model.cfg
-        to_class = self._head_input_direction(tokens)
+        to_class = self._head_input_direction(self._index(tokens))
         if isinstance(model.pooler, AttentionPooler):
-            attn, pattern = model.pooler.attn, self["pooler.attn.hook_pattern"][..., 0, :]
+            attn = model.pooler.attn
             through = torch.einsum("hmd,hdn,...n->...hm", attn.W_V, attn.W_O, to_class)
-            return self._gain(torch.einsum("...hk,...hm->...km", pattern, through))
-        if cfg.pooling == "cls" and not self._has_token_dim():
-            return self._gain(to_class)
-        if not self._has_token_dim():
-            raise ValueError(
-                f"The head of this {cfg.architecture} reads {cfg.pooling}; this cache holds one token. "
-                "Cache without pos_slice."
-            )
-        reads = to_class.unflatten(-1, (-1, cfg.d_model))  # [*batch, part of the head's input, d_model]
-        n_tokens = self._reference().shape[-2]
-        found = reads.new_zeros(*to_class.shape[:-1], n_tokens, cfg.d_model)
-        if cfg.pooling in ("mean", "cls+mean"):
-            n_patches = n_tokens - cfg.n_prefix_tokens
-            found[..., cfg.n_prefix_tokens :, :] = reads[..., -1:, :] / n_patches
-        if cfg.pooling != "mean":
-            found[..., 0, :] = reads[..., 0, :]
-        if cfg.pooling == "cls+distillation":
-            found[..., 1, :] = reads[..., 1, :]
-        return self._gain(found)
+            found = torch.einsum("...hk,...hm->...km", self._pooling_pattern().to(through), through)
+        else:
+            n_tokens = self.n_tokens or self["resid_post", -1].shape[-2]
+            reads = to_class.unflatten(-1, (-1, cfg.d_model))  # [*batch, part of the head's input, d_model]
+            found = reads.new_zeros(*to_class.shape[:-1], n_tokens, cfg.d_model)
+            if cfg.pooling in ("mean", "cls+mean"):
+                found[..., cfg.n_prefix_tokens :, :] = reads[..., -1:, :] / (n_tokens - cfg.n_prefix_tokens)
+            if cfg.pooling != "mean":
+                found[..., 0, :] = reads[..., 0, :]
+            if cfg.pooling == "cls+distillation":
+                found[..., 1, :] = reads[..., 1, :]
+        found = found if model.ln_final is None else found * model.ln_final.w
+        return self.pos_slice.apply(found, dim=-2)
 
     def logit_bias(self, tokens: Classes) -> Float[Tensor, "*batch"]:
         """Give what no component of the residual stream adds to a class's logit: biases, and a pooling head's MLP."""
         model, cfg = self.model, self.model.cfg
-        to_class = self._head_input_direction(tokens)
-        ln = model.ln_final
-        constant = to_class.new_zeros(cfg.d_model) if ln is None else ln.b
+        index = self._index(tokens)
+        to_class = self._head_input_direction(index)
+        constant = to_class.new_zeros(cfg.d_model) if model.ln_final is None else model.ln_final.b
         if isinstance(model.pooler, AttentionPooler):
             attn = model.pooler.attn
             value = torch.einsum("m,hmd->hd", constant, attn.W_V) + attn.b_V
-            constant = torch.einsum("hd,hdm->m", value, attn.W_O) + attn.b_O + self["pooler.hook_mlp_out"][..., 0, :]
-        index = self._index(tokens)
-        found = (constant.repeat(*[1] * (constant.dim() - 1), cfg.d_head_input // cfg.d_model) * to_class).sum(-1)
+            z = self._pooling_pattern().to(value).sum(-1, keepdim=True) * value  # a hook may change a row's sum from 1
+            mlp_out = self["pooler.hook_mlp_out"][..., 0, :].to(z)
+            constant = torch.einsum("...hd,hdm->...m", z, attn.W_O) + attn.b_O + mlp_out
+        times = cfg.d_head_input // cfg.d_model
+        found = (torch.cat([constant] * times, dim=-1) * to_class).sum(-1)
         if isinstance(model.head, ZeroShotHead):
-            found = found + model.head.b_projection[index] / self["head.hook_scale"][..., 0]
+            found = found + model.head.b_projection[index] / self["head.hook_scale"][..., 0].to(found)
         return found + model.b_U[index]
 
     def apply_ln_to_stack(
@@ -121,14 +144,19 @@ class ViTActivationCache(ActivationCache):
         one that normalises after pooling divides by the pooled mean's scale.
 
         Raises:
-            ValueError: `recompute_ln` for a model that normalises after pooling: a token has no statistics there.
+            ValueError: `recompute_ln` for a model that normalises after pooling: a token has no statistics there;
+                or `pos_slice` for a cache of one token, which has no token dimension to cut.
         """
         cfg = self.model.cfg
+        pos = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
+        if self.pos_slice.mode == "int" and pos.mode != "identity":
+            raise ValueError(f"This cache holds token {self.pos_slice.slice} alone. Leave pos_slice out.")
         at_head = layer in (None, -1, cfg.n_layers)
         if not at_head or cfg.final_norm == "tokens":
-            return super().apply_ln_to_stack(
-                residual_stack, layer, mlp_input, pos_slice, batch_slice, has_batch_dim, recompute_ln
-            )
+            with unwatched([] if self.model.ln_final is None else [self.model.ln_final]):
+                return super().apply_ln_to_stack(
+                    residual_stack, layer, mlp_input, pos, batch_slice, has_batch_dim, recompute_ln
+                )
         batch = batch_slice if isinstance(batch_slice, Slice) else Slice(batch_slice)
         stack = batch.apply(residual_stack, dim=1) if has_batch_dim else residual_stack
         if cfg.final_norm == "none":
@@ -143,26 +171,45 @@ class ViTActivationCache(ActivationCache):
         scale = scale if stack.dim() - 1 == scale.dim() else scale[..., 0, :]
         return (stack - stack.mean(-1, keepdim=True)) / scale
 
+    def compute_head_results(self) -> None:
+        """Cache what each head writes, z W_O, where `hook_result` was not cached (transformer-lens's method)."""
+        for layer, block in enumerate(self.model.blocks):
+            name = f"blocks.{layer}.attn.hook_result"
+            if name not in self.cache_dict:
+                z, W_O = self["z", layer], block.attn.W_O
+                wide = torch.promote_types(z.dtype, W_O.dtype)
+                # One product: transformer-lens's own sum over d_head first holds d_head times as much.
+                self.cache_dict[name] = torch.einsum("...hd,hdm->...hm", z.to(wide), W_O.to(z.device, wide))
+
+    def stack_head_results(self, layer: int = -1, *args: Any, **kwargs: Any) -> Any:
+        """Stack what each head before `layer` writes (transformer-lens's method)."""
+        found = super().stack_head_results(layer, *args, **kwargs)
+        if layer != 0:
+            return found
+        like = self["hook_embed"]  # transformer-lens's empty stack is float32 on the model's device
+        return (found[0].to(like), found[1]) if isinstance(found, tuple) else found.to(like)
+
     def apply_slice_to_batch_dim(self, batch_slice: Any) -> ViTActivationCache:
         """Give the cache of some of the images."""
         cut = super().apply_slice_to_batch_dim(batch_slice)
-        return ViTActivationCache(cut.cache_dict, self.model, has_batch_dim=cut.has_batch_dim)
+        return ViTActivationCache(
+            cut.cache_dict, self.model, cut.has_batch_dim, pos_slice=self.pos_slice, n_tokens=self.n_tokens
+        )
 
-    def _head_input_direction(self, tokens: Classes) -> Float[Tensor, "*batch d_head_input"]:
-        direction = self.model.W_U.T[self._index(tokens)]
+    def _head_input_direction(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_head_input"]:
+        direction = self.model.W_U.T[index]
         if not isinstance(self.model.head, ZeroShotHead):
             return direction
-        return direction / self["head.hook_scale"]
+        return direction / self["head.hook_scale"].to(direction)
 
-    def _index(self, tokens: Classes) -> Tensor:
+    def _index(self, tokens: Classes) -> Int[Tensor, "*batch"]:
+        """Give a class for each image, or the one class where the cache has no batch dimension."""
         index = self.model.to_single_token(tokens) if isinstance(tokens, str) else tokens
-        return torch.as_tensor(index, device=self.model.cfg.device)
+        index = torch.as_tensor(index, device=self.model.cfg.device)
+        wanted = (self._batch_size(),) if self.has_batch_dim else ()
+        if index.numel() != 1 and index.shape != wanted:
+            raise ValueError(f"tokens must be one class, or one for each image {wanted}; got {tuple(index.shape)}.")
+        return index.reshape(()).expand(wanted) if index.numel() == 1 else index
 
-    def _gain(self, directions: Tensor) -> Tensor:
-        return directions if self.model.ln_final is None else directions * self.model.ln_final.w
-
-    def _reference(self) -> Tensor:
-        return self["ln_final.hook_scale" if self.model.cfg.final_norm == "tokens" else ("resid_post", -1)]
-
-    def _has_token_dim(self) -> bool:
-        return self._reference().dim() - self.has_batch_dim == 2
+    def _pooling_pattern(self) -> Float[Tensor, "*batch head token"]:
+        return self["pooler.attn.hook_pattern"][..., 0, :]

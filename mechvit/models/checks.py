@@ -141,7 +141,8 @@ def check_unprocessed_config(config: Mapping[str, Any], where: str) -> None:
             f"{where}: its weights are quantised ({method}), which hooks cannot see through. "
             "Load the checkpoint that it was made from, or dequantise and save it."
         )
-    if config.get("auto_map"):
+    known = {n for f in FAMILIES.values() if config.get("model_type") in f.model_types for n in f.architectures}
+    if config.get("auto_map") and not known & set(config.get("architectures") or []):  # else its own code is not needed
         raise ValueError(
             f"{where}: it needs code of its own ({', '.join(sorted(config['auto_map']))}), which is never run. "
             "Use a checkpoint of a class that transformers has."

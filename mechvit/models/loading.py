@@ -32,7 +32,7 @@ def load_pretrained(
 ) -> HookedViT:
     """Load a folder or a hub model; see `HookedViT.from_pretrained`."""
     where = os.path.expanduser(os.fspath(path_or_hub_id))
-    config = _read_config(where)
+    config = read_config(where)
     check_unprocessed_config(config, where)
     family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
     optional_pooler = family.architectures[architecture].optional_pooler
@@ -42,7 +42,8 @@ def load_pretrained(
     image_processor = _read_image_processor(where)
     mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
     missing = info["missing_keys"] - set(mismatched)
-    if missing and optional_pooler and all(name.startswith("pooler.") for name in missing):
+    pooler = {name for name in hf_model.state_dict() if name.startswith("pooler.")} if optional_pooler else set()
+    if missing and missing == pooler:
         hf_model.pooler, missing = None, set()  # no config says that a checkpoint has no pooler; its weights do
     extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
     _check_weights(where, missing, extra, mismatched)
@@ -192,7 +193,8 @@ def _check_weights(where: str, missing: Any, extra: Any, mismatched: Mapping[str
         )
 
 
-def _read_config(where: str) -> dict[str, Any]:
+def read_config(where: str) -> dict[str, Any]:
+    """Read a checkpoint's config.json, of a folder or of the hub."""
     looks_local = Path(where).exists() or where.startswith((".", os.sep)) or where.count("/") > 1
     if looks_local and not (Path(where) / "config.json").is_file():
         found = "a folder without one" if Path(where).is_dir() else "no such folder"

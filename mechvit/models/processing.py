@@ -50,8 +50,8 @@ def process_weights(
     if center_unembed:
         _center_unembed(model)
     if fold_value_biases:
-        for block in model.blocks:
-            _fold_value_bias(block.attn)
+        for attn in _attentions(model):
+            _fold_value_bias(attn)
     done = [name for name, asked in steps.items() if asked and name not in model.cfg.processing]
     return _describe(model, processing=(*model.cfg.processing, *done))
 
@@ -142,6 +142,12 @@ def _center_unembed(model: HookedViT) -> None:
         assert isinstance(linear, nn.Linear)
         _subtract_mean(linear.weight, 0)
         _subtract_mean(linear.bias, 0)
+
+
+def _attentions(model: HookedViT) -> list[Attention]:
+    """List the attention of each block, and of the head where it pools by attention."""
+    pooler = [model.pooler.attn] if isinstance(model.pooler, AttentionPooler) and model.head is not None else []
+    return [block.attn for block in model.blocks] + pooler
 
 
 def _fold_value_bias(attn: Attention) -> None:

@@ -56,9 +56,10 @@ class HookedRuns(HookedRootModule):
             ValueError: an unknown name, a name that `stop_at_layer` leaves out, or `incl_bwd` without a loss.
         """
         stop = forward_kwargs.get("stop_at_layer")
+        pixels = as_pixels(pixel_values)
         check_input(
             self.cfg,
-            as_pixels(pixel_values),
+            pixels,
             return_type,
             forward_kwargs.get("labels"),
             stop,
@@ -77,7 +78,9 @@ class HookedRuns(HookedRootModule):
                 out.backward()
         if not return_cache_object:
             return out, cache
-        return out, ViTActivationCache(cache, self, has_batch_dim=not remove_batch_dim)
+        rows, columns = (side // self.cfg.patch_size for side in pixels.shape[2:])
+        n_tokens = self.cfg.n_prefix_tokens + rows * columns
+        return out, ViTActivationCache(cache, self, not remove_batch_dim, pos_slice=pos_slice, n_tokens=n_tokens)
 
     def run_with_hooks(
         self, *args: Any, fwd_hooks: Sequence[tuple] = (), stop_at_layer: int | None = None, **kwargs: Any

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .config import HookedViTConfig
 from .hooked_vit import HookedViT
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
+PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def is_hooked_vit(folder: str | os.PathLike[str]) -> bool:
@@ -34,27 +34,47 @@ def save_hooked_vit(model: HookedViT, folder: str | os.PathLike[str]) -> None:
     Raises:
         FileExistsError: the folder exists and holds something else than a saved HookedViT.
     """
-    place = Path(folder).expanduser()
-    if place.exists() and (not place.is_dir() or (any(place.iterdir()) and not is_hooked_vit(place))):
-        raise FileExistsError(f"{place} exists and holds no saved HookedViT. Choose a new folder.")
+    place = Path(folder).expanduser().resolve()
+    _check_replaceable(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    new, old = beside / "new", beside / "old"
     try:
-        weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-        save_file(weights, beside / WEIGHTS_FILE, metadata={"format": "pt"})
-        hf_config = model.hf_config.to_dict() | {"model_type": model.hf_config.model_type}
-        about = {"hooked_vit": _to_json(model.cfg), "hugging_face": hf_config}
-        (beside / CONFIG_FILE).write_text(json.dumps(about, indent=2, default=str) + "\n")
-        if model.image_processor is not None:
-            model.image_processor.save_pretrained(beside)
-        beside.chmod(0o755)
-        old = place.with_name(f".{place.name}-old")
+        new.mkdir()
+        _write(model, new)
         if place.exists():
             place.rename(old)
-        beside.rename(place)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            new.rename(place)
+        finally:
+            if old.exists() and not place.exists():
+                old.rename(place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check_replaceable(place: Path) -> None:
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise FileExistsError(f"{place} is a file. Choose a new folder.")
+    names = {path.name for path in place.iterdir()}
+    foreign = names - {CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE}
+    if foreign or (names and CONFIG_FILE not in names):
+        raise FileExistsError(
+            f"{place} exists and holds {', '.join(sorted(foreign or names))}, not a saved HookedViT alone. "
+            "Choose a new folder."
+        )
+
+
+def _write(model: HookedViT, folder: Path) -> None:
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    hf_config = model.hf_config.to_dict() | {"model_type": model.hf_config.model_type}
+    about = {"hooked_vit": _to_json(model.cfg), "hugging_face": hf_config}
+    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2, default=str) + "\n")
+    if model.image_processor is not None:
+        model.image_processor.save_pretrained(folder)
 
 
 def load_hooked_vit(
@@ -70,14 +90,13 @@ def load_hooked_vit(
         about = json.loads((place / CONFIG_FILE).read_text())
         hf_config = dict(about["hugging_face"])
         config = transformers.AutoConfig.for_model(hf_config.pop("model_type"), **hf_config)
-        cfg = _from_json(about["hooked_vit"])
+        processor = None
+        if (place / PROCESSOR_FILE).is_file():
+            processor = transformers.AutoImageProcessor.from_pretrained(place, backend="pil")
         weights = load_file(place / WEIGHTS_FILE)
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        model = HookedViT(_from_json(about["hooked_vit"]), config, processor)
+    except Exception as error:  # a missing, shortened or edited file raises almost anything
         raise ValueError(f"{place} must be a whole saved HookedViT: {error!r}. Save it again.") from error
-    processor = None
-    if (place / "preprocessor_config.json").is_file():
-        processor = transformers.AutoImageProcessor.from_pretrained(place, backend="pil")
-    model = HookedViT(cfg, config, processor)
     model.carried.keep({name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")})
     try:
         model.load_state_dict(weights)

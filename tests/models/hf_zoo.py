@@ -93,6 +93,10 @@ class Entry:
 def cast(model: Any, dtype: torch.dtype) -> Any:
     """Convert a model. DINOv3's frequencies, no weights, stay in float32 for half types, as in `from_pretrained`."""
     model = model.to(dtype)
+    if dtype == torch.float64:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + 2**-40)  # float32 cannot hold it
     for module in model.modules():
         if type(module).__name__ == "DINOv3ViTRopePositionEmbedding" and dtype.itemsize < 4:
             module.inv_freq = type(module)(module.config).inv_freq
@@ -152,6 +156,7 @@ ZOO: dict[str, Entry] = {
     "vit classifier, no qkv bias": Entry("vit", "ViTForImageClassification", {"qkv_bias": False}),
     "vit encoder": Entry("vit", "ViTModel", POOLER),
     "vit encoder, no pooler": Entry("vit", "ViTModel", {}, NO_POOLER),
+    "vit with decoder": Entry("vit", "ViTForMaskedImageModeling", {"encoder_stride": 8}),
     "msn classifier": Entry("vit_msn", "ViTMSNForImageClassification"),
     "msn encoder": Entry("vit_msn", "ViTMSNModel", {"qkv_bias": False}),
     "mae encoder": Entry("vit_mae", "ViTMAEModel"),
@@ -169,6 +174,7 @@ ZOO: dict[str, Entry] = {
     "deit with teacher": Entry("deit", "DeiTForImageClassificationWithTeacher"),
     "deit encoder": Entry("deit", "DeiTModel", POOLER),
     "deit encoder, no pooler": Entry("deit", "DeiTModel", {"qkv_bias": False}, NO_POOLER),
+    "deit with decoder": Entry("deit", "DeiTForMaskedImageModeling", {"encoder_stride": 8}),
     "beit classifier, relative bias": _beit(**RELATIVE),
     "beit classifier, shared bias": _beit(**SHARED),
     "beit classifier, absolute positions": _beit(**ABSOLUTE),
@@ -356,16 +362,14 @@ def cut_into_patches(pixels: Tensor, size: int) -> Tensor:
 
 
 def _call(hf_model: Any, encoder: Any, inputs: dict[str, Any]) -> Any:
-    kind = encoder.config.model_type
-    if (
-        kind == "data2vec-vision"
-        and type(_self_attention(blocks_of(encoder)[0])) is data2vec.Data2VecVisionSelfAttention
-    ):
+    if type(_self_attention(blocks_of(encoder)[0])) is data2vec.Data2VecVisionSelfAttention:
         inputs = inputs | {"output_attentions": True}  # it returns its pattern to none but those who ask
-    if kind == "vit_mae":
+    if type(hf_model).__name__.endswith(("ForPreTraining", "ForMaskedImageModeling")):
+        hf_model = encoder  # what reconstructs the image is no part of it
+    if encoder.config.model_type == "vit_mae":
         before, encoder.config.mask_ratio = encoder.config.mask_ratio, 0.0
         try:
-            return encoder(**inputs)
+            return hf_model(**inputs)
         finally:
             encoder.config.mask_ratio = before
     return hf_model.get_image_features(**inputs) if hasattr(hf_model, "get_image_features") else hf_model(**inputs)

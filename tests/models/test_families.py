@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
 
 from mechvit import HookedViT
+from mechvit.models.families.supported import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 every = pytest.mark.parametrize("name", ZOO)
@@ -43,6 +44,14 @@ def streams(cache, model):
 
 def is_resid(name):
     return name.endswith(("hook_resid_pre", "hook_resid_post"))
+
+
+def test_every_supported_class_is_tested():
+    supported = {(family.name, name) for family in FAMILIES.values() for name in family.architectures}
+    model_types = {model_type: family.name for family in FAMILIES.values() for model_type in family.model_types}
+    assert {(model_types[entry.family], entry.architecture) for entry in ZOO.values()} == supported
+    assert {entry.family for entry in ZOO.values()} == set(model_types)
+    assert {model_types[entry.family] for entry in FULL_SIZE.values()} == set(FAMILIES)
 
 
 @every
@@ -162,7 +171,7 @@ def assert_same_checkpoint(found, expected):
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_to_hf_returns_the_same_checkpoint(name, dtype):
     entry, pixels = ZOO[name], draw(dtype=dtype)
     hf_model, text = entry(dtype), entry.text_embeds(dtype)

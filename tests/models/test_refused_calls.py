@@ -180,3 +180,31 @@ def test_unknown_class_name(model):
 def test_accumulated_bias_out_of_range(model, layer, mlp_input, most):
     with pytest.raises(ValueError, match=rf"within 0\.\.{most}; got {layer}"):
         model.accumulated_bias(layer, mlp_input=mlp_input)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_pixels_that_are_not_finite_are_named_on_request(model, pixels, value):
+    broken = pixels.clone()
+    broken[1, 2, 3, 4] = broken[3, 0, 0, 0] = value
+    for run in (model, model.run_with_cache, model.run_with_hooks, model.run_with_saes):
+        with pytest.raises(ValueError, match=r"must be finite; images \[1, 3\] of the batch are not"):
+            run(broken, check_finite=True)
+        run(broken)
+        run(pixels, check_finite=True)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 32), (2, 1, 32, 32), (3, 32, 32)], ids=str)
+def test_wrong_pixels_of_any_size(model, shape):
+    for run in (model, model.run_with_cache, model.run_with_hooks):
+        with pytest.raises(ValueError, match=r"floats \[batch, 3, at least 8, at least 8\]; got torch.float32"):
+            run(torch.zeros(shape), interpolate_pos_encoding=True)
+
+
+def test_another_size_says_how(model):
+    with pytest.raises(ValueError, match="pass interpolate_pos_encoding=True"):
+        model(torch.zeros(1, 3, 40, 40))
+
+
+def test_no_tensor_at_all(model):
+    with pytest.raises(ValueError, match=r"floats \[batch, 3, 32, 32\]; got list"):
+        model([[0.0]])

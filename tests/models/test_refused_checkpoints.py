@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 
 import pytest
 import torch
 import transformers
+from hf_zoo import ZOO
 from safetensors.torch import load_file, save_file
 
 from mechvit import HookedViT
@@ -30,21 +32,24 @@ def make_bert():
     return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=11, **SMALL))
 
 
-def make_deit():
-    return transformers.DeiTForImageClassification(transformers.DeiTConfig(image_size=16, patch_size=8, **SMALL))
+def make_levit():
+    config = transformers.LevitConfig(
+        image_size=32, hidden_sizes=[16, 16, 16], num_attention_heads=[1, 1, 1], depths=[1, 1, 1], key_dim=[4, 4, 4]
+    )
+    return transformers.LevitForImageClassification(config)
 
 
-def make_masked_vit():
-    config = transformers.ViTConfig(image_size=16, patch_size=8, encoder_stride=8, **SMALL)
-    return transformers.ViTForMaskedImageModeling(config)
+def make_masked_beit():
+    config = transformers.BeitConfig(image_size=16, patch_size=8, vocab_size=8, **SMALL)
+    return transformers.BeitForMaskedImageModeling(config)
 
 
 OTHERS = {
     "ResNetForImageClassification": make_resnet,
     "SwinForImageClassification": make_swin,
     "BertForSequenceClassification": make_bert,
-    "DeiTForImageClassification": make_deit,
-    "ViTForMaskedImageModeling": make_masked_vit,
+    "LevitForImageClassification": make_levit,
+    "BeitForMaskedImageModeling": make_masked_beit,
 }
 
 
@@ -87,12 +92,12 @@ def test_other_architecture_is_named_before_its_weights_are_read(tmp_path, name)
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_model_in_memory_is_named(name):
-    with pytest.raises(ValueError, match=rf"ViTForImageClassification, ViTModel.*{name}"):
+    with pytest.raises(ValueError, match=rf"ViTForImageClassification, .*ViTModel.*{name}"):
         HookedViT.from_hf(OTHERS[name]())
 
 
 def test_no_hugging_face_model_is_named():
-    with pytest.raises(ValueError, match=r"ViTForImageClassification, ViTModel.*Linear"):
+    with pytest.raises(ValueError, match=r"ViTForImageClassification, .*ViTModel.*Linear"):
         HookedViT.from_hf(torch.nn.Linear(2, 2))
 
 
@@ -230,3 +235,94 @@ def test_dropout_refuses_training_but_not_evaluation(make_hf):
     with pytest.raises(ValueError, match=r"without dropout.*0\.1"):
         model.train()
     assert HookedViT.from_hf(make_hf()).train().training
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
+def test_quantised_checkpoint_is_refused_before_its_weights_are_read(saved, method):
+    edit_config(saved, quantization_config={"quant_method": method})
+    (saved / "model.safetensors").write_bytes(b"not weights")
+    message = refusal(saved)
+    assert f"quantised ({method})" in message
+    assert "dequantise" in message
+
+
+def test_integer_weights_in_memory_are_refused(make_hf):
+    hf_model = make_hf()
+    weight = hf_model.classifier.weight
+    hf_model.classifier.weight = torch.nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match=r"not quantised; got torch.float32, torch.int8"):
+        HookedViT.from_hf(hf_model)
+
+
+def test_remote_code_is_never_run(saved):
+    (saved / "code.py").write_text("raise SystemExit('run')")
+    edit_config(saved, model_type="mine", architectures=["Mine"], auto_map={"AutoModel": "code.Mine"})
+    message = refusal(saved)
+    assert "code of its own (AutoModel)" in message
+
+
+def test_stale_auto_map_of_a_plain_vit_is_ignored(make_hf, saved, pixels):
+    (saved / "code.py").write_text("raise SystemExit('run')")
+    edit_config(saved, auto_map={"AutoModel": "code.Mine"})
+    found = HookedViT.from_pretrained(saved, device="cpu")
+    assert torch.equal(found(pixels), HookedViT.from_hf(make_hf())(pixels))
+
+
+def test_labels_that_do_not_fit_the_head_are_refused(saved):
+    names = {str(i): f"class {i}" for i in range(7)}
+    edit_config(saved, id2label=names, label2id={name: int(i) for i, name in names.items()})
+    assert "classifier.weight is (5, 32), must be (7, 32)" in refusal(saved)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_missing_and_left_over_weights_of_every_family_are_named(name):
+    hf_model = ZOO[name]()
+    state = hf_model.state_dict()
+    norms = ("norm1.weight", "layernorm_before.weight")
+    block = next(key for key in state if key.endswith(norms) and "text_model" not in key)
+    owner, _, own = block.rpartition(".")
+    broken = copy.deepcopy(hf_model)
+    delattr(broken.get_submodule(owner), own)
+    broken.surplus = torch.nn.Linear(2, 2, bias=False)
+    with pytest.raises(ValueError, match=f"missing {re.escape(block)}; left over surplus.weight"):
+        HookedViT.from_hf(broken)
+    broken = copy.deepcopy(hf_model)
+    setattr(broken.get_submodule(owner), own, torch.nn.Parameter(torch.zeros(3)))
+    with pytest.raises(ValueError, match=rf"{re.escape(block)} is \(3,\), must be \(32,\)"):
+        HookedViT.from_hf(broken)
+
+
+def test_index_buffers_of_old_checkpoints_are_no_weights(tmp_path):
+    hf_model = ZOO["clip vision"]()
+    hf_model.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors.update({"embeddings.position_ids": torch.arange(17)[None]}))
+    assert HookedViT.from_pretrained(tmp_path, device="cpu").cfg.family == "clip"
+
+
+EMBEDS = torch.randn(3, 24, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize(
+    ("embeds", "names", "message"),
+    [
+        (EMBEDS, None, "needs both"),
+        (None, ["a"], "needs both"),
+        (EMBEDS, ["a", "b"], r"must be \[2, "),
+        (EMBEDS[:, :5], ["a", "b", "c"], r"must be \[3, "),
+        (EMBEDS, ["a", "b", "b"], "different class_names"),
+        (EMBEDS * torch.nan, ["a", "b", "c"], "finite"),
+        (EMBEDS * 0, ["a", "b", "c"], "none of them zero"),
+    ],
+)
+def test_text_embeddings_that_do_not_fit_are_refused(embeds, names, message):
+    hf_model = ZOO["clip bare"]()
+    width = hf_model.config.projection_dim
+    if embeds is not None and embeds.shape[1] == EMBEDS.shape[1]:
+        embeds = embeds[:, :1].repeat(1, width)
+    with pytest.raises(ValueError, match=message):
+        HookedViT.from_hf(hf_model, text_embeds=embeds, class_names=names)
+
+
+def test_text_embeddings_for_another_kind_are_refused(make_hf):
+    with pytest.raises(ValueError, match="CLIPModel, SiglipModel, Siglip2Model; this is a ViTForImageClassification"):
+        HookedViT.from_hf(make_hf(), text_embeds=EMBEDS, class_names=["a", "b", "c"])

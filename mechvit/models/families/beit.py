@@ -54,7 +54,6 @@ BEIT = Family(
         "BeitForImageClassification": Architecture(
             prefix="beit.", weights=CLASSIFIER, config=BEIT_CLASSIFIER_CONFIG, classifier=True
         ),
-        "BeitForMaskedImageModeling": Architecture(prefix="beit.", carried=("layernorm.", "lm_head.")),
         "BeitModel": Architecture(
             weights={"pooler.w": "pooler.layernorm.weight", "pooler.b": "pooler.layernorm.bias"},
             config=BEIT_POOLER_CONFIG,

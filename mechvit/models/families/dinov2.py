@@ -37,7 +37,7 @@ def mlp_weight(layer: str, plain: str, gated: str, kind: str) -> Callable[[Hooke
 
 
 def block_weights(layer: str, fc1: str, fc2: str) -> Weights:
-    """Give the table of a block of DINOv2 or DINOv3, which differ in where a layer lies and in an ungated MLP's names."""
+    """Give the table of a block of DINOv2 or DINOv3: they differ in where a layer lies and in what `fc1` is called."""
     linears = {
         f"blocks.{{l}}.attn.{ours}.{kind}": f"{layer}.attention.{ours}_proj.{kind}"
         for ours in "qkvo"
