@@ -110,7 +110,9 @@ def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
     check_device(device)
     model = HookedViT.from_pretrained(checkpoint, device=device)
     if model.head is None:
-        raise ValueError(f"{checkpoint} has no classification head; give a ViTForImageClassification")
+        raise ValueError(
+            f"{checkpoint} has no classification head; give a classifier, such as a ViTForImageClassification"
+        )
     if model.image_processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return model
@@ -166,8 +168,9 @@ def prepared_images(
         ValueError: as `load_images` and `align_labels`, or a model without a fixed input size.
     """
     from mechvit.data import align_labels, load_images, prepare
+    from mechvit.models.families import input_size
 
-    size = getattr(hf_config, "image_size", None)
+    size = input_size(hf_config)
     if not isinstance(size, int):
         raise ValueError(
             f"the model must have one input size (config.image_size); this {hf_config.model_type} has {size}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mechvit.data import CLEAN, Corruption, corrupt, normalize
+from mechvit.models.families import input_size
 
 from .config import FinetuneConfig, ViTShape
 
@@ -186,7 +187,7 @@ def _check(model: PreTrainedModel, images: datasets.Dataset, role: str) -> None:
         raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
     if len(images) == 0:
         raise ValueError(f"there are no {role} images")
-    size = model.config.image_size
+    size = input_size(model.config)
     expected = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
     found = tuple(images.features["pixels"].shape[1:])
     if found != expected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from .beit import BEIT
 from .clip import CLIP
@@ -49,3 +50,12 @@ def find_family(model_type: str | None, architectures: Iterable[str], where: str
         f"{where} must hold one of the supported kinds of vision transformer ({supported}); it holds {kind} "
         f"(model_type {model_type!r}). Pass a checkpoint of a supported kind."
     )
+
+
+def input_size(hf_config: Any) -> Any:
+    """Read the side of a checkpoint's images in pixels off its config, wherever its family keeps it."""
+    vision = getattr(hf_config, "vision_config", hf_config)
+    for family in FAMILIES.values():
+        if hf_config.model_type in family.model_types:
+            return family.config["image_size"](vision)
+    return getattr(vision, "image_size", None)
