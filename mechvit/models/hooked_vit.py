@@ -204,7 +204,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             check_finite=check_finite,
         )
         resid, grid = self._enter(pixels.to(self.cfg.dtype))
-        place = self._place(grid)
+        place = self.place(grid)
         for block in self.blocks[:stop_at_layer]:
             resid = block(resid, place)
         if stop_at_layer is not None:
@@ -235,7 +235,8 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             positions = positions.clone()  # a hook may write into it, and it is the parameter itself
         return self.hook_embed(embed) + self.hook_pos_embed(positions), grid
 
-    def _place(self, grid: Grid) -> Place:
+    def place(self, grid: Grid) -> Place:
+        """Give what a block needs to know of an image's layout: pass it when calling blocks by hand."""
         rotary = (
             rotary_angles(self.cfg, grid, self.cfg.device, self.cfg.dtype) if self.cfg.positions == "rotary" else None
         )

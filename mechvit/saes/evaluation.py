@@ -292,8 +292,9 @@ class _Run:
 
     def finish(self, resid: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch class"]:
         """The logits that the rest of the network gives for this residual."""
+        place = self.model.place(self.model.cfg.grid)
         for block in self.model.blocks[self.site.layer + 1 :]:
-            resid = block(resid)
+            resid = block(resid, place)
         return self.model.unembed_residual(resid[:, self.model.head_tokens])
 
     def quality(self, name: str, condition: str) -> SAEQuality:
