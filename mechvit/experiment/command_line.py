@@ -141,7 +141,7 @@ def check_device(device: str | None) -> None:
 
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last: built without mps or xla
         raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 

@@ -99,13 +99,13 @@ class RelativePositionBias(nn.Module):
             patches = table[:-3].unflatten(0, (rows, columns)).permute(2, 0, 1).unsqueeze(0)
             resized = F.interpolate(patches, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bilinear")
             table = torch.cat([resized[0].flatten(1).T, table[-3:]])
-        index = _relative_index(grid).to(table.device)
+        index = _relative_index(grid, table.device)
         return table[index].permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is cached must serve training, too
-def _relative_index(grid: Grid) -> Int[Tensor, "query key"]:
+def _relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"]:
     """Give each pair of tokens' row of the table."""
     rows, columns = grid
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")).flatten(1)
@@ -115,4 +115,4 @@ def _relative_index(grid: Grid) -> Int[Tensor, "query key"]:
     index[1:, 1:] = apart[0] * (2 * columns - 1) + apart[1]
     index[1:, 0] = n_apart + 1
     index[0, 0] = n_apart + 2
-    return index
+    return index.to(device)  # kept there: every layer asks in every pass

@@ -65,8 +65,7 @@ class HookedRuns(HookedRootModule):
             stop,
             incl_bwd,
             forward_kwargs.get("interpolate_pos_encoding", False),
-            forward_kwargs.get("check_finite", False),
-        )
+        )  # `forward` looks for values that are not finite, once
         cache, fwd, bwd = self.get_caching_hooks(
             names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice, dtype=dtype
         )

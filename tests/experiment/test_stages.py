@@ -160,7 +160,7 @@ def test_peak_memory_is_each_stage_s_own(tmp_path):
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
-        pytest.skip(f"peak memory cannot be reset here: {error}")
+        pytest.skip(f"peak memory cannot be reset here: {error}")  # only Linux with a writable /proc counts it a stage
     size = 200 * 2**20
 
     def greedy() -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hf_zoo import FULL_SIZE, ZOO, cut_into_patches, run_reference, vision_encoder, vision_inputs
+from hf_reference import cut_into_patches, run_reference, vision_encoder, vision_inputs
+from hf_zoo import FULL_SIZE, ZOO
 from torch.nn import functional as F
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
 
