@@ -60,9 +60,10 @@ def main(options: Options) -> None:
     import json
     from pathlib import Path
 
-    from mechvit.finetuning import finetune
+    from mechvit.finetuning import check_trainable, finetune
 
     hf_config, processor = read_checkpoint(options.model)
+    check_trainable(hf_config, options.model)
     train, validation = (
         prepared_images(
             options.images, part, hf_config, processor, limit=limit, seed=options.seed, bad_files=options.bad_files

@@ -124,15 +124,19 @@ def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
     Raises:
         ValueError: either cannot be read; names the checkpoint.
     """
-    from transformers import AutoConfig, AutoImageProcessor
+    from transformers import AutoConfig
+
+    from mechvit.models.image_processor import read_image_processor
 
     try:
-        hf_config = AutoConfig.from_pretrained(checkpoint)
-        return hf_config, AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        hf_config, processor = AutoConfig.from_pretrained(checkpoint), read_image_processor(checkpoint)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{checkpoint} must be a folder or hub id of a model with its image processor: {error}"
         ) from error
+    if processor is None:
+        raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
+    return hf_config, processor
 
 
 def check_device(device: str | None) -> None:
@@ -160,20 +164,21 @@ def prepared_images(
 
     Args:
         source, split, limit, seed, bad_files: see `mechvit.data.load_images`.
-        hf_config: the checkpoint's; its `image_size` is the side of the crops of `photos`.
-        image_processor: the checkpoint's.
+        hf_config: the checkpoint's, for its class ids.
+        image_processor: the checkpoint's; what it makes is the size of the crops of `photos`.
         path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
 
     Raises:
-        ValueError: as `load_images` and `align_labels`, or a model without a fixed input size.
+        ValueError: as `load_images` and `align_labels`, or a processor that makes no squares of one size.
     """
     from mechvit.data import align_labels, load_images, prepare
-    from mechvit.models.families import input_size
+    from mechvit.models.image_processor import output_size
 
-    size = input_size(hf_config)
-    if not isinstance(size, int):
+    size = output_size(image_processor)
+    if size is None:
         raise ValueError(
-            f"the model must have one input size (config.image_size); this {hf_config.model_type} has {size}"
+            f"the image processor must make squares of one size of any image; this {type(image_processor).__name__} "
+            "keeps other shapes: give it do_resize and a size, or do_center_crop and a crop_size"
         )
     images = load_images(source, split, limit=limit, seed=seed, image_size=size, bad_files=bad_files)
     return prepare(align_labels(images, hf_config.id2label), image_processor, path=path)

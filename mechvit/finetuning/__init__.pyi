@@ -1,4 +1,4 @@
 from .config import FinetuneConfig, ViTShape
-from .finetune import finetune, train_from_scratch
+from .finetune import check_trainable, finetune, train_from_scratch
 
-__all__ = ["FinetuneConfig", "ViTShape", "finetune", "train_from_scratch"]
+__all__ = ["FinetuneConfig", "ViTShape", "check_trainable", "finetune", "train_from_scratch"]

@@ -14,13 +14,20 @@ import torch
 from torch import Tensor
 
 from mechvit.data import CLEAN, Corruption, corrupt, normalize
-from mechvit.models.families import input_size
+from mechvit.models.families import find_family, input_size
+from mechvit.models.image_processor import read_image_processor
 
 from .config import FinetuneConfig, ViTShape
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedModel
+
+UNTRAINABLE: dict[str, str] = {
+    "DeiTForImageClassificationWithTeacher": "transformers gives it no loss; use a DeiTForImageClassification",
+    "Siglip2ForImageClassification": "it takes images cut into patches; use a SiglipForImageClassification",
+}
+"""Classifiers that `transformers.Trainer` cannot train on ordinary images, and why."""
 
 
 def finetune(
@@ -37,7 +44,7 @@ def finetune(
     """Fine-tune an image classifier on corrupted images and save it as an ordinary Hugging Face checkpoint.
 
     Args:
-        checkpoint: folder or hub id of a `ViTForImageClassification` with its image processor.
+        checkpoint: folder or hub id of an image classifier of a supported family, with its image processor.
         train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
         validation_images: prepared images that choose the epoch to keep; corrupted alike.
         out: folder of the new checkpoint; written beside and renamed, with `training_log.json` in it.
@@ -50,14 +57,35 @@ def finetune(
         `out`.
 
     Raises:
-        ValueError: images that are not prepared, have another size than the model takes, or labels it lacks.
+        ValueError: no trainable classifier, no image processor, images that are not prepared, have another size than
+            the model takes, or labels it lacks.
     """
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
+    import transformers
 
-    model = AutoModelForImageClassification.from_pretrained(checkpoint)
-    processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    architecture = check_trainable(transformers.AutoConfig.from_pretrained(checkpoint), os.fspath(checkpoint))
+    processor = read_image_processor(checkpoint)
+    if processor is None:
+        raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
+    model = getattr(transformers, architecture).from_pretrained(checkpoint)
     config = config or FinetuneConfig()
     return _train(model, processor, train_images, validation_images, Path(out), corruption, config, device, progress)
+
+
+def check_trainable(hf_config: Any, where: str) -> str:
+    """Name the class of a checkpoint that can be fine-tuned.
+
+    Raises:
+        ValueError: it is of an unsupported kind, has no classifier, or cannot be trained on ordinary images.
+    """
+    family, architecture = find_family(hf_config.model_type, hf_config.architectures or [], where)
+    if architecture in UNTRAINABLE:
+        raise ValueError(f"{where}: a {architecture} cannot be fine-tuned: {UNTRAINABLE[architecture]}")
+    if not family.architectures[architecture].classifier:
+        raise ValueError(
+            f"{where}: fine-tuning needs a classification head, and a {architecture} has none; give a checkpoint of a "
+            "...ForImageClassification class"
+        )
+    return architecture
 
 
 def train_from_scratch(
@@ -187,10 +215,11 @@ def _check(model: PreTrainedModel, images: datasets.Dataset, role: str) -> None:
         raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
     if len(images) == 0:
         raise ValueError(f"there are no {role} images")
+    family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
     size = input_size(model.config)
     expected = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
     found = tuple(images.features["pixels"].shape[1:])
-    if found != expected:
+    if found != expected and not family.any_size:
         raise ValueError(f"the model takes images of {expected} pixels; the {role} images have {found}")
     highest = max(images["label"])
     if highest >= model.config.num_labels:

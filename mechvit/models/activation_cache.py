@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,8 +152,7 @@ class ViTActivationCache(ActivationCache):
         """
         cfg = self.model.cfg
         pos = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
-        if self.pos_slice.mode == "int" and pos.mode != "identity":
-            raise ValueError(f"This cache holds token {self.pos_slice.slice} alone. Leave pos_slice out.")
+        self._check_pos_slice(pos)
         at_head = layer in (None, -1, cfg.n_layers)
         if not at_head or cfg.final_norm == "tokens":
             with unwatched([] if self.model.ln_final is None else [self.model.ln_final]):
@@ -211,5 +213,29 @@ class ViTActivationCache(ActivationCache):
             raise ValueError(f"tokens must be one class, or one for each image {wanted}; got {tuple(index.shape)}.")
         return index.reshape(()).expand(wanted) if index.numel() == 1 else index
 
+    def _check_pos_slice(self, pos_slice: Any) -> None:
+        """Raise a ValueError where there is no token dimension left to cut: the next one would be cut instead."""
+        pos = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
+        if self.pos_slice.mode == "int" and pos.mode != "identity":
+            raise ValueError(f"This cache holds token {self.pos_slice.slice} alone. Leave pos_slice out.")
+
     def _pooling_pattern(self) -> Float[Tensor, "*batch head token"]:
         return self["pooler.attn.hook_pattern"][..., 0, :]
+
+
+def _checked(name: str) -> Callable[..., Any]:
+    """Give transformer-lens's method, with its `pos_slice` checked first."""
+    theirs = getattr(ViTActivationCache, name)
+    signature = inspect.signature(getattr(ActivationCache, name))
+
+    @functools.wraps(theirs)
+    def method(self: ViTActivationCache, *args: Any, **kwargs: Any) -> Any:
+        self._check_pos_slice(signature.bind(self, *args, **kwargs).arguments.get("pos_slice"))
+        return theirs(self, *args, **kwargs)
+
+    return method
+
+
+for _name in ("decompose_resid", "accumulated_resid", "stack_head_results", "stack_neuron_results",
+              "get_full_resid_decomposition"):  # fmt: skip
+    setattr(ViTActivationCache, _name, _checked(_name))

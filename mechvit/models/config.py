@@ -29,6 +29,8 @@ class HookedViTConfig:
     """Added to the variance in every LayerNorm."""
     image_size: int
     """Height and width of the input, in pixels."""
+    position_image_size: int | None = None
+    """The image size that the positions were trained for and are resized from; None where it is `image_size`."""
     patch_size: int
     """Height and width of a patch, in pixels."""
     n_channels: int
@@ -119,6 +121,12 @@ class HookedViTConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that the positions were trained for."""
+        side = (self.position_image_size or self.image_size) // self.patch_size
         return side, side
 
     @property

@@ -23,7 +23,9 @@ class Embedding(nn.Module):
         self.cls_token = token(int(cfg.cls_token))
         self.distillation_token = token(int(cfg.distillation_token))
         self.register_tokens = token(cfg.n_registers)
-        self.positions = token(cfg.n_tokens - cfg.n_registers if cfg.positions == "learned" else 0)
+        rows, columns = cfg.position_grid
+        n_positions = cfg.n_prefix_tokens - cfg.n_registers + rows * columns
+        self.positions = token(n_positions if cfg.positions == "learned" else 0)
         self.patch = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, stride=cfg.patch_size, bias=cfg.patch_bias)
 
     def forward(

@@ -157,6 +157,20 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
 
         save_hooked_vit(self, folder)
 
+    def set_image_size(self, image_size: int) -> HookedViT:
+        """Take images of this size, in pixels, from now on; each pass resizes the positions as Hugging Face does.
+
+        `from_pretrained` does this with the size that the checkpoint's image processor makes. No weight changes.
+
+        Raises:
+            ValueError: smaller than a patch.
+        """
+        trained_for = self.cfg.position_image_size or self.cfg.image_size
+        positions = None if image_size == trained_for else trained_for
+        self.cfg = dataclasses.replace(self.cfg, image_size=image_size, position_image_size=positions)
+        self.embed.cfg = self.cfg
+        return self
+
     def process_weights_(
         self,
         *,

@@ -19,6 +19,7 @@ from .checks import check_text_embeds, check_unprocessed_config
 from .config import HookedViTConfig
 from .families import Family, find_family
 from .hooked_vit import HookedViT
+from .image_processor import output_size, read_image_processor
 
 Shape = tuple[int, ...]
 
@@ -39,7 +40,8 @@ def load_pretrained(
     hf_model, info = _load_hf(architecture, where, dtype)
     if optional_pooler and any(name.startswith("pooler.") for name in info["unexpected_keys"]):
         hf_model, info = _load_hf(architecture, where, dtype, add_pooling_layer=True)
-    image_processor = _read_image_processor(where)
+    with _quiet():
+        image_processor = read_image_processor(where)
     mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
     missing = info["missing_keys"] - set(mismatched)
     pooler = {name for name in hf_model.state_dict() if name.startswith("pooler.")} if optional_pooler else set()
@@ -48,6 +50,9 @@ def load_pretrained(
     extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
     _check_weights(where, missing, extra, mismatched)
     model = from_hf(hf_model, image_processor, text_embeds, class_names)
+    size = None if image_processor is None else output_size(image_processor)
+    if size is not None:
+        model.set_image_size(size)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
@@ -211,15 +216,6 @@ def read_config(where: str) -> dict[str, Any]:
                 f"{where} must be a folder with a config.json or a model on the Hugging Face hub; it could not be "
                 f"read: {reason} Check the name and the connection (and log in, if it is gated)."
             ) from error
-
-
-def _read_image_processor(where: str) -> Any:
-    """Load the checkpoint's image processor (PIL and numpy, no torchvision); None where it has none."""
-    name = "preprocessor_config.json"
-    if transformers.utils.cached_file(where, name, _raise_exceptions_for_missing_entries=False) is None:
-        return None
-    with _quiet():
-        return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
 
 
 @contextmanager

@@ -40,14 +40,14 @@ def resize_positions(
     float32 (DINOv2), in float32 and with antialiasing (DINOv2 with registers); SigLIP 2 resizes bilinearly, with
     antialiasing, and passes through float32 at its own size, too.
     """
-    if grid == cfg.grid and cfg.interpolation != "siglip2":
+    if grid == cfg.position_grid and cfg.interpolation != "siglip2":
         return table
     n_prefix = cfg.n_prefix_tokens - cfg.n_registers
-    patches = table[:, n_prefix:].unflatten(1, cfg.grid).permute(0, 3, 1, 2)
+    patches = table[:, n_prefix:].unflatten(1, cfg.position_grid).permute(0, 3, 1, 2)
     wide = patches if cfg.interpolation == "vit" else patches.float()
     mode = "bilinear" if cfg.interpolation == "siglip2" else "bicubic"
     antialias = cfg.interpolation in ("dinov2_with_registers", "siglip2")
-    if grid != cfg.grid:
+    if grid != cfg.position_grid:
         wide = F.interpolate(wide, size=grid, mode=mode, align_corners=False, antialias=antialias)
     return torch.cat([table[:, :n_prefix], wide.to(table.dtype).permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
@@ -87,8 +87,8 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
-        self.grid = cfg.grid
-        rows, columns = cfg.grid
+        self.grid = cfg.position_grid
+        rows, columns = cfg.position_grid
         self.table = nn.Parameter(torch.zeros((2 * rows - 1) * (2 * columns - 1) + 3, cfg.n_heads))
 
     def forward(self, grid: Grid) -> Float[Tensor, "1 head query key"]:

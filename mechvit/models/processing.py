@@ -136,6 +136,8 @@ def _center_unembed(model: HookedViT) -> None:
     if isinstance(head, ZeroShotHead):
         _subtract_mean(head.text_embeds, 0)
         if head.logit_bias is not None:
+            if "center_unembed" not in model.cfg.processing:  # `to_hf` gives it back: text embeddings are not its own
+                model.carried.keep({"logit_bias": head.logit_bias.clone()})
             head.logit_bias.fill_(0.0)
         return
     for linear in (head.cls, head.distillation) if isinstance(head, DistilledHead) else (head,):

@@ -43,13 +43,18 @@ class HookedRuns(HookedRootModule):
     ) -> tuple[Any, Any]:
         """Run the model and keep what passes the hook points.
 
+        What is kept is the tensor itself, not a copy, as in transformer-lens: a hook of the same run that writes into
+        one point in place (`x.mul_(2)`) shows at every point that passes on the same tensor. Return a new one instead.
+
         Args:
             pixel_values, return_type, **forward_kwargs: as `forward`.
             names_filter: a hook point's name, several, or a predicate; all when None.
             device, dtype: of the cached tensors; as computed when None.
             pos_slice: the tokens to keep, as transformer-lens's `Slice`: an int drops the dimension, (a, b) is a range.
             remove_batch_dim: drop the batch dimension (one image).
-            incl_bwd: run backward from the loss too, and cache gradients as NAME_grad.
+            incl_bwd: run backward from the loss too, and cache gradients as NAME_grad. Of a point that is called more
+                than once a pass (ln1 after `set_use_split_qkv_input`) the last call of either pass is kept: the value
+                of v's, the gradient of q's.
             return_cache_object: a `ViTActivationCache`, or a plain dict when False.
 
         Raises:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from .config import HookedViTConfig
 from .hooked_vit import HookedViT
+from .image_processor import FILES, read_image_processor
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
-PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def is_hooked_vit(folder: str | os.PathLike[str]) -> bool:
@@ -44,12 +44,10 @@ def save_hooked_vit(model: HookedViT, folder: str | os.PathLike[str]) -> None:
         _write(model, new)
         if place.exists():
             place.rename(old)
-        try:
-            new.rename(place)
-        finally:
-            if old.exists() and not place.exists():
-                old.rename(place)
+        new.rename(place)
     finally:
+        if old.exists() and not place.exists():
+            old.rename(place)  # where that fails, too, nothing is removed
         shutil.rmtree(beside, ignore_errors=True)
 
 
@@ -59,7 +57,7 @@ def _check_replaceable(place: Path) -> None:
     if not place.is_dir():
         raise FileExistsError(f"{place} is a file. Choose a new folder.")
     names = {path.name for path in place.iterdir()}
-    foreign = names - {CONFIG_FILE, WEIGHTS_FILE, PROCESSOR_FILE}
+    foreign = names - {CONFIG_FILE, WEIGHTS_FILE, *FILES}
     if foreign or (names and CONFIG_FILE not in names):
         raise FileExistsError(
             f"{place} exists and holds {', '.join(sorted(foreign or names))}, not a saved HookedViT alone. "
@@ -90,9 +88,7 @@ def load_hooked_vit(
         about = json.loads((place / CONFIG_FILE).read_text())
         hf_config = dict(about["hugging_face"])
         config = transformers.AutoConfig.for_model(hf_config.pop("model_type"), **hf_config)
-        processor = None
-        if (place / PROCESSOR_FILE).is_file():
-            processor = transformers.AutoImageProcessor.from_pretrained(place, backend="pil")
+        processor = read_image_processor(place)
         weights = load_file(place / WEIGHTS_FILE)
         model = HookedViT(_from_json(about["hooked_vit"]), config, processor)
     except Exception as error:  # a missing, shortened or edited file raises almost anything

@@ -192,6 +192,10 @@ def test_a_cache_of_some_tokens_gives_them_their_shares(name, kept):
     if isinstance(kept, int):
         with pytest.raises(ValueError, match=rf"holds token {kept} alone"):
             cut.logit_attrs(parts, LABELS, pos_slice=0)
+        stacks = ("decompose_resid", "accumulated_resid", "stack_head_results", "stack_neuron_results")
+        for stack in (*stacks, "get_full_resid_decomposition"):  # they would cut the images instead
+            with pytest.raises(ValueError, match=rf"holds token {kept} alone"):
+                getattr(cut, stack)(-1, pos_slice=0)
     else:
         first = cut.logit_attrs(cut.decompose_resid(pos_slice=0), LABELS, pos_slice=0)
         close(first, cut.logit_attrs(parts, LABELS)[:, :, 0])

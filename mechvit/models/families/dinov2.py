@@ -72,6 +72,7 @@ DINOV2 = Family(
     weights=DINOV2_WEIGHTS,
     carried=("embeddings.mask_token",),
     switches=SWITCHES,
+    any_size=True,
     architectures={
         "Dinov2ForImageClassification": Architecture(
             prefix="dinov2.", weights=CLASSIFIER, config={"pooling": lambda c: "cls+mean"}, classifier=True

@@ -17,6 +17,7 @@ DINOV2_WITH_REGISTERS = Family(
     weights={**DINOV2_WEIGHTS, "embed.register_tokens": "embeddings.register_tokens"},
     carried=("embeddings.mask_token",),
     switches=SWITCHES,
+    any_size=True,
     architectures={
         "Dinov2WithRegistersForImageClassification": Architecture(
             prefix="dinov2_with_registers.",

@@ -34,6 +34,7 @@ DINOV3_VIT = Family(
         "ln_final.b": "norm.bias",
     },
     carried=("embeddings.mask_token", "embeddings.register_tokens"),
+    any_size=True,
     switches={
         "q_bias": "query_bias",
         "k_bias": "key_bias",

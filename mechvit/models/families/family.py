@@ -86,6 +86,8 @@ class Family:
     """Encoder weights that the function does not use (mask tokens), by name without prefix."""
     switches: Mapping[str, str] = field(default_factory=dict)
     """Field of `HookedViTConfig` -> the flag of the Hugging Face config that says the same (biases)."""
+    any_size: bool = False
+    """Hugging Face's forward resizes the positions to any image unasked."""
     ignored: tuple[str, ...] = ("position_ids", "relative_position_index")
     """Ends of names that old checkpoints hold and that are no weights."""
 

@@ -1,0 +1,54 @@
+"""A checkpoint's image processor, on PIL and numpy: no torchvision."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+FILES = ("preprocessor_config.json", "processor_config.json")
+"""Where Hugging Face keeps an image processor: by itself, or as a part of a processor that has a tokenizer, too."""
+
+
+def read_image_processor(where: str | os.PathLike[str]) -> Any:
+    """Load the image processor of a folder or hub id; None where it has none.
+
+    Two families' processors cannot be used as they are. DINOv3's exists for torchvision alone; here it is a
+    `ViTImageProcessorPil` with the same settings, which resizes bytes instead of floats. SigLIP 2's cuts an image of
+    any shape into at most `max_num_patches`; here it is a `SiglipImageProcessorPil` that resizes to the square of as
+    many patches.
+
+    Raises:
+        OSError, ValueError: the file is damaged, or of a kind that transformers does not know.
+    """
+    import transformers
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    if not any(
+        transformers.utils.cached_file(where, name, _raise_exceptions_for_missing_entries=False) for name in FILES
+    ):
+        return None
+    settings, _ = BaseImageProcessor.get_image_processor_dict(where, image_processor_filename=FILES[0])
+    kind = settings.get("image_processor_type") or ""
+    if kind.startswith("DINOv3ViT"):
+        settings["image_processor_type"] = "ViTImageProcessor"
+        return transformers.ViTImageProcessorPil.from_dict(settings)
+    if kind.startswith("Siglip2"):
+        theirs = transformers.Siglip2ImageProcessorPil.from_dict(settings)
+        side = int(theirs.max_num_patches**0.5) * theirs.patch_size
+        kept = ("do_resize", "do_rescale", "do_normalize", "image_mean", "image_std", "resample", "rescale_factor")
+        same = {name: getattr(theirs, name) for name in kept}
+        return transformers.SiglipImageProcessorPil(size={"height": side, "width": side}, **same)
+    return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+
+
+def output_size(image_processor: Any) -> int | None:
+    """Give the side, in pixels, of the squares that an image processor makes of any image; None if it does not."""
+    sizes = set()
+    for shape in ((60, 90), (90, 60)):
+        found = image_processor(Image.new("RGB", shape), return_tensors="np")["pixel_values"]
+        sizes.add(np.shape(found)[2:])
+    (size, *others) = sizes
+    return int(size[0]) if not others and len(size) == 2 and size[0] == size[1] else None
