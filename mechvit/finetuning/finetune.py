@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mechvit.data import CLEAN, Corruption, corrupt, normalize
 from mechvit.models.families import find_family, input_size
-from mechvit.models.image_processor import read_image_processor
+from mechvit.models.image_processor import output_size, read_image_processor
 
 from .config import FinetuneConfig, ViTShape
 
@@ -138,8 +137,8 @@ def _train(
 
     from .callbacks import KeepBest, TrainingBar
 
-    _check(model, train_images, "training")
-    _check(model, validation_images, "validation")
+    _check(model, processor, train_images, "training")
+    _check(model, processor, validation_images, "validation")
     beside = out.with_name(out.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -169,7 +168,9 @@ def _train(
     trainer = Trainer(
         model=model,
         args=arguments,
-        data_collator=corrupting_collator(corruption, processor, arguments.device, config.seed),
+        data_collator=corrupting_collator(
+            corruption, processor, arguments.device, config.seed, resized=_must_resize(model, train_images)
+        ),
         train_dataset=train_images.with_format("numpy"),
         eval_dataset=validation_images.with_format("numpy"),
         compute_metrics=_accuracy,
@@ -191,16 +192,20 @@ def _train(
 
 
 def corrupting_collator(
-    corruption: Corruption, processor: Any, device: torch.device, seed: int
-) -> Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]:
-    """Make a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device."""
+    corruption: Corruption, processor: Any, device: torch.device, seed: int, *, resized: bool = False
+) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
+    """Make a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device.
 
-    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    `resized` asks the model to resize its positions to the images.
+    """
+    asked = {"interpolate_pos_encoding": True} if resized else {}
+
+    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows])).to(device)
         image_ids = torch.tensor([int(row["image_id"]) for row in rows], device=device)
         labels = torch.tensor([int(row["label"]) for row in rows], device=device)
         images = corrupt(pixels.to(torch.float32).div_(255), corruption, image_ids, seed=seed)
-        return {"pixel_values": normalize(images, processor), "labels": labels}
+        return {"pixel_values": normalize(images, processor), "labels": labels, **asked}
 
     return collate
 
@@ -209,18 +214,30 @@ def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
-def _check(model: PreTrainedModel, images: datasets.Dataset, role: str) -> None:
+def _size(images: datasets.Dataset) -> tuple[int, int]:
+    height, width = images.features["pixels"].shape[1:]
+    return height, width
+
+
+def _must_resize(model: PreTrainedModel, images: datasets.Dataset) -> bool:
+    """Whether the model's forward has to be asked to resize its positions to these images."""
+    family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
+    size = input_size(model.config)
+    own = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    return _size(images) != own and not family.any_size
+
+
+def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, role: str) -> None:
     """Refuse images the model cannot take, before any step."""
     if missing := {"pixels", "label", "image_id"} - set(images.column_names):
         raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
     if len(images) == 0:
         raise ValueError(f"there are no {role} images")
-    family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
-    size = input_size(model.config)
-    expected = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-    found = tuple(images.features["pixels"].shape[1:])
-    if found != expected and not family.any_size:
-        raise ValueError(f"the model takes images of {expected} pixels; the {role} images have {found}")
+    side = output_size(processor)
+    if side is not None and _size(images) != (side, side):
+        raise ValueError(
+            f"the model's image processor makes images of {(side, side)} pixels; the {role} images have {_size(images)}"
+        )
     highest = max(images["label"])
     if highest >= model.config.num_labels:
         raise ValueError(

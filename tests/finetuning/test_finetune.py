@@ -122,7 +122,7 @@ def test_images_of_another_size_are_refused(base, tiny_images, tmp_path, tiny_pr
     from transformers import ViTImageProcessorPil
 
     large = prepare(load_images("photos", "train", limit=4), ViTImageProcessorPil(size={"height": 48, "width": 48}))
-    with pytest.raises(ValueError, match=r"takes images of \(32, 32\) pixels; the training images have \(48, 48\)"):
+    with pytest.raises(ValueError, match=r"makes images of \(32, 32\) pixels; the training images have \(48, 48\)"):
         finetune(base, large, large, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
