@@ -38,6 +38,8 @@ def main(options: Options) -> None:
         raise ValueError("--zero-shot is about one checkpoint: give its --model")
     if options.out is not None and os.path.lexists(options.out) and not options.overwrite:
         raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace it")
+    if options.out is not None and Path(options.out).is_dir():
+        raise ValueError(f"{options.out} is a folder: give --out a file's name")
     from mechvit.models.hook_table import checkpoint_table, family_table
 
     table = family_table() if options.model is None else checkpoint_table(options.model, options.zero_shot)

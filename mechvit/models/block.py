@@ -116,6 +116,13 @@ class MLP(nn.Module):
         return self.fc1.weight.new_zeros(self.fc1.out_features) if self.fc1.bias is None else self.fc1.bias
 
     @property
+    def b_gate(self) -> Float[Tensor, " d_mlp"] | None:
+        """Bias of the gate; zeros where the checkpoint has none, None where the MLP has no gate."""
+        if self.gate is None:
+            return None
+        return self.gate.weight.new_zeros(self.gate.out_features) if self.gate.bias is None else self.gate.bias
+
+    @property
     def b_out(self) -> Float[Tensor, " d_model"]:
         """Output bias with the layer scale; zeros where the checkpoint has none."""
         if self.fc2.bias is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,15 @@ def load_pretrained(
     config = read_config(where)
     check_unprocessed_config(config, where)
     family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
-    optional_pooler = family.architectures[architecture].optional_pooler
     hf_model, info = _load_hf(architecture, where, dtype)
-    if optional_pooler and any(name.startswith("pooler.") for name in info["unexpected_keys"]):
-        hf_model, info = _load_hf(architecture, where, dtype, add_pooling_layer=True)
+    if info["missing_keys"] or info["unexpected_keys"]:
+        names = set(hf_model.state_dict()) - info["missing_keys"] | info["unexpected_keys"]
+        options = _options(family, architecture, names)
+        hf_model, info = _load_hf(architecture, where, dtype, **options) if options else (hf_model, info)
     with _quiet():
         image_processor = read_image_processor(where)
     mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
     missing = info["missing_keys"] - set(mismatched)
-    pooler = {name for name in hf_model.state_dict() if name.startswith("pooler.")} if optional_pooler else set()
-    if missing and missing == pooler:
-        hf_model.pooler, missing = None, set()  # no config says that a checkpoint has no pooler; its weights do
     extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
     _check_weights(where, missing, extra, mismatched)
     model = from_hf(hf_model, image_processor, text_embeds, class_names)
@@ -70,7 +69,7 @@ def from_hf(
     theirs = hf_model.state_dict()
     classes = check_text_embeds(architecture, family, hf_config, text_embeds, class_names)
     cfg = _config(family, architecture, hf_config, theirs, classes)
-    expected = _shapes(_build(family, cfg, hf_config, "meta"))
+    expected = _shapes(_build(family, architecture, hf_config, theirs, "meta"))
     mismatched = {
         name: (tuple(theirs[name].shape), shape)
         for name, shape in expected.items()
@@ -104,7 +103,9 @@ def to_hf(model: HookedViT) -> Any:
     for field, switch in family.switches.items():
         if getattr(model.cfg, field):
             setattr(config, switch, True)
-    hf_model = _build(family, model.cfg, config)
+    carried = model.carried.weights()
+    names = [*(place.name for place in stored.values()), *carried]
+    hf_model = _build(family, model.cfg.architecture, config, names)
     shapes = _shapes(hf_model)
     placeless = [name for name in stored if stored[name].name not in shapes]
     if placeless:
@@ -116,7 +117,7 @@ def to_hf(model: HookedViT) -> Any:
     for name, place in stored.items():
         parts.setdefault(place.name, []).append((place.third or 0, place.write(ours[name])))
     theirs = {name: _joined(found) for name, found in parts.items()}
-    theirs |= model.carried.weights()
+    theirs |= carried
     hf_model.load_state_dict({name: t.reshape(shapes[name]).clone() for name, t in theirs.items()}, assign=True)
     # Buffers that are no weights (rotary frequencies) stay in float32, as from_pretrained leaves them, but are widened.
     return hf_model.eval().to(torch.float64) if model.cfg.dtype == torch.float64 else hf_model.eval()
@@ -128,13 +129,22 @@ def _joined(parts: list[tuple[int, Tensor]]) -> Tensor:
     return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
 
 
-def _build(family: Family, cfg: HookedViTConfig, hf_config: Any, device: str = "cpu") -> Any:
-    """Make the Hugging Face model with weights that are not initialised."""
-    options = {}
-    if family.architectures[cfg.architecture].optional_pooler:
-        options["add_pooling_layer"] = cfg.pooler != "none"
+def _build(family: Family, architecture: str, hf_config: Any, names: Collection[str], device: str = "cpu") -> Any:
+    """Make the Hugging Face model that has weights of these names, not initialised."""
+    options = _options(family, architecture, names)
     with torch.device(device), no_init_weights(), _quiet():
-        return getattr(transformers, cfg.architecture)(copy.deepcopy(hf_config), **options)
+        return getattr(transformers, architecture)(copy.deepcopy(hf_config), **options)
+
+
+def _options(family: Family, architecture: str, names: Collection[str]) -> dict[str, bool]:
+    """Give the constructor's arguments that no config records; the names of a checkpoint's weights tell them."""
+    options = {}
+    if family.architectures[architecture].optional_pooler:
+        options["add_pooling_layer"] = any(name.startswith("pooler.") for name in names)
+    takes = inspect.signature(getattr(transformers, architecture)).parameters
+    if "use_mask_token" in takes and "embeddings.mask_token" in names:
+        options["use_mask_token"] = True
+    return options
 
 
 def _shapes(hf_model: Any) -> dict[str, Shape]:

@@ -89,6 +89,12 @@ class NamedWeights(HookedRootModule):
         return torch.stack([block.mlp.b_in for block in self.blocks])
 
     @property
+    def b_gate(self) -> Float[Tensor, "layer d_mlp"] | None:
+        """Gate biases; None where the MLPs have no gate."""
+        biases = [block.mlp.b_gate for block in self.blocks]
+        return torch.stack([bias for bias in biases if bias is not None]) if self.cfg.gated_mlp else None
+
+    @property
     def b_out(self) -> Float[Tensor, "layer d_model"]:
         """MLP output biases."""
         return torch.stack([block.mlp.b_out for block in self.blocks])

@@ -14,7 +14,7 @@ Calls = dict[str, list[Tensor]]
 """Hook point -> the tensor of each of its calls (ln1 is called for q, k and v with split inputs)."""
 Through = Callable[..., Any]
 ATTENTION = ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O")
-MLP = ("W_gate", "W_in", "W_out", "b_in", "b_out")
+MLP = ("W_gate", "W_in", "W_out", "b_gate", "b_in", "b_out")
 ACTIVATIONS = {
     "gelu": F.gelu,
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -144,7 +144,7 @@ def _attend(at: str, own: dict[str, Tensor], inputs: list[Tensor], rotary: Any, 
 def _mlp(at: str, mlp: Any, act: Callable, own: dict[str, Tensor], x: Tensor, through: Through) -> Tensor:
     linear = torch.einsum("btm,md->btd", x, own["W_in"]) + own["b_in"]
     if "W_gate" in own:
-        gate = torch.einsum("btm,md->btd", x, own["W_gate"]) + (0 if mlp.gate.bias is None else mlp.gate.bias)
+        gate = torch.einsum("btm,md->btd", x, own["W_gate"]) + own["b_gate"]
         post = act(through(at + "hook_pre", gate)) * through(at + "hook_pre_linear", linear)
     else:
         post = act(through(at + "hook_pre", linear))

@@ -17,7 +17,7 @@ from mechvit.models.families.supported import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 every = pytest.mark.parametrize("name", ZOO)
-SIZES = [(32, 32), (48, 48), (24, 40), (16, 64), (8, 8)]  # (16, 64) has as many patches as (32, 32)
+SIZES = [(32, 32), (24, 40), (16, 64)]  # the last has as many patches as the first
 WIDE_DTYPES = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -172,7 +172,7 @@ def assert_same_checkpoint(found, expected):
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_to_hf_returns_the_same_checkpoint(name, dtype):
     entry, pixels = ZOO[name], draw(dtype=dtype)
     hf_model, text = entry(dtype), entry.text_embeds(dtype)

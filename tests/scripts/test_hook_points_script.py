@@ -1,0 +1,52 @@
+"""`scripts/hook_points.py`: prints or writes the table, of a checkpoint's config alone, and refuses in one line."""
+
+from __future__ import annotations
+
+import pytest
+from hf_zoo import ZOO
+from script_calls import script
+
+from mechvit.experiment.command_line import run
+from mechvit.models.hook_table import checkpoint_table, family_table
+
+
+def main(**options):
+    module = script("hook_points")
+    run(module.main, module.Options(**options))
+
+
+def test_prints_a_checkpoints_table(tmp_path, capsys):
+    ZOO["registers classifier"]().save_pretrained(tmp_path)
+    main(model=str(tmp_path))
+    assert capsys.readouterr().out == checkpoint_table(str(tmp_path))
+
+
+def test_writes_the_families_table(tmp_path):
+    out = tmp_path / "points.md"
+    main(out=str(out))
+    assert out.read_text() == family_table()
+    assert [path.name for path in tmp_path.iterdir()] == ["points.md"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"model": "./nowhere"}, "./nowhere"),
+        ({"zero_shot": True}, "give its --model"),
+        ({"out": "OUT/points.md"}, "--overwrite"),
+        ({"out": "OUT", "overwrite": True}, "OUT"),
+    ],
+    ids=["no model", "zero-shot of nothing", "out exists", "out is a folder"],
+)
+def test_bad_input_ends_in_one_line(options, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "OUT").mkdir()
+    (tmp_path / "OUT" / "points.md").write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        main(**options)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert line.startswith("error: ")
+    assert reason in line
+    assert (tmp_path / "OUT" / "points.md").read_text() == "mine"
+    assert not list(tmp_path.glob("*.partial"))
