@@ -1,14 +1,14 @@
 """How attention spreads, and how a corruption moves it: entropy, cosine and squared difference of patterns.
 
 Shapes: a pattern is [batch, head, query, key] and each row (one query's keys) sums to 1. Everything here is computed
-inside the pattern hook of each layer, so that no more than one batch of one model's patterns is ever held.
+inside hooks, layer by layer (`attention_reading.py`), so that no more than one batch of one model is ever held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
 
+from .attention_reading import CleanAttention, Shift, entropy_hooks
 from .frames import tidy
-from .lens import Hooks
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
@@ -68,71 +68,17 @@ class AttentionShift:
         return AttentionShift(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
     @classmethod
+    def of(cls, image_ids: Tensor, clean: CleanAttention, found: list[Shift]) -> AttentionShift:
+        """Put one corrupted pass's numbers together."""
+        entropy, cosine, squared = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
+        parts = (image_ids, torch.stack(clean.entropy, dim=1), entropy, cosine, squared)
+        return cls(*(on_cpu(part) for part in parts))
+
+    @classmethod
     def concatenate(cls, parts: Iterable[AttentionShift]) -> AttentionShift:
         """Join batches in their order."""
         parts = list(parts)
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-
-def pattern_entropy(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, " batch"]:
-    """-sum p log p (nats) of each row, averaged over heads and queries (the paper's equation 1); 0 log 0 is 0."""
-    rows = pattern.shape[1] * pattern.shape[2]
-    log = pattern.clamp_min(torch.finfo(pattern.dtype).tiny).log_()
-    return log.mul_(pattern).sum((1, 2, 3)).div_(-rows)
-
-
-def pattern_shift(
-    clean: Float[Tensor, "batch head query key"],
-    corrupted: Float[Tensor, "batch head query key"],
-    clean_norm: Float[Tensor, "batch head query"],
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Cosine and squared difference (summed over keys) of each row, averaged over heads and queries.
-
-    The cosine comes from norms, cos = 1 - (|p - c|^2 - (|p| - |c|)^2) / (2 |p| |c|): no product of patterns is formed,
-    and 1 - cos keeps its digits where the two are nearly equal.
-    """
-    norm = torch.linalg.vector_norm(corrupted, dim=-1)
-    squared = torch.linalg.vector_norm(corrupted - clean, dim=-1).square_()
-    cosine = 1 - (squared - (norm - clean_norm).square()) / (2 * norm * clean_norm)
-    return cosine.mean((1, 2)), squared.mean((1, 2))
-
-
-class CleanPatterns:
-    """One batch's clean patterns of every layer, and what corrupted ones are measured against."""
-
-    def __init__(self, model: HookedViT) -> None:
-        self.names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-        self.pattern: list[Tensor] = []
-        self.norm: list[Tensor] = []
-        self.entropy: list[Tensor] = []
-
-    def hooks(self) -> Hooks:
-        """Hooks for the clean forward pass."""
-
-        def keep(pattern: Tensor, hook: Any) -> None:
-            pattern = pattern.float()
-            self.pattern.append(pattern)
-            self.norm.append(torch.linalg.vector_norm(pattern, dim=-1))
-            self.entropy.append(pattern_entropy(pattern))
-
-        return [(name, keep) for name in self.names]
-
-    def comparison(self) -> tuple[Hooks, list[tuple[Tensor, Tensor, Tensor]]]:
-        """Hooks for a corrupted pass, and the list it fills with (entropy, cosine, squared difference) a layer."""
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
-
-        def compare(pattern: Tensor, hook: Any) -> None:
-            pattern = pattern.float()
-            layer = len(found)
-            found.append((pattern_entropy(pattern), *pattern_shift(self.pattern[layer], pattern, self.norm[layer])))
-
-        return [(name, compare) for name in self.names], found
-
-    def shift(self, image_ids: Tensor, found: list[tuple[Tensor, Tensor, Tensor]]) -> AttentionShift:
-        """Put one corrupted pass's numbers together."""
-        entropy, cosine, squared = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
-        parts = (image_ids, torch.stack(self.entropy, dim=1), entropy, cosine, squared)
-        return AttentionShift(*(on_cpu(part) for part in parts))
 
 
 @torch.inference_mode()
@@ -151,7 +97,7 @@ def attention_entropy(
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of patterns.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -163,12 +109,7 @@ def attention_entropy(
     batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
     ids, entropies = [], []
     for batch in image_batches(model, images, batch_size, progress=progress):
-        found: list[Tensor] = []
-
-        def keep(pattern: Tensor, hook: Any, found: list[Tensor] = found) -> None:
-            found.append(pattern_entropy(pattern.float()))
-
-        hooks: Hooks = [(f"blocks.{layer}.attn.hook_pattern", keep) for layer in range(model.cfg.n_layers)]
+        hooks, found = entropy_hooks(model)
         model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
         ids.append(on_cpu(batch.image_ids))
         entropies.append(on_cpu(torch.stack(found, dim=1)))
@@ -191,8 +132,8 @@ def attention_shift(
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns,
-            which are held while the corrupted pass runs.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held of the
+            clean pass while the corrupted one runs (patterns, or queries and keys).
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -204,9 +145,9 @@ def attention_shift(
     batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):
-        clean = CleanPatterns(model)
+        clean = CleanAttention(model)
         model.run_with_hooks(pixel_values(model, batch, CLEAN), fwd_hooks=clean.hooks())
         hooks, found = clean.comparison()
         model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
-        parts.append(clean.shift(batch.image_ids, found))
+        parts.append(AttentionShift.of(batch.image_ids, clean, found))
     return AttentionShift.concatenate(parts)

@@ -71,11 +71,11 @@ def pixel_values(
 
 
 def default_batch_size(model: HookedViT, *, patterns: bool) -> int:
-    """32 images on a CPU (its caches hold more than that badly), else 128; where attention patterns are kept, at most
-    as many as fit them in 256 MiB of float32."""
+    """32 images on a CPU (its caches hold more than that badly), else 128; where attention is kept (patterns, or for
+    large ones queries and keys), at most as many as fit it in 256 MiB of float32."""
     cfg = model.cfg
     most = 32 if cfg.device.type == "cpu" else 128
-    per_image = 4 * cfg.n_layers * cfg.n_heads * cfg.n_tokens**2
+    per_image = 4 * cfg.n_layers * cfg.n_heads * cfg.n_tokens * min(cfg.n_tokens, 2 * cfg.d_head)
     return max(1, min(most, 2**28 // per_image)) if patterns else most
 
 

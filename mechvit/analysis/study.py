@@ -12,7 +12,8 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import CLEAN, Corruption
 
-from .attention import AttentionShift, CleanPatterns
+from .attention import AttentionShift
+from .attention_reading import CleanAttention
 from .lens import LogitLens, read_lens, residual_hooks
 from .performance import Performance, score
 from .stream import Images, default_batch_size, image_batches, pixel_values
@@ -111,7 +112,7 @@ def _study_batch(
     found: Mapping[Corruption, _Condition],
 ) -> None:
     """One model on one batch: the clean pass first, then each corruption against it. `batches` starts with CLEAN."""
-    clean = CleanPatterns(model)
+    clean = CleanAttention(model)
     for corruption, batch in batches.items():
         hooks, residuals = residual_hooks(model)
         shifts = None
@@ -124,7 +125,7 @@ def _study_batch(
         found[corruption].performance.append(score(logits, batch.labels, batch.image_ids))
         found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids))
         if shifts is not None:
-            found[corruption].attention.append(clean.shift(batch.image_ids, shifts).head(attention_count))
+            found[corruption].attention.append(AttentionShift.of(batch.image_ids, clean, shifts).head(attention_count))
 
 
 def _tables(found: Mapping[tuple[str, Corruption], _Condition]) -> StudyTables:

@@ -56,14 +56,15 @@ class Attention(nn.Module):
         v = self.hook_v(self._project(self.v, value_input))
         if place is not None and place.rotary is not None:
             q, k = self.hook_rot_q(rotate(q, place.rotary)), self.hook_rot_k(rotate(k, place.rotary))
-        bias = self._bias(place)
+        bias = self.position_bias(place)
         z = self.hook_z(self._mix(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias).transpose(1, 2))
         if self.hook_result is None:
             out = self.o(z.flatten(2))
             return out if self.scale is None else out * self.scale
         return self.hook_result(torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
 
-    def _bias(self, place: Place | None) -> Float[Tensor, "1 head query key"] | None:
+    def position_bias(self, place: Place | None) -> Float[Tensor, "1 head query key"] | None:
+        """What is added to the scores by relative position; None where nothing is."""
         if self.relative is None:
             return None if place is None else place.bias
         assert place is not None

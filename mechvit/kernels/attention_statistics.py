@@ -1,0 +1,218 @@
+"""What a row of attention looks like, without the pattern: entropy, largest weight, log-sum-exp, CLS mass, output.
+
+For one query with scores s over the keys, m = max s, l = Σ exp(s - m) and w = Σ exp(s - m) (s - m):
+
+    entropy = log l - w / l        largest weight = 1 / l        log-sum-exp = m + log l
+
+One pass over the keys keeps m, l and w up to date (the online softmax of arXiv:1805.02867); w needs one more term
+than l when m grows by δ: exp(-δ) (w - δ l).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .blocks import blocks, default_scale, scores_of
+from .jit import cdiv, interpreted, jit, tl, uses_triton
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """Of each row (one query's attention over the keys), in float32, or float64 for float64 inputs."""
+
+    entropy: Float[Tensor, "batch head query"]
+    """-Σ p log p, nats: 0 to log(keys)."""
+    maximum: Float[Tensor, "batch head query"]
+    """The largest weight, 0 to 1."""
+    logsumexp: Float[Tensor, "batch head query"]
+    """log Σ exp(score)."""
+    cls_mass: Float[Tensor, "batch head query"]
+    """The weight of the first key, 0 to 1."""
+    output: Float[Tensor, "batch head query d_head"] | None
+    """Σ p v in the inputs' dtype, where it was asked for."""
+
+
+def reference(
+    q: Float[Tensor, "batch head query d_head"],
+    k: Float[Tensor, "batch head key d_head"],
+    v: Float[Tensor, "batch head key d_head"] | None = None,
+    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    scale: float | None = None,
+) -> RowStatistics:
+    """The definition, on the whole pattern."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * default_scale(q, scale)
+    scores = scores if bias is None else scores + bias
+    pattern = scores.softmax(-1)
+    entropy = torch.special.entr(pattern).sum(-1)
+    output = None if v is None else (pattern @ v.to(wide)).to(v.dtype)
+    return RowStatistics(entropy, pattern.amax(-1), scores.logsumexp(-1), pattern[..., 0], output)
+
+
+def blocked(
+    q: Float[Tensor, "batch head query d_head"],
+    k: Float[Tensor, "batch head key d_head"],
+    v: Float[Tensor, "batch head key d_head"] | None = None,
+    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    scale: float | None = None,
+) -> RowStatistics:
+    """The same with a few MiB of scores at a time, on any device and in any float dtype."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    rows = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(4)]
+    entropy, maximum, logsumexp, cls_mass = rows
+    output = None if v is None else torch.empty_like(q)
+    for block in blocks(q, k):
+        scores = scores_of(block, q, k, bias, default_scale(q, scale))
+        top = scores.amax(-1, keepdim=True)
+        pattern = scores.sub_(top).softmax(-1)  # torch's is one fused pass
+        if output is not None:
+            assert v is not None
+            output[block] = (pattern @ v[block[:2]].to(wide)).to(output.dtype)
+        largest = pattern.amax(-1)
+        log_sum = largest.log().neg_()
+        maximum[block], cls_mass[block] = largest, pattern[..., 0]
+        logsumexp[block] = top[..., 0] + log_sum
+        entropy[block] = log_sum - scores.mul_(pattern).sum(-1)
+    return RowStatistics(entropy, maximum, logsumexp, cls_mass, output)
+
+
+@jit
+def _kernel(  # type: ignore[no-untyped-def]
+    q_ptr, k_ptr, v_ptr, bias_ptr, entropy_ptr, maximum_ptr, logsumexp_ptr, cls_ptr, out_ptr,
+    sqb, sqh, sqn, sqd, skb, skh, skn, skd, svb, svh, svn, svd, sbb, sbh, sbq, sbk, sob, soh, son, sod,
+    heads, queries, keys, d_head, scale,
+    HAS_BIAS: tl.constexpr, HAS_V: tl.constexpr, WIDEN: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One program: ROWS queries of one head of one image, all its keys in steps of COLUMNS."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    b, h = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
+    width = tl.arange(0, WIDTH)
+    here, wide = rows < queries, width < d_head
+    q = tl.load(
+        q_ptr + b * sqb + h * sqh + rows[:, None] * sqn + width[None, :] * sqd,
+        mask=here[:, None] & wide[None, :], other=0.0,
+    )  # fmt: skip
+    if WIDEN:
+        q = q.to(tl.float32)
+    m = tl.full([ROWS], -float("inf"), tl.float32)
+    total, w, first = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
+    out = tl.zeros([ROWS, WIDTH], tl.float32)
+    for start in range(0, keys, COLUMNS):
+        columns = start + tl.arange(0, COLUMNS)
+        there = columns < keys
+        k = tl.load(
+            k_ptr + b * skb + h * skh + columns[None, :] * skn + width[:, None] * skd,
+            mask=there[None, :] & wide[:, None], other=0.0,
+        )  # fmt: skip
+        if WIDEN:
+            k = k.to(tl.float32)
+        s = tl.dot(q, k, input_precision="ieee") * scale
+        if HAS_BIAS:
+            s += tl.load(
+                bias_ptr + b * sbb + h * sbh + rows[:, None] * sbq + columns[None, :] * sbk,
+                mask=here[:, None] & there[None, :], other=0.0,
+            ).to(tl.float32)  # fmt: skip
+        s = tl.where(there[None, :], s, -float("inf"))
+        new = tl.maximum(m, tl.max(s, 1))
+        grown = tl.where(m == -float("inf"), 0.0, new - m)
+        shrink = tl.exp(-grown)
+        shrink = tl.where(m == -float("inf"), 0.0, shrink)
+        e = tl.exp(s - new[:, None])
+        below = tl.where(there[None, :], s - new[:, None], 0.0)
+        w = shrink * (w - grown * total) + tl.sum(e * below, 1)
+        total = shrink * total + tl.sum(e, 1)
+        if start == 0:
+            first = tl.sum(tl.where((columns == 0)[None, :], s, 0.0), 1)
+        if HAS_V:
+            v = tl.load(
+                v_ptr + b * svb + h * svh + columns[:, None] * svn + width[None, :] * svd,
+                mask=there[:, None] & wide[None, :], other=0.0,
+            )  # fmt: skip
+            if WIDEN:
+                v = v.to(tl.float32)
+            out = out * shrink[:, None] + tl.dot(e.to(v.dtype), v, input_precision="ieee")
+        m = new
+    at = (b * heads + h) * queries + rows
+    tl.store(entropy_ptr + at, tl.log(total) - w / total, mask=here)
+    tl.store(maximum_ptr + at, 1.0 / total, mask=here)
+    tl.store(logsumexp_ptr + at, m + tl.log(total), mask=here)
+    tl.store(cls_ptr + at, tl.exp(first - m) / total, mask=here)
+    if HAS_V:
+        tl.store(
+            out_ptr + b * sob + h * soh + rows[:, None] * son + width[None, :] * sod,
+            (out / total[:, None]).to(out_ptr.dtype.element_ty), mask=here[:, None] & wide[None, :],
+        )  # fmt: skip
+
+
+def attention_statistics(
+    q: Float[Tensor, "batch head query d_head"],
+    k: Float[Tensor, "batch head key d_head"],
+    v: Float[Tensor, "batch head key d_head"] | None = None,
+    *,
+    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    scale: float | None = None,
+) -> RowStatistics:
+    """Statistics of softmax(scale q kᵀ + bias), whose pattern is never stored.
+
+    Triton on CUDA in float32, float16 and bfloat16; PyTorch by blocks elsewhere. Not differentiable.
+
+    Args:
+        q, k: queries and keys, of any strides.
+        v: values; the attention output is computed too where they are given.
+        bias: added to the scores, one for all images or heads where that dimension is 1.
+        scale: 1 / √d_head when None.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_shapes(q, k, bias)
+    if v is not None and v.shape != k.shape:
+        raise ValueError(f"v must be shaped as k, {tuple(k.shape)}; got {tuple(v.shape)}")
+    given = [tensor for tensor in (q, k, v) if tensor is not None]
+    if not uses_triton(*given):
+        return blocked(q, k, v, bias, scale)
+    batch, heads, queries, d_head = q.shape
+    rows = [torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device) for _ in range(4)]
+    output = q if v is None else torch.empty_like(q)
+    value, added = q if v is None else v, q if bias is None else bias
+    # A dimension of size 1 is broadcast by a stride of 0.
+    strides = [0 if size == 1 else stride for size, stride in zip(added.shape, added.stride(), strict=True)]
+    tile = tile_of(q)
+    _kernel[(cdiv(queries, tile), batch * heads)](
+        q, k, value, added, *rows, output,
+        *q.stride(), *k.stride(), *value.stride(), *strides, *output.stride(),
+        heads, queries, k.shape[2], d_head, default_scale(q, scale),
+        HAS_BIAS=bias is not None, HAS_V=v is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
+        WIDTH=max(16, 1 << (d_head - 1).bit_length()),
+    )  # fmt: skip
+    entropy, maximum, logsumexp, cls_mass = rows
+    return RowStatistics(entropy, maximum, logsumexp, cls_mass, None if v is None else output)
+
+
+def tile_of(q: Tensor) -> int:
+    """Queries and keys that a program takes at a time: as many as fit a GPU's shared memory."""
+    return 64 if q.dtype.itemsize == 2 and q.shape[-1] <= 64 else 32
+
+
+def check_shapes(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
+    """Raise a ValueError unless q [batch, head, query, d], k [batch, head, key, d] and the bias fit together."""
+    fits = q.dim() == k.dim() == 4 and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and k.shape[2] > 0
+    if not fits or q.dtype != k.dtype or not q.is_floating_point():
+        raise ValueError(
+            "q and k must be floats of one dtype, [batch, head, query, d_head] and [batch, head, key, d_head]; got "
+            f"{q.dtype} {tuple(q.shape)} and {k.dtype} {tuple(k.shape)}"
+        )
+    if bias is None:
+        return
+    whole = (*q.shape[:3], k.shape[2])
+    if (
+        bias.dim() != 4
+        or any(b not in (1, w) for b, w in zip(bias.shape[:2], whole[:2], strict=True))
+        or (tuple(bias.shape[2:]) != whole[2:])
+    ):
+        raise ValueError(f"bias must be {whole}, or 1 in the first two; got {tuple(bias.shape)}")

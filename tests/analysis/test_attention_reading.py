@@ -1,0 +1,102 @@
+"""Attention read from queries and keys is attention read from patterns, in every kind of model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hf_zoo import ZOO
+
+from mechvit import HookedViT
+from mechvit.analysis import attention_entropy, attention_reading, attention_shift
+from mechvit.data.batches import ImageBatch
+from mechvit.kernels import attention_statistics as statistics
+
+KINDS = {
+    "vit classifier": "learned positions",
+    "beit classifier, all positions": "a bias of each layer and a shared one",
+    "data2vec classifier, relative bias": "a bias of each layer",
+    "dinov3 encoder": "rotary positions and registers",
+    "siglip zero-shot": "no class token",
+}
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    entry = ZOO[request.param]
+    return HookedViT.from_hf(entry(), **entry.zero_shot_head())
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return ImageBatch(torch.rand(7, 3, 32, 32, generator=generator), torch.zeros(7, dtype=torch.long), torch.arange(7))
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """Run a function with patterns, and with queries and keys alone; count the fused attentions of the second."""
+
+    def run(function):
+        by_pattern = function()
+        monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", 0)
+        fused, genuine = [], torch.nn.functional.scaled_dot_product_attention
+        monkeypatch.setattr(
+            torch.nn.functional,
+            "scaled_dot_product_attention",
+            lambda *args, **options: fused.append(1) or genuine(*args, **options),
+        )
+        return by_pattern, function(), len(fused)
+
+    return run
+
+
+def test_entropy_is_the_same_either_way(model, images, both):
+    by_pattern, by_heads, fused = both(lambda: attention_entropy(model, images, "gaussian_noise_4", batch_size=3))
+    assert fused >= 3 * model.cfg.n_layers
+    torch.testing.assert_close(by_heads.entropy, by_pattern.entropy, rtol=1e-5, atol=1e-5)
+    assert by_pattern.entropy.std() > 1e-3
+
+
+def test_shift_is_the_same_either_way(model, images, both):
+    by_pattern, by_heads, fused = both(lambda: attention_shift(model, images, "gaussian_noise_4", batch_size=3))
+    assert fused >= 6 * model.cfg.n_layers
+    for field in dataclasses.fields(by_pattern):
+        found, expected = getattr(by_heads, field.name), getattr(by_pattern, field.name)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, msg=field.name)
+    assert (1 - by_pattern.cosine).max() > 1e-4
+
+
+def test_a_callers_edit_of_the_pattern_is_seen(images, monkeypatch):
+    monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", 0)
+    model = HookedViT.from_hf(ZOO["vit classifier"]())
+    uniform = [("blocks.1.attn.hook_pattern", lambda pattern, hook: torch.full_like(pattern, 1 / pattern.shape[-1]))]
+    with model.hooks(fwd_hooks=uniform):
+        entropy = attention_entropy(model, images).entropy
+    torch.testing.assert_close(entropy[:, 1], torch.full((7,), 17.0).log())
+    assert entropy[:, 0].max() < 2.8
+
+
+def test_patterns_are_read_where_they_are_small(monkeypatch):
+    model = HookedViT.from_hf(ZOO["vit classifier"]())
+    assert attention_reading.reads_patterns(model)
+    monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", model.cfg.n_tokens - 1)
+    assert not attention_reading.reads_patterns(model)
+
+
+def test_no_pattern_is_ever_made(images, monkeypatch):
+    """Of 17 x 17 scores a head, blocks of 50 hold two rows."""
+    monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", 0)
+    monkeypatch.setattr("mechvit.kernels.blocks.BLOCK", 50)
+    sizes, genuine = [], statistics.scores_of
+
+    def spy(*args):
+        scores = genuine(*args)
+        sizes.append(scores.numel())
+        return scores
+
+    monkeypatch.setattr(statistics, "scores_of", spy)
+    attention_entropy(HookedViT.from_hf(ZOO["vit classifier"]()), images)
+    assert max(sizes) <= 50
+    assert sum(sizes) == 7 * 3 * 2 * 17 * 17

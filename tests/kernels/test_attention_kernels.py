@@ -1,0 +1,176 @@
+"""The kernels of attention rows, the interpreted and the blocked, against their definitions in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mechvit.kernels import attention_pair as pair
+from mechvit.kernels import attention_statistics as rows
+from mechvit.kernels import blocks
+
+pytest.importorskip("triton")
+SHAPES = {  # batch, heads, queries, keys, d_head
+    "one tile": (2, 3, 64, 64, 16),
+    "odd": (2, 2, 37, 37, 24),
+    "vit": (1, 2, 197, 197, 64),
+    "pooling": (3, 2, 1, 50, 16),
+    "one key": (1, 1, 5, 1, 8),
+    "wide head": (1, 1, 70, 65, 144),
+}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float64: 1e-12}
+half = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+
+
+def draw(shape, dtype=torch.float32, device="cpu", seed=0, sharp=2.0):
+    """Queries, keys and values as attention holds them: [batch, token, head, d_head], transposed (not contiguous)."""
+    batch, heads, queries, keys, d_head = shape
+    generator = torch.Generator().manual_seed(seed)
+    sizes = ((queries, sharp), (keys, 1.0), (keys, 1.0))
+    return [
+        (size * torch.randn(batch, n, heads, d_head, generator=generator)).to(device, dtype).transpose(1, 2)
+        for n, size in sizes
+    ]
+
+
+def bias_of(shape, dtype, device, batch=1, heads=None):
+    return torch.randn(batch, heads or shape[1], shape[2], shape[3], generator=torch.Generator().manual_seed(9)).to(
+        device, dtype
+    )
+
+
+def exact(function, *tensors, **options):
+    wide = [None if tensor is None else tensor.double() for tensor in tensors]
+    return function(*wide, **{name: None if t is None else t.double() for name, t in options.items()})
+
+
+def assert_close(found, expected, tolerance):
+    for field in dataclasses.fields(found):
+        ours, theirs = getattr(found, field.name), getattr(expected, field.name)
+        if theirs is None:
+            assert ours is None
+        else:
+            torch.testing.assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance, msg=field.name)
+
+
+@half
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_rows_match_the_definition_in_float64(shape, dtype, device):
+    q, k, v = draw(shape, dtype, device)
+    assert not q.is_contiguous() or shape[1] == 1 or shape[2] == 1
+    found = rows.attention_statistics(q, k, v)
+    expected = exact(rows.reference, q, k, v)
+    assert found.entropy.dtype == torch.float32
+    assert found.output.dtype == dtype
+    statistics = dataclasses.replace(found, output=None), dataclasses.replace(expected, output=None)
+    assert_close(*statistics, 2e-5 if dtype == torch.float32 else 1e-4)  # half inputs, but sums and scores in float32
+    own = (found.output.double() - expected.output).abs().max()
+    eager = F.scaled_dot_product_attention(q, k, v).double()
+    assert own <= 2 * (eager - expected.output).abs().max() + TOLERANCE[dtype] / 4
+
+
+@half
+def test_rows_with_a_bias_of_any_shape(dtype, device):
+    shape = SHAPES["odd"]
+    q, k, v = draw(shape, dtype, device)
+    for batch, heads in ((1, 2), (2, 1), (1, 1), (2, 2)):
+        bias = bias_of(shape, dtype, device, batch, heads)
+        found = rows.attention_statistics(q, k, v, bias=bias, scale=0.3)
+        wide = [x.double() for x in (q, k, v, bias)]
+        expected = rows.reference(*wide, scale=0.3)
+        assert_close(found, expected, TOLERANCE[dtype])
+        assert_close(rows.blocked(q, k, v, bias, 0.3), expected, TOLERANCE[dtype])
+
+
+@half
+@pytest.mark.parametrize("shape", [SHAPES["odd"], SHAPES["vit"], SHAPES["pooling"]], ids=["odd", "vit", "pooling"])
+def test_pairs_match_the_definition_in_float64(shape, dtype, device):
+    (q, k, _), (other_q, other_k, _) = (draw(shape, dtype, device, seed) for seed in (0, 1))
+    bias = bias_of(shape, dtype, device)
+    found = pair.attention_pair(q, k, other_q, other_k, bias=bias)
+    expected = exact(pair.reference, q, k, other_q, other_k, bias=bias)
+    assert expected.kl.max() > 0.1
+    assert expected.cosine.min() < 0.9
+    assert_close(found, expected, 5e-5 if dtype == torch.float32 else 2e-4)
+    assert_close(pair.blocked(q, k, other_q, other_k, bias), expected, 5e-5 if dtype == torch.float32 else 2e-4)
+
+
+def test_nearly_equal_pairs_keep_their_digits(device):
+    q, k, _ = draw(SHAPES["odd"], device=device)
+    other = q + 1e-3 * draw(SHAPES["odd"], device=device, seed=3)[0]
+    expected = exact(pair.reference, q, k, other, k)
+    far = (1 - expected.cosine).max()
+    assert 1e-9 < far < 1e-4
+    for found in (pair.attention_pair(q, k, other, k), pair.blocked(q, k, other, k)):
+        assert ((1 - found.cosine.double()) - (1 - expected.cosine)).abs().max() < 2e-7
+        torch.testing.assert_close(found.squared_difference.double(), expected.squared_difference, rtol=2e-2, atol=1e-9)
+
+
+def test_sharp_rows_are_finite_and_right(device):
+    """Scores in the hundreds: entropies near 0, weights that underflow, and a maximum that comes last."""
+    q, k, v = draw(SHAPES["odd"], device=device, sharp=400.0)
+    found = rows.attention_statistics(q, k, v)
+    expected = exact(rows.reference, q, k, v)
+    assert expected.entropy.min() < 1e-12
+    for each in (found, rows.blocked(q, k, v)):
+        assert all(getattr(each, name).isfinite().all() for name in ("entropy", "maximum", "logsumexp", "cls_mass"))
+        torch.testing.assert_close(each.entropy.double(), expected.entropy, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(each.logsumexp.double(), expected.logsumexp, rtol=1e-5, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("limit", [1, 40, 5000, 2**19])
+def test_blocks_of_any_size_give_the_same(limit, dtype, monkeypatch):
+    shape = SHAPES["odd"]
+    q, k, v = draw(shape, dtype)
+    bias = bias_of(shape, dtype, "cpu")
+    monkeypatch.setattr(blocks, "BLOCK", limit)
+    expected = exact(rows.reference, q, k, v, bias)
+    assert_close(rows.blocked(q, k, v, bias), expected, TOLERANCE[dtype])
+    other = draw(shape, dtype, seed=1)
+    expected = exact(pair.reference, q, k, *other[:2], bias=bias)
+    assert_close(pair.blocked(q, k, *other[:2], bias), expected, max(1e-10, TOLERANCE[dtype]))
+
+
+@pytest.mark.parametrize("sizes", [(5, 3, 7, 11), (1, 1, 1, 1), (2, 4, 100, 9), (64, 12, 37, 37)], ids=str)
+def test_blocks_cover_everything_once(sizes, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 200)
+    batch, heads, queries, keys = sizes
+    seen = torch.zeros(sizes[:3], dtype=torch.int)
+    for block in blocks.blocks(torch.zeros(batch, heads, queries, 2), torch.zeros(batch, heads, keys, 2)):
+        seen[block] += 1
+        assert seen[block].numel() * keys <= max(200, keys)
+    assert (seen == 1).all()
+
+
+def test_float64_is_exact(device):
+    q, k, v = (x.double() for x in draw(SHAPES["vit"], device=device))
+    assert_close(rows.attention_statistics(q, k, v), rows.reference(q, k, v), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"k": (2, 2, 37, 25)}, "q and k must be"),
+        ({"k": (2, 3, 37, 24)}, "q and k must be"),
+        ({"bias": (1, 2, 37, 36)}, "bias must be"),
+        ({"bias": (3, 2, 37, 37)}, "bias must be"),
+        ({"v": (2, 2, 36, 24)}, "v must be"),
+    ],
+    ids=str,
+)
+def test_shapes_that_do_not_fit_are_named(change, reason):
+    given = {"q": (2, 2, 37, 24), "k": (2, 2, 37, 24)} | change
+    tensors = {name: torch.zeros(shape) for name, shape in given.items()}
+    q, k, v = tensors.pop("q"), tensors.pop("k"), tensors.pop("v", None)
+    with pytest.raises(ValueError, match=reason):
+        rows.attention_statistics(q, k, v, **tensors)
+
+
+def test_pairs_of_two_shapes_are_named():
+    a, b = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 6, 8)
+    with pytest.raises(ValueError, match="one shape and dtype"):
+        pair.attention_pair(a, a, b, b)
