@@ -43,7 +43,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_labels": 5,
     },
 }
-"""Shapes by name: arguments of `transformers.ViTConfig`."""
+for _tokens, _size in ((1370, 592), (4097, 1024)):
+    SHAPES[f"vit_b_16_{_tokens}"] = SHAPES["vit_b_16"] | {"image_size": _size}
+"""Shapes by name: arguments of `transformers.ViTConfig`. The last two are ViT-B/16 with so many tokens."""
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference that counts as agreement, over the largest value of the reference."""

@@ -1,0 +1,210 @@
+"""What the entropy of every layer's attention costs over a plain forward pass: time and memory, 37 to 4,097 tokens.
+
+    benchmarks/attention_statistics.py --out runs/benchmarks/attention_statistics
+    benchmarks/attention_statistics.py --tokens 197 --rounds 20 --out runs/benchmarks/attention_statistics
+    benchmarks/attention_statistics.py --quick --out runs/benchmarks/quick      # does it run? its ratios mean little
+
+Contenders: a plain forward pass on fused attention; `mechvit.analysis`'s way, as it chooses by size; the same from
+queries and keys alone; the same from patterns, layer by layer; all patterns cached, then measured; and Hugging Face
+with `output_attentions=True`. They must agree before they are timed. Memory is the peak of one call beyond what was held
+before it, over that of the plain forward, as a share of one layer's patterns of the batch.
+
+OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+from timing import Contender, Spread
+
+from mechvit.experiment.command_line import check_device, check_out, run
+
+if TYPE_CHECKING:
+    from contenders import Models
+    from report import Measure
+    from torch import Tensor
+
+PLAIN, CHOSEN, HEADS, PATTERNS = "plain forward", "entropy", "entropy, queries and keys", "entropy, patterns"
+CACHED, EAGER = "all patterns cached, then entropy", "Hugging Face output_attentions, then entropy"
+SHAPES: dict[int, tuple[str, int]] = {
+    37: ("small", 256),
+    197: ("vit_b_16", 8),
+    1370: ("vit_b_16_1370", 2),
+    4097: ("vit_b_16_4097", 1),
+}
+"""Tokens -> the model's shape and the images of a batch."""
+LIMITS = {"cpu": {37: 1.10, 197: 1.10, 1370: 1.3}, "cuda": {197: 1.15, 1370: 1.3}}
+"""Largest time over the plain forward's."""
+MEMORY_LIMITS = {"cpu": 5.0, "cuda": 1.0}
+"""Largest extra peak at 1,370 tokens, percent of one layer's patterns of the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of one benchmark."""
+
+    out: str
+    """Folder of the result: result.json, table.md, figure.html."""
+    tokens: tuple[Literal[37, 197, 1370, 4097], ...] = (37, 197, 1370)
+    """Sequence lengths; 37 is a small model (48 px, 6 layers, width 96), the others ViT-B/16 of larger images."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights and the pixels."""
+    threads: int = 2
+    """Threads of the CPU's operators."""
+    rounds: int = 8
+    """Times that every contender is measured; even is better. 1,370 tokens take a minute a round on two cores."""
+    quick: bool = False
+    """A tiny model, and two rounds; its ratios are held against no limit."""
+    seed: int = 0
+    """Of the weights, the pixels and the order of the contenders."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+    def __post_init__(self) -> None:
+        if min(self.threads, self.rounds) < 1 or not self.tokens:
+            raise ValueError(
+                f"threads and rounds must be at least 1, and tokens must name one; got {self.threads}, {self.rounds} "
+                f"and {self.tokens}"
+            )
+
+
+def contenders(models: Models, memory_is_short: bool) -> list[Contender]:
+    """Every way to the entropies [layer, batch]; what holds all patterns is left out where memory is short."""
+    import torch
+
+    from mechvit.analysis import attention_reading as reading
+
+    model, pixels = models.hooked, models.pixels
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+
+    def entropy(largest_pattern: int | None) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            before = reading.LARGEST_PATTERN
+            reading.LARGEST_PATTERN = before if largest_pattern is None else largest_pattern
+            try:
+                hooks, found = reading.entropy_hooks(model)
+                model.run_with_hooks(pixels, fwd_hooks=hooks)
+            finally:
+                reading.LARGEST_PATTERN = before
+            return torch.stack(found)
+
+        return call
+
+    def of_patterns(patterns: Any) -> Tensor:
+        return torch.stack([reading.pattern_entropy(pattern.float()) for pattern in patterns])
+
+    def cached() -> Tensor:
+        _, cache = model.run_with_cache(pixels, names_filter=names)
+        return of_patterns(cache[name] for name in names)
+
+    def eager() -> Tensor:
+        return of_patterns(models.eager(pixels, output_attentions=True).attentions)
+
+    ways: dict[str, Callable[[], Tensor]] = {CHOSEN: entropy(None), HEADS: entropy(0)}
+    if model.cfg.device.type == "cpu":  # a GPU never reads patterns
+        ways[PATTERNS] = entropy(10**9)
+    if not memory_is_short:
+        ways |= {CACHED: cached, EAGER: eager}
+    return [Contender(name=name, call=call, tensors=lambda out: {"entropy": out}) for name, call in ways.items()]
+
+
+def main(options: Options) -> None:
+    """Time each sequence length, print the table and write it."""
+    check_out(options.out, options.overwrite, "result.json")
+    check_device(options.device)
+    import torch
+    from contenders import TOLERANCES, check_agreement, make_models
+    from report import Result, about_this_machine, load_average, markdown, write
+    from timing import time_interleaved
+
+    torch.set_num_threads(options.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    rounds = min(options.rounds, 2) if options.quick else options.rounds
+    options, load, about = replace(options, device=device, rounds=rounds), load_average(), about_this_machine()
+    measures, timings, agreement = [], {}, {}
+    with torch.inference_mode():
+        for tokens in options.tokens[: 1 if options.quick else None]:
+            shape, batch = ("tiny", 2) if options.quick else SHAPES[tokens]
+            models = make_models(shape, batch, device, options.dtype, options.seed)
+            title = f"{models.hooked.cfg.n_tokens} tokens, batch {batch}"
+            ways = contenders(models, memory_is_short=tokens > 2000)
+            agreement[title] = check_agreement(ways, TOLERANCES[options.dtype])
+            plain = Contender(name=PLAIN, call=partial(models.hooked, models.pixels))
+            timings[title] = timing = time_interleaved(
+                [plain, *ways], rounds=rounds, device=device, seed=options.seed, progress=title
+            )
+            kind = "cuda" if device.startswith("cuda") else "cpu"
+            limit = None if options.quick else LIMITS[kind].get(tokens)
+            measures += time_rows(title, timing, limit, judged=not options.quick)
+            memory_limit = MEMORY_LIMITS[kind] if tokens == 1370 and not options.quick else None
+            measures += memory_rows(title, [plain, *ways], models, timing, memory_limit)
+            del models, ways, plain
+    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
+    result = Result(
+        title="What the entropy of attention costs",
+        settings=settings,
+        measures=tuple(measures),
+        timings=timings,
+        agreement=agreement,
+        load=(load, load_average()),
+        **about,
+    )
+    folder = write(result, options.out, overwrite=options.overwrite)
+    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def time_rows(title: str, timing: Any, limit: float | None, *, judged: bool) -> list[Measure]:
+    """Give each way's time over the plain forward's, and the chosen way's over the eager ones'."""
+    from report import Measure
+
+    names = [name for name in timing.seconds if name != PLAIN]
+    pairs = [(name, PLAIN, limit if name == CHOSEN else None) for name in names]
+    pairs += [(CHOSEN, other, 1.0 if judged else None) for other in (CACHED, EAGER) if other in names]
+    return [
+        Measure(
+            part=title,
+            contender=name,
+            over=over,
+            seconds=timing.of(name),
+            value=timing.ratio(name, over),
+            limit=most,
+        )
+        for name, over, most in pairs
+    ]
+
+
+def memory_rows(title: str, ways: list[Contender], models: Models, timing: Any, limit: float | None) -> list[Measure]:
+    """Give each way's extra peak over the plain forward's, in percent of one layer's patterns of the batch."""
+    from memory import peak_extra
+    from report import Measure
+
+    cfg = models.hooked.cfg
+    one_layer = len(models.pixels) * cfg.n_heads * cfg.n_tokens**2 * models.pixels.element_size()
+    peaks = {way.name: peak_extra(way.call, str(cfg.device)) for way in ways}
+    rows = []
+    for way in ways[1:]:
+        extra = 100 * (peaks[way.name] - peaks[PLAIN]) / one_layer
+        value = Spread(median=extra, lower_quartile=extra, upper_quartile=extra, low=None, high=None, n=1)
+        rows.append(
+            Measure(
+                part=f"{title}, peak memory",
+                contender=way.name,
+                over=PLAIN,
+                seconds=timing.of(way.name),
+                value=value,
+                unit="% of a layer's patterns",
+                limit=limit if way.name == CHOSEN else None,
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))
