@@ -6,8 +6,8 @@
 
 Contenders: a plain forward pass on fused attention; `mechvit.analysis`'s way, as it chooses by size; the same from
 queries and keys alone; the same from patterns, layer by layer; all patterns cached, then measured; and Hugging Face
-with `output_attentions=True`. They must agree before they are timed. Memory is the peak of one call beyond what was held
-before it, over that of the plain forward, as a share of one layer's patterns of the batch.
+with `output_attentions=True`. They must agree before they are timed. Memory is the peak of one call beyond what was
+held before it, over that of the plain forward, as a share of one layer's patterns of the batch.
 
 OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios.
 """

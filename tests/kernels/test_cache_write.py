@@ -1,0 +1,94 @@
+"""The cache write, interpreted and in PyTorch, puts each token where a loop puts it, and nothing else anywhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mechvit.kernels import cache_write
+
+pytest.importorskip("triton")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def draw(batch, tokens, width, dtype, device):
+    generator = torch.Generator().manual_seed(batch)
+    resid = torch.randn(batch, tokens, 2 * width, generator=generator).to(device, dtype)[:, :, ::2]
+    assert not resid.is_contiguous()
+    return resid
+
+
+def loop(buffer, resid, slots, kept, scale):
+    expected = buffer.clone()
+    row = 0
+    for image in resid:
+        for token in kept:
+            expected[slots[row]] = (image[token].float() * scale).to(buffer.dtype)
+            row += 1
+    return expected
+
+
+@pytest.mark.parametrize("into", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("first", "stop"), [(0, None), (1, None), (0, 1), (2, -1)], ids=str)
+def test_matches_a_loop(dtype, into, first, stop, device):
+    resid = draw(3, 7, 37, dtype, device)
+    kept = range(7)[first:stop]
+    buffer = torch.full((40, 37), -9.0, dtype=into, device=device)
+    slots = torch.randperm(40, generator=torch.Generator().manual_seed(1))[: 3 * len(kept)].to(device)
+    for scale in (1.0, 0.37):
+        expected = loop(buffer, resid, slots, kept, scale)
+        for write in (cache_write.write_rows, lambda b, r, s, **o: cache_write.reference(b, r, s, **o)):
+            found = buffer.clone()
+            write(found, resid, slots, first=first, stop=stop, scale=scale)
+            torch.testing.assert_close(found, expected, rtol=torch.finfo(into).eps, atol=0)
+            untouched = torch.ones(40, dtype=torch.bool)
+            untouched[slots.cpu()] = False
+            assert (found[untouched] == -9).all()
+
+
+def test_a_row_wider_than_a_program(device, monkeypatch):
+    monkeypatch.setattr(cache_write, "WIDEST", 16)
+    resid = draw(2, 3, 50, torch.float32, device)
+    buffer, slots = torch.zeros(6, 50, device=device), torch.tensor([5, 0, 3, 1, 2, 4], device=device)
+    cache_write.write_rows(buffer, resid, slots)
+    assert torch.equal(buffer, loop(torch.zeros_like(buffer), resid, slots, range(3), 1.0))
+
+
+def test_nothing_is_kept(device):
+    buffer = torch.ones(4, 8, device=device)
+    cache_write.write_rows(buffer, torch.zeros(2, 3, 8, device=device), torch.zeros(0, dtype=torch.long, device=device),
+                           first=3)  # fmt: skip
+    assert (buffer == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("resid", "slots", "reason"),
+    [
+        ((2, 3, 9), torch.arange(6), "d_model"),
+        ((2, 3, 8), torch.arange(5), "3 an image"),
+        ((2, 3, 8), torch.arange(6.0), "integer slot"),
+        ((2, 3, 8), torch.arange(6) + 2, "7 rows; got 2 to 7"),
+        ((2, 3, 8), torch.arange(6) - 1, "got -1 to 4"),
+    ],
+    ids=["width", "count", "dtype", "beyond", "negative"],
+)
+def test_bad_input_is_refused_before_anything_is_written(resid, slots, reason):
+    buffer = torch.ones(7, 8)
+    with pytest.raises(ValueError, match=reason):
+        cache_write.write_rows(buffer, torch.zeros(resid), slots)
+    assert (buffer == 1).all()
+
+
+def test_host_tensors_pass_through():
+    batches = [torch.full((2, 3), float(i)) for i in range(4)]
+    assert all(map(torch.equal, cache_write.to_host(iter(batches)), batches))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_copies_to_the_host_are_whole_and_in_order():
+    expected = [torch.randn(512, 64 + 64 * (i > 5)) for i in range(9)]
+    found = [batch.clone() for batch in cache_write.to_host(x.cuda() * 1.0 for x in expected)]
+    assert all(batch.is_pinned() is False for batch in found)
+    assert all(map(torch.equal, found, expected))
