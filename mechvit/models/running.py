@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,10 @@ from .caching import NamesFilter, caching_hooks
 from .checks import check_input, check_reached, check_target
 from .config import HookedViTConfig
 from .image_tokens import ImageTokens, as_pixels
+
+if TYPE_CHECKING:
+    from .capturing import CompiledCache
+    from .hooked_vit import HookedViT
 
 
 class HookedRuns(HookedRootModule):
@@ -122,6 +126,38 @@ class HookedRuns(HookedRootModule):
         for point in self.hook_points():
             if point.fwd_hooks or point.bwd_hooks:
                 point.remove_hooks(direction, including_permanent=including_permanent, level=level)
+
+    def compile_cache(
+        self,
+        names: str | Sequence[str],
+        *,
+        stop_at_layer: int | None = None,
+        batch_size: int,
+        dtype: torch.dtype | None = None,
+        backend: str = "inductor",
+    ) -> CompiledCache:
+        """Compile the forward pass and what it caches into one graph: a CUDA graph on CUDA.
+
+        The result gives the same numbers as `run_with_cache` up to the compiler's rounding, without gradients. It
+        shares this model's weights, unless `dtype` asks for others. Where compiling fails a warning says why, and it
+        runs uncompiled.
+
+        Args:
+            names: hook points to keep.
+            stop_at_layer: as in `forward`.
+            batch_size: images a call; fewer run uncompiled.
+            dtype: of weights and activations; the model's own when None.
+            backend: of `torch.compile`.
+
+        Raises:
+            ValueError: an unknown name, one that `stop_at_layer` leaves out, or hooks and SAEs that are attached.
+        """
+        from .capturing import compile_cache
+
+        return compile_cache(
+            cast("HookedViT", self), names, stop_at_layer=stop_at_layer, batch_size=batch_size, dtype=dtype,
+            backend=backend,
+        )  # fmt: skip
 
     def set_use_attn_result(self, use: bool) -> None:
         """Add (or remove) `attn.hook_result`, each head's own output: [batch, token, head, d_model]."""
