@@ -5,7 +5,7 @@ PRESET ?= photos
 # One process a core and one thread a process: whole files go to whichever process is free.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: help setup reproduce benchmarks test test-all lint format clean
+.PHONY: help setup reproduce benchmarks benchmarks-cuda test test-all lint format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -22,8 +22,16 @@ setup: .venv/.installed  ## create .venv and install mechvit into it, editable, 
 reproduce: setup  ## the whole paper on real photographs: runs/photos/report.html
 	$(BIN)/python scripts/reproduce.py --preset $(PRESET)
 
-benchmarks: setup  ## what a HookedViT costs over Hugging Face: runs/benchmarks (ten minutes; leave the machine alone)
+benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hour on two cores; leave the machine alone)
 	$(BIN)/python benchmarks/model_cost.py --overwrite --out runs/benchmarks/model_cost
+	$(BIN)/python benchmarks/cache_activations.py --overwrite --out runs/benchmarks/cache_activations
+	$(BIN)/python benchmarks/attention_statistics.py --overwrite --out runs/benchmarks/attention_statistics
+	$(BIN)/python benchmarks/startup.py --overwrite --out runs/benchmarks/startup
+
+benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
+	$(BIN)/python benchmarks/model_cost.py --device cuda --overwrite --out runs/benchmarks/cuda/model_cost
+	$(BIN)/python benchmarks/cache_activations.py --device cuda --dtype bfloat16 --batch-size 256 --overwrite --out runs/benchmarks/cuda/cache_activations
+	$(BIN)/python benchmarks/attention_statistics.py --device cuda --dtype bfloat16 --overwrite --out runs/benchmarks/cuda/attention_statistics
 
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones
 	$(PYTEST) -m 'not slow and not gpu'

@@ -43,6 +43,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_labels": 5,
     },
 }
+SHAPES["vit_s_16"] = SHAPES["vit_b_16"] | {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
+SHAPES["vit_l_16"] = SHAPES["vit_b_16"] | {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+}
 for _tokens, _size in ((1370, 592), (4097, 1024)):
     SHAPES[f"vit_b_16_{_tokens}"] = SHAPES["vit_b_16"] | {"image_size": _size}
 """Shapes by name: arguments of `transformers.ViTConfig`. The last two are ViT-B/16 with so many tokens."""

@@ -1,0 +1,104 @@
+"""How long a user waits: for `import mechvit`, for each script's --help, and for the logits of a first image.
+
+    benchmarks/startup.py --out runs/benchmarks/startup
+
+Each is a process of its own, timed from its start to its end, after one that is not counted (the files are then in
+memory). "First image" loads a ViT-B/16 checkpoint of random weights and runs one image.
+
+OUT/result.json holds every time, OUT/table.md the table.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+from timing import Contender
+
+from mechvit.experiment.command_line import check_out, run
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+PYTHON, IMPORT, FIRST = "python -c pass", "import mechvit", "first image, ViT-B/16"
+LIMITS = {IMPORT: 0.5}
+HELP_LIMIT = 1.5
+FIRST_IMAGE = """
+import sys, torch
+from mechvit import HookedViT
+model = HookedViT.from_pretrained(sys.argv[1], device="cpu")
+print(model(torch.zeros(1, 3, 224, 224)).shape)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The settings of one benchmark."""
+
+    out: str
+    """Folder of the result: result.json, table.md."""
+    rounds: int = 6
+    """Times that everything is started; even is better."""
+    first_image: bool = True
+    """Measure the first image, too, which writes a checkpoint of 350 MB to a temporary folder."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1; got {self.rounds}")
+
+
+def process(name: str, *arguments: str) -> Contender:
+    """A Python process that must end well."""
+    command = [sys.executable, *arguments]
+    return Contender(name=name, call=lambda: subprocess.run(command, check=True, capture_output=True))
+
+
+def main(options: Options) -> None:
+    """Start everything, print the table and write it."""
+    check_out(options.out, options.overwrite, "result.json")
+    from report import Measure, Result, about_this_machine, load_average, markdown, write
+    from timing import time_interleaved
+
+    load, about = load_average(), about_this_machine()
+    scripts = {f"scripts/{path.name} --help": str(path) for path in sorted(SCRIPTS.glob("*.py"))}
+    contenders = [process(PYTHON, "-c", "pass"), process(IMPORT, "-c", IMPORT)]
+    contenders += [process(name, path, "--help") for name, path in scripts.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.first_image:
+            from transformers import ViTConfig, ViTForImageClassification
+
+            ViTForImageClassification(ViTConfig()).save_pretrained(folder)
+            contenders.append(process(FIRST, "-c", FIRST_IMAGE, folder))
+        timing = time_interleaved(contenders, rounds=options.rounds, progress="start-up")
+    limits = LIMITS | dict.fromkeys(scripts, HELP_LIMIT)
+    measures = tuple(
+        Measure(
+            part="start-up",
+            contender=name,
+            over="",
+            seconds=timing.of(name),
+            value=timing.of(name),
+            unit="s",
+            limit=limits.get(name),
+        )
+        for name in timing.seconds
+    )
+    result = Result(
+        title="Starting up",
+        settings={name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")},
+        measures=measures,
+        timings={"start-up": timing},
+        agreement={},
+        load=(load, load_average()),
+        **about,
+    )
+    folder_written = write(result, options.out, overwrite=options.overwrite)
+    print(f"\n{markdown(result)}\n{folder_written}: result.json, table.md")
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

@@ -1,0 +1,99 @@
+"""The other benchmarks run through on tiny models, and hold no tiny model against a limit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import attention_statistics
+import cache_activations
+import memory
+import pytest
+import startup
+import torch
+from report import Result
+
+BENCHMARKS = Path(startup.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """The benchmarks set the threads of the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def read(out, capsys):
+    assert (out / "table.md").read_text() in capsys.readouterr().out
+    return Result.from_json((out / "result.json").read_text())
+
+
+def test_attention_statistics(tmp_path, capsys):
+    module = attention_statistics
+    module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True))
+    result = read(tmp_path / "out", capsys)
+    (part,) = result.timings
+    assert part == "17 tokens, batch 2"
+    assert set(result.timings[part].seconds) == {
+        module.PLAIN, module.CHOSEN, module.HEADS, module.PATTERNS, module.CACHED, module.EAGER
+    }  # fmt: skip
+    assert all(error < 1e-4 for error in result.agreement[part].values())
+    assert all(row.limit is None for row in result.measures)
+    ratios = {(row.contender, row.over): row.value for row in result.measures if row.unit == "x"}
+    assert ratios[module.CHOSEN, module.PLAIN] == result.timings[part].ratio(module.CHOSEN, module.PLAIN)
+    assert sum(row.part.endswith("peak memory") for row in result.measures) == 5
+
+
+def test_cache_activations(tmp_path, capsys):
+    module = cache_activations
+    module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True, captured=False))
+    result = read(tmp_path / "out", capsys)
+    (timing,) = result.timings.values()
+    assert {module.FLOOR, module.STATES, module.HOOK, module.EAGER, module.BRIDGE} <= set(timing.seconds)
+    assert all(error < 1e-5 for part in result.agreement.values() for error in part.values())
+    assert all(row.limit is None for row in result.measures)
+    rates = {row.contender: row.value.median for row in result.measures if row.unit == "images/s"}
+    assert rates[module.EAGER] == pytest.approx(
+        torch.tensor([8 / seconds for seconds in timing.seconds[module.EAGER]]).double().quantile(0.5).item(), rel=1e-6
+    )
+    assert {row.unit for row in result.measures} >= {"% of the matrix peak", "% of the copy peak", "MB/s kept"}
+
+
+def test_flops_match_a_count_by_torch():
+    """torch counts every product of the truncated forward as it runs."""
+    import contenders
+    from torch.utils.flop_counter import FlopCounterMode
+
+    models = contenders.make_models("tiny", 3, "cpu", "float32", 0)
+    with FlopCounterMode(display=False) as counter:
+        models.hooked(models.pixels, stop_at_layer=models.hooked.cfg.n_layers - 1)
+    found = cache_activations.floating_point_operations(models)
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.05)  # fused attention on a CPU is not counted
+    assert found >= counter.get_total_flops()
+
+
+def test_startup_counts_every_script(tmp_path, capsys):
+    startup.main(startup.Options(out=str(tmp_path / "out"), rounds=1, first_image=False))
+    result = read(tmp_path / "out", capsys)
+    names = {row.contender for row in result.measures}
+    assert {f"scripts/{path.name} --help" for path in startup.SCRIPTS.glob("*.py")} < names
+    assert {row.unit for row in result.measures} == {"s"}
+
+
+def test_peak_memory_is_what_a_call_holds():
+    def hold():
+        whole = torch.ones(8, 2**20)  # 32 MiB
+        return (whole[:, ::2] * 2).sum()  # 16 MiB more
+
+    assert memory.peak_extra(hold) == pytest.approx(48 * 2**20, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["attention_statistics", "cache_activations", "startup"])
+def test_help_teaches(name):
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"benchmarks/{name}.py --out" in done.stdout
+    assert "--rounds" in done.stdout
