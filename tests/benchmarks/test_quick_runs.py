@@ -62,7 +62,7 @@ def test_cache_activations(tmp_path, capsys):
 
 
 def test_flops_match_a_count_by_torch():
-    """torch counts every product of the truncated forward, with explicit attention: it does not see into a fused one."""
+    """torch counts every product of the truncated forward, attention explicit: it does not see into a fused one."""
     import contenders
     from torch.utils.flop_counter import FlopCounterMode
 
