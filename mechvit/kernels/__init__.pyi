@@ -1,3 +1,3 @@
-from . import attention_pair, attention_statistics, blocks, cache_write, jit
+from . import attention_pair, attention_statistics, blocks, cache_write, jit, sparse_products
 
-__all__ = ["attention_pair", "attention_statistics", "blocks", "cache_write", "jit"]
+__all__ = ["attention_pair", "attention_statistics", "blocks", "cache_write", "jit", "sparse_products"]

@@ -14,26 +14,30 @@ CODE = """
 import json, sys, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from mechvit.kernels import attention_pair, attention_statistics
+from mechvit.kernels import attention_pair, attention_statistics, cache_write, sparse_products
 
 FLOATS = "entropy maximum logsumexp cls cosine squared kl lse1 lse2".split()
-SIZES = {"WIDEN": False, "ROWS": 64, "COLUMNS": 64, "WIDTH": 64}
+INTEGERS = "offset column row slot".split()
+name, dtype, architecture = sys.argv[1], sys.argv[2], int(sys.argv[3])
+tile = 32 if dtype == "fp32" else 64
+TILES = {"WIDEN": False, "ROWS": tile, "COLUMNS": tile, "WIDTH": 64}
 KERNELS = {
-    "rows": (attention_statistics._kernel, {"HAS_BIAS": True, "HAS_V": True}),
-    "pair": (attention_pair._kernel, {"HAS_BIAS1": True, "HAS_BIAS2": True}),
+    "rows": (attention_statistics._kernel, TILES | {"HAS_BIAS": True, "HAS_V": True}),
+    "pair": (attention_pair._kernel, TILES | {"HAS_BIAS1": True, "HAS_BIAS2": True}),
+    "write": (cache_write._kernel, {"SCALED": True, "WIDTH": 1024}),
+    "times": (sparse_products._times_kernel, {"WIDTH": 512}),
+    "samples": (sparse_products._samples_kernel, {"WIDTH": 512}),
 }
 
 def kind(name, constants, dtype):
     if name in constants:
         return "constexpr"
     if name.endswith("_ptr"):
-        return "*fp32" if name.removesuffix("_ptr") in FLOATS else "*" + dtype
+        what = name.removesuffix("_ptr")
+        return "*i64" if what in INTEGERS else "*fp32" if what in FLOATS else "*" + dtype
     return "fp32" if name == "scale" else "i32"
 
-name, dtype, architecture = sys.argv[1], sys.argv[2], int(sys.argv[3])
-kernel, flags = KERNELS[name]
-tile = 32 if dtype == "fp32" else 64
-constants = SIZES | flags | {"ROWS": tile, "COLUMNS": tile}
+kernel, constants = KERNELS[name]
 signature = {argument: kind(argument, constants, dtype) for argument in kernel.arg_names}
 source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
 compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
@@ -45,7 +49,7 @@ KIB = {80: 163, 90: 227}
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", KIB)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["rows", "pair"])
+@pytest.mark.parametrize("name", ["rows", "pair", "write", "times", "samples"])
 def test_kernel_compiles(name, dtype, architecture, tmp_path):
     settings = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", CODE, name, dtype, str(architecture)]
