@@ -1,0 +1,108 @@
+"""Sparse autoencoders of a sweep: how sparse each is against how much it explains, and how often its latents fire."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import colour, finish, in_order, panel_title, title_of
+from .frames import pick, require
+
+KINDS = {
+    "standard": ("Vanilla", "gaussian_blur_2", "circle"),
+    "batchtopk": ("BatchTopK", "gaussian_noise_2", "diamond"),
+    "topk": ("TopK", "other_2", "square"),
+    "jumprelu": ("JumpReLU", "base", "triangle-up"),
+    "gated": ("Gated", "gaussian_blur_4", "cross"),
+    "matryoshka_batchtopk": ("Matryoshka BatchTopK", "gaussian_noise_4", "star"),
+}
+"""What an SAE was trained as: its name, the key of its colour and its symbol."""
+COLUMNS = 3
+"""Panels side by side."""
+
+
+def frontier(points: pd.DataFrame) -> go.Figure:
+    """L0 against explained variance, one dot an SAE and one panel a condition; SAEs of one kind joined in order of L0.
+
+    Args:
+        points: one row an SAE and corruption, with `architecture` (the SAE's name), kind, corruption, l0 and
+            explained_variance; d_sae, k, lr and dead_fraction are shown where they are.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(points, ("architecture", "kind", "corruption", "l0", "explained_variance"), "of the frontier")
+    conditions = in_order(points["corruption"])
+    figure, places = _panels([title_of(key) for key in conditions])
+    shown = [name for name in ("d_sae", "k", "lr", "dead_fraction") if name in points]
+    for corruption, (row, col) in zip(conditions, places, strict=True):
+        here = pick(points, corruption=corruption)
+        for kind in [*(key for key in KINDS if key in set(here["kind"])), *sorted(set(here["kind"]) - set(KINDS))]:
+            part = pick(here, kind=kind).sort_values("l0")
+            name, key, symbol = KINDS.get(kind, (kind, "base", "x"))
+            extra = "".join(f"<br>{column} %{{customdata[{i}]:.4g}}" for i, column in enumerate(shown, start=1))
+            trace = go.Scatter(
+                x=part["l0"].to_numpy(),
+                y=part["explained_variance"].to_numpy(),
+                customdata=part[["architecture", *shown]].to_numpy(),
+                mode="lines+markers",
+                line={"color": colour(key), "width": 1.4},
+                marker={"color": colour(key), "size": 10, "symbol": symbol},
+                name=name,
+                legendgroup=kind,
+                showlegend=(row, col) == (1, 1),
+                hovertemplate=f"<b>%{{customdata[0]}}</b><br>explained variance %{{y:.4f}}<br>L0 %{{x:.1f}}{extra}"
+                "<extra></extra>",
+            )
+            figure.add_trace(trace, row=row, col=col)
+    figure.update_xaxes(type="log", title_text="L0 (active latents a token, fewer is sparser)")
+    figure.update_yaxes(title_text="explained variance (1 is perfect)", col=1)
+    return finish(figure, "Sparsity against explained variance", height=120 + 320 * places[-1][0])
+
+
+def feature_density(density: pd.DataFrame) -> go.Figure:
+    """How many latents fire how often, one panel an SAE and one line a condition; hovering names the dead.
+
+    Args:
+        density: `sae_density` (architecture, corruption, low, high, latents), as `SAEEvaluation.density_frame` gives it.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(density, ("architecture", "corruption", "low", "high", "latents"), "sae_density")
+    names = list(dict.fromkeys(density["architecture"]))
+    figure, places = _panels([KINDS[name][0] if name in KINDS else name for name in names])
+    for name, (row, col) in zip(names, places, strict=True):
+        here = pick(density, architecture=name)
+        for corruption in in_order(here["corruption"]):
+            part = pick(here, corruption=corruption).sort_values("low")
+            alive = part[np.isfinite(part["low"])]
+            dead = int(part["latents"].sum() - alive["latents"].sum())
+            trace = go.Scatter(
+                x=(alive["low"] + alive["high"]).to_numpy() / 2,
+                y=alive["latents"].to_numpy(),
+                mode="lines",
+                line={"color": colour(corruption), "width": 2, "shape": "hvh"},
+                name=title_of(corruption),
+                legendgroup=corruption,
+                showlegend=(row, col) == (1, 1),
+                hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:,}} latents at 10<sup>%{{x:.2f}}</sup>; {dead:,} never "
+                "fire<extra></extra>",
+            )
+            figure.add_trace(trace, row=row, col=col)
+    figure.update_xaxes(title_text="log10 of the firing rate (share of tokens)")
+    figure.update_yaxes(title_text="latents", rangemode="tozero", col=1)
+    return finish(figure, "How often latents fire", height=120 + 260 * places[-1][0])
+
+
+def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
+    """Panels with these titles in rows of three, and the row and column of each."""
+    columns = min(COLUMNS, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = make_subplots(
+        rows, columns, shared_yaxes=True, horizontal_spacing=0.05, vertical_spacing=min(0.3, 0.5 / rows),
+        subplot_titles=[panel_title(title) for title in titles],
+    )  # fmt: skip
+    return figure, [(i // columns + 1, i % columns + 1) for i in range(len(titles))]
