@@ -1,4 +1,4 @@
-"""How well sparse autoencoders rebuild a model's activations, what their latents stand for, what corruptions do to them.
+"""How well sparse autoencoders rebuild a model's activations, and what their latents stand for, clean and corrupted.
 
     scripts/evaluate_sae.py --model runs/photos/models/base \\
         --saes runs/photos/saes/base

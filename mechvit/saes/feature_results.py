@@ -29,7 +29,6 @@ class LogitEffects:
     lowered: Int[Tensor, "d_sae top"]
     """Classes, strongest first."""
     lowered_by: Float[Tensor, "d_sae top"]
-    """Below zero for a latent with any effect."""
 
 
 @dataclass(frozen=True, kw_only=True)

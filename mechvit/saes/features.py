@@ -102,7 +102,7 @@ class FeatureTally:
         score, place = self.images.score.T.cpu(), self.images.place.T.cpu()
         image, token, present = place // self.n_tokens, place % self.n_tokens, place >= 0
         top_label, top_purity = purity(torch.where(present, labels[image], -1))
-        fired, total = torch.as_tensor(self.fired).cpu(), torch.as_tensor(self.total).cpu()
+        fired, total = torch.as_tensor(self.fired).cpu().double(), torch.as_tensor(self.total).cpu()
         return SAEFeatures(
             firing_rate=fired / (len(image_ids) * self.n_tokens),
             mean_activation=total / fired.clamp(min=1),
@@ -124,7 +124,7 @@ def purity(labels: Int[Tensor, "d_sae top"]) -> tuple[Int[Tensor, " d_sae"], Flo
     present = labels >= 0
     counts = torch.stack([(labels == labels[:, i : i + 1]).sum(1) for i in range(n)], dim=1) * present
     first = (counts * n - torch.arange(n)).argmax(1, keepdim=True)
-    share = counts.gather(1, first)[:, 0] / present.sum(1)  # 0 / 0 is NaN
+    share = counts.double().gather(1, first)[:, 0] / present.sum(1)  # 0 / 0 is NaN
     return labels.gather(1, first)[:, 0], share
 
 

@@ -94,7 +94,7 @@ def _nearest(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Tensor, 
     done = 0
     for block in a.split(max(1, _BLOCK // max(1, len(b)))):
         cosines = block @ b.T
-        best_a.append(tuple(cosines.max(1)))  # type: ignore[arg-type]
+        best_a.append(tuple(cosines.max(1)))
         value, index = cosines.max(0)
         index_b = torch.where(value > value_b, index + done, index_b)
         value_b = torch.maximum(value, value_b)

@@ -50,7 +50,7 @@ class Reconstruction:
         """Of each latent, on the CPU."""
         assert isinstance(self.fired, Tensor)
         assert isinstance(self.active, Tensor)
-        return FiringRates(self.fired.cpu() / (self.images * len(self.active)))
+        return FiringRates(self.fired.cpu().double() / (self.images * len(self.active)))
 
     def metrics(self, cls: slice, patches: slice, dense_above: float) -> dict[str, Any]:
         """The fields of `SAEQuality` that need no head; `cls` and `patches` index the tokens that the SAE reads."""

@@ -66,7 +66,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
     """How many latents fire how often, one panel an SAE and one line a condition; hovering names the dead.
 
     Args:
-        density: `sae_density` (architecture, corruption, low, high, latents), as `SAEEvaluation.density_frame` gives it.
+        density: `sae_density` (architecture, corruption, low, high, latents), of `SAEEvaluation.density_frame`.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -88,8 +88,8 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
                 name=title_of(corruption),
                 legendgroup=corruption,
                 showlegend=(row, col) == (1, 1),
-                hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:,}} latents at 10<sup>%{{x:.2f}}</sup>; {dead:,} never "
-                "fire<extra></extra>",
+                hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:,}} latents at 10<sup>%{{x:.2f}}</sup>; {dead:,} "
+                "never fire<extra></extra>",
             )
             figure.add_trace(trace, row=row, col=col)
     figure.update_xaxes(title_text="log10 of the firing rate (share of tokens)")
