@@ -5,10 +5,8 @@
     scripts/evaluate_sae.py --model DIR --saes saes/mine/batchtopk \\
         --images folder:DIR --limit 200 --corruptions gaussian_blur_4 \\
         --out sae_evaluation
-    scripts/evaluate_sae.py --model DIR --saes saes/sweep --out frontier \\
-        --corruptions gaussian_noise_4 --top-images 0
-    scripts/evaluate_sae.py --model DIR --saes saes/seed0 saes/seed1 \\
-        --stability --out stability
+    scripts/evaluate_sae.py --model DIR --saes saes/sweep saes/seed1 \\
+        --stability --top-images 0 --out frontier
 
 Prints explained variance, L0, dead latents, and the accuracy and cross-entropy that are recovered when the
 reconstruction takes the activation's place (0: zero ablation, 1: the untouched model). With --out these files are
