@@ -18,6 +18,7 @@ and, with --stability, sae_matches, all .parquet; frontier.html and density.html
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -38,6 +39,8 @@ from mechvit.experiment.command_line import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mechvit.saes import SAEEvaluation
 
 HOLDS = "sae_quality.parquet"
 SHOWN = (
@@ -97,8 +100,10 @@ def main(options: Options) -> None:
     )
     print(wide[["architecture", "corruption", *SHOWN]].to_string(index=False, float_format="%.4g"))
     if "sae_matches" in tables:
-        cosines = tables["sae_matches"].groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean()
-        print("\nmean cosine of matched latents\n" + cosines.reset_index().to_string(index=False, float_format="%.4g"))
+        live = tables["sae_matches"].query("firing_rate > 0")
+        cosines = live.groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean().reset_index()
+        print("\nmean cosine of matched latents, of those of sae_a that fire on clean images")
+        print(cosines.to_string(index=False, float_format="%.4g"))
     if options.out is not None:
         with new_folder(options.out, options.overwrite, HOLDS) as folder:
             for name, table in tables.items():
@@ -143,19 +148,23 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
             parts.setdefault("sae_features", []).append(features.to_frame(model=name, architecture=key))
             parts.setdefault("sae_sensitivity", []).append(features.sensitivity_frame(model=name, architecture=key))
         if options.stability:
-            parts.setdefault("sae_matches", []).extend(matches(saes, own["sae_settings"]))
+            parts.setdefault("sae_matches", []).extend(matches(saes, found, own["sae_settings"]))
         for table, frame in own.items():
             parts.setdefault(table, []).append(frame)
     return {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items() if frames}
 
 
-def matches(saes: dict[str, Any], settings: pd.DataFrame) -> list[pd.DataFrame]:
-    """The matched latents of every two SAEs of one kind."""
+def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) -> list[pd.DataFrame]:
+    """The matched latents of every two SAEs of one kind, and how often those of the first fire on clean images."""
     from mechvit.saes.matching import match_features
 
     kind = dict(zip(settings["architecture"], settings["kind"], strict=True))
-    pairs = [(a, b) for a, b in combinations(saes, 2) if kind[a] == kind[b]]
-    return [match_features(saes[a], saes[b]).to_frame(sae_a=a, sae_b=b) for a, b in pairs]
+    parts = []
+    for a, b in combinations(saes, 2):
+        if kind[a] == kind[b]:
+            frame = match_features(saes[a], saes[b]).to_frame(sae_a=a, sae_b=b)
+            parts.append(frame.assign(firing_rate=found.firing[a, CLEAN.key].rate.numpy()))
+    return parts
 
 
 def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
@@ -169,6 +178,8 @@ def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
 def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
     """Name every SAE among the given folders, their sub-folders and those of these.
 
+    The name is the folder's, or its path below what all share where several folders have one name.
+
     Raises:
         ValueError: a folder that holds none.
     """
@@ -179,7 +190,12 @@ def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
         if not own:
             raise ValueError(f"{folder} holds no SAE: neither it nor a folder in it has a cfg.json")
         found += map(str, own)
-    return names_of(found)
+    names = names_of(found)
+    if all(Path(path).resolve().name == name for name, path in names.items()):
+        return names
+    places = [Path(path).resolve() for path in found]
+    shared = os.path.commonpath(places)
+    return {place.relative_to(shared).as_posix(): path for place, path in zip(places, found, strict=True)}
 
 
 if __name__ == "__main__":

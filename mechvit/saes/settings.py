@@ -16,15 +16,16 @@ def sae_settings(saes: Mapping[str, SAE], **labels: str) -> pd.DataFrame:
     """One row an SAE, to be joined with the tables of `evaluate_saes` on `architecture`, the SAE's name.
 
     Returns:
-        the labels, architecture, kind (what it was trained as: batchtopk is published as jumprelu), d_sae, k, lr,
-        hook_name, hook_tokens; NaN or None where the SAE's metadata do not say.
+        the labels, architecture, kind (what it was trained as, by its metadata or its name: batchtopk is published as
+        jumprelu), d_sae, k, lr, hook_name, hook_tokens; NaN or None where the SAE's metadata do not say.
     """
     import pandas as pd
 
     rows = []
     for name, sae in saes.items():
         about = sae.cfg.metadata
-        kind = about.architecture_in_training or (name if name in ARCHITECTURES else sae.cfg.architecture())
+        last = name.rpartition("/")[2]
+        kind = about.architecture_in_training or (last if last in ARCHITECTURES else sae.cfg.architecture())
         rows.append(
             (*labels.values(), name, kind, sae.cfg.d_sae, about.k, about.lr, about.hook_name, about.hook_tokens)
         )

@@ -138,7 +138,7 @@ class SinglePass:
 
     def measure(self, key: tuple[str, str], codes: Tensor, here: Seen, batch: ImageBatch) -> None:
         """Reconstruction and, with a head, what the network makes of it."""
-        x_hat = self.saes[key[0]].decode(codes).to(here.x)
+        x_hat = self.saes[key[0]].decode(codes).to(here.x.device)
         self.reconstructions[key].add(here.x, codes, x_hat)
         if self.mean is not None:
             self.spliced[key].add(here.spliced(x_hat), batch)

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from evaluation_saes import CHOSEN, CONDITIONS, CORRUPTIONS, KINDS, D, float64_codes, identity_sae, random_sae, zero_sae
-from sae_lens import SAE
+from sae_lens import SAE, GatedSAE, GatedSAEConfig, StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 from sae_lens.evals import ExplainedVarianceCalculator
+from sae_lens.saes.sae import SAEMetadata
 from torch.nn.functional import cross_entropy
 
 from mechvit import HookedViT
@@ -170,6 +171,48 @@ def test_a_bare_encoder_has_reconstruction_only(tiny_hf, tiny_processor, tiny_mo
         "explained_variance", "normalised_mse", "cosine", "l0", "l0_cls", "l0_patches", "l1", "dead_fraction",
         "dense_fraction",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["topk", "gated", "normalising"])
+def test_other_kinds_of_sae_match_stock_sae_lens(tiny_model, batch, hf_logits, kind):
+    cls, config, settings = {
+        "topk": (TopKSAE, TopKSAEConfig, {"k": 9}),
+        "gated": (GatedSAE, GatedSAEConfig, {}),
+        "normalising": (StandardSAE, StandardSAEConfig, {"normalize_activations": "layer_norm"}),
+    }[kind]
+    about = SAEMetadata(hook_name="blocks.1.hook_resid_post", hook_tokens="all")
+    sae = cls(config(d_in=D, d_sae=96, metadata=about, **settings))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in sae.parameters():
+            weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+    found = evaluate_saes(tiny_model, {"a": sae}, batch, CORRUPTIONS, top_images=3, seed=3, batch_size=7)
+    for key in CONDITIONS:
+        x = hf_logits(key)[1].flatten(0, 1)
+        stock = ExplainedVarianceCalculator()
+        stock.add_batch(sae(x).detach(), x)
+        own = found.quality["a", key]
+        assert own.explained_variance == pytest.approx(stock.compute(), abs=1e-4)
+        assert own.l0 == pytest.approx(float((sae.encode(x) > 0).double().sum(1).mean()), abs=0.02)
+        spliced = hf_logits(key, 1, "all", lambda x: sae(x.flatten(0, 1)).reshape(x.shape))[0].double()
+        assert own.cross_entropy == pytest.approx(float(cross_entropy(spliced, batch.labels)), abs=1e-4)
+    if kind == "topk":
+        assert 8 < found.quality["a", "clean"].l0 <= 9
+    clean = sae.encode(hf_logits("clean")[1].flatten(0, 1)).detach()
+    torch.testing.assert_close(found.features["a"].max_activation, clean.amax(0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_in_half_precision_is_measured_on_what_the_sae_says(tiny_model, batch):
+    """The reconstruction is not rounded before it is compared with the activation that was read."""
+    model = tiny_model.to(torch.bfloat16)
+    found = evaluate_sae(model, identity_sae(), batch)
+    assert found.explained_variance == pytest.approx(1, abs=1e-9)
+    scaled = identity_sae()
+    with torch.no_grad():
+        scaled.W_dec *= 1 - 1e-4  # far below bfloat16's resolution
+    found = evaluate_sae(model, scaled, batch)
+    assert found.normalised_mse == pytest.approx(1e-8, rel=1e-2)
+    assert found.cross_entropy_recovered == pytest.approx(1, abs=0.05)
 
 
 def test_activations_are_cast_to_the_saes_dtype(tiny_model, batch):

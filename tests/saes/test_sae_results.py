@@ -76,7 +76,7 @@ def test_density_frame_and_dense_fraction_match_the_rates(tiny_model, batch):
 def test_settings_are_what_saes_say():
     saes = {
         "sweep/a": random_sae("batchtopk", architecture_in_training="batchtopk", k=8, lr=1e-3),
-        "standard": random_sae(),
+        "seed1/standard": random_sae(),
         "mine": random_sae("batchtopk", tokens="cls"),
     }
     frame = sae_settings(saes, model="base")

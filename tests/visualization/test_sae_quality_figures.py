@@ -76,6 +76,8 @@ def test_density_draws_the_bins_and_says_how_many_are_dead(density):
         title = figure.layout.annotations[place - 1].text
         assert title == ("<b>Vanilla</b>" if name == "standard" else f"<b>{name}</b>")
     assert "share of tokens" in figure.layout.xaxis.title.text
+    legend, height = figure.layout.legend, figure.layout.height  # below the title and above the panels, in two rows
+    assert 20 < height * (1 - legend.y) < figure.layout.margin.t - 36
 
 
 @pytest.mark.parametrize("draw", [frontier, feature_density])

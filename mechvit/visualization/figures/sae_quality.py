@@ -21,6 +21,8 @@ KINDS = {
 """What an SAE was trained as: its name, the key of its colour and its symbol."""
 COLUMNS = 3
 """Panels side by side."""
+TICKS = [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]
+"""Of the axis of L0."""
 
 
 def frontier(points: pd.DataFrame) -> go.Figure:
@@ -57,9 +59,9 @@ def frontier(points: pd.DataFrame) -> go.Figure:
                 "<extra></extra>",
             )
             figure.add_trace(trace, row=row, col=col)
-    figure.update_xaxes(type="log", title_text="L0 (active latents a token, fewer is sparser)")
+    figure.update_xaxes(type="log", matches="x", tickvals=TICKS, title_text="L0 (active latents a token)")
     figure.update_yaxes(title_text="explained variance (1 is perfect)", col=1)
-    return finish(figure, "Sparsity against explained variance", height=120 + 320 * places[-1][0])
+    return _finish(figure, "Sparsity against explained variance", 120 + 320 * places[-1][0])
 
 
 def feature_density(density: pd.DataFrame) -> go.Figure:
@@ -94,7 +96,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
             figure.add_trace(trace, row=row, col=col)
     figure.update_xaxes(title_text="log10 of the firing rate (share of tokens)")
     figure.update_yaxes(title_text="latents", rangemode="tozero", col=1)
-    return finish(figure, "How often latents fire", height=120 + 260 * places[-1][0])
+    return _finish(figure, "How often latents fire", 120 + 260 * places[-1][0])
 
 
 def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
@@ -102,7 +104,14 @@ def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
     columns = min(COLUMNS, len(titles))
     rows = -(-len(titles) // columns)
     figure = make_subplots(
-        rows, columns, shared_yaxes=True, horizontal_spacing=0.05, vertical_spacing=min(0.3, 0.5 / rows),
+        rows, columns, shared_yaxes="all", horizontal_spacing=0.05, vertical_spacing=min(0.3, 0.5 / rows),
         subplot_titles=[panel_title(title) for title in titles],
     )  # fmt: skip
     return figure, [(i // columns + 1, i % columns + 1) for i in range(len(titles))]
+
+
+def _finish(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """The common look, with title and legend at a fixed distance from the top, however many rows there are."""
+    finish(figure, title, height=height)
+    legend = {"yref": "container", "y": 1 - 36 / height, "yanchor": "top"}
+    return figure.update_layout(title_y=1 - 20 / height, legend=legend)
