@@ -63,6 +63,11 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
     found: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
+        if activation.dim() != 3:
+            raise ValueError(
+                f"{site.hook} must hold one vector a token; it gave {list(activation.shape)}: switch what splits it by "
+                "head off, as in model.set_use_split_qkv_input(False)"
+            )
         found["x"] = activation
 
     with model.hooks(fwd_hooks=[(site.hook, keep)]):

@@ -102,3 +102,11 @@ def test_hooked_points_see_the_corruption_of_each_image(tiny_model, batch, pixel
         alone = evaluate_sae(tiny_model, sae, batch, CLEAN if key == "clean" else Corruption.parse(key), seed=3)
         for name, value in vars(alone).items():
             assert getattr(together["a", key], name) == pytest.approx(value, rel=1e-6, abs=1e-6, nan_ok=True), name
+
+
+def test_a_point_that_is_split_by_head_is_refused(tiny_model, batch):
+    sae = random_sae(hook="blocks.1.ln1.hook_normalized")
+    evaluate_sae(tiny_model, sae, batch)
+    tiny_model.set_use_split_qkv_input(True)
+    with pytest.raises(ValueError, match=r"one vector a token; it gave \[24, 17, 2, 32\].*split_qkv_input\(False\)"):
+        evaluate_sae(tiny_model, sae, batch)

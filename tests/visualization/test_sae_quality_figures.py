@@ -42,7 +42,7 @@ def panel(figure, place: int):
 
 def test_frontier_joins_saes_of_one_kind_in_order_of_l0(points):
     figure = frontier(points)
-    assert [trace.name for trace in panel(figure, 1)] == ["Vanilla", "BatchTopK", "temporal"]
+    assert [trace.name for trace in panel(figure, 1)] == ["Vanilla SAE", "BatchTopK SAE", "temporal"]
     clean, noisy = panel(figure, 1)[1], panel(figure, 2)[1]
     assert list(clean.x) == list(noisy.x) == [16.2, 32.1, 64.5]
     assert list(clean.y) == [0.81, 0.88, 0.95]
@@ -57,6 +57,16 @@ def test_frontier_joins_saes_of_one_kind_in_order_of_l0(points):
     assert "1 is perfect" in figure.layout.yaxis.title.text
     assert [note.text for note in figure.layout.annotations] == ["<b>Clean</b>", "<b>Gaussian noise 4</b>"]
     assert [trace.showlegend for trace in figure.data] == [True] * 3 + [False] * 3
+
+
+def test_frontier_never_joins_two_hook_points(points):
+    points["hook_name"] = np.where(points["architecture"].isin(["b16", "s1"]), "blocks.1.hook_resid_post", "hook_embed")
+    figure = frontier(points)
+    drawn = {trace.name: (list(trace.x), trace.line.dash) for trace in panel(figure, 1)}
+    assert drawn["BatchTopK SAE, blocks.1.hook_resid_post"] == ([16.2], "solid")
+    assert drawn["BatchTopK SAE, hook_embed"] == ([32.1, 64.5], "dash")
+    assert drawn["Vanilla SAE, hook_embed"] == ([20.0], "dash")
+    assert len(drawn) == 5
 
 
 def test_frontier_needs_no_settings(points):
@@ -74,7 +84,7 @@ def test_density_draws_the_bins_and_says_how_many_are_dead(density):
             assert f"; {len(key)} never fire" in trace.hovertemplate
             assert trace.line.color == colour(key)
         title = figure.layout.annotations[place - 1].text
-        assert title == ("<b>Vanilla</b>" if name == "standard" else f"<b>{name}</b>")
+        assert title == ("<b>Vanilla SAE</b>" if name == "standard" else f"<b>{name}</b>")
     assert "share of tokens" in figure.layout.xaxis.title.text
     legend, height = figure.layout.legend, figure.layout.height  # below the title and above the panels, in two rows
     assert 20 < height * (1 - legend.y) < figure.layout.margin.t - 36

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,28 +11,33 @@ from plotly.subplots import make_subplots
 
 from ..style import colour, finish, in_order, panel_title, title_of
 from .frames import pick, require
+from .saes import ARCHITECTURES
 
-KINDS = {
-    "standard": ("Vanilla", "gaussian_blur_2", "circle"),
-    "batchtopk": ("BatchTopK", "gaussian_noise_2", "diamond"),
-    "topk": ("TopK", "other_2", "square"),
-    "jumprelu": ("JumpReLU", "base", "triangle-up"),
-    "gated": ("Gated", "gaussian_blur_4", "cross"),
-    "matryoshka_batchtopk": ("Matryoshka BatchTopK", "gaussian_noise_4", "star"),
+LOOKS = {
+    "standard": ("gaussian_blur_2", "circle"),
+    "batchtopk": ("gaussian_noise_2", "diamond"),
+    "topk": ("other_2", "square"),
+    "jumprelu": ("base", "triangle-up"),
+    "gated": ("gaussian_blur_4", "cross"),
+    "matryoshka_batchtopk": ("gaussian_noise_4", "star"),
 }
-"""What an SAE was trained as: its name, the key of its colour and its symbol."""
+"""What an SAE was trained as: the key of its colour, and its symbol."""
 COLUMNS = 3
 """Panels side by side."""
 TICKS = [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]
 """Of the axis of L0."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Of the lines of several hook points."""
 
 
 def frontier(points: pd.DataFrame) -> go.Figure:
-    """L0 against explained variance, one dot an SAE and one panel a condition; SAEs of one kind joined in order of L0.
+    """L0 against explained variance, one dot an SAE and one panel a condition.
+
+    SAEs of one kind and hook point are joined in order of L0.
 
     Args:
         points: one row an SAE and corruption, with `architecture` (the SAE's name), kind, corruption, l0 and
-            explained_variance; d_sae, k, lr and dead_fraction are shown where they are.
+            explained_variance; hook_name, d_sae, k, lr and dead_fraction are used where they are.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -39,21 +46,27 @@ def frontier(points: pd.DataFrame) -> go.Figure:
     conditions = in_order(points["corruption"])
     figure, places = _panels([title_of(key) for key in conditions])
     shown = [name for name in ("d_sae", "k", "lr", "dead_fraction") if name in points]
+    points = points if "hook_name" in points else points.assign(hook_name="")
+    hooks = list(dict.fromkeys(points["hook_name"]))
+    kinds = [key for key in LOOKS if key in set(points["kind"])]
+    kinds += sorted(set(points["kind"]) - set(LOOKS))
+    extra = "".join(f"<br>{column} %{{customdata[{i}]:.4g}}" for i, column in enumerate(shown, start=1))
     for corruption, (row, col) in zip(conditions, places, strict=True):
-        here = pick(points, corruption=corruption)
-        for kind in [*(key for key in KINDS if key in set(here["kind"])), *sorted(set(here["kind"]) - set(KINDS))]:
-            part = pick(here, kind=kind).sort_values("l0")
-            name, key, symbol = KINDS.get(kind, (kind, "base", "x"))
-            extra = "".join(f"<br>{column} %{{customdata[{i}]:.4g}}" for i, column in enumerate(shown, start=1))
+        for kind, hook in product(kinds, hooks):
+            part = pick(points, corruption=corruption, kind=kind, hook_name=hook).sort_values("l0")
+            if part.empty:
+                continue
+            key, symbol = LOOKS.get(kind, ("base", "x"))
+            name = ARCHITECTURES.get(kind, kind) + (f", {hook}" if len(hooks) > 1 else "")
             trace = go.Scatter(
                 x=part["l0"].to_numpy(),
                 y=part["explained_variance"].to_numpy(),
                 customdata=part[["architecture", *shown]].to_numpy(),
                 mode="lines+markers",
-                line={"color": colour(key), "width": 1.4},
+                line={"color": colour(key), "width": 1.4, "dash": DASHES[hooks.index(hook) % len(DASHES)]},
                 marker={"color": colour(key), "size": 10, "symbol": symbol},
                 name=name,
-                legendgroup=kind,
+                legendgroup=name,
                 showlegend=(row, col) == (1, 1),
                 hovertemplate=f"<b>%{{customdata[0]}}</b><br>explained variance %{{y:.4f}}<br>L0 %{{x:.1f}}{extra}"
                 "<extra></extra>",
@@ -75,7 +88,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
     """
     require(density, ("architecture", "corruption", "low", "high", "latents"), "sae_density")
     names = list(dict.fromkeys(density["architecture"]))
-    figure, places = _panels([KINDS[name][0] if name in KINDS else name for name in names])
+    figure, places = _panels([ARCHITECTURES.get(name, name) for name in names])
     for name, (row, col) in zip(names, places, strict=True):
         here = pick(density, architecture=name)
         for corruption in in_order(here["corruption"]):
