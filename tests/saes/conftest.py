@@ -74,40 +74,6 @@ def make_pair() -> Callable[..., tuple[Any, Any]]:
 
 
 @pytest.fixture(scope="session")
-def tokens() -> Callable[..., Tensor]:
-    """Draw [n, d] activations that are sums of three of 24 directions, about a mean that is not zero."""
-
-    def draw(n: int = 300, d: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-        directions = torch.randn(24, d, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-        generator = torch.Generator().manual_seed(seed)
-        which = torch.rand(n, 24, generator=generator).topk(3).indices
-        size = 0.5 + torch.rand(n, 3, generator=generator, dtype=torch.float64)
-        noise = 0.1 * torch.randn(n, d, generator=generator, dtype=torch.float64)
-        return (1 + (size[..., None] * directions[which]).sum(1) + noise).to(dtype)
-
-    return draw
-
-
-@pytest.fixture(scope="session")
-def forward_backward() -> Callable[..., tuple[TrainStepOutput, dict[str, Tensor]]]:
-    """Run an SAE's training forward pass and backward: the output and every parameter's gradient."""
-
-    def run(
-        sae: Any, x: Tensor, dead: Tensor | None = None, l1: float = 0.7
-    ) -> tuple[TrainStepOutput, dict[str, Tensor]]:
-        sae.zero_grad()
-        out = sae.training_forward_pass(
-            TrainStepInput(
-                sae_in=x, coefficients={"l1": l1}, dead_neuron_mask=dead, n_training_steps=0, is_logging_step=False
-            )
-        )
-        out.loss.backward()
-        return out, {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
-
-    return run
-
-
-@pytest.fixture(scope="session")
 def pixels(tiny_images, tiny_processor):
     """Condition -> each image corrupted alone and normalised by Hugging Face's own processor."""
     out = {}
@@ -154,3 +120,37 @@ def batch(tiny_images, hf_logits) -> ImageBatch:
     labels = hf_logits("clean")[0].argmax(-1)
     labels[::4] = (labels[::4] + 1) % 5
     return ImageBatch(whole.images, labels, whole.image_ids)
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Callable[..., Tensor]:
+    """Draw [n, d] activations that are sums of three of 24 directions, about a mean that is not zero."""
+
+    def draw(n: int = 300, d: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        directions = torch.randn(24, d, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+        generator = torch.Generator().manual_seed(seed)
+        which = torch.rand(n, 24, generator=generator).topk(3).indices
+        size = 0.5 + torch.rand(n, 3, generator=generator, dtype=torch.float64)
+        noise = 0.1 * torch.randn(n, d, generator=generator, dtype=torch.float64)
+        return (1 + (size[..., None] * directions[which]).sum(1) + noise).to(dtype)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def forward_backward() -> Callable[..., tuple[TrainStepOutput, dict[str, Tensor]]]:
+    """Run an SAE's training forward pass and backward: the output and every parameter's gradient."""
+
+    def run(
+        sae: Any, x: Tensor, dead: Tensor | None = None, l1: float = 0.7
+    ) -> tuple[TrainStepOutput, dict[str, Tensor]]:
+        sae.zero_grad()
+        out = sae.training_forward_pass(
+            TrainStepInput(
+                sae_in=x, coefficients={"l1": l1}, dead_neuron_mask=dead, n_training_steps=0, is_logging_step=False
+            )
+        )
+        out.loss.backward()
+        return out, {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
+
+    return run
