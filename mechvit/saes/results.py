@@ -167,7 +167,9 @@ class SAEEvaluation:
         return _frame(self.firing, labels, "architecture", ["low", "high", "latents"])
 
 
-def _frame(parts: Mapping[tuple[str, str], Any], labels: Mapping[str, str], key: str, columns: list[str]) -> Any:
+def _frame(
+    parts: Mapping[tuple[str, str], Any], labels: Mapping[str, str], key: str, columns: list[str]
+) -> pd.DataFrame:
     import pandas as pd
 
     frames = [part.to_frame(**{**labels, key: name, "corruption": c}) for (name, c), part in parts.items()]
