@@ -1,21 +1,28 @@
-"""How well sparse autoencoders rebuild a model's residuals, and how far a corruption moves their codes.
+"""How well sparse autoencoders rebuild a model's activations, and what their latents stand for, clean and corrupted.
 
     scripts/evaluate_sae.py --model runs/photos/models/base \\
         --saes runs/photos/saes/base
     scripts/evaluate_sae.py --model DIR --saes saes/mine/batchtopk \\
         --images folder:DIR --limit 200 --corruptions gaussian_blur_4 \\
         --out sae_evaluation
+    scripts/evaluate_sae.py --model DIR --saes saes/sweep saes/seed1 \\
+        --stability --top-images 0 --out frontier
 
 Prints explained variance, L0, dead latents, and the accuracy and cross-entropy that are recovered when the
-reconstruction takes the residual's place (0: zero ablation, 1: the untouched model). With --out the table is written to
-OUT/sae_quality.parquet, and the cosines between clean and corrupted codes to OUT/sae_cosine.parquet.
+reconstruction takes the activation's place (0: zero ablation, 1: the untouched model). With --out these files are
+written, one name a SAE, which the tables call its architecture: sae_quality, sae_baselines (untouched, and with zero or
+the mean there), sae_settings, sae_density (a histogram of firing rates), sae_features (one row a latent, with its top
+images and classes), sae_sensitivity (clean against corrupted, latent by latent), sae_cosine (the same, patch by patch)
+and, with --stability, sae_matches, all .parquet; frontier.html and density.html.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -30,7 +37,16 @@ from mechvit.experiment.command_line import (
     run,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.saes import SAEEvaluation
+
 HOLDS = "sae_quality.parquet"
+SHOWN = (
+    "explained_variance", "l0", "dead_fraction", "accuracy", "accuracy_recovered", "cross_entropy_recovered",
+    "cross_entropy_recovered_from_mean",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +54,9 @@ class Options:
     """Which SAEs are evaluated on what."""
 
     model: str
-    """Folder or hub id of the model whose residuals the SAEs were trained on."""
+    """Folder or hub id of the model whose activations the SAEs were trained on."""
     saes: tuple[str, ...]
-    """Folders of SAEs (with cfg.json), or folders of such folders, as train_sae.py writes them."""
+    """Folders of SAEs (with cfg.json), or folders of such folders, as train_sae.py writes them; of any hook points."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
@@ -50,55 +66,136 @@ class Options:
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    top_images: int = 16
+    """Images kept for each latent, with the patch where it is strongest; 0 leaves sae_features and sae_sensitivity
+    out."""
+    dense_above: float = 0.1
+    """A latent that fires on a larger share of tokens is dense."""
+    stability: bool = False
+    """Match the latents of every two SAEs of one kind and hook point, such as those of two seeds, by the cosine of
+    their decoder directions."""
+    allow_other_model: bool = False
+    """Evaluate SAEs that say they were trained on other weights than the model's, too."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps training and test images apart."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
     out: str | None = None
-    """Folder for the tables; None writes none."""
+    """Folder for the tables and figures; None writes none."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
 
 def main(options: Options) -> None:
-    """Evaluate all SAEs on one stream of activations, print the quality, write the tables."""
-    corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
+    """Evaluate all SAEs, those of one hook point on one stream of activations; print the quality, write the tables."""
     folders = sae_folders(options.saes)
     if options.out is not None:
         check_out(options.out, options.overwrite, HOLDS)
-    from mechvit.saes import evaluate_saes, load_sae
+    tables = make_tables(folders, options)
+    wide = (
+        tables["sae_quality"]
+        .pivot(index=["architecture", "corruption"], columns="metric", values="value")
+        .rename_axis(columns=None)
+        .reset_index()
+    )
+    print(wide[["architecture", "corruption", *SHOWN]].to_string(index=False, float_format="%.4g"))
+    if "sae_matches" in tables:
+        live = tables["sae_matches"].query("firing_rate > 0")
+        cosines = live.groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean().reset_index()
+        print("\nmean cosine of matched latents, of those of sae_a that fire on clean images")
+        print(cosines.to_string(index=False, float_format="%.4g"))
+    if options.out is not None:
+        with new_folder(options.out, options.overwrite, HOLDS) as folder:
+            for name, table in tables.items():
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+            draw(wide.merge(tables["sae_settings"], on="architecture"), tables["sae_density"], folder)
+        print(f"\n{options.out}: {', '.join(tables)}; frontier.html, density.html")
 
+
+def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataFrame]:
+    """Every table that is written, of all SAEs."""
+    import pandas as pd
+
+    from mechvit.saes.evaluation import evaluate_saes, load_sae
+    from mechvit.saes.settings import sae_settings
+    from mechvit.saes.site import sae_site
+
+    corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
     model = load_classifier(options.model, options.device)
-    saes = {name: load_sae(folder, device=str(model.cfg.device)) for name, folder in folders.items()}
+    (name,) = names_of([options.model])
+    sites: dict[Any, dict[str, Any]] = {}
+    for key, folder in folders.items():
+        sae = load_sae(folder, device=str(model.cfg.device))
+        sites.setdefault(sae_site(model, sae, f"the SAE {key!r}"), {})[key] = sae
     images = prepared_images(
         options.images, "test", model.hf_config, model.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
     )  # fmt: skip
-    found = evaluate_saes(model, saes, images, corruptions, seed=options.seed, progress="SAEs")
-    (name,) = names_of([options.model])
-    quality = found.quality_frame(model=name)
-    wide = quality.pivot(index=["architecture", "corruption"], columns="metric", values="value").reset_index()
-    print(wide.rename_axis(columns=None).to_string(index=False, float_format="%.4g"))
-    if options.out is not None:
-        with new_folder(options.out, options.overwrite, HOLDS) as folder:
-            quality.to_parquet(folder / HOLDS, index=False)
-            found.cosine_frame(model=name).to_parquet(folder / "sae_cosine.parquet", index=False)
-        print(f"\n{options.out}: {HOLDS}, sae_cosine.parquet")
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for site, saes in sites.items():
+        found = evaluate_saes(
+            model, saes, images, corruptions, top_images=options.top_images or None, dense_above=options.dense_above,
+            seed=options.seed, allow_other_model=options.allow_other_model, progress=f"SAEs of {site}",
+        )  # fmt: skip
+        own = {
+            "sae_quality": found.quality_frame(model=name),
+            "sae_baselines": found.baseline_frame(model=name, hook_name=site.hook, hook_tokens=site.tokens),
+            "sae_settings": sae_settings(saes, model=name),
+            "sae_density": found.density_frame(model=name),
+            "sae_cosine": found.cosine_frame(model=name),
+        }
+        for key, features in found.features.items():
+            parts.setdefault("sae_features", []).append(features.to_frame(model=name, architecture=key))
+            parts.setdefault("sae_sensitivity", []).append(features.sensitivity_frame(model=name, architecture=key))
+        if options.stability:
+            parts.setdefault("sae_matches", []).extend(matches(saes, found, own["sae_settings"]))
+        for table, frame in own.items():
+            parts.setdefault(table, []).append(frame)
+    return {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items() if frames}
+
+
+def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) -> list[pd.DataFrame]:
+    """The matched latents of every two SAEs of one kind, and how often those of the first fire on clean images."""
+    from mechvit.saes.matching import match_features
+
+    kind = dict(zip(settings["architecture"], settings["kind"], strict=True))
+    parts = []
+    for a, b in combinations(saes, 2):
+        if kind[a] == kind[b]:
+            frame = match_features(saes[a], saes[b]).to_frame(sae_a=a, sae_b=b)
+            parts.append(frame.assign(firing_rate=found.firing[a, CLEAN.key].rate.numpy()))
+    return parts
+
+
+def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
+    """The frontier and the density histograms, as pages that need no network."""
+    from mechvit.visualization import figures
+
+    for name, figure in (("frontier", figures.frontier(points)), ("density", figures.feature_density(density))):
+        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
 
 
 def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
-    """Name every SAE among the given folders and their sub-folders.
+    """Name every SAE among the given folders, their sub-folders and those of these.
+
+    The name is the folder's, or its path below what all share where several folders have one name.
 
     Raises:
         ValueError: a folder that holds none.
     """
     found: list[str] = []
     for folder in map(Path, given):
-        own = [path.parent for path in (folder / "cfg.json", *sorted(folder.glob("*/cfg.json"))) if path.is_file()]
+        places = [folder / "cfg.json", *sorted([*folder.glob("*/cfg.json"), *folder.glob("*/*/cfg.json")])]
+        own = [path.parent for path in places if path.is_file()]
         if not own:
             raise ValueError(f"{folder} holds no SAE: neither it nor a folder in it has a cfg.json")
         found += map(str, own)
-    return names_of(found)
+    names = names_of(found)
+    if all(Path(path).resolve().name == name for name, path in names.items()):
+        return names
+    places = [Path(path).resolve() for path in found]
+    shared = os.path.commonpath(places)
+    return {place.relative_to(shared).as_posix(): path for place, path in zip(places, found, strict=True)}
 
 
 if __name__ == "__main__":

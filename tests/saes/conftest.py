@@ -1,12 +1,14 @@
-"""Synthetic activations, and stock and sparse SAEs of equal weights, for the tests of SAEs."""
+"""Synthetic activations, stock and sparse SAEs of equal weights, and a reference model, for the tests of SAEs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from evaluation_saes import CHOSEN, CONDITIONS
 from sae_lens import (
     BatchTopKTrainingSAE,
     BatchTopKTrainingSAEConfig,
@@ -16,6 +18,7 @@ from sae_lens import (
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
+from mechvit.data import ImageBatch, corrupt, iter_batches
 from mechvit.saes.fast import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
 
 CLASSES = {
@@ -68,6 +71,55 @@ def make_pair() -> Callable[..., tuple[Any, Any]]:
         return pair[0], pair[1]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pixels(tiny_images, tiny_processor):
+    """Condition -> each image corrupted alone and normalised by Hugging Face's own processor."""
+    out = {}
+    for key in CONDITIONS:
+        images = []
+        for row in tiny_images.with_format("numpy"):
+            image = torch.from_numpy(np.array(row["pixels"]))[None].float() / 255
+            image = corrupt(image, key, torch.tensor([int(row["image_id"])]), seed=3)
+            images.append(tiny_processor(image[0].numpy(), do_resize=False, do_rescale=False)["pixel_values"][0])
+        out[key] = torch.from_numpy(np.stack(images))
+    return out
+
+
+@pytest.fixture(scope="session")
+def hf_logits(tiny_hf, pixels):
+    """Hugging Face's model, with the output of one layer changed by `change`: (logits, that layer's own output)."""
+    blocks = [module for module in tiny_hf.modules() if type(module).__name__ == "ViTLayer"]
+
+    def run(key, layer=1, tokens="all", change=None):
+        seen = []
+
+        def hook(module, inputs, output):
+            hidden = output[0] if isinstance(output, tuple) else output
+            seen.append(hidden.clone())
+            if change is not None:
+                hidden = hidden.clone()
+                hidden[:, CHOSEN[tokens]] = change(hidden[:, CHOSEN[tokens]])
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = blocks[layer].register_forward_hook(hook)
+        try:
+            with torch.no_grad():
+                return tiny_hf(pixels[key]).logits, seen[0]
+        finally:
+            handle.remove()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def batch(tiny_images, hf_logits) -> ImageBatch:
+    """The images with the clean model's own predictions as labels, but for every fourth."""
+    whole = next(iter_batches(tiny_images, batch_size=24))
+    labels = hf_logits("clean")[0].argmax(-1)
+    labels[::4] = (labels[::4] + 1) % 5
+    return ImageBatch(whole.images, labels, whole.image_ids)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,15 @@ from plotly.subplots import make_subplots
 from ..style import MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
 from .frames import dot, error_bars, pick, require
 
-ARCHITECTURES = {"standard": "Vanilla SAE", "batchtopk": "BatchTopK SAE"}
+ARCHITECTURES = {
+    "standard": "Vanilla SAE",
+    "batchtopk": "BatchTopK SAE",
+    "topk": "TopK SAE",
+    "jumprelu": "JumpReLU SAE",
+    "gated": "Gated SAE",
+    "matryoshka_batchtopk": "Matryoshka BatchTopK SAE",
+}
+DASHES = dict(zip(ARCHITECTURES, ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"), strict=True))
 STATISTICS = {
     "wasserstein": "Wasserstein distance",
     "kolmogorov_smirnov": "Kolmogorov–Smirnov",
@@ -142,13 +150,12 @@ def training_curves(history: pd.DataFrame) -> go.Figure:
         for model in in_order(history["model"]):
             for kind in architectures(history):
                 part = pick(history, metric=metric, model=model, architecture=kind).sort_values("tokens")
-                dash = "solid" if kind == "standard" else "dash"
                 name = f"{title_of(model, short=True)}, {ARCHITECTURES[kind]}"
                 trace = go.Scatter(
                     x=part["tokens"].to_numpy(),
                     y=part["value"].to_numpy(),
                     mode="lines",
-                    line={"color": colour(model), "width": 2, "dash": dash},
+                    line={"color": colour(model), "width": 2, "dash": DASHES[kind]},
                     name=name,
                     legendgroup=name,
                     showlegend=col == 1,

@@ -1,0 +1,116 @@
+"""The network around an SAE: up to the activation that it reads, and on from there with another in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.analysis.stream import Images, image_batches, pixel_values
+from mechvit.data.batches import ImageBatch
+from mechvit.data.spec import CLEAN, Corruption
+
+from .site import Site
+from .store import token_slice
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One batch of images at a site."""
+
+    model: HookedViT
+    site: Site
+    entered: Tensor
+    """What the network goes on from: the residual that enters block `site.start`, or the pixels."""
+    whole: Float[Tensor, "batch token d"]
+    """The activation at the hook point, at every token."""
+    logits: Tensor | None
+    """What the model gave while the activation was read; None where it was not needed for that."""
+
+    @property
+    def x(self) -> Float[Tensor, "batch read d"]:
+        """The activation at the tokens that the SAE reads."""
+        return self.whole[:, token_slice(self.model, self.site.tokens)]
+
+    def untouched(self) -> Float[Tensor, "batch class"]:
+        """The model's own logits."""
+        return self._run(self.entered) if self.logits is None else self.logits
+
+    def spliced(self, values: Float[Tensor, "#batch read d"]) -> Float[Tensor, "batch class"]:
+        """The logits with `values` in the place of `x`, all other tokens as they are."""
+        changed = self.whole.clone()
+        changed[:, token_slice(self.model, self.site.tokens)] = values.to(changed)
+        if self.site.whole_stream:
+            return self._run(changed)
+        with self.model.hooks(fwd_hooks=[(self.site.hook, lambda _, hook: changed)]):
+            return self._run(self.entered)
+
+    def _run(self, entered: Tensor) -> Tensor:
+        return go_on(self.model, self.site.start, entered)
+
+
+def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel height width"]) -> Seen:
+    """Run the model as far as the site needs."""
+    entered = pixels if site.start is None else model(pixels, stop_at_layer=site.start)
+    if site.whole_stream:
+        return Seen(model, site, entered, entered, None)
+    found: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: Any) -> None:
+        if activation.dim() != 3:
+            raise ValueError(
+                f"{site.hook} must hold one vector a token; it gave {list(activation.shape)}: switch what splits it by "
+                "head off, as in model.set_use_split_qkv_input(False)"
+            )
+        found["x"] = activation
+
+    with model.hooks(fwd_hooks=[(site.hook, keep)]):
+        logits = go_on(model, site.start, entered)
+    return Seen(model, site, entered, found["x"], logits)
+
+
+def go_on(model: HookedViT, start: int | None, entered: Tensor) -> Tensor:
+    """The logits (the last residual of a bare encoder) from the residual that enters block `start`, or the pixels."""
+    if start is None:
+        return model(entered)
+    place = model.place(model.cfg.grid)
+    for block in model.blocks[start:]:
+        entered = block(entered, place)
+    return entered if model.head is None else model.unembed_residual(entered[:, model.head_tokens])
+
+
+def look_at(model: HookedViT, site: Site, batch: ImageBatch, corruption: Corruption, seed: int) -> Seen:
+    """The batch under one corruption.
+
+    Raises:
+        ValueError: the activation is not finite; names the images.
+    """
+    seen = look(model, site, pixel_values(model, batch, corruption, seed=seed))
+    bad = ~seen.x.isfinite().flatten(1).all(1)
+    if bool(bad.any()):
+        ids = batch.image_ids[bad].tolist()[:8]
+        raise ValueError(
+            f"activations of {site} must be finite; under {corruption.key} they are not on the image ids {ids}: check "
+            "the checkpoint and these images"
+        )
+    return seen
+
+
+def clean_mean(
+    model: HookedViT, site: Site, images: Images, n_images: int, batch_size: int
+) -> Float[Tensor, "token d"]:
+    """The mean clean activation at each position that the SAE reads, over the first `n_images`, summed in float64."""
+    total, left = torch.zeros((), dtype=torch.float64), n_images
+    for batch in image_batches(model, images, batch_size):
+        part = ImageBatch(batch.images[:left], batch.labels[:left], batch.image_ids[:left])
+        total = total.to(model.cfg.device) + look_at(model, site, part, CLEAN, 0).x.double().sum(0)
+        left -= len(part)
+        if left == 0:
+            break
+    return total / (n_images - left)
