@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from mechvit.saes.config import ARCHITECTURES, SAEConfig
+from mechvit.saes.config import SAEConfig
 
 
 def test_defaults_are_the_papers():
     config = SAEConfig()
     assert (config.expansion_factor, config.k, config.lr, config.epochs) == (32, 32, 1e-3, 15)
-    assert config.architectures == ARCHITECTURES == ("standard", "batchtopk")
+    assert config.architectures == ("standard", "batchtopk")
     assert config.hook_layer is None  # the penultimate residual
     assert config.l1_coefficient is None  # steered
 
@@ -23,7 +23,7 @@ def test_defaults_are_the_papers():
     [
         ({"architectures": ()}, "at least one"),
         ({"architectures": ("standard", "standard")}, "each once"),
-        ({"architectures": ("topk",)}, "standard, batchtopk; got.*topk"),
+        ({"architectures": ("relu",)}, "standard, batchtopk, topk.*; got.*relu"),
         ({"tokens": "patch"}, "all, patches or cls; got 'patch'"),
         ({"clean_fraction": 1.01}, r"clean_fraction must lie in \[0, 1\]; got 1.01"),
         ({"clean_fraction": float("nan")}, "clean_fraction"),
