@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,11 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
     }
     for name, value in metadata.items():
         setattr(sae.cfg.metadata, name, value)
-    sae.save_inference_model(folder)
+    _, cfg = sae.save_inference_model(folder)
+    ordered = json.dumps(
+        json.loads(cfg.read_text(encoding="utf-8")), indent=1, sort_keys=True
+    )  # sae-lens's order varies
+    cfg.write_text(ordered + "\n", encoding="utf-8")
     details = {"d_in": sae.cfg.d_in, "d_sae": sae.cfg.d_sae, "sparsity coefficient": learner.coefficient}
     card = model_card(spec.name, metadata, {name: value for name, value in details.items() if value == value})
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -205,7 +205,7 @@ def draw(n, d, seed, dtype):
     return 1 + (codes * (codes > 0.9)) @ directions + 0.1 * torch.randn(n, d, generator=generator)
 
 config = TrainConfig(
-    architectures=("standard", "batchtopk", "gated"), epochs=4, k=3, expansion_factor=4, train_batch_size_tokens=128, lr=3e-3
+    architectures=("standard", "batchtopk", "gated"), epochs=4, k=3, expansion_factor=4, train_batch_size_tokens=128
 )
 train_on(MemoryStreams(draw, {{"resid": 12}}, 128, 150), sys.argv[1], config=config, checkpoint_every=20, log_every=5)
 """
