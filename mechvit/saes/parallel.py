@@ -160,8 +160,8 @@ def largest(values: Float[Tensor, " entry"], wanted: int, *, shared: bool) -> tu
     """
     parts = _top_of_each(values, wanted) if shared and size() > 1 else [values]
     every = torch.cat(parts)
-    if len(every) <= wanted:
-        return torch.ones_like(values, dtype=torch.bool), float("-inf")
+    if not 0 < wanted < len(every):
+        return torch.full_like(values, wanted > 0, dtype=torch.bool), float("-inf" if wanted else "inf")
     threshold = torch.kthvalue(every, len(every) - wanted + 1).values
     kept = values > threshold
     before = sum(int((part == threshold).sum()) for part in parts[: rank()]) if len(parts) > 1 else 0

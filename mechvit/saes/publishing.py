@@ -22,13 +22,59 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
+def settle(learners: list[Learner], streams: ActivationStreams) -> None:
+    """Take each SAE's best epoch, and set the thresholds on training tokens, in one pass over these.
+
+    A threshold is the mean, over batches, of the smallest pre-activation that the batch's top k x batch keeps.
+    sae-lens's own is a moving average of the same that starts at 0 and lags behind by hundreds of steps.
+
+    Raises:
+        ValueError: a latent never fires on these tokens.
+    """
+    for learner in learners:
+        learner.sae.eval()
+        if learner.best_weights:
+            learner.sae.load_state_dict(learner.best_weights)
+    smallest: dict[str, list[float]] = {
+        learner.spec.name: [] for learner in learners if learner.spec.architecture in THRESHOLDED
+    }
+    if not smallest:
+        return
+    size = learners[0].config.train_batch_size_tokens
+    for part in _batches(streams.calibration(), size):
+        for learner in learners:
+            found = smallest.get(learner.spec.name)
+            if found is None or (found and len(part) < size):
+                continue
+            own = part[:, learner.columns].to(learner.sae.device)
+            codes = learner.sae.encode(learner.trainer.activation_scaler(own))
+            if (codes > 0).any():
+                found.append(float(codes[codes > 0].min()))
+    for learner in learners:
+        found = smallest.get(learner.spec.name)
+        if found == []:
+            raise ValueError(f"no latent of the {learner.spec.name} SAE fires on the calibration tokens; train longer")
+        if found:
+            learner.sae.topk_threshold.fill_(sum(found) / len(found))
+
+
+def _batches(tokens: Iterator[Tensor], size: int) -> Iterator[Float[Tensor, "token columns"]]:
+    """The same tokens, `size` at a time; fewer at the end."""
+    held: list[Tensor] = []
+    for part in tokens:
+        held.append(part)
+        if sum(map(len, held)) >= size:
+            whole = torch.cat(held).split(size)
+            yield from whole[:-1]
+            held = [whole[-1]]
+    yield torch.cat(held)
+
+
+@torch.no_grad()
 def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
-    """Write the best epoch's weights as an inference SAE that takes raw activations, and a model card beside it."""
+    """Write a settled SAE as an inference SAE that takes raw activations, and a model card beside it."""
     spec, sae = learner.spec, learner.sae
-    sae.eval()
-    if learner.best_weights:
-        sae.load_state_dict(learner.best_weights)
-    else:
+    if not learner.best_weights:
         warnings.warn(
             f"the {spec.name} SAE's L0 never came down to 1.25 k = {1.25 * spec.k:g}: its last epoch is published; "
             "train longer, or give an l1_coefficient",
@@ -36,9 +82,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
         )
     scale = learner.trainer.activation_scaler.scaling_factor
     assert scale is not None  # set when the training started
-    if spec.architecture in THRESHOLDED:
-        sae.topk_threshold.fill_(_threshold(learner, streams.calibration()))
-    elif learner.penalty is not None:
+    if learner.penalty is not None:
         setattr(sae.cfg, f"{learner.penalty}_coefficient", learner.coefficient)
     sae.fold_activation_norm_scaling_factor(scale)
     metadata = streams.about() | {
@@ -62,22 +106,6 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
     details = {"d_in": sae.cfg.d_in, "d_sae": sae.cfg.d_sae, "sparsity coefficient": learner.coefficient}
     card = model_card(spec.name, metadata, {name: value for name, value in details.items() if value == value})
     (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _threshold(learner: Learner, tokens: Iterator[Float[Tensor, "token columns"]]) -> float:
-    """The mean, over batches of training tokens, of the smallest pre-activation that the batch's top k x batch keeps.
-
-    sae-lens's own threshold is a moving average of the same that starts at 0 and lags behind by hundreds of steps.
-    """
-    size = learner.config.train_batch_size_tokens
-    smallest: list[float] = []
-    for part in torch.cat([batch[:, learner.columns] for batch in tokens]).split(size):
-        codes = learner.sae.encode(learner.trainer.activation_scaler(part))
-        if (codes > 0).any() and (len(part) == size or not smallest):
-            smallest.append(float(codes[codes > 0].min()))
-    if not smallest:
-        raise ValueError(f"no latent of the {learner.spec.name} SAE fires on the calibration tokens; train it longer")
-    return sum(smallest) / len(smallest)
 
 
 def push_to_hub(folder: str | os.PathLike[str], repo_id: str, *, revision: str = "main") -> None:

@@ -22,7 +22,7 @@ from .config import SAEConfig, TrainConfig
 from .learner import Learner, build
 from .logs import Logs, check_loggers
 from .loop import Loop
-from .publishing import publish
+from .publishing import publish, settle
 from .start import start_from_data
 from .streams import ActivationStreams, ImageStreams
 
@@ -136,6 +136,7 @@ def train_on(
         logs = Logs(folder, position.step, loggers, settings) if writes else None
         loop = Loop(learners, streams, config, folder, logs, checkpoint_every, log_every)
         loop.run(position, progress)
+        settle(learners, streams)
         if writes:
             _finish(loop, position, final)
     parallel.wait()
