@@ -88,7 +88,7 @@ def _random_state() -> dict[str, Tensor]:
 
 _COUNTERS = ("act_freq_scores", "n_forward_passes_since_fired")
 _NUMBERS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
-_REMEMBERED = ("best_score", "best_epoch", "best_metrics", "stale_epochs")
+_REMEMBERED = ("best_score", "best_epoch", "best_metrics", "last_metrics", "stale_epochs")
 
 
 def learner_state(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -35,6 +35,7 @@ class Learner:
     best_score: float = -math.inf
     best_epoch: int = -1
     best_metrics: dict[str, float] = field(default_factory=dict)
+    last_metrics: dict[str, float] = field(default_factory=dict)
     stale_epochs: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
@@ -91,6 +92,7 @@ class Learner:
         Args:
             metrics: of the check, with `explained_variance` and `l0`.
         """
+        self.last_metrics = metrics
         if self.spec.steered and metrics["l0"] > 1.25 * self.spec.k:
             return
         if metrics["explained_variance"] > self.best_score:

@@ -42,7 +42,7 @@ codes = sae.encode(activations)  # raw activations at {hook_name}, [token, {d_in
 
 ## How good it was in training
 
-On held-out tokens, with the same mix of corruptions, after the best epoch ({best_epoch}):
+On held-out tokens, with the same mix of corruptions, after {epoch}:
 
 | metric | value |
 |---|---:|
@@ -88,7 +88,7 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         hook_name=metadata["hook_name"],
         d_in=details["d_in"],
         d_sae=details["d_sae"],
-        best_epoch=metadata["best_epoch"],
+        epoch="its last epoch" if metadata["best_epoch"] is None else f"epoch {metadata['best_epoch']}, its best",
         about=_rows(about),
         metrics=_rows(metadata["metrics"]),
         settings=_rows(settings),

@@ -91,9 +91,9 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
         "k": spec.k,
         "lr": spec.lr,
         "training_tokens": learner.trainer.n_training_samples,
-        "best_epoch": learner.best_epoch,
+        "best_epoch": learner.best_epoch if learner.best_weights else None,
         "explained_variance": learner.best_score if learner.best_weights else None,
-        "metrics": learner.best_metrics,
+        "metrics": learner.best_metrics or learner.last_metrics,
         "activation_scale": scale,
     }
     for name, value in metadata.items():
