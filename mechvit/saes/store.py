@@ -161,10 +161,10 @@ class ImageActivationsStore(ActivationsStore):
     def pixels(self) -> Iterator[tuple[Float[Tensor, "batch 3 height width"], Int[Tensor, " batch"]]]:
         """The normalised images, corrupted as the seed says, and their ids."""
         processor = self.model.image_processor
-        chosen = self.images.select(self.rows)
-        for batch in iter_batches(chosen, processor, self.store_batch_size_prompts, device=self.device):
+        size = self.store_batch_size_prompts
+        for batch in iter_batches(self.images, processor, size, rows=self.rows, device=self.device):
             drawn = draw_corruptions(batch.image_ids, len(self.corruptions), self.clean_fraction, self.mix_seed)
-            images = batch.images.clone()
+            images = batch.images
             for i, corruption in enumerate(self.corruptions):
                 if (hit := drawn == i).any():
                     images[hit] = corrupt(images[hit], corruption, batch.image_ids[hit], seed=self.mix_seed)
@@ -197,18 +197,20 @@ class ImageActivationsStore(ActivationsStore):
         """
         pixels, image_ids = self._next_images()
         rows = parallel.forward_shared(pixels, self._side_by_side)
-        finite = rows.isfinite()
-        if not finite.all():
-            start = 0
-            for name, width in self._hook_d_ins.items():
-                if (bad := ~finite[..., start : start + width].flatten(1).all(1)).any():
-                    raise ValueError(
-                        f"{name} must be finite; it is not in batch "
-                        f"{-(-self.n_dataset_processed // self.store_batch_size_prompts) - 1}, on the image ids "
-                        f"{image_ids[bad].tolist()[:8]}. Check the checkpoint and these images"
-                    )
-                start += width
+        if not rows.sum().isfinite():  # a sum is quicker than a look at every value, and may overflow
+            self._check_finite(rows, image_ids)
         return rows.flatten(0, 1), None
+
+    def _check_finite(self, rows: Tensor, image_ids: Tensor) -> None:
+        start, batch = 0, -(-self.n_dataset_processed // self.store_batch_size_prompts) - 1
+        for name, width in self._hook_d_ins.items():
+            bad = ~rows[..., start : start + width].isfinite().flatten(1).all(1)
+            if bad.any():
+                raise ValueError(
+                    f"{name} must be finite; it is not in batch {batch}, on the image ids "
+                    f"{image_ids[bad].tolist()[:8]}. Check the checkpoint and these images"
+                )
+            start += width
 
     def _side_by_side(self, pixels: Tensor) -> Float[Tensor, "batch token columns"]:
         """sae-lens's activations of every hook point from one forward pass, in columns."""
