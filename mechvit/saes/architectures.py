@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 THRESHOLDED = ("batchtopk", "matryoshka_batchtopk")
 """Published as JumpReLU SAEs, whose threshold is set on training tokens."""
 
+JUMPRELU_BANDWIDTH = 0.5
+"""Width of the step's slope for gradients, on activations of norm sqrt(d_in). With sae-lens's 0.05 the thresholds of so
+few steps hardly move."""
+
 
 def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int, device: torch.device) -> TrainingSAE:
     """Make one SAE with random weights; of `standard` and `batchtopk` the sparse form where `config.fast`.
@@ -35,7 +39,11 @@ def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int
     if spec.architecture in PENALISED:
         name = "l0" if spec.architecture == "jumprelu" else "l1"
         common[f"{name}_coefficient"] = 1.0 if spec.l1_coefficient is None else spec.l1_coefficient
-        common[f"{name}_warm_up_steps"] = 0 if spec.steered else penalty_warm_up
+        common[f"{name}_warm_up_steps"] = 0 if spec.aims_at_k else penalty_warm_up
+        if spec.architecture == "jumprelu":
+            common["jumprelu_bandwidth"] = JUMPRELU_BANDWIDTH
+            if spec.aims_at_k:
+                common |= {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(spec.k)}
     else:
         common |= {"k": spec.k, "aux_loss_coefficient": config.aux_loss_coefficient}
     if spec.architecture == "matryoshka_batchtopk":

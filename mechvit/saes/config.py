@@ -99,9 +99,14 @@ class SAESpec:
     """None steers the penalty, where there is one, so that L0 stays at `k`."""
 
     @property
-    def steered(self) -> bool:
-        """Whether the sparsity coefficient follows L0."""
+    def aims_at_k(self) -> bool:
+        """Whether a penalty is to bring L0 to `k`."""
         return self.architecture in PENALISED and self.l1_coefficient is None
+
+    @property
+    def steered(self) -> bool:
+        """Whether the penalty's coefficient follows L0; jumprelu's own quadratic penalty aims at `k` by itself."""
+        return self.aims_at_k and self.architecture != "jumprelu"
 
 
 _SHORT = {"expansion_factor": "x", "k": "k", "lr": "lr", "l1_coefficient": "l1_"}
@@ -125,7 +130,8 @@ class TrainConfig:
     target L0 where the penalty is steered."""
     l1_coefficient: float | None = None
     """The sparsity coefficient of standard, gated (L1) and jumprelu (L0), for activations scaled to a mean norm of
-    sqrt(d_in). None steers it during training so that L0 stays at `k`; the value reached is recorded with the SAE."""
+    sqrt(d_in). None steers it during training so that L0 stays at `k`; the value reached is recorded with the SAE.
+    Of jumprelu None takes the penalty (L0 - k)^2 instead, which needs no steering."""
     sweep: Sweep = field(default_factory=Sweep)
     """Several values of a setting, all trained at once."""
     matryoshka_levels: int = 4
@@ -206,7 +212,7 @@ class TrainConfig:
         made = [spec for hook in widths for name in self.architectures for spec in self._of(name, hook)]
         for spec in made:
             d_sae = spec.expansion_factor * widths[spec.hook_name]
-            if spec.k > d_sae and (spec.steered or spec.architecture not in PENALISED):
+            if spec.k > d_sae and (spec.aims_at_k or spec.architecture not in PENALISED):
                 raise ValueError(
                     f"k must be at most the {d_sae} latents of the SAE ({spec.expansion_factor} x d_in of "
                     f"{spec.hook_name}); got {spec.k}"

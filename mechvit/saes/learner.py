@@ -86,14 +86,14 @@ class Learner:
     def remember(self, epoch: int, metrics: dict[str, float]) -> None:
         """Keep these weights if they are the best so far, and count the epoch as stale if they are not.
 
-        An SAE that has not yet come down to its sparsity explains more and is no candidate: while its L0 is steered, an
-        epoch counts from L0 <= 1.25 k on.
+        An SAE that has not yet come down to its sparsity explains more and is no candidate: where a penalty aims at k,
+        an epoch counts from L0 <= 1.25 k on.
 
         Args:
             metrics: of the check, with `explained_variance` and `l0`.
         """
         self.last_metrics = metrics
-        if self.spec.steered and metrics["l0"] > 1.25 * self.spec.k:
+        if self.spec.aims_at_k and metrics["l0"] > 1.25 * self.spec.k:
             return
         if metrics["explained_variance"] > self.best_score:
             self.best_score, self.best_epoch, self.stale_epochs = metrics["explained_variance"], epoch, 0

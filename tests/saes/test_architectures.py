@@ -56,8 +56,10 @@ def test_a_penalty_is_steered_and_recorded(trained, architecture):
     names = set(history[history["architecture"] == architecture]["metric"])
     name = {"standard": "l1_coefficient", "gated": "l1_coefficient", "jumprelu": "l0_coefficient"}.get(architecture)
     assert names & {"l1_coefficient", "l0_coefficient"} == ({name} if name else set())
-    if name:
-        assert sae.cfg.metadata.training_architecture_details[name] not in (1.0, None)  # 1 is where it began
+    if name:  # 1 is where it began; jumprelu's quadratic penalty aims at k by itself
+        details = sae.cfg.metadata.training_architecture_details
+        assert (details[name] == 1.0) == (architecture == "jumprelu")
+        assert details.get("target_l0") == (3 if architecture == "jumprelu" else None)
 
 
 @pytest.mark.parametrize("architecture", PENALISED)
