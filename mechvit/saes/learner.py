@@ -78,7 +78,7 @@ class Learner:
         trainer.n_training_samples = trainer.n_training_steps * len(batch)
         parallel.alive_anywhere(trainer.n_forward_passes_since_fired)
         if self.spec.steered:
-            active = parallel.summed(count_active(output.feature_acts), batch.device)
+            active = parallel.summed(count_active(output.feature_acts), self.sae.device)
             excess = math.log(max(active, 1) / (self.spec.k * len(batch)))
             self.set_coefficient(self.coefficient * math.exp(STEERING_RATE * max(-1.0, min(1.0, excess))))
         return output

@@ -84,6 +84,7 @@ class Loop:
             if position.step % self.checkpoint_every == 0 and position.batches < steps:
                 position.stream = stream.state_dict() if hasattr(stream, "state_dict") else None
                 self._save(position)
+        assert position.batches == steps, f"the stream's epoch gave {position.batches} batches, and said {steps}"
 
     def _check(self, position: Position, active: list[Learner]) -> None:
         """Measure on held-out tokens, remember the best, and write it down."""

@@ -20,7 +20,7 @@ from . import parallel
 from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint, write_json
 from .config import SAEConfig, TrainConfig
 from .learner import Learner, build
-from .logs import Logs, check_loggers
+from .logs import LOGGERS, Logs, check_loggers
 from .loop import Loop
 from .publishing import publish, settle
 from .start import start_from_data
@@ -229,10 +229,11 @@ def _finish(loop: Loop, position: Position, final: Path) -> None:
     pd.DataFrame(position.history, columns=HISTORY).to_parquet(ready / "history.parquet", index=False)
     assert loop.logs is not None
     loop.logs.close()
-    for name in ("metrics.csv", SETTINGS, "tensorboard"):
-        if (loop.folder / name).exists():
-            copy = shutil.copytree if (loop.folder / name).is_dir() else shutil.copyfile
-            copy(loop.folder / name, ready / name)
+    for name in ("metrics.csv", SETTINGS):
+        shutil.copyfile(loop.folder / name, ready / name)
+    for name in LOGGERS:
+        if (loop.folder / name).is_dir():
+            shutil.copytree(loop.folder / name, ready / name, symlinks=True)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(ready, final)
     shutil.rmtree(loop.folder)
