@@ -25,6 +25,12 @@ def _check_counts(config: object, *names: str) -> None:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
 
 
+def _check_choices(config: object, **choices: tuple[str, ...]) -> None:
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name} must be among {', '.join(known)}; got {getattr(config, name)!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """How images become batches of activations."""
@@ -56,8 +62,7 @@ class StreamConfig:
             self,
             *("images_per_batch", "buffer_images", "segment_images", "calibration_images", "train_batch_size_tokens"),
         )
-        if self.tokens not in get_args(HookTokens):
-            raise ValueError(f"tokens must be all, patches or cls; got {self.tokens!r}")
+        _check_choices(self, tokens=get_args(HookTokens))
         if not 0 <= self.clean_fraction <= 1:
             raise ValueError(f"clean_fraction must lie in [0, 1]; got {self.clean_fraction}")
         if self.seed < 0 or (self.hook_layer is not None and self.hook_layer < 0):
@@ -168,6 +173,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         counts = ("expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "matryoshka_levels")
         _check_counts(self, *counts)
+        _check_choices(self, b_dec_init=("mean", "geometric_median"), lr_schedule=("cosine", "linear", "constant"))
         if not self.architectures or len(set(self.architectures)) < len(self.architectures):
             raise ValueError(f"architectures must name at least one, each once; got {self.architectures}")
         if unknown := set(self.architectures) - set(ARCHITECTURES):
@@ -175,16 +181,6 @@ class TrainConfig:
         for name in ("warm_up_fraction", "l1_warm_up_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
-        for name, known in (("b_dec_init", ("mean", "geometric_median")),
-                            ("lr_schedule", ("cosine", "linear", "constant"))):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be among {', '.join(known)}; got {getattr(self, name)!r}")
-        for lr in (self.lr, *self.sweep.lr):
-            if not (0 <= self.lr_end <= lr and 0 < lr < math.inf):
-                raise ValueError(f"lr must be positive and lr_end must lie in [0, lr]; got {lr} and {self.lr_end}")
-        for l1 in (self.l1_coefficient, *self.sweep.l1_coefficient):
-            if l1 is not None and not 0 <= l1 < math.inf:
-                raise ValueError(f"l1_coefficient must not be negative, or None to steer it; got {l1}")
         if not (0 <= self.aux_loss_coefficient < math.inf and 0 < self.dead_after_epochs < math.inf):
             raise ValueError(
                 "aux_loss_coefficient must not be negative and dead_after_epochs must be positive; "
@@ -192,6 +188,16 @@ class TrainConfig:
             )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative; got {self.seed}")
+        self._check_swept()
+
+    def _check_swept(self) -> None:
+        """Each setting that a sweep varies, and its own value."""
+        for lr in (self.lr, *self.sweep.lr):
+            if not (0 <= self.lr_end <= lr and 0 < lr < math.inf):
+                raise ValueError(f"lr must be positive and lr_end must lie in [0, lr]; got {lr} and {self.lr_end}")
+        for l1 in (self.l1_coefficient, *self.sweep.l1_coefficient):
+            if l1 is not None and not 0 <= l1 < math.inf:
+                raise ValueError(f"l1_coefficient must not be negative, or None to steer it; got {l1}")
         for name in ("expansion_factor", "k"):
             if any(value < 1 for value in getattr(self.sweep, name)):
                 raise ValueError(f"sweep.{name} must be at least 1; got {getattr(self.sweep, name)}")

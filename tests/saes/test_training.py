@@ -131,6 +131,15 @@ def test_fast_and_stock_training_agree(hooked, images, tmp_path):
         assert one == pytest.approx(two, abs=5e-3)
 
 
+def test_training_in_bfloat16_comes_close(hooked, images, tmp_path):
+    wide, narrow = (train(hooked, images, tmp_path / str(on), autocast=on, epochs=1) for on in (False, True))
+    x = held_out(hooked, images)
+    for architecture in ("standard", "batchtopk"):
+        one, two = (explained_variance(SAE.load_from_disk(p[architecture]), x) for p in (wide, narrow))
+        assert one == pytest.approx(two, abs=0.02)
+        assert one != two
+
+
 def test_early_stopping_keeps_the_best_epoch(hooked, images, tmp_path):
     out = train(
         hooked, images, tmp_path / "saes", architectures=("batchtopk",), lr=0.3, lr_end=0.3, epochs=12, patience=2
