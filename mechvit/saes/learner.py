@@ -65,6 +65,10 @@ class Learner:
         schedule = self.trainer.coefficient_schedulers[self.penalty]
         schedule.final_value = schedule.current_value = value
 
+    def own(self, batch: Float[Tensor, "token columns"]) -> Float[Tensor, "token d_in"]:
+        """This SAE's columns of a batch, raw, on its device and of its type."""
+        return batch[:, self.columns].to(self.sae.device, self.sae.dtype)
+
     def step(self, batch: Float[Tensor, "token columns"]) -> TrainStepOutput:
         """One step of sae-lens's trainer, and of the sparsity coefficient where it is steered.
 
@@ -73,7 +77,7 @@ class Learner:
         """
         trainer = self.trainer
         trainer.maybe_reset_sparsity()
-        output = trainer.step(batch[parallel.share(len(batch)), self.columns])
+        output = trainer.step(self.own(batch[parallel.share(len(batch))]))
         trainer.n_training_steps += 1
         trainer.n_training_samples = trainer.n_training_steps * len(batch)
         parallel.alive_anywhere(trainer.n_forward_passes_since_fired)

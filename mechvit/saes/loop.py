@@ -147,8 +147,8 @@ def check(learners: list[Learner], held_out: Iterator[Float[Tensor, "token colum
     for tokens in held_out:
         n_tokens += len(tokens)
         for i, learner in enumerate(learners):
-            own = tokens[:, learner.columns].to(learner.sae.device)
-            for part in learner.trainer.activation_scaler(own).split(learner.config.train_batch_size_tokens):
+            scaled = learner.trainer.activation_scaler(learner.own(tokens))
+            for part in scaled.split(learner.config.train_batch_size_tokens):
                 reconstruction, l0 = reconstruct(learner.sae, part)
                 variances[i].add_batch(reconstruction, part)
                 squared[i] += float((reconstruction - part).pow(2).sum())

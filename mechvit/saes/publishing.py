@@ -46,8 +46,7 @@ def settle(learners: list[Learner], streams: ActivationStreams) -> None:
             found = smallest.get(learner.spec.name)
             if found is None or (found and len(part) < size):
                 continue
-            own = part[:, learner.columns].to(learner.sae.device)
-            codes = learner.sae.encode(learner.trainer.activation_scaler(own))
+            codes = learner.sae.encode(learner.trainer.activation_scaler(learner.own(part)))
             if (codes > 0).any():
                 found.append(float(codes[codes > 0].min()))
     for learner in learners:

@@ -183,7 +183,8 @@ def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bo
         if differences and path == folder:
             shutil.rmtree(folder)
         if path == final and not differences:
-            shutil.rmtree(folder, ignore_errors=True)  # killed while tidying up
+            if folder.exists() and not check_settings(folder, settings):
+                shutil.rmtree(folder)  # killed while tidying up
             return True
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, settings)

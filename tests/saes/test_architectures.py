@@ -113,6 +113,18 @@ def test_each_hook_point_has_its_own_columns(make_streams, tmp_path):
     assert same_weights(one["batchtopk"], found["batchtopk-first"])
 
 
+def test_activations_of_half_precision_are_taken(make_streams, tmp_path):
+    streams, half = make_streams(steps=10), make_streams(steps=10)
+    rows = half.rows
+    half.rows = lambda *args: rows(*args).bfloat16()
+    config = TrainConfig(architectures=("batchtopk",), **CONFIG)
+    for given, out in ((streams, "wide"), (half, "half")):
+        train_on(given, tmp_path / out, config=config, progress=None)
+    found = [read_history(tmp_path / out)["value"].tolist() for out in ("wide", "half")]
+    assert found[0] == pytest.approx(found[1], abs=0.05)
+    assert found[0] != found[1]
+
+
 def test_names_tell_what_varies():
     def names(widths=("h",), **changes):
         return [spec.name for spec in TrainConfig(**changes).saes(dict.fromkeys(widths, 8))]

@@ -141,6 +141,21 @@ def test_other_settings_are_named_and_replaced_on_request_only(make_streams, tmp
     assert "batchtopk-lr0.001" in found
 
 
+def test_asking_for_what_is_done_leaves_another_training_alone(make_streams, tmp_path, monkeypatch):
+    streams, other = make_streams(batch=64, steps=STEPS), replace(CONFIG, k=2)
+    train(streams, tmp_path / "saes")
+    with monkeypatch.context() as cut:
+        cut_after(cut, Learner, "step", 40)
+        with pytest.raises(Cut):
+            train(streams, tmp_path / "saes", other, overwrite=True)
+    before = everything(tmp_path / "saes.partial")
+    train(streams, tmp_path / "saes")
+    assert everything(tmp_path / "saes.partial") == before
+    train(streams, tmp_path / "alone", other)
+    train(streams, tmp_path / "saes", other, overwrite=True)
+    assert everything(tmp_path / "saes") == everything(tmp_path / "alone")
+
+
 def test_other_activations_are_named(make_streams, tmp_path, monkeypatch):
     streams = make_streams(batch=64, steps=STEPS)
     train(streams, tmp_path / "saes")
