@@ -1,12 +1,13 @@
-"""Train sparse autoencoders on a model's residual stream, clean and corrupted, and publish them for sae-lens.
+"""Train sparse autoencoders on a model's activations, clean and corrupted, and publish them for sae-lens.
 
     scripts/train_sae.py --model runs/photos/models/base --out saes/base
-    scripts/train_sae.py --model google/vit-base-patch16-224 \\
+    scripts/train_sae.py --model DIR --images folder:DIR --out saes/sweep \\
+        --config.architectures batchtopk topk --config.sweep.k 16 32 64 --config.tokens patches
+    torchrun --nproc-per-node 8 scripts/train_sae.py --model google/vit-base-patch16-224 \\
         --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
-    scripts/train_sae.py --model DIR --images folder:DIR --out saes/mine \\
-        --config.architectures batchtopk --config.k 16 --config.tokens patches
 
-Each SAE lies in OUT/ARCHITECTURE, as `sae_lens.SAE.load_from_disk` opens it; OUT/history.parquet tells the training.
+Each SAE lies in OUT/NAME, as `sae_lens.SAE.load_from_disk` opens it, with a model card; OUT/history.parquet and
+OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -45,31 +46,49 @@ class Options:
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
     overwrite: bool = False
-    """Replace an earlier result at OUT."""
+    """Replace an earlier training at OUT that has other settings."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints, beside one at the end of every epoch."""
+    log_every: int = 20
+    """Steps between two rows of figures in OUT.partial/metrics.csv, and updates of the progress bar."""
+    loggers: tuple[Literal["wandb", "tensorboard"], ...] = ()
+    """Where the figures go beside metrics.csv."""
+    push_to_hub: str | None = None
+    """Upload the SAEs to this repository, OWNER/NAME, of the Hugging Face hub when they are done."""
     config: SAEConfig = field(default_factory=SAEConfig)
 
 
 def main(options: Options) -> None:
-    """Train all architectures on one stream of activations and print each one's last check."""
+    """Train all SAEs on one stream of activations and print each one's last check."""
     corruptions = corruptions_named(options.corruptions)
-    check_out(options.out, options.overwrite, "history.parquet")
-    model = load_classifier(options.model, options.device)
-    images, validation = (
-        prepared_images(
-            options.images, part, model.hf_config, model.image_processor,
-            limit=limit, seed=options.seed, bad_files=options.bad_files,
-        )
-        for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
-    )  # fmt: skip
-    from mechvit.saes import read_history, train_saes
+    check_out(options.out, True, "history.parquet")
+    from mechvit.saes import push_to_hub, read_history, train_saes
+    from mechvit.saes.parallel import processes, rank
 
-    published = train_saes(model, images, validation, options.out, corruptions=corruptions, config=options.config)
+    with processes(options.device) as device:
+        model = load_classifier(options.model, device)
+        images, validation = (
+            prepared_images(
+                options.images, part, model.hf_config, model.image_processor,
+                limit=limit, seed=options.seed, bad_files=options.bad_files,
+            )
+            for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
+        )  # fmt: skip
+        published = train_saes(
+            model, images, validation, options.out, corruptions=corruptions, config=options.config,
+            overwrite=options.overwrite, checkpoint_every=options.checkpoint_every, log_every=options.log_every,
+            loggers=options.loggers,
+        )  # fmt: skip
+        if rank() > 0:
+            return
     history = read_history(options.out)
     print("the last check of each SAE's training, on held-out images:\n")
     last = history[history["step"] == history.groupby("architecture")["step"].transform("max")]
     wide = last.pivot(index=["architecture", "epoch"], columns="metric", values="value").reset_index()
     print(wide.rename_axis(columns=None).to_string(index=False, float_format="%.4g"))
     print("\n" + "\n".join(map(str, published.values())))
+    if options.push_to_hub is not None:
+        push_to_hub(options.out, options.push_to_hub)
 
 
 if __name__ == "__main__":

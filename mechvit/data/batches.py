@@ -34,6 +34,7 @@ def iter_batches(
     image_processor: Any = None,
     batch_size: int = 128,
     *,
+    rows: np.ndarray | None = None,
     device: torch.device | str = "cpu",
     progress: str | None = None,
 ) -> Iterator[ImageBatch]:
@@ -43,6 +44,7 @@ def iter_batches(
         dataset: prepared (`pixels`, see `prepare`) or raw (`image`), with `label` and `image_id`.
         image_processor: the checkpoint's own; needed for raw images only.
         batch_size: images a batch; the last one may be smaller.
+        rows: the images to take, in this order; all in order when None.
         device: where the batch is put.
         progress: the label of a progress bar; None shows none.
 
@@ -60,15 +62,46 @@ def iter_batches(
             f"processor; got the columns {sorted(columns)} and image_processor={image_processor!r}"
         )
     column = "pixels" if "pixels" in columns else "image"
-    rows = dataset.select_columns([column, "label", "image_id"])
-    if column == "pixels":
-        rows = rows.with_format("numpy")
-    starts = range(0, len(rows), batch_size)
-    for start in tqdm(starts, desc=progress, unit="batch", disable=progress is None, leave=False):
-        batch = rows[start : start + batch_size]
-        pixels = batch[column] if column == "pixels" else unit_pixels(batch["image"], image_processor)
+    rows = np.arange(len(dataset)) if rows is None else np.asarray(rows)
+    stored = dataset.select_columns([column])
+    about = dataset.select_columns(["label", "image_id"]).with_format("numpy")[:]
+    views = _pixel_views(dataset) if column == "pixels" else None
+    for start in tqdm(
+        range(0, len(rows), batch_size), desc=progress, unit="batch", disable=progress is None, leave=False
+    ):
+        chosen = rows[start : start + batch_size]
+        if views is not None:
+            pixels = np.stack([part[row] for part, row in _places(views, chosen)])
+        elif column == "pixels":
+            pixels = np.array(stored.with_format("numpy")[chosen][column])
+        else:
+            pixels = unit_pixels(stored[chosen][column], image_processor)
         yield ImageBatch(
-            images=torch.from_numpy(np.array(pixels)).to(device).to(torch.float32).div_(255),
-            labels=torch.as_tensor(batch["label"], dtype=torch.int64, device=device),
-            image_ids=torch.as_tensor(batch["image_id"], dtype=torch.int64, device=device),
+            images=torch.from_numpy(pixels).to(device).to(torch.float32).div_(255),
+            labels=torch.as_tensor(about["label"][chosen], dtype=torch.int64, device=device),
+            image_ids=torch.as_tensor(about["image_id"][chosen], dtype=torch.int64, device=device),
         )
+
+
+def _pixel_views(dataset: datasets.Dataset) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """The parts of the column `pixels` in Arrow's own memory, and the row at which each ends.
+
+    datasets' gather takes 0.1 ms an image, as long as a small ViT takes for it. None where rows are picked from others.
+    """
+    if dataset._indices is not None:
+        return None
+    shape = dataset.features["pixels"].shape
+    parts = []
+    for chunk in dataset.data.column("pixels").chunks:
+        flat = chunk.storage
+        for _ in shape:
+            flat = flat.flatten()
+        parts.append(flat.to_numpy().reshape(-1, *shape))
+    return parts, np.cumsum([len(part) for part in parts])
+
+
+def _places(views: tuple[list[np.ndarray], np.ndarray], rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """The part in which each row lies, and its place there."""
+    parts, ends = views
+    for row, part in zip(rows, np.searchsorted(ends, rows, side="right"), strict=True):
+        yield parts[part], int(row - ends[part] + len(parts[part]))

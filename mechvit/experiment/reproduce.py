@@ -228,6 +228,7 @@ class _Run:
                 out,
                 corruptions=config.tuned,
                 config=settings,
+                overwrite=True,
                 progress=f"SAEs of {key}",
             )
 
@@ -246,12 +247,12 @@ class _Run:
         watched = [c for c in config.tuned if c.key in strongest]
 
         def work() -> None:
-            from mechvit.saes import evaluate_saes, load_sae
+            from mechvit.saes import evaluate_saes, load_sae, read_history
 
             model, test = self.model(key), self.images("test")
             saes: dict[str, Any] = {
                 name: load_sae(self.folder / "saes" / key / name, device=str(model.cfg.device))
-                for name in config.saes.architectures
+                for name in read_history(self.folder / "saes" / key)["architecture"].unique()
             }
             found = evaluate_saes(
                 model,

@@ -3,61 +3,166 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Literal, get_args
 
-ARCHITECTURES: tuple[str, ...] = ("standard", "batchtopk")
-"""sae-lens's names: `standard` is the vanilla SAE (ReLU and an L1 penalty), `batchtopk` is arXiv:2412.06410."""
-
+Architecture = Literal["standard", "batchtopk", "topk", "jumprelu", "gated", "matryoshka_batchtopk"]
 HookTokens = Literal["all", "patches", "cls"]
+
+ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+"""sae-lens's names: `standard` is the vanilla SAE (ReLU and an L1 penalty), `batchtopk` is arXiv:2412.06410, `topk`
+arXiv:2406.04093, `jumprelu` arXiv:2407.14435, `gated` arXiv:2404.16014, `matryoshka_batchtopk` arXiv:2503.17547."""
+
+PENALISED = ("standard", "jumprelu", "gated")
+"""Sparse by a penalty whose coefficient is given or steered; the others keep the k largest."""
+
+
+def _check_counts(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
+
+
+def _check_choices(config: object, **choices: tuple[str, ...]) -> None:
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name} must be among {', '.join(known)}; got {getattr(config, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAEConfig:
-    """Sparse autoencoders on one residual stream, all trained in lockstep on one stream of activations.
+class StreamConfig:
+    """How images become batches of activations."""
 
-    The defaults are the paper's where it states them: the penultimate residual, expansion 32, k = 32, a learning rate
-    of 1e-3 annealed along a cosine, at most 15 epochs with early stopping. The paper's sparsity coefficient of the
-    vanilla SAE is lost in its text: here it is steered so that the vanilla SAE has about `k` active latents too.
-    """
-
-    architectures: tuple[Literal["standard", "batchtopk"], ...] = ("standard", "batchtopk")
-    """Which SAEs to train. They share one stream of activations, so that the ViT runs once."""
-    expansion_factor: int = 32
-    """Latents per dimension of the residual: d_sae = expansion_factor x d_model."""
-    k: int = 32
-    """Active latents a token: exactly, on average over a batch, for batchtopk; the vanilla SAE's target L0."""
-    l1_coefficient: float | None = None
-    """The vanilla SAE's sparsity coefficient, for activations scaled to a mean norm of sqrt(d_model). None steers it
-    during training so that L0 stays at `k`; the value that was reached is recorded with the SAE."""
-    aux_loss_coefficient: float = 1.0
-    """Weight of batchtopk's loss that lets dead latents explain what the others leave (sae-lens's own default)."""
-    dead_after_epochs: float = 1.0
-    """A latent that has not fired for this many epochs counts as dead in training and joins the auxiliary loss."""
-    lr: float = 1e-3
-    """Adam's initial learning rate."""
-    lr_end: float = 1e-5
-    """The learning rate at the end of the cosine."""
-    warm_up_fraction: float = 0.02
-    """Share of all steps over which the learning rate (and a fixed l1_coefficient) rises linearly."""
-    epochs: int = 15
-    """Passes over the training images, at most. Each epoch draws new corruptions."""
-    patience: int = 3
-    """Epochs without a better held-out explained variance before an SAE stops training; its best epoch is kept."""
-    train_batch_size_tokens: int = 4096
-    """Tokens a training step."""
-    images_per_batch: int = 64
-    """Images a forward pass of the ViT."""
-    buffer_images: int = 256
-    """Images whose tokens are mixed at a time."""
     hook_layer: int | None = None
     """Block whose output (`hook_resid_post`) the SAEs read. None takes the last but one: the penultimate residual."""
+    hook_names: tuple[str, ...] = ()
+    """Hook points to read instead, all from one forward pass, as in blocks.4.hook_mlp_out; SAEs are trained on each."""
     tokens: HookTokens = "all"
     """Tokens that the SAEs see: all of them, the image patches only, or the class token only."""
     clean_fraction: float = 0.5
     """Share of images that stay clean; the others each get one of the corruptions, drawn anew every epoch."""
+    images_per_batch: int = 64
+    """Images a forward pass of the ViT."""
+    buffer_images: int = 256
+    """Images whose tokens are mixed at a time."""
+    segment_images: int = 8192
+    """About how many images are mixed without a break. What was cut off within an epoch starts its segment's forward
+    passes again; the tokens of a segment's last partial batch are left out."""
     calibration_images: int = 256
-    """Training images over which batchtopk's threshold is set before it is published."""
+    """Training images for what is set from data: the start, and batchtopk's threshold before it is published."""
+    train_batch_size_tokens: int = 4096
+    """Tokens a training step."""
+    seed: int = 0
+    """Fixes the initial weights, the order of the images, and which image gets which corruption."""
+
+    def __post_init__(self) -> None:
+        _check_counts(
+            self,
+            *("images_per_batch", "buffer_images", "segment_images", "calibration_images", "train_batch_size_tokens"),
+        )
+        _check_choices(self, tokens=get_args(HookTokens))
+        if not 0 <= self.clean_fraction <= 1:
+            raise ValueError(f"clean_fraction must lie in [0, 1]; got {self.clean_fraction}")
+        if self.seed < 0 or (self.hook_layer is not None and self.hook_layer < 0):
+            raise ValueError(f"seed and hook_layer must not be negative; got {self.seed} and {self.hook_layer}")
+        if self.hook_names and self.hook_layer is not None:
+            raise ValueError(f"give hook_names or hook_layer; got {self.hook_names} and {self.hook_layer}")
+        if len(set(self.hook_names)) < len(self.hook_names):
+            raise ValueError(f"hook_names must name each hook point once; got {self.hook_names}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Values tried in place of one setting, each with each: one SAE for every combination. Empty: the setting's own."""
+
+    expansion_factor: tuple[int, ...] = ()
+    k: tuple[int, ...] = ()
+    lr: tuple[float, ...] = ()
+    l1_coefficient: tuple[float, ...] = ()
+    """For the architectures with a penalty."""
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"sweep.{name} must give each value once; got {values}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAESpec:
+    """One SAE of a training: what may differ between those that are trained in lockstep."""
+
+    name: str
+    """Its folder: the architecture, the hook point where there are several, and the settings that vary."""
+    hook_name: str
+    architecture: str
+    expansion_factor: int
+    k: int
+    lr: float
+    l1_coefficient: float | None
+    """None steers the penalty, where there is one, so that L0 stays at `k`."""
+
+    @property
+    def aims_at_k(self) -> bool:
+        """Whether a penalty is to bring L0 to `k`."""
+        return self.architecture in PENALISED and self.l1_coefficient is None
+
+    @property
+    def steered(self) -> bool:
+        """Whether the penalty's coefficient follows L0; jumprelu's own quadratic penalty aims at `k` by itself."""
+        return self.aims_at_k and self.architecture != "jumprelu"
+
+
+_SHORT = {"expansion_factor": "x", "k": "k", "lr": "lr", "l1_coefficient": "l1_"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Sparse autoencoders, all trained in lockstep on one stream of activations.
+
+    The defaults are the paper's where it states them: expansion 32, k = 32, a learning rate of 1e-3 annealed along a
+    cosine, at most 15 epochs with early stopping. The paper's sparsity coefficient of the vanilla SAE is lost in its
+    text: here it is steered so that the vanilla SAE has about `k` active latents too.
+    """
+
+    architectures: tuple[Architecture, ...] = ("standard", "batchtopk")
+    """Which SAEs to train. They share one stream of activations, so that the ViT runs once."""
+    expansion_factor: int = 32
+    """Latents per dimension of the activations: d_sae = expansion_factor x d_in."""
+    k: int = 32
+    """Active latents a token: exactly for topk; on average over a batch for batchtopk and matryoshka_batchtopk; the
+    target L0 where the penalty is steered."""
+    l1_coefficient: float | None = None
+    """The sparsity coefficient of standard, gated (L1) and jumprelu (L0), for activations scaled to a mean norm of
+    sqrt(d_in). None steers it during training so that L0 stays at `k`; the value reached is recorded with the SAE.
+    Of jumprelu None takes the penalty (L0 - k)^2 instead, which needs no steering."""
+    sweep: Sweep = field(default_factory=Sweep)
+    """Several values of a setting, all trained at once."""
+    matryoshka_levels: int = 4
+    """Nested dictionaries of matryoshka_batchtopk; each is half as wide as the next."""
+    aux_loss_coefficient: float = 1.0
+    """Weight of the top-k SAEs' loss that lets dead latents explain what the others leave (sae-lens's own default)."""
+    dead_after_epochs: float = 1.0
+    """A latent that has not fired for this many epochs counts as dead in training and joins the auxiliary loss."""
+    b_dec_init: Literal["mean", "geometric_median"] = "mean"
+    """Where the decoder's bias starts: at the training tokens' mean or geometric median."""
+    lr: float = 1e-3
+    """Adam's initial learning rate."""
+    lr_end: float = 1e-5
+    """The learning rate at the end of the cosine."""
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on after its warm-up; `linear` falls to zero, as sae-lens's does."""
+    warm_up_fraction: float = 0.02
+    """Share of all steps over which the learning rate rises linearly."""
+    l1_warm_up_fraction: float = 0.02
+    """Share of all steps over which a fixed l1_coefficient rises linearly."""
+    epochs: int = 15
+    """Passes over the training tokens, at most. Each epoch of images draws new corruptions."""
+    patience: int = 3
+    """Epochs without a better held-out explained variance before an SAE stops training; its best epoch is kept."""
+    train_batch_size_tokens: int = 4096
+    """Tokens a training step, of all processes together."""
     fast: bool = True
     """Use the sparse form of the same losses and gradients where it applies (on a CPU, in full precision)."""
     autocast: bool = False
@@ -66,34 +171,96 @@ class SAEConfig:
     """Fixes the initial weights, the order of the images, and which image gets which corruption."""
 
     def __post_init__(self) -> None:
-        self._check_counts()
+        counts = ("expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "matryoshka_levels")
+        _check_counts(self, *counts)
+        _check_choices(self, b_dec_init=("mean", "geometric_median"), lr_schedule=("cosine", "linear", "constant"))
         if not self.architectures or len(set(self.architectures)) < len(self.architectures):
             raise ValueError(f"architectures must name at least one, each once; got {self.architectures}")
         if unknown := set(self.architectures) - set(ARCHITECTURES):
             raise ValueError(f"architectures must be among {', '.join(ARCHITECTURES)}; got {sorted(unknown)}")
-        if self.tokens not in ("all", "patches", "cls"):
-            raise ValueError(f"tokens must be all, patches or cls; got {self.tokens!r}")
-        if not 0 <= self.clean_fraction <= 1:
-            raise ValueError(f"clean_fraction must lie in [0, 1]; got {self.clean_fraction}")
-        if not 0 <= self.warm_up_fraction < 1:
-            raise ValueError(f"warm_up_fraction must lie in [0, 1); got {self.warm_up_fraction}")
-        if not (0 <= self.lr_end <= self.lr and 0 < self.lr < math.inf):
-            raise ValueError(f"lr must be positive and lr_end must lie in [0, lr]; got {self.lr} and {self.lr_end}")
-        if self.l1_coefficient is not None and not 0 <= self.l1_coefficient < math.inf:
-            raise ValueError(f"l1_coefficient must not be negative, or None to steer it; got {self.l1_coefficient}")
+        for name in ("warm_up_fraction", "l1_warm_up_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
         if not (0 <= self.aux_loss_coefficient < math.inf and 0 < self.dead_after_epochs < math.inf):
             raise ValueError(
                 "aux_loss_coefficient must not be negative and dead_after_epochs must be positive; "
                 f"got {self.aux_loss_coefficient} and {self.dead_after_epochs}"
             )
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative; got {self.seed}")
+        self._check_swept()
 
-    def _check_counts(self) -> None:
-        counts = (
-            "expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "images_per_batch",
-            "buffer_images", "calibration_images",
-        )  # fmt: skip
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.seed < 0 or (self.hook_layer is not None and self.hook_layer < 0):
-            raise ValueError(f"seed and hook_layer must not be negative; got {self.seed} and {self.hook_layer}")
+    def _check_swept(self) -> None:
+        """Each setting that a sweep varies, and its own value."""
+        for lr in (self.lr, *self.sweep.lr):
+            if not (0 <= self.lr_end <= lr and 0 < lr < math.inf):
+                raise ValueError(f"lr must be positive and lr_end must lie in [0, lr]; got {lr} and {self.lr_end}")
+        for l1 in (self.l1_coefficient, *self.sweep.l1_coefficient):
+            if l1 is not None and not 0 <= l1 < math.inf:
+                raise ValueError(f"l1_coefficient must not be negative, or None to steer it; got {l1}")
+        for name in ("expansion_factor", "k"):
+            if any(value < 1 for value in getattr(self.sweep, name)):
+                raise ValueError(f"sweep.{name} must be at least 1; got {getattr(self.sweep, name)}")
+        if self.sweep.l1_coefficient and not set(self.architectures) & set(PENALISED):
+            raise ValueError(
+                f"sweep.l1_coefficient is for {', '.join(PENALISED)}; the architectures are {self.architectures}"
+            )
+
+    def saes(self, widths: Mapping[str, int]) -> tuple[SAESpec, ...]:
+        """Every SAE of the sweep, named.
+
+        Args:
+            widths: d_in of each hook point.
+
+        Raises:
+            ValueError: an SAE with fewer latents than k, or than its matryoshka levels need.
+        """
+        made = [spec for hook in widths for name in self.architectures for spec in self._of(name, hook)]
+        for spec in made:
+            d_sae = spec.expansion_factor * widths[spec.hook_name]
+            if spec.k > d_sae and (spec.aims_at_k or spec.architecture not in PENALISED):
+                raise ValueError(
+                    f"k must be at most the {d_sae} latents of the SAE ({spec.expansion_factor} x d_in of "
+                    f"{spec.hook_name}); got {spec.k}"
+                )
+            if spec.architecture == "matryoshka_batchtopk" and d_sae < 2 ** (self.matryoshka_levels - 1):
+                raise ValueError(f"{self.matryoshka_levels} matryoshka_levels need more latents than {d_sae}")
+        several = len(widths) > 1
+        return tuple(replace(spec, name=_name(spec, made, several)) for spec in made)
+
+    def _of(self, architecture: str, hook: str) -> list[SAESpec]:
+        """The combinations of one architecture; a setting that does not concern it does not multiply them."""
+        sweep, penalised = self.sweep, architecture in PENALISED
+        found = []
+        for factor, k, lr, l1 in product(
+            sweep.expansion_factor or (self.expansion_factor,),
+            sweep.k or (self.k,),
+            sweep.lr or (self.lr,),
+            (sweep.l1_coefficient or (self.l1_coefficient,)) if penalised else (None,),
+        ):
+            found.append(
+                SAESpec(
+                    name="", hook_name=hook, architecture=architecture, expansion_factor=factor,
+                    k=self.k if l1 is not None else k, lr=lr, l1_coefficient=l1,
+                )
+            )  # fmt: skip
+        return list(dict.fromkeys(found))
+
+
+def _name(spec: SAESpec, every: list[SAESpec], several_hooks: bool) -> str:
+    alike = [other for other in every if other.architecture == spec.architecture]
+    varying = [name for name in _SHORT if len({getattr(other, name) for other in alike}) > 1]
+    hook = [spec.hook_name] if several_hooks else []
+    return "-".join([spec.architecture, *hook, *(f"{_SHORT[name]}{getattr(spec, name):g}" for name in varying)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEConfig(StreamConfig, TrainConfig):
+    """Sparse autoencoders on a model's activations: how images become activations, and how the SAEs are trained.
+
+    The defaults are the paper's where it states them (see `TrainConfig`), on the penultimate residual.
+    """
+
+    def __post_init__(self) -> None:
+        StreamConfig.__post_init__(self)
+        TrainConfig.__post_init__(self)

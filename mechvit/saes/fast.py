@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE
+from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE, TrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
+from . import parallel
 from .sparse import Kept, encode_above, sparse_decode, sparse_encode
 
 MAX_DENSITY = 1 / 16
@@ -96,22 +97,22 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
 
     @torch.no_grad()
     def active(self, x: Float[Tensor, "token d_in"]) -> Kept:
-        """The k x batch largest positive entries of the pre-activations times the decoder's norms, ties in order."""
+        """The k x batch largest positive entries of the pre-activations times the decoder's norms, ties in order.
+
+        In training the batch is that of all processes.
+        """
         norms = self.W_dec.norm(dim=-1)
         weight, bias = self.W_enc * norms, _folded_bias(self) * norms
-        wanted = int(self.cfg.k * len(x))
+        shared = self.training  # a step's batch is that of all processes; a check's is this one's
+        wanted = int(self.cfg.k * len(x) * (parallel.size() if shared else 1))
         found = encode_above(x, weight, bias, 0.9 * self._last_threshold)
-        if found is None or (len(found.values) < wanted and self._last_threshold > 0):
-            found = encode_above(x, weight, bias, 0.0)
+        if self._last_threshold > 0:
+            n = 0 if found is None else len(found.values)
+            if (parallel.summed(n, x.device) if shared else n) < wanted:
+                found = encode_above(x, weight, bias, 0.0)
         assert found is not None  # no max_density was given
-        if len(found.values) <= wanted:
-            self._last_threshold = 0.0
-            return found
-        threshold = torch.kthvalue(found.values, len(found.values) - wanted + 1).values
-        self._last_threshold = float(threshold)
-        chosen = found.values > threshold
-        tied = (found.values == threshold).nonzero().squeeze(1)
-        chosen[tied[: wanted - int(chosen.sum())]] = True
+        chosen, threshold = parallel.largest(found.values, wanted, shared=shared)
+        self._last_threshold = max(threshold, 0.0)
         return Kept(found.index[chosen], found.values[chosen], found.n_rows, found.n_columns)
 
     def _dead_loss(self, x: Tensor, sae_out: Tensor, dead: Tensor | None) -> Tensor:
@@ -130,9 +131,7 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
 
 
 @torch.no_grad()
-def reconstruct(
-    sae: StandardTrainingSAE | BatchTopKTrainingSAE, x: Float[Tensor, "token d_in"]
-) -> tuple[Float[Tensor, "token d_in"], float]:
+def reconstruct(sae: TrainingSAE, x: Float[Tensor, "token d_in"]) -> tuple[Float[Tensor, "token d_in"], float]:
     """An SAE in training on scaled activations: the reconstruction, and the active latents a token."""
     if not isinstance(sae, (FastStandardTrainingSAE, FastBatchTopKTrainingSAE)) or not _applies(sae, x):
         codes = sae.encode(x)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import shutil
-import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 
-from .config import SAEConfig
-from .fast import reconstruct
-from .learner import Learner, build, start_from_data
-from .store import ImageActivationsStore, hook_name
+from . import parallel
+from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint, write_json
+from .config import SAEConfig, TrainConfig
+from .learner import Learner, build
+from .logs import LOGGERS, Logs, check_loggers
+from .loop import Loop
+from .publishing import publish, settle
+from .start import start_from_data
+from .streams import ActivationStreams, ImageStreams
 
 if TYPE_CHECKING:
     import datasets
@@ -29,8 +32,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-HELD_OUT_EPOCH = 1_000_000
-"""The epoch number of held-out and calibration streams: their corruptions are the same at every check."""
+HISTORY = ["architecture", "step", "tokens", "epoch", "metric", "value"]
 
 
 def train_saes(
@@ -41,63 +43,114 @@ def train_saes(
     *,
     corruptions: Collection[Corruption] = PAPER_CORRUPTIONS,
     config: SAEConfig | None = None,
-    progress: str | None = "SAEs",
+    **options: Any,
 ) -> dict[str, Path]:
-    """Train one SAE of each architecture on a model's residuals of clean and corrupted images, and publish them.
+    """Train SAEs on a model's activations of clean and corrupted images, computed as they are needed.
 
     sae-lens's store gives the activations, its `SAETrainer` takes every step. All SAEs see the same batches, so that
-    the ViT runs once. After each epoch explained variance is measured on held-out images; an SAE that has not improved
-    for `config.patience` epochs stops, and its best epoch is published: the scaling of the activations folded into the
-    weights, batchtopk's threshold set on training images.
+    the ViT runs once.
 
     Args:
         model: any HookedViT with an image processor.
         images: prepared or raw, the training images.
         validation_images: held-out images that choose the epoch; corrupted alike.
-        out: a folder, written beside and renamed: `ARCHITECTURE/` as `sae_lens.SAE.load_from_disk` opens it, and
-            `history.parquet` (see `read_history`).
+        out: the folder of the SAEs; see `train_on`.
         corruptions: what the images that do not stay clean get, each equally often.
         config: the paper's by default.
-        progress: the label of the progress bar; None shows none.
+        options: of `train_on`.
 
     Returns:
-        architecture -> its published folder.
+        name -> published folder. A name is the architecture, with what a sweep varies.
 
     Raises:
-        ValueError: too few images for one batch, a layer that the model lacks, activations that are not finite.
+        ValueError: too few images for one batch, a hook point that the model lacks, activations that are not finite
+            (named with their images), and what `train_on` refuses.
 
     Source: the paper's section 4.4; BatchTopK arXiv:2412.06410.
     """
     config = config or SAEConfig()
-    corruptions = tuple(c for c in corruptions if c != CLEAN)
-    streams = _Streams(model, images, validation_images, corruptions, config)
-    with torch.random.fork_rng(devices=[model.cfg.device] if model.cfg.device.type == "cuda" else []):
-        sample = streams.sample()
-        scale = math.sqrt(model.cfg.d_model) / float(sample.norm(dim=-1).mean())
-        learners = []
-        for name in config.architectures:
-            torch.manual_seed(config.seed)  # an SAE's start does not depend on which others are trained beside it
-            learners.append(build(name, model.cfg.d_model, streams.epoch(0).n_batches, config, model.cfg.device))
-            start_from_data(learners[-1], sample, scale)
-        history = _train(learners, streams, config, progress)
-        final = Path(out)
-        beside = final.with_name(final.name + ".partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        for learner in learners:
-            _publish(learner, scale, streams, beside / learner.architecture)
-    history.to_parquet(beside / "history.parquet", index=False)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(beside, final)
-    return {name: final / name for name in config.architectures}
+    streams = ImageStreams(model, images, validation_images, corruptions=corruptions, config=config)
+    return train_on(streams, out, config=config, **options)
+
+
+def train_on(
+    streams: ActivationStreams,
+    out: str | os.PathLike[str],
+    *,
+    config: TrainConfig,
+    device: torch.device | str | None = None,
+    overwrite: bool = False,
+    checkpoint_every: int = 1000,
+    log_every: int = 20,
+    loggers: Collection[str] = (),
+    progress: str | None = "SAEs",
+) -> dict[str, Path]:
+    """Train every SAE of a configuration on one stream of activations, and publish them.
+
+    After each epoch explained variance is measured on held-out tokens; an SAE that has not improved for
+    `config.patience` epochs stops, and its best epoch is published: the scaling of the activations folded into the
+    weights, and the threshold of batchtopk and matryoshka_batchtopk set on training tokens.
+
+    A training that was killed goes on when it is called again with the same settings, from its last checkpoint and to
+    the same bits; a finished one is not done again. Started by torchrun inside `parallel.processes()`, it is one
+    training on all processes, which must see the same files.
+
+    Args:
+        streams: `ImageStreams`, or activations from elsewhere.
+        out: `NAME/` of each SAE as `sae_lens.SAE.load_from_disk` opens it, with a model card; `history.parquet` (see
+            `read_history`), `metrics.csv` and `settings.json`. It appears when all is done; until then the training
+            lies in `OUT.partial`, where metrics.csv grows.
+        config: the SAEs and their training.
+        device: where to train; where the activations lie when None.
+        overwrite: replace a training that lies there with other settings.
+        checkpoint_every: steps between checkpoints, beside one at the end of every epoch.
+        log_every: steps between two rows of figures of training batches, and updates of the progress bar.
+        loggers: `wandb`, `tensorboard`: where the figures go beside metrics.csv.
+        progress: the label of the progress bar; None shows none.
+
+    Returns:
+        name -> published folder.
+
+    Raises:
+        ValueError: a setting that cannot work, an earlier training with other settings (each is named), activations
+            that do not vary, an SAE that diverged.
+    """
+    if min(checkpoint_every, log_every) < 1:
+        raise ValueError(f"checkpoint_every and log_every must be at least 1; got {checkpoint_every} and {log_every}")
+    check_loggers(loggers)
+    specs = config.saes(streams.widths)
+    size, final = config.train_batch_size_tokens, Path(out)
+    if size % parallel.size():
+        raise ValueError(f"train_batch_size_tokens must be a multiple of the {parallel.size()} processes; got {size}")
+    about = {name: value for name, value in streams.about().items() if name != "model_name"}  # it may lie elsewhere
+    settings = {"config": asdict(config), "streams": about | {"widths": streams.widths}}
+    folder = final.with_name(final.name + ".partial")
+    writes = parallel.rank() == 0
+    if parallel.from_first(_finished(final, folder, settings, overwrite) if writes else None):
+        return {spec.name: final / spec.name for spec in specs}
+    used = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=used):
+        sample = _sample(streams, 4 * size)
+        learners = _start(streams, config, sample, torch.device(device) if device is not None else sample.device)
+        position = load_checkpoint(folder, learners) or Position()
+        logs = Logs(folder, position.step, loggers, settings) if writes else None
+        loop = Loop(learners, streams, config, folder, logs, checkpoint_every, log_every)
+        loop.run(position, progress)
+        settle(learners, streams)
+        if writes:
+            _finish(loop, position, final)
+    parallel.wait()
+    return {spec.name: final / spec.name for spec in specs}
 
 
 def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
     """The training of the SAEs in a folder of `train_saes`, one row a check and metric.
 
     Returns:
-        architecture, step, tokens (seen in training), epoch, metric, value. The metrics are explained_variance, l0 and
-        loss (mean squared error on scaled activations) on held-out tokens, dead_fraction (latents that have not fired
-        for `dead_after_epochs`), and for a vanilla SAE l1_coefficient.
+        architecture (the SAE's name), step, tokens (seen in training), epoch, metric, value. The metrics are
+        explained_variance, l0 and loss (mean squared error on scaled activations) on held-out tokens, dead_fraction
+        (latents that have not fired for `dead_after_epochs`), and l1_coefficient or l0_coefficient of an SAE with a
+        penalty.
 
     Raises:
         ValueError: the folder has no history.
@@ -110,143 +163,78 @@ def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Streams:
-    """The activations that training, checks and calibration read."""
+def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the training is done already; otherwise `folder` is made ready, to go on in or new.
 
-    model: HookedViT
-    images: datasets.Dataset
-    validation_images: datasets.Dataset
-    corruptions: tuple[Corruption, ...]
-    config: SAEConfig
-
-    def epoch(self, number: int) -> ImageActivationsStore:
-        """The mixed training tokens of one epoch."""
-        return ImageActivationsStore(
-            self.model, self.images, corruptions=self.corruptions, config=self.config, epoch=number
-        )
-
-    def in_order(self, images: datasets.Dataset) -> Iterator[Float[Tensor, "token d_model"]]:
-        """Every token of these images, unmixed, batch by batch of images."""
-        tokens = dataclasses.replace(self.config, train_batch_size_tokens=1)
-        store = ImageActivationsStore(
-            self.model, images, corruptions=self.corruptions, config=tokens, epoch=HELD_OUT_EPOCH, shuffle=False
-        )
-        return store._iterate_filtered_activations()
-
-    def calibration(self) -> Iterator[Float[Tensor, "token d_model"]]:
-        """The tokens of the first training images."""
-        return self.in_order(self.images.select(range(min(self.config.calibration_images, len(self.images)))))
-
-    def sample(self) -> Float[Tensor, "token d_model"]:
-        """Training tokens to start from, at most about four batches of them."""
-        found, wanted = [], 4 * self.config.train_batch_size_tokens
-        for tokens in self.calibration():
-            found.append(tokens)
-            if sum(map(len, found)) >= wanted:
-                break
-        return torch.cat(found)[:wanted]
+    Raises:
+        ValueError: a training with other settings is there, or a folder that is none.
+    """
+    if not (folder / SETTINGS).is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it began
+    for path in (final, folder):
+        if not path.exists() or not any(path.iterdir()):
+            continue
+        differences = check_settings(path, settings)
+        if differences and not overwrite:
+            raise ValueError(
+                f"{path} holds a training with other settings: {'; '.join(differences)}. Give another out, or "
+                "overwrite to replace it"
+            )
+        if differences and path == folder:
+            shutil.rmtree(folder)
+        if path == final and not differences:
+            if folder.exists() and not check_settings(folder, settings):
+                shutil.rmtree(folder)  # killed while tidying up
+            return True
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, settings)
+    return False
 
 
-def _train(learners: list[Learner], streams: _Streams, config: SAEConfig, progress: str | None) -> pd.DataFrame:
+def _sample(streams: ActivationStreams, wanted: int) -> Float[Tensor, "token columns"]:
+    """Training tokens to start from."""
+    found: list[Tensor] = []
+    for tokens in streams.calibration():
+        found.append(tokens)
+        if sum(map(len, found)) >= wanted:
+            break
+    return torch.cat(found)[:wanted]
+
+
+def _start(streams: ActivationStreams, config: TrainConfig, sample: Tensor, device: torch.device) -> list[Learner]:
+    """Every SAE as it is before its first step."""
+    steps, ends, columns = streams.steps_per_epoch(config.train_batch_size_tokens), 0, {}
+    for name, width in streams.widths.items():
+        columns[name] = slice(ends, ends + width)
+        ends += width
+    learners = []
+    for spec in config.saes(streams.widths):
+        own, d_in = columns[spec.hook_name], streams.widths[spec.hook_name]
+        torch.manual_seed(config.seed)  # an SAE's start does not depend on which others are trained beside it
+        learner = build(spec, d_in, steps, config, device, own)
+        x = sample[:, own].to(device, torch.float32)
+        start_from_data(learner, x, math.sqrt(d_in) / float(x.norm(dim=-1).mean()))
+        parallel.share_training(learner.sae)
+        learners.append(learner)
+    return learners
+
+
+def _finish(loop: Loop, position: Position, final: Path) -> None:
+    """Publish into the training's folder, rename that to `final`, and remove what is left."""
     import pandas as pd
 
-    rows: list[tuple[Any, ...]] = []
-    n_batches = streams.epoch(0).n_batches
-    total = n_batches * config.epochs
-    with tqdm(total=total, desc=progress, unit="batch", disable=progress is None, leave=False) as bar:
-        for epoch in range(config.epochs):
-            active = [learner for learner in learners if not learner.stopped]
-            if not active:
-                break
-            torch.manual_seed(config.seed * 1_000_003 + epoch)
-            for batch in streams.epoch(epoch):
-                for learner in active:
-                    learner.step(batch)
-                bar.update()
-            shown = {}
-            for learner in active:
-                found = check(learner, streams.in_order(streams.validation_images))
-                learner.remember(epoch, found["explained_variance"], found["l0"])
-                step = learner.trainer.n_training_steps
-                at = (learner.architecture, step, learner.trainer.n_training_samples, epoch)
-                rows += [(*at, metric, value) for metric, value in found.items()]
-                shown[learner.architecture] = (
-                    f"EV {found['explained_variance']:.3f}, L0 {found['l0']:.0f}, dead {found['dead_fraction']:.0%}"
-                )
-            bar.set_postfix(shown)
-    return pd.DataFrame(rows, columns=["architecture", "step", "tokens", "epoch", "metric", "value"])
-
-
-@torch.no_grad()
-def check(learner: Learner, held_out: Iterator[Float[Tensor, "token d_model"]]) -> dict[str, float]:
-    """Explained variance per dimension, L0 and mean squared error of an SAE in training, on held-out tokens."""
-    from sae_lens.evals import ExplainedVarianceCalculator
-
-    sae, variance = learner.sae, ExplainedVarianceCalculator()
-    active = squared = n_tokens = 0.0
-    for tokens in held_out:
-        x = learner.trainer.activation_scaler(tokens)
-        for part in x.split(learner.config.train_batch_size_tokens):
-            reconstruction, l0 = reconstruct(sae, part)
-            variance.add_batch(reconstruction, part)
-            squared += float((reconstruction - part).pow(2).sum())
-            active += l0 * len(part)
-            n_tokens += len(part)
-    found = {
-        "explained_variance": variance.compute(),
-        "l0": active / n_tokens,
-        "loss": squared / n_tokens,
-        "dead_fraction": float(learner.trainer.dead_neurons.float().mean()),
-    }
-    if not all(map(math.isfinite, found.values())):
-        raise ValueError(f"the {learner.architecture} SAE diverged ({found}); use a lower lr than {learner.config.lr}")
-    return found | ({"l1_coefficient": learner.l1_coefficient} if learner.architecture == "standard" else {})
-
-
-@torch.no_grad()
-def _publish(learner: Learner, scale: float, streams: _Streams, folder: Path) -> None:
-    """Write the best epoch's weights as an inference SAE that takes raw activations."""
-    config, sae = learner.config, learner.sae
-    if learner.best_weights:
-        sae.load_state_dict(learner.best_weights)
-    else:
-        warnings.warn(
-            f"the {learner.architecture} SAE's L0 never came down to 1.25 k = {1.25 * config.k:g}: its last epoch is "
-            "published; train longer, or give an l1_coefficient",
-            stacklevel=4,
-        )
-    if learner.architecture == "batchtopk":
-        sae.topk_threshold.fill_(_threshold(learner, streams.calibration()))
-    else:
-        sae.cfg.l1_coefficient = learner.l1_coefficient
-    sae.fold_activation_norm_scaling_factor(scale)
-    metadata = {
-        "hook_name": hook_name(streams.model, config.hook_layer),
-        "hook_tokens": config.tokens,
-        "corruptions": [c.key for c in streams.corruptions],
-        "clean_fraction": config.clean_fraction,
-        "training_tokens": learner.trainer.n_training_samples,
-        "best_epoch": learner.best_epoch,
-        "explained_variance": learner.best_score if learner.best_weights else None,
-        "activation_scale": scale,
-    }
-    for name, value in metadata.items():
-        setattr(sae.cfg.metadata, name, value)
-    sae.save_inference_model(folder)
-
-
-def _threshold(learner: Learner, tokens: Iterator[Float[Tensor, "token d_model"]]) -> float:
-    """The mean, over batches of training tokens, of the smallest pre-activation that the batch's top k x batch keeps.
-
-    sae-lens's own threshold is a moving average of the same that starts at 0 and lags behind by hundreds of steps.
-    """
-    size = learner.config.train_batch_size_tokens
-    smallest: list[float] = []
-    for part in torch.cat(list(tokens)).split(size):
-        codes = learner.sae.encode(learner.trainer.activation_scaler(part))
-        if (codes > 0).any() and (len(part) == size or not smallest):
-            smallest.append(float(codes[codes > 0].min()))
-    if not smallest:
-        raise ValueError("no latent of the batchtopk SAE fires on the calibration images; train it longer")
-    return sum(smallest) / len(smallest)
+    ready = loop.folder / "published"
+    shutil.rmtree(ready, ignore_errors=True)
+    for learner in loop.learners:
+        publish(learner, loop.streams, ready / learner.spec.name)
+    pd.DataFrame(position.history, columns=HISTORY).to_parquet(ready / "history.parquet", index=False)
+    assert loop.logs is not None
+    loop.logs.close()
+    for name in ("metrics.csv", SETTINGS):
+        shutil.copyfile(loop.folder / name, ready / name)
+    for name in LOGGERS:
+        if (loop.folder / name).is_dir():
+            shutil.copytree(loop.folder / name, ready / name, symlinks=True)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(ready, final)
+    shutil.rmtree(loop.folder)

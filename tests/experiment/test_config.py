@@ -44,7 +44,7 @@ def test_photos_trains_its_own_base_on_the_same_corruptions():
     assert config.images == "photos"
     assert config.corruptions == PAPER
     assert config.base.learning_rate != config.finetuning.learning_rate
-    assert (config.saes.expansion_factor, config.saes.k, config.saes.lr) == (32, 32, 1e-3)
+    assert (config.saes.k, config.saes.lr) == (32, 1e-3)
     assert config.count("test") <= 1900
     assert config.count("train") == config.counts.train
 

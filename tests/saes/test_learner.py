@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE
+from scipy.optimize import minimize
 
-from mechvit.saes.config import SAEConfig
+from mechvit.saes.config import TrainConfig
 from mechvit.saes.fast import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
-from mechvit.saes.learner import STEERING_RATE, build, start_from_data
+from mechvit.saes.learner import STEERING_RATE, build
+from mechvit.saes.start import geometric_median, start_from_data
 
 D, D_SAE, BATCH = 12, 96, 256
 
 
 def make(architecture, steps=100, **changes):
     settings = {"expansion_factor": 8, "k": 4, "train_batch_size_tokens": BATCH, "epochs": 1, "lr": 3e-3}
+    config = TrainConfig(architectures=(architecture,), **(settings | changes))
     torch.manual_seed(0)
-    return build(architecture, D, steps, SAEConfig(**(settings | changes)), torch.device("cpu"))
+    return build(config.saes({"hook": D})[0], D, steps, config, torch.device("cpu"), slice(None))
 
 
 @pytest.fixture
@@ -69,6 +73,19 @@ def test_start_from_data(sample, architecture, fast):
         assert stock_loss(other, x) > best
 
 
+def test_b_dec_can_start_at_the_geometric_median(tokens):
+    """Against scipy's minimum of the summed distances, on tokens with outliers that pull the mean away."""
+    x = tokens(300)
+    x[:20] += 50
+    found = geometric_median(x)
+    best = minimize(lambda p: np.linalg.norm(x.numpy() - p, axis=1).sum(), x.mean(0).numpy(), method="BFGS").x
+    np.testing.assert_allclose(found.numpy(), best, atol=1e-4)
+    assert np.linalg.norm(best - x.mean(0).numpy()) > 1
+    learner = make("batchtopk", b_dec_init="geometric_median")
+    start_from_data(learner, x.float(), 0.5)
+    torch.testing.assert_close(learner.sae.b_dec.data, 0.5 * found.float(), rtol=0, atol=1e-4)
+
+
 def test_start_needs_activations_that_vary():
     with pytest.raises(ValueError, match="the activations do not vary"):
         start_from_data(make("batchtopk"), torch.ones(300, D), 1.0)
@@ -86,7 +103,7 @@ def train(learner, tokens, steps):
         batch = tokens(BATCH, seed=step, dtype=torch.float32)
         l0.append(float((stock_codes(learner, batch) > 0).sum()) / BATCH)
         learner.step(batch)
-        l1.append(learner.l1_coefficient)
+        l1.append(learner.coefficient)
     return torch.tensor(l0), torch.tensor(l1)
 
 
@@ -94,7 +111,7 @@ def train(learner, tokens, steps):
 @pytest.mark.parametrize("fast", [True, False])
 def test_steering_brings_l0_to_k(tokens, sample, first_l1, bias, fast):
     learner = started("standard", sample, steps=2000, fast=fast)
-    learner.set_l1(first_l1)
+    learner.set_coefficient(first_l1)
     learner.sae.b_enc.data += bias
     l0, l1 = train(learner, tokens, 600)
     assert max(l0[:150].max() / 4, 4 / l0[:150].min()) > 2  # it had somewhere to come from
@@ -103,8 +120,8 @@ def test_steering_brings_l0_to_k(tokens, sample, first_l1, bias, fast):
 
 
 def test_a_fixed_coefficient_is_not_steered(tokens, sample):
-    learner = started("standard", sample, steps=40, l1_coefficient=0.3, warm_up_fraction=0.25)
-    assert not learner.steered
+    learner = started("standard", sample, steps=40, l1_coefficient=0.3, l1_warm_up_fraction=0.25)
+    assert not learner.spec.steered
     _, l1 = train(learner, tokens, 40)
     torch.testing.assert_close(l1[:10], 0.3 * torch.arange(1, 11) / 10)
     assert l1[10:].tolist() == pytest.approx([0.3] * 30)
@@ -115,7 +132,7 @@ def test_a_batchtopk_sae_has_no_coefficient(tokens, sample):
     l0, l1 = train(learner, tokens, 3)
     assert l0.tolist() == [4, 4, 4]
     assert l1.isnan().all()
-    assert not learner.steered
+    assert not learner.spec.steered
 
 
 @pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
@@ -147,8 +164,8 @@ def test_build_takes_what_the_configuration_says():
             assert learner.trainer.cfg.dead_feature_window == 45
             assert not learner.trainer.cfg.logger.log_to_wandb
     assert learners[1].sae.cfg.k == 4
-    with pytest.raises(ValueError, match="at most the 96 latents of the SAE; got 97"):
-        make("standard", k=97)
+    with pytest.raises(ValueError, match=r"at most the 96 latents of the SAE .*; got 97"):
+        make("batchtopk", k=97)
 
 
 def test_remembers_the_best_epoch_and_stops_after_patience(tokens, sample):
@@ -157,11 +174,11 @@ def test_remembers_the_best_epoch_and_stops_after_patience(tokens, sample):
     for epoch, score in enumerate([0.2, 0.5, 0.4, 0.6, 0.6]):
         learner.step(tokens(BATCH, seed=epoch, dtype=torch.float32))
         weights.append(learner.sae.W_enc.detach().clone())
-        learner.remember(epoch, score, l0=4.0)
+        learner.remember(epoch, {"explained_variance": score, "l0": 4.0})
         assert not learner.stopped
     assert (learner.best_epoch, learner.best_score, learner.stale_epochs) == (3, 0.6, 1)
     learner.step(tokens(BATCH, seed=9, dtype=torch.float32))
-    learner.remember(5, 0.1, l0=4.0)
+    learner.remember(5, {"explained_variance": 0.1, "l0": 4.0})
     assert learner.stopped
     assert torch.equal(learner.best_weights["W_enc"], weights[3])  # a copy, which later steps leave alone
     assert not torch.equal(weights[4], weights[3])
@@ -171,16 +188,16 @@ def test_remembers_the_best_epoch_and_stops_after_patience(tokens, sample):
 def test_a_steered_sae_counts_only_once_it_is_sparse():
     learner = make("standard", patience=1)
     for epoch in range(3):
-        learner.remember(epoch, 0.9, l0=5.01)
+        learner.remember(epoch, {"explained_variance": 0.9, "l0": 5.01})
         assert (learner.best_epoch, learner.stale_epochs, learner.stopped) == (-1, 0, False)
-    learner.remember(3, 0.5, l0=5.0)
+    learner.remember(3, {"explained_variance": 0.5, "l0": 5.0})
     assert (learner.best_epoch, learner.best_score) == (3, 0.5)
-    learner.remember(4, 0.4, l0=3.0)
+    learner.remember(4, {"explained_variance": 0.4, "l0": 3.0})
     assert learner.stopped
 
 
 @pytest.mark.parametrize(("architecture", "changes"), [("standard", {"l1_coefficient": 0.1}), ("batchtopk", {})])
 def test_other_saes_count_whatever_their_l0(architecture, changes):
     learner = make(architecture, **changes)
-    learner.remember(0, 0.9, l0=50.0)
+    learner.remember(0, {"explained_variance": 0.9, "l0": 50.0})
     assert (learner.best_epoch, learner.best_score) == (0, 0.9)

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from mechvit.saes.config import ARCHITECTURES, SAEConfig
+from mechvit.saes.config import SAEConfig
 
 
 def test_defaults_are_the_papers():
     config = SAEConfig()
     assert (config.expansion_factor, config.k, config.lr, config.epochs) == (32, 32, 1e-3, 15)
-    assert config.architectures == ARCHITECTURES == ("standard", "batchtopk")
+    assert config.architectures == ("standard", "batchtopk")
     assert config.hook_layer is None  # the penultimate residual
     assert config.l1_coefficient is None  # steered
 
@@ -23,8 +23,8 @@ def test_defaults_are_the_papers():
     [
         ({"architectures": ()}, "at least one"),
         ({"architectures": ("standard", "standard")}, "each once"),
-        ({"architectures": ("topk",)}, "standard, batchtopk; got.*topk"),
-        ({"tokens": "patch"}, "all, patches or cls; got 'patch'"),
+        ({"architectures": ("relu",)}, "standard, batchtopk, topk.*; got.*relu"),
+        ({"tokens": "patch"}, "tokens must be among all, patches, cls; got 'patch'"),
         ({"clean_fraction": 1.01}, r"clean_fraction must lie in \[0, 1\]; got 1.01"),
         ({"clean_fraction": float("nan")}, "clean_fraction"),
         ({"warm_up_fraction": 1.0}, r"warm_up_fraction must lie in \[0, 1\); got 1.0"),
@@ -36,11 +36,16 @@ def test_defaults_are_the_papers():
         ({"dead_after_epochs": 0.0}, "dead_after_epochs must be positive"),
         ({"seed": -1}, "must not be negative; got -1"),
         ({"hook_layer": -1}, "must not be negative; got 0 and -1"),
+        ({"hook_layer": 1, "hook_names": ("blocks.0.hook_mlp_out",)}, "give hook_names or hook_layer"),
+        ({"hook_names": ("a", "a")}, "name each hook point once"),
+        ({"lr_schedule": "step"}, "lr_schedule must be among cosine, linear, constant; got 'step'"),
+        ({"b_dec_init": "zero"}, "b_dec_init must be among mean, geometric_median; got 'zero'"),
+        ({"l1_warm_up_fraction": 1.0}, "l1_warm_up_fraction"),
         *[
             ({name: 0}, f"{name} must be at least 1; got 0")
             for name in (
                 "expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "images_per_batch",
-                "buffer_images", "calibration_images",
+                "buffer_images", "calibration_images", "segment_images", "matryoshka_levels",
             )
         ],
     ],

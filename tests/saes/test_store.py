@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from scipy.stats import binom
 
 from mechvit import HookedViT
 from mechvit.data import Corruption, corrupt
-from mechvit.saes.config import SAEConfig
-from mechvit.saes.store import ImageActivationsStore, draw_corruptions, hook_layer
+from mechvit.saes.config import StreamConfig
+from mechvit.saes.store import ImageActivationsStore, draw_corruptions, epoch_segments, hook_layer, hook_widths
 
 CORRUPTIONS = (Corruption("gaussian_noise", 1), Corruption("gaussian_blur", 1), Corruption("gaussian_noise", 4))
 N_IMAGES, N_TOKENS = 24, 17
@@ -19,14 +21,13 @@ N_IMAGES, N_TOKENS = 24, 17
 
 @pytest.fixture
 def make_store(tiny_model, tiny_images):
-    """Make a store over the tiny images in small batches; keyword changes go to SAEConfig."""
+    """Make a store over the tiny images in small batches; keyword changes go to StreamConfig."""
 
     def make(model=tiny_model, images=tiny_images, corruptions=CORRUPTIONS, epoch=0, shuffle=True, **changes):
         sizes = {"train_batch_size_tokens": 51, "images_per_batch": 7, "buffer_images": 9, "clean_fraction": 0.4}
-        config = SAEConfig(**(sizes | changes))
-        return ImageActivationsStore(
-            model, images, corruptions=corruptions, config=config, epoch=epoch, shuffle=shuffle
-        )
+        config = StreamConfig(**(sizes | changes))
+        rows = None if shuffle else np.arange(len(images))
+        return ImageActivationsStore(model, images, corruptions=corruptions, config=config, epoch=epoch, rows=rows)
 
     return make
 
@@ -51,6 +52,10 @@ def corrupted(store, images, processor):
 def hf_residuals(hf_model, pixels, layer):
     with torch.no_grad():
         return hf_model(pixels, output_hidden_states=True).hidden_states[layer + 1]
+
+
+def every_pixel(store):
+    return torch.cat([pixels for pixels, _ in store.pixels()])
 
 
 def places(found, expected, atol=2e-5):
@@ -88,7 +93,7 @@ def test_unshuffled_tokens_match_hugging_face_in_order(make_store, tiny_hf, tiny
 
 def test_matches_the_models_own_cache(make_store, tiny_model):
     store = make_store(shuffle=False)
-    pixels = torch.cat(list(make_store(shuffle=False).pixels()))
+    pixels = every_pixel(make_store(shuffle=False))
     _, cache = tiny_model.run_with_cache(pixels)
     torch.testing.assert_close(
         torch.cat(list(store._iterate_filtered_activations())), cache["blocks.1.hook_resid_post"].flatten(0, 1)
@@ -96,10 +101,10 @@ def test_matches_the_models_own_cache(make_store, tiny_model):
 
 
 def test_every_image_passes_once_an_epoch_in_a_new_order(make_store, tiny_images):
-    plain = torch.cat(list(make_store(clean_fraction=1.0, shuffle=False).pixels()))
+    plain = every_pixel(make_store(clean_fraction=1.0, shuffle=False))
     orders = []
     for epoch in range(3):
-        seen = torch.cat(list(make_store(clean_fraction=1.0, epoch=epoch).pixels()))
+        seen = every_pixel(make_store(clean_fraction=1.0, epoch=epoch))
         order = [int((plain == image).flatten(1).all(1).nonzero()) for image in seen]
         assert sorted(order) == list(range(N_IMAGES))
         orders.append(order)
@@ -109,7 +114,14 @@ def test_every_image_passes_once_an_epoch_in_a_new_order(make_store, tiny_images
 def test_is_sae_lens_store_with_its_own_mixing(make_store):
     store = make_store()
     assert isinstance(store, ActivationsStore)
-    for name in ("get_activations", "get_filtered_llm_batch", "get_data_loader", "next_batch", "__next__", "__iter__"):
+    for name in (
+        "get_multi_hook_activations",
+        "get_filtered_llm_batch",
+        "get_data_loader",
+        "next_batch",
+        "__next__",
+        "__iter__",
+    ):
         assert getattr(type(store), name) is getattr(ActivationsStore, name)
     assert store.next_batch().shape == (51, 32)
     assert store.training_context_size == N_TOKENS
@@ -142,10 +154,9 @@ def test_an_epoch_is_fixed_by_its_number_and_torchs_seed(make_store):
 
 def test_each_epoch_draws_new_noise(make_store):
     first, second = (
-        torch.cat(list(make_store(corruptions=CORRUPTIONS[:1], clean_fraction=0.0, epoch=e, shuffle=False).pixels()))
-        for e in (0, 1)
+        every_pixel(make_store(corruptions=CORRUPTIONS[:1], clean_fraction=0.0, epoch=e, shuffle=False)) for e in (0, 1)
     )
-    plain = torch.cat(list(make_store(clean_fraction=1.0, shuffle=False).pixels()))
+    plain = every_pixel(make_store(clean_fraction=1.0, shuffle=False))
     noise, other = (first - plain).flatten(), (second - plain).flatten()
     assert noise.std() == pytest.approx(0.08 / 0.5, rel=0.1)  # the severity's deviation over the processor's
     assert abs(float(torch.corrcoef(torch.stack([noise, other]))[0, 1])) < 0.1
@@ -204,9 +215,69 @@ def test_a_single_block_has_no_penultimate_residual(tiny_hf):
     assert hook_layer(model, 0) == 0
 
 
-def test_refuses_activations_that_are_not_finite(make_store, tiny_model):
-    with torch.no_grad():
-        tiny_model.blocks[1].mlp.b_out[3] = float("nan")
-    with pytest.raises(ValueError, match=r"blocks\.1\.hook_resid_post holds values that are not finite"):
-        next(make_store())
-    assert next(make_store(hook_layer=0)).isfinite().all()
+def test_refuses_activations_that_are_not_finite(make_store, tiny_model, tiny_images):
+    """The message names the hook point, the batch, and the images; here every image of the second batch but one."""
+    store = make_store(shuffle=False, hook_layer=0)
+    assert next(store).isfinite().all()
+
+    def spoil(value, hook):
+        if spoil.calls == 1:
+            value[1:, 3, 2] = float("inf")
+        spoil.calls += 1
+        return value
+
+    spoil.calls = 0
+    store = make_store(shuffle=False)
+    ids = re.escape(str(tiny_images["image_id"][8:14]))
+    with (
+        tiny_model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", spoil)]),
+        pytest.raises(ValueError, match=rf"blocks\.1\.hook_resid_post must be finite.* in batch 1.* ids {ids}"),
+    ):
+        list(store)
+
+
+@pytest.mark.parametrize("tokens", ["all", "patches", "cls"])
+def test_several_hooks_lie_side_by_side(make_store, tiny_model, tokens):
+    names = ("blocks.2.hook_mlp_out", "blocks.0.attn.hook_z", "blocks.1.mlp.hook_post", "ln_final.hook_normalized")
+    size = 1 if tokens == "cls" else 16
+    store = make_store(hook_names=names, tokens=tokens, train_batch_size_tokens=24 * size)
+    pixels = every_pixel(make_store(hook_names=names, tokens=tokens, train_batch_size_tokens=24 * size))
+    _, cache = tiny_model.run_with_cache(pixels)
+    chosen = {"all": slice(None), "patches": slice(1, None), "cls": slice(0, 1)}[tokens]
+    wide = torch.cat([cache[name].flatten(2)[:, chosen].flatten(0, 1) for name in names], dim=-1)
+    assert hook_widths(tiny_model, StreamConfig(hook_names=names)) == dict(zip(names, (32, 32, 64, 32), strict=True))
+    assert store.d_in == 160 == wide.shape[1]
+    found = torch.cat(list(store))
+    place = places(found, wide)  # whole rows: the mixing keeps a token's columns together
+    assert len(set(place)) == len(found)
+
+
+def test_one_forward_pass_serves_all_hooks(make_store, tiny_model):
+    calls = []
+    store = make_store(hook_names=("blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"))
+    with tiny_model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda value, hook: calls.append(len(value)))]):
+        list(store)
+    assert calls == [7, 7, 7, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("blocks.1.hook_resid_pst", "Did you mean 'blocks.1.hook_resid_post'"),
+        ("blocks.7.hook_resid_post", "Did you mean 'blocks"),
+        ("blocks.1.attn.hook_pattern", r"a vector for each of the 17 tokens; blocks.1.attn.hook_pattern holds"),
+        ("hook_logits", r"hook_logits holds \[5\] an image"),
+    ],
+)
+def test_refuses_hook_points_that_do_not_exist_or_hold_no_tokens(tiny_model, name, message):
+    with pytest.raises(ValueError, match=message):
+        hook_widths(tiny_model, StreamConfig(hook_names=(name,)))
+
+
+def test_segments_cut_an_epoch_and_each_image_comes_once(tiny_images):
+    config = StreamConfig(segment_images=10)
+    parts = epoch_segments(24, config, 3)
+    assert [len(part) for part in parts] == [12, 12]
+    assert sorted(np.concatenate(parts)) == list(range(24))
+    assert [len(part) for part in epoch_segments(24, StreamConfig(segment_images=5), 3)] == [5, 5, 5, 5, 4]
+    assert np.concatenate(parts).tolist() == epoch_segments(24, StreamConfig(), 3)[0].tolist()

@@ -1,0 +1,100 @@
+"""The model card (Markdown) that lies beside a published SAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_TITLES = {
+    "standard": "vanilla (ReLU, L1 penalty)",
+    "batchtopk": "BatchTopK (arXiv:2412.06410), published as JumpReLU",
+    "topk": "TopK (arXiv:2406.04093)",
+    "jumprelu": "JumpReLU (arXiv:2407.14435)",
+    "gated": "gated (arXiv:2404.16014)",
+    "matryoshka_batchtopk": "Matryoshka BatchTopK (arXiv:2503.17547), published as JumpReLU",
+}
+_TOKENS = {"all": "all tokens", "patches": "the image patches", "cls": "the class token"}
+
+CARD = """\
+---
+library_name: saelens
+tags:
+- sparse-autoencoder
+- vision-transformer
+---
+
+# {name}
+
+A sparse autoencoder, {title}, of the activations of a vision transformer.
+
+| | |
+|---|---|
+{about}
+
+## How to load it
+
+```python
+from sae_lens import SAE
+
+sae = SAE.load_from_disk("{name}")  # this folder; from the hub: SAE.from_pretrained(REPO, "{name}")
+codes = sae.encode(activations)  # raw activations at {hook_name}, [token, {d_in}] -> [token, {d_sae}]
+```
+
+## How good it was in training
+
+On held-out tokens, with the same mix of corruptions, after {epoch}:
+
+| metric | value |
+|---|---:|
+{metrics}
+
+## How it was trained
+
+| setting | value |
+|---|---|
+{settings}
+"""
+
+
+def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """Write the card.
+
+    Args:
+        name: the SAE's folder.
+        metadata: what its `cfg.json` says.
+        details: `d_in`, `d_sae`, and more rows of its settings.
+    """
+    tokens = str(metadata["hook_tokens"])
+    clean = float(metadata["clean_fraction"])
+    corrupted = ", ".join(metadata["corruptions"])
+    mix = f"{clean:.0%} clean" + (f", the rest {corrupted}" if corrupted and clean < 1 else "")
+    about = {
+        "model": metadata["model_name"],
+        "SHA-256 of its weights": f"{metadata['checkpoint_hash'][:16]}…",
+        "hook point": f"`{metadata['hook_name']}`",
+        "tokens": _TOKENS.get(tokens, tokens),
+        "images": f"{mix}; fingerprint {metadata['data_fingerprint']}",
+    }
+    settings = {
+        **details,
+        "k": metadata["k"],
+        "learning rate": metadata["lr"],
+        "training tokens": metadata["training_tokens"],
+        "scale of the activations in training (folded into the weights)": metadata["activation_scale"],
+    }
+    return CARD.format(
+        name=name,
+        title=_TITLES[metadata["architecture_in_training"]],
+        hook_name=metadata["hook_name"],
+        d_in=details["d_in"],
+        d_sae=details["d_sae"],
+        epoch="its last epoch" if metadata["best_epoch"] is None else f"epoch {metadata['best_epoch']}, its best",
+        about=_rows(about),
+        metrics=_rows(metadata["metrics"]),
+        settings=_rows(settings),
+    )
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+    return "\n".join(f"| {key} | {value} |" for key, value in shown.items())

@@ -1,0 +1,182 @@
+"""One training on several processes (torchrun): every process takes its share of each batch and holds equal weights.
+
+The processes are those of `torch.distributed` where it is initialised, else this one alone. What is computed equals one
+process with the whole batch, within rounding: gradients are averaged before they are clipped, the k x batch largest
+entries are those of the whole batch, and a latent is alive if it fired anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from sae_lens.saes.batchtopk_sae import BatchTopK
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from sae_lens import TrainingSAE
+
+
+@contextmanager
+def processes(device: str | None = None) -> Iterator[str | None]:
+    """Join the processes that torchrun started; gives the device of this one. Without torchrun nothing happens.
+
+    Args:
+        device: where to compute; None takes one GPU a process where there are any, else the CPU.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    on_gpu = device is not None and device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def share(n: int) -> slice:
+    """This process's rows of a batch of `n`, which `size()` divides."""
+    each = n // size()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def summed(value: float, device: torch.device) -> float:
+    """The sum of all processes' values, in float64."""
+    if size() == 1:
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)
+
+
+def from_first(value: Any) -> Any:
+    """The first process's value, which every process decides by."""
+    if size() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    if size() > 1:
+        dist.barrier()
+
+
+def forward_shared(rows: Tensor, forward: Any) -> Tensor:
+    """`forward(rows)` with each process computing its share; every process gets the whole, in order.
+
+    Args:
+        forward: maps rows to as many rows.
+    """
+    if size() == 1:
+        return forward(rows)
+    each = -(-len(rows) // size())
+    own = torch.arange(rank() * each, (rank() + 1) * each, device=rows.device).clamp(max=len(rows) - 1)
+    found = forward(rows[own]).contiguous()
+    every = [torch.empty_like(found) for _ in range(size())]
+    dist.all_gather(every, found)
+    return torch.cat(every)[: len(rows)]
+
+
+def share_training(sae: TrainingSAE) -> None:
+    """Make this SAE's steps those of all processes: equal weights, averaged gradients, k x batch over the whole batch.
+
+    Gradients are averaged in one message once the last of a backward pass is there, so before they are clipped.
+    """
+    if size() == 1:
+        return
+    parameters = [parameter for _, parameter in sorted(sae.named_parameters())]
+    waiting = set(map(id, parameters))
+
+    def arrived(parameter: Tensor) -> None:
+        waiting.discard(id(parameter))
+        if waiting:
+            return
+        waiting.update(map(id, parameters))
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= size()
+        for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+    for parameter in parameters:
+        dist.broadcast(parameter.data, src=0)
+        parameter.register_post_accumulate_grad_hook(arrived)
+    if isinstance(sae.activation_fn, BatchTopK):
+        sae.activation_fn = SharedBatchTopK(sae.activation_fn.k)
+
+
+def alive_anywhere(passes_since_fired: Tensor) -> None:
+    """Count a latent as fired if it fired on any process."""
+    if size() > 1:
+        dist.all_reduce(passes_since_fired, op=dist.ReduceOp.MIN)
+
+
+class SharedBatchTopK(BatchTopK):
+    """sae-lens's BatchTopK over the batch of all processes while in training."""
+
+    def forward(self, x: Float[Tensor, "*token d_sae"]) -> Float[Tensor, "*token d_sae"]:
+        if not self.training:
+            return super().forward(x)
+        acts = x.relu()
+        kept, _ = largest(acts.detach().flatten(), int(self.k * acts.shape[:-1].numel() * size()), shared=True)
+        return acts * kept.view_as(acts)
+
+
+@torch.no_grad()
+def largest(values: Float[Tensor, " entry"], wanted: int, *, shared: bool) -> tuple[Bool[Tensor, " entry"], float]:
+    """Which of this process's values are among the `wanted` largest, and the smallest of those.
+
+    Of equal values at the boundary those of lower processes and earlier places are kept.
+
+    Args:
+        shared: among the values of all processes; else of this one alone.
+
+    Returns:
+        The mask, and the threshold: -inf where there are no more values than wanted.
+    """
+    parts = _top_of_each(values, wanted) if shared and size() > 1 else [values]
+    every = torch.cat(parts)
+    if not 0 < wanted < len(every):
+        return torch.full_like(values, wanted > 0, dtype=torch.bool), float("-inf" if wanted else "inf")
+    threshold = torch.kthvalue(every, len(every) - wanted + 1).values
+    kept = values > threshold
+    before = sum(int((part == threshold).sum()) for part in parts[: rank()]) if len(parts) > 1 else 0
+    left = wanted - int((every > threshold).sum()) - before
+    tied = (values == threshold).nonzero().squeeze(1)
+    kept[tied[: max(left, 0)]] = True
+    return kept, float(threshold)
+
+
+def _top_of_each(values: Tensor, wanted: int) -> list[Tensor]:
+    """Of each process the values that can be among the `wanted` largest of all."""
+    top = values.topk(min(wanted, len(values)), sorted=False).values
+    lengths = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(size())]
+    dist.all_gather(lengths, torch.tensor([len(top)], device=values.device))
+    longest = max(map(int, lengths))
+    every = [top.new_empty(longest) for _ in range(size())]
+    dist.all_gather(every, torch.cat([top, top.new_full((longest - len(top),), float("-inf"))]))
+    return [part[: int(length)] for part, length in zip(every, lengths, strict=True)]
