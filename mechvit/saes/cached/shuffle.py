@@ -1,0 +1,259 @@
+"""One pass over a cache in a nearly uniform random order, at about the disk's own rate.
+
+Rows are read in small contiguous chunks. A random order of all chunks, drawn for the epoch, is cut into windows that
+fit in memory; a window's chunks are read from the front of the files to the back, several at a time, while the rows of
+the window before are drawn from memory one by one in a random order. A cache that fits in one window is shuffled
+uniformly. Batch k is a slice of one fixed sequence of rows, so that an epoch goes on exactly after any batch.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .plan import DTYPES
+from .shards import ACTIVATIONS, read_header
+
+if TYPE_CHECKING:
+    from .reader import CachedActivations
+
+CHUNK_BYTES = 1 << 17
+"""About what one read takes of a hook point: enough for a disk to be near its sequential rate with several at once."""
+READERS = 8
+"""Reads at once."""
+CHUNKS_PER_JOB = 8
+_ALIGNMENT = 4096
+
+
+class ShuffledEpoch:
+    """One epoch's batches, to be iterated over once; after `load_state_dict` it goes on where the state was taken.
+
+    The order depends on the cache, the seed, the number and `buffer_bytes` alone: not on the hook points chosen, the
+    ranks or how it is read.
+
+    Args:
+        cache: what to read.
+        number: of the epoch.
+        seed: with `number`, of the order.
+        batch_size: rows of a global batch; the rows that are left over at the end are not given.
+        hooks: which hook points, side by side in the batches; all when None.
+        rank, world: this process gets the rows rank, rank + world, ... of each global batch.
+        dtype, device: of the batches.
+        buffer_bytes: memory for rows of all the cache's hook points, half of it for the window being read. The larger,
+            the closer to a uniform shuffle.
+        direct: read past the operating system's cache where the file system allows: on most disks faster, and other
+            files stay cached. False goes through it, which is faster once all of the cache of activations lies there.
+
+    Raises:
+        ValueError: a batch larger than the cache or no number of processes, hook points that the cache lacks.
+    """
+
+    def __init__(
+        self,
+        cache: CachedActivations,
+        number: int,
+        *,
+        seed: int,
+        batch_size: int,
+        hooks: Collection[str] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        buffer_bytes: int = 1 << 30,
+        direct: bool = True,
+    ) -> None:
+        plan = cache.plan
+        if not 1 <= batch_size <= plan.n_rows:
+            raise ValueError(f"batch_size must lie in 1 to the cache's {plan.n_rows} rows; got {batch_size}")
+        if not 0 <= rank < world or min(seed, number) < 0 or buffer_bytes < 1:
+            raise ValueError(
+                "rank must lie in 0 to world - 1, seed and number must not be negative, and buffer_bytes must be "
+                f"positive; got rank {rank} of {world}, seed {seed}, number {number}, buffer_bytes {buffer_bytes}"
+            )
+        self.cache, self.number, self.seed, self.batch_size = cache, number, seed, batch_size
+        self.hooks, self.rank, self.world = cache.chosen(hooks), rank, world
+        self.dtype, self.device, self.buffer_bytes = dtype, torch.device(device), buffer_bytes
+        self.given = 0
+        item = DTYPES[plan.dtype].itemsize
+        self._chunks = _chunks(cache, max(CHUNK_BYTES // (min(plan.hooks.values()) * item), 1))
+        window_rows = max(buffer_bytes // (2 * item * sum(plan.hooks.values())), 1)
+        self._order = np.random.default_rng((seed, number)).permutation(len(self._chunks))
+        ends = np.cumsum(self._chunks[self._order, 2])
+        fits = plan.n_rows <= 2 * window_rows  # then nothing is read beside it
+        n_windows = 1 if fits else -(-plan.n_rows // window_rows)
+        self._cuts = np.searchsorted(ends, np.arange(1, n_windows + 1) * plan.n_rows // n_windows) + 1
+        self._cuts = np.unique(self._cuts)  # windows smaller than a chunk hold one
+        self._ends = ends[self._cuts - 1]
+        self._read = _Reader(cache, direct)
+
+    @property
+    def n_batches(self) -> int:
+        """Full batches of the epoch."""
+        return self.cache.n_rows // self.batch_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, as JSON: the batches given so far, and what fixes their order."""
+        return self._identity() | {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that were given when `state` was taken.
+
+        Raises:
+            ValueError: the state is that of another order; names the setting.
+        """
+        for name, own in self._identity().items():
+            if state[name] != own:
+                raise ValueError(f"the saved position is one with {name} {state[name]!r}; this epoch has {own!r}")
+        self.given = int(state["given"])
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "plan": self.cache.plan.digest,
+            "seed": self.seed,
+            "number": self.number,
+            "batch_size": self.batch_size,
+            "buffer_bytes": self.buffer_bytes,
+        }
+
+    def __iter__(self) -> Iterator[Float[Tensor, "batch columns"]]:
+        if self.given >= self.n_batches:
+            return
+        size, starts = self.batch_size, [0, *self._ends[:-1].tolist()]
+        first = int(np.searchsorted(self._ends, self.given * size, side="right"))
+        last = len(self._ends) - 1
+        parts: list[Tensor] = []
+        with ThreadPoolExecutor(READERS) as pool:
+            buffers = [self._buffer() for _ in range(1 if first == last else 2)]
+            reading = self._start(pool, first, buffers[0])
+            try:
+                for window in range(first, last + 1):
+                    stored = DTYPES[self.cache.plan.dtype]
+                    raw = buffers[(window - first) % 2]
+                    rows = {hook: torch.from_numpy(raw[hook]).view(stored) for hook in self.hooks}
+                    order = _finished(reading)
+                    reading = []
+                    if window < last:
+                        reading = self._start(pool, window + 1, buffers[(window + 1 - first) % 2])
+                    start, end = starts[window], min(int(self._ends[window]), self.n_batches * size)
+                    for batch in range(max(self.given, start // size), -(-end // size)):
+                        low, high = max(start, batch * size), min(end, (batch + 1) * size)
+                        skipped = (self.rank - low + batch * size) % self.world
+                        parts.append(self._gather(rows, order[low - start + skipped : high - start : self.world]))
+                        if high == (batch + 1) * size:
+                            self.given = batch + 1
+                            yield parts[0] if len(parts) == 1 else torch.cat(parts)
+                            parts = []
+            finally:
+                for job in reading:
+                    job.cancel()
+
+    def _buffer(self) -> dict[str, np.ndarray]:
+        """Room for the bytes of the largest window's rows; numpy asks for huge pages, which are much faster to get."""
+        plan, largest = self.cache.plan, int(np.diff(self._ends, prepend=0).max())
+        item = DTYPES[plan.dtype].itemsize
+        return {hook: np.empty((largest, plan.hooks[hook] * item), dtype=np.uint8) for hook in self.hooks}
+
+    def _gather(self, rows: dict[str, Tensor], own: Tensor) -> Tensor:
+        # index_select copies row by row; indexing with a tensor takes several times as long
+        columns = [rows[hook].index_select(0, own).to(self.device).to(self.dtype) for hook in self.hooks]
+        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+
+    def _start(self, pool: ThreadPoolExecutor, window: int, into: dict[str, np.ndarray]) -> list[Future[Any]]:
+        """Begin to read a window; the first job gives the order of its rows."""
+        low = self._cuts[window - 1] if window else 0
+        chunks = self._chunks[np.sort(self._order[low : self._cuts[window]])]
+        places = np.cumsum(chunks[:, 2]) - chunks[:, 2]
+        jobs: list[Future[Any]] = [pool.submit(self._permutation, window, int(chunks[:, 2].sum()))]
+        for hook in self.hooks:
+            for part in range(0, len(chunks), CHUNKS_PER_JOB):
+                own = slice(part, part + CHUNKS_PER_JOB)
+                jobs.append(pool.submit(self._read, hook, chunks[own], places[own], into[hook]))
+        return jobs
+
+    def _permutation(self, window: int, n_rows: int) -> Tensor:
+        return torch.from_numpy(np.random.default_rng((self.seed, self.number, window)).permutation(n_rows))
+
+
+def _chunks(cache: CachedActivations, rows: int) -> np.ndarray:
+    """All chunks in the order of the files: (shard, first row in it, number of rows)."""
+    plan, found = cache.plan, []
+    for shard in range(plan.n_shards):
+        firsts = np.arange(0, plan.rows_of(shard), rows)
+        counts = np.minimum(plan.rows_of(shard) - firsts, rows)
+        found.append(np.stack([np.full_like(firsts, shard), firsts, counts], axis=1))
+    return np.concatenate(found)
+
+
+def _finished(jobs: list[Future[Any]]) -> Tensor:
+    """Wait for a window's jobs; an error of any is raised here."""
+    order, *_ = [job.result() for job in jobs]
+    return order
+
+
+class _Reader:
+    """Reads chunks of rows into memory, in any thread."""
+
+    def __init__(self, cache: CachedActivations, direct: bool) -> None:
+        self.cache, self.threads = cache, threading.local()
+        self.starts: dict[Path, int] = {}
+        self.direct = direct and _allows_direct(cache.path(0, next(iter(cache.plan.hooks))))
+
+    def __call__(self, hook: str, chunks: np.ndarray, places: np.ndarray, into: np.ndarray) -> None:
+        """Read chunks of one hook point, each to its own place in `into` [row, bytes of a row]."""
+        width = into.shape[1]
+        for shard in np.unique(chunks[:, 0]).tolist():
+            path = self.cache.path(shard, hook)
+            if path not in self.starts:
+                self.starts[path] = read_header(path, ACTIVATIONS).start
+            own = chunks[:, 0] == shard
+            descriptor = os.open(path, os.O_RDONLY | (os.O_DIRECT if self.direct else 0))
+            try:
+                for first, count, place in zip(*chunks[own, 1:].T.tolist(), places[own].tolist(), strict=True):
+                    target = into[place : place + count].reshape(-1)  # a view: rows are contiguous
+                    self._fill(descriptor, self.starts[path] + first * width, target, path)
+            finally:
+                os.close(descriptor)
+
+    def _fill(self, descriptor: int, begin: int, target: np.ndarray, path: Path) -> None:
+        if not self.direct:
+            found = os.preadv(descriptor, [target.data], begin)
+        else:  # whole blocks of the disk into memory that begins at a page, then what was asked for
+            skew = begin % _ALIGNMENT
+            staging = self._staging(-(-(skew + len(target)) // _ALIGNMENT) * _ALIGNMENT)
+            found = os.preadv(descriptor, [staging.data], begin - skew) - skew
+            target[:] = staging[skew : skew + len(target)]
+        if found < len(target):
+            raise ValueError(f"{path} became shorter while it was read")
+
+    def _staging(self, size: int) -> np.ndarray:
+        held = getattr(self.threads, "staging", None)
+        if held is None or len(held) < size:
+            held = self.threads.staging = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+        return held[:size]
+
+
+def _allows_direct(path: Path) -> bool:
+    """Tell whether a file can be read past the operating system's cache."""
+    if not hasattr(os, "O_DIRECT"):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        return False
+    try:
+        return os.preadv(descriptor, [mmap.mmap(-1, _ALIGNMENT)], 0) > 0
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
