@@ -10,8 +10,8 @@ and its time is scaled to all of them. The rows `batches' entropy` tell how well
 over images (or shards) over that of uniformly random batches, where 1 is a perfect shuffle.
 
 Writing: all that `cache_activations` does for each image, over the same model's forward pass up to the same layer on
-the same images, ready in memory. What it does once a run (hashing the model, trying one image, opening) has a row of its
-own.
+the same images, ready in memory. What it does once a run (hashing the model, trying one image, opening) has its own
+row.
 
 Leave the machine alone while it runs. OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws
 the ratios. The exit status is 0 whether or not a limit is met.

@@ -1,9 +1,10 @@
 """One pass over a cache in a nearly uniform random order, at about the disk's own rate.
 
-Rows are read in small contiguous chunks. A random order of all chunks, drawn for the epoch, is cut into windows that
-fit in memory; a window's chunks are read from the front of the files to the back, several at a time, while the rows of
-the window before are drawn from memory one by one in a random order. A cache that fits in one window is shuffled
-uniformly. Batch k is a slice of one fixed sequence of rows, so that an epoch goes on exactly after any batch.
+Rows are read in small contiguous chunks. A random order of all chunks, drawn for the epoch, is cut into segments, of
+which several live in memory at once. In each step every live segment gives an equal share of its rows, drawn at random,
+and the shares are mixed, while the next segment is read into the place of the one that ended, its chunks from the front
+of the files to the back and several at a time. A cache that fits in memory is shuffled uniformly. Batch k is a slice of
+one fixed sequence of rows, so that an epoch goes on exactly after any batch.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ CHUNK_BYTES = 1 << 17
 READERS = 8
 """Reads at once."""
 CHUNKS_PER_JOB = 8
+LIVE = 8
+"""Segments that rows are drawn from; memory holds one more, the one being read."""
 _ALIGNMENT = 4096
 
 
@@ -49,8 +52,7 @@ class ShuffledEpoch:
         hooks: which hook points, side by side in the batches; all when None.
         rank, world: this process gets the rows rank, rank + world, ... of each global batch.
         dtype, device: of the batches.
-        buffer_bytes: memory for rows of all the cache's hook points, half of it for the window being read. The larger,
-            the closer to a uniform shuffle.
+        buffer_bytes: memory for rows of all the cache's hook points. The larger, the closer to a uniform shuffle.
         direct: read past the operating system's cache where the file system allows: on most disks faster, and other
             files stay cached. False goes through it, which is faster once all of the cache of activations lies there.
 
@@ -87,14 +89,15 @@ class ShuffledEpoch:
         self.given = 0
         item = DTYPES[plan.dtype].itemsize
         self._chunks = _chunks(cache, max(CHUNK_BYTES // (min(plan.hooks.values()) * item), 1))
-        window_rows = max(buffer_bytes // (2 * item * sum(plan.hooks.values())), 1)
+        memory_rows = max(buffer_bytes // (item * sum(plan.hooks.values())), 1)
         self._order = np.random.default_rng((seed, number)).permutation(len(self._chunks))
+        n_segments = 1 if plan.n_rows <= memory_rows else -(-plan.n_rows * (LIVE + 1) // memory_rows)
         ends = np.cumsum(self._chunks[self._order, 2])
-        fits = plan.n_rows <= 2 * window_rows  # then nothing is read beside it
-        n_windows = 1 if fits else -(-plan.n_rows // window_rows)
-        self._cuts = np.searchsorted(ends, np.arange(1, n_windows + 1) * plan.n_rows // n_windows) + 1
-        self._cuts = np.unique(self._cuts)  # windows smaller than a chunk hold one
-        self._ends = ends[self._cuts - 1]
+        cuts = np.searchsorted(ends, np.arange(1, n_segments + 1) * plan.n_rows // n_segments) + 1
+        self._cuts = np.unique(cuts)  # a segment smaller than a chunk has one
+        self._sizes = np.diff(ends[self._cuts - 1], prepend=0).tolist()
+        self._steps = _shares(self._sizes)
+        self._ends = np.cumsum([sum(high - low for _, low, high in step) for step in self._steps])
         self._read = _Reader(cache, direct)
 
     @property
@@ -131,21 +134,22 @@ class ShuffledEpoch:
             return
         size, starts = self.batch_size, [0, *self._ends[:-1].tolist()]
         first = int(np.searchsorted(self._ends, self.given * size, side="right"))
-        last = len(self._ends) - 1
+        memory = self._memory()
+        rows = {hook: torch.from_numpy(raw).view(DTYPES[self.cache.plan.dtype]) for hook, raw in memory.items()}
         parts: list[Tensor] = []
         with ThreadPoolExecutor(READERS) as pool:
-            buffers = [self._buffer() for _ in range(1 if first == last else 2)]
-            reading = self._start(pool, first, buffers[0])
+            reading = {segment: self._start(pool, segment, memory) for segment, *_ in self._steps[first]}
+            orders: dict[int, Tensor] = {}
             try:
-                for window in range(first, last + 1):
-                    stored = DTYPES[self.cache.plan.dtype]
-                    raw = buffers[(window - first) % 2]
-                    rows = {hook: torch.from_numpy(raw[hook]).view(stored) for hook in self.hooks}
-                    order = _finished(reading)
-                    reading = []
-                    if window < last:
-                        reading = self._start(pool, window + 1, buffers[(window + 1 - first) % 2])
-                    start, end = starts[window], min(int(self._ends[window]), self.n_batches * size)
+                for step in range(first, len(self._steps)):
+                    while reading:
+                        segment, jobs = reading.popitem()
+                        orders[segment], *_ = [job.result() for job in jobs]
+                    if step + 1 < len(self._steps):
+                        following = self._steps[step + 1][-1][0]
+                        reading[following] = self._start(pool, following, memory)
+                    order = self._mixed(step, orders)
+                    start, end = starts[step], min(int(self._ends[step]), self.n_batches * size)
                     for batch in range(max(self.given, start // size), -(-end // size)):
                         low, high = max(start, batch * size), min(end, (batch + 1) * size)
                         skipped = (self.rank - low + batch * size) % self.world
@@ -155,34 +159,66 @@ class ShuffledEpoch:
                             yield parts[0] if len(parts) == 1 else torch.cat(parts)
                             parts = []
             finally:
-                for job in reading:
+                for job in [job for jobs in reading.values() for job in jobs]:
                     job.cancel()
 
-    def _buffer(self) -> dict[str, np.ndarray]:
-        """Room for the bytes of the largest window's rows; numpy asks for huge pages, which are much faster to get."""
-        plan, largest = self.cache.plan, int(np.diff(self._ends, prepend=0).max())
+    @property
+    def _places(self) -> int:
+        """How many segments memory holds."""
+        return min(LIVE + 1, len(self._sizes))
+
+    def _memory(self) -> dict[str, np.ndarray]:
+        """Room for the bytes of the rows; numpy asks for huge pages, which are much faster to get."""
+        plan, n_rows = self.cache.plan, self._places * max(self._sizes)
         item = DTYPES[plan.dtype].itemsize
-        return {hook: np.empty((largest, plan.hooks[hook] * item), dtype=np.uint8) for hook in self.hooks}
+        return {hook: np.empty((n_rows, plan.hooks[hook] * item), dtype=np.uint8) for hook in self.hooks}
+
+    def _mixed(self, step: int, orders: dict[int, Tensor]) -> Tensor:
+        """Where in memory the rows of a step lie, in their order; forgets the segment that ends with it."""
+        shares = [
+            orders[segment][low:high] + segment % self._places * max(self._sizes)
+            for segment, low, high in self._steps[step]
+        ]
+        del orders[step]
+        return torch.cat(shares)[self._permutation((1, step), sum(map(len, shares)))]
 
     def _gather(self, rows: dict[str, Tensor], own: Tensor) -> Tensor:
         # index_select copies row by row; indexing with a tensor takes several times as long
         columns = [rows[hook].index_select(0, own).to(self.device).to(self.dtype) for hook in self.hooks]
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
-    def _start(self, pool: ThreadPoolExecutor, window: int, into: dict[str, np.ndarray]) -> list[Future[Any]]:
-        """Begin to read a window; the first job gives the order of its rows."""
-        low = self._cuts[window - 1] if window else 0
-        chunks = self._chunks[np.sort(self._order[low : self._cuts[window]])]
-        places = np.cumsum(chunks[:, 2]) - chunks[:, 2]
-        jobs: list[Future[Any]] = [pool.submit(self._permutation, window, int(chunks[:, 2].sum()))]
-        for hook in self.hooks:
+    def _start(self, pool: ThreadPoolExecutor, segment: int, memory: dict[str, np.ndarray]) -> list[Future[Any]]:
+        """Begin to read a segment to its place in memory; the first job gives a random order of its rows."""
+        chunks = self._chunks[np.sort(self._order[self._cuts[segment - 1] if segment else 0 : self._cuts[segment]])]
+        places = np.cumsum(chunks[:, 2]) - chunks[:, 2] + segment % self._places * max(self._sizes)
+        jobs: list[Future[Any]] = [pool.submit(self._permutation, (0, segment), self._sizes[segment])]
+        for hook, raw in memory.items():
             for part in range(0, len(chunks), CHUNKS_PER_JOB):
                 own = slice(part, part + CHUNKS_PER_JOB)
-                jobs.append(pool.submit(self._read, hook, chunks[own], places[own], into[hook]))
+                jobs.append(pool.submit(self._read, hook, chunks[own], places[own], raw))
         return jobs
 
-    def _permutation(self, window: int, n_rows: int) -> Tensor:
-        return torch.from_numpy(np.random.default_rng((self.seed, self.number, window)).permutation(n_rows))
+    def _permutation(self, of: tuple[int, int], n_rows: int) -> Tensor:
+        return torch.from_numpy(np.random.default_rng((self.seed, self.number, *of)).permutation(n_rows))
+
+
+def _shares(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
+    """For each step: (segment, low, high) of every live segment, the part of its random order that the step takes.
+
+    Step s has the segments s to s + LIVE - 1 and takes a LIVE-th of each. So that nothing is read twice, the first step
+    also takes what its segments would have given before it, and the last what its would give after it.
+    """
+    live = min(LIVE, len(sizes))
+    last = len(sizes) - live
+    steps = []
+    for step in range(last + 1):
+        step_shares = []
+        for age in range(live - 1, -1, -1):  # the oldest first
+            segment = step + live - 1 - age
+            low, high = 0 if step == 0 else age, live if step == last else age + 1
+            step_shares.append((segment, sizes[segment] * low // live, sizes[segment] * high // live))
+        steps.append(step_shares)
+    return steps
 
 
 def _chunks(cache: CachedActivations, rows: int) -> np.ndarray:
@@ -193,12 +229,6 @@ def _chunks(cache: CachedActivations, rows: int) -> np.ndarray:
         counts = np.minimum(plan.rows_of(shard) - firsts, rows)
         found.append(np.stack([np.full_like(firsts, shard), firsts, counts], axis=1))
     return np.concatenate(found)
-
-
-def _finished(jobs: list[Future[Any]]) -> Tensor:
-    """Wait for a window's jobs; an error of any is raised here."""
-    order, *_ = [job.result() for job in jobs]
-    return order
 
 
 class _Reader:

@@ -13,8 +13,8 @@ from scipy.stats import entropy
 from mechvit.saes.cached import shuffle
 
 N_ROWS = 53 * 7
-WHOLE, WINDOWS, TINY = 1 << 20, 3000, 1
-"""Bytes of memory: for all rows at once; for windows of about 46 of them; for windows of one chunk."""
+WHOLE, PARTS, TINY = 1 << 20, 3000, 1
+"""Bytes of memory: for all rows at once; for nine segments of 11 of them; for segments of one chunk."""
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def small_chunks(monkeypatch):
 
 
 def epoch(cache, number=0, **changes):
-    return cache.epoch(number, **{"seed": 0, "batch_size": 20, "buffer_bytes": WINDOWS} | changes)
+    return cache.epoch(number, **{"seed": 0, "batch_size": 20, "buffer_bytes": PARTS} | changes)
 
 
 def rows_of(batches):
@@ -32,7 +32,7 @@ def rows_of(batches):
     return torch.cat([batch[:, 0] for batch in batches]).long().tolist()
 
 
-@pytest.mark.parametrize("buffer_bytes", [WHOLE, WINDOWS, TINY])
+@pytest.mark.parametrize("buffer_bytes", [WHOLE, PARTS, TINY])
 @pytest.mark.parametrize("size", [1, 20, 47, N_ROWS])
 @pytest.mark.parametrize("direct", [True, False])
 def test_each_row_comes_once_and_whole(numbered_cache, buffer_bytes, size, direct):
@@ -80,7 +80,7 @@ def test_where_direct_reads_are_refused_plain_ones_are_made(numbered_cache, monk
 
 
 @pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("buffer_bytes", [WINDOWS, TINY])
+@pytest.mark.parametrize("buffer_bytes", [PARTS, TINY])
 def test_ranks_share_each_global_batch(numbered_cache, world, buffer_bytes):
     cache = numbered_cache()
     whole = list(epoch(cache, buffer_bytes=buffer_bytes))
@@ -90,7 +90,7 @@ def test_ranks_share_each_global_batch(numbered_cache, world, buffer_bytes):
             assert torch.equal(share, batch[rank::world])
 
 
-@pytest.mark.parametrize("buffer_bytes", [WHOLE, WINDOWS, TINY])
+@pytest.mark.parametrize("buffer_bytes", [WHOLE, PARTS, TINY])
 def test_goes_on_after_any_batch(numbered_cache, buffer_bytes):
     cache = numbered_cache()
     whole = list(epoch(cache, buffer_bytes=buffer_bytes))
@@ -185,10 +185,11 @@ def test_a_cache_that_fits_in_memory_is_shuffled_uniformly(numbered_cache):
     assert after < 5 / N_ROWS
 
 
-def test_windows_mix_images_and_shards_almost_as_well(numbered_cache):
+def test_segments_mix_images_and_shards_almost_as_well(numbered_cache):
     cache = numbered_cache(n_images=400, images_per_shard=20, batch_size=20)
-    made = epoch(cache, batch_size=28, buffer_bytes=2 * 32 * 700)  # windows of 700 of 2,800 rows, 5 rows a chunk
-    assert len(made._ends) == 4
+    made = epoch(cache, batch_size=28, buffer_bytes=32 * 1400)  # half of the rows, 5 rows a chunk
+    assert len(made._sizes) == 18
+    assert len(made._steps) == 11
     rows = rows_of(made)
     assert relative_entropy(rows, 28, 7) > 0.98  # images
     assert relative_entropy(rows, 28, 140) > 0.98  # shards
