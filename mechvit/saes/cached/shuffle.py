@@ -132,32 +132,41 @@ class ShuffledEpoch:
     def __iter__(self) -> Iterator[Float[Tensor, "batch columns"]]:
         if self.given >= self.n_batches:
             return
-        size, starts = self.batch_size, [0, *self._ends[:-1].tolist()]
+        size = self.batch_size
         first = int(np.searchsorted(self._ends, self.given * size, side="right"))
+        start = int(self._ends[first - 1]) if first else 0
         memory = self._memory()
         rows = {hook: torch.from_numpy(raw).view(DTYPES[self.cache.plan.dtype]) for hook, raw in memory.items()}
         parts: list[Tensor] = []
+        for order in self._orders(first, memory):
+            end = min(start + len(order), self.n_batches * size)
+            for batch in range(max(self.given, start // size), -(-end // size)):
+                low, high = max(start, batch * size), min(end, (batch + 1) * size)
+                skipped = (self.rank - low + batch * size) % self.world
+                parts.append(self._gather(rows, order[low - start + skipped : high - start : self.world]))
+                if high == (batch + 1) * size:
+                    self.given = batch + 1
+                    yield parts[0] if len(parts) == 1 else torch.cat(parts)
+                    parts = []
+            start += len(order)
+
+    def _orders(self, first: int, memory: dict[str, np.ndarray]) -> Iterator[Tensor]:
+        """For each step from the first on: where in memory its rows lie, in their order, once they are there."""
         with ThreadPoolExecutor(READERS) as pool:
             reading = {segment: self._start(pool, segment, memory) for segment, *_ in self._steps[first]}
+            mixing = pool.submit(self._mixing, first)
             orders: dict[int, Tensor] = {}
             try:
                 for step in range(first, len(self._steps)):
                     while reading:
                         segment, jobs = reading.popitem()
                         orders[segment], *_ = [job.result() for job in jobs]
+                    order = self._mixed(step, orders, mixing.result())
                     if step + 1 < len(self._steps):
+                        mixing = pool.submit(self._mixing, step + 1)
                         following = self._steps[step + 1][-1][0]
                         reading[following] = self._start(pool, following, memory)
-                    order = self._mixed(step, orders)
-                    start, end = starts[step], min(int(self._ends[step]), self.n_batches * size)
-                    for batch in range(max(self.given, start // size), -(-end // size)):
-                        low, high = max(start, batch * size), min(end, (batch + 1) * size)
-                        skipped = (self.rank - low + batch * size) % self.world
-                        parts.append(self._gather(rows, order[low - start + skipped : high - start : self.world]))
-                        if high == (batch + 1) * size:
-                            self.given = batch + 1
-                            yield parts[0] if len(parts) == 1 else torch.cat(parts)
-                            parts = []
+                    yield order
             finally:
                 for job in [job for jobs in reading.values() for job in jobs]:
                     job.cancel()
@@ -173,14 +182,14 @@ class ShuffledEpoch:
         item = DTYPES[plan.dtype].itemsize
         return {hook: np.empty((n_rows, plan.hooks[hook] * item), dtype=np.uint8) for hook in self.hooks}
 
-    def _mixed(self, step: int, orders: dict[int, Tensor]) -> Tensor:
+    def _mixed(self, step: int, orders: dict[int, Tensor], mixing: Tensor) -> Tensor:
         """Where in memory the rows of a step lie, in their order; forgets the segment that ends with it."""
         shares = [
             orders[segment][low:high] + segment % self._places * max(self._sizes)
             for segment, low, high in self._steps[step]
         ]
         del orders[step]
-        return torch.cat(shares)[self._permutation((1, step), sum(map(len, shares)))]
+        return torch.cat(shares).index_select(0, mixing)
 
     def _gather(self, rows: dict[str, Tensor], own: Tensor) -> Tensor:
         # index_select copies row by row; indexing with a tensor takes several times as long
@@ -191,14 +200,18 @@ class ShuffledEpoch:
         """Begin to read a segment to its place in memory; the first job gives a random order of its rows."""
         chunks = self._chunks[np.sort(self._order[self._cuts[segment - 1] if segment else 0 : self._cuts[segment]])]
         places = np.cumsum(chunks[:, 2]) - chunks[:, 2] + segment % self._places * max(self._sizes)
-        jobs: list[Future[Any]] = [pool.submit(self._permutation, (0, segment), self._sizes[segment])]
+        jobs: list[Future[Any]] = [pool.submit(self._permutation, self._sizes[segment], 0, segment)]
         for hook, raw in memory.items():
             for part in range(0, len(chunks), CHUNKS_PER_JOB):
                 own = slice(part, part + CHUNKS_PER_JOB)
                 jobs.append(pool.submit(self._read, hook, chunks[own], places[own], raw))
         return jobs
 
-    def _permutation(self, of: tuple[int, int], n_rows: int) -> Tensor:
+    def _mixing(self, step: int) -> Tensor:
+        """A random order of a step's rows."""
+        return self._permutation(sum(high - low for _, low, high in self._steps[step]), 1, step)
+
+    def _permutation(self, n_rows: int, *of: int) -> Tensor:
         return torch.from_numpy(np.random.default_rng((self.seed, self.number, *of)).permutation(n_rows))
 
 
