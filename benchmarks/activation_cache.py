@@ -4,7 +4,7 @@
     benchmarks/activation_cache.py --parts all_tokens --scratch /mnt/disk --out runs/benchmarks/activation_cache
     benchmarks/activation_cache.py --quick --out runs/benchmarks/quick       # does it run? its ratios mean little
 
-Reading: all contenders read the same files, which the operating system is made to forget first, in the same rounds. A
+Reading: all contenders read the same files, which the operating system is asked to forget first, in the same rounds. A
 value is the median over the rounds of one time over another in the same round; the naive reader reads some of the rows,
 and its time is scaled to all of them. The rows `batches' entropy` tell how well an epoch is mixed: each batch's entropy
 over images (or shards) over that of uniformly random batches, where 1 is a perfect shuffle.

@@ -250,7 +250,7 @@ class _Reader:
     def __init__(self, cache: CachedActivations, direct: bool) -> None:
         self.cache, self.threads = cache, threading.local()
         self.starts: dict[Path, int] = {}
-        self.direct = direct and _allows_direct(cache.path(0, next(iter(cache.plan.hooks))))
+        self.direct = direct and allows_direct(cache.path(0, next(iter(cache.plan.hooks))))
 
     def __call__(self, hook: str, chunks: np.ndarray, places: np.ndarray, into: np.ndarray) -> None:
         """Read chunks of one hook point, each to its own place in `into` [row, bytes of a row]."""
@@ -286,7 +286,7 @@ class _Reader:
         return held[:size]
 
 
-def _allows_direct(path: Path) -> bool:
+def allows_direct(path: Path) -> bool:
     """Tell whether a file can be read past the operating system's cache."""
     if not hasattr(os, "O_DIRECT"):
         return False
