@@ -1,0 +1,63 @@
+"""A cache as a folder that stock sae-lens trains from, in its cached mode."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .reader import CachedActivations
+
+
+def export_for_sae_lens(cache: CachedActivations, out: str | os.PathLike[str], *hooks: str) -> Path:
+    """Write a `datasets` folder: a row an image, a float32 column [token, width] a hook point.
+
+    `sae_lens.ActivationsStore(model=None, dataset=None, cached_activations_path=out, hook_name=HOOK,
+    context_size=cache.plan.tokens_per_image, d_in=cache.widths[HOOK], ...)` reads it. Stock sae-lens reads its rows in
+    order and leaves out a last partial batch of images. The folder is written beside and renamed; meanwhile it needs
+    the room twice.
+
+    Args:
+        cache: what to copy.
+        out: the new folder.
+        hooks: which hook points; all when none is given.
+
+    Raises:
+        ValueError: there is something at `out`, or a hook point that the cache lacks.
+
+    Source: sae-lens's `CacheActivationsRunner`, whose format this is.
+    """
+    import datasets
+
+    chosen, final, n_tokens = cache.chosen(hooks or None), Path(out), cache.plan.tokens_per_image
+    if os.path.lexists(final):
+        raise ValueError(f"{out} exists: give another folder")
+    features = datasets.Features(
+        {hook: datasets.Array2D(shape=(n_tokens, cache.widths[hook]), dtype="float32") for hook in chosen}
+    )
+    beside = final.with_name(final.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        rows = datasets.Dataset.from_generator(
+            _images,
+            features=features,
+            cache_dir=os.fspath(beside / "work"),
+            gen_kwargs={"folder": os.fspath(cache.folder), "hooks": chosen},
+        )
+        rows.save_to_disk(beside / "new")
+        os.replace(beside / "new", final)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return final
+
+
+def _images(folder: str, hooks: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Each image's activations, by hook point."""
+    cache = CachedActivations(folder)
+    widths = np.cumsum([cache.widths[hook] for hook in hooks])[:-1]
+    for rows in cache.in_order(cache.plan.tokens_per_image, hooks=hooks):
+        yield dict(zip(hooks, np.split(rows.numpy(), widths, axis=1), strict=True))

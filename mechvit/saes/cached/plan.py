@@ -1,0 +1,149 @@
+"""What a cache of activations holds: settled before the first shard is written, and checked against ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that the bytes of a cache follow from, apart from the images themselves."""
+
+    model_name: str
+    """Where the model came from; the only field that a restart may change, since the hash tells the model."""
+    checkpoint_hash: str
+    """`checkpoint_hash` of the model."""
+    hooks: dict[str, int]
+    """Hook point -> width of its activations."""
+    tokens: str
+    """`all`, `patches` or `cls`."""
+    tokens_per_image: int
+    dtype: str
+    """Of the stored activations: a key of `DTYPES`."""
+    corruptions: tuple[str, ...]
+    """Keys of what images that do not stay clean get. An image's `corruption` is an index into them; -1 is clean."""
+    clean_fraction: float
+    seed: int
+    """Of the draw of corruptions and of their noise."""
+    data_fingerprint: str
+    """`images_fingerprint` of the data set."""
+    n_images: int
+    batch_size: int
+    """Images a forward pass; it may change an activation's last bits, so it belongs to the plan."""
+    images_per_shard: int
+    """A whole number of batches."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the whole cache: images x tokens."""
+        return self.n_images * self.tokens_per_image
+
+    @property
+    def n_shards(self) -> int:
+        return -(-self.n_images // self.images_per_shard)
+
+    @property
+    def rows_per_shard(self) -> int:
+        """Rows of every shard but the last."""
+        return self.images_per_shard * self.tokens_per_image
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the plan, which every shard carries, so that a shard of another cache is told apart."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def shard(self, index: int) -> str:
+        """The name of a shard's folder."""
+        return f"shard-{index:05d}"
+
+    def images_of(self, index: int) -> range:
+        """The images of a shard, by their place in the data set."""
+        first = index * self.images_per_shard
+        return range(first, min(first + self.images_per_shard, self.n_images))
+
+    def rows_of(self, index: int) -> int:
+        """The number of rows of a shard."""
+        return len(self.images_of(index)) * self.tokens_per_image
+
+    def bytes_of(self, index: int) -> int:
+        """Bytes of a shard's activations at all hook points."""
+        return self.rows_of(index) * sum(self.hooks.values()) * DTYPES[self.dtype].itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"corruptions": list(self.corruptions)}
+
+    @classmethod
+    def read(cls, path: Path, key: str | None = None) -> Plan:
+        """Read a plan, or the one under `key` of a manifest.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        try:
+            found = json.loads(path.read_text())
+            found = found if key is None else found[key]
+            return cls(**found | {"corruptions": tuple(found["corruptions"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} must be written by cache_activations: {error!r}. Cache anew.") from error
+
+    def check_same(self, other: Plan, where: Path) -> None:
+        """Refuse to go on with another plan than the one that was begun.
+
+        Raises:
+            ValueError: names every setting that differs, with both values.
+        """
+        now, was = self.to_json(), other.to_json()
+        differ = [
+            f"{name} was {was[name]!r} and is now {now[name]!r}"
+            for name in now
+            if name != "model_name" and json.dumps(now[name]) != json.dumps(was[name])  # the order of hooks counts
+        ]
+        if differ:
+            raise ValueError(
+                f"{where} was begun with other settings: {'; '.join(differ)}. Use the same, another folder, or "
+                "overwrite to start anew"
+            )
+
+
+def checkpoint_hash(model: HookedViT) -> str:
+    """SHA-256, in hex, of a model's own weights: name, shape and float32 values (little-endian), sorted by name."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.own_state_dict().items()):
+        values = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
+        found.update(f"{name} {tuple(values.shape)}\n".encode())
+        found.update(values.numpy().astype("<f4", copy=False).data)
+    return found.hexdigest()
+
+
+def images_fingerprint(images: datasets.Dataset, sampled: int = 64) -> str:
+    """The first 16 hex digits of a SHA-256 of a data set: every id and label, the pixels of evenly spaced images.
+
+    Args:
+        images: prepared or raw, with `label` and `image_id`.
+        sampled: how many images' pixels are read.
+    """
+    found = hashlib.sha256(str(len(images)).encode())
+    plain = images.with_format("numpy")
+    for column in ("image_id", "label"):
+        found.update(np.asarray(plain[column][:], dtype=np.int64).tobytes())
+    column = "pixels" if "pixels" in images.column_names else "image"
+    for row in np.unique(np.linspace(0, len(images) - 1, min(sampled, len(images))).round().astype(int)):
+        image = images[int(row)][column]
+        pixels = image.convert("RGB") if hasattr(image, "convert") else image
+        found.update(np.ascontiguousarray(np.asarray(pixels, dtype=np.uint8)).tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,177 @@
+"""A cache of activations, opened: checked before anything is read, then read in order or shuffled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .plan import MANIFEST_FILE, PLAN_FILE, Plan, checkpoint_hash
+from .shards import ACTIVATIONS, IMAGES, PARTIAL, check_bytes, check_shard, file_name
+from .shuffle import ShuffledEpoch
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+
+class CachedActivations:
+    """What `cache_activations` wrote; opening it checks names, sizes, shapes and types of all shards.
+
+    A row is one token of one image; rows lie in the order of the images, and of the tokens in each.
+
+    Args:
+        folder: the cache.
+        verify: also read everything and compare checksums (see `verify`).
+
+    Attributes:
+        plan: model, hook points, tokens, corruptions, counts.
+
+    Raises:
+        ValueError: an unfinished cache, or a shard that is missing, truncated, wrong, damaged or foreign: its name.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, verify: bool = False) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / MANIFEST_FILE).is_file():
+            raise ValueError(
+                f"{folder} is an unfinished cache of activations: run the same command again, and it goes on"
+                if (self.folder / PLAN_FILE).is_file()
+                else f"{folder} is no cache of activations (it has no {MANIFEST_FILE}); make one with cache_activations"
+            )
+        self.plan = Plan.read(self.folder / MANIFEST_FILE, "plan")
+        names = {self.plan.shard(index) for index in range(self.plan.n_shards)}
+        found = {path.name for path in self.folder.iterdir()}
+        if foreign := found - names - {MANIFEST_FILE, PLAN_FILE, MANIFEST_FILE + PARTIAL, PLAN_FILE + PARTIAL}:
+            raise ValueError(f"{folder} holds foreign files or shards: {', '.join(sorted(foreign))}. Remove them")
+        for index in range(self.plan.n_shards):
+            check_shard(self.folder, self.plan, index)
+        if verify:
+            self.verify()
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Hook point -> width."""
+        return dict(self.plan.hooks)
+
+    @property
+    def n_rows(self) -> int:
+        return self.plan.n_rows
+
+    def verify(self, progress: str | None = None) -> None:
+        """Read every file and compare its SHA-256 with the manifest's.
+
+        Args:
+            progress: the label of a progress bar; None shows none.
+
+        Raises:
+            ValueError: names the first file that differs.
+        """
+        shards = json.loads((self.folder / MANIFEST_FILE).read_text())["shards"]
+        for index, shard in enumerate(tqdm(shards, desc=progress, unit="shard", disable=progress is None)):
+            check_bytes(self.folder / self.plan.shard(index), shard["sha256"])
+
+    def check_model(self, model: HookedViT, *, allow_other_model: bool = False) -> None:
+        """Refuse a model that these are not the activations of.
+
+        Raises:
+            ValueError: the model's weights have another hash.
+        """
+        found = checkpoint_hash(model)
+        if found != self.plan.checkpoint_hash and not allow_other_model:
+            raise ValueError(
+                f"{self.folder} holds activations of another model ({self.plan.model_name}, checkpoint hash "
+                f"{self.plan.checkpoint_hash[:12]}) than this one ({found[:12]}): give that model, or allow_other_model"
+            )
+
+    def images(self) -> dict[str, Int[Tensor, " image"]]:
+        """`image_id`, `label` and `corruption` (an index into `plan.corruptions`; -1 is clean) of every image."""
+        columns: dict[str, list[Tensor]] = {"image_id": [], "label": [], "corruption": []}
+        for index in range(self.plan.n_shards):
+            with safe_open(self.path(index, IMAGES), "pt") as file:
+                for name, parts in columns.items():
+                    parts.append(file.get_tensor(name))
+        return {name: torch.cat(parts) for name, parts in columns.items()}
+
+    def path(self, index: int, name: str) -> Path:
+        """The file of a hook point (or of the images) in a shard."""
+        return self.folder / self.plan.shard(index) / file_name(name)
+
+    def chosen(self, hooks: Collection[str] | None) -> tuple[str, ...]:
+        """The given hook points, or all.
+
+        Raises:
+            ValueError: one that the cache lacks.
+        """
+        if isinstance(hooks, str) or (unknown := set(hooks or ()) - self.plan.hooks.keys()):
+            given = hooks if isinstance(hooks, str) else sorted(unknown)
+            raise ValueError(f"hooks must be a tuple of some of {', '.join(self.plan.hooks)}; got {given!r}")
+        return tuple(hooks or self.plan.hooks)
+
+    def in_order(
+        self,
+        batch_size: int,
+        *,
+        n_rows: int | None = None,
+        hooks: Collection[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Float[Tensor, "batch columns"]]:
+        """The rows in their order, hook points side by side; the last batch may be smaller.
+
+        Args:
+            batch_size: rows a batch.
+            n_rows: only so many, from the first on.
+            hooks: which hook points; all when None.
+            dtype, device: of the batches.
+        """
+        chosen, end = self.chosen(hooks), self.n_rows if n_rows is None else min(n_rows, self.n_rows)
+        for first in range(0, end, batch_size):
+            last = min(first + batch_size, end)
+            columns = [self._rows(hook, first, last).to(device).to(dtype) for hook in chosen]
+            yield torch.cat(columns, dim=1)
+
+    def _rows(self, hook: str, first: int, last: int) -> Float[Tensor, "row width"]:
+        """Rows first..last-1 of one hook point, as stored."""
+        size, parts = self.plan.rows_per_shard, []
+        for index in range(first // size, -(-last // size)):
+            with safe_open(self.path(index, hook), "pt") as file:
+                rows = file.get_slice(ACTIVATIONS)
+                parts.append(rows[max(first - index * size, 0) : last - index * size])
+        return torch.cat(parts)
+
+    def epoch(
+        self,
+        number: int,
+        *,
+        seed: int,
+        batch_size: int,
+        hooks: Collection[str] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        buffer_bytes: int = 1 << 30,
+        direct: bool = True,
+    ) -> ShuffledEpoch:
+        """All rows once, shuffled, in full batches; see `ShuffledEpoch` for the arguments."""
+        return ShuffledEpoch(
+            self,
+            number,
+            seed=seed,
+            batch_size=batch_size,
+            hooks=hooks,
+            rank=rank,
+            world=world,
+            dtype=dtype,
+            device=device,
+            buffer_bytes=buffer_bytes,
+            direct=direct,
+        )

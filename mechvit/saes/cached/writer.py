@@ -1,0 +1,302 @@
+"""Writing a cache: images -> corruption -> one truncated forward pass -> shards of every hook point's activations."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, ImageBatch, corrupt, iter_batches, normalize
+from mechvit.models.checks import BEFORE_BLOCKS, check_name
+from mechvit.saes.store import draw_corruptions, token_slice
+
+from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan, checkpoint_hash, images_fingerprint
+from .reader import CachedActivations
+from .shards import check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+
+def cache_activations(
+    model: HookedViT,
+    images: datasets.Dataset,
+    out: str | os.PathLike[str],
+    *,
+    hooks: Collection[str],
+    tokens: str = "all",
+    corruptions: Collection[Corruption] = PAPER_CORRUPTIONS,
+    clean_fraction: float = 0.5,
+    seed: int = 0,
+    dtype: str = "bfloat16",
+    batch_size: int = 64,
+    shard_bytes: int = 1 << 28,
+    overwrite: bool = False,
+    progress: str | None = "activations",
+) -> CachedActivations:
+    """Write the activations of images at some hook points, all from one forward pass that stops after the last.
+
+    An image's corruption is drawn from `seed` and its own id, as in epoch 0 of an `ImageActivationsStore`. The shards
+    are settled before the first is written, and each is a whole number of forward batches: a run that was killed goes
+    on with the shards that are missing or damaged, and ends with the same bytes (on the same kind of device with as
+    many threads). Under torch.distributed every process writes each `world size`-th shard, and the first one the
+    manifest, once all are there.
+
+    Args:
+        model: any HookedViT with an image processor.
+        images: prepared or raw, with `label` and `image_id`.
+        out: the cache's folder.
+        hooks: names of hook points whose activations are [batch, token, ...], all of which are kept as [row, width].
+        tokens: `all`, `patches` or `cls`.
+        corruptions: what the images that do not stay clean get, each equally often.
+        clean_fraction: share of images that stay clean.
+        seed: of the corruptions.
+        dtype: of the stored activations: bfloat16, float16 or float32.
+        batch_size: images a forward pass.
+        shard_bytes: of one hook point's activations in a shard, at most; a shard has one batch at least.
+        overwrite: start anew where an earlier cache is at `out`.
+        progress: the label of the progress bar; None shows none.
+
+    Raises:
+        ValueError: bad settings or a wrong hook point (before anything is computed), other settings than the cache at
+            `out` was begun with, activations that are not finite (named by batch and image).
+        OSError: too little room on the disk (found before the start) or none left (the shard is removed, the others
+            stay, and the same call goes on).
+    """
+    corruptions = tuple(c for c in dict.fromkeys(corruptions) if c != CLEAN)
+    _check_settings(model, hooks, tokens, clean_fraction, dtype)
+    if min(batch_size, shard_bytes) < 1 or seed < 0:
+        raise ValueError(
+            "batch_size and shard_bytes must be at least 1, and seed must not be negative; got "
+            f"{batch_size}, {shard_bytes} and {seed}"
+        )
+    widths = hook_widths(model, hooks, _sample(model, images, corruptions))
+    per_image = len(range(model.cfg.n_tokens)[token_slice(model, tokens)])
+    batch_bytes = batch_size * per_image * max(widths.values()) * DTYPES[dtype].itemsize
+    plan = Plan(
+        model_name=getattr(model.hf_config, "name_or_path", "") or model.cfg.architecture,
+        checkpoint_hash=checkpoint_hash(model),
+        hooks=widths,
+        tokens=tokens,
+        tokens_per_image=per_image,
+        dtype=dtype,
+        corruptions=tuple(c.key for c in corruptions),
+        clean_fraction=clean_fraction if corruptions else 1.0,
+        seed=seed,
+        data_fingerprint=images_fingerprint(images),
+        n_images=len(images),
+        batch_size=batch_size,
+        images_per_shard=max(shard_bytes // batch_bytes, 1) * batch_size,
+    )
+    cache = Path(out)
+    rank, world = _process()
+    if rank == 0:
+        _begin(cache, plan, overwrite)
+    _barrier()
+    begun = Plan.read(cache / PLAN_FILE)
+    plan.check_same(begun, cache)
+    _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
+    _barrier()
+    if rank == 0:
+        _finish(cache, begun)
+    _barrier()
+    return CachedActivations(cache)
+
+
+def _sample(
+    model: HookedViT, images: datasets.Dataset, corruptions: tuple[Corruption, ...]
+) -> Float[Tensor, "1 3 height width"]:
+    """The first image, normalised; also sees that the images can be read and corrupted."""
+    if len(images) == 0:
+        raise ValueError("a cache needs at least one image; the data set is empty")
+    first = next(iter_batches(images.select([0]), model.image_processor, 1, device=model.cfg.device))
+    for corruption in corruptions:
+        corrupt(first.images, corruption, first.image_ids)
+    return normalize(first.images, model.image_processor)
+
+
+def hook_widths(model: HookedViT, hooks: Collection[str], sample: Float[Tensor, "1 3 height width"]) -> dict[str, int]:
+    """The width of each hook point's activations as rows, found on one image.
+
+    Raises:
+        ValueError: no such hook point (the nearest is named), or one without a row for each token.
+    """
+    for name in hooks:
+        check_name(name, model.hook_dict)
+    widths, n_tokens = {}, model.cfg.n_tokens
+    for name, found in _run(model, sample.expand(2, -1, -1, -1), hooks).items():
+        by_token = found.ndim > 2 and found.shape[:2] == (2, n_tokens)
+        if not by_token or name.endswith(("hook_pattern", "hook_attn_scores")):
+            raise ValueError(
+                f"hooks must have activations [image, {n_tokens} tokens, ...]; for 2 images {name} gives "
+                f"{list(found.shape)}. Choose another, as a residual stream"
+            )
+        widths[name] = math.prod(found.shape[2:])
+    return {name: widths[name] for name in hooks}
+
+
+@torch.no_grad()
+def _run(model: HookedViT, pixels: Tensor, hooks: Collection[str]) -> dict[str, Tensor]:
+    """Run the model as far as the last of the hook points and keep what passes them."""
+    layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in hooks]
+    within = all(layer or name.split(".")[0] in BEFORE_BLOCKS for name, layer in zip(hooks, layers, strict=True))
+    stop = max(layers) if within else None
+    return model.run_with_cache(pixels, None, names_filter=list(hooks), stop_at_layer=stop, return_cache_object=False)[
+        1
+    ]
+
+
+def _check_settings(model: HookedViT, hooks: Collection[str], tokens: str, clean_fraction: float, dtype: str) -> None:
+    if isinstance(hooks, str) or not hooks or len(set(hooks)) < len(hooks):
+        raise ValueError(f"hooks must name at least one hook point, each once, as a tuple; got {hooks!r}")
+    if tokens not in ("all", "patches", "cls"):
+        raise ValueError(f"tokens must be all, patches or cls; got {tokens!r}")
+    if tokens == "cls" and not model.cfg.cls_token:
+        raise ValueError(f"a {model.cfg.architecture} has no class token; tokens must be all or patches, got 'cls'")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if not 0 <= clean_fraction <= 1:
+        raise ValueError(f"clean_fraction must lie in [0, 1]; got {clean_fraction}")
+
+
+def _process() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _barrier() -> None:
+    if _process()[1] > 1:
+        torch.distributed.barrier()
+
+
+def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
+    """Write the plan, or find the same one there; see that the disk can hold what is missing."""
+    begun = (cache / PLAN_FILE).is_file()
+    if not begun and cache.exists() and not (cache.is_dir() and not any(cache.iterdir())):
+        raise ValueError(f"{cache} exists and is no cache of activations (it has no {PLAN_FILE}): give another folder")
+    if begun and overwrite:
+        shutil.rmtree(cache)
+        begun = False
+    cache.mkdir(parents=True, exist_ok=True)
+    if begun:
+        plan.check_same(Plan.read(cache / PLAN_FILE), cache)
+    missing = [index for index in range(plan.n_shards) if not (cache / plan.shard(index)).is_dir()]
+    needed, free = sum(map(plan.bytes_of, missing)), shutil.disk_usage(cache).free
+    if needed > free:
+        raise disk_full(f"before the start: {needed / 1e9:.2f} GB are needed, and {free / 1e9:.2f} GB are free", cache)
+    if not begun:
+        write_json(cache / PLAN_FILE, plan.to_json())
+
+
+def _finish(cache: Path, plan: Plan) -> None:
+    """Write the manifest, which says that the cache is whole."""
+    shards = [
+        {
+            "n_images": len(plan.images_of(index)),
+            "n_rows": plan.rows_of(index),
+            "sha256": checksums_of(cache / plan.shard(index)),
+        }
+        for index in range(plan.n_shards)
+    ]
+    write_json(cache / MANIFEST_FILE, {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards})
+
+
+def _write_missing(
+    model: HookedViT, images: datasets.Dataset, cache: Path, plan: Plan, own: range, progress: str | None
+) -> None:
+    """Make those of a process's shards that are not there yet; one is written while the next is computed."""
+    missing = [index for index in own if not _intact(cache, plan, index)]
+    total = sum(len(plan.images_of(index)) for index in own)
+    done = total - sum(len(plan.images_of(index)) for index in missing)
+    with (
+        ThreadPoolExecutor(1) as disk,
+        tqdm(total=total, initial=done, desc=progress, unit="image", disable=progress is None) as bar,
+    ):
+        written: Future[None] | None = None
+        for index in missing:
+            made = _shard(model, images, plan, index, bar.update)
+            if written is not None:
+                written.result()
+            written = disk.submit(write_shard, cache, plan, index, *made)
+        if written is not None:
+            written.result()
+
+
+def _intact(cache: Path, plan: Plan, index: int) -> bool:
+    """Tell whether a shard is there with the bytes that were written; warn of one that was damaged since."""
+    folder = cache / plan.shard(index)
+    if not folder.is_dir():
+        return False
+    try:
+        check_shard(cache, plan, index)
+        check_bytes(folder, checksums_of(folder))
+    except ValueError as error:
+        warnings.warn(f"{error}; this shard is made again", stacklevel=2)
+        return False
+    return True
+
+
+def _shard(
+    model: HookedViT, images: datasets.Dataset, plan: Plan, index: int, seen: Callable[[int], object]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Compute one shard: each hook point's activations [row, width], and the images' ids, labels and corruptions."""
+    rows, chosen = plan.images_of(index), token_slice(model, plan.tokens)
+    found: dict[str, list[Tensor]] = {hook: [] for hook in plan.hooks}
+    about: list[Tensor] = []
+    for number, (batch, drawn, pixels) in enumerate(_inputs(model, images.select(rows), plan)):
+        for hook, tensor in _run(model, pixels, list(plan.hooks)).items():
+            exact = tensor[:, chosen].flatten(2)
+            kept = exact.to(DTYPES[plan.dtype])
+            if not kept.isfinite().all():
+                raise _not_finite(hook, rows.start // plan.batch_size + number, batch, exact, kept)
+            found[hook].append(kept.flatten(0, 1).cpu())
+        about.append(torch.stack([batch.image_ids, batch.labels, drawn]).cpu())
+        seen(len(batch))
+    image_ids, labels, corruption = torch.cat(about, dim=1)
+    return (
+        {hook: torch.cat(parts) for hook, parts in found.items()},
+        {"image_id": image_ids.clone(), "label": labels.clone(), "corruption": corruption.clone()},
+    )
+
+
+def _inputs(
+    model: HookedViT, images: datasets.Dataset, plan: Plan
+) -> Iterator[tuple[ImageBatch, Tensor, Float[Tensor, "batch 3 height width"]]]:
+    """Batches of images, which corruption each image gets, and its pixels, corrupted and normalised."""
+    seed = plan.seed * 1_000_003  # that of an ImageActivationsStore's epoch 0
+    for batch in iter_batches(images, model.image_processor, plan.batch_size, device=model.cfg.device):
+        drawn = draw_corruptions(batch.image_ids, len(plan.corruptions), plan.clean_fraction, seed)
+        pixels = batch.images.clone()
+        for i, key in enumerate(plan.corruptions):
+            if (chosen := drawn == i).any():
+                pixels[chosen] = corrupt(pixels[chosen], key, batch.image_ids[chosen], seed=seed)
+        yield batch, drawn, normalize(pixels, model.image_processor)
+
+
+def _not_finite(hook: str, number: int, batch: ImageBatch, exact: Tensor, kept: Tensor) -> ValueError:
+    """The error that names the first image whose activations cannot be stored."""
+    bad = kept.isfinite().flatten(1).all(1).logical_not()
+    first = int(bad.nonzero()[0])
+    why = (
+        f"too large for {str(kept.dtype).removeprefix('torch.')}: store bfloat16 or float32"
+        if exact[first].isfinite().all()
+        else "not finite: check the checkpoint and the image"
+    )
+    return ValueError(
+        f"batch {number}, image {int(batch.image_ids[first])}: {hook} holds values that are {why}. "
+        f"{int(bad.sum())} of the batch's {len(batch)} images are affected; the shards before it are kept"
+    )

@@ -1,0 +1,149 @@
+"""Write a model's activations to disk once, to train sparse autoencoders from them again and again.
+
+    scripts/cache_activations.py --model runs/photos/models/base --out caches/base
+    scripts/cache_activations.py --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --out caches/vit \\
+        --hooks blocks.5.hook_resid_post blocks.10.hook_resid_post
+    torchrun --nproc-per-node 4 scripts/cache_activations.py --model DIR \\
+        --images folder:DIR --out caches/mine
+
+All hook points come from one forward pass. OUT holds shards (safetensors) and, once all are there, manifest.json. A
+run that was killed, or that found the disk full, goes on when the same command is given again, and ends with the same
+bytes. Make a second cache with --part sae_validation for the held-out checks of training.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from mechvit.data.spec import PAPER_CORRUPTIONS
+from mechvit.experiment.command_line import check_device, corruptions_named, run
+from mechvit.saes.config import HookTokens
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is cached, of what, and how."""
+
+    model: str
+    """Folder or hub id of a vision transformer with its image processor; it needs no classification head."""
+    out: str
+    """Folder of the cache."""
+    hooks: tuple[str, ...] = ()
+    """Names of hook points, as in blocks.10.hook_resid_post; none: the penultimate residual."""
+    tokens: HookTokens = "all"
+    """Tokens that are kept: all of them, the image patches only, or the class token only."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    part: Literal["sae", "sae_validation", "finetune", "finetune_validation", "test"] = "sae"
+    """Which part of the images; no image is in two, but for `sae_validation` and `finetune_validation`."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (ImageNet-C severity)."""
+    clean_fraction: float = 0.5
+    """Share of images that stay clean; 1 corrupts none."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of the stored activations."""
+    batch_size: int = 64
+    """Images a forward pass."""
+    shard_megabytes: int = 256
+    """Size of a shard of one hook point, at most (a million bytes each); a shard has one batch at least."""
+    sae_lens: str | None = None
+    """Also write a folder that stock sae-lens reads as cached_activations_path (float32); None writes none."""
+    limit: int | None = None
+    """At most this many images; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts, the crops, and which image gets which corruption. One seed in all scripts keeps training
+    and test images apart."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, each process its
+    own)."""
+    overwrite: bool = False
+    """Start anew where an earlier cache is at OUT, instead of going on with it."""
+
+
+def main(options: Options) -> None:
+    """Cache the activations and say what they are."""
+    corruptions = corruptions_named(options.corruptions)
+    if options.sae_lens is not None and os.path.lexists(options.sae_lens):
+        raise ValueError(f"{options.sae_lens} exists: give another --sae-lens")
+    parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    import torch
+
+    device = options.device
+    if device is None and parallel and torch.cuda.is_available():
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    check_device(device)
+    from mechvit.models import HookedViT
+    from mechvit.saes.cached import cache_activations, export_for_sae_lens
+
+    if parallel:  # the processes only wait for each other, at times for hours
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        model = HookedViT.from_pretrained(options.model, device=device)
+        cache = cache_activations(
+            model,
+            raw_images(options, model),
+            options.out,
+            hooks=options.hooks or (f"blocks.{max(model.cfg.n_layers - 2, 0)}.hook_resid_post",),
+            tokens=options.tokens,
+            corruptions=corruptions,
+            clean_fraction=options.clean_fraction,
+            seed=options.seed,
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+            shard_bytes=options.shard_megabytes * 1_000_000,
+            overwrite=options.overwrite,
+        )
+        if int(os.environ.get("RANK", "0")) > 0:
+            return
+        plan = cache.plan
+        print(
+            f"{options.out}: {plan.n_images} images x {plan.tokens_per_image} tokens of "
+            f"{', '.join(f'{hook} ({width})' for hook, width in plan.hooks.items())}; {plan.n_shards} shards, "
+            f"{sum(map(plan.bytes_of, range(plan.n_shards))) / 1e9:.3g} GB in {plan.dtype}"
+        )
+        if options.sae_lens is not None:
+            print(f"{export_for_sae_lens(cache, options.sae_lens)}: for stock sae-lens")
+    finally:
+        if parallel:
+            torch.distributed.destroy_process_group()
+
+
+def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
+    """The images, not resized yet: each process resizes its own; a classifier's with its own class ids.
+
+    Raises:
+        ValueError: a model without an image processor, or images whose classes the classifier lacks.
+    """
+    from mechvit.data import align_labels, load_images
+
+    if model.image_processor is None:
+        raise ValueError(
+            f"{options.model} has no image processor (preprocessor_config.json); save one beside the model"
+        )
+    images = load_images(
+        options.images,
+        options.part,
+        limit=options.limit,
+        seed=options.seed,
+        image_size=model.cfg.image_size,
+        bad_files=options.bad_files,
+    )
+    return align_labels(images, model.cfg.id2label) if model.cfg.n_classes else images
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

@@ -1,0 +1,129 @@
+"""scripts/cache_activations.py writes what the function writes, alone and under torchrun, and refuses in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mechvit import HookedViT
+from mechvit.data import PAPER_CORRUPTIONS, align_labels, load_images, prepare
+from mechvit.experiment.command_line import run
+from mechvit.saes.cached import CachedActivations, cache_activations
+
+SCRIPT = Path(__file__).parents[2] / "scripts/cache_activations.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("scripts_cache_activations", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_hf, tiny_processor, tmp_path_factory) -> str:
+    """A random ViT of the photographs' 19 classes, saved."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names
+    config = ViTConfig.from_dict(tiny_hf.config.to_dict() | {"id2label": dict(enumerate(classes)), "label2id": None})
+    folder = tmp_path_factory.mktemp("model")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ViTForImageClassification(config).save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def options(script, checkpoint, tmp_path):
+    """Options of a small cache on the CPU."""
+
+    def make(**changes):
+        settings = {"model": checkpoint, "out": str(tmp_path / "cache"), "limit": 38, "batch_size": 8, "device": "cpu"}
+        return script.Options(**settings | changes)
+
+    return make
+
+
+def test_writes_what_the_function_writes(script, options, checkpoint, tmp_path, capsys):
+    script.main(options(dtype="float32", tokens="patches", sae_lens=str(tmp_path / "stock")))
+    said = capsys.readouterr().out
+    assert "38 images x 16 tokens of blocks.1.hook_resid_post (32); 1 shards" in said
+    model = HookedViT.from_pretrained(checkpoint, device="cpu")
+    images = load_images("photos", "sae", limit=38, image_size=32)
+    images = prepare(align_labels(images, model.cfg.id2label), model.image_processor)
+    own = cache_activations(
+        model, images, tmp_path / "own", hooks=("blocks.1.hook_resid_post",), tokens="patches",
+        corruptions=PAPER_CORRUPTIONS, dtype="float32", batch_size=8, progress=None,
+    )  # fmt: skip
+    found = CachedActivations(tmp_path / "cache", verify=True)
+    assert torch.equal(next(found.in_order(10**6)), next(own.in_order(10**6)))
+    assert found.images()["image_id"].tolist() == images["image_id"]
+    assert found.images()["label"].tolist() == images["label"]
+    assert (tmp_path / "stock/dataset_info.json").is_file()
+
+
+def test_several_hook_points_and_another_part(script, options, tmp_path):
+    hooks = ("blocks.0.hook_resid_post", "blocks.2.hook_mlp_out")
+    script.main(options(hooks=hooks, part="sae_validation", corruptions=("clean",), tokens="cls"))
+    plan = CachedActivations(tmp_path / "cache").plan
+    assert (list(plan.hooks), plan.n_rows, plan.dtype, plan.corruptions) == (list(hooks), 38, "bfloat16", ())
+    assert set(load_images("photos", "sae_validation", limit=38, image_size=32)["image_id"]) == set(
+        CachedActivations(tmp_path / "cache").images()["image_id"].tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hooks": ("blocks.9.hook_resid_post",)}, "There is no hook point 'blocks.9.hook_resid_post'"),
+        ({"corruptions": ("fog_2",)}, "fog"),
+        ({"model": "nowhere/at/all"}, "nowhere/at/all"),
+        ({"device": "abacus"}, "the device 'abacus' cannot be used here"),
+        ({"images": "folder:nowhere"}, "is not a folder"),
+    ],
+)
+def test_refuses_in_one_line(script, options, tmp_path, capsys, changes, said):
+    with pytest.raises(SystemExit) as end:
+        run(script.main, options(**changes))
+    assert end.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_help_teaches():
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+    shown = " ".join(done.stdout.replace("│", " ").split())
+    assert shown.count("scripts/cache_activations.py --model") == 3
+    assert "torchrun --nproc-per-node 4" in shown
+    for option in ("hooks", "tokens", "part", "dtype", "batch-size", "shard-megabytes", "sae-lens", "overwrite"):
+        assert f"--{option}" in shown
+
+
+@pytest.mark.slow
+def test_runs_under_torchrun(script, options, checkpoint, tmp_path):
+    script.main(options(out=str(tmp_path / "one"), shard_megabytes=1))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT),
+        "--model", checkpoint, "--out", str(tmp_path / "two"), "--limit", "38", "--batch-size", "8", "--device", "cpu",
+        "--shard-megabytes", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("38 images x 17 tokens") == 1  # one process speaks
+    one, two = CachedActivations(tmp_path / "one"), CachedActivations(tmp_path / "two")
+    # how many threads compute may change an activation's last bits, and these processes may have other numbers of them
+    torch.testing.assert_close(next(one.in_order(10**6)), next(two.in_order(10**6)), rtol=2**-7, atol=1e-3)
