@@ -17,6 +17,9 @@ from torch import Tensor
 from . import parallel
 from .sparse import Kept, encode_above, sparse_decode, sparse_encode
 
+DEVICES = ("cpu",)
+"""Where the sparse form is used: where `benchmarks/sae_training.py` has shown it to be the faster one."""
+
 MAX_DENSITY = 1 / 16
 """Share of active entries above which the vanilla SAE's dense form is the faster one."""
 
@@ -33,11 +36,11 @@ def _applies(sae: StandardTrainingSAE | BatchTopKTrainingSAE, x: Tensor) -> bool
         for point in sae.hook_dict.values()
     )
     return (
-        x.device.type == "cpu"
+        x.device.type in DEVICES
         and x.ndim == 2
         and x.dtype == sae.W_enc.dtype
         and x.dtype in (torch.float32, torch.float64)
-        and not (x.requires_grad or hooked or torch.is_autocast_enabled("cpu"))
+        and not (x.requires_grad or hooked or torch.is_autocast_enabled(x.device.type))
         and sae.cfg.apply_b_dec_to_input
         and sae.cfg.reshape_activations == "none"
         and sae.cfg.normalize_activations in ("none", "expected_average_only_in")
@@ -141,4 +144,4 @@ def reconstruct(sae: TrainingSAE, x: Float[Tensor, "token d_in"]) -> tuple[Float
     values = kept.values
     if isinstance(sae, FastBatchTopKTrainingSAE):
         values = values / sae.W_dec.norm(dim=-1)[kept.columns]
-    return kept.matrix(values) @ sae.W_dec + sae.b_dec, len(values) / len(x)
+    return kept.times(values, sae.W_dec.detach()) + sae.b_dec, len(values) / len(x)

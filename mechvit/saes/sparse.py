@@ -6,13 +6,14 @@ kept entries alone: compressed rows for the decoder, the same entries ordered by
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from mechvit.kernels.sparse_products import offsets_of, sampled_products, sparse_times_dense
 
 _ROWS = 256
 """Tokens encoded at a time: their pre-activations stay in the processor's cache."""
@@ -42,15 +43,23 @@ class Kept:
         """The order that sorts the entries by latent, then by token."""
         return torch.argsort(self.columns, stable=True)
 
-    def matrix(self, values: Float[Tensor, " entry"]) -> Tensor:
-        """`values` at the kept places as a sparse [n_rows, n_columns]."""
-        return _csr(_offsets(self.rows, self.n_rows), self.columns, values, (self.n_rows, self.n_columns))
+    @cached_property
+    def offsets(self) -> Int[Tensor, " n_rows_plus_1"]:
+        """Where each token's entries begin."""
+        return offsets_of(self.rows, self.n_rows)
 
-    def transposed(self, values: Float[Tensor, " entry"]) -> Tensor:
-        """The same as a sparse [n_columns, n_rows], compressed by latent."""
-        offsets = _offsets(self.columns, self.n_columns)
-        order = self.by_column
-        return _csr(offsets, self.rows[order], values[order], (self.n_columns, self.n_rows))
+    def times(self, values: Float[Tensor, " entry"], dense: Float[Tensor, "column d"]) -> Float[Tensor, "row d"]:
+        """`matrix @ dense` of the matrix that has `values` at the kept places."""
+        return sparse_times_dense(self.offsets, self.columns, values, dense)
+
+    def transposed_times(self, values: Float[Tensor, " entry"], dense: Float[Tensor, "row d"]) -> Tensor:
+        """`matrix.T @ dense`, [column, d]."""
+        order, offsets = self.by_column, offsets_of(self.columns, self.n_columns)
+        return sparse_times_dense(offsets, self.rows[order], values[order], dense.contiguous())
+
+    def samples(self, left: Float[Tensor, "row d"], right: Float[Tensor, "column d"]) -> Float[Tensor, " entry"]:
+        """`left @ right.T` at the kept places."""
+        return sampled_products(self.offsets, self.rows, self.columns, left.contiguous(), right)
 
     def coordinates(self, values: Float[Tensor, " entry"]) -> Tensor:
         """The same as a coalesced COO tensor, which sae-lens's trainer counts firing latents on."""
@@ -62,17 +71,6 @@ class Kept:
         """The values in a dense matrix, zero elsewhere."""
         flat = self.values.new_zeros(self.n_rows * self.n_columns)
         return flat.index_copy_(0, self.index, self.values).view(self.n_rows, self.n_columns)
-
-
-def _offsets(sorted_or_not: Tensor, n: int) -> Tensor:
-    counts = torch.bincount(sorted_or_not, minlength=n)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _csr(offsets: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(offsets, columns, values, size, check_invariants=False)
 
 
 @torch.no_grad()
@@ -114,7 +112,7 @@ class _Encode(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, W_enc, b_dec = ctx.saved_tensors
-        grad_W = (ctx.kept.transposed(grad) @ (x - b_dec)).T
+        grad_W = ctx.kept.transposed_times(grad, x - b_dec).T
         grad_b = grad.new_zeros(W_enc.shape[1]).index_add_(0, ctx.kept.columns, grad)
         return None, grad_W, grad_b, -(W_enc @ grad_b), None, None
 
@@ -126,14 +124,13 @@ class _Decode(torch.autograd.Function):
     def forward(ctx, values, W_dec, b_dec, kept):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(values, W_dec)
         ctx.kept = kept
-        return kept.matrix(values) @ W_dec + b_dec
+        return kept.times(values, W_dec) + b_dec
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         values, W_dec = ctx.saved_tensors
-        pattern = ctx.kept.matrix(torch.zeros_like(values))
-        grad_values = torch.sparse.sampled_addmm(pattern, grad.contiguous(), W_dec.T, beta=0.0).values()
-        return grad_values, ctx.kept.transposed(values) @ grad, grad.sum(0), None
+        grad_values = ctx.kept.samples(grad, W_dec)
+        return grad_values, ctx.kept.transposed_times(values, grad), grad.sum(0), None
 
 
 def sparse_encode(

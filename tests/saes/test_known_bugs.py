@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from mechvit.saes import ImageStreams, StreamConfig, TrainConfig, evaluate_sae, read_history, train_on
 from mechvit.saes.checkpoints import load_checkpoint
-from mechvit.saes.evaluation import code_cosine
 from mechvit.saes.learner import Learner
+from mechvit.saes.quality import code_cosine
 from mechvit.saes.training import _sample, _start
 
 CONFIG = TrainConfig(
