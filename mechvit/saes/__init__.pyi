@@ -1,8 +1,12 @@
+from .cached import CachedActivations, CachedStreams, cache_activations, export_for_sae_lens
 from .config import ARCHITECTURES, SAEConfig, StreamConfig, Sweep, TrainConfig
 from .distance import distance_table, distribution_distance
-from .evaluation import evaluate_sae, evaluate_saes, load_sae, sae_cosine
+from .evaluation import evaluate_sae, evaluate_saes, load_sae, sae_cosine, sae_features
+from .feature_results import LogitEffects, SAEFeatures, Sensitivity
+from .matching import FeatureMatch, match_features
 from .publishing import push_to_hub
-from .results import SAECosine, SAEEvaluation, SAEQuality
+from .results import Classification, FiringRates, SAECosine, SAEEvaluation, SAEQuality
+from .settings import sae_settings
 from .store import ImageActivationsStore
 from .streams import ActivationStreams, ImageStreams
 from .training import read_history, train_on, train_saes
@@ -10,23 +14,36 @@ from .training import read_history, train_on, train_saes
 __all__ = [
     "ARCHITECTURES",
     "ActivationStreams",
+    "CachedActivations",
+    "CachedStreams",
+    "Classification",
+    "FeatureMatch",
+    "FiringRates",
     "ImageActivationsStore",
     "ImageStreams",
+    "LogitEffects",
     "SAEConfig",
     "SAECosine",
     "SAEEvaluation",
+    "SAEFeatures",
     "SAEQuality",
+    "Sensitivity",
     "StreamConfig",
     "Sweep",
     "TrainConfig",
+    "cache_activations",
     "distance_table",
     "distribution_distance",
     "evaluate_sae",
     "evaluate_saes",
+    "export_for_sae_lens",
     "load_sae",
+    "match_features",
     "push_to_hub",
     "read_history",
     "sae_cosine",
+    "sae_features",
+    "sae_settings",
     "train_on",
     "train_saes",
 ]
