@@ -36,6 +36,8 @@ def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int
         "device": str(device),
         "normalize_activations": "expected_average_only_in",
     }
+    if spec.hook_name.endswith("hook_z"):  # all heads side by side, which the published SAE joins by itself
+        common["reshape_activations"] = "hook_z"
     if spec.architecture in PENALISED:
         name = "l0" if spec.architecture == "jumprelu" else "l1"
         common[f"{name}_coefficient"] = 1.0 if spec.l1_coefficient is None else spec.l1_coefficient

@@ -147,6 +147,8 @@ class TrainConfig:
     """A latent that has not fired for this many epochs counts as dead in training and joins the auxiliary loss."""
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
     """Where the decoder's bias starts: at the training tokens' mean or geometric median."""
+    decoder_init: Literal["random", "data"] = "random"
+    """Directions that the decoder starts from: random ones, or those of training tokens from the centre."""
     lr: float = 1e-3
     """Adam's initial learning rate."""
     lr_end: float = 1e-5
@@ -173,7 +175,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         counts = ("expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "matryoshka_levels")
         _check_counts(self, *counts)
-        _check_choices(self, b_dec_init=("mean", "geometric_median"), lr_schedule=("cosine", "linear", "constant"))
+        _check_choices(self, b_dec_init=("mean", "geometric_median"), decoder_init=("random", "data"))
+        _check_choices(self, lr_schedule=("cosine", "linear", "constant"))
         if not self.architectures or len(set(self.architectures)) < len(self.architectures):
             raise ValueError(f"architectures must name at least one, each once; got {self.architectures}")
         if unknown := set(self.architectures) - set(ARCHITECTURES):

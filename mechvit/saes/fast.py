@@ -42,7 +42,7 @@ def _applies(sae: StandardTrainingSAE | BatchTopKTrainingSAE, x: Tensor) -> bool
         and x.dtype in (torch.float32, torch.float64)
         and not (x.requires_grad or hooked or torch.is_autocast_enabled(x.device.type))
         and sae.cfg.apply_b_dec_to_input
-        and sae.cfg.reshape_activations == "none"
+        and not sae.hook_z_reshaping_mode
         and sae.cfg.normalize_activations in ("none", "expected_average_only_in")
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -78,7 +79,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _start_wandb(folder: Path, about: dict[str, Any]) -> Any:
     import wandb
 
-    run = wandb.init(project="mechvit", name=folder.name.removesuffix(".partial"), config=about, dir=str(folder))
+    kept = folder / "wandb.json"  # a training that goes on goes on in the same run
+    run_id = json.loads(kept.read_text(encoding="utf-8"))["id"] if kept.is_file() else None
+    name = folder.name.removesuffix(".partial")
+    run = wandb.init(project="mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow")
+    kept.write_text(json.dumps({"id": run.id}), encoding="utf-8")
     run.define_metric("*", step_metric="step")
     return run
 

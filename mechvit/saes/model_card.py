@@ -37,7 +37,7 @@ A sparse autoencoder, {title}, of the activations of a vision transformer.
 from sae_lens import SAE
 
 sae = SAE.load_from_disk("{name}")  # this folder; from the hub: SAE.from_pretrained(REPO, "{name}")
-codes = sae.encode(activations)  # raw activations at {hook_name}, [token, {d_in}] -> [token, {d_sae}]
+codes = sae.encode(activations)  # raw activations at {hook_name}, [..., {shape}] -> [..., {d_sae}]
 ```
 
 ## How good it was in training
@@ -86,7 +86,7 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         name=name,
         title=_TITLES[metadata["architecture_in_training"]],
         hook_name=metadata["hook_name"],
-        d_in=details["d_in"],
+        shape="head, d_head" if metadata["hook_name"].endswith("hook_z") else details["d_in"],
         d_sae=details["d_sae"],
         epoch="its last epoch" if metadata["best_epoch"] is None else f"epoch {metadata['best_epoch']}, its best",
         about=_rows(about),

@@ -86,6 +86,15 @@ def test_b_dec_can_start_at_the_geometric_median(tokens):
     torch.testing.assert_close(learner.sae.b_dec.data, 0.5 * found.float(), rtol=0, atol=1e-4)
 
 
+def test_the_decoder_can_start_at_tokens(sample):
+    x, scale = sample
+    learner = started("batchtopk", sample, decoder_init="data")
+    centred = torch.nn.functional.normalize((x - x.mean(0)) * scale, dim=1)
+    cosine = learner.sae.W_dec.detach() @ centred.T
+    torch.testing.assert_close(cosine.max(1).values, torch.ones(D_SAE), rtol=0, atol=1e-5)
+    assert len(cosine.argmax(1).unique()) > 0.8 * D_SAE
+
+
 def test_start_needs_activations_that_vary():
     with pytest.raises(ValueError, match="the activations do not vary"):
         start_from_data(make("batchtopk"), torch.ones(300, D), 1.0)

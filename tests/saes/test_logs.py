@@ -101,7 +101,7 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path):
 
 
 def test_wandb_gets_every_row(streams, tmp_path, monkeypatch):
-    run = types.SimpleNamespace(logged=[], finished=0)
+    run = types.SimpleNamespace(logged=[], finished=0, id="abc")
     run.log = run.logged.append
     run.define_metric = lambda *args, **kwargs: None
     run.finish = lambda: setattr(run, "finished", run.finished + 1)
@@ -117,6 +117,20 @@ def test_wandb_gets_every_row(streams, tmp_path, monkeypatch):
     first = found[0]
     key = f"{first['architecture']}/train/{first['metric']}"
     assert run.logged[0] == {key: float(first["value"]), "step": 4}
+
+
+def test_a_training_that_goes_on_goes_on_in_the_same_wandb_run(tmp_path, monkeypatch):
+    started = []
+
+    def init(id, resume, **kwargs):
+        started.append((id, resume))
+        return types.SimpleNamespace(id=id or "new", define_metric=lambda *a, **k: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for _ in range(2):
+        Logs(tmp_path, loggers=("wandb",))
+    assert started == [(None, "allow"), ("new", "allow")]
 
 
 def test_tensorboard_gets_every_row(streams, tmp_path, monkeypatch):

@@ -40,6 +40,7 @@ def test_defaults_are_the_papers():
         ({"hook_names": ("a", "a")}, "name each hook point once"),
         ({"lr_schedule": "step"}, "lr_schedule must be among cosine, linear, constant; got 'step'"),
         ({"b_dec_init": "zero"}, "b_dec_init must be among mean, geometric_median; got 'zero'"),
+        ({"decoder_init": "pca"}, "decoder_init must be among random, data; got 'pca'"),
         ({"l1_warm_up_fraction": 1.0}, "l1_warm_up_fraction"),
         *[
             ({name: 0}, f"{name} must be at least 1; got 0")

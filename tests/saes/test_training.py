@@ -172,3 +172,23 @@ def test_held_out_corruptions_are_the_same_at_every_check(hooked, images):
 def test_folder_without_history_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist; give a folder that train_saes wrote"):
         read_history(tmp_path)
+
+
+def test_an_sae_of_all_heads_splices_in_where_it_was_trained(hooked, images, tmp_path):
+    """`hook_z` is trained on with the heads side by side; sae-lens's own reshaping takes it apart again."""
+    name = "blocks.1.attn.hook_z"
+    out = train(hooked, images, tmp_path / "saes", epochs=1, architectures=("batchtopk",), hook_names=(name,))
+    sae = SAE.load_from_disk(out["batchtopk"])
+    rows = torch.cat(list(streams(hooked, images, hook_names=(name,)).held_out()))
+    z = rows.unflatten(-1, (2, 16))
+    with torch.no_grad():
+        rebuilt = sae(z)
+        assert rebuilt.shape == z.shape
+        assert 0 < float((z - rebuilt).square().sum() / (z - z.mean(0)).square().sum()) < 0.8
+        pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        plain = hooked(pixels)
+        expected = hooked.run_with_hooks(pixels, fwd_hooks=[(name, lambda value, hook: sae(value))])
+        with hooked.saes([sae]):
+            spliced = hooked(pixels)
+    torch.testing.assert_close(spliced, expected)
+    assert not torch.allclose(spliced, plain)
