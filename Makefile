@@ -26,6 +26,8 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 	$(BIN)/python benchmarks/model_cost.py --overwrite --out runs/benchmarks/model_cost
 	$(BIN)/python benchmarks/cache_activations.py --overwrite --out runs/benchmarks/cache_activations
 	$(BIN)/python benchmarks/attention_statistics.py --overwrite --out runs/benchmarks/attention_statistics
+	$(BIN)/python benchmarks/sae_training.py --overwrite --out runs/benchmarks/sae_training
+	$(BIN)/python benchmarks/activation_cache.py --overwrite --out runs/benchmarks/activation_cache
 	$(BIN)/python benchmarks/startup.py --overwrite --out runs/benchmarks/startup
 
 benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches

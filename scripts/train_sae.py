@@ -3,6 +3,7 @@
     scripts/train_sae.py --model runs/photos/models/base --out saes/base
     scripts/train_sae.py --model DIR --images folder:DIR --out saes/sweep \\
         --config.architectures batchtopk topk --config.sweep.k 16 32 64 --config.tokens patches
+    scripts/train_sae.py --cache caches/base --validation-cache caches/base_validation --out saes/cached
     torchrun --nproc-per-node 8 scripts/train_sae.py --model google/vit-base-patch16-224 \\
         --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
 
@@ -12,24 +13,31 @@ OUT/metrics.csv tell the training. Cut off, and started again with the same sett
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import check_out, corruptions_named, load_classifier, prepared_images, run
-from mechvit.saes.config import SAEConfig
+from mechvit.experiment.command_line import check_out, corruptions_named, load_model, prepared_images, run
+from mechvit.saes.config import SAEConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from mechvit.saes import ActivationStreams
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The settings of one training."""
 
-    model: str
-    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    model: str | None = None
+    """Folder or hub id of a vision transformer with its image processor; not needed with a cache."""
     out: str
     """Folder of the SAEs."""
+    cache: str | None = None
+    """Folder that scripts/cache_activations.py wrote: train on these activations instead of running a model."""
+    validation_cache: str | None = None
+    """Another one, of held-out images (--part sae_validation), to choose the best epoch by."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
@@ -60,24 +68,16 @@ class Options:
 
 def main(options: Options) -> None:
     """Train all SAEs on one stream of activations and print each one's last check."""
-    corruptions = corruptions_named(options.corruptions)
+    check_source(options)
     check_out(options.out, True, "history.parquet")
-    from mechvit.saes import push_to_hub, read_history, train_saes
+    from mechvit.saes import push_to_hub, read_history, train_on
     from mechvit.saes.parallel import processes, rank
 
     with processes(options.device) as device:
-        model = load_classifier(options.model, device)
-        images, validation = (
-            prepared_images(
-                options.images, part, model.hf_config, model.image_processor,
-                limit=limit, seed=options.seed, bad_files=options.bad_files,
-            )
-            for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
-        )  # fmt: skip
-        published = train_saes(
-            model, images, validation, options.out, corruptions=corruptions, config=options.config,
-            overwrite=options.overwrite, checkpoint_every=options.checkpoint_every, log_every=options.log_every,
-            loggers=options.loggers,
+        streams, config = cached_streams(options, device) if options.cache else image_streams(options, device)
+        published = train_on(
+            streams, options.out, config=config, overwrite=options.overwrite,
+            checkpoint_every=options.checkpoint_every, log_every=options.log_every, loggers=options.loggers,
         )  # fmt: skip
         if rank() > 0:
             return
@@ -89,6 +89,70 @@ def main(options: Options) -> None:
     print("\n" + "\n".join(map(str, published.values())))
     if options.push_to_hub is not None:
         push_to_hub(options.out, options.push_to_hub)
+
+
+def check_source(options: Options) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        ValueError: neither a model nor caches, only one cache, or settings of images that a cache has fixed already.
+    """
+    if (options.cache is None) != (options.validation_cache is None):
+        raise ValueError("give --cache and --validation-cache together: one to train on, one to check on")
+    if options.cache is None:
+        if options.model is None:
+            raise ValueError("give the --model whose activations to train on, or --cache and --validation-cache")
+        return
+    own = SAEConfig()
+    fixed = ("hook_layer", "hook_names", "tokens", "clean_fraction")
+    changed = [f"--config.{name.replace('_', '-')}" for name in fixed
+               if getattr(options.config, name) != getattr(own, name)]  # fmt: skip
+    changed += ["--corruptions"] if options.corruptions != Options(out="").corruptions else []
+    if changed:
+        raise ValueError(f"{', '.join(changed)}: a cache has this fixed already; make another cache, or leave it out")
+
+
+def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
+    """Activations of images, computed as they are needed."""
+    from mechvit.saes import ImageStreams
+
+    corruptions = corruptions_named(options.corruptions)
+    assert options.model is not None
+    model = load_model(options.model, device)
+    classes = model.hf_config if model.cfg.n_classes else None
+    images, validation = (
+        prepared_images(
+            options.images, part, classes, model.image_processor,
+            limit=limit, seed=options.seed, bad_files=options.bad_files,
+        )
+        for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
+    )  # fmt: skip
+    return ImageStreams(model, images, validation, corruptions=corruptions, config=options.config), options.config
+
+
+def cached_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
+    """Activations on disk, which are looked at whole before training starts."""
+    import torch
+
+    from mechvit.saes import CachedActivations, CachedStreams
+    from mechvit.saes.parallel import rank
+
+    assert options.cache is not None
+    assert options.validation_cache is not None
+    caches = [CachedActivations(folder) for folder in (options.cache, options.validation_cache)]
+    model = None if options.model is None else load_model(options.model, device)
+    for cache in caches:
+        if model is not None:
+            cache.check_model(model)
+        if rank() == 0:
+            cache.verify(f"Checking {cache.folder}")
+    config = options.config
+    training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
+    streams = CachedStreams(
+        *caches, batch_size=config.train_batch_size_tokens, seed=config.seed,
+        calibration_images=config.calibration_images, device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )  # fmt: skip
+    return streams, training
 
 
 if __name__ == "__main__":

@@ -105,14 +105,24 @@ def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
     Raises:
         ValueError: no checkpoint, one of another kind, one without a head or an image processor, or no such device.
     """
-    from mechvit.models import HookedViT
-
-    check_device(device)
-    model = HookedViT.from_pretrained(checkpoint, device=device)
+    model = load_model(checkpoint, device)
     if model.head is None:
         raise ValueError(
             f"{checkpoint} has no classification head; give a classifier, such as a ViTForImageClassification"
         )
+    return model
+
+
+def load_model(checkpoint: str, device: str | None) -> HookedViT:
+    """Load a model with its image processor, with a head or without.
+
+    Raises:
+        ValueError: no checkpoint, one of another kind, one without an image processor, or no such device.
+    """
+    from mechvit.models import HookedViT
+
+    check_device(device)
+    model = HookedViT.from_pretrained(checkpoint, device=device)
     if model.image_processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return model
@@ -164,7 +174,7 @@ def prepared_images(
 
     Args:
         source, split, limit, seed, bad_files: see `mechvit.data.load_images`.
-        hf_config: the checkpoint's, for its class ids.
+        hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own.
         image_processor: the checkpoint's; what it makes is the size of the crops of `photos`.
         path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
 
@@ -181,4 +191,5 @@ def prepared_images(
             "keeps other shapes: give it do_resize and a size, or do_center_crop and a crop_size"
         )
     images = load_images(source, split, limit=limit, seed=seed, image_size=size, bad_files=bad_files)
-    return prepare(align_labels(images, hf_config.id2label), image_processor, path=path)
+    labelled = images if hf_config is None else align_labels(images, hf_config.id2label)
+    return prepare(labelled, image_processor, path=path)

@@ -25,4 +25,4 @@ def script(name: str) -> ModuleType:
 def call(name: str, **options: Any) -> None:
     """Run a script's main on the CPU."""
     module = script(name)
-    module.main(module.Options(device="cpu", **options))
+    module.main(module.Options(**{"device": "cpu", **options}))

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from script_calls import SCRIPTS, script
 
 from mechvit import HookedViT
 from mechvit.data import PAPER_CORRUPTIONS, align_labels, load_images, prepare
 from mechvit.experiment.command_line import run
 from mechvit.saes.cached import CachedActivations, cache_activations
 
-SCRIPT = Path(__file__).parents[2] / "scripts/cache_activations.py"
+SCRIPT = SCRIPTS / "cache_activations.py"
 
 
-@pytest.fixture(scope="module")
-def script():
+@pytest.fixture(name="script")
+def module():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("scripts_cache_activations", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_hf, tiny_processor, tmp_path_factory) -> str:
-    """A random ViT of the photographs' 19 classes, saved."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names
-    config = ViTConfig.from_dict(tiny_hf.config.to_dict() | {"id2label": dict(enumerate(classes)), "label2id": None})
-    folder = tmp_path_factory.mktemp("model")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        ViTForImageClassification(config).save_pretrained(folder)
-    tiny_processor.save_pretrained(folder)
-    return str(folder)
+    return script("cache_activations")
 
 
 @pytest.fixture

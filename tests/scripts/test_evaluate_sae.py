@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
+from script_calls import call
 
 from mechvit import HookedViT
 from mechvit.data import load_images, prepare
@@ -19,7 +18,6 @@ from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.saes import evaluate_saes, load_sae
 from mechvit.saes.evaluation import sae_features
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_sae.py"
 TABLES = {
     "sae_quality", "sae_baselines", "sae_settings", "sae_density", "sae_features", "sae_sensitivity", "sae_cosine",
     "sae_matches",
@@ -27,32 +25,13 @@ TABLES = {
 
 
 def evaluate_sae(**options: Any) -> None:
-    spec = importlib.util.spec_from_file_location("scripts_evaluate_sae_sweep", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    module.main(module.Options(**{"device": "cpu", "corruptions": ("gaussian_noise_4",), "limit": 19, **options}))
+    call("evaluate_sae", **{"corruptions": ("gaussian_noise_4",), "limit": 19, **options})
 
 
 @pytest.fixture(scope="module")
-def model(tiny_hf, tiny_processor, tmp_path_factory) -> str:
+def model(checkpoint) -> str:
     """A random ViT of the photographs' 19 classes."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    folder = tmp_path_factory.mktemp("models") / "base"
-    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names
-    config = ViTConfig.from_dict(tiny_hf.config.to_dict() | {"id2label": dict(enumerate(classes)), "label2id": None})
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = ViTForImageClassification(config)
-        for parameter in model.parameters():
-            parameter.add_(0.25 * torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(folder)
-    tiny_processor.save_pretrained(folder)
-    return str(folder)
+    return checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-import torch
 import tyro
 from safetensors.torch import load_file
+from script_calls import SCRIPTS, call, script
 
-from mechvit.data import load_images
 from mechvit.saes import read_history
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_sae.py"
+SCRIPT = SCRIPTS / "train_sae.py"
 SMALL = [
     "--limit",
     "38",
@@ -38,36 +36,14 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scripts_train_sae", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_hf, tiny_processor, tmp_path_factory) -> str:
-    """A random ViT of the photographs' 19 classes."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names
-    config = ViTConfig.from_dict(tiny_hf.config.to_dict() | {"id2label": dict(enumerate(classes)), "label2id": None})
-    folder = tmp_path_factory.mktemp("models") / "base"
-    torch.manual_seed(0)
-    ViTForImageClassification(config).save_pretrained(folder)
-    tiny_processor.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
-def train(script, checkpoint, tmp_path):
+def train(checkpoint, tmp_path):
     """Run the script's main on arguments as they are written on the command line."""
 
     def run(*arguments: str, out: str = "saes") -> Path:
         given = ["--model", checkpoint, "--out", str(tmp_path / out), "--device", "cpu", *SMALL, *arguments]
-        script.main(tyro.cli(script.Options, args=given))
+        module = script("train_sae")
+        module.main(tyro.cli(module.Options, args=given))
         return tmp_path / out
 
     return run
@@ -113,6 +89,68 @@ def test_other_settings_need_overwrite(train):
     before = (out / "topk" / "sae_weights.safetensors").read_bytes()
     train("--config.architectures", "topk", "--config.lr", "2e-3", "--overwrite")
     assert (out / "topk" / "sae_weights.safetensors").read_bytes() != before
+
+
+@pytest.fixture
+def caches(checkpoint, tmp_path) -> list[str]:
+    """Caches of training and of held-out images, as arguments."""
+    for part, limit in (("sae", 38), ("sae_validation", 19)):
+        call("cache_activations", model=checkpoint, out=str(tmp_path / part), part=part, limit=limit, batch_size=8)
+    return ["--cache", str(tmp_path / "sae"), "--validation-cache", str(tmp_path / "sae_validation")]
+
+
+def test_trains_from_caches(caches, checkpoint, tmp_path):
+    """Without the model, to the SAE that `train_on` gives; the caches' mix is written with it."""
+    from mechvit.saes import CachedActivations, CachedStreams, SAEConfig, train_on
+
+    module, settings = script("train_sae"), SMALL[SMALL.index("--config.epochs") :]
+    given = [*caches, "--out", str(tmp_path / "saes"), "--device", "cpu", *settings]
+    module.main(tyro.cli(module.Options, args=[*given, "--config.architectures", "topk"]))
+    config = SAEConfig(
+        architectures=("topk",), epochs=1, k=3, expansion_factor=4, train_batch_size_tokens=64, images_per_batch=8
+    )
+    streams = CachedStreams(
+        *(CachedActivations(folder) for folder in caches[1::2]), batch_size=64, seed=0,
+        calibration_images=config.calibration_images,
+    )  # fmt: skip
+    train_on(streams, tmp_path / "expected", config=config, progress=None)
+    found, expected = (load_file(tmp_path / out / "topk" / "sae_weights.safetensors") for out in ("saes", "expected"))
+    assert all((found[name] == tensor).all() for name, tensor in expected.items())
+    metadata = json.loads((tmp_path / "saes" / "topk" / "cfg.json").read_text())["metadata"]
+    assert metadata["cached_dtype"] == "bfloat16"
+    assert metadata["clean_fraction"] == 0.5
+    module.main(tyro.cli(module.Options, args=[*given, "--config.architectures", "topk", "--model", checkpoint]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, _: a[:2], "--cache and --validation-cache together"),
+        (lambda a, _: [*a, "--config.tokens", "cls"], "--config.tokens: a cache has this fixed"),
+        (lambda a, _: [*a, "--corruptions", "gaussian_blur_1"], "--corruptions: a cache has this fixed"),
+        (lambda a, other: [*a, "--model", other], "activations of another model"),
+        (lambda a, _: [a[0], a[1] + "x", *a[2:]], "saex"),
+        (lambda a, _: [], "give the --model"),
+    ],
+    ids=["one cache", "tokens", "corruptions", "another model", "no cache", "nothing"],
+)
+def test_caches_that_do_not_fit_are_refused(caches, checkpoints, tmp_path, change, message):
+    module = script("train_sae")
+    given = [*change(caches, checkpoints["gaussian_blur_2"]), "--out", str(tmp_path / "saes"), "--device", "cpu"]
+    with pytest.raises(ValueError, match=message):
+        module.main(tyro.cli(module.Options, args=given))
+    assert not list(tmp_path.glob("saes*"))
+
+
+def test_a_damaged_cache_is_named_before_training(caches, tmp_path):
+    shard = next((tmp_path / "sae").rglob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    module = script("train_sae")
+    with pytest.raises(ValueError, match=shard.name):
+        module.main(tyro.cli(module.Options, args=[*caches, "--out", str(tmp_path / "saes"), "--device", "cpu"]))
+    assert not list(tmp_path.glob("saes*"))
 
 
 @pytest.mark.slow

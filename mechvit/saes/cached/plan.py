@@ -6,15 +6,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    import datasets
-
-    from mechvit.models import HookedViT
 
 DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
@@ -118,32 +112,3 @@ class Plan:
                 f"{where} was begun with other settings: {'; '.join(differ)}. Use the same, another folder, or "
                 "overwrite to start anew"
             )
-
-
-def checkpoint_hash(model: HookedViT) -> str:
-    """SHA-256, in hex, of a model's own weights: name, shape and float32 values (little-endian), sorted by name."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.own_state_dict().items()):
-        values = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
-        found.update(f"{name} {tuple(values.shape)}\n".encode())
-        found.update(values.numpy().astype("<f4", copy=False).data)
-    return found.hexdigest()
-
-
-def images_fingerprint(images: datasets.Dataset, sampled: int = 64) -> str:
-    """The first 16 hex digits of a SHA-256 of a data set: every id and label, the pixels of evenly spaced images.
-
-    Args:
-        images: prepared or raw, with `label` and `image_id`.
-        sampled: how many images' pixels are read.
-    """
-    found = hashlib.sha256(str(len(images)).encode())
-    plain = images.with_format("numpy")
-    for column in ("image_id", "label"):
-        found.update(np.asarray(plain[column][:], dtype=np.int64).tobytes())
-    column = "pixels" if "pixels" in images.column_names else "image"
-    for row in np.unique(np.linspace(0, len(images) - 1, min(sampled, len(images))).round().astype(int)):
-        image = images[int(row)][column]
-        pixels = image.convert("RGB") if hasattr(image, "convert") else image
-        found.update(np.ascontiguousarray(np.asarray(pixels, dtype=np.uint8)).tobytes())
-    return found.hexdigest()[:16]

@@ -14,7 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .plan import MANIFEST_FILE, PLAN_FILE, Plan, checkpoint_hash
+from mechvit.models.fingerprint import checkpoint_hash
+
+from .plan import MANIFEST_FILE, PLAN_FILE, Plan
 from .shards import ACTIVATIONS, IMAGES, PARTIAL, check_bytes, check_shard, file_name
 from .shuffle import ShuffledEpoch
 

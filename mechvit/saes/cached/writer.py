@@ -18,9 +18,11 @@ from tqdm.auto import tqdm
 
 from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, ImageBatch, corrupt, iter_batches, normalize
 from mechvit.models.checks import BEFORE_BLOCKS, check_name
+from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.saes.identity import images_fingerprint
 from mechvit.saes.store import draw_corruptions, token_slice
 
-from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan, checkpoint_hash, images_fingerprint
+from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
 from .reader import CachedActivations
 from .shards import check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from cache_contents import CORRUPTIONS, HOOKS, numbered
 
+from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.saes.cached import CachedStreams
-from mechvit.saes.cached.plan import checkpoint_hash, images_fingerprint
+from mechvit.saes.identity import images_fingerprint
 
 SETTINGS = {"batch_size": 40, "seed": 0, "calibration_images": 9}
 
