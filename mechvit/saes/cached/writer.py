@@ -187,11 +187,8 @@ def _barrier() -> None:
 def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
     """Write the plan, or find the same one there; see that the disk can hold what is missing."""
     begun = (cache / PLAN_FILE).is_file()
-    if (
-        not begun
-        and os.path.lexists(cache)
-        and not (cache.is_dir() and set(os.listdir(cache)) <= {PLAN_FILE + PARTIAL})
-    ):
+    empty = not os.path.lexists(cache) or (cache.is_dir() and set(os.listdir(cache)) <= {PLAN_FILE + PARTIAL})
+    if not begun and not empty:
         raise ValueError(f"{cache} exists and is no cache of activations (it has no {PLAN_FILE}): give another folder")
     if begun and overwrite:
         old = cache.with_name(cache.name + PARTIAL)  # not half a cache here, should the process be killed
