@@ -28,7 +28,7 @@ from .shards import ACTIVATIONS, read_header
 if TYPE_CHECKING:
     from .reader import CachedActivations
 
-CHUNK_BYTES = 1 << 17
+CHUNK_BYTES = 1 << 18
 """About what one read takes of a hook point: enough for a disk to be near its sequential rate with several at once."""
 READERS = 8
 """Reads at once."""

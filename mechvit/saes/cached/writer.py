@@ -24,7 +24,7 @@ from mechvit.saes.store import draw_corruptions, token_slice
 
 from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
 from .reader import CachedActivations
-from .shards import check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
+from .shards import PARTIAL, check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
 
 if TYPE_CHECKING:
     import datasets
@@ -155,9 +155,10 @@ def _run(model: HookedViT, pixels: Tensor, hooks: Collection[str]) -> dict[str, 
     layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in hooks]
     within = all(layer or name.split(".")[0] in BEFORE_BLOCKS for name, layer in zip(hooks, layers, strict=True))
     stop = max(layers) if within else None
-    return model.run_with_cache(pixels, None, names_filter=list(hooks), stop_at_layer=stop, return_cache_object=False)[
-        1
-    ]
+    _, found = model.run_with_cache(
+        pixels, None, names_filter=list(hooks), stop_at_layer=stop, return_cache_object=False
+    )
+    return found
 
 
 def _check_settings(model: HookedViT, hooks: Collection[str], tokens: str, clean_fraction: float, dtype: str) -> None:
@@ -188,10 +189,14 @@ def _barrier() -> None:
 def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
     """Write the plan, or find the same one there; see that the disk can hold what is missing."""
     begun = (cache / PLAN_FILE).is_file()
-    if not begun and cache.exists() and not (cache.is_dir() and not any(cache.iterdir())):
+    empty = not os.path.lexists(cache) or (cache.is_dir() and set(os.listdir(cache)) <= {PLAN_FILE + PARTIAL})
+    if not begun and not empty:
         raise ValueError(f"{cache} exists and is no cache of activations (it has no {PLAN_FILE}): give another folder")
     if begun and overwrite:
-        shutil.rmtree(cache)
+        old = cache.with_name(cache.name + PARTIAL)  # not half a cache here, should the process be killed
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(cache, old)
+        shutil.rmtree(old)
         begun = False
     cache.mkdir(parents=True, exist_ok=True)
     if begun:

@@ -293,3 +293,16 @@ def test_refuses_to_write_into_anything_else(make_cache, tmp_path):
         with pytest.raises(ValueError, match="is no cache of activations"):
             make_cache(overwrite=overwrite)
     assert (tmp_path / "cache/thesis.txt").read_text() == "mine"
+
+
+def test_a_run_killed_before_its_plan_was_written_starts_again(make_cache, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/plan.json.partial").write_text("{")
+    assert make_cache().n_rows == 24 * 17
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_cache(make_cache, tmp_path):
+    make_cache(shard_bytes=1)
+    cache = make_cache(overwrite=True, seed=5)
+    assert (cache.plan.n_shards, cache.plan.seed) == (3, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
