@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from sae_lens import ActivationsStore
 from torch import Tensor
 
-from mechvit.data import CLEAN, Corruption, corrupt, iter_batches, normalize
+from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, iter_batches, normalize
 from mechvit.data.random import splitmix64
 
 from . import parallel
@@ -78,6 +78,22 @@ def draw_corruptions(
         return torch.full_like(image_ids, -1)
     share = (uniform - clean_fraction) / (1 - clean_fraction)
     return torch.where(uniform < clean_fraction, -1, (share * n_corruptions).long().clamp(max=n_corruptions - 1))
+
+
+def corrupt_some(
+    batch: ImageBatch, corruptions: Sequence[Corruption | str], clean_fraction: float, seed: int
+) -> tuple[Float[Tensor, "batch 3 height width"], Int[Tensor, " batch"]]:
+    """Corrupt the images that do not stay clean, each by the corruption drawn for it (see `draw_corruptions`).
+
+    Returns:
+        the images, and the index of each one's corruption, -1 for clean.
+    """
+    drawn = draw_corruptions(batch.image_ids, len(corruptions), clean_fraction, seed)
+    images = batch.images.clone()
+    for i, corruption in enumerate(corruptions):
+        if (hit := drawn == i).any():
+            images[hit] = corrupt(images[hit], corruption, batch.image_ids[hit], seed=seed)
+    return images, drawn
 
 
 class ImageActivationsStore(ActivationsStore):
@@ -163,11 +179,7 @@ class ImageActivationsStore(ActivationsStore):
         processor = self.model.image_processor
         size = self.store_batch_size_prompts
         for batch in iter_batches(self.images, processor, size, rows=self.rows, device=self.device):
-            drawn = draw_corruptions(batch.image_ids, len(self.corruptions), self.clean_fraction, self.mix_seed)
-            images = batch.images
-            for i, corruption in enumerate(self.corruptions):
-                if (hit := drawn == i).any():
-                    images[hit] = corrupt(images[hit], corruption, batch.image_ids[hit], seed=self.mix_seed)
+            images, _ = corrupt_some(batch, self.corruptions, self.clean_fraction, self.mix_seed)
             yield normalize(images, processor), batch.image_ids
 
     def get_batch_tokens(

@@ -20,7 +20,7 @@ from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, ImageBatch, corru
 from mechvit.models.checks import BEFORE_BLOCKS, check_name
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.saes.identity import images_fingerprint
-from mechvit.saes.store import draw_corruptions, token_slice
+from mechvit.saes.store import corrupt_some, token_slice
 
 from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
 from .reader import CachedActivations
@@ -286,11 +286,7 @@ def _inputs(
     """Batches of images, which corruption each image gets, and its pixels, corrupted and normalised."""
     seed = plan.seed * 1_000_003  # that of an ImageActivationsStore's epoch 0
     for batch in iter_batches(images, model.image_processor, plan.batch_size, device=model.cfg.device):
-        drawn = draw_corruptions(batch.image_ids, len(plan.corruptions), plan.clean_fraction, seed)
-        pixels = batch.images.clone()
-        for i, key in enumerate(plan.corruptions):
-            if (chosen := drawn == i).any():
-                pixels[chosen] = corrupt(pixels[chosen], key, batch.image_ids[chosen], seed=seed)
+        pixels, drawn = corrupt_some(batch, plan.corruptions, plan.clean_fraction, seed)
         yield batch, drawn, normalize(pixels, model.image_processor)
 
 
