@@ -8,6 +8,8 @@ dense gradients.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE, TrainingSAE
@@ -15,7 +17,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from . import parallel
-from .sparse import Kept, encode_above, sparse_decode, sparse_encode
+from .sparse import Codes, Kept, encode_above, sparse_decode, sparse_encode
 
 DEVICES = ("cpu",)
 """Where the sparse form is used: where `benchmarks/sae_training.py` has shown it to be the faster one."""
@@ -67,7 +69,7 @@ class FastStandardTrainingSAE(StandardTrainingSAE):
             "mse_loss": _mse(sae_out, x),
             "l1_loss": step_input.coefficients["l1"] * weighted.sum() / len(x),
         }
-        codes = kept.coordinates(acts.detach())
+        codes = cast(Tensor, Codes(kept, acts.detach()))
         return TrainStepOutput(x, sae_out, codes, acts, sum(losses.values()), losses)
 
     def active(self, x: Float[Tensor, "token d_in"], max_density: float = 1.0) -> Kept | None:
@@ -94,7 +96,8 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
             "auxiliary_reconstruction_loss": self._dead_loss(x, sae_out, step_input.dead_neuron_mask),
         }
         self.update_topk_threshold(kept.values)
-        output = TrainStepOutput(x, sae_out, kept.coordinates(kept.values), pre, sum(losses.values()), losses)
+        codes = cast(Tensor, Codes(kept, kept.values))
+        output = TrainStepOutput(x, sae_out, codes, pre, sum(losses.values()), losses)
         output.metrics["topk_threshold"] = self.topk_threshold
         return output
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 from . import parallel
 from .architectures import make_sae
 from .config import SAESpec, TrainConfig
+from .sparse import Codes
 
 if TYPE_CHECKING:
     from sae_lens import TrainingSAE
@@ -107,9 +108,9 @@ class Learner:
             self.stale_epochs += 1
 
 
-def count_active(codes: Tensor) -> int:
+def count_active(codes: Tensor | Codes) -> int:
     """How many entries of codes, dense or sparse, are not zero."""
-    return int((codes.coalesce().values() if codes.is_sparse else codes).count_nonzero())
+    return int((codes.values() if codes.is_sparse else cast(Tensor, codes)).count_nonzero())
 
 
 def build(

@@ -65,16 +65,48 @@ class Kept:
         """`left @ right.T` at the kept places."""
         return sampled_products(self.offsets, self.rows, self.columns, left.contiguous(), right)
 
-    def coordinates(self, values: Float[Tensor, " entry"]) -> Tensor:
-        """The same as a coalesced COO tensor, which sae-lens's trainer counts firing latents on."""
-        where = torch.stack([self.rows, self.columns])
-        size = (self.n_rows, self.n_columns)
-        return torch.sparse_coo_tensor(where, values, size, is_coalesced=True, check_invariants=False)
+    def dense(self, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
+        """`values` at the kept places of a dense matrix, zero elsewhere."""
+        flat = values.new_zeros(self.n_rows * self.n_columns)
+        return flat.index_copy_(0, self.index, values).view(self.n_rows, self.n_columns)
 
-    def dense(self) -> Float[Tensor, "row column"]:
-        """The values in a dense matrix, zero elsewhere."""
-        flat = self.values.new_zeros(self.n_rows * self.n_columns)
-        return flat.index_copy_(0, self.index, self.values).view(self.n_rows, self.n_columns)
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes [token, latent] of a training step, as sae-lens's trainer reads a sparse tensor.
+
+    It sums them over tokens, for which torch's own COO tensor sorts all entries, twice a step.
+    """
+
+    kept: Kept
+    entries: Float[Tensor, " entry"]
+    is_sparse = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Tokens and latents."""
+        return self.kept.n_rows, self.kept.n_columns
+
+    def bool(self) -> Codes:
+        """Whether each entry is not zero."""
+        return Codes(self.kept, self.entries.bool())
+
+    def float(self) -> Codes:
+        """The entries in float32."""
+        return Codes(self.kept, self.entries.float())
+
+    def sum(self, dim: int) -> Tensor:
+        """Summed over tokens (0 or -2), [latent], or over latents (1 or -1), [token]."""
+        where = self.kept.columns if dim in (0, -2) else self.kept.rows
+        return self.entries.new_zeros(self.shape[(dim + 1) % 2]).index_add_(0, where, self.entries)
+
+    def values(self) -> Float[Tensor, " entry"]:
+        """The entries."""
+        return self.entries
+
+    def to_dense(self) -> Float[Tensor, "token latent"]:
+        """The codes, zeros and all."""
+        return self.kept.dense(self.entries)
 
 
 @torch.no_grad()

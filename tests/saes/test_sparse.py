@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechvit.saes.sparse import Kept, encode_above, sparse_decode, sparse_encode
+from mechvit.saes.sparse import Codes, Kept, encode_above, sparse_decode, sparse_encode
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -24,13 +24,15 @@ def test_forms_of_kept_entries_match_dense(kept):
     for place, value in zip(kept.index.tolist(), kept.values, strict=True):
         dense[place // 7, place % 7] = value
     assert (dense != 0).sum(1).tolist() == [3, 2, 0, 2, 2]
-    assert torch.equal(kept.dense(), dense)
+    assert torch.equal(kept.dense(kept.values), dense)
     assert torch.equal(kept.times(kept.values, torch.eye(dense.shape[1], dtype=dense.dtype)), dense)
     assert torch.equal(kept.transposed_times(kept.values, torch.eye(len(dense), dtype=dense.dtype)), dense.T)
-    coordinates = kept.coordinates(kept.values)
-    assert coordinates.is_coalesced()
-    assert torch.equal(coordinates.to_dense(), dense)
-    assert torch.equal(coordinates.indices(), dense.nonzero().T)
+    codes, own = Codes(kept, kept.values), dense.to_sparse()
+    assert torch.equal(codes.to_dense(), dense)
+    assert torch.equal(codes.values(), own.values())
+    for dim in (0, 1, -1, -2):
+        assert torch.equal(codes.bool().float().sum(dim), own.bool().float().sum(dim).to_dense())
+        torch.testing.assert_close(codes.sum(dim), dense.sum(dim))
 
 
 @pytest.mark.parametrize("n_rows", [1, 255, 256, 257, 600])
@@ -41,7 +43,7 @@ def test_encode_above_matches_dense(n_rows, floor):
     dense = x @ weight + bias
     kept = encode_above(x, weight, bias, floor)
     assert torch.equal(kept.index, (dense > floor).flatten().nonzero().squeeze(1))
-    torch.testing.assert_close(kept.dense(), torch.where(dense > floor, dense, 0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(kept.dense(kept.values), torch.where(dense > floor, dense, 0), rtol=0, atol=1e-12)
 
 
 def test_encode_above_gives_up_where_entries_are_dense():
@@ -64,7 +66,7 @@ def test_encode_gradients_match_finite_differences(kept):
 
 def test_decode_and_its_gradients_match_dense_and_finite_differences(kept):
     values, W_dec, b_dec = kept.values.clone(), normal(7, 3, seed=1), normal(3, seed=2)
-    torch.testing.assert_close(sparse_decode(values, W_dec, b_dec, kept), kept.dense() @ W_dec + b_dec)
+    torch.testing.assert_close(sparse_decode(values, W_dec, b_dec, kept), kept.dense(kept.values) @ W_dec + b_dec)
     assert torch.autograd.gradcheck(
         lambda v, W, b: sparse_decode(v, W, b, kept), [w.requires_grad_() for w in (values, W_dec, b_dec)]
     )
