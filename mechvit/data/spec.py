@@ -138,7 +138,7 @@ def severities(family: str) -> tuple[Corruption, ...]:
 
 
 def _nearest(name: str) -> str:
-    near = get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
+    near = [family for family in FAMILIES if name in family] or get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -29,6 +29,7 @@ from .blur import (
     zoom_blur,
 )
 from .digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate, sharpen
+from .drops import spatter
 from .noise import (
     NOISE_STD,
     gaussian_noise,
@@ -38,7 +39,6 @@ from .noise import (
     shot_noise,
     speckle_noise,
 )
-from .spatter import spatter
 from .weather import brightness, fog, frost, snow
 
 __all__ = ["CORRUPTIONS", "NOISE_STD", "corrupt", "gaussian_blur", "gaussian_noise"]

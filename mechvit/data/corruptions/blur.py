@@ -135,8 +135,8 @@ def glass_source(
     order = (reach + 1) * np.arange(len(rows))[:, None] + np.arange(len(columns))
     places = (rows[:, None] * width + columns).ravel()
     sequence = np.argsort(order.ravel(), kind="stable")
-    counts = np.bincount(order.ravel()) if order.size else []
-    diagonals = torch.from_numpy(places[sequence]).to(image_ids.device).split(list(map(int, counts)))
+    counts = np.bincount(order.ravel()).tolist()
+    diagonals = torch.from_numpy(places[sequence]).to(image_ids.device).split(counts)
     source = torch.arange(height * width, device=image_ids.device).repeat(len(image_ids), 1)
     for t in range(times):
         seen = torch.arange(height * width, device=image_ids.device) + dy[:, t] * width + dx[:, t]
@@ -172,7 +172,8 @@ def median_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images
     """The median of 2 level + 1 pixels a side, channel by channel, borders going on as their last pixel (kornia)."""
     from kornia.filters import median_blur as kornia_median_blur
 
-    return kornia_median_blur(images, 2 * level + 1, "replicate")
+    # one image at a time: the windows of a whole batch leave a CPU's cache
+    return torch.cat([kornia_median_blur(image, 2 * level + 1, "replicate") for image in images.split(1)])
 
 
 def linear_motion_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:

@@ -56,7 +56,7 @@ def _count_photons(images: Images, photons: int, image_ids: Ids, seed: int) -> I
     total, counts = probability.clone(), torch.zeros_like(rate)
     for k in range(1, math.ceil(photons + 6 * math.sqrt(photons) + 8)):
         counts += draw >= total
-        probability *= rate / k
+        probability.mul_(rate).div_(k)
         total += probability
     return (counts / photons).clamp_(0, 1).to(images.dtype)
 

@@ -53,7 +53,8 @@ def frost(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     stands in for them, so that numbers on this corruption are near ImageNet-C's, not equal.
     """
     kept, iced = FROST[level]
-    texture = frost_texture(*images.shape[-2:], image_ids, named_seed(seed, "frost")).to(images.dtype)
+    height, width = images.shape[-2:]
+    texture = frost_texture(height, width, image_ids, named_seed(seed, "frost")).to(images.dtype)
     return (kept * images + iced * texture).clamp_(0, 1)
 
 
@@ -74,7 +75,8 @@ def frost_texture(height: int, width: int, image_ids: Ids, seed: int) -> Float[T
 def fog(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """Add a plasma fractal and scale back to the image's own maximum."""
     weight, roughness = FOG[level]
-    cloud = plasma(*images.shape[-2:], roughness, image_ids, named_seed(seed, "fog"))[:, None].to(images.dtype)
+    height, width = images.shape[-2:]
+    cloud = plasma(height, width, roughness, image_ids, named_seed(seed, "fog"))[:, None].to(images.dtype)
     brightest = images.amax((1, 2, 3), keepdim=True)
     return ((images + weight * cloud) * brightest / (brightest + weight)).clamp_(0, 1)
 

@@ -45,8 +45,8 @@ def water_light(liquid: np.ndarray) -> Float[np.ndarray, "height width"]:
     """How bright each pixel of the liquid (uint8) is, 0 to 1: an emboss of the distance from the drops' edges.
 
     Edges by Canny's detector with thresholds 50 and 150, Euclidean distance up to 20 pixels, averaged over 3 x 3,
-    spread by histogram equalisation, embossed, averaged again, times the liquid, over the largest. ImageNet-C calls OpenCV;
-    here are scipy and skimage, whose detector measures gradients by their Euclidean norm and whose distance is exact.
+    spread by histogram equalisation, embossed, averaged again, times the liquid, over the largest. ImageNet-C calls
+    OpenCV; here are scipy and skimage, whose detector takes gradients' Euclidean norm and whose distance is exact.
     """
     from scipy.ndimage import correlate, distance_transform_edt, uniform_filter
     from skimage.feature import canny
@@ -54,7 +54,7 @@ def water_light(liquid: np.ndarray) -> Float[np.ndarray, "height width"]:
     edges = canny(liquid.astype(np.float64), sigma=0, low_threshold=50, high_threshold=150)
     distance = distance_transform_edt(~edges) if edges.any() else np.full(liquid.shape, 20.0)
     distance = uniform_filter(np.minimum(distance, 20), 3, mode="mirror")
-    spread = equalised(distance.astype(np.uint8))
+    spread = equalised((distance + 1e-6).astype(np.uint8))  # running sums leave 20 just below 20
     emboss = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
     relief = correlate(spread.astype(np.int64), emboss, mode="mirror").clip(0, 255)
     light = liquid * np.rint(uniform_filter(relief.astype(np.float64), 3, mode="mirror"))
