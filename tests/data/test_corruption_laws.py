@@ -155,6 +155,17 @@ def test_every_family_reads_back(family):
     assert corruption.title == f"{FAMILIES[family].title} 3"
 
 
+def test_counts_have_no_stray_maximum():
+    """A dark pixel never turns white: the sums' rounding stays below the largest uniform."""
+    dark = torch.full((40, 3, 100, 100), 0.2)
+    assert corrupt(dark, "shot_noise_1", torch.arange(40)).max() < 0.55  # 12 + 6 deviations, of 60
+
+
+def test_defocus_wider_than_the_image_is_refused():
+    with pytest.raises(ValueError, match=r"mirrors 10 pixels .* got 10x12"):
+        corrupt(torch.rand(1, 3, 10, 12), "defocus_blur_5", torch.tensor([0]))
+
+
 def test_rgb_is_needed():
     with pytest.raises(ValueError, match=r"fog_1 takes RGB images, .* got \(2, 1, 8, 8\)"):
         corrupt(torch.zeros(2, 1, 8, 8), "fog_1", torch.arange(2))

@@ -80,8 +80,13 @@ def defocus_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Image
     """Convolve with a disc, borders mirrored without their last pixel."""
     kernel = defocus_kernel(level).to(images)
     reach = kernel.shape[0] // 2
-    padded = torch.from_numpy(np.pad(images.cpu().numpy(), [(0, 0), (0, 0)] + [(reach, reach)] * 2, mode="reflect"))
-    planes = padded.to(images.device)[:, :, None]
+    height, width = images.shape[-2:]
+    if reach >= min(height, width):
+        raise ValueError(
+            f"defocus_blur at level {level} mirrors {reach} pixels at the border and needs larger images; got "
+            f"{height}x{width}: use a larger input size"
+        )
+    planes = torch.nn.functional.pad(images, [reach] * 4, mode="reflect")[:, :, None]
     # one image at a time: a convolution may round otherwise for another batch size
     blurred = [torch.nn.functional.conv2d(image, kernel[None, None])[:, 0] for image in planes]
     return torch.stack(blurred).clamp_(0, 1)
