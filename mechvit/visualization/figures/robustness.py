@@ -62,13 +62,21 @@ def corruption_errors(summary: pd.DataFrame) -> go.Figure:
             "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
         )
         figure.add_trace(trace, row=1, col=col)
-    finish(figure, "What each corruption costs", height=150 + (14 + 8 * len(models)) * len(rows))
+    height = 150 + (14 + 8 * len(models)) * len(rows)
+    finish(figure, "What each corruption costs", height=height)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.4, -0.6])
     for col, (quantity, (_, says)) in enumerate(PANELS.items(), start=1):
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, showgrid=True, row=1, col=col)
         if quantity != "error":
             figure.add_vline(1, line={"color": MUTED, "width": 1}, layer="below", row=1, col=col)
-    return figure.update_layout(margin={"l": 150})
+            figure.update_xaxes(range=_reach(pick(summary, quantity=quantity)["value"]), row=1, col=col)
+    return figure.update_layout(margin={"l": 150}, legend_y=1 + 24 / height)
+
+
+def _reach(ratios: pd.Series) -> list[float]:
+    """An axis that holds 1 and every ratio; intervals of ratios over almost nothing go on beyond it."""
+    low, high = np.nanmin([*ratios, 0.9]), np.nanmax([*ratios, 1.1])
+    return [low - 0.4 * (high - low), high + 0.4 * (high - low)]
 
 
 def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
@@ -101,7 +109,9 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
             figure.add_trace(trace, row=1, col=col)
     finish(figure, "Where in the spectrum corruptions change images", height=470)
     figure.update_xaxes(title_text="frequency (cycles a pixel)")
-    figure.update_yaxes(type="log", exponentformat="power", title_text="mean squared difference", col=1)
+    top = np.log10(mean["power"].max()) if mean["power"].max() > 0 else 0.0
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1, range=[top - 6, top + 0.2])  # six decades
+    figure.update_yaxes(title_text="mean squared difference", row=1, col=1)
     return figure.update_layout(margin={"t": 150})
 
 
