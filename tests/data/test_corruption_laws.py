@@ -87,6 +87,19 @@ def test_other_shapes_and_flat_images(family):
         assert out.isfinite().all()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("family", CORRUPTED)
+def test_a_gpu_gives_the_cpu_s_pixels(family, photos):
+    """To rounding; where a rounded value crosses a threshold (snow, spatter, JPEG's bytes), a few pixels differ."""
+    corruption = Corruption(family, 2)
+    there = corrupt(photos.cuda(), corruption, IDS.cuda())
+    assert there.is_cuda
+    difference = (there.cpu() - corrupt(photos, corruption, IDS)).abs()
+    assert difference.median() < 1e-5
+    assert difference.mean() < 1e-3
+
+
 def test_families_draw_apart(photos):
     """Two kinds of noise on one image are independent, and so are the frost's angle and the blur's."""
     a, b = (uniform(torch.arange(50), 400, named_seed(0, name)).flatten() for name in ("snow", "frost"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -78,7 +79,7 @@ def gaussian_blur_c(images: Images, level: int, image_ids: Ids, seed: int) -> Im
 
 def defocus_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """Convolve with a disc, borders mirrored without their last pixel."""
-    kernel = defocus_kernel(level).to(images)
+    kernel = defocus_kernel(level)
     reach = kernel.shape[0] // 2
     height, width = images.shape[-2:]
     if reach >= min(height, width):
@@ -86,10 +87,10 @@ def defocus_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Image
             f"defocus_blur at level {level} mirrors {reach} pixels at the border and needs larger images; got "
             f"{height}x{width}: use a larger input size"
         )
-    planes = torch.nn.functional.pad(images, [reach] * 4, mode="reflect")[:, :, None]
-    # one image at a time: a convolution may round otherwise for another batch size
-    blurred = [torch.nn.functional.conv2d(image, kernel[None, None])[:, 0] for image in planes]
-    return torch.stack(blurred).clamp_(0, 1)
+    padded = torch.nn.functional.pad(images, [reach] * 4, mode="reflect")
+    return _each(
+        padded, lambda image: torch.nn.functional.conv2d(image, kernel.to(image).expand(3, 1, -1, -1), groups=3)
+    )
 
 
 @lru_cache(maxsize=5)
@@ -170,28 +171,27 @@ def box_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """The mean of 2 level + 1 pixels a side, borders going on as their last pixel (kornia)."""
     from kornia.filters import box_blur as kornia_box_blur
 
-    return torch.cat([kornia_box_blur(image, 2 * level + 1, "replicate") for image in images.split(1)]).clamp_(0, 1)
+    return _each(images, lambda image: kornia_box_blur(image, 2 * level + 1, "replicate"))
 
 
 def median_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """The median of 2 level + 1 pixels a side, channel by channel, borders going on as their last pixel (kornia)."""
     from kornia.filters import median_blur as kornia_median_blur
 
-    # one image at a time: the windows of a whole batch leave a CPU's cache
-    return torch.cat([kornia_median_blur(image, 2 * level + 1, "replicate") for image in images.split(1)])
+    return _each(images, lambda image: kornia_median_blur(image, 2 * level + 1, "replicate"))
 
 
 def linear_motion_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """The mean of 2 level + 1 pixels on a line through each pixel, its direction drawn for each image (kornia)."""
     from kornia.filters import motion_blur as kornia_motion_blur
 
-    angles = 180 * uniform(image_ids, 1, named_seed(seed, "linear_motion_blur"))[:, 0].to(images.dtype)
-    side = 2 * level + 1
-    blurred = [
-        kornia_motion_blur(image, side, angle, torch.zeros_like(angle), "replicate")
-        for image, angle in zip(images.split(1), angles.split(1), strict=True)
-    ]
-    return torch.cat(blurred).clamp_(0, 1)
+    angles = iter(180 * uniform(image_ids, 1, named_seed(seed, "linear_motion_blur")))
+
+    def smear(image: Tensor) -> Tensor:
+        angle = next(angles).to(image)
+        return kornia_motion_blur(image, 2 * level + 1, angle, torch.zeros_like(angle), "replicate")
+
+    return _each(images, smear)
 
 
 def bilateral_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
@@ -199,6 +199,13 @@ def bilateral_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Ima
     from kornia.filters import bilateral_blur as kornia_bilateral_blur
 
     side, sigma = 4 * level + 1, (float(level), float(level))
-    # one image at a time: kornia adds in another order for large batches
-    blurred = [kornia_bilateral_blur(image, side, BILATERAL_COLOUR, sigma, "replicate") for image in images.split(1)]
-    return torch.cat(blurred).clamp_(0, 1)
+    return _each(images, lambda image: kornia_bilateral_blur(image, side, BILATERAL_COLOUR, sigma, "replicate"))
+
+
+def _each(images: Images, filtered: Callable[[Tensor], Tensor]) -> Images:
+    """Filter image by image, so that no batch size changes a filter's order of sums (and a CPU's cache holds it).
+
+    On a GPU in float64: its float32 convolutions may round to 10 bits (TF32).
+    """
+    exact = images.double() if images.is_cuda else images
+    return torch.cat([filtered(image) for image in exact.split(1)]).clamp_(0, 1).to(images.dtype)
