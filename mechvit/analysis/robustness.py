@@ -95,7 +95,7 @@ def mean_corruption_error(
     With E(s, c) a model's error at severity s of corruption c, R(s, c) the reference's, and E(0), R(0) on clean images:
 
         corruption error  CE(c) = sum_s E(s, c) / sum_s R(s, c)
-        relative error    (sum_s E(s, c) - E(0)) / (sum_s R(s, c) - R(0))
+        relative error    sum_s (E(s, c) - E(0)) / sum_s (R(s, c) - R(0))
 
     The mean corruption error mCE is CE's mean over corruptions, and so is the relative mCE; 1 is the reference itself,
     less is more robust. The relative error tells a model that loses little under corruption from one that is better
