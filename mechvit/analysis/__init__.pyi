@@ -1,8 +1,11 @@
 from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
 from .bootstrap import Interval, interval, resampled_means
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
+from .fourier import FourierSensitivity, fourier_sensitivity
 from .lens import LogitLens, logit_lens
 from .performance import Performance, evaluate
+from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
+from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
 from .study import StudyTables, study
 from .summaries import (
     attention_summary,
@@ -14,8 +17,11 @@ from .summaries import (
 from .verdicts import all_above, all_within
 
 __all__ = [
+    "ALEXNET_ERROR",
     "AttentionEntropy",
     "AttentionShift",
+    "CorruptionSpectrum",
+    "FourierSensitivity",
     "Interval",
     "LogitLens",
     "Performance",
@@ -26,16 +32,21 @@ __all__ = [
     "attention_entropy",
     "attention_shift",
     "attention_summary",
+    "corrupted_performance",
+    "corruption_spectrum",
     "evaluate",
     "first_correct",
     "first_correct_draws",
     "first_correct_summary",
+    "fourier_sensitivity",
     "interval",
     "lens_draws",
     "lens_summary",
     "logit_lens",
+    "mean_corruption_error",
     "performance_draws",
     "performance_summary",
     "resampled_means",
+    "spectrum_summary",
     "study",
 ]

@@ -2,11 +2,15 @@ from .batches import ImageBatch, iter_batches
 from .corruptions import CORRUPTIONS, corrupt
 from .pixels import normalize, prepare, unit_pixels
 from .sources import align_labels, load_images
-from .spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from .spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, IMAGENET_C_EXTRA, PAPER_CORRUPTIONS, Corruption, severities
 
 __all__ = [
     "CLEAN",
     "CORRUPTIONS",
+    "FAMILIES",
+    "GROUPS",
+    "IMAGENET_C",
+    "IMAGENET_C_EXTRA",
     "PAPER_CORRUPTIONS",
     "Corruption",
     "ImageBatch",
@@ -16,5 +20,6 @@ __all__ = [
     "load_images",
     "normalize",
     "prepare",
+    "severities",
     "unit_pixels",
 ]

@@ -6,6 +6,7 @@ address, so a batch is drawn at once, on the GPU too, and no batch size, order, 
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import torch
@@ -34,21 +35,49 @@ def splitmix64(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     return x ^ _shift(x, 31)
 
 
+def named_seed(seed: int, name: str) -> int:
+    """A seed for draws of this name that are independent of those of any other name.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    _check_seed(seed)
+    return int.from_bytes(hashlib.blake2b(f"{name} {seed}".encode(), digest_size=8).digest(), "big") >> 1
+
+
 def standard_normal(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
     """Draw `count` float32 standard normals for each image (Box-Muller on two 24-bit uniforms of each hash).
 
     Raises:
         ValueError: a negative seed.
     """
-    if seed < 0:
-        raise ValueError(f"the seed must not be negative; got {seed}")
-    half = (count + 1) // 2
-    ids = image_ids.to(torch.int64)
-    stream = splitmix64(ids ^ splitmix64(torch.full_like(ids, seed)))
-    counter = torch.arange(half, device=ids.device, dtype=torch.int64) * _GOLDEN
-    bits = splitmix64(stream[:, None] + counter)
-    u1 = (_shift(bits, 40) + 1).to(torch.float32) * 2.0**-24
-    u2 = ((bits >> 16) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+    first, second = _integers(image_ids, count, seed)
+    u1 = (first + 1).to(torch.float32) * 2.0**-24
+    u2 = second.to(torch.float32) * 2.0**-24
     radius = torch.sqrt(-2 * torch.log(u1))
     angle = (2 * math.pi) * u2
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :count]
+
+
+def uniform(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
+    """Draw `count` float32 uniforms in [0, 1) for each image, multiples of 2^-24.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    return torch.cat(_integers(image_ids, count, seed), dim=1)[:, :count].to(torch.float32) * 2.0**-24
+
+
+def _integers(image_ids: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two 24-bit integers of each of ceil(count / 2) hashes of an image, each [batch, ceil(count / 2)]."""
+    _check_seed(seed)
+    ids = image_ids.to(torch.int64)
+    stream = splitmix64(ids ^ splitmix64(torch.full_like(ids, seed)))
+    counter = torch.arange((count + 1) // 2, device=ids.device, dtype=torch.int64) * _GOLDEN
+    bits = splitmix64(stream[:, None] + counter)
+    return _shift(bits, 40), (bits >> 16) & 0xFFFFFF
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"the seed must not be negative; got {seed}")

@@ -3,13 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-FAMILIES: dict[str, str] = {
-    "clean": "Clean",
-    "gaussian_blur": "Gaussian blur",
-    "gaussian_noise": "Gaussian noise",
+GROUPS: tuple[str, ...] = ("noise", "blur", "weather", "digital")
+"""ImageNet-C's groups of corruptions (arXiv:1903.12261, section 4.1)."""
+SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
+"""ImageNet-C's."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Corruptions that differ in their level alone."""
+
+    title: str
+    """The name in prose."""
+    group: str
+    """One of `GROUPS`, or `clean`."""
+    level: str = "an ImageNet-C severity"
+    """What the level is."""
+    highest: int | None = 5
+    """The highest level; None has no limit. The lowest is 1."""
+
+
+FAMILIES: dict[str, Family] = {
+    "clean": Family("Clean", "clean", "nothing", 0),
+    "gaussian_blur": Family("Gaussian blur", "blur", "a deviation of at least 1 pixel", None),
+    "gaussian_noise": Family("Gaussian noise", "noise"),
+    "shot_noise": Family("Shot noise", "noise"),
+    "impulse_noise": Family("Impulse noise", "noise"),
+    "defocus_blur": Family("Defocus blur", "blur"),
+    "glass_blur": Family("Glass blur", "blur"),
+    "motion_blur": Family("Motion blur", "blur"),
+    "zoom_blur": Family("Zoom blur", "blur"),
+    "snow": Family("Snow", "weather"),
+    "frost": Family("Frost", "weather"),
+    "fog": Family("Fog", "weather"),
+    "brightness": Family("Brightness", "weather"),
+    "contrast": Family("Contrast", "digital"),
+    "elastic_transform": Family("Elastic transform", "digital"),
+    "pixelate": Family("Pixelate", "digital"),
+    "jpeg_compression": Family("JPEG compression", "digital"),
+    "speckle_noise": Family("Speckle noise", "noise"),
+    "gaussian_blur_c": Family("Gaussian blur (ImageNet-C)", "blur"),
+    "spatter": Family("Spatter", "weather"),
+    "saturate": Family("Saturate", "digital"),
+    "poisson_noise": Family("Poisson noise", "noise", "the halvings of 128 photons at full white", 6),
+    "salt_and_pepper": Family("Salt and pepper", "noise", "a percentage of pixels", 100),
+    "box_blur": Family("Box blur", "blur", "the reach on each side in pixels", None),
+    "median_blur": Family("Median blur", "blur", "the reach on each side in pixels", None),
+    "linear_motion_blur": Family("Linear motion blur", "blur", "the reach on each side in pixels", None),
+    "bilateral_blur": Family("Bilateral blur", "blur", "a spatial deviation in pixels", None),
+    "sharpen": Family("Sharpen", "digital", "the multiple of the detail that is added", None),
 }
-"""Each corruption family and its name in prose."""
+"""Each corruption family by its key: clean, the paper's two, ImageNet-C's 15 and its 4 extra ones (of which
+gaussian_noise is the paper's too), and filters with a level of their own."""
+
+IMAGENET_C: tuple[str, ...] = tuple(FAMILIES)[2:17]
+"""ImageNet-C's 15 corruptions in its order, over which mean corruption error is taken."""
+IMAGENET_C_EXTRA: tuple[str, ...] = ("speckle_noise", "gaussian_blur_c", "spatter", "saturate")
+"""Its four extra ones, meant for validation."""
 
 
 @dataclass(frozen=True, order=True)
@@ -20,17 +72,25 @@ class Corruption:
     """A key of `FAMILIES`."""
     level: int = 0
     """gaussian_blur: standard deviation in pixels at the model's input size.
-    gaussian_noise: ImageNet-C severity, 1 to 5."""
+    gaussian_noise and all of ImageNet-C: severity, 1 to 5. Others: see `FAMILIES`."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise ValueError(f"corruption family must be one of {', '.join(FAMILIES)}; got {self.family!r}")
-        if self.family == "clean" and self.level != 0:
-            raise ValueError(f"the family 'clean' has only level 0; got {self.level}")
-        if self.family == "gaussian_blur" and self.level < 1:
-            raise ValueError(f"gaussian_blur's level is a deviation of at least 1 pixel; got {self.level}")
-        if self.family == "gaussian_noise" and not 1 <= self.level <= 5:
-            raise ValueError(f"gaussian_noise's level is an ImageNet-C severity, 1 to 5; got {self.level}")
+            raise ValueError(
+                f"corruption family must be one of {', '.join(FAMILIES)}; got {self.family!r}{_nearest(self.family)}"
+            )
+        if self.family == "clean":
+            if self.level != 0:
+                raise ValueError(f"the family 'clean' has only level 0; got {self.level}")
+            return
+        family = FAMILIES[self.family]
+        if self.level < 1 or (family.highest is not None and self.level > family.highest):
+            span = "1 or more" if family.highest is None else f"1 to {family.highest}"
+            near = 1 if self.level < 1 else family.highest
+            raise ValueError(
+                f"{self.family}'s level is {family.level}, {span}; got {self.level}: the nearest is "
+                f"{self.family}_{near}"
+            )
 
     @property
     def key(self) -> str:
@@ -40,7 +100,13 @@ class Corruption:
     @property
     def title(self) -> str:
         """The name in prose, as in `Gaussian blur 4`."""
-        return FAMILIES[self.family] if self.family == "clean" else f"{FAMILIES[self.family]} {self.level}"
+        title = FAMILIES[self.family].title
+        return title if self.family == "clean" else f"{title} {self.level}"
+
+    @property
+    def group(self) -> str:
+        """One of `GROUPS`, or `clean`."""
+        return FAMILIES[self.family].group
 
     @classmethod
     def parse(cls, key: str) -> Corruption:
@@ -50,10 +116,30 @@ class Corruption:
         family, _, level = key.rpartition("_")
         if not level.isdigit():
             raise ValueError(
-                f"a corruption is written family_level, as in gaussian_blur_4, or clean; got {key!r} "
+                f"a corruption is written family_level, as in gaussian_blur_4, or clean; got {key!r}{_nearest(key)} "
                 f"(families: {', '.join(f for f in FAMILIES if f != 'clean')})"
             )
         return cls(family, int(level))
+
+
+def severities(family: str) -> tuple[Corruption, ...]:
+    """A family at ImageNet-C's five severities.
+
+    Raises:
+        ValueError: an unknown family, or one whose levels are not severities.
+    """
+    found = tuple(Corruption(family, level) for level in SEVERITIES)
+    if family not in IMAGENET_C + IMAGENET_C_EXTRA:
+        raise ValueError(
+            f"only ImageNet-C's corruptions have severities ({', '.join(IMAGENET_C + IMAGENET_C_EXTRA)}); got "
+            f"{family!r}, whose level is {FAMILIES[family].level}"
+        )
+    return found
+
+
+def _nearest(name: str) -> str:
+    near = [family for family in FAMILIES if name in family] or get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 CLEAN = Corruption("clean")

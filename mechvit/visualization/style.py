@@ -27,13 +27,15 @@ RAMPS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
 
 
 def family_of(key: str) -> str:
-    """`gaussian_blur` of `gaussian_blur_4`; `base` and `clean` are their own families."""
-    return key if key in ("base", "clean") else key.rpartition("_")[0]
+    """`gaussian_blur` of `gaussian_blur_4`; `base`, `clean` and names without a level are their own families."""
+    stem, _, level = key.rpartition("_")
+    return stem if level.isdigit() else key
 
 
 def level_of(key: str) -> int:
-    """The severity, 4 of `gaussian_blur_4`; 0 for `base` and `clean`."""
-    return 0 if key in ("base", "clean") else int(key.rpartition("_")[2])
+    """The severity, 4 of `gaussian_blur_4`; 0 for `base`, `clean` and names without one."""
+    level = key.rpartition("_")[2]
+    return int(level) if level.isdigit() else 0
 
 
 def title_of(key: str, *, short: bool = False) -> str:
@@ -42,7 +44,7 @@ def title_of(key: str, *, short: bool = False) -> str:
         return key.capitalize()
     family = family_of(key)
     name = FAMILY_TITLES.get(family, family.replace("_", " ")) if short else family.replace("_", " ")
-    return f"{name.capitalize()} {level_of(key)}"
+    return f"{name.capitalize()} {level_of(key)}" if family != key else name.capitalize()
 
 
 def in_order(keys: Iterable[str]) -> list[str]:

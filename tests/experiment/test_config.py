@@ -84,7 +84,7 @@ def test_limit_caps_every_part_and_raises_none():
         ({"corruptions": ("gaussian_blur_1", "clean")}, "not clean"),
         ({"corruptions": ("gaussian_blur_1", "gaussian_blur_1")}, "each once"),
         ({"corruptions": ("gaussian_blur",)}, "written family_level"),
-        ({"corruptions": ("fog_3",)}, "'fog'"),
+        ({"corruptions": ("smog_3",)}, "'smog'"),
         ({"corruptions": ("gaussian_noise_6",)}, "1 to 5; got 6"),
         ({"limit": 0}, "limit must be at least 1; got 0"),
         ({"images": "folder:here"}, r"\(folder:here\).*give --model DIR"),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..style import colour, fade, in_order, title_of
+from ..style import colour, fade, family_of, in_order, title_of
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
@@ -51,7 +51,7 @@ def layer_lines(
     traces: list[tuple[go.Scatter, int, int]] = []
     for model, group in frame.groupby("model", sort=False):
         group, tint = group.sort_values("layer"), colour(str(model))
-        near = model == "base" or str(model).startswith(own)
+        near = model == "base" or family_of(str(model)) == own
         x = group["layer"].to_numpy()
         if near:
             edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}

@@ -14,6 +14,7 @@ from ..style import (
     PAPER,
     RAMPS,
     families,
+    family_of,
     finish,
     in_order,
     panel_title,
@@ -90,7 +91,7 @@ def gains(summary: pd.DataFrame) -> go.Figure:
     figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     metrics = [metric for metric in METRICS if metric != "ece"]
     for col, (family, corruption) in enumerate(zip(kinds, worst, strict=True), start=1):
-        models = [m for m in in_order(summary["model"]) if m.startswith(family)]
+        models = [m for m in in_order(summary["model"]) if family_of(m) == family]
         offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else [0.0]
         for model, offset in zip(models, offsets, strict=True):
             part = pick(summary, corruption=corruption, model=model).set_index("metric").loc[metrics] * 1

@@ -1,0 +1,123 @@
+"""Common corruptions of image batches: on [0, 1] RGB at the model's input size, before normalisation.
+
+The definitions and constants are ImageNet-C's for images of 224 pixels (arXiv:1903.12261 and its code), without its
+roundings to bytes on the way and without its last JPEG compression. At another input size, lengths in pixels are
+applied as they are published, as the paper's blur is; what ImageNet-C states as a share of the image (zoom factors,
+pixelation, the elastic transform's multiples of 244) stays one. So a blur of 48-pixel images is harsher than the same
+blur of 224-pixel images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..spec import Corruption
+from .blur import (
+    bilateral_blur,
+    box_blur,
+    defocus_blur,
+    gaussian_blur,
+    gaussian_blur_c,
+    glass_blur,
+    linear_motion_blur,
+    median_blur,
+    motion_blur,
+    zoom_blur,
+)
+from .digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate, sharpen
+from .drops import spatter
+from .noise import (
+    NOISE_STD,
+    gaussian_noise,
+    impulse_noise,
+    poisson_noise,
+    salt_and_pepper,
+    shot_noise,
+    speckle_noise,
+)
+from .weather import brightness, fog, frost, snow
+
+__all__ = ["CORRUPTIONS", "NOISE_STD", "corrupt", "gaussian_blur", "gaussian_noise"]
+
+CORRUPTIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
+    function.__name__: function
+    for function in (
+        gaussian_blur,
+        gaussian_noise,
+        shot_noise,
+        impulse_noise,
+        defocus_blur,
+        glass_blur,
+        motion_blur,
+        zoom_blur,
+        snow,
+        frost,
+        fog,
+        brightness,
+        contrast,
+        elastic_transform,
+        pixelate,
+        jpeg_compression,
+        speckle_noise,
+        gaussian_blur_c,
+        spatter,
+        saturate,
+        poisson_noise,
+        salt_and_pepper,
+        box_blur,
+        median_blur,
+        linear_motion_blur,
+        bilateral_blur,
+        sharpen,
+    )
+}
+"""Each family's function (images, level, image_ids, seed) -> images."""
+
+
+@torch.no_grad()
+def corrupt(
+    images: Float[Tensor, "batch channel height width"],
+    corruption: Corruption | str,
+    image_ids: Int[Tensor, " batch"],
+    *,
+    seed: int = 0,
+) -> Float[Tensor, "batch channel height width"]:
+    """Corrupt a batch of images on its own device.
+
+    Args:
+        images: RGB in [0, 1] at the model's input size, not normalised.
+        corruption: what to apply; a string is read with `Corruption.parse`. `CLEAN` returns the images themselves.
+        image_ids: each image's id. With `seed` it fixes all that is random about an image, so that batch size, order,
+            workers and ranks never change a pixel.
+        seed: non-negative; another seed is another draw of the noise.
+
+    Raises:
+        ValueError: images outside [0, 1] or not floating, ids that do not match the batch, an unknown corruption,
+            images that are not RGB (the paper's two families take any channels).
+
+    Source: Hendrycks and Dietterich, arXiv:1903.12261 (ImageNet-C); the paper's section 3.1 (blur levels).
+    """
+    if isinstance(corruption, str):
+        corruption = Corruption.parse(corruption)
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be a floating [batch, channel, height, width]; got {images.dtype} {tuple(images.shape)}"
+        )
+    if image_ids.shape != images.shape[:1]:
+        raise ValueError(
+            f"image_ids must give one id for each of the {images.shape[0]} images; got {tuple(image_ids.shape)}"
+        )
+    if images.numel() and not (float(images.amin()) >= 0 and float(images.amax()) <= 1):
+        raise ValueError(
+            "corruptions act on RGB in [0, 1], before normalisation; got values from "
+            f"{float(images.amin()):.3g} to {float(images.amax()):.3g}"
+        )
+    if corruption.family == "clean":
+        return images
+    if images.shape[1] != 3 and corruption.family not in ("gaussian_blur", "gaussian_noise"):
+        raise ValueError(f"{corruption.key} takes RGB images, [batch, 3, height, width]; got {tuple(images.shape)}")
+    return CORRUPTIONS[corruption.family](images, corruption.level, image_ids, seed)

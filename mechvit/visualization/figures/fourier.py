@@ -1,0 +1,61 @@
+"""The error under each Fourier wave as a heat map."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of
+from .frames import pick, require
+
+COLUMNS = ("model", "vertical", "horizontal", "error", "low", "high")
+_NOISE = RAMPS["gaussian_noise"][0]
+SCALE = [[0, GRID], [1 / 3, _NOISE[0]], [2 / 3, _NOISE[1]], [1, _NOISE[2]]]
+"""From no error to the largest."""
+
+
+def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
+    """Error under each wave, one panel a model, the zero frequency in the middle.
+
+    Args:
+        sensitivity: `FourierSensitivity.to_frame` of every model, one row a model and wave.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(sensitivity, COLUMNS, "fourier_sensitivity")
+    models = in_order(sensitivity["model"])
+    titles = [panel_title(title_of(m) if m == "base" else f"{title_of(m, short=True)} tuned") for m in models]
+    figure = make_subplots(1, len(models), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    for col, model in enumerate(models, start=1):
+        part = pick(sensitivity, model=model)
+        wide = {
+            name: part.pivot(index="vertical", columns="horizontal", values=name) for name in ("error", "low", "high")
+        }
+        error = wide["error"]
+        heat = go.Heatmap(
+            z=error.to_numpy(),
+            x=error.columns.to_numpy(),
+            y=error.index.to_numpy(),
+            customdata=pd.concat([wide["low"], wide["high"]], axis=1)
+            .to_numpy()
+            .reshape(len(error), 2, -1)
+            .swapaxes(1, 2),
+            coloraxis="coloraxis",
+            name=title_of(model),
+            hovertemplate=f"<b>{title_of(model)}</b> %{{x}} across, %{{y}} down: error %{{z:.3f}} "
+            "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+        )
+        figure.add_trace(heat, row=1, col=col)
+        figure.update_xaxes(title_text="across (cycles an image)", row=1, col=col)
+    finish(figure, "Sensitivity to each Fourier wave", height=420, legend=False)
+    figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
+    figure.update_xaxes(matches="x", constrain="domain", row=1)
+    figure.update_yaxes(showgrid=False, constrain="domain", scaleanchor="x", row=1)
+    figure.update_yaxes(title_text="down (cycles an image)", row=1, col=1)
+    largest = float(sensitivity["error"].max()) or 1.0
+    bar = {"title": {"text": "error (fraction)"}, "thickness": 12, "outlinewidth": 0}
+    return figure.update_layout(
+        coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": largest, "colorbar": bar}, margin={"r": 90}
+    )

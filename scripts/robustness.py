@@ -1,0 +1,151 @@
+"""Mean corruption error of models on ImageNet-C's corruptions, made from any images, and their Fourier sensitivity.
+
+    scripts/robustness.py --model runs/photos/models/base \\
+        runs/photos/models/gaussian_blur_4 --out robustness
+    scripts/robustness.py --model google/vit-base-patch16-224 \\
+        --images folder:DIR --limit 1000 --reference alexnet \\
+        --fourier 15 --out robustness
+
+OUT gets performance.parquet (per image), robustness.parquet (error, corruption error and relative error by corruption,
+severity, group and over all, with bootstrap intervals), spectra.parquet (where in the spectrum each corruption changes
+images), with --fourier fourier.parquet, and figures/*.html, each readable offline. Corruptions are made as ImageNet-C's
+are (frost on a generated texture), not read from its files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from mechvit.data.spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
+from mechvit.experiment.command_line import check_out, load_classifier, names_of, new_folder, prepared_images, run
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit import HookedViT
+
+HOLDS = "performance.parquet"
+SPECTRUM_IMAGES = 64
+"""Images that corruptions' spectra are averaged over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is tested on what."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of image classifiers with their image processors; all with one input size and classes."""
+    out: str
+    """Folder for tables and figures."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    families: tuple[str, ...] = IMAGENET_C
+    """Corruptions, over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate are there too."""
+    levels: tuple[int, ...] = SEVERITIES
+    """Severities of each."""
+    reference: Literal["first", "alexnet"] = "first"
+    """Whose errors are 1: the first model's, or AlexNet's on ImageNet-C (for ImageNet's images and classes only)."""
+    fourier: int = 0
+    """Frequencies along each side of the Fourier map, (n^2 + 1) / 2 + 1 passes over the images; 0 makes none."""
+    limit: int | None = None
+    """At most this many images; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts, crops and corruptions. One seed in all scripts keeps tuning and test images apart."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+
+def main(options: Options) -> None:
+    """Test all models, print their mean corruption errors, write tables and figures as one folder."""
+    corruptions = [Corruption(family, level) for family in options.families for level in options.levels]
+    names = names_of(options.model)
+    if not corruptions or "clean" in options.families:
+        raise ValueError(f"--families and --levels must name some, clean apart; families are {', '.join(FAMILIES)}")
+    check_out(options.out, options.overwrite, HOLDS)
+    models = load_models(names, options.device)
+    first = next(iter(models.values()))
+    images = prepared_images(
+        options.images, "test", first.hf_config, first.image_processor,
+        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+    )  # fmt: skip
+    tables, spectra = make_tables(models, images, corruptions, options)
+    with new_folder(options.out, options.overwrite, HOLDS) as folder:
+        for name, frame in tables.items():
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        drawn = draw(tables, spectra, folder / "figures")
+    whole = tables["robustness"].query("family == 'all' or family == 'clean'")
+    shown = whole.pivot(index=["model", "group"], columns="quantity", values="value").rename_axis(columns=None)
+    print(f"{len(images)} images, {len(corruptions)} corruptions; errors relative to {options.reference}'s\n")
+    print(shown.reset_index().to_string(index=False, float_format="%.4f"))
+    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def load_models(names: dict[str, str], device: str | None) -> dict[str, HookedViT]:
+    """All models at once, so that each batch is corrupted once; all must have the same classes."""
+    models = {name: load_classifier(checkpoint, device) for name, checkpoint in names.items()}
+    classes = next(iter(models.values())).cfg.id2label
+    for name, model in models.items():
+        if model.cfg.id2label != classes:
+            raise ValueError(f"{names[name]} must have the first model's classes, in its order; its id2label differs")
+    return models
+
+
+def make_tables(
+    models: dict[str, HookedViT], images: datasets.Dataset, corruptions: list[Corruption], options: Options
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """The tables to keep, and the spectra of the strongest corruptions to draw."""
+    import pandas as pd
+
+    from mechvit import analysis
+
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    performance = analysis.corrupted_performance(models, images, corruptions, progress="Corruptions", **shared)
+    reference = next(iter(models)) if options.reference == "first" else analysis.ALEXNET_ERROR
+    few = images.select(range(min(SPECTRUM_IMAGES, len(images))))
+    spectra = [(c, analysis.corruption_spectrum(few, c, seed=options.seed)) for c in corruptions]
+    tables = {
+        "performance": performance,
+        "robustness": analysis.mean_corruption_error(performance, reference=reference),
+        "spectra": analysis.spectrum_summary(spectra),
+    }
+    if options.fourier:
+        maps = []
+        for name, model in models.items():
+            found = analysis.fourier_sensitivity(
+                model, images, resolution=options.fourier, progress=f"Waves, {name}", **shared
+            )
+            maps.append(found.to_frame(model=name))
+        tables["fourier"] = pd.concat(maps, ignore_index=True)
+    strongest = [(c, s) for c, s in spectra if c.level == max(options.levels)]
+    return tables, pd.concat([s.to_frame(corruption=c.key, group=c.group) for c, s in strongest], ignore_index=True)
+
+
+def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -> int:
+    """Draw every table that there is; returns how many."""
+    from mechvit.visualization import figures
+
+    drawn = {
+        "corruption_errors": figures.corruption_errors(tables["robustness"]),
+        "corruption_spectra": figures.corruption_spectra(spectra),
+    }
+    if "fourier" in tables:
+        drawn["fourier_map"] = figures.fourier_map(tables["fourier"])
+    folder.mkdir()
+    for name, figure in drawn.items():
+        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
+    return len(drawn)
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

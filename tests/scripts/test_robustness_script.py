@@ -1,0 +1,75 @@
+"""robustness.py gives what the package's functions give."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from script_calls import call, script
+
+from mechvit import HookedViT
+from mechvit.analysis import corrupted_performance, fourier_sensitivity, mean_corruption_error
+from mechvit.data import Corruption, load_images, prepare
+
+FAMILIES = ("shot_noise", "fog")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tiny_hf, tiny_processor, tmp_path_factory) -> dict[str, str]:
+    """Two random ViTs of the photographs' 19 classes."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names
+    config = ViTConfig.from_dict(tiny_hf.config.to_dict() | {"id2label": dict(enumerate(classes)), "label2id": None})
+    folder, saved = tmp_path_factory.mktemp("models"), {}
+    for seed, name in enumerate(["base", "second"]):
+        generator = torch.Generator().manual_seed(seed)
+        model = ViTForImageClassification(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(0.25 * torch.randn(parameter.shape, generator=generator))
+        model.save_pretrained(folder / name)
+        tiny_processor.save_pretrained(folder / name)
+        saved[name] = str(folder / name)
+    return saved
+
+
+def test_robustness_matches_functions(checkpoints, tiny_processor, tmp_path, capsys):
+    out = tmp_path / "robustness"
+    call(
+        "robustness", model=tuple(checkpoints.values()), families=FAMILIES, levels=(1, 5), fourier=3, limit=38,
+        out=str(out),
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    images = prepare(load_images("photos", "test", limit=38, image_size=32), tiny_processor)
+    models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}
+    corruptions = [Corruption(family, level) for family in FAMILIES for level in (1, 5)]
+    wanted = corrupted_performance(models, images, corruptions)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "performance.parquet"), wanted)
+    summary = mean_corruption_error(wanted, reference="base")
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "robustness.parquet"), summary)
+    waves = pd.read_parquet(out / "fourier.parquet")
+    second = fourier_sensitivity(models["second"], images, resolution=3).to_frame(model="second")
+    pd.testing.assert_frame_equal(waves[waves["model"] == "second"].reset_index(drop=True), second)
+    spectra = pd.read_parquet(out / "spectra.parquet").set_index("corruption")
+    assert spectra["band"].to_dict()["fog_5"] == "low"
+    assert len(spectra) == 4
+    figures = {path.stem: path.read_text() for path in (out / "figures").iterdir()}
+    assert set(figures) == {"corruption_errors", "corruption_spectra", "fourier_map"}
+    assert all("<script src=" not in text for text in figures.values())
+    mce = summary.query("model == 'second' and group == 'all' and quantity == 'corruption_error'")["value"].item()
+    (line,) = [line.split() for line in printed.splitlines() if line.split()[:2] == ["second", "all"]]
+    assert float(line[2]) == pytest.approx(mce, abs=5.1e-5)
+
+
+def test_bad_names_are_refused_first(checkpoints, tmp_path):
+    for wrong, message in (({"families": ("frots",)}, "did you mean frost"), ({"levels": (6,)}, "nearest is")):
+        with pytest.raises(ValueError, match=message):
+            call("robustness", model=("nowhere",), out=str(tmp_path / "out"), **wrong)
+    with pytest.raises(ValueError, match="must name some, clean apart"):
+        call("robustness", model=("nowhere",), out=str(tmp_path / "out"), families=())
+
+
+def test_fifteen_corruptions_by_default():
+    options = script("robustness").Options(model=("m",), out="o")
+    assert len(options.families) * len(options.levels) == 75
