@@ -31,7 +31,7 @@ class Options:
     """Folder or hub id of a ViTForImageClassification with its image processor."""
     corruption: str
     """What every image gets: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
-    or gaussian_noise_2 (ImageNet-C severity), or clean."""
+    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES, or clean."""
     out: str
     """Folder of the new checkpoint."""
     images: str = "photos"

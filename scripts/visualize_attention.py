@@ -38,7 +38,7 @@ class Options:
     """A model tuned from it, drawn beside it."""
     corruption: str = "gaussian_blur_4"
     """Drawn beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
-    or gaussian_noise_2 (ImageNet-C severity); clean draws that one alone."""
+    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES; clean draws that one alone."""
     layers: tuple[int, ...] | None = None
     """Blocks, 0 to n_layers - 1; None takes all, one shown at a time."""
     heads: tuple[int, ...] | None = None
