@@ -49,7 +49,8 @@ class Options:
     """Which part of the images; no image is in two, but for `sae_validation` and `finetune_validation`."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
-    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES."""
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as
+    mechvit.data.FAMILIES."""
     clean_fraction: float = 0.5
     """Share of images that stay clean; 1 corrupts none."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

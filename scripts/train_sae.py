@@ -42,7 +42,8 @@ class Options:
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
-    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES."""
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as
+    mechvit.data.FAMILIES."""
     limit: int | None = None
     """At most this many training images; None takes the whole part."""
     validation_limit: int | None = None
