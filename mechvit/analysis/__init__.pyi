@@ -1,8 +1,11 @@
 from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
+from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
 from .bootstrap import Interval, interval, resampled_means
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .lens import LogitLens, logit_lens
+from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .performance import Performance, evaluate
+from .rollout import attention_rollout
 from .study import StudyTables, study
 from .summaries import (
     attention_summary,
@@ -15,25 +18,34 @@ from .verdicts import all_above, all_within
 
 __all__ = [
     "AttentionEntropy",
+    "AttentionMaps",
     "AttentionShift",
+    "ClassTrajectories",
+    "HeadNumbers",
     "Interval",
     "LogitLens",
+    "PatchLens",
     "Performance",
     "StudyTables",
     "all_above",
     "all_within",
     "attention_draws",
     "attention_entropy",
+    "attention_maps",
+    "attention_rollout",
     "attention_shift",
     "attention_summary",
+    "class_trajectories",
     "evaluate",
     "first_correct",
     "first_correct_draws",
     "first_correct_summary",
+    "head_numbers",
     "interval",
     "lens_draws",
     "lens_summary",
     "logit_lens",
+    "patch_lens",
     "performance_draws",
     "performance_summary",
     "resampled_means",

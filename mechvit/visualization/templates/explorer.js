@@ -1,0 +1,316 @@
+// The attention explorer: every panel, thumbnail and number follows one state; patterns are inflated when first needed.
+"use strict";
+(() => {
+  const { make, choice, range, select, HEAT, CHANGE, gradient, inflate, drawer, stage, number } = Views;
+  const SQUARE = Float32Array.from({ length: 256 }, (_, code) => (code / 255) ** 2);
+
+  const start = (root) => {
+    const spec = JSON.parse(root.querySelector("script").textContent);
+    const layers = spec.layers.length;
+    const rows = layers + (spec.rollouts.length ? 1 : 0);
+    const cells = (row) => (row < layers ? spec.heads.length : spec.rollouts.length);
+    const columns = Math.max(cells(0), cells(rows - 1));
+    const s = { picture: 0, corruption: spec.conditions.length > 1 ? 1 : 0, pair: spec.models.length > 1 ? [0, 1] : [0],
+      row: layers - 1, cell: 0, query: 0, probe: null, locked: false, backward: false, root: true, range: 1, opacity: 0.85,
+      picturesShown: true, source: 0, showing: 0, before: null };
+
+    // Patterns: bytes [cell][query][key] of one model, condition and row.
+    let cache = new Map();
+    const picture = () => spec.pictures[s.picture];
+    const side = () => spec.grid.map((n) => Math.ceil(n / picture().block));
+    const tokens = () => spec.prefix.length + side()[0] * side()[1];
+    const packed = ([m, c]) => picture().panels[m][c];
+    const codes = ([m, c], row) => {
+      const [key, here] = [`${m}:${c}:${row}`, cache];
+      if (!here.has(key)) {
+        here.set(key, null);
+        inflate(packed([m, c]).rows[row]).then((found) => {
+          here.set(key, found);
+          if (here === cache) redraw();
+        });
+      }
+      return here.get(key);
+    };
+    // The weights of a signed sum of patterns at the query, over all tokens; null until all are inflated.
+    const weights = (terms, row, cell) => {
+      const [n, total] = [tokens(), new Float32Array(tokens())];
+      for (const [m, c, sign] of terms) {
+        const found = codes([m, c], row);
+        if (!found) return null;
+        const scale = sign * packed([m, c]).scale[row][cell];
+        const [from, step] = s.backward ? [cell * n * n + s.query, n] : [(cell * n + s.query) * n, 1];
+        for (let i = 0; i < n; i++) total[i] += scale * SQUARE[found[from + step * i]];
+      }
+      return total;
+    };
+    const largest = (values) => values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1e-9;
+    const scaleOf = (terms, row, cell) => Math.max(...terms.map((term) => packed(term).scale[row][cell]));
+    const scaleOfAll = (terms) => Math.max(...terms.map((term) => Math.max(...packed(term).scale.slice(0, layers).flat())));
+    const level = (value, top) => {
+      const unit = Math.min(1, Math.abs(value) / top);
+      return s.root ? Math.sqrt(unit) : unit;
+    };
+    const colour = (value, top, change) => {
+      const unit = level(value, top);
+      return change ? CHANGE[Math.round(127.5 + Math.sign(value) * 127.5 * unit)] : HEAT[Math.round(255 * unit)];
+    };
+    const measure = (terms, row, cell, showing) => {
+      if (row >= layers) return null;
+      const read = (panel) => [panel.entropy[row][cell], panel.distance[row][cell], ...panel.prefix_mass[row][cell]][showing];
+      return terms.reduce((total, [m, c, sign]) => total + sign * read(packed([m, c])), 0);
+    };
+
+    // What is shown: one row a model, then their difference; columns clean, corrupted, difference.
+    const panels = () => {
+      const seen = s.corruption ? [0, s.corruption] : [0];
+      const line = (name, terms) => {
+        const found = seen.map((c) => ({ title: `${name}, ${spec.conditions[c]}`, terms: terms(c), picture: c }));
+        if (seen.length > 1)
+          found.push({ title: `${name}, difference`, picture: s.corruption,
+            terms: [...terms(s.corruption), ...terms(0).map(([m, c, sign]) => [m, c, -sign])] });
+        return found;
+      };
+      const lines = s.pair.map((m) => line(spec.models[m], (c) => [[m, c, 1]]));
+      const [a, b] = s.pair;
+      if (s.pair.length > 1)
+        lines.push(line(`${spec.models[b]} − ${spec.models[a]}`, (c) => [[b, c, 1], [a, c, -1]]));
+      return lines.flat();
+    };
+    let shown = panels();
+
+    const place = (token) => {
+      const patch = token - spec.prefix.length;
+      return patch < 0 ? null : [patch % side()[1], Math.floor(patch / side()[1])];
+    };
+    const nameOf = (token) => {
+      const [at, block] = [place(token), picture().block];
+      if (!at) return spec.prefix[token];
+      const span = (from, end) => {
+        const last = Math.min(from + block, end) - 1;
+        return last > from ? `s ${from}–${last}` : ` ${from}`;
+      };
+      return `row${span(at[1] * block, spec.grid[0])}, column${span(at[0] * block, spec.grid[1])}`;
+    };
+    const cellName = (row, cell) => (row < layers
+      ? `Layer ${spec.layers[row]}, head ${spec.heads[cell]}` : `Rollout through all layers: ${spec.rollouts[cell]}`);
+
+    // State changes.
+    const set = (changes) => {
+      Object.assign(s, changes);
+      redraw();
+    };
+    const tokenAt = (column, row) => spec.prefix.length + row * side()[1] + column;
+    const centre = () => tokenAt(Math.floor(side()[1] / 2), Math.floor(side()[0] / 2));
+    const acts = {
+      point: (column, row) => set(s.locked ? { probe: tokenAt(column, row) }
+        : { before: s.before ?? s.query, query: tokenAt(column, row), probe: null }),
+      leave: () => set(s.locked ? { probe: null } : { query: s.before ?? s.query, before: null }),
+      toggle: (column, row) => {
+        const token = tokenAt(column, row);
+        set(s.locked && s.query === token ? { locked: false } : { locked: true, query: token, before: null, probe: null });
+      },
+      move: (right, down) => {
+        const [column, row] = place(s.query) ?? place(centre());
+        const within = (value, end) => Math.max(0, Math.min(end - 1, value));
+        set({ query: tokenAt(within(column + right, side()[1]), within(row + down, side()[0])), probe: null, before: null });
+      },
+      lock: () => set({ locked: !s.locked, before: null }),
+      free: () => set({ locked: false, probe: null }),
+      prefix: () => spec.prefix.length && set({ query: 0, locked: true, probe: null, before: null }),
+    };
+    const pick = (row, cell) => {
+      const to = Math.max(0, Math.min(rows - 1, row));
+      set({ row: to, cell: Math.max(0, Math.min(cells(to) - 1, cell)) });
+    };
+
+    // Elements.
+    const grid = make("div", "ex-panels");
+    const status = make("p", "ex-status");
+    status.setAttribute("role", "status");
+    const lay = () => {
+      shown = panels();
+      s.source = Math.min(s.source, shown.length - 1);
+      grid.style.setProperty("--across", String(s.corruption ? 3 : 1));
+      grid.replaceChildren(...shown.map((panel) => {
+        const figure = make("figure", "ex-panel");
+        const view = stage(`${panel.title}: arrow keys move the patch, Enter locks it, c chooses ${spec.prefix[0] ?? "nothing"}`, acts);
+        view.fit(spec.grid, picture().block);
+        view.image.src = picture().pictures[panel.picture];
+        view.classList.toggle("ex-change", panel.terms.length > 1);
+        view.classList.toggle("ex-coarse", spec.grid[1] * spec.patch < 128);
+        Object.assign(panel, { view, values: make("p", "ex-values"), numbers: make("p", "ex-numbers") });
+        figure.append(make("figcaption", "", panel.title), view, panel.values, panel.numbers);
+        return figure;
+      }));
+      sources.replaceWith(sources = select("of", shown.map((panel) => panel.title), s.source, (source) => set({ source })));
+      redraw();
+    };
+
+    // Thumbnails: one canvas, a tile a head.
+    const thumbs = make("canvas");
+    thumbs.tabIndex = 0;
+    thumbs.setAttribute("role", "application");
+    const board = make("div", "ex-board");
+    const chosen = make("i", "ex-chosen");
+    board.append(thumbs, chosen);
+    const numbers = [...spec.layers.map((layer, row) => [layer, row, -1]), ...spec.heads.map((head, cell) => [head, -1, cell]),
+      ...(rows > layers ? [["R", layers, -1]] : [])].map(([text, row, cell]) => {
+      const label = make("span", row < 0 ? "ex-head" : "ex-layer", text);
+      board.append(label);
+      return { label, row, cell };
+    });
+    const tile = () => ({ wide: side()[1] + 1, high: side()[0] + 1, gap: rows > layers ? 2 : 0 });
+    const cellAt = (event) => {
+      const [box, { wide, high, gap }] = [thumbs.getBoundingClientRect(), tile()];
+      const y = ((event.clientY - box.top) / box.height) * thumbs.height;
+      const row = Math.floor(y / high) >= layers ? Math.floor((y - gap) / high) : Math.floor(y / high);
+      return [row, Math.floor((((event.clientX - box.left) / box.width) * thumbs.width) / wide)];
+    };
+    thumbs.addEventListener("click", (event) => pick(...cellAt(event)));
+    thumbs.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      pick(s.row + step[0], s.cell + step[1]);
+    });
+    const drawThumbs = () => {
+      const [{ wide, high, gap }, { terms }] = [tile(), shown[s.source]];
+      const [width, height] = [columns * wide + 1, rows * high + gap + 1];
+      if (thumbs.width !== width) thumbs.width = width;
+      if (thumbs.height !== height) thumbs.height = height;
+      const context = thumbs.getContext("2d");
+      const data = context.createImageData(width, height);
+      const change = terms.length > 1;
+      const all = s.showing ? largest(spec.layers.flatMap((_, row) => spec.heads.map((_, cell) =>
+        measure(terms, row, cell, s.showing - 1)))) : scaleOfAll(terms);
+      for (let row = 0; row < rows; row++)
+        for (let cell = 0; cell < cells(row); cell++) {
+          const found = s.showing ? null : weights(terms, row, cell);
+          const value = s.showing ? measure(terms, row, cell, s.showing - 1) : null;
+          if (!found && value === null) continue;
+          const patches = found?.subarray(spec.prefix.length);
+          const top = s.showing || s.range === 2 ? all : s.range === 1 ? scaleOf(terms, row, cell) : largest(patches);
+          const [x, y] = [cell * wide + 1, row * high + 1 + (row >= layers ? gap : 0)];
+          for (let i = 0; i < (wide - 1) * (high - 1); i++) {
+            const [red, green, blue] = colour(found ? patches[i] : value, top, change);
+            data.data.set([red, green, blue, 255],
+              4 * ((y + Math.floor(i / (wide - 1))) * width + x + (i % (wide - 1))));
+          }
+        }
+      context.putImageData(data, 0, 0);
+      for (const { label, row, cell } of numbers)
+        if (row < 0) label.style.left = `${(100 * (cell + 0.5) * wide) / width}%`;
+        else label.style.top = `${(100 * ((row + 0.5) * high + (row >= layers ? gap : 0))) / height}%`;
+      chosen.style.left = `${(100 * s.cell * wide) / width}%`;
+      chosen.style.top = `${(100 * (s.row * high + (s.row >= layers ? gap : 0))) / height}%`;
+      chosen.style.width = `${(100 * (wide + 1)) / width}%`;
+      chosen.style.height = `${(100 * (high + 1)) / height}%`;
+      thumbs.setAttribute("aria-label", `${cellName(s.row, s.cell)}: arrow keys choose another`);
+    };
+
+    // Panels.
+    const legends = [make("span"), make("span"), make("span")];
+    const measures = ["entropy", "distance", ...spec.prefix.map((name) => `${name} mass`)];
+    const numbersOf = ({ terms }) => {
+      const signed = terms.length > 1;
+      const [entropy, distance, ...mass] = measures.map((_, i) => measure(terms, s.row, s.cell, i));
+      if (entropy === null) return "";
+      const shares = mass.slice(0, 1).map((value) => ` · ${measures[2]} ${number(value, signed)}`).join("");
+      return `entropy ${number(entropy, signed)} nats · distance ${number(distance, signed)} patches (${
+        number(distance * spec.patch, signed)} px)${shares}`;
+    };
+    const drawPanels = () => {
+      const found = shown.map(({ terms }) => weights(terms, s.row, s.cell));
+      if (found.includes(null)) return;
+      const maps = shown.flatMap(({ terms }, i) => (terms.length === 1 ? [{ terms, values: found[i] }] : []));
+      const patchesOf = (values) => values.subarray(spec.prefix.length);
+      const top = Math.max(...maps.map(({ terms, values }) =>
+        (s.range === 2 ? scaleOfAll(terms) : s.range === 1 ? scaleOf(terms, s.row, s.cell) : largest(patchesOf(values)))));
+      const changes = found.filter((_, i) => shown[i].terms.length > 1).map((values) => largest(patchesOf(values)));
+      const most = s.range ? top : Math.max(0, ...changes);
+      shown.forEach((panel, i) => {
+        const [values, change] = [found[i], panel.terms.length > 1];
+        const patches = patchesOf(values);
+        panel.view.paint((block) => colour(patches[block], change ? most : top, change), s.opacity);
+        panel.view.mark(place(s.query), s.locked);
+        panel.view.probe(s.probe === null ? null : place(s.probe));
+        const strongest = patches.reduce((best, value, at) => (Math.abs(value) > Math.abs(patches[best]) ? at : best), 0);
+        const asked = s.probe ?? strongest + spec.prefix.length;
+        panel.values.textContent = [`${number(values[asked], change)} at ${nameOf(asked)}`,
+          ...spec.prefix.map((name, at) => `${name} ${number(values[at], change)}`)].join(" · ");
+        panel.numbers.textContent = numbersOf(panel);
+      });
+      legends[0].textContent = number(top);
+      legends[1].textContent = `+${number(most)}`;
+      legends[2].textContent = `−${number(most)}`;
+      root.dataset.drawn = [s.picture, s.corruption, s.row, s.cell, s.query, Number(s.locked)].join(" ");
+    };
+    const draw = () => {
+      drawThumbs();
+      drawPanels();
+      prefixChoice?.select(s.query < spec.prefix.length ? s.query : -1);
+      const how = s.backward ? "attended to by every token: where attention to" : "attention from";
+      status.textContent = `${cellName(s.row, s.cell)}; ${how} ${nameOf(s.query)}${s.backward ? " comes from" : ""}${
+        s.locked ? " (locked)" : ""}`;
+    };
+    const redraw = drawer("explorer redraw", draw);
+
+    // Controls.
+    const controls = make("div", "ex-controls");
+    const caption = make("p", "ex-title", picture().title);
+    const show = (index) => {
+      const [before, block] = [place(s.query), picture().block];
+      Object.assign(s, { picture: index, probe: null, before: null });
+      if (before) s.query = tokenAt(...before.map((at) => Math.floor((at * block) / picture().block)));
+      cache = new Map();
+      caption.textContent = picture().title;
+      lay();
+    };
+    if (spec.pictures.length > 1) {
+      const small = spec.pictures.map(({ title, pictures }) => {
+        const image = make("img");
+        Object.assign(image, { src: pictures[0], alt: title, title });
+        return image;
+      });
+      const strip = choice("Picture", small, 0, show);
+      strip.classList.add("ex-strip");
+      controls.append(strip);
+    }
+    if (spec.conditions.length > 2)
+      controls.append(choice("Corruption", spec.conditions.slice(1), 0, (i) => { s.corruption = i + 1; lay(); }));
+    if (spec.models.length > 2)
+      controls.append(...["Model", "beside"].map((title, i) =>
+        select(title, spec.models, s.pair[i], (m) => { s.pair[i] = m; lay(); })));
+    const prefixChoice = spec.prefix.length
+      ? choice("Token", spec.prefix, 0, (query) => set({ query, locked: true, probe: null, before: null })) : null;
+    if (prefixChoice) controls.append(prefixChoice);
+    else s.query = centre();
+    controls.append(
+      choice("Patch", ["attends to", "is attended by"], 0, (i) => set({ backward: i === 1 })),
+      choice("Scale", ["linear", "square root"], 1, (i) => set({ root: i === 1 })),
+      choice("Range", ["this row", "this head", "all heads"], 1, (i) => set({ range: i })),
+      range("Overlay", [0, 1, 0.05], s.opacity, (opacity) => set({ opacity })),
+      choice("Picture under it", ["shown", "hidden"], 0, (i) => grid.classList.toggle("ex-bare", i === 1)),
+    );
+    let sources = make("label");
+    const showing = select("Thumbnails show", ["attention", ...measures], 0, (index) => set({ showing: index }));
+    const labels = make("div", "ex-labels");
+    const aside = make("div", "ex-aside");
+    const legend = make("p", "ex-legend");
+    const bars = [HEAT, CHANGE].map((colours) => {
+      const bar = make("i");
+      bar.style.background = gradient(colours);
+      return bar;
+    });
+    legend.append("attention 0 ", bars[0], legends[0], make("br"), "difference ", legends[2], bars[1], legends[1]);
+    const heading = make("p", "ex-thumbs");
+    heading.append(showing, sources);
+    aside.append(heading, labels, legend);
+    labels.append(board, make("span", "ex-axis", `layers down, heads across${rows > layers ? "; R: rollouts through all layers" : ""}`));
+    const body = make("div", "ex-body");
+    body.append(aside, grid);
+    root.append(caption, controls, status, body);
+    lay();
+  };
+  document.querySelectorAll(".ex").forEach(start);
+})();
