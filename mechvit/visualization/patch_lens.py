@@ -211,4 +211,7 @@ def _trajectories(
         for name, model in models.items()
     ]
     frame = pd.concat(frames, ignore_index=True)
+    if label >= 0:
+        own = frame["class"].iloc[0]
+        frame["class"] = frame["class"].replace(own, f"{own} (label)")
     return frame.assign(condition=frame.pop("image").map(conditions))
