@@ -88,7 +88,7 @@ def test_hostile_labels_are_text(html, outline):
     assert "<b>cream" not in html
     assert outline.text.count("</script><script>alert(1)</script>") == 3  # example, attention view, configuration
     assert "<img src=x onerror=alert(2)> first layer" in outline.text
-    scripts = 1 + 11 + 1 + 1 + 4  # theme, figures, attention, colours; plotly, circuitsvis and two of our own
+    scripts = 1 + 11 + 1 + 1 + 5  # theme, figures, attention, colours; plotly, circuitsvis and three of our own
     assert outline.counts["script"] == html.count("</script>") == scripts
 
 

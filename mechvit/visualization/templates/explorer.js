@@ -178,7 +178,7 @@
       const [width, height] = [columns * wide + 1, rows * high + gap + 1];
       if (thumbs.width !== width) thumbs.width = width;
       if (thumbs.height !== height) thumbs.height = height;
-      const context = thumbs.getContext("2d");
+      const context = thumbs.getContext("2d", { willReadFrequently: true });
       const data = context.createImageData(width, height);
       const change = terms.length > 1;
       const all = s.showing ? largest(spec.layers.flatMap((_, row) => spec.heads.map((_, cell) =>

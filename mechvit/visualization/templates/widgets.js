@@ -43,6 +43,7 @@ const Views = (() => {
   const select = (title, options, selected, changed) => {
     const label = make("label", "ex-select");
     const input = make("select");
+    input.setAttribute("aria-label", title);
     input.append(...options.map((text, index) => new Option(text, index, false, index === selected)));
     input.addEventListener("change", () => changed(Number(input.value)));
     label.append(make("span", "", title), input);
@@ -133,7 +134,7 @@ const Views = (() => {
     node.probe = (place) => show(probe, place);
     // Fills the canvas from `colour(block) -> [red, green, blue, alpha]`.
     node.paint = (colour, opacity) => {
-      const context = canvas.getContext("2d");
+      const context = canvas.getContext("2d", { willReadFrequently: true });
       const data = context.createImageData(canvas.width, canvas.height);
       for (let i = 0; i < canvas.width * canvas.height; i++) {
         const [red, green, blue, alpha] = colour(i);
