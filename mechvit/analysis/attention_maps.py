@@ -67,9 +67,7 @@ def decode(
     return np.square(codes.astype(np.float32) / 255) * scale[..., None, None]
 
 
-def head_numbers(
-    pattern: Float[Tensor, "batch head query key"], grid: tuple[int, int], n_prefix: int
-) -> HeadNumbers:
+def head_numbers(pattern: Float[Tensor, "batch head query key"], grid: tuple[int, int], n_prefix: int) -> HeadNumbers:
     """Reduce each head's pattern to its numbers.
 
     Args:

@@ -42,7 +42,7 @@ class ClassTrajectories:
         """One row an image (by its place in the batch), layer and class; `labels` are constant columns put first."""
         import pandas as pd
 
-        batch, layers, n = self.probability.shape
+        batch, layers, _ = self.probability.shape
         index = pd.MultiIndex.from_product([range(batch), range(layers), self.names], names=["image", "layer", "class"])
         frame = pd.DataFrame({"probability": self.probability.reshape(-1).numpy()}, index=index).reset_index()
         return frame.assign(**labels)[[*labels, *frame.columns]]

@@ -54,7 +54,7 @@ def attention_rollout(
         model: any HookedViT.
         pixel_values: normalised, as its image processor gives them.
         fusion: how a layer's heads become one matrix, entry by entry.
-        discard_ratio: the fraction of a layer's fused entries, the lowest of the whole matrix, that is set to zero first.
+        discard_ratio: the fraction of a layer's fused entries, the lowest of the whole matrix, that is zeroed first.
 
     Returns:
         row q: the shares of the input tokens in token q of the last layer; each row sums to one. Row 0 is CLS's,

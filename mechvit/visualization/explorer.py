@@ -38,10 +38,10 @@ class ExplorerPicture:
 class AttentionExplorer:
     """Attention of some pictures in some models; shows itself in a notebook, or `save(path)` as one file.
 
-    The page holds each picture once a condition and each pattern as one byte a weight (`analysis.attention_maps.encode`),
-    deflated. All pictures are stored with patches pooled in square blocks to at most `max_tokens` tokens; those that
-    come first are stored patch by patch instead, as many as fit into `max_bytes`. Numbers and rollouts are always made
-    from all patches.
+    The page holds each picture once a condition and each pattern as one byte a weight, deflated
+    (`analysis.attention_maps.encode`). All pictures are stored with patches pooled in square blocks to at most
+    `max_tokens` tokens; those that come first are stored patch by patch instead, as many as fit into `max_bytes`.
+    Numbers and rollouts are always made from all patches.
     """
 
     models: tuple[str, ...]
@@ -199,8 +199,8 @@ def attention_explorer(
         title: the page's title.
 
     Raises:
-        ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than fits
-            into `max_bytes`; all before the models run.
+        ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
+            fits into `max_bytes`; all before the models run.
     """
     import torch
 

@@ -68,7 +68,9 @@ class PatchLensView:
                 {
                     "title": picture.title,
                     "pictures": picture.pictures,
-                    "panels": [[_packed(lens, seen, at) for at in range(len(self.conditions))] for lens in picture.lenses],
+                    "panels": [
+                        [_packed(lens, seen, at) for at in range(len(self.conditions))] for lens in picture.lenses
+                    ],
                 }
                 for picture in self.pictures
             ],
@@ -204,7 +206,7 @@ def _trajectories(
 
     with torch.inference_mode():
         strongest = sum(model(inputs[name]).softmax(-1).sum(0).float().cpu() for name, model in models.items())
-    ranked = strongest.argsort(descending=True).tolist()  # type: ignore[union-attr]
+    ranked = strongest.argsort(descending=True).tolist()
     chosen = list(dict.fromkeys([label, *ranked] if label >= 0 else ranked))[:followed]
     frames = [
         class_trajectories(model, inputs[name], chosen, apply_ln=apply_ln).to_frame(model=str(name))

@@ -52,8 +52,14 @@ def alone_by_hugging_face(name: str, hf: nn.Module, x: torch.Tensor) -> torch.Te
 
 @pytest.mark.parametrize(
     "name",
-    ["vit classifier", "deit with teacher", "dinov2 classifier", "ijepa classifier", "beit classifier, relative bias"]
-    + ["siglip zero-shot"],
+    [
+        "vit classifier",
+        "deit with teacher",
+        "dinov2 classifier",
+        "ijepa classifier",
+        "beit classifier, relative bias",
+        "siglip zero-shot",
+    ],
 )
 def test_patches_match_hugging_face(name, pixels):
     model, hf = family(name)

@@ -25,7 +25,8 @@ def rollout_by_loops(patterns: np.ndarray, fusion: str, ratio: float) -> np.ndar
 
 @pytest.mark.parametrize(("fusion", "ratio"), [("mean", 0.0), ("min", 0.0), ("max", 0.0), ("mean", 0.9), ("max", 0.37)])
 @pytest.mark.parametrize(
-    "name", ["vit classifier", "dinov3 encoder", "siglip vision", "registers classifier", "beit classifier, relative bias"]
+    "name",
+    ["vit classifier", "dinov3 encoder", "siglip vision", "registers classifier", "beit classifier, relative bias"],
 )
 def test_rollout_matches_loops(name, fusion, ratio):
     model = HookedViT.from_hf(ZOO[name]())

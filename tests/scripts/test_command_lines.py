@@ -22,7 +22,7 @@ from mechvit.data import Corruption, corrupt, load_images, normalize, prepare, u
 from mechvit.experiment.command_line import check_out, names_of, new_folder, run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-NAMES = ("finetune", "evaluate", "analyze", "train_sae", "evaluate_sae", "visualize_attention")
+NAMES = ("finetune", "evaluate", "analyze", "train_sae", "evaluate_sae", "visualize_attention", "explore_attention")
 CORRUPTIONS = ("gaussian_blur_2", "gaussian_noise_4")
 
 
@@ -317,6 +317,39 @@ def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
     assert "<title>Attention on photo.png</title>" in page
 
 
+def test_explore_attention_writes_both_pages(checkpoints, tmp_path):
+    from mechvit.visualization import attention_explorer, patch_lens_view
+    from mechvit.visualization.page import json_text
+
+    picture = load_images("photos", "test", limit=1, image_size=32)[0]["image"].resize((50, 41))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "photo.png")
+    picture.save(tmp_path / "other.png")
+    paths = tuple(tmp_path / name for name in ("a/photo.png", "b/photo.png", "other.png"))
+    explorer, lens = tmp_path / "pages" / "explorer.html", tmp_path / "lens.html"
+    call(
+        "explore_attention", model=tuple(checkpoints.values()), pictures=paths, corruptions=("gaussian_noise_4",),
+        layers=(2, 0), out=explorer, lens=lens, seed=5,
+    )  # fmt: skip
+    models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}
+    named = {str(paths[0]): picture, str(paths[1]): picture, "other.png": picture}
+    views = (
+        (explorer, attention_explorer(models, named, ["gaussian_noise_4"], layers=[2, 0], seed=5)),
+        (lens, patch_lens_view(models, named, ["gaussian_noise_4"], seed=5)),
+    )
+    for page, view in views:
+        assert json_text(view.spec()) in page.read_text()
+
+
+def test_explore_attention_takes_test_images(checkpoints, tmp_path, capsys):
+    call("explore_attention", model=(checkpoints["base"],), limit=2, out=tmp_path / "explorer.html")
+    assert capsys.readouterr().out.split() == [str(tmp_path / "explorer.html")]
+    labels = load_images("photos", "test", limit=2, image_size=32)
+    names = [labels.features["label"].names[label] for label in labels["label"]]
+    assert all(f'"title":"{name}"' in (tmp_path / "explorer.html").read_text() for name in names)
+
+
 # bad input
 
 
@@ -336,6 +369,8 @@ BAD = {
     "no picture": ("visualize_attention", {"image": Path("none.png"), "out": Path("OUT")}, "none.png"),
     "not a picture": ("visualize_attention", {"image": Path(__file__), "out": Path("OUT")}, "test_command_lines.py"),
     "no such layer": ("visualize_attention", {"image": "PICTURE", "layers": (7,), "out": Path("OUT")}, "got [7]"),
+    "no such head": ("explore_attention", {"heads": (9,), "out": Path("OUT")}, "got [9]"),
+    "one page twice": ("explore_attention", {"out": Path("OUT"), "lens": Path("OUT")}, "must be two pages"),
 }  # fmt: skip
 
 
@@ -346,7 +381,7 @@ def test_bad_input_ends_in_one_line(case, checkpoints, tmp_path, monkeypatch, ca
     load_images("photos", "test", limit=1, image_size=32)[0]["image"].save("picture.png")
     options = {"device": "cpu"} | options
     base = checkpoints["base"]
-    options.setdefault("base" if name == "analyze" else "model", (base,) if name == "evaluate" else base)
+    options.setdefault("base" if name == "analyze" else "model", (base,) if name in ("evaluate", "explore_attention") else base)
     stand_ins = {("MODEL",): (base,), "PICTURE": Path("picture.png")}
     options = {key: stand_ins.get(value, value) for key, value in options.items()}
     module = script(name)

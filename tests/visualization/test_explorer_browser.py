@@ -182,8 +182,8 @@ def test_thumbnails_show_the_query_of_every_head(page, spec):
     row = unpack(spec, 0, 0, 0, 1)[0, 0, 1:]
     until(
         page,
-        f"(place) => {{ const a = ({pixels})(place); return a[3 * {row.argmax()}] === 252 && a[3 * {row.argmax()} + 2] === 164 }}",
-        [1, 6],
+        f"([at, ...place]) => {{ const a = ({pixels})(place); return a[3 * at] === 252 && a[3 * at + 2] === 164 }}",
+        [int(row.argmax()), 1, 6],
     )
     shown = np.asarray(page.evaluate(pixels, [1, 6])).reshape(16, 3) @ [0.2126, 0.7152, 0.0722]
     assert (np.argsort(shown, kind="stable")[-3:] == np.argsort(row, kind="stable")[-3:]).all()
@@ -243,7 +243,9 @@ def test_scale_range_and_overlay(page, spec):
     top = max(unpack(spec, 0, m, c, 2)[0, 0, 1:].max() for m in (0, 1) for c in (0, 1))
     np.testing.assert_allclose(alpha(page, 0), heat(row, top, root=False), atol=2)
     page.get_by_label("Overlay").fill("0")
-    until(page, "() => document.querySelector('.ex-stage canvas').getContext('2d').getImageData(1, 1, 1, 1).data[3] === 0")
+    until(
+        page, "() => document.querySelector('.ex-stage canvas').getContext('2d').getImageData(1, 1, 1, 1).data[3] === 0"
+    )
     assert alpha(page, 4).max() == 0
     assert page.locator(".ex-stage img").first.is_visible()
     choose(page, "Picture under it", "hidden")
@@ -335,7 +337,8 @@ def hover_cost(page, name: str, moves: int) -> tuple[float, float]:
              const box = document.querySelector(".ex-stage").getBoundingClientRect();
              const costs = [];
              for (let i = 0; i < moves; i++) {
-               const place = { clientX: box.left + box.width * ((i * 0.37) % 1), clientY: box.top + box.height * ((i * 0.61) % 1) };
+               const [x, y] = [(i * 0.37) % 1, (i * 0.61) % 1];
+               const place = { clientX: box.left + box.width * x, clientY: box.top + box.height * y };
                document.querySelector(".ex-stage").dispatchEvent(new PointerEvent("pointermove", place));
                await new Promise((done) => requestAnimationFrame(done));
                document.documentElement.getBoundingClientRect();

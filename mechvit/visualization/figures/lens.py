@@ -9,9 +9,20 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..style import colour, escaped, fade, families, finish, in_order, panel_title, strongest, tint_of, title_of, zero_line
+from ..style import (
+    colour,
+    escaped,
+    fade,
+    families,
+    finish,
+    in_order,
+    panel_title,
+    strongest,
+    tint_of,
+    title_of,
+    zero_line,
+)
 from .frames import dot, error_bars, layer_lines, layer_step, ordered, pick, require
-
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Of the first, second ... class of an image."""

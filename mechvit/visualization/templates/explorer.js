@@ -1,8 +1,7 @@
-// The attention explorer: every panel, thumbnail and number follows one state; patterns are inflated when first needed.
+// The attention explorer: every panel, thumbnail and number follows one state.
 "use strict";
 (() => {
-  const { make, choice, range, select, HEAT, CHANGE, gradient, inflate, drawer, stage, number } = Views;
-  const SQUARE = Float32Array.from({ length: 256 }, (_, code) => (code / 255) ** 2);
+  const { make, choice, range, select, HEAT, CHANGE, gradient, drawer, stage, number } = Views;
 
   const start = (root) => {
     const spec = JSON.parse(root.querySelector("script").textContent);
@@ -14,38 +13,8 @@
       row: layers - 1, cell: 0, query: 0, probe: null, locked: false, backward: false, root: true, range: 1, opacity: 0.85,
       picturesShown: true, source: 0, showing: 0, before: null };
 
-    // Patterns: bytes [cell][query][key] of one model, condition and row.
-    let cache = new Map();
-    const picture = () => spec.pictures[s.picture];
-    const side = () => spec.grid.map((n) => Math.ceil(n / picture().block));
-    const tokens = () => spec.prefix.length + side()[0] * side()[1];
-    const packed = ([m, c]) => picture().panels[m][c];
-    const codes = ([m, c], row) => {
-      const [key, here] = [`${m}:${c}:${row}`, cache];
-      if (!here.has(key)) {
-        here.set(key, null);
-        inflate(packed([m, c]).rows[row]).then((found) => {
-          here.set(key, found);
-          if (here === cache) redraw();
-        });
-      }
-      return here.get(key);
-    };
-    // The weights of a signed sum of patterns at the query, over all tokens; null until all are inflated.
-    const weights = (terms, row, cell) => {
-      const [n, total] = [tokens(), new Float32Array(tokens())];
-      for (const [m, c, sign] of terms) {
-        const found = codes([m, c], row);
-        if (!found) return null;
-        const scale = sign * packed([m, c]).scale[row][cell];
-        const [from, step] = s.backward ? [cell * n * n + s.query, n] : [(cell * n + s.query) * n, 1];
-        for (let i = 0; i < n; i++) total[i] += scale * SQUARE[found[from + step * i]];
-      }
-      return total;
-    };
-    const largest = (values) => values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1e-9;
-    const scaleOf = (terms, row, cell) => Math.max(...terms.map((term) => packed(term).scale[row][cell]));
-    const scaleOfAll = (terms) => Math.max(...terms.map((term) => Math.max(...packed(term).scale.slice(0, layers).flat())));
+    const data = Patterns(spec, s, () => redraw());
+    const { picture, side, weights, measure, scaleOf, scaleOfAll, largest, patches, place, tokenAt, centre, nameOf } = data;
     const level = (value, top) => {
       const unit = Math.min(1, Math.abs(value) / top);
       return s.root ? Math.sqrt(unit) : unit;
@@ -53,11 +22,6 @@
     const colour = (value, top, change) => {
       const unit = level(value, top);
       return change ? CHANGE[Math.round(127.5 + Math.sign(value) * 127.5 * unit)] : HEAT[Math.round(255 * unit)];
-    };
-    const measure = (terms, row, cell, showing) => {
-      if (row >= layers) return null;
-      const read = (panel) => [panel.entropy[row][cell], panel.distance[row][cell], ...panel.prefix_mass[row][cell]][showing];
-      return terms.reduce((total, [m, c, sign]) => total + sign * read(packed([m, c])), 0);
     };
 
     // What is shown: one row a model, then their difference; columns clean, corrupted, difference.
@@ -78,19 +42,6 @@
     };
     let shown = panels();
 
-    const place = (token) => {
-      const patch = token - spec.prefix.length;
-      return patch < 0 ? null : [patch % side()[1], Math.floor(patch / side()[1])];
-    };
-    const nameOf = (token) => {
-      const [at, block] = [place(token), picture().block];
-      if (!at) return spec.prefix[token];
-      const span = (from, end) => {
-        const last = Math.min(from + block, end) - 1;
-        return last > from ? `s ${from}–${last}` : ` ${from}`;
-      };
-      return `row${span(at[1] * block, spec.grid[0])}, column${span(at[0] * block, spec.grid[1])}`;
-    };
     const cellName = (row, cell) => (row < layers
       ? `Layer ${spec.layers[row]}, head ${spec.heads[cell]}` : `Rollout through all layers: ${spec.rollouts[cell]}`);
 
@@ -99,8 +50,6 @@
       Object.assign(s, changes);
       redraw();
     };
-    const tokenAt = (column, row) => spec.prefix.length + row * side()[1] + column;
-    const centre = () => tokenAt(Math.floor(side()[1] / 2), Math.floor(side()[0] / 2));
     const acts = {
       point: (column, row) => set(s.locked ? { probe: tokenAt(column, row) }
         : { before: s.before ?? s.query, query: tokenAt(column, row), probe: null }),
@@ -179,7 +128,7 @@
       if (thumbs.width !== width) thumbs.width = width;
       if (thumbs.height !== height) thumbs.height = height;
       const context = thumbs.getContext("2d", { willReadFrequently: true });
-      const data = context.createImageData(width, height);
+      const drawn = context.createImageData(width, height);
       const change = terms.length > 1;
       const all = s.showing ? largest(spec.layers.flatMap((_, row) => spec.heads.map((_, cell) =>
         measure(terms, row, cell, s.showing - 1)))) : scaleOfAll(terms);
@@ -188,16 +137,16 @@
           const found = s.showing ? null : weights(terms, row, cell);
           const value = s.showing ? measure(terms, row, cell, s.showing - 1) : null;
           if (!found && value === null) continue;
-          const patches = found?.subarray(spec.prefix.length);
-          const top = s.showing || s.range === 2 ? all : s.range === 1 ? scaleOf(terms, row, cell) : largest(patches);
+          const shares = found && patches(found);
+          const top = s.showing || s.range === 2 ? all : s.range === 1 ? scaleOf(terms, row, cell) : largest(shares);
           const [x, y] = [cell * wide + 1, row * high + 1 + (row >= layers ? gap : 0)];
           for (let i = 0; i < (wide - 1) * (high - 1); i++) {
-            const [red, green, blue] = colour(found ? patches[i] : value, top, change);
-            data.data.set([red, green, blue, 255],
+            const [red, green, blue] = colour(found ? shares[i] : value, top, change);
+            drawn.data.set([red, green, blue, 255],
               4 * ((y + Math.floor(i / (wide - 1))) * width + x + (i % (wide - 1))));
           }
         }
-      context.putImageData(data, 0, 0);
+      context.putImageData(drawn, 0, 0);
       for (const { label, row, cell } of numbers)
         if (row < 0) label.style.left = `${(100 * (cell + 0.5) * wide) / width}%`;
         else label.style.top = `${(100 * ((row + 0.5) * high + (row >= layers ? gap : 0))) / height}%`;
@@ -223,18 +172,17 @@
       const found = shown.map(({ terms }) => weights(terms, s.row, s.cell));
       if (found.includes(null)) return;
       const maps = shown.flatMap(({ terms }, i) => (terms.length === 1 ? [{ terms, values: found[i] }] : []));
-      const patchesOf = (values) => values.subarray(spec.prefix.length);
       const top = Math.max(...maps.map(({ terms, values }) =>
-        (s.range === 2 ? scaleOfAll(terms) : s.range === 1 ? scaleOf(terms, s.row, s.cell) : largest(patchesOf(values)))));
-      const changes = found.filter((_, i) => shown[i].terms.length > 1).map((values) => largest(patchesOf(values)));
+        (s.range === 2 ? scaleOfAll(terms) : s.range === 1 ? scaleOf(terms, s.row, s.cell) : largest(patches(values)))));
+      const changes = found.filter((_, i) => shown[i].terms.length > 1).map((values) => largest(patches(values)));
       const most = s.range ? top : Math.max(0, ...changes);
       shown.forEach((panel, i) => {
         const [values, change] = [found[i], panel.terms.length > 1];
-        const patches = patchesOf(values);
-        panel.view.paint((block) => colour(patches[block], change ? most : top, change), s.opacity);
+        const shares = patches(values);
+        panel.view.paint((block) => colour(shares[block], change ? most : top, change), s.opacity);
         panel.view.mark(place(s.query), s.locked);
         panel.view.probe(s.probe === null ? null : place(s.probe));
-        const strongest = patches.reduce((best, value, at) => (Math.abs(value) > Math.abs(patches[best]) ? at : best), 0);
+        const strongest = shares.reduce((best, value, at) => (Math.abs(value) > Math.abs(shares[best]) ? at : best), 0);
         const asked = s.probe ?? strongest + spec.prefix.length;
         panel.values.textContent = [`${number(values[asked], change)} at ${nameOf(asked)}`,
           ...spec.prefix.map((name, at) => `${name} ${number(values[at], change)}`)].join(" · ");
@@ -259,10 +207,8 @@
     const controls = make("div", "ex-controls");
     const caption = make("p", "ex-title", picture().title);
     const show = (index) => {
-      const [before, block] = [place(s.query), picture().block];
-      Object.assign(s, { picture: index, probe: null, before: null });
-      if (before) s.query = tokenAt(...before.map((at) => Math.floor((at * block) / picture().block)));
-      cache = new Map();
+      data.turn(index);
+      Object.assign(s, { probe: null, before: null });
       caption.textContent = picture().title;
       lay();
     };

@@ -118,7 +118,7 @@
         const counts = new Map();
         winners.forEach(({ name }) => counts.set(name, (counts.get(name) ?? 0) + 1));
         list.replaceChildren(...(s.patch === null
-          ? [...counts].sort((a, b) => b[1] - a[1]).slice(0, top).map(([name, n]) => line(name, `${n} of ${patches} patches`))
+          ? [...counts].sort((a, b) => b[1] - a[1]).slice(0, 5).map(([name, n]) => line(name, `${n} of ${patches} patches`))
           : Array.from({ length: top }, (_, rank) => at(found[i], s.patch, rank)).map(({ name, p }) => line(name, number(p)))));
       });
       const where = s.patch === null ? "classes that win the most patches"
