@@ -37,8 +37,8 @@ class Options:
     lens: Path | None = None
     """The patch lens's page, an .html file; None writes none."""
     corruptions: tuple[str, ...] = ("gaussian_blur_4",)
-    """Each beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
-    or gaussian_noise_2 (ImageNet-C severity)."""
+    """Each beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input
+    size) or gaussian_noise_2 (ImageNet-C severity)."""
     layers: tuple[int, ...] | None = None
     """Blocks, 0 to n_layers - 1; None takes all."""
     heads: tuple[int, ...] | None = None
@@ -46,7 +46,7 @@ class Options:
     limit: int = 8
     """At most this many pictures."""
     max_bytes: int = 20_000_000
-    """Of all patterns in the page: as many pictures as fit are stored patch by patch, the others in blocks of patches."""
+    """Of all patterns in the page: as many pictures as fit are stored patch by patch, the others in blocks."""
     seed: int = 0
     """Of the images' parts, the crops and the noise."""
     device: str | None = None

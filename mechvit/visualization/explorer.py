@@ -40,8 +40,8 @@ class AttentionExplorer:
 
     The page holds each picture once a condition and each pattern as one byte a weight, deflated
     (`analysis.attention_maps.encode`). All pictures are stored with patches pooled in square blocks to at most
-    `max_tokens` tokens; those that come first are stored patch by patch instead, as many as fit into `max_bytes`.
-    Numbers and rollouts are always made from all patches.
+    `max_tokens` tokens, or fewer where `max_bytes` asks for it; those that come first are stored patch by patch
+    instead, as many as fit into `max_bytes`. Numbers and rollouts are always made from all patches.
     """
 
     models: tuple[str, ...]
@@ -62,18 +62,27 @@ class AttentionExplorer:
     title: str = "Attention explorer"
 
     def __post_init__(self) -> None:
-        panels = len(self.pictures) * len(self.models) * len(self.conditions)
-        block = pooling_factor(self.grid, len(self.prefix), self.max_tokens)
-        tokens = len(self.prefix) + -(-self.grid[0] // block) * -(-self.grid[1] // block)
-        patterns = panels * (len(self.layers) * len(self.heads) + len(self.rollouts))
-        check_budget(patterns, tokens, self.max_bytes)
+        _ = self.coarse_tokens  # refuses what cannot fit
+
+    @property
+    def patterns(self) -> int:
+        """Patterns of one picture in all models and conditions."""
+        panels = len(self.models) * len(self.conditions)
+        return panels * (len(self.layers) * len(self.heads) + len(self.rollouts))
+
+    @property
+    def coarse_tokens(self) -> int:
+        """Tokens of pictures that are stored in blocks."""
+        patterns = len(self.pictures) * self.patterns
+        return fitting_tokens(patterns, self.grid, len(self.prefix), self.max_tokens, self.max_bytes)
 
     def spec(self) -> dict[str, Any]:
         """What the page's script draws, ready for JSON."""
-        coarse = [self._panels(picture, self.max_tokens) for picture in self.pictures]
+        coarse = [self._panels(picture, self.coarse_tokens) for picture in self.pictures]
         room = self.max_bytes - sum(map(_size, coarse))
-        block = pooling_factor(self.grid, len(self.prefix), self.max_tokens)
-        hopeful = block > 1 and self._raw_bytes() < 8 * self.max_bytes  # deflating rarely gains more
+        block = pooling_factor(self.grid, len(self.prefix), self.coarse_tokens)
+        tokens = len(self.prefix) + self.grid[0] * self.grid[1]
+        hopeful = block > 1 and self.patterns * tokens**2 < 8 * self.max_bytes  # deflating rarely gains more
         pictures = []
         for picture, panels in zip(self.pictures, coarse, strict=True):
             fine = self._panels(picture, None) if hopeful else panels
@@ -92,11 +101,6 @@ class AttentionExplorer:
             "patch": self.patch_size,
             "pictures": pictures,
         }
-
-    def _raw_bytes(self) -> int:
-        tokens = len(self.prefix) + self.grid[0] * self.grid[1]
-        panels = len(self.models) * len(self.conditions)
-        return panels * (len(self.layers) * len(self.heads) + len(self.rollouts)) * tokens**2
 
     def _panels(self, picture: ExplorerPicture, max_tokens: int | None) -> list[list[dict[str, Any]]]:
         return [[self._panel(maps, max_tokens) for maps in conditions] for conditions in picture.maps]
@@ -135,19 +139,23 @@ class AttentionExplorer:
         return framed(self.html(), "Attention explorer", 900)
 
 
-def check_budget(patterns: int, tokens: int, max_bytes: int) -> None:
-    """Refuse what might not fit even pooled.
+def fitting_tokens(patterns: int, grid: tuple[int, int], n_prefix: int, max_tokens: int, max_bytes: int) -> int:
+    """The most tokens, up to `max_tokens`, at which that many pooled patterns are surely no more than `max_bytes`.
 
     Raises:
-        ValueError: that many patterns of tokens x tokens bytes, as base64, are more than `max_bytes`.
+        ValueError: not even patterns of four blocks fit.
     """
-    needed = patterns * -(-(tokens**2) // 3) * 4
-    if needed > max_bytes:
-        raise ValueError(
-            f"max_bytes must hold the pooled patterns, up to {needed:,} bytes ({patterns:,} of {tokens} x {tokens} "
-            f"weights); got {max_bytes:,}: give fewer pictures (limit), layers, heads or corruptions, a smaller "
-            "max_tokens, or a larger max_bytes"
-        )
+    for block in range(pooling_factor(grid, n_prefix, max_tokens), max(grid) + 1):
+        tokens = n_prefix + -(-grid[0] // block) * -(-grid[1] // block)
+        needed = patterns * (-(-(tokens**2) // 3) * 4 + 64)  # base64, and a little that deflating may add
+        if needed <= max_bytes:
+            return tokens
+        if block >= max(grid) / 2:
+            break
+    raise ValueError(
+        f"max_bytes must hold the pooled patterns, {needed:,} bytes at least ({patterns:,} of {tokens} x {tokens} "
+        f"weights); got {max_bytes:,}: give fewer pictures (limit), layers, heads or corruptions, or a larger max_bytes"
+    )
 
 
 def _deflated(codes: np.ndarray) -> str:
@@ -193,14 +201,15 @@ def attention_explorer(
         fusions: how rollouts fuse heads ("mean", "min", "max").
         discard_ratios: each rollout's share of lowest weights that is dropped (see `analysis.attention_rollout`).
         max_tokens: what is stored of pictures that do not fit patch by patch: blocks of patches, to at most this many
-            tokens. Twelve layers of 12 heads take about 0.5 MB a picture, model and condition so, and 5 MB in full.
+            tokens, or fewer where `max_bytes` asks for it. Twelve layers of 12 heads take about 0.5 MB a picture, model
+            and condition in 50 tokens, and 5 MB in 197.
         max_bytes: of all patterns in the page; the first pictures are stored in full as far as this reaches.
         seed: of the noise.
         title: the page's title.
 
     Raises:
         ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
-            fits into `max_bytes`; all before the models run.
+            fits into `max_bytes` in any blocks; all before the models run.
     """
     import torch
 
@@ -218,10 +227,8 @@ def attention_explorer(
     for settings in rollouts:
         check_rollout(*settings)
     batch, titles = chosen_images(first, images, limit)
-    block = pooling_factor(cfg.grid, cfg.n_prefix_tokens, max_tokens)
-    tokens = cfg.n_prefix_tokens + -(-cfg.grid[0] // block) * -(-cfg.grid[1] // block)
-    panels = len(titles) * len(models) * len(conditions)
-    check_budget(panels * (len(chosen[0]) * len(chosen[1]) + len(rollouts)), tokens, max_bytes)
+    patterns = len(titles) * len(models) * len(conditions) * (len(chosen[0]) * len(chosen[1]) + len(rollouts))
+    fitting_tokens(patterns, cfg.grid, cfg.n_prefix_tokens, max_tokens, max_bytes)
     pictures = []
     for place, caption in enumerate(titles):
         one = ImageBatch(*(part[place : place + 1] for part in (batch.images, batch.labels, batch.image_ids)))

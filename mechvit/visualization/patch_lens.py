@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .figure_json import figure_json
 from .figures.lens import image_trajectories
 from .notices import licences, notices
-from .page import framed, plotly_script, render, write_whole
+from .page import escaped_json, framed, plotly_script, render, write_whole
 from .shown import alike, chosen_images, conditions_of, picture_of
 from .style import DARK
 
@@ -76,16 +77,18 @@ class PatchLensView:
             ],
         }
 
+    def figures(self) -> list[str]:
+        """The trajectories of each picture as a plotly figure's JSON."""
+        return [figure_json(image_trajectories(picture.trajectories)) for picture in self.pictures]
+
     def html(self) -> str:
         """The whole page: self-contained, offline, 4.8 MB of plotly.js and the data."""
-        from .report import figure_spec
-
         owed = notices("plotly.js")
         return render(
             "patch_lens.html.j2",
             title=self.title,
             spec=self.spec(),
-            figures=[figure_spec(image_trajectories(picture.trajectories)) for picture in self.pictures],
+            figures=list(map(escaped_json, self.figures())),
             dark=DARK,
             plotly=plotly_script(),
             notices=owed,

@@ -381,7 +381,8 @@ def test_bad_input_ends_in_one_line(case, checkpoints, tmp_path, monkeypatch, ca
     load_images("photos", "test", limit=1, image_size=32)[0]["image"].save("picture.png")
     options = {"device": "cpu"} | options
     base = checkpoints["base"]
-    options.setdefault("base" if name == "analyze" else "model", (base,) if name in ("evaluate", "explore_attention") else base)
+    several = name in ("evaluate", "explore_attention")
+    options.setdefault("base" if name == "analyze" else "model", (base,) if several else base)
     stand_ins = {("MODEL",): (base,), "PICTURE": Path("picture.png")}
     options = {key: stand_ins.get(value, value) for key, value in options.items()}
     module = script(name)

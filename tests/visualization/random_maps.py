@@ -1,12 +1,18 @@
-"""An attention explorer of any size from random patterns that look like attention: no model runs."""
+"""An attention explorer and a patch lens of any size, random but like the real ones: no model runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
+import torch
 
 from mechvit.analysis.attention_maps import AttentionMaps, encode
+from mechvit.analysis.patch_lens import PatchLens
 from mechvit.visualization.explorer import AttentionExplorer, ExplorerPicture
 from mechvit.visualization.page import picture_uri
+from mechvit.visualization.patch_lens import LensPicture, PatchLensView
 
 
 def random_maps(layers: int, heads: int, side: int, prefix: int, seed: int, rollouts: int = 2) -> AttentionMaps:
@@ -37,33 +43,75 @@ def random_maps(layers: int, heads: int, side: int, prefix: int, seed: int, roll
     )
 
 
+def random_pictures(side: int, conditions: int, seed: int) -> tuple[str, ...]:
+    """One smooth picture of 16 pixels a patch, darker under each further condition."""
+    blocks = np.random.default_rng(seed).integers(0, 255, (3, side, side)).astype(np.float32)
+    smooth = torch.nn.functional.interpolate(torch.from_numpy(blocks)[None], scale_factor=16, mode="bicubic")[0]
+    pixels = smooth.clamp(0, 255).numpy().astype(np.uint8)
+    return tuple(picture_uri(pixels // (1 + condition)) for condition in range(conditions))
+
+
 def random_explorer(
-    *, models: int = 2, conditions: int = 2, pictures: int = 8, layers: int = 12, heads: int = 12, side: int = 14
+    *,
+    models: Sequence[str] = ("base", "tuned"),
+    conditions: Sequence[str] = ("clean", "blur"),
+    titles: Sequence[str] = tuple(f"picture {place}" for place in range(8)),
+    layers: int = 12,
+    heads: int = 12,
+    side: int = 14,
 ) -> AttentionExplorer:
     """By default the size that the budgets are stated for: 12 x 12 heads, 197 tokens, 8 pictures of 224 pixels."""
-    random = np.random.default_rng(0)
-    count = iter(range(pictures * models * conditions))
-    shown = []
-    for place in range(pictures):
-        smooth = np.kron(random.integers(0, 255, (3, 7, 7)), np.ones((32, 32))).astype(np.uint8)
-        shown.append(
-            ExplorerPicture(
-                title=f"picture {place}",
-                pictures=tuple(picture_uri(smooth // (1 + condition)) for condition in range(conditions)),
-                maps=tuple(
-                    tuple(random_maps(layers, heads, side, 1, next(count)) for _ in range(conditions))
-                    for _ in range(models)
-                ),
-            )
+    seeds = iter(range(len(titles) * len(models) * len(conditions)))
+    pictures = tuple(
+        ExplorerPicture(
+            title=title,
+            pictures=random_pictures(side, len(conditions), place),
+            maps=tuple(tuple(random_maps(layers, heads, side, 1, next(seeds)) for _ in conditions) for _ in models),
         )
+        for place, title in enumerate(titles)
+    )
     return AttentionExplorer(
-        models=("base", "tuned")[:models],
-        conditions=("clean", "blur", "noise")[:conditions],
+        models=tuple(models),
+        conditions=tuple(conditions),
         layers=tuple(range(layers)),
         heads=tuple(range(heads)),
         rollouts=("mean", "max"),
         prefix=("CLS",),
         grid=(side, side),
         patch_size=16,
-        pictures=tuple(shown),
+        pictures=pictures,
+    )
+
+
+def random_lens(
+    *, models: Sequence[str], conditions: Sequence[str], titles: Sequence[str], names: Sequence[str], side: int = 6
+) -> PatchLensView:
+    """Four layers; every class is somebody's."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = []
+    for place, title in enumerate(titles):
+        logits = [torch.randn(len(conditions), 4, side**2, len(names), generator=generator) for _ in models]
+        ranked = [part.softmax(-1).topk(min(5, len(names))) for part in logits]
+        rows = [
+            (model, condition, layer, name, float(logits[m][c, layer, 0].softmax(-1)[n]))
+            for m, model in enumerate(models)
+            for c, condition in enumerate(conditions)
+            for layer in range(4)
+            for n, name in enumerate(names[:2])
+        ]
+        pictures.append(
+            LensPicture(
+                title=title,
+                pictures=random_pictures(side, len(conditions), place),
+                lenses=tuple(PatchLens(classes=part.indices, probability=part.values) for part in ranked),
+                trajectories=pd.DataFrame(rows, columns=["model", "condition", "layer", "class", "probability"]),
+            )
+        )
+    return PatchLensView(
+        models=tuple(models),
+        conditions=tuple(conditions),
+        names=dict(enumerate(names)),
+        grid=(side, side),
+        patch_size=16,
+        pictures=tuple(pictures),
     )

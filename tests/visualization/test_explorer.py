@@ -20,6 +20,7 @@ from mechvit.analysis import attention_rollout
 from mechvit.data import corrupt, normalize
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.visualization import attention_explorer, pool_patterns
+from mechvit.visualization.explorer import fitting_tokens
 
 HOSTILE = "</script><script>alert(1)</script>\u2028<!--"
 
@@ -83,8 +84,15 @@ def test_pictures_share_the_budget(tiny_model, tiny_images):
 
 def test_too_much_is_refused_before_the_models_run(tiny_model, tiny_images):
     tiny_model.add_hook("hook_embed", lambda value, hook: pytest.fail("ran"))
-    with pytest.raises(ValueError, match=r"max_bytes must hold the pooled patterns, up to .* got 1,000: give fewer"):
+    with pytest.raises(
+        ValueError, match=r"max_bytes must hold the pooled patterns, .* at least .* got 1,000: give fewer"
+    ):
         attention_explorer({"base": tiny_model}, tiny_images, max_bytes=1000)
+
+
+@pytest.mark.parametrize(("room", "tokens"), [(10_000, 50), (2_000, 26), (900, 17), (200, 5)])
+def test_blocks_grow_until_the_budget_holds(room, tokens):
+    assert fitting_tokens(1, (14, 14), 1, 50, room) == tokens
 
 
 def test_layers_and_heads_are_chosen(tiny_model, tiny_images):

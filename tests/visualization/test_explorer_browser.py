@@ -354,7 +354,7 @@ def hover_cost(page, name: str, moves: int) -> tuple[float, float]:
 @pytest.mark.slow
 def test_full_size_page_is_quick(visit, tmp_path):
     """12 x 12 heads, 197 tokens, one picture patch by patch, in two models: redrawn within a frame."""
-    explorer = random_explorer(pictures=1)
+    explorer = random_explorer(titles=["one"])
     assert [picture["block"] for picture in explorer.spec()["pictures"]] == [1]
     page = visit(explorer.save(tmp_path / "explorer.html"))
     until(page, "() => document.querySelector('.ex')?.dataset.drawn")

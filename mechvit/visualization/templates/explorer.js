@@ -258,5 +258,5 @@
     root.append(caption, controls, status, body);
     lay();
   };
-  document.querySelectorAll(".ex").forEach(start);
+  Views.nearby(".ex:not(.pl)", start);
 })();

@@ -165,5 +165,5 @@
     lay();
     drawPlot();
   };
-  document.querySelectorAll(".pl").forEach(start);
+  Views.nearby(".pl", start);
 })();

@@ -20,6 +20,7 @@
 
   const paint = (theme) => {
     root.dataset.theme = theme;
+    root.dispatchEvent(new CustomEvent("theme"));
     drawn.forEach(draw);
   };
   const system = matchMedia("(prefers-color-scheme: dark)");

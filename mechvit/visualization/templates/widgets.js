@@ -169,11 +169,21 @@ const Views = (() => {
     set(system.matches);
   };
 
+  // Starts a view once it comes near the window.
+  const nearby = (selector, start) => {
+    const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
+      if (!entry.isIntersecting) return;
+      watch.unobserve(entry.target);
+      start(entry.target);
+    }), { rootMargin: "800px" });
+    document.querySelectorAll(selector).forEach((root) => watch.observe(root));
+  };
+
   const number = (value, signed) => {
     const text = value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value.toPrecision(3);
     return (signed && value > 0 ? "+" : "") + text.replaceAll("-", "−");
   };
 
   return { make, choice, range, select, HEAT, CHANGE, gradient, bytes, inflate, drawer, stage, theme, themed, plotConfig,
-    number };
+    nearby, number };
 })();
