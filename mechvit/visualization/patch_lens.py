@@ -79,7 +79,8 @@ class PatchLensView:
 
     def figures(self) -> list[str]:
         """The trajectories of each picture as a plotly figure's JSON."""
-        return [figure_json(image_trajectories(picture.trajectories)) for picture in self.pictures]
+        figures = [image_trajectories(picture.trajectories) for picture in self.pictures]
+        return [figure_json(figure.update_layout(title=None, margin_t=32, height=380)) for figure in figures]
 
     def html(self) -> str:
         """The whole page: self-contained, offline, 4.8 MB of plotly.js and the data."""

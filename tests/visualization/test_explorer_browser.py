@@ -122,7 +122,7 @@ def test_hover_shows_where_a_patch_attends_in_every_panel(page, spec):
     strongest = unpack(spec, 0, 0, 0, 2)[0, patch(1, 2), 1:]
     place = f"at row {strongest.argmax() // 4}, column {strongest.argmax() % 4}"
     text = page.locator(".ex-values").first.inner_text()
-    assert text.split(" · ")[0] == f"{strongest.max():#.3g} {place}"
+    assert text.split("\n")[0] == f"{strongest.max():#.3g} {place}"
     page.mouse.move(2, 2)
     drawn(page, query=0)  # CLS again
 
@@ -204,11 +204,14 @@ def test_thumbnails_show_numbers(page, spec):
     )
     numbers = page.locator(".ex-numbers").all_inner_texts()
     clean = panels[0]
-    expected = f"entropy {clean['entropy'][2][0]:#.3g} nats · distance {clean['distance'][2][0]:#.3g} patches"
-    assert numbers[0].startswith(expected)
-    assert f"({clean['distance'][2][0] * 8:#.3g} px)" in numbers[0]
+    distance = clean["distance"][2][0]
+    assert numbers[0].split("\n") == [
+        f"entropy {clean['entropy'][2][0]:#.3g} nats",
+        f"distance {distance:#.3g} patches ({distance * 8:#.3g} px)",
+        f"CLS mass {clean['prefix_mass'][2][0][0]:#.3g}",
+    ]
     assert abs(change[2, 0]) > 0.001
-    assert numbers[2].startswith(f"entropy {change[2, 0]:+#.3g} nats".replace("-", "−"))
+    assert numbers[2].startswith(f"entropy {change[2, 0]:+#.2g} nats".replace("-", "−"))
 
 
 def test_corruption_picture_and_direction(page, spec):

@@ -156,4 +156,5 @@ def image_trajectories(trajectories: pd.DataFrame) -> go.Figure:
         figure.add_trace(trace, row=1, col=col)
     figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(trajectories["layer"]))
     figure.update_yaxes(title_text="probability of the class", range=[0, 1.02], row=1, col=1)
-    return finish(figure, "What the image is classified as, layer by layer", height=360)
+    finish(figure, "What the image is classified as, layer by layer", height=420)
+    return figure.update_layout(margin={"t": 72, "b": 130}, legend={"y": -0.3, "yanchor": "top"})

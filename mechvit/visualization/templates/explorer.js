@@ -161,12 +161,11 @@
     const legends = [make("span"), make("span"), make("span")];
     const measures = ["entropy", "distance", ...spec.prefix.map((name) => `${name} mass`)];
     const numbersOf = ({ terms }) => {
-      const signed = terms.length > 1;
+      const say = (value) => number(value, terms.length > 1, terms.length > 1 ? 2 : 3);
       const [entropy, distance, ...mass] = measures.map((_, i) => measure(terms, s.row, s.cell, i));
       if (entropy === null) return "";
-      const shares = mass.slice(0, 1).map((value) => ` · ${measures[2]} ${number(value, signed)}`).join("");
-      return `entropy ${number(entropy, signed)} nats · distance ${number(distance, signed)} patches (${
-        number(distance * spec.patch, signed)} px)${shares}`;
+      return [`entropy ${say(entropy)} nats`, `distance ${say(distance)} patches (${say(distance * spec.patch)} px)`,
+        ...mass.map((value, i) => `${measures[i + 2]} ${say(value)}`)].join("\n");
     };
     const drawPanels = () => {
       const found = shown.map(({ terms }) => weights(terms, s.row, s.cell));
@@ -184,8 +183,8 @@
         panel.view.probe(s.probe === null ? null : place(s.probe));
         const strongest = shares.reduce((best, value, at) => (Math.abs(value) > Math.abs(shares[best]) ? at : best), 0);
         const asked = s.probe ?? strongest + spec.prefix.length;
-        panel.values.textContent = [`${number(values[asked], change)} at ${nameOf(asked)}`,
-          ...spec.prefix.map((name, at) => `${name} ${number(values[at], change)}`)].join(" · ");
+        panel.values.textContent = `${number(values[asked], change)} at ${nameOf(asked)}\n${
+          spec.prefix.map((name, at) => `${name} ${number(values[at], change)}`).join(" · ")}`;
         panel.numbers.textContent = numbersOf(panel);
       });
       legends[0].textContent = number(top);

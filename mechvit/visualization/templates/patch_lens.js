@@ -79,6 +79,7 @@
       shown = panels();
       ranked = [];
       grid.style.setProperty("--across", String(conditions().length));
+      grid.style.setProperty("--wide", String(conditions().length * Math.min(2, spec.models.length)));
       grid.replaceChildren(...shown.map((panel) => {
         const figure = make("figure", "ex-panel");
         const view = stage(`${panel.title}: arrow keys move the patch, Enter locks it`, acts);

@@ -179,8 +179,8 @@ const Views = (() => {
     document.querySelectorAll(selector).forEach((root) => watch.observe(root));
   };
 
-  const number = (value, signed) => {
-    const text = value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value.toPrecision(3);
+  const number = (value, signed = false, digits = 3) => {
+    const text = value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value.toPrecision(digits);
     return (signed && value > 0 ? "+" : "") + text.replaceAll("-", "−");
   };
 
