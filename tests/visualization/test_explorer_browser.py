@@ -41,6 +41,7 @@ def spec(explorer) -> dict:
 def page(visit, explorer, tmp_path):
     page = visit(explorer.save(tmp_path / "explorer.html"))
     drawn(page, picture=0)
+    choose(page, "Range", "this head")
     return page
 
 
@@ -296,6 +297,7 @@ def test_models_without_cls_or_with_registers(visit, tmp_path, tiny_processor, t
     assert page.locator(".ex-panel").count() == 1
     chips = page.locator(".cv-choice", has_text="Token").locator("label").all_inner_texts()
     assert chips == list(explorer.prefix)
+    choose(page, "Range", "this head")
     spec = explorer.spec()
     move_to(page, 0, 0, 3)
     drawn(page, query=patch(0, 3, prefix))

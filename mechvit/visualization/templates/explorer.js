@@ -10,7 +10,7 @@
     const cells = (row) => (row < layers ? spec.heads.length : spec.rollouts.length);
     const columns = Math.max(cells(0), cells(rows - 1));
     const s = { picture: 0, corruption: spec.conditions.length > 1 ? 1 : 0, pair: spec.models.length > 1 ? [0, 1] : [0],
-      row: layers - 1, cell: 0, query: 0, probe: null, locked: false, backward: false, root: true, range: 1, opacity: 0.85,
+      row: layers - 1, cell: 0, query: 0, probe: null, locked: false, backward: false, root: true, range: 0, opacity: 0.85,
       picturesShown: true, source: 0, showing: 0, before: null };
 
     const data = Patterns(spec, s, () => redraw());
@@ -233,7 +233,7 @@
     controls.append(
       choice("Patch", ["attends to", "is attended by"], 0, (i) => set({ backward: i === 1 })),
       choice("Scale", ["linear", "square root"], 1, (i) => set({ root: i === 1 })),
-      choice("Range", ["this row", "this head", "all heads"], 1, (i) => set({ range: i })),
+      choice("Range", ["this row", "this head", "all heads"], 0, (i) => set({ range: i })),
       range("Overlay", [0, 1, 0.05], s.opacity, (opacity) => set({ opacity })),
       choice("Picture under it", ["shown", "hidden"], 0, (i) => grid.classList.toggle("ex-bare", i === 1)),
     );
