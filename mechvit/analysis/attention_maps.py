@@ -124,8 +124,8 @@ def attention_maps(
         steps = [rollout_step(pattern.float(), *settings) for settings in rollouts]
         rolled[:] = [step @ before for step, before in zip(steps, rolled, strict=True)] if rolled else steps
         if hook.layer() in kept:  # type: ignore[attr-defined]
-            shown = pattern[:, chosen].float()
-            code, scale = encode(shown.cpu().numpy())
+            shown = pattern[:, chosen].float().cpu()  # not every device has float64
+            code, scale = encode(shown.numpy())
             codes.append(code)
             scales.append(scale)
             numbers.append(head_numbers(shown, cfg.grid, cfg.n_prefix_tokens))
@@ -138,7 +138,7 @@ def attention_maps(
         return np.stack([parts[place][image] for place in order])
 
     def number(name: str, image: int) -> np.ndarray:
-        return stacked([getattr(part, name).cpu().numpy() for part in numbers], image)
+        return stacked([getattr(part, name).numpy() for part in numbers], image)
 
     return [
         AttentionMaps(

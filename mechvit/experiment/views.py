@@ -14,6 +14,7 @@ from mechvit.analysis.stream import pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.visualization import attention_explorer, patch_lens_view
+from mechvit.visualization.patterns import prefix_names
 from mechvit.visualization.style import title_of
 
 from .config import ExperimentConfig
@@ -69,6 +70,7 @@ def make_views(
         **listed[0],
         "grid": list(cfg.grid),
         "n_prefix_tokens": cfg.n_prefix_tokens,
+        "prefix": prefix_names(cfg),
         "models": list(models),
         "corruptions": ["clean", *(c.key for c in config.strongest)],
     }

@@ -155,11 +155,16 @@ def patch_lens_view(
     from mechvit.data.batches import ImageBatch
 
     alike(models, "grid", "image_size", "n_layers", "n_classes")
-    for model in models.values():
+    first = next(iter(models.values()))
+    for name, model in models.items():
         require_classifier(model)
+        if dict(model.cfg.id2label) != dict(first.cfg.id2label):
+            raise ValueError(
+                f"models beside each other must have the same classes; {name!r} has others: one view of each"
+            )
     if top < 1 or followed < 1:
         raise ValueError(f"top and followed must be at least 1; got {top} and {followed}")
-    first, conditions = next(iter(models.values())), conditions_of(corruptions)
+    conditions = conditions_of(corruptions)
     batch, titles = chosen_images(first, images, limit)
     conditions_shown = ("clean", *(condition.title for condition in conditions[1:]))
     pictures = []

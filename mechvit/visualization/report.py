@@ -184,7 +184,7 @@ def _attention(run: Run) -> dict[str, Any] | None:
     layers, heads = panels[0].patterns.shape[:2]
     view = AttentionView(
         panels=tuple(panels),
-        tokens=tuple(token_names(grid, prefix, most)),
+        tokens=tuple(token_names(grid, about.get("prefix", prefix), most)),
         grid=pooled_grid(grid, prefix, most),
         layers=tuple(range(layers)),
         heads=tuple(range(heads)),

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hf_zoo import ZOO
 from PIL import Image
-from random_maps import random_explorer
 
 from mechvit import HookedViT
 from mechvit.analysis import attention_rollout
@@ -156,11 +155,3 @@ def test_explorer_refuses(tiny_model, tiny_processor, tiny_images):
         attention_explorer({"base": tiny_model}, {})
     with pytest.raises(ValueError, match="corruption family must be one of"):
         attention_explorer({"base": tiny_model}, tiny_images, ["fog_3"])
-
-
-@pytest.mark.slow
-def test_full_size_page_fits_the_budget(tmp_path):
-    """8 pictures, clean and corrupted, in two models of 12 layers x 12 heads x 197 tokens."""
-    size = random_explorer().save(tmp_path / "explorer.html").stat().st_size
-    print(f"explorer page: {size / 1e6:.1f} MB")
-    assert size <= 25_000_000

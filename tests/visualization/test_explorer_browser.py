@@ -357,15 +357,23 @@ def hover_cost(page, name: str, moves: int) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_full_size_page_is_quick(visit, tmp_path):
-    """12 x 12 heads, 197 tokens, one picture patch by patch, in two models: redrawn within a frame."""
-    explorer = random_explorer(titles=["one"])
-    assert [picture["block"] for picture in explorer.spec()["pictures"]] == [1]
-    page = visit(explorer.save(tmp_path / "explorer.html"))
+@pytest.mark.parametrize(("pictures", "block"), [(1, 1), (8, 2)])
+def test_full_size_page_is_small_and_quick(visit, tmp_path, pictures, block):
+    """12 x 12 heads, 197 tokens, clean and corrupted in two models: one picture patch by patch, or eight in blocks."""
+    explorer = random_explorer(titles=[f"picture {place}" for place in range(pictures)])
+    path = explorer.save(tmp_path / "explorer.html")
+    page = visit(path)
     until(page, "() => document.querySelector('.ex')?.dataset.drawn")
     first = page.evaluate("performance.now()")
-    page.wait_for_timeout(1500)
+    until(page, "() => document.querySelector('.ex').dataset.thumbnails === '146'")  # each head, and two rollouts
+    whole = page.evaluate("performance.now()")
     median, worst = hover_cost(page, "explorer redraw", 40)
-    print(f"explorer: first drawn within {first:.0f} ms; a hover redraw {median:.1f} ms (at most {worst:.1f})")
-    assert first < 5000 * SLACK
+    print(
+        f"explorer of {pictures}: {path.stat().st_size / 1e6:.1f} MB, first drawn within {first:.0f} ms, all within "
+        f"{whole:.0f} ms, a hover redraw {median:.1f} ms (at most {worst:.1f})"
+    )
+    assert {picture["block"] for picture in explorer.spec()["pictures"]} == {block}
+    assert path.stat().st_size <= 25_000_000
+    assert first < 2000 * SLACK
+    assert whole < 5000 * SLACK
     assert median < FRAME * SLACK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import json
 import re
 import zlib
@@ -113,6 +114,10 @@ def test_view_refuses(tiny_model, tiny_processor, tiny_images):
     bare = HookedViT.from_hf(ZOO["dinov3 encoder"](), tiny_processor)
     with pytest.raises(ValueError, match=r"this DINOv3ViTModel has none: load a classifier"):
         patch_lens_view({"bare": bare}, tiny_images)
+    renamed = copy.deepcopy(tiny_model)
+    renamed.cfg = dataclasses.replace(renamed.cfg, id2label=dict(enumerate("vwxyz")))
+    with pytest.raises(ValueError, match="must have the same classes; 'renamed' has others"):
+        patch_lens_view({"base": tiny_model, "renamed": renamed}, tiny_images)
     with pytest.raises(ValueError, match="top and followed must be at least 1; got 0 and 3"):
         patch_lens_view({"base": tiny_model}, tiny_images, top=0)
 

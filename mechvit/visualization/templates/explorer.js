@@ -82,7 +82,8 @@
       grid.style.setProperty("--across", String(s.corruption ? 3 : 1));
       grid.replaceChildren(...shown.map((panel) => {
         const figure = make("figure", "ex-panel");
-        const view = stage(`${panel.title}: arrow keys move the patch, Enter locks it, c chooses ${spec.prefix[0] ?? "nothing"}`, acts);
+        const view = stage(`${panel.title}: arrow keys move the patch, Enter locks it${
+          spec.prefix.length ? `, c chooses ${spec.prefix[0]}` : ""}`, acts);
         view.fit(spec.grid, picture().block);
         view.image.src = picture().pictures[panel.picture];
         view.classList.toggle("ex-change", panel.terms.length > 1);
@@ -132,11 +133,13 @@
       const change = terms.length > 1;
       const all = s.showing ? largest(spec.layers.flatMap((_, row) => spec.heads.map((_, cell) =>
         measure(terms, row, cell, s.showing - 1)))) : scaleOfAll(terms);
+      let filled = 0;
       for (let row = 0; row < rows; row++)
         for (let cell = 0; cell < cells(row); cell++) {
           const found = s.showing ? null : weights(terms, row, cell);
           const value = s.showing ? measure(terms, row, cell, s.showing - 1) : null;
           if (!found && value === null) continue;
+          filled++;
           const shares = found && patches(found);
           const top = s.showing || s.range === 2 ? all : s.range === 1 ? scaleOf(terms, row, cell) : largest(shares);
           const [x, y] = [cell * wide + 1, row * high + 1 + (row >= layers ? gap : 0)];
@@ -147,6 +150,7 @@
           }
         }
       context.putImageData(drawn, 0, 0);
+      root.dataset.thumbnails = filled;
       for (const { label, row, cell } of numbers)
         if (row < 0) label.style.left = `${(100 * (cell + 0.5) * wide) / width}%`;
         else label.style.top = `${(100 * ((row + 0.5) * high + (row >= layers ? gap : 0))) / height}%`;
