@@ -13,7 +13,7 @@ import numpy as np
 
 from .page import framed, render, write_whole
 from .patterns import pool_patterns, pooling_factor, prefix_names
-from .shown import alike, chosen_images, conditions_of, picture_of
+from .shown import alike, chosen_images, condition_titles, conditions_of, shown_images
 
 if TYPE_CHECKING:
     from ..analysis.attention_maps import AttentionMaps
@@ -163,8 +163,8 @@ def _deflated(codes: np.ndarray) -> str:
 
 
 def _digits(values: np.ndarray) -> Any:
-    """Nested lists of four significant digits."""
-    return [_digits(part) for part in values] if values.ndim > 1 else [float(f"{value:.4g}") for value in values]
+    """Nested lists of six significant digits."""
+    return [_digits(part) for part in values] if values.ndim > 1 else [float(f"{value:.6g}") for value in values]
 
 
 def _size(panels: list[list[dict[str, Any]]]) -> int:
@@ -201,7 +201,7 @@ def attention_explorer(
         fusions: how rollouts fuse heads ("mean", "min", "max").
         discard_ratios: each rollout's share of lowest weights that is dropped (see `analysis.attention_rollout`).
         max_tokens: what is stored of pictures that do not fit patch by patch: blocks of patches, to at most this many
-            tokens, or fewer where `max_bytes` asks for it. Twelve layers of 12 heads take about 0.5 MB a picture, model
+            tokens, or fewer where `max_bytes` asks for it. Twelve layers of 12 heads take about 0.4 MB a picture, model
             and condition in 50 tokens, and 5 MB in 197.
         max_bytes: of all patterns in the page; the first pictures are stored in full as far as this reaches.
         seed: of the noise.
@@ -211,38 +211,28 @@ def attention_explorer(
         ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
             fits into `max_bytes` in any blocks; all before the models run.
     """
-    import torch
-
     from mechvit.analysis.attention_maps import attention_maps, chosen_of
     from mechvit.analysis.rollout import check_rollout
-    from mechvit.analysis.stream import pixel_values
-    from mechvit.data import corrupt
-    from mechvit.data.batches import ImageBatch
 
     alike(models, "grid", "image_size", "n_prefix_tokens", "n_layers", "n_heads")
     first = next(iter(models.values()))
     cfg, conditions = first.cfg, conditions_of(corruptions)
     chosen = chosen_of("layers", layers, cfg.n_layers), chosen_of("heads", heads, cfg.n_heads)
     rollouts = [(fusion, float(ratio)) for ratio in discard_ratios for fusion in fusions]
-    for settings in rollouts:
-        check_rollout(*settings)
+    for fusion, ratio in rollouts:
+        check_rollout(fusion, ratio)
     batch, titles = chosen_images(first, images, limit)
     patterns = len(titles) * len(models) * len(conditions) * (len(chosen[0]) * len(chosen[1]) + len(rollouts))
     fitting_tokens(patterns, cfg.grid, cfg.n_prefix_tokens, max_tokens, max_bytes)
+    settings: dict[str, Any] = {"layers": layers, "heads": heads, "rollouts": rollouts}
     pictures = []
-    for place, caption in enumerate(titles):
-        one = ImageBatch(*(part[place : place + 1] for part in (batch.images, batch.labels, batch.image_ids)))
-        maps = []
-        for model in models.values():
-            here = ImageBatch(*(part.to(model.cfg.device) for part in (one.images, one.labels, one.image_ids)))
-            pixels = torch.cat([pixel_values(model, here, condition, seed=seed) for condition in conditions])
-            maps.append(tuple(attention_maps(model, pixels, layers=layers, heads=heads, rollouts=rollouts)))
-        seen = [corrupt(one.images, condition, one.image_ids, seed=seed)[0] for condition in conditions]
-        uris = tuple(picture_of(first, image) for image in seen)
-        pictures.append(ExplorerPicture(title=caption, pictures=uris, maps=tuple(maps)))
+    for image in shown_images(models, batch, titles, conditions, seed):
+        inputs = zip(models.values(), image.pixel_values, strict=True)
+        maps = tuple(tuple(attention_maps(model, pixels, **settings)) for model, pixels in inputs)
+        pictures.append(ExplorerPicture(title=image.title, pictures=image.pictures, maps=maps))
     return AttentionExplorer(
         models=tuple(map(str, models)),
-        conditions=("clean", *(condition.title for condition in conditions[1:])),
+        conditions=condition_titles(conditions),
         layers=chosen[0],
         heads=chosen[1],
         rollouts=tuple(f"{fusion}, lowest {ratio:.0%} dropped" if ratio else fusion for fusion, ratio in rollouts),

@@ -16,7 +16,7 @@ from .figure_json import figure_json
 from .figures.lens import image_trajectories
 from .notices import licences, notices
 from .page import escaped_json, framed, plotly_script, render, write_whole
-from .shown import alike, chosen_images, conditions_of, picture_of
+from .shown import ShownImage, alike, chosen_images, condition_titles, conditions_of, shown_images
 from .style import DARK
 
 if TYPE_CHECKING:
@@ -147,12 +147,7 @@ def patch_lens_view(
         ValueError: a model without classes, models that differ, no image, or an unknown corruption; all before the
             models run.
     """
-    import torch
-
     from mechvit.analysis.patch_lens import patch_lens, require_classifier
-    from mechvit.analysis.stream import pixel_values
-    from mechvit.data import corrupt
-    from mechvit.data.batches import ImageBatch
 
     alike(models, "grid", "image_size", "n_layers", "n_classes")
     first = next(iter(models.values()))
@@ -166,32 +161,16 @@ def patch_lens_view(
         raise ValueError(f"top and followed must be at least 1; got {top} and {followed}")
     conditions = conditions_of(corruptions)
     batch, titles = chosen_images(first, images, limit)
-    conditions_shown = ("clean", *(condition.title for condition in conditions[1:]))
+    names = condition_titles(conditions)
     pictures = []
-    for place, caption in enumerate(titles):
-        one = ImageBatch(*(part[place : place + 1] for part in (batch.images, batch.labels, batch.image_ids)))
-        inputs = {}
-        for name, model in models.items():
-            here = ImageBatch(*(part.to(model.cfg.device) for part in (one.images, one.labels, one.image_ids)))
-            inputs[name] = torch.cat([pixel_values(model, here, condition, seed=seed) for condition in conditions])
-        pictures.append(
-            LensPicture(
-                title=caption,
-                pictures=tuple(
-                    picture_of(first, corrupt(one.images, condition, one.image_ids, seed=seed)[0])
-                    for condition in conditions
-                ),
-                lenses=tuple(
-                    patch_lens(model, inputs[name], top=top, apply_ln=apply_ln) for name, model in models.items()
-                ),
-                trajectories=_trajectories(
-                    models, inputs, int(one.labels), followed, apply_ln, dict(enumerate(conditions_shown))
-                ),
-            )
-        )
+    for image in shown_images(models, batch, titles, conditions, seed):
+        inputs = list(zip(models.values(), image.pixel_values, strict=True))
+        lenses = tuple(patch_lens(model, pixels, top=top, apply_ln=apply_ln) for model, pixels in inputs)
+        lines = _trajectories(models, image, followed, apply_ln, names)
+        pictures.append(LensPicture(title=image.title, pictures=image.pictures, lenses=lenses, trajectories=lines))
     return PatchLensView(
         models=tuple(map(str, models)),
-        conditions=conditions_shown,
+        conditions=names,
         names={index: str(name) for index, name in first.cfg.id2label.items()},
         grid=first.cfg.grid,
         patch_size=first.cfg.patch_size,
@@ -201,28 +180,24 @@ def patch_lens_view(
 
 
 def _trajectories(
-    models: Mapping[str, HookedViT],
-    inputs: Mapping[str, Any],
-    label: int,
-    followed: int,
-    apply_ln: bool,
-    conditions: Mapping[int, str],
+    models: Mapping[str, HookedViT], image: ShownImage, followed: int, apply_ln: bool, conditions: Sequence[str]
 ) -> pd.DataFrame:
     """The image's label, where it is known, and its strongest predictions, in every model and condition."""
     import torch
 
     from mechvit.analysis.patch_lens import class_trajectories
 
+    inputs = dict(zip(models, image.pixel_values, strict=True))
     with torch.inference_mode():
         strongest = sum(model(inputs[name]).softmax(-1).sum(0).float().cpu() for name, model in models.items())
     ranked = strongest.argsort(descending=True).tolist()
-    chosen = list(dict.fromkeys([label, *ranked] if label >= 0 else ranked))[:followed]
+    chosen = list(dict.fromkeys([image.label, *ranked] if image.label >= 0 else ranked))[:followed]
     frames = [
         class_trajectories(model, inputs[name], chosen, apply_ln=apply_ln).to_frame(model=str(name))
         for name, model in models.items()
     ]
     frame = pd.concat(frames, ignore_index=True)
-    if label >= 0:
+    if image.label >= 0:
         own = frame["class"].iloc[0]
         frame["class"] = frame["class"].replace(own, f"{own} (label)")
-    return frame.assign(condition=frame.pop("image").map(conditions))
+    return frame.assign(condition=frame.pop("image").map(dict(enumerate(conditions))))

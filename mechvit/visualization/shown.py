@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .page import picture_uri
@@ -79,12 +80,6 @@ def _pil(image: Any) -> Any:
     return image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image).convert("RGB")
 
 
-def picture_of(model: HookedViT, image: Tensor) -> str:
-    """One image in [0, 1] as a data URI, cut to what the patches cover."""
-    height, width = (side * model.cfg.patch_size for side in model.cfg.grid)
-    return picture_uri((image[:, :height, :width] * 255).round().byte().cpu().numpy())
-
-
 def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
     """Clean, then each corruption once."""
     from mechvit.data.spec import CLEAN, Corruption
@@ -92,3 +87,48 @@ def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
     wanted = [corruptions] if isinstance(corruptions, str) else corruptions
     parsed = [key if isinstance(key, Corruption) else Corruption.parse(key) for key in wanted]
     return list(dict.fromkeys([CLEAN, *parsed]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownImage:
+    """One image under every condition."""
+
+    title: str
+    label: int
+    """Its class id; -1 where none is known."""
+    pictures: tuple[str, ...]
+    """Data URIs, cut to what the patches cover."""
+    pixel_values: tuple[Tensor, ...]
+    """What each model takes, [condition, 3, height, width]."""
+
+
+def shown_images(
+    models: Mapping[str, HookedViT], batch: ImageBatch, titles: Sequence[str], conditions: Sequence[Any], seed: int
+) -> Iterator[ShownImage]:
+    """Each image as it is shown, and as each model takes it, one after the other."""
+    import torch
+
+    from mechvit.analysis.stream import pixel_values
+    from mechvit.data import corrupt
+    from mechvit.data.batches import ImageBatch
+
+    cfg = next(iter(models.values())).cfg
+    height, width = (side * cfg.patch_size for side in cfg.grid)
+    for place, title in enumerate(titles):
+        parts = [part[place : place + 1] for part in (batch.images, batch.labels, batch.image_ids)]
+        seen = [corrupt(parts[0], condition, parts[2], seed=seed)[0, :, :height, :width] for condition in conditions]
+        inputs = []
+        for model in models.values():
+            one = ImageBatch(*(part.to(model.cfg.device) for part in parts))
+            inputs.append(torch.cat([pixel_values(model, one, condition, seed=seed) for condition in conditions]))
+        yield ShownImage(
+            title=title,
+            label=int(parts[1]),
+            pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in seen),
+            pixel_values=tuple(inputs),
+        )
+
+
+def condition_titles(conditions: Sequence[Any]) -> tuple[str, ...]:
+    """`clean`, then the corruptions' names in prose."""
+    return ("clean", *(condition.title for condition in conditions[1:]))

@@ -84,19 +84,25 @@ def random_explorer(
 
 
 def random_lens(
-    *, models: Sequence[str], conditions: Sequence[str], titles: Sequence[str], names: Sequence[str], side: int = 6
+    *,
+    models: Sequence[str],
+    conditions: Sequence[str],
+    titles: Sequence[str],
+    names: Sequence[str],
+    side: int = 6,
+    layers: int = 4,
 ) -> PatchLensView:
-    """Four layers; every class is somebody's."""
+    """Every patch its own classes at every layer."""
     generator = torch.Generator().manual_seed(0)
     pictures = []
     for place, title in enumerate(titles):
-        logits = [torch.randn(len(conditions), 4, side**2, len(names), generator=generator) for _ in models]
+        logits = [3 * torch.randn(len(conditions), layers, side**2, len(names), generator=generator) for _ in models]
         ranked = [part.softmax(-1).topk(min(5, len(names))) for part in logits]
         rows = [
             (model, condition, layer, name, float(logits[m][c, layer, 0].softmax(-1)[n]))
             for m, model in enumerate(models)
             for c, condition in enumerate(conditions)
-            for layer in range(4)
+            for layer in range(layers)
             for n, name in enumerate(names[:2])
         ]
         pictures.append(

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from browsing import needs_chromium, until
+from browsing import FRAME, SLACK, hover_cost, needs_chromium, until
 from hf_zoo import ZOO
 from random_maps import random_explorer
 from test_explorer import HOSTILE, unpack
@@ -17,8 +17,6 @@ from mechvit import HookedViT
 from mechvit.visualization import attention_explorer
 
 pytestmark = needs_chromium
-FRAME = 16  # milliseconds
-SLACK = 4  # a shared machine is slower than a reader's
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +225,7 @@ def test_corruption_picture_and_direction(page, spec):
     drawn(page, picture=2)
     assert page.locator(".ex-title").inner_text() == spec["pictures"][2]["title"]
     choose(page, "Patch", "is attended by")
-    until(page, "() => document.querySelector('.ex-status').textContent.includes('where attention to CLS comes from')")
+    until(page, "() => document.querySelector('.ex-status').textContent.includes('attention that comes to CLS')")
     column = unpack(spec, 2, 1, 0, 2)[0, 1:, 0]
     np.testing.assert_allclose(alpha(page, 3), heat(column, top_of(spec, 2, 2, 2, 0)), atol=2)
 
@@ -333,27 +331,6 @@ def test_narrow_and_dark(visit, explorer, tmp_path):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 25, 29)"
     page.get_by_role("button", name="Light theme").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-
-
-def hover_cost(page, name: str, moves: int) -> tuple[float, float]:
-    """Milliseconds from the start of a redraw until it is laid out, by the page's clock: the median and the largest."""
-    costs = page.evaluate(
-        """async ([name, moves]) => {
-             const box = document.querySelector(".ex-stage").getBoundingClientRect();
-             const costs = [];
-             for (let i = 0; i < moves; i++) {
-               const [x, y] = [(i * 0.37) % 1, (i * 0.61) % 1];
-               const place = { clientX: box.left + box.width * x, clientY: box.top + box.height * y };
-               document.querySelector(".ex-stage").dispatchEvent(new PointerEvent("pointermove", place));
-               await new Promise((done) => requestAnimationFrame(done));
-               document.documentElement.getBoundingClientRect();
-               costs.push(performance.now() - performance.getEntriesByName(name)[0].startTime);
-             }
-             return costs;
-           }""",
-        [name, moves],
-    )
-    return float(np.median(costs)), max(costs)
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from browsing import needs_chromium, until
+from browsing import FRAME, SLACK, hover_cost, needs_chromium, until
 from hf_zoo import ZOO
+from random_maps import random_lens
 
 from mechvit import HookedViT
 from mechvit.analysis import class_trajectories, patch_lens
@@ -257,3 +258,24 @@ def test_hostile_classes_are_text_on_the_screen(visit, tmp_path, tiny_hf, tiny_p
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     until(page, "() => document.querySelector('.pl-plot .legendtext')")
     assert "<script>" in page.locator(".pl-plot .legendtext").first.text_content()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_full_size_page_is_small_and_quick(visit, tmp_path):
+    """8 pictures of 196 patches, 13 layers, a thousand classes, clean and corrupted in two models."""
+    titles, names = [f"picture {place}" for place in range(8)], [f"class {place}" for place in range(1000)]
+    conditions = ["clean", "blur"]
+    lens = random_lens(models=["base", "tuned"], conditions=conditions, titles=titles, names=names, side=14, layers=13)
+    path = lens.save(tmp_path / "lens.html")
+    page = visit(path)
+    until(page, "() => document.querySelector('.pl')?.dataset.drawn")
+    first = page.evaluate("performance.now()")
+    median, worst = hover_cost(page, "patch lens redraw", 40)
+    print(
+        f"patch lens of 8: {path.stat().st_size / 1e6:.1f} MB, drawn within {first:.0f} ms, "
+        f"a hover redraw {median:.1f} ms (at most {worst:.1f})"
+    )
+    assert path.stat().st_size <= 25_000_000
+    assert first < 2000 * SLACK
+    assert median < FRAME * SLACK

@@ -88,8 +88,8 @@ def test_hostile_labels_are_text(html, outline):
     assert "<b>cream" not in html
     assert outline.text.count("</script><script>alert(1)</script>") == 3  # example, attention view, configuration
     assert "<img src=x onerror=alert(2)> first layer" in outline.text
-    # theme, figures, attention, explorer, lens and its two figures, colours; plotly, circuitsvis and six of our own
-    scripts = 1 + 11 + 1 + 1 + 3 + 1 + 2 + 6
+    # theme, figures, attention, explorer, lens and its two figures, colours; plotly, circuitsvis and seven of our own
+    scripts = 1 + 11 + 1 + 1 + 3 + 1 + 2 + 7
     assert outline.counts["script"] == html.count("</script>") == scripts
 
 

@@ -162,7 +162,9 @@
     bar.style.background = gradient(HEAT);
     const scale = make("p", "ex-legend");
     scale.append("probability of one class 0 ", bar, "1");
-    root.append(caption, plot, controls, status, grid, scale);
+    const scroll = make("div", "pl-scroll");
+    scroll.append(plot);
+    root.append(caption, scroll, controls, status, grid, scale);
     lay();
     drawPlot();
   };
