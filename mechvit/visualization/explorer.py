@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from .packing import Panel, fitting_tokens, pack, size
 from .page import framed, render, write_whole
-from .patterns import pool_patterns, pooling_factor, prefix_names
+from .patterns import pooling_factor, prefix_names
 from .shown import alike, chosen_images, condition_titles, conditions_of, shown_images
 
 if TYPE_CHECKING:
-    from ..analysis.attention_maps import AttentionMaps
     from ..analysis.rollout import Fusion
     from ..data.spec import Corruption
     from ..models import HookedViT
@@ -30,8 +26,10 @@ class ExplorerPicture:
     """Its label or file name, shown as plain text."""
     pictures: tuple[str, ...]
     """One data URI a condition."""
-    maps: tuple[tuple[AttentionMaps, ...], ...]
-    """By model, then by condition."""
+    coarse: list[list[Panel]]
+    """By model, then by condition; patches pooled in blocks."""
+    fine: list[list[Panel]] | None = None
+    """The same patch by patch, where it may fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +37,9 @@ class AttentionExplorer:
     """Attention of some pictures in some models; shows itself in a notebook, or `save(path)` as one file.
 
     The page holds each picture once a condition and each pattern as one byte a weight, deflated
-    (`analysis.attention_maps.encode`). All pictures are stored with patches pooled in square blocks to at most
-    `max_tokens` tokens, or fewer where `max_bytes` asks for it; those that come first are stored patch by patch
-    instead, as many as fit into `max_bytes`. Numbers and rollouts are always made from all patches.
+    (`analysis.attention_maps.encode`). All pictures are stored with patches pooled in square blocks; those that come
+    first are stored patch by patch instead, as many as fit into `max_bytes`. Numbers and rollouts are always made from
+    all patches.
     """
 
     models: tuple[str, ...]
@@ -55,41 +53,23 @@ class AttentionExplorer:
     grid: tuple[int, int]
     patch_size: int
     """Pixels."""
+    block: int
+    """Patches a side of a pooled block; 1 where none are pooled."""
     pictures: tuple[ExplorerPicture, ...]
-    max_tokens: int = 50
-    max_bytes: int = 20_000_000
+    max_bytes: int
     """Of the stored patterns as text."""
     title: str = "Attention explorer"
 
-    def __post_init__(self) -> None:
-        _ = self.coarse_tokens  # refuses what cannot fit
-
-    @property
-    def patterns(self) -> int:
-        """Patterns of one picture in all models and conditions."""
-        panels = len(self.models) * len(self.conditions)
-        return panels * (len(self.layers) * len(self.heads) + len(self.rollouts))
-
-    @property
-    def coarse_tokens(self) -> int:
-        """Tokens of pictures that are stored in blocks."""
-        patterns = len(self.pictures) * self.patterns
-        return fitting_tokens(patterns, self.grid, len(self.prefix), self.max_tokens, self.max_bytes)
-
     def spec(self) -> dict[str, Any]:
         """What the page's script draws, ready for JSON."""
-        coarse = [self._panels(picture, self.coarse_tokens) for picture in self.pictures]
-        room = self.max_bytes - sum(map(_size, coarse))
-        block = pooling_factor(self.grid, len(self.prefix), self.coarse_tokens)
-        tokens = len(self.prefix) + self.grid[0] * self.grid[1]
-        hopeful = block > 1 and self.patterns * tokens**2 < 8 * self.max_bytes  # deflating rarely gains more
+        room = self.max_bytes - sum(size(picture.coarse) for picture in self.pictures)
         pictures = []
-        for picture, panels in zip(self.pictures, coarse, strict=True):
-            fine = self._panels(picture, None) if hopeful else panels
-            room -= _size(fine) - _size(panels)
-            hopeful = hopeful and room >= 0
-            about = {"title": picture.title, "pictures": picture.pictures}
-            pictures.append(about | ({"block": 1, "panels": fine} if hopeful else {"block": block, "panels": panels}))
+        for picture in self.pictures:
+            fine = picture.fine if room >= 0 else None
+            room = room - size(fine) + size(picture.coarse) if fine else -1
+            fits = fine is not None and room >= 0
+            chosen = {"block": 1, "panels": fine} if fits else {"block": self.block, "panels": picture.coarse}
+            pictures.append({"title": picture.title, "pictures": picture.pictures, **chosen})
         return {
             "models": self.models,
             "conditions": self.conditions,
@@ -102,30 +82,6 @@ class AttentionExplorer:
             "pictures": pictures,
         }
 
-    def _panels(self, picture: ExplorerPicture, max_tokens: int | None) -> list[list[dict[str, Any]]]:
-        return [[self._panel(maps, max_tokens) for maps in conditions] for conditions in picture.maps]
-
-    def _panel(self, maps: AttentionMaps, max_tokens: int | None) -> dict[str, Any]:
-        """One model on one image: layers and then the rollouts as packed rows of patterns, and each head's numbers."""
-        from mechvit.analysis.attention_maps import decode, encode
-
-        pooled = pooling_factor(self.grid, len(self.prefix), max_tokens) > 1
-
-        def small(patterns: np.ndarray) -> np.ndarray:
-            return pool_patterns(patterns, self.grid, len(self.prefix), max_tokens)
-
-        rows, scales = [], []
-        for codes, scale in zip(maps.codes, maps.scale, strict=True):
-            packed, top = encode(small(decode(codes, scale))) if pooled else (codes, scale)
-            rows.append(_deflated(packed))
-            scales.append(_digits(top))
-        if len(maps.rollouts):
-            packed, top = encode(small(maps.rollouts))
-            rows.append(_deflated(packed))
-            scales.append(_digits(top))
-        names = ("entropy", "distance", "prefix_mass")
-        return {"rows": rows, "scale": scales, **{name: _digits(getattr(maps, name)) for name in names}}
-
     def html(self) -> str:
         """The whole page: self-contained and offline."""
         return render("explorer.html.j2", title=self.title, spec=self.spec())
@@ -137,38 +93,6 @@ class AttentionExplorer:
     def _repr_html_(self) -> str:
         """A notebook's output: the page in a frame of its own."""
         return framed(self.html(), "Attention explorer", 900)
-
-
-def fitting_tokens(patterns: int, grid: tuple[int, int], n_prefix: int, max_tokens: int, max_bytes: int) -> int:
-    """The most tokens, up to `max_tokens`, at which that many pooled patterns are surely no more than `max_bytes`.
-
-    Raises:
-        ValueError: not even patterns of four blocks fit.
-    """
-    for block in range(pooling_factor(grid, n_prefix, max_tokens), max(grid) + 1):
-        tokens = n_prefix + -(-grid[0] // block) * -(-grid[1] // block)
-        needed = patterns * (-(-(tokens**2) // 3) * 4 + 64)  # base64, and a little that deflating may add
-        if needed <= max_bytes:
-            return tokens
-        if block >= max(grid) / 2:
-            break
-    raise ValueError(
-        f"max_bytes must hold the pooled patterns, {needed:,} bytes at least ({patterns:,} of {tokens} x {tokens} "
-        f"weights); got {max_bytes:,}: give fewer pictures (limit), layers, heads or corruptions, or a larger max_bytes"
-    )
-
-
-def _deflated(codes: np.ndarray) -> str:
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(codes).tobytes(), 6)).decode("ascii")
-
-
-def _digits(values: np.ndarray) -> Any:
-    """Nested lists of six significant digits."""
-    return [_digits(part) for part in values] if values.ndim > 1 else [float(f"{value:.6g}") for value in values]
-
-
-def _size(panels: list[list[dict[str, Any]]]) -> int:
-    return sum(len(row) for conditions in panels for panel in conditions for row in panel["rows"])
 
 
 def attention_explorer(
@@ -222,14 +146,21 @@ def attention_explorer(
     for fusion, ratio in rollouts:
         check_rollout(fusion, ratio)
     batch, titles = chosen_images(first, images, limit)
-    patterns = len(titles) * len(models) * len(conditions) * (len(chosen[0]) * len(chosen[1]) + len(rollouts))
-    fitting_tokens(patterns, cfg.grid, cfg.n_prefix_tokens, max_tokens, max_bytes)
-    settings: dict[str, Any] = {"layers": layers, "heads": heads, "rollouts": rollouts}
+    patterns = len(models) * len(conditions) * (len(chosen[0]) * len(chosen[1]) + len(rollouts))
+    tokens = fitting_tokens(len(titles) * patterns, cfg.grid, cfg.n_prefix_tokens, max_tokens, max_bytes)
+    block = pooling_factor(cfg.grid, cfg.n_prefix_tokens, tokens)
+    hopeful = block > 1 and patterns * cfg.n_tokens**2 < 8 * max_bytes  # deflating rarely gains more
+    room = max_bytes if hopeful else 0
     pictures = []
     for image in shown_images(models, batch, titles, conditions, seed):
-        inputs = zip(models.values(), image.pixel_values, strict=True)
-        maps = tuple(tuple(attention_maps(model, pixels, **settings)) for model, pixels in inputs)
-        pictures.append(ExplorerPicture(title=image.title, pictures=image.pictures, maps=maps))
+        coarse, fine = [], []
+        for model, pixels in zip(models.values(), image.pixel_values, strict=True):
+            found = attention_maps(model, pixels, layers=layers, heads=heads, rollouts=rollouts)
+            coarse.append([pack(maps, cfg.grid, tokens) for maps in found])
+            fine.append([pack(maps, cfg.grid, None) for maps in found] if room > 0 else [])
+        room -= size(fine)
+        kept = fine if room > 0 else None
+        pictures.append(ExplorerPicture(title=image.title, pictures=image.pictures, coarse=coarse, fine=kept))
     return AttentionExplorer(
         models=tuple(map(str, models)),
         conditions=condition_titles(conditions),
@@ -239,8 +170,8 @@ def attention_explorer(
         prefix=tuple(prefix_names(cfg)),
         grid=cfg.grid,
         patch_size=cfg.patch_size,
+        block=block,
         pictures=tuple(pictures),
-        max_tokens=max_tokens,
         max_bytes=max_bytes,
         title=title,
     )

@@ -11,8 +11,12 @@ import torch
 from mechvit.analysis.attention_maps import AttentionMaps, encode
 from mechvit.analysis.patch_lens import PatchLens
 from mechvit.visualization.explorer import AttentionExplorer, ExplorerPicture
+from mechvit.visualization.packing import fitting_tokens, pack
 from mechvit.visualization.page import picture_uri
 from mechvit.visualization.patch_lens import LensPicture, PatchLensView
+from mechvit.visualization.patterns import pooling_factor
+
+MAX_BYTES = 20_000_000
 
 
 def random_maps(layers: int, heads: int, side: int, prefix: int, seed: int, rollouts: int = 2) -> AttentionMaps:
@@ -61,15 +65,17 @@ def random_explorer(
     side: int = 14,
 ) -> AttentionExplorer:
     """By default the size that the budgets are stated for: 12 x 12 heads, 197 tokens, 8 pictures of 224 pixels."""
-    seeds = iter(range(len(titles) * len(models) * len(conditions)))
-    pictures = tuple(
-        ExplorerPicture(
-            title=title,
-            pictures=random_pictures(side, len(conditions), place),
-            maps=tuple(tuple(random_maps(layers, heads, side, 1, next(seeds)) for _ in conditions) for _ in models),
+    patterns = len(titles) * len(models) * len(conditions) * (layers * heads + 2)
+    tokens = fitting_tokens(patterns, (side, side), 1, 50, MAX_BYTES)
+    pictures = []
+    for place, title in enumerate(titles):
+        seeds = iter(range(100 * place, 100 * place + len(models) * len(conditions)))
+        found = [[random_maps(layers, heads, side, 1, next(seeds)) for _ in conditions] for _ in models]
+        coarse, fine = (
+            [[pack(maps, (side, side), most) for maps in line] for line in found] for most in (tokens, None)
         )
-        for place, title in enumerate(titles)
-    )
+        shown = random_pictures(side, len(conditions), place)
+        pictures.append(ExplorerPicture(title=title, pictures=shown, coarse=coarse, fine=fine))
     return AttentionExplorer(
         models=tuple(models),
         conditions=tuple(conditions),
@@ -79,7 +85,9 @@ def random_explorer(
         prefix=("CLS",),
         grid=(side, side),
         patch_size=16,
-        pictures=pictures,
+        block=pooling_factor((side, side), 1, tokens),
+        pictures=tuple(pictures),
+        max_bytes=MAX_BYTES,
     )
 
 
