@@ -1,11 +1,14 @@
 from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
+from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
 from .bootstrap import Interval, interval, resampled_means
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .lens import LogitLens, logit_lens
+from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
+from .rollout import attention_rollout
 from .study import StudyTables, study
 from .summaries import (
     attention_summary,
@@ -19,31 +22,40 @@ from .verdicts import all_above, all_within
 __all__ = [
     "ALEXNET_ERROR",
     "AttentionEntropy",
+    "AttentionMaps",
     "AttentionShift",
     "CorruptionSpectrum",
     "FourierSensitivity",
+    "ClassTrajectories",
+    "HeadNumbers",
     "Interval",
     "LogitLens",
+    "PatchLens",
     "Performance",
     "StudyTables",
     "all_above",
     "all_within",
     "attention_draws",
     "attention_entropy",
+    "attention_maps",
+    "attention_rollout",
     "attention_shift",
     "attention_summary",
     "corrupted_performance",
     "corruption_spectrum",
+    "class_trajectories",
     "evaluate",
     "first_correct",
     "first_correct_draws",
     "first_correct_summary",
     "fourier_sensitivity",
+    "head_numbers",
     "interval",
     "lens_draws",
     "lens_summary",
     "logit_lens",
     "mean_corruption_error",
+    "patch_lens",
     "performance_draws",
     "performance_summary",
     "resampled_means",

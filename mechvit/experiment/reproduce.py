@@ -304,7 +304,10 @@ class _Run:
             views,
             settings=[config.corruptions, config.example_images, config.seed],
             after=[*map(self._made, self.keys), "images/test"],
-            outputs=[folder / "views" / "examples.safetensors", folder / "views" / "attention.safetensors"],
+            outputs=[
+                folder / "views" / name
+                for name in ("examples.safetensors", "attention.safetensors", "explorer.json", "lens.json")
+            ],
         )
         gc.collect()
         return self._write_report()

@@ -13,6 +13,9 @@ import torch
 from mechvit.analysis.stream import pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
+from mechvit.visualization import attention_explorer, patch_lens_view
+from mechvit.visualization.patterns import prefix_names
+from mechvit.visualization.style import title_of
 
 from .config import ExperimentConfig
 from .stages import write_json
@@ -22,16 +25,21 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
+EXPLORER_BYTES = 12_000_000
+"""Of the explorer's patterns in the report, which has 7 MB of scripts and figures besides."""
+
 
 @torch.inference_mode()
 def make_views(
     folder: Path, models: Mapping[str, HookedViT], images: datasets.Dataset, config: ExperimentConfig
 ) -> None:
-    """Write example images under every corruption, and one image's attention in the base and the tuned models.
+    """Write example images under every corruption, one image's attention in the base and the tuned models, and what the
+    attention explorer and the patch lens show of the examples.
 
     Args:
         folder: gets `examples.safetensors` (uint8 [3, height, width] by `image_id/corruption`), `attention.safetensors`
-            (float16 [layer, head, query, key] by `model/corruption`), and a JSON about each.
+            (float16 [layer, head, query, key] by `model/corruption`), a JSON about each, and `explorer.json` and
+            `lens.json`.
         models: "base" and those tuned on each family's strongest level.
         images: the test images; the examples are spread over their classes.
         config: of the run.
@@ -62,6 +70,7 @@ def make_views(
         **listed[0],
         "grid": list(cfg.grid),
         "n_prefix_tokens": cfg.n_prefix_tokens,
+        "prefix": prefix_names(cfg),
         "models": list(models),
         "corruptions": ["clean", *(c.key for c in config.strongest)],
     }
@@ -71,6 +80,14 @@ def make_views(
         save_file(arrays, beside)
         os.replace(beside, folder / f"{name}.safetensors")
         write_json(folder / f"{name}.json", text)
+    shown = {title_of(key) if key == "base" else f"{title_of(key, short=True)} tuned": m for key, m in models.items()}
+    examples = images.select(chosen)
+    write_json(
+        folder / "explorer.json",
+        attention_explorer(shown, examples, config.strongest, seed=config.seed, max_bytes=EXPLORER_BYTES).spec(),
+    )
+    lens = patch_lens_view(shown, examples, config.strongest, seed=config.seed)
+    write_json(folder / "lens.json", {"spec": lens.spec(), "figures": lens.figures()})
 
 
 def spread(labels: np.ndarray, count: int) -> list[int]:

@@ -1,15 +1,23 @@
 from . import figures
 from .attention_view import AttentionPanel, AttentionView, attention_view
+from .explorer import AttentionExplorer, ExplorerPicture, attention_explorer
+from .patch_lens import LensPicture, PatchLensView, patch_lens_view
 from .patterns import pool_patterns
 from .report import render_report
 from .run_files import Run, read_run
 
 __all__ = [
+    "AttentionExplorer",
     "AttentionPanel",
     "AttentionView",
+    "ExplorerPicture",
+    "LensPicture",
+    "PatchLensView",
     "Run",
+    "attention_explorer",
     "attention_view",
     "figures",
+    "patch_lens_view",
     "pool_patterns",
     "read_run",
     "render_report",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .notices import licences, notices
-from .page import circuitsvis_script, picture_uri, render, write_whole
-from .patterns import pool_patterns, pooling_factor, token_names
+from .page import circuitsvis_script, framed, picture_uri, render, write_whole
+from .patterns import pool_patterns, pooling_factor, prefix_names, token_names
 
 if TYPE_CHECKING:
     from ..models import HookedViT
@@ -86,8 +85,7 @@ class AttentionView:
 
     def _repr_html_(self) -> str:
         """A notebook's output: the page in a frame of its own, so that several views never disturb each other."""
-        frame = 'width="100%" height="780" style="border:0;background:#fff" title="Attention"'
-        return f'<iframe srcdoc="{html.escape(self.html())}" {frame}></iframe>'
+        return framed(self.html(), "Attention", 780)
 
 
 def attention_spec(view: AttentionView, sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:
@@ -166,7 +164,7 @@ def attention_view(
     panels = zip(named, pooled, pictures, strict=True)
     return AttentionView(
         panels=tuple(AttentionPanel(title=name, patterns=p, picture=picture) for name, p, picture in panels),
-        tokens=tuple(token_names(grid, prefix, max_tokens)),
+        tokens=tuple(token_names(grid, prefix_names(cfg), max_tokens)),
         grid=pooled_grid(grid, prefix, max_tokens),
         layers=chosen_layers,
         heads=chosen_heads,

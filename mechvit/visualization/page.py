@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import importlib.util
 import io
 import json
@@ -86,6 +87,12 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(csp=CSP, asset=asset, json_text=json_text, **values)
+
+
+def framed(page: str, title: str, height: int) -> str:
+    """A whole page as a notebook's output: in a frame of its own, so that several views never disturb each other."""
+    look = f'width="100%" height="{height}" style="border:0;background:#fff" title="{html.escape(title)}"'
+    return f'<iframe srcdoc="{html.escape(page)}" {look}></iframe>'
 
 
 def write_whole(path: Path, text: str) -> Path:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from ..models.config import HookedViTConfig
 
 
 def pooling_factor(grid: tuple[int, int], n_prefix: int, max_tokens: int | None) -> int:
@@ -70,16 +75,29 @@ def pool_patterns(
     return average @ (np.asarray(patterns, np.float32) @ member)
 
 
-def token_names(grid: tuple[int, int], n_prefix: int, max_tokens: int | None = 50) -> list[str]:
-    """Names of the pooled tokens: CLS, then +1, +2 ... for further prefix tokens, then `r0c1` or `r0-1c2-3` blocks."""
-    factor = pooling_factor(grid, n_prefix, max_tokens)
+def prefix_names(cfg: HookedViTConfig) -> list[str]:
+    """Names of a model's tokens before the first patch, in their order."""
+    registers = [f"register {place}" for place in range(1, cfg.n_registers + 1)]
+    return ["CLS"] * cfg.cls_token + ["distillation"] * cfg.distillation_token + registers
+
+
+def token_names(grid: tuple[int, int], prefix: int | Sequence[str], max_tokens: int | None = 50) -> list[str]:
+    """Names of the pooled tokens: the prefix tokens', then `r0c1` or `r0-1c2-3` blocks.
+
+    Args:
+        grid: patch rows and columns.
+        prefix: names of the tokens before the first patch, or how many there are (CLS, prefix+1, prefix+2 ...).
+        max_tokens: as `pool_patterns`.
+    """
+    if isinstance(prefix, int):
+        prefix = ["CLS", *(f"prefix+{place}" for place in range(1, prefix))][:prefix]
+    factor = pooling_factor(grid, len(prefix), max_tokens)
 
     def span(start: int, end: int) -> str:
         last = min(start + factor, end) - 1
         return str(start) if last == start else f"{start}-{last}"
 
-    prefix = ["CLS", *(f"prefix+{place}" for place in range(1, n_prefix))][:n_prefix]
-    return prefix + [
+    return [*prefix] + [
         f"r{span(row, grid[0])}c{span(col, grid[1])}"
         for row in range(0, grid[0], factor)
         for col in range(0, grid[1], factor)

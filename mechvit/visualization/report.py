@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
 from . import made, tables
 from .attention_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
 from .claims_table import claim_rows, summary, tally
+from .figure_json import figure_json
 from .notices import licences, notices
 from .page import circuitsvis_script, escaped_json, picture_uri, plotly_script, render, write_whole
 from .patterns import pool_patterns, token_names
@@ -83,6 +82,8 @@ def report_html(run: Run) -> str:
         sections=[_shown(run, section) for section in SECTIONS],
         examples=_examples(run),
         attention=_attention(run),
+        explorer=run.view("explorer"),
+        lens=_lens(run),
         config=made.rows(run.config),
         provenance=made.provenance(run),
         parquet=made.table_rows(run),
@@ -95,24 +96,8 @@ def report_html(run: Run) -> str:
 
 
 def figure_spec(figure: go.Figure) -> Markup:
-    """A figure as JSON for a script element: arrays as base64 of float32, and no template."""
-    from plotly.io.json import to_json_plotly
-
-    drawn = figure.to_dict()
-    drawn["layout"].pop("template", None)
-    return escaped_json(str(to_json_plotly(_narrow(drawn))))
-
-
-def _narrow(value: Any) -> Any:
-    """The same with float32 for plotly's arrays of float64, which it writes as base64."""
-    if isinstance(value, dict) and value.get("dtype") == "f8" and "bdata" in value:
-        numbers = np.frombuffer(base64.b64decode(value["bdata"]), "<f8").astype("<f4")
-        return {**value, "dtype": "f4", "bdata": base64.b64encode(numbers.tobytes()).decode("ascii")}
-    if isinstance(value, dict):
-        return {key: _narrow(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_narrow(part) for part in value]
-    return value
+    """A figure as JSON for a script element."""
+    return escaped_json(figure_json(figure))
 
 
 def _shown(run: Run, section: Section) -> Shown:
@@ -199,12 +184,18 @@ def _attention(run: Run) -> dict[str, Any] | None:
     layers, heads = panels[0].patterns.shape[:2]
     view = AttentionView(
         panels=tuple(panels),
-        tokens=tuple(token_names(grid, prefix, most)),
+        tokens=tuple(token_names(grid, about.get("prefix", prefix), most)),
         grid=pooled_grid(grid, prefix, most),
         layers=tuple(range(layers)),
         heads=tuple(range(heads)),
     )
     return {"label": str(about["label"]), "spec": attention_spec(view, sets), "pooled": view.grid != grid}
+
+
+def _lens(run: Run) -> dict[str, Any] | None:
+    """The patch lens of the example images; None without any."""
+    found = run.view("lens")
+    return found and {"spec": found["spec"], "figures": [escaped_json(figure) for figure in found["figures"]]}
 
 
 def max_tokens(heads: int) -> int:

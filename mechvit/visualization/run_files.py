@@ -59,6 +59,11 @@ class Run:
         """The attention of one image: about it, and [layers, heads, tokens, tokens] by `model/corruption`; or empty."""
         return self._view("attention", {})
 
+    def view(self, name: str) -> Any:
+        """What a page's own script draws, `explorer` or `lens`; None where the run has none."""
+        path = self.path / "views" / f"{name}.json"
+        return _read_json(path) if path.is_file() else None
+
     def _view(self, name: str, absent: Any) -> tuple[Any, dict[str, np.ndarray]]:
         from safetensors.numpy import load_file
 

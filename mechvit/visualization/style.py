@@ -7,8 +7,9 @@ swaps in on a dark background, where a more severe corruption is the brighter on
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
 
@@ -76,6 +77,20 @@ def colour(key: str, *, dark: bool = False) -> str:
     if key in ("base", "clean"):
         return DARK[BASE] if dark else BASE
     return _mix(RAMPS.get(family_of(key), RAMPS["other"])[dark], level_of(key))
+
+
+def tint_of(model: str, models: Sequence[str]) -> str:
+    """The colour of a model of any name: its own where it is a corruption's key, else by its place among `models`."""
+    family, _, level = model.rpartition("_")
+    if model in ("base", "clean") or (family in RAMPS and level.isdigit()):
+        return colour(model)
+    return (BASE, *(light[1] for light, _ in RAMPS.values()))[list(models).index(model) % (1 + len(RAMPS))]
+
+
+def escaped(name: object, longest: int = 60) -> str:
+    """A name as plain text in a figure, where plotly would read tags, and not longer than a legend can show."""
+    text = str(name)
+    return html.escape(text if len(text) <= longest else text[: longest - 1] + "…", quote=False)
 
 
 def fade(hex_colour: str, alpha: float) -> str:

@@ -14,6 +14,7 @@ from mechvit.data import load_images
 from mechvit.experiment.command_line import check_out, names_of, new_folder, run
 
 NAMES = ("finetune", "evaluate", "analyze", "cache_activations", "train_sae", "evaluate_sae", "visualize_attention")
+NAMES += ("explore_attention",)
 
 
 # help
@@ -75,6 +76,8 @@ BAD = {
     "no sae": ("evaluate_sae", {"saes": ("MODEL",)}, "holds no SAE"),
     "no picture": ("visualize_attention", {"image": Path("none.png"), "out": Path("OUT")}, "none.png"),
     "not a picture": ("visualize_attention", {"image": Path(__file__), "out": Path("OUT")}, "test_command_lines.py"),
+    "no such head": ("explore_attention", {"heads": (9,), "out": Path("OUT")}, "got [9]"),
+    "one page twice": ("explore_attention", {"out": Path("OUT"), "lens": Path("OUT")}, "must be two pages"),
     "no such layer": ("visualize_attention", {"image": "PICTURE", "layers": (7,), "out": Path("OUT")}, "got [7]"),
 }  # fmt: skip
 
@@ -86,7 +89,8 @@ def test_bad_input_ends_in_one_line(case, checkpoints, tmp_path, monkeypatch, ca
     load_images("photos", "test", limit=1, image_size=32)[0]["image"].save("picture.png")
     options = {"device": "cpu"} | options
     base = checkpoints["base"]
-    options.setdefault("base" if name == "analyze" else "model", (base,) if name == "evaluate" else base)
+    several = name in ("evaluate", "explore_attention")
+    options.setdefault("base" if name == "analyze" else "model", (base,) if several else base)
     stand_ins = {("MODEL",): (base,), "PICTURE": Path("picture.png")}
     options = {key: stand_ins.get(value, value) for key, value in options.items()}
     module = script(name)

@@ -213,3 +213,36 @@ def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
     page = out.read_text()
     assert json_text(views[0].beside(views[1]).spec()) in page
     assert "<title>Attention on photo.png</title>" in page
+
+
+def test_explore_attention_writes_both_pages(checkpoints, tmp_path):
+    from mechvit.visualization import attention_explorer, patch_lens_view
+    from mechvit.visualization.page import json_text
+
+    picture = load_images("photos", "test", limit=1, image_size=32)[0]["image"].resize((50, 41))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "photo.png")
+    picture.save(tmp_path / "other.png")
+    paths = tuple(tmp_path / name for name in ("a/photo.png", "b/photo.png", "other.png"))
+    explorer, lens = tmp_path / "pages" / "explorer.html", tmp_path / "lens.html"
+    call(
+        "explore_attention", model=tuple(checkpoints.values()), pictures=paths, corruptions=("gaussian_noise_4",),
+        layers=(2, 0), out=explorer, lens=lens, seed=5,
+    )  # fmt: skip
+    models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}
+    named = {str(paths[0]): picture, str(paths[1]): picture, "other.png": picture}
+    views = (
+        (explorer, attention_explorer(models, named, ["gaussian_noise_4"], layers=[2, 0], seed=5)),
+        (lens, patch_lens_view(models, named, ["gaussian_noise_4"], seed=5)),
+    )
+    for page, view in views:
+        assert json_text(view.spec()) in page.read_text()
+
+
+def test_explore_attention_takes_test_images(checkpoints, tmp_path, capsys):
+    call("explore_attention", model=(checkpoints["base"],), limit=2, out=tmp_path / "explorer.html")
+    assert capsys.readouterr().out.split() == [str(tmp_path / "explorer.html")]
+    labels = load_images("photos", "test", limit=2, image_size=32)
+    names = [labels.features["label"].names[label] for label in labels["label"]]
+    assert all(f'"title":"{name}"' in (tmp_path / "explorer.html").read_text() for name in names)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
+from random_maps import random_explorer, random_lens
 from safetensors.numpy import save_file
 
 FAMILIES = ("gaussian_blur", "gaussian_noise")
@@ -352,6 +353,11 @@ def write_views(rng: Generator, run: Path) -> None:
     save_file({f"{m}/{c}": pattern(rng) for m in models for c in corruptions}, views / "attention.safetensors")
     about = {"image_id": 11, "label": LABELS[1], "grid": GRID, "n_prefix_tokens": PREFIX}
     (views / "attention.json").write_text(json.dumps({**about, "models": models, "corruptions": corruptions}))
+    shown = {"models": ["Base", "Blur 4 tuned", "Noise 4 tuned"], "titles": LABELS[:2]}
+    shown["conditions"] = ["clean", "Gaussian blur 4", "Gaussian noise 4"]
+    explorer, lens = random_explorer(**shown, layers=3, heads=2, side=6), random_lens(**shown, names=LABELS)
+    (views / "explorer.json").write_text(json.dumps(explorer.spec()))
+    (views / "lens.json").write_text(json.dumps({"spec": lens.spec(), "figures": lens.figures()}))
 
 
 def write_fake_run(run: Path, *, saes: bool = True, images: int = 60, seed: int = 0) -> Path:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from hf_zoo import ZOO
 from PIL import Image
 
 from mechvit.visualization import attention_view
@@ -62,6 +63,21 @@ def test_pooled_view_shows_the_picture_the_model_saw(tiny_model, photo):
     picture = Image.open(io.BytesIO(base64.b64decode(view.panels[0].picture.split(",")[1])))
     difference = np.abs(np.asarray(picture.convert("RGB"), int) - np.asarray(photo, int))
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("registers classifier", ["CLS", "register 1", "register 2", "register 3"]),
+        ("deit with teacher", ["CLS", "distillation"]),
+        ("siglip vision", []),
+    ],
+)
+def test_tokens_are_named_as_the_model_orders_them(name, prefix, tiny_processor, photo):
+    from mechvit import HookedViT
+
+    view = attention_view(HookedViT.from_hf(ZOO[name](), tiny_processor), photo, layers=[1], max_tokens=None)
+    assert list(view.tokens) == [*prefix, *(f"r{row}c{column}" for row in range(4) for column in range(4))]
 
 
 def test_attention_view_leaves_the_model_as_it_was(tiny_model, photo):

@@ -88,7 +88,8 @@ def test_hostile_labels_are_text(html, outline):
     assert "<b>cream" not in html
     assert outline.text.count("</script><script>alert(1)</script>") == 3  # example, attention view, configuration
     assert "<img src=x onerror=alert(2)> first layer" in outline.text
-    scripts = 1 + 11 + 1 + 1 + 4  # theme, figures, attention, colours; plotly, circuitsvis and two of our own
+    # theme, figures, attention, explorer, lens and its two figures, colours; plotly, circuitsvis and seven of our own
+    scripts = 1 + 11 + 1 + 1 + 3 + 1 + 2 + 7
     assert outline.counts["script"] == html.count("</script>") == scripts
 
 
@@ -142,7 +143,7 @@ def test_a_run_without_views_says_so(run_folder, tmp_path):
     shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
     html = render_report(run).read_text(encoding="utf-8")
     page = Outline(html)
-    assert page.text.count("Left out: this run has no") == 2
+    assert page.text.count("Left out: this run has no") == 4
     assert str(circuitsvis_script()) not in html
 
 

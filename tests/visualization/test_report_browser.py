@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import needs_chromium, until
 
 from mechvit.visualization.sections import SECTIONS
 from mechvit.visualization.style import PAPER
 
 FIGURES = sum(len(section.plots) for section in SECTIONS)
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on the PATH")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser) -> Iterator[Callable]:
-    """Open a file offline; every console message, page error and request of another kind fails the test at its end."""
-    faults: list[str] = []
-    contexts = []
-
-    def message(said) -> None:
-        if said.type in ("error", "warning"):
-            faults.append(f"console {said.type}: {said.text}")
-
-    def request(asked) -> None:
-        if not asked.url.startswith(("file:", "data:", "blob:")):
-            faults.append(f"request: {asked.url}")
-
-    def open_page(path: Path, width: int = 1280, theme: str = "light"):
-        context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=theme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", message)
-        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", request)
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def until(page, condition: str, arg: object = None) -> None:
-    """Poll a JavaScript function until it gives true (playwright's own wait evaluates text: the policy forbids it)."""
-    end = time.monotonic() + 30
-    while not page.evaluate(condition, arg):
-        assert time.monotonic() < end, f"never became true: {condition}"
-        page.wait_for_timeout(50)
+pytestmark = needs_chromium
 
 
 def scroll_through(page) -> None:
@@ -97,27 +45,29 @@ def short(run_folder) -> Path:
 def test_report_draws_everything_offline(visit, short):
     page = visit(short)
     scroll_through(page)
-    until(page, "n => document.querySelectorAll('.js-plotly-plot').length === n", FIGURES)
-    assert page.locator(".js-plotly-plot").count() == page.locator(".plot").count() == FIGURES
+    until(page, "n => document.querySelectorAll('.plot.js-plotly-plot').length === n", FIGURES)
+    assert page.locator(".plot").count() == FIGURES
     assert page.evaluate("[...document.querySelectorAll('.plot')].every((p) => p.querySelector('path, rect.bg'))")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.locator("#views").scroll_into_view_if_needed()
+    page.locator("#views .cv").scroll_into_view_if_needed()
     page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = 'repeat(4, 200px)'")
     wait_for_views(page, 4, "5")
-    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth === 64)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('#examples img, .cv img')].every((i) => i.complete && i.naturalWidth === 64)"
+    )
     assert page.locator("#examples img").count() == 3 * 7
 
 
 def test_switching_corruption_layer_and_head(visit, short):
     page = visit(short, width=2000)
-    page.locator("#views").scroll_into_view_if_needed()
+    page.locator("#views .cv").scroll_into_view_if_needed()
     page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = 'repeat(4, 220px)'")
     wait_for_views(page, 4, "5")
     titles = page.locator(".cv-panel figcaption")
     assert "Blur 4 tuned, clean image" in titles.all_inner_texts()
     before = page.locator(".cv-scale b").inner_text()
 
-    page.locator(".cv-choice", has_text="Corruption").get_by_label("Gaussian noise 4").check(force=True)
+    page.locator(".cv .cv-choice", has_text="Corruption").get_by_label("Gaussian noise 4").check(force=True)
     wait_for_views(page, 4, "5")
     assert titles.all_inner_texts() == [
         "Base, clean image",
@@ -125,7 +75,7 @@ def test_switching_corruption_layer_and_head(visit, short):
         "Noise 4 tuned, clean image",
         "Noise 4 tuned, Gaussian noise 4 image",
     ]
-    page.locator(".cv-choice", has_text="Layer").get_by_label("0", exact=True).check(force=True)
+    page.locator(".cv .cv-choice", has_text="Layer").get_by_label("0", exact=True).check(force=True)
     wait_for_views(page, 4, "0")
     assert page.locator(".cv-scale b").inner_text() != before
 
@@ -138,7 +88,7 @@ def test_switching_corruption_layer_and_head(visit, short):
 def test_page_decodes_the_very_patterns(visit, short, run):
     """The colour scale's top is the highest attention of the four panels at the shown layer, in four digits."""
     page = visit(short)
-    page.locator("#views").scroll_into_view_if_needed()
+    page.locator("#views .cv").scroll_into_view_if_needed()
     _, patterns = run.attention()
     models, conditions = ("base", "gaussian_blur_4"), ("clean", "gaussian_blur_4")
     top = max(float(patterns[f"{model}/{condition}"][5].max()) for model in models for condition in conditions)
@@ -176,6 +126,23 @@ def test_drawn_numbers_are_the_tables(visit, short, run):
     np.testing.assert_allclose(drawn, rows["probability"], rtol=1e-6)
 
 
+def test_explorer_and_lens_work_in_the_report(visit, short):
+    page = visit(short)
+    page.locator(".ex:not(.pl)").scroll_into_view_if_needed()
+    until(page, "() => document.querySelector('.ex:not(.pl)').dataset.drawn")
+    page.locator(".ex-panel .ex-stage").first.hover(position={"x": 2, "y": 2})
+    said = "Layer 2, head 0; attention from row 0, column 0"
+    until(page, "(said) => document.querySelector('.ex-status').textContent === said", said)
+    assert page.locator(".ex-title").first.inner_text() == "astronaut"
+    page.locator(".pl").scroll_into_view_if_needed()
+    until(page, "() => document.querySelector('.pl').dataset.drawn && document.querySelector('.pl-plot .legendtext')")
+    page.locator(".pl .ex-stage").nth(1).hover(position={"x": 2, "y": 2})
+    until(page, "() => document.querySelector('.pl .ex-status').textContent.includes('row 0, column 0')")
+    assert page.locator(".pl-list").first.locator("li").count() == 3
+    page.locator("#theme").click()
+    until(page, "() => document.querySelector('.pl-plot').layout.paper_bgcolor === '#17191d'")
+
+
 def test_narrow_page_never_scrolls_sideways(visit, short):
     page = visit(short, width=400)
     scroll_through(page)
@@ -197,5 +164,5 @@ def test_saved_attention_view_opens_offline(visit, tmp_path, tiny_model, tiny_im
     until(page, "() => [...document.querySelectorAll('.cv-slot')].every((s) => s.querySelectorAll('h4').length === 2)")
     assert page.locator("h1").inner_text() == title
     assert page.locator(".cv-slot canvas").count() >= 4
-    page.locator(".cv-choice", has_text="Layer").get_by_label("0", exact=True).check(force=True)
+    page.locator(".cv .cv-choice", has_text="Layer").get_by_label("0", exact=True).check(force=True)
     until(page, "() => [...document.querySelectorAll('.cv-slot')].every((s) => s.dataset.layer === '0')")

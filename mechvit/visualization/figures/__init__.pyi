@@ -1,6 +1,6 @@
 from .attention import entropy_difference, pattern_change
 from .fourier import fourier_map
-from .lens import class_probability, first_correct_difference, first_correct_layers
+from .lens import class_probability, first_correct_difference, first_correct_layers, image_trajectories
 from .performance import gains, table_one, transfer
 from .robustness import corruption_errors, corruption_spectra
 from .sae_quality import feature_density, frontier
@@ -19,6 +19,7 @@ __all__ = [
     "fourier_map",
     "frontier",
     "gains",
+    "image_trajectories",
     "pattern_change",
     "table_one",
     "training_curves",

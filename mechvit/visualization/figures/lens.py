@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..style import colour, fade, families, finish, in_order, panel_title, strongest, title_of, zero_line
+from ..style import (
+    colour,
+    escaped,
+    fade,
+    families,
+    finish,
+    in_order,
+    panel_title,
+    strongest,
+    tint_of,
+    title_of,
+    zero_line,
+)
 from .frames import dot, error_bars, layer_lines, layer_step, ordered, pick, require
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""Of the first, second ... class of an image."""
 
 
 def class_probability(summary: pd.DataFrame) -> go.Figure:
@@ -106,3 +123,38 @@ def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
     finish(figure, "How much earlier, on the same images", height=300, legend=False)
     figure.update_xaxes(showgrid=True)
     return figure.update_layout(margin={"l": 170, "t": 56})
+
+
+def image_trajectories(trajectories: pd.DataFrame) -> go.Figure:
+    """Class probabilities of one image, layer by layer: a panel a condition, a colour a model, a dash a class.
+
+    Args:
+        trajectories: model, condition, layer, class, probability; in the order in which they are to be drawn.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(trajectories, ("model", "condition", "layer", "class", "probability"), "trajectories")
+    conditions, models, classes = (list(trajectories[name].unique()) for name in ("condition", "model", "class"))
+    titles = [panel_title(escaped(condition)) for condition in conditions]
+    figure = make_subplots(1, len(conditions), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    for (col, condition), model, (place, name) in product(enumerate(conditions, 1), models, enumerate(classes)):
+        part = pick(trajectories, condition=condition, model=model)
+        part = part[part["class"] == name].sort_values("layer")
+        tint = tint_of(model, models)
+        trace = go.Scatter(
+            x=part["layer"].to_numpy(),
+            y=part["probability"].to_numpy(),
+            mode="lines+markers",
+            line={"color": tint, "width": 2.4 if place == 0 else 1.6, "dash": DASHES[place % len(DASHES)]},
+            marker={"color": tint, "size": 6 if place == 0 else 4},
+            name=f"{escaped(model)}: {escaped(name)}",
+            legendgroup=f"{models.index(model)}:{place}",
+            showlegend=col == 1,
+            hovertemplate=f"<b>{escaped(model)}</b>, {escaped(name)}, layer %{{x}}: %{{y:.3f}}<extra></extra>",
+        )
+        figure.add_trace(trace, row=1, col=col)
+    figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(trajectories["layer"]))
+    figure.update_yaxes(title_text="probability of the class", range=[0, 1.02], row=1, col=1)
+    finish(figure, "What the image is classified as, layer by layer", height=420)
+    return figure.update_layout(margin={"t": 72, "b": 130}, legend={"y": -0.3, "yanchor": "top"})

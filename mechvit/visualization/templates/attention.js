@@ -3,12 +3,7 @@
 "use strict";
 (() => {
   let serial = 0;
-  const make = (tag, name, text) => {
-    const node = document.createElement(tag);
-    if (name) node.className = name;
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
+  const { make, choice } = Views;
 
   // base64 of little-endian uint16 -> [heads][query][key], rounded to four digits.
   const decode = (text, scale, heads, tokens) => {
@@ -18,22 +13,6 @@
     const row = (start) => Array.from({ length: tokens }, (_, key) => value(start + key));
     return Array.from({ length: heads }, (_, head) =>
       Array.from({ length: tokens }, (_, query) => row((head * tokens + query) * tokens)));
-  };
-
-  const choice = (title, options, selected, changed) => {
-    const group = make("fieldset", "cv-choice");
-    const box = make("span", "cv-options");
-    const name = `cv-choice-${serial++}`;
-    options.forEach((option, index) => {
-      const label = make("label");
-      const input = make("input");
-      Object.assign(input, { type: "radio", name, checked: index === selected });
-      input.addEventListener("change", () => changed(index));
-      label.append(input, make("span", "", String(option)));
-      box.append(label);
-    });
-    group.append(make("legend", "", title), box);
-    return group;
   };
 
   const picture = (panel, grid) => {

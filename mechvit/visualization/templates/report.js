@@ -3,22 +3,12 @@
 (() => {
   const root = document.documentElement;
   const dark = JSON.parse(document.getElementById("dark-colours").textContent);
-  const config = { displaylogo: false, showSendToCloud: false, responsive: true,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg" } };
   const drawn = new Set();
 
-  // Every colour of a figure is written #rrggbb or rgba(r,g,b,a): swap each for its dark partner.
-  const hex = (parts) => "#" + parts.map((part) => Number(part).toString(16).padStart(2, "0")).join("");
-  const themed = (text) => root.dataset.theme !== "dark" ? text : text
-    .replace(/#[0-9a-f]{6}/g, (colour) => dark[colour] ?? colour)
-    .replace(/rgba\((\d+),(\d+),(\d+),/g, (whole, ...parts) => {
-      const partner = dark[hex(parts.slice(0, 3))];
-      return partner ? `rgba(${[1, 3, 5].map((i) => parseInt(partner.slice(i, i + 2), 16)).join(",")},` : whole;
-    });
   const draw = (box) => {
-    const figure = JSON.parse(themed(document.getElementById(box.dataset.spec).textContent));
+    const figure = JSON.parse(Views.themed(document.getElementById(box.dataset.spec).textContent, dark));
     drawn.add(box);
-    return Plotly.react(box, figure.data, figure.layout, config);
+    return Plotly.react(box, figure.data, figure.layout, Views.plotConfig);
   };
   const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (!entry.isIntersecting) return;
@@ -30,6 +20,7 @@
 
   const paint = (theme) => {
     root.dataset.theme = theme;
+    root.dispatchEvent(new CustomEvent("theme"));
     drawn.forEach(draw);
   };
   const system = matchMedia("(prefers-color-scheme: dark)");

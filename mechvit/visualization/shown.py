@@ -1,0 +1,134 @@
+"""The few images that a view shows: pixels in [0, 1], captions, and pictures under each corruption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .page import picture_uri
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.batches import ImageBatch
+    from ..models import HookedViT
+
+
+def alike(models: Mapping[str, HookedViT], *names: str) -> None:
+    """Check that the models can be laid over the same pictures.
+
+    Raises:
+        ValueError: there is none, or one differs from the first in its config's `names`.
+    """
+    if not models:
+        raise ValueError('models must map a title to a HookedViT, as in {"base": model}; got none')
+    (first, model), *others = models.items()
+    for title, other in others:
+        differ = [name for name in names if getattr(model.cfg, name) != getattr(other.cfg, name)]
+        if differ:
+            got = "; ".join(f"{name} {getattr(model.cfg, name)} and {getattr(other.cfg, name)}" for name in differ)
+            raise ValueError(
+                f"models beside each other must share {', '.join(names)}; {first!r} and {title!r} have {got}: "
+                "make one view of each"
+            )
+
+
+def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch, list[str]]:
+    """The first `limit` images with their captions: the names given with them, or those of their labels.
+
+    Args:
+        model: gives the image processor, the device and class names.
+        images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to PIL images or uint8 arrays.
+        limit: at most this many.
+
+    Raises:
+        ValueError: no image, a limit below one, or pictures without an image processor.
+    """
+    import torch
+
+    from mechvit.analysis.stream import image_batches
+    from mechvit.data import unit_pixels
+    from mechvit.data.batches import ImageBatch
+
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1 picture; got {limit}")
+    if isinstance(images, Mapping):
+        if model.image_processor is None:
+            raise ValueError("pictures need the model's image processor, and this model has none: give an ImageBatch")
+        named = dict(list(images.items())[:limit])
+        if not named:
+            raise ValueError("there is no image to look at; give at least one")
+        pixels = torch.from_numpy(unit_pixels([_pil(image) for image in named.values()], model.image_processor))
+        ids = torch.arange(len(named))
+        batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids)
+        return next(image_batches(model, batch, limit)), [str(name) for name in named]
+    batch = next(image_batches(model, images, limit))
+    names: Sequence[str] | Mapping[int, str] = model.cfg.id2label
+    if not isinstance(images, ImageBatch):
+        names = getattr(images.features["label"], "names", names)
+    known = dict(names.items() if isinstance(names, Mapping) else enumerate(names))
+    return batch, [
+        str(known.get(label, f"image {image_id}"))
+        for label, image_id in zip(batch.labels.tolist(), batch.image_ids.tolist(), strict=True)
+    ]
+
+
+def _pil(image: Any) -> Any:
+    from PIL import Image
+
+    return image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image).convert("RGB")
+
+
+def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
+    """Clean, then each corruption once."""
+    from mechvit.data.spec import CLEAN, Corruption
+
+    wanted = [corruptions] if isinstance(corruptions, str) else corruptions
+    parsed = [key if isinstance(key, Corruption) else Corruption.parse(key) for key in wanted]
+    return list(dict.fromkeys([CLEAN, *parsed]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownImage:
+    """One image under every condition."""
+
+    title: str
+    label: int
+    """Its class id; -1 where none is known."""
+    pictures: tuple[str, ...]
+    """Data URIs, cut to what the patches cover."""
+    pixel_values: tuple[Tensor, ...]
+    """What each model takes, [condition, 3, height, width]."""
+
+
+def shown_images(
+    models: Mapping[str, HookedViT], batch: ImageBatch, titles: Sequence[str], conditions: Sequence[Any], seed: int
+) -> Iterator[ShownImage]:
+    """Each image as it is shown, and as each model takes it, one after the other."""
+    import torch
+
+    from mechvit.analysis.stream import pixel_values
+    from mechvit.data import corrupt
+    from mechvit.data.batches import ImageBatch
+
+    cfg = next(iter(models.values())).cfg
+    height, width = (side * cfg.patch_size for side in cfg.grid)
+    for place, title in enumerate(titles):
+        parts = [part[place : place + 1] for part in (batch.images, batch.labels, batch.image_ids)]
+        seen = [corrupt(parts[0], condition, parts[2], seed=seed)[0, :, :height, :width] for condition in conditions]
+        inputs = []
+        for model in models.values():
+            one = ImageBatch(*(part.to(model.cfg.device) for part in parts))
+            inputs.append(torch.cat([pixel_values(model, one, condition, seed=seed) for condition in conditions]))
+        yield ShownImage(
+            title=title,
+            label=int(parts[1]),
+            pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in seen),
+            pixel_values=tuple(inputs),
+        )
+
+
+def condition_titles(conditions: Sequence[Any]) -> tuple[str, ...]:
+    """`clean`, then the corruptions' names in prose."""
+    return ("clean", *(condition.title for condition in conditions[1:]))

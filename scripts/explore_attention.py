@@ -1,0 +1,94 @@
+"""Explore attention over the pictures: every head of one or more models, clean and corrupted, in one offline page.
+
+    scripts/explore_attention.py --model runs/photos/models/base \\
+        runs/photos/models/gaussian_blur_4 --out explorer.html --lens lens.html
+    scripts/explore_attention.py --model BASE TUNED --pictures a.jpg b.jpg \\
+        --corruptions gaussian_noise_4 --layers 9 10 11 --out explorer.html
+
+--lens writes a second page: what each patch would be classified as, layer by layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from mechvit.experiment.command_line import corruptions_named, load_classifier, names_of, prepared_images, run
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is drawn."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of classifiers of one shape with their image processors; the first two are shown at first."""
+    out: Path
+    """The explorer's page, an .html file."""
+    pictures: tuple[Path, ...] | None = None
+    """Picture files, as Pillow opens them, instead of --images."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    lens: Path | None = None
+    """The patch lens's page, an .html file; None writes none."""
+    corruptions: tuple[str, ...] = ("gaussian_blur_4",)
+    """Each beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input
+    size) or gaussian_noise_2 (ImageNet-C severity)."""
+    layers: tuple[int, ...] | None = None
+    """Blocks, 0 to n_layers - 1; None takes all."""
+    heads: tuple[int, ...] | None = None
+    """Heads, 0 to n_heads - 1; None takes all."""
+    limit: int = 8
+    """At most this many pictures."""
+    max_bytes: int = 20_000_000
+    """Of all patterns in the page: as many pictures as fit are stored patch by patch, the others in blocks."""
+    seed: int = 0
+    """Of the images' parts, the crops and the noise."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace earlier pages at OUT and LENS."""
+
+
+def main(options: Options) -> None:
+    """Load the models and the pictures, and write the pages."""
+    corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
+    pages = [page for page in (options.out, options.lens) if page is not None]
+    for page in pages:
+        if page.exists() and not (options.overwrite and page.is_file()):
+            raise ValueError(f"{page} exists: name another page, or --overwrite to replace an earlier one")
+    if len(set(pages)) < len(pages):
+        raise ValueError(f"--out and --lens must be two pages; got {options.out} for both")
+    models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
+    images = shown(options, next(iter(models.values())))
+    from mechvit.visualization import attention_explorer, patch_lens_view
+
+    shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed}
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in ("layers", "heads", "max_bytes")}
+    print(attention_explorer(models, images, corruptions, **chosen, **shared).save(options.out))
+    if options.lens is not None:
+        print(patch_lens_view(models, images, corruptions, **shared).save(options.lens))
+
+
+def shown(options: Options, model: HookedViT) -> Any:
+    """The named picture files, or the first test images."""
+    if options.pictures is None:
+        return prepared_images(
+            options.images, "test", model.hf_config, model.image_processor, limit=options.limit, seed=options.seed
+        )
+    from PIL import Image
+
+    opened = {}
+    for name, path in names_of([str(path) for path in options.pictures]).items():
+        with Image.open(path) as picture:
+            opened[name] = picture.convert("RGB")
+    return opened
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

@@ -1,0 +1,88 @@
+"""Take the pictures of a run's report that the README shows, with chromium and playwright (in the `dev` extra).
+
+    scripts/screenshots.py --run runs/photos --out docs
+
+Writes report.png, explorer.png and lens.png; earlier ones are replaced.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from mechvit.experiment.command_line import run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is photographed."""
+
+    run: Path
+    """Folder of a finished run, with its report.html."""
+    out: Path
+    """Folder for the pictures."""
+    picture: int = 1
+    """Which of the example images the views show, from 0."""
+    theme: str = "light"
+    """`light` or `dark`."""
+
+
+def main(options: Options) -> None:
+    """Open the report offline and take each picture."""
+    report, chromium = options.run / "report.html", shutil.which("chromium")
+    if not report.is_file():
+        raise ValueError(f"{options.run} has no report.html: finish the run first")
+    if chromium is None:
+        raise ValueError("screenshots need chromium on the PATH: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = browser.new_context(
+            offline=True, viewport={"width": 1280, "height": 980}, color_scheme=options.theme, device_scale_factor=1.5
+        )
+        page = context.new_page()
+        page.goto(report.resolve().as_uri())
+        for name, show in {"report": lambda page, picture: None, "explorer": explorer, "lens": lens}.items():
+            show(page, options.picture)
+            page.wait_for_timeout(1500)  # figures are drawn as they come near, patterns are inflated
+            page.screenshot(path=options.out / f"{name}.png")
+            print(options.out / f"{name}.png")
+        browser.close()
+
+
+def choose(page: Page, view: str, picture: int, patch: tuple[float, float]) -> None:
+    """Scroll a view to the top of the window, choose a picture, and lock the patch at a place of its first panel."""
+    page.evaluate("(view) => document.querySelector(view).scrollIntoView({ behavior: 'instant' })", view)
+    page.locator(f"{view} .ex-stage").first.wait_for()
+    if page.locator(f"{view} .ex-strip input").count() > picture:
+        page.locator(f"{view} .ex-strip input").nth(picture).check(force=True)
+    page.wait_for_timeout(500)
+    box = page.locator(f"{view} .ex-stage").first.bounding_box()
+    assert box is not None
+    page.locator(f"{view} .ex-stage").first.click(
+        position={"x": box["width"] * patch[0], "y": box["height"] * patch[1]}
+    )
+    page.evaluate("(view) => document.querySelector(view).scrollIntoView({ behavior: 'instant' })", view)
+
+
+def explorer(page: Page, picture: int) -> None:
+    """The attention explorer, one patch locked."""
+    choose(page, ".ex:not(.pl)", picture, (0.56, 0.44))
+
+
+def lens(page: Page, picture: int) -> None:
+    """The patch lens, one patch locked."""
+    choose(page, ".ex.pl", picture, (0.56, 0.44))
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

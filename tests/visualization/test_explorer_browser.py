@@ -1,0 +1,356 @@
+"""The attention explorer in a real browser, offline: what a hover, a click or a key puts on the screen."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from browsing import FRAME, SLACK, hover_cost, needs_chromium, until
+from hf_zoo import ZOO
+from random_maps import random_explorer
+from test_explorer import HOSTILE, unpack
+
+from mechvit import HookedViT
+from mechvit.visualization import attention_explorer
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture(scope="module")
+def explorer(tiny_hf, tiny_processor, tiny_images):
+    """Base and tuned, three pictures, blur and noise."""
+    tuned = copy.deepcopy(tiny_hf)
+    with torch.no_grad():
+        for layer in tuned.vit.layers:
+            layer.attention.q_proj.weight.mul_(1.5)
+    models = {"Base": HookedViT.from_hf(tiny_hf, tiny_processor), "Tuned": HookedViT.from_hf(tuned, tiny_processor)}
+    return attention_explorer(models, tiny_images, ["gaussian_blur_4", "gaussian_noise_4"], limit=3)
+
+
+@pytest.fixture(scope="module")
+def spec(explorer) -> dict:
+    return json.loads(json.dumps(explorer.spec()))
+
+
+@pytest.fixture
+def page(visit, explorer, tmp_path):
+    page = visit(explorer.save(tmp_path / "explorer.html"))
+    drawn(page, picture=0)
+    choose(page, "Range", "this head")
+    return page
+
+
+def drawn(page, **wanted: int) -> None:
+    """Wait until the panels show this state (picture, corruption, row, cell, query, locked)."""
+    until(
+        page,
+        """(wanted) => {
+             const names = ["picture", "corruption", "row", "cell", "query", "locked"];
+             const text = document.querySelector(".ex").dataset.drawn;
+             return text && Object.entries(wanted).every(([k, v]) => text.split(" ")[names.indexOf(k)] === String(v));
+           }""",
+        wanted,
+    )
+
+
+def alpha(page, panel: int) -> np.ndarray:
+    """The opacity of each patch's overlay, 0 to 255, as it is on the screen's canvas."""
+    values = page.evaluate(
+        """(panel) => {
+             const canvas = document.querySelectorAll(".ex-stage canvas")[panel];
+             const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+             return [...data].filter((_, i) => i % 4 === 3);
+           }""",
+        panel,
+    )
+    return np.asarray(values, np.float64)
+
+
+def heat(patches: np.ndarray, top: float, opacity: float = 0.85, root: bool = True) -> np.ndarray:
+    """What `alpha` must give for weights: the more attention, the more opaque."""
+    unit = np.minimum(1, patches / top)
+    return 255 * opacity * (0.35 + 0.65 * np.sqrt(np.sqrt(unit) if root else unit))
+
+
+def colours(page, panel: int) -> np.ndarray:
+    """[patch, rgb] of a panel's canvas."""
+    values = page.evaluate(
+        """(panel) => {
+             const canvas = document.querySelectorAll(".ex-stage canvas")[panel];
+             return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+           }""",
+        panel,
+    )
+    return np.asarray(values).reshape(-1, 4)[:, :3]
+
+
+def move_to(page, panel: int, row: int, column: int, side: int = 4) -> None:
+    box = page.locator(".ex-stage").nth(panel).bounding_box()
+    place = [box["x"] + box["width"] * (column + 0.5) / side, box["y"] + box["height"] * (row + 0.5) / side]
+    page.mouse.move(*place)
+
+
+def patch(row: int, column: int, prefix: int = 1, side: int = 4) -> int:
+    return prefix + row * side + column
+
+
+def top_of(spec: dict, picture: int, corruption: int, layer: int, head: int) -> float:
+    """The largest weight of a head over the four panels."""
+    panels = spec["pictures"][picture]["panels"]
+    return max(panels[m][c]["scale"][layer][head] for m in (0, 1) for c in (0, corruption))
+
+
+def choose(page, title: str, option: str) -> None:
+    page.locator(".cv-choice", has_text=title).get_by_label(option, exact=True).check(force=True)
+
+
+def test_hover_shows_where_a_patch_attends_in_every_panel(page, spec):
+    move_to(page, 0, 1, 2)
+    drawn(page, query=patch(1, 2))
+    top = top_of(spec, 0, 1, 2, 0)
+    for panel, (model, condition) in {0: (0, 0), 1: (0, 1), 3: (1, 0), 4: (1, 1)}.items():
+        row = unpack(spec, 0, model, condition, 2)[0, patch(1, 2)]
+        np.testing.assert_allclose(alpha(page, panel), heat(row[1:], top), atol=2)
+    assert page.locator(".ex-status").inner_text() == "Layer 2, head 0; attention from row 1, column 2"
+    titles = page.locator(".ex-panel figcaption").all_inner_texts()
+    assert titles[:3] == ["Base, clean", "Base, Gaussian blur 4", "Base, difference"]
+    assert titles[6:] == ["Tuned − Base, clean", "Tuned − Base, Gaussian blur 4", "Tuned − Base, difference"]
+    strongest = unpack(spec, 0, 0, 0, 2)[0, patch(1, 2), 1:]
+    place = f"at row {strongest.argmax() // 4}, column {strongest.argmax() % 4}"
+    text = page.locator(".ex-values").first.inner_text()
+    assert text.split("\n")[0] == f"{strongest.max():#.3g} {place}"
+    page.mouse.move(2, 2)
+    drawn(page, query=0)  # CLS again
+
+
+def test_a_click_locks_and_a_hover_then_reads_weights(page, spec):
+    move_to(page, 4, 3, 0)
+    page.mouse.down()
+    page.mouse.up()
+    drawn(page, query=patch(3, 0), locked=1)
+    assert page.locator(".ex-status").inner_text().endswith("row 3, column 0 (locked)")
+    assert page.locator(".ex-mark.ex-locked:visible").count() == 9
+    move_to(page, 1, 0, 1)
+    until(page, "() => document.querySelector('.ex-values').textContent.includes('at row 0, column 1')")
+    for panel, (model, condition) in {0: (0, 0), 1: (0, 1), 4: (1, 1)}.items():
+        weight = unpack(spec, 0, model, condition, 2)[0, patch(3, 0), patch(0, 1)]
+        said = page.locator(".ex-values").nth(panel).inner_text().split(" at ")[0]
+        assert float(said.replace("−", "-")) == pytest.approx(weight, rel=0.006)
+    difference = np.subtract(*(unpack(spec, 0, 0, c, 2)[0, patch(3, 0), patch(0, 1)] for c in (1, 0)))
+    said = page.locator(".ex-values").nth(2).inner_text().split(" at ")[0]
+    assert float(said.replace("−", "-")) == pytest.approx(difference, rel=0.01, abs=1e-6)
+    drawn(page, query=patch(3, 0))
+    move_to(page, 4, 3, 0)
+    page.mouse.down()
+    page.mouse.up()
+    drawn(page, locked=0)
+
+
+def test_thumbnails_choose_head_layer_and_rollout(page, spec):
+    board = page.locator(".ex-board canvas")
+    box = board.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + 4)  # the second of six columns, the first layer
+    drawn(page, row=0, cell=1, query=0)
+    row = unpack(spec, 0, 1, 0, 0)[1, 0, 1:]
+    np.testing.assert_allclose(alpha(page, 3), heat(row, top_of(spec, 0, 1, 0, 1)), atol=2)
+    board.press("ArrowDown")
+    drawn(page, row=1, cell=1)
+    for _ in range(2):
+        board.press("ArrowDown")
+    drawn(page, row=3, cell=1)
+    assert page.locator(".ex-status").inner_text().startswith("Rollout through all layers: min; attention from CLS")
+    assert page.locator(".ex-numbers").first.inner_text() == ""
+    rolled = unpack(spec, 0, 0, 0, 3)[1, 0, 1:]
+    np.testing.assert_allclose(alpha(page, 0), heat(rolled, top_of(spec, 0, 1, 3, 1)), atol=2)
+    for _ in range(9):
+        board.press("ArrowRight")
+    drawn(page, row=3, cell=5)
+    assert "max, lowest 90% dropped" in page.locator(".ex-status").inner_text()
+
+
+def test_thumbnails_show_the_query_of_every_head(page, spec):
+    """The tile of layer 1, head 0 holds that head's CLS row; at `this row` its strongest patch is the brightest."""
+    choose(page, "Range", "this row")
+    pixels = """([x, y]) => {
+        const data = document.querySelector('.ex-board canvas').getContext('2d').getImageData(x, y, 4, 4).data;
+        return [...data].filter((_, i) => i % 4 < 3);
+    }"""
+    row = unpack(spec, 0, 0, 0, 1)[0, 0, 1:]
+    until(
+        page,
+        f"([at, ...place]) => {{ const a = ({pixels})(place); return a[3 * at] === 252 && a[3 * at + 2] === 164 }}",
+        [int(row.argmax()), 1, 6],
+    )
+    shown = np.asarray(page.evaluate(pixels, [1, 6])).reshape(16, 3) @ [0.2126, 0.7152, 0.0722]
+    assert (np.argsort(shown, kind="stable")[-3:] == np.argsort(row, kind="stable")[-3:]).all()
+
+
+def test_thumbnails_show_numbers(page, spec):
+    page.get_by_label("Thumbnails show").select_option(label="entropy")
+    page.get_by_label("of", exact=True).select_option(label="Base, difference")
+    panels = spec["pictures"][0]["panels"][0]
+    change = np.subtract(panels[1]["entropy"], panels[0]["entropy"])
+    layer, head = np.unravel_index(np.abs(change).argmax(), change.shape)
+    strongest = [190, 80, 8] if change[layer, head] > 0 else [11, 90, 148]
+    until(
+        page,
+        """([x, y, colour]) => colour.every((value, i) => value ===
+             document.querySelector('.ex-board canvas').getContext('2d').getImageData(x, y, 1, 1).data[i])""",
+        [int(head) * 5 + 2, int(layer) * 5 + 2, strongest],
+    )
+    numbers = page.locator(".ex-numbers").all_inner_texts()
+    clean = panels[0]
+    distance = clean["distance"][2][0]
+    assert numbers[0].split("\n") == [
+        f"entropy {clean['entropy'][2][0]:#.3g} nats",
+        f"distance {distance:#.3g} patches ({distance * 8:#.3g} px)",
+        f"CLS mass {clean['prefix_mass'][2][0][0]:#.3g}",
+    ]
+    assert abs(change[2, 0]) > 0.001
+    assert numbers[2].startswith(f"entropy {change[2, 0]:+#.2g} nats".replace("-", "−"))
+
+
+def test_corruption_picture_and_direction(page, spec):
+    choose(page, "Corruption", "Gaussian noise 4")
+    drawn(page, corruption=2)
+    assert page.locator(".ex-panel figcaption").nth(1).inner_text() == "Base, Gaussian noise 4"
+    row = unpack(spec, 0, 0, 2, 2)[0, 0, 1:]
+    np.testing.assert_allclose(alpha(page, 1), heat(row, top_of(spec, 0, 2, 2, 0)), atol=2)
+    sources = page.evaluate("[...document.querySelectorAll('.ex-stage img')].map((image) => image.src)")
+    assert sources[1] == spec["pictures"][0]["pictures"][2]
+    page.locator(".ex-strip input").nth(2).check(force=True)
+    drawn(page, picture=2)
+    assert page.locator(".ex-title").inner_text() == spec["pictures"][2]["title"]
+    choose(page, "Patch", "is attended by")
+    until(page, "() => document.querySelector('.ex-status').textContent.includes('attention that comes to CLS')")
+    column = unpack(spec, 2, 1, 0, 2)[0, 1:, 0]
+    np.testing.assert_allclose(alpha(page, 3), heat(column, top_of(spec, 2, 2, 2, 0)), atol=2)
+
+
+def test_scale_range_and_overlay(page, spec):
+    row = unpack(spec, 0, 0, 0, 2)[0, 0, 1:]
+    choose(page, "Scale", "linear")
+    page.wait_for_timeout(100)
+    np.testing.assert_allclose(alpha(page, 0), heat(row, top_of(spec, 0, 1, 2, 0), root=False), atol=2)
+    choose(page, "Range", "all heads")
+    page.wait_for_timeout(100)
+    top = max(top_of(spec, 0, 1, layer, head) for layer in range(3) for head in range(2))
+    np.testing.assert_allclose(alpha(page, 0), heat(row, top, root=False), atol=2)
+    assert f"{top:#.3g}" in page.locator(".ex-legend").inner_text()
+    choose(page, "Range", "this row")
+    page.wait_for_timeout(100)
+    top = max(unpack(spec, 0, m, c, 2)[0, 0, 1:].max() for m in (0, 1) for c in (0, 1))
+    np.testing.assert_allclose(alpha(page, 0), heat(row, top, root=False), atol=2)
+    page.get_by_label("Overlay").fill("0")
+    until(
+        page, "() => document.querySelector('.ex-stage canvas').getContext('2d').getImageData(1, 1, 1, 1).data[3] === 0"
+    )
+    assert alpha(page, 4).max() == 0
+    assert page.locator(".ex-stage img").first.is_visible()
+    choose(page, "Picture under it", "hidden")
+    assert not page.locator(".ex-stage img").first.is_visible()
+
+
+def test_difference_is_orange_where_attention_grew_and_blue_where_it_fell(page, spec):
+    choose(page, "Range", "this row")
+    page.wait_for_timeout(100)
+    change = np.subtract(*(unpack(spec, 0, 0, c, 2)[0, 0, 1:] for c in (1, 0)))
+    shown = colours(page, 2)
+    large = np.abs(change) > 0.02 * np.abs(change).max()
+    assert large.sum() > 8
+    assert ((shown[:, 0] > shown[:, 2]) == (change > 0))[large].all()
+
+
+def test_keyboard_alone_moves_locks_and_frees(page, spec):
+    stage = page.locator(".ex-stage").first
+    stage.focus()
+    stage.press("ArrowRight")  # from CLS to the middle, and one on
+    drawn(page, query=patch(2, 3))
+    stage.press("ArrowUp")
+    stage.press("Enter")
+    drawn(page, query=patch(1, 3), locked=1)
+    stage.press("ArrowLeft")
+    drawn(page, query=patch(1, 2), locked=1)
+    assert page.locator(".ex-status").inner_text() == "Layer 2, head 0; attention from row 1, column 2 (locked)"
+    stage.press("Escape")
+    drawn(page, locked=0)
+    stage.press("c")
+    drawn(page, query=0, locked=1)
+    row = unpack(spec, 0, 0, 0, 2)[0, 0, 1:]
+    np.testing.assert_allclose(alpha(page, 0), heat(row, top_of(spec, 0, 1, 2, 0)), atol=2)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.classList.contains('ex-stage')")
+
+
+@pytest.mark.parametrize("name", ["siglip vision", "registers classifier"])
+def test_models_without_cls_or_with_registers(visit, tmp_path, tiny_processor, tiny_images, name):
+    model = HookedViT.from_hf(ZOO[name](), tiny_processor)
+    explorer = attention_explorer({"one": model}, tiny_images, (), limit=1)
+    page = visit(explorer.save(tmp_path / "explorer.html"))
+    prefix = model.cfg.n_prefix_tokens
+    drawn(page, query=0 if prefix else patch(2, 2, 0), picture=0)
+    assert page.locator(".ex-panel").count() == 1
+    chips = page.locator(".cv-choice", has_text="Token").locator("label").all_inner_texts()
+    assert chips == list(explorer.prefix)
+    choose(page, "Range", "this head")
+    spec = explorer.spec()
+    move_to(page, 0, 0, 3)
+    drawn(page, query=patch(0, 3, prefix))
+    row = unpack(spec, 0, 0, 0, 2)[0, patch(0, 3, prefix), prefix:]
+    np.testing.assert_allclose(alpha(page, 0), heat(row, spec["pictures"][0]["panels"][0][0]["scale"][2][0]), atol=2)
+    if prefix:
+        choose(page, "Token", "register 2")
+        drawn(page, query=2, locked=1)
+
+
+def test_hostile_names_are_text_and_long_ones_break_nothing(visit, tmp_path, tiny_model, tiny_images):
+    long = "x" * 10_000
+    array = np.asarray(tiny_images[0]["pixels"], np.uint8).transpose(1, 2, 0)
+    models = {HOSTILE: tiny_model, long: tiny_model}
+    explorer = attention_explorer(models, {HOSTILE: array, long: array}, title=HOSTILE)
+    page = visit(explorer.save(tmp_path / "explorer.html"))
+    drawn(page, picture=0)
+    visible = HOSTILE.replace("\u2028", "")
+    assert page.locator("h1").inner_text().replace("\u2028", "").replace("\n", "") == visible
+    assert page.locator(".ex-title").text_content() == HOSTILE
+    assert page.locator(".ex-panel figcaption").first.text_content() == f"{HOSTILE}, clean"
+    page.locator(".ex-strip input").nth(1).check(force=True)
+    drawn(page, picture=1)
+    assert page.locator(".ex-title").text_content() == long
+    assert page.locator(".ex-title").bounding_box()["height"] < 80
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_narrow_and_dark(visit, explorer, tmp_path):
+    page = visit(explorer.save(tmp_path / "explorer.html"), width=400, theme="dark")
+    drawn(page, picture=0)
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 25, 29)"
+    page.get_by_role("button", name="Light theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pictures", "block"), [(1, 1), (8, 2)])
+def test_full_size_page_is_small_and_quick(visit, tmp_path, pictures, block):
+    """12 x 12 heads, 197 tokens, clean and corrupted in two models: one picture patch by patch, or eight in blocks."""
+    explorer = random_explorer(titles=[f"picture {place}" for place in range(pictures)])
+    path = explorer.save(tmp_path / "explorer.html")
+    page = visit(path)
+    until(page, "() => document.querySelector('.ex')?.dataset.drawn")
+    first = page.evaluate("performance.now()")
+    until(page, "() => document.querySelector('.ex').dataset.thumbnails === '146'")  # each head, and two rollouts
+    whole = page.evaluate("performance.now()")
+    median, worst = hover_cost(page, "explorer redraw", 40)
+    print(
+        f"explorer of {pictures}: {path.stat().st_size / 1e6:.1f} MB, first drawn within {first:.0f} ms, all within "
+        f"{whole:.0f} ms, a hover redraw {median:.1f} ms (at most {worst:.1f})"
+    )
+    assert {picture["block"] for picture in explorer.spec()["pictures"]} == {block}
+    assert path.stat().st_size <= 25_000_000
+    assert first < 2000 * SLACK
+    assert whole < 5000 * SLACK
+    assert median < FRAME * SLACK
