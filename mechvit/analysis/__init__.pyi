@@ -7,8 +7,8 @@ from .lens import LogitLens, logit_lens
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
-from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
 from .rollout import attention_rollout
+from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
 from .study import StudyTables, study
 from .summaries import (
     attention_summary,
@@ -24,9 +24,9 @@ __all__ = [
     "AttentionEntropy",
     "AttentionMaps",
     "AttentionShift",
+    "ClassTrajectories",
     "CorruptionSpectrum",
     "FourierSensitivity",
-    "ClassTrajectories",
     "HeadNumbers",
     "Interval",
     "LogitLens",
@@ -41,9 +41,9 @@ __all__ = [
     "attention_rollout",
     "attention_shift",
     "attention_summary",
+    "class_trajectories",
     "corrupted_performance",
     "corruption_spectrum",
-    "class_trajectories",
     "evaluate",
     "first_correct",
     "first_correct_draws",
