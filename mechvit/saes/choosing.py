@@ -1,0 +1,98 @@
+"""Which latents a browser shows in detail, and which of two SAEs are the same feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, combinations, zip_longest
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .browsed import Partners, sensitivity_index
+from .feature_results import SAEFeatures
+from .matching import match_features
+from .site import Site
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+CHOICE = (
+    "in turn from those that write most into the shown images, those that fire most often and those that a corruption "
+    "changes most (among latents with a full row of top images); in every SAE after the first, also from the matches "
+    "of the first one's, the closest first"
+)
+
+
+def choose(
+    asked: Sequence[int],
+    features: SAEFeatures,
+    written: Float[Tensor, " d_sae"],
+    partners: Sequence[int],
+    n_features: int,
+) -> Int[Tensor, " chosen"]:
+    """The `asked` latents, then others by `CHOICE` until there are `n_features`; never one that does not fire.
+
+    Args:
+        asked: latents that come first.
+        features: all latents of the SAE.
+        written: activation x decoder length of each, summed over the shown images.
+        partners: latents in the order of how well they match another SAE's chosen ones.
+        n_features: how many; more where more are asked for.
+    """
+    rankings = [partners, _ranked(written), _ranked(features.firing_rate)]
+    if features.sensitivity:
+        full = features.top_image[:, -1] >= 0
+        rankings.append(_ranked(torch.where(full, sensitivity_index(features).amax(0).nan_to_num(0), 0)))
+    alive = features.firing_rate > 0
+    in_turn = (j for j in chain.from_iterable(zip_longest(*rankings)) if j is not None and alive[j])
+    found = dict.fromkeys(asked)
+    for latent in in_turn:
+        if len(found) >= n_features:
+            break
+        found[latent] = None
+    return torch.tensor(list(found), dtype=torch.int64)
+
+
+def _ranked(score: Tensor) -> list[int]:
+    return score.argsort(descending=True, stable=True)[: int((score > 0).sum())].tolist()
+
+
+def match_all(saes: Mapping[str, SAE], sites: Mapping[str, Site]) -> dict[tuple[str, str], Partners]:
+    """Match every two SAEs that read the same tokens of the same hook point, of one model or of two; both ways."""
+    found = {}
+    for a, b in combinations(saes, 2):
+        if sites[a] == sites[b] and saes[a].cfg.d_in == saes[b].cfg.d_in:
+            match = match_features(saes[a], saes[b].to(saes[a].W_dec.device))
+            found[a, b] = Partners(match.match, match.cosine)
+            found[b, a] = _turned(found[a, b], saes[b].cfg.d_sae)
+    return found
+
+
+def _turned(partners: Partners, d_sae: int) -> Partners:
+    there = (partners.match >= 0).nonzero()[:, 0]
+    to = partners.match[there]
+    match, cosine = torch.full((d_sae,), -1), torch.full((d_sae,), torch.nan)
+    match[to], cosine[to] = there, partners.cosine[there]
+    return Partners(match, cosine)
+
+
+def closest(partners: Partners | None, chosen: Int[Tensor, " chosen"]) -> list[int]:
+    """The partners of the chosen latents, the highest cosine first."""
+    if partners is None:
+        return []
+    own = chosen[partners.match[chosen] >= 0]
+    return partners.match[own[partners.cosine[own].argsort(descending=True, stable=True)]].tolist()
+
+
+def nearest_directions(
+    W_dec: Float[Tensor, "d_sae d"], chosen: Iterable[int] | Int[Tensor, " chosen"], top: int
+) -> tuple[Int[Tensor, "chosen near"], Float[Tensor, "chosen near"]]:
+    """The latents whose decoder directions have the highest cosines with each chosen one's, and these cosines."""
+    unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
+    own = torch.as_tensor(chosen).to(unit.device)
+    cosine = unit[own] @ unit.T
+    cosine[torch.arange(len(own)), own] = -torch.inf
+    near = cosine.topk(min(top, len(unit) - 1))
+    return near.indices.cpu(), near.values.cpu()
