@@ -49,6 +49,7 @@ class FeatureBrowser:
             "kinds": list(found.example_kinds),
             "choice": found.choice,
             "nImages": len(found.labels),
+            "side": max(picture.shape[-1] for picture in found.pictures.values()),
             "denseAbove": DENSE_ABOVE,
             "images": [
                 {

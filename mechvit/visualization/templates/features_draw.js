@@ -55,16 +55,21 @@ const Features = (() => {
     }
     return decoded.get(source);
   };
-  const overlay = { mode: "heat" };
+  const overlay = { mode: "light" };
   const drawn = new Map(); // canvas -> how it was drawn, to draw it again in another mode
 
-  // yellow to red: light stays apart from dark for every kind of colour vision
-  const heat = (value) => `rgba(${Math.round(255 - 35 * value)},${Math.round(216 - 190 * value)},${Math.round(64 - 44 * value)},${0.18 + 0.72 * value})`;
+  // dark violet to yellow (plasma): its lightness alone tells weak from strong, for every kind of colour vision
+  const RAMP = [[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]];
+  const heat = (value) => {
+    const [step, part] = [Math.min(3, Math.floor(4 * value)), 4 * value - Math.min(3, Math.floor(4 * value))];
+    const rgb = RAMP[step].map((low, i) => Math.round(low + (RAMP[step + 1][i] - low) * part));
+    return `rgba(${rgb},${0.4 + 0.35 * value})`;
+  };
   const paint = (canvas, image, sae, map, mark) => {
     const side = canvas.width;
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = image.naturalWidth > 96;
-    context.filter = map && overlay.mode === "heat" ? "grayscale(0.85)" : "none";
+    context.filter = map && overlay.mode === "heat" ? "grayscale(1)" : "none";
     context.drawImage(image, 0, 0, side, side);
     context.filter = "none";
     const [rows, columns] = sae.grid;
@@ -78,7 +83,7 @@ const Features = (() => {
       for (let token = sae.special.length; token < sae.nTokens; token++) {
         const value = Math.min(1, map[token]);
         if (overlay.mode === "heat" && value > 0) context.fillStyle = heat(value);
-        else if (overlay.mode === "light") context.fillStyle = `rgba(8,10,14,${0.78 * (1 - value)})`;
+        else if (overlay.mode === "light") context.fillStyle = `rgba(8,10,14,${0.66 * (1 - value)})`;
         else continue;
         context.fillRect(...cell(token));
       }

@@ -3,7 +3,8 @@
 Features.list = (() => {
   const { spec, make, number, percent, named, tile } = Features;
   const STEP = 100;
-  const view = { sae: 0, sort: "rate", down: true, search: "", status: "pages", purity: 0, sensitivity: 0, corruption: 0, shown: STEP };
+  const view = { sae: 0, sort: "max", down: true, search: "", status: "pages", purity: 0, sensitivity: 0,
+    corruption: Math.max(0, spec.corruptions.findIndex(({ key }) => key === spec.conditions[1]?.key)), shown: STEP };
   const root = document.getElementById("list");
   const body = make("tbody");
   const head = make("tr");
@@ -92,15 +93,15 @@ Features.list = (() => {
     return make("label", {}, title, make("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": `${title} at least`,
       oninput: (event) => { view[key] = event.target.value / 100; shown.value = `${event.target.value}%`; refresh(); } }), shown);
   };
-  const select = (title, options, changed) => make("label", {}, title,
-    make("select", { "aria-label": title || "Which latents", onchange: (event) => { changed(event.target.value); refresh(); } },
-      options.map(([value, text]) => make("option", { value }, text))));
+  const select = (title, options, selected, changed) => make("label", {},
+    make("select", { "aria-label": title, onchange: (event) => { changed(event.target.value); refresh(); } },
+      options.map(([value, text]) => make("option", { value, selected: value === selected }, text))));
   root.append(
     make("div.tools", {},
       make("input", { type: "search", placeholder: "Class or number  ( / )", "aria-label": "Search by class or number",
         oninput: (event) => { view.search = event.target.value; refresh(); } }),
-      select("", Object.entries(status).map(([key, [text]]) => [key, text]), (key) => { view.status = key; }),
-      spec.corruptions.length > 0 && select("Moved by", spec.corruptions.map(({ title }, i) => [i, title]), (i) => { view.corruption = Number(i); }),
+      select("Which latents", Object.entries(status).map(([key, [text]]) => [key, text]), view.status, (key) => { view.status = key; }),
+      spec.corruptions.length > 0 && select("Corruption that the column Moved is about", spec.corruptions.map(({ title }, i) => [i, `moved by ${title.toLowerCase()}`]), view.corruption, (i) => { view.corruption = Number(i); }),
       slider("Purity ≥", "purity"), spec.corruptions.length > 0 && slider("Moved ≥", "sensitivity")),
     count, make("div.rows", {}, make("table", {}, make("thead", {}, head), body), more));
 

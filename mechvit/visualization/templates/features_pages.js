@@ -173,7 +173,6 @@
     list.show(route.sae);
     list.mark(route.feature);
     detail.replaceChildren(...(route.feature === null ? imagePage() : featurePage(route.feature)).flat(2).filter(Boolean));
-    detail.classList.toggle("coarse", spec.images.every(({ picture }, i) => i > 0 || picture.length < 6000));
     if (jump) detail.scrollTop = 0;
     const radio = document.querySelector(`#bar [name=sae][value="${route.sae}"]`);
     if (radio) radio.checked = true;
@@ -194,7 +193,7 @@
   Features.go = (hash, focus) => {
     if (location.hash !== hash) location.hash = hash;
     read();
-    (focus ? detail.querySelector(focus) : detail)?.focus({ preventScroll: true });
+    if (focus !== null) (focus ? detail.querySelector(focus) : detail)?.focus({ preventScroll: true });
   };
   document.addEventListener("click", (event) => {
     const anchor = event.target.closest("a[href^='#']");
@@ -212,12 +211,18 @@
     if (next !== undefined) Features.go(toFeature(route.sae, next));
   });
 
+  // The same place in another SAE: the image, or the latent that matches.
+  const elsewhere = (index) => {
+    const sae = spec.saes[route.sae];
+    const match = route.feature !== null && sae.pages[sae.pageOf.get(route.feature)]?.matches[index];
+    return match ? toFeature(index, match[0]) : address({ sae: index, image: route.image });
+  };
   const theme = make("button", { type: "button", id: "theme", onclick: () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; theme.textContent = dark() ? "Light theme" : "Dark theme"; render(false); } },
     dark() ? "Light theme" : "Dark theme");
   document.getElementById("bar").append(
-    ...(spec.saes.length > 1 ? [choice("SAE", "sae", spec.saes.map(({ name }, i) => [i, name]), 0, (i) => Features.go(
-      address(route.feature === null ? { sae: i, image: route.image } : { sae: i, feature: spec.saes[route.sae].pages[spec.saes[route.sae].pageOf.get(route.feature)]?.matches[i]?.[0] ?? 0 }), `[name=sae]`))] : []),
-    choice("Overlay", "overlay", [["heat", "Heat"], ["light", "Spotlight"], ["off", "Off"]], "heat", setMode), theme);
+    ...(spec.saes.length > 1 ? [choice("SAE", "sae", spec.saes.map(({ name }, i) => [i, name]), 0, (i) => Features.go(elsewhere(i), null))] : []),
+    choice("Overlay", "overlay", [["light", "Spotlight"], ["heat", "Heat"], ["off", "Off"]], "light", setMode), theme);
+  detail.classList.toggle("coarse", spec.side <= 96);
   list.refresh();
   read();
 })();
