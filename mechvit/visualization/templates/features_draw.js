@@ -55,7 +55,7 @@ const Features = (() => {
     }
     return decoded.get(source);
   };
-  const overlay = { mode: "light" };
+  const overlay = { mode: "heat" };
   const drawn = new Map(); // canvas -> how it was drawn, to draw it again in another mode
 
   // dark violet to yellow (plasma): its lightness alone tells weak from strong, for every kind of colour vision
@@ -63,7 +63,7 @@ const Features = (() => {
   const heat = (value) => {
     const [step, part] = [Math.min(3, Math.floor(4 * value)), 4 * value - Math.min(3, Math.floor(4 * value))];
     const rgb = RAMP[step].map((low, i) => Math.round(low + (RAMP[step + 1][i] - low) * part));
-    return `rgba(${rgb},${0.4 + 0.35 * value})`;
+    return `rgba(${rgb},${0.32 + 0.3 * value})`;
   };
   const paint = (canvas, image, sae, map, mark) => {
     const side = canvas.width;

@@ -221,7 +221,7 @@
     dark() ? "Light theme" : "Dark theme");
   document.getElementById("bar").append(
     ...(spec.saes.length > 1 ? [choice("SAE", "sae", spec.saes.map(({ name }, i) => [i, name]), 0, (i) => Features.go(elsewhere(i), null))] : []),
-    choice("Overlay", "overlay", [["light", "Spotlight"], ["heat", "Heat"], ["off", "Off"]], "light", setMode), theme);
+    choice("Overlay", "overlay", [["heat", "Heat"], ["light", "Spotlight"], ["off", "Off"]], "heat", setMode), theme);
   detail.classList.toggle("coarse", spec.side <= 96);
   list.refresh();
   read();
