@@ -129,6 +129,7 @@ def _sae(name: str, found: BrowsedFeatures, place: Mapping[int, int]) -> dict[st
     features = sae.features
     special = ["CLS", *(f"special {i}" for i in range(1, sae.special))][: sae.special]
     top = sae.maps.amax((0, 2, 3)).clamp(min=1e-30)  # one scale for a latent's maps, clean and corrupted
+    maps = (sae.maps / top[:, None, None] * 255).round().maximum((sae.maps > 0).float())  # what fires is never 0
     return {
         "name": name,
         "kind": sae.architecture,
@@ -145,7 +146,7 @@ def _sae(name: str, found: BrowsedFeatures, place: Mapping[int, int]) -> dict[st
             "selectivity": _packed(features.selectivity),
             "sensitivity": [_packed(part) for part in sae.sensitivity],
         },
-        "maps": _packed((sae.maps / top[:, None, None]).transpose(0, 1) * 255 + 0.5, "u1"),
+        "maps": _packed(maps.transpose(0, 1), "u1"),
         "pages": [_page(i, name, found, float(top[i]), place) for i in range(len(sae.chosen))],
         "strongest": {
             "top": sae.strongest.feature.shape[-1],

@@ -1,10 +1,12 @@
-"""One synthetic run and its report, shared by the tests of figures and of the page."""
+"""One synthetic run and its report, shared by the tests of figures and of the page, and a browser without a network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browsing import CHROMIUM
 from fake_run import write_fake_run
 
 from mechvit.visualization import Run, read_run, render_report
@@ -27,3 +29,44 @@ def run(run_folder) -> Run:
 def html(run_folder) -> str:
     """The report's text."""
     return (run_folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable]:
+    """Open a file offline; every console message, page error and request of another kind fails the test at its end."""
+    faults: list[str] = []
+    contexts = []
+
+    def message(said) -> None:
+        if said.type in ("error", "warning"):
+            faults.append(f"console {said.type}: {said.text}")
+
+    def request(asked) -> None:
+        if not asked.url.startswith(("file:", "data:", "blob:")):
+            faults.append(f"request: {asked.url}")
+
+    def open_page(path: Path, width: int = 1280, theme: str = "light"):
+        context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", message)
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", request)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []

@@ -2,69 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import needs_chromium, until
 
 from mechvit.visualization.sections import SECTIONS
 from mechvit.visualization.style import PAPER
 
 FIGURES = sum(len(section.plots) for section in SECTIONS)
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on the PATH")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser) -> Iterator[Callable]:
-    """Open a file offline; every console message, page error and request of another kind fails the test at its end."""
-    faults: list[str] = []
-    contexts = []
-
-    def message(said) -> None:
-        if said.type in ("error", "warning"):
-            faults.append(f"console {said.type}: {said.text}")
-
-    def request(asked) -> None:
-        if not asked.url.startswith(("file:", "data:", "blob:")):
-            faults.append(f"request: {asked.url}")
-
-    def open_page(path: Path, width: int = 1280, theme: str = "light"):
-        context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=theme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", message)
-        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", request)
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def until(page, condition: str, arg: object = None) -> None:
-    """Poll a JavaScript function until it gives true (playwright's own wait evaluates text: the policy forbids it)."""
-    end = time.monotonic() + 30
-    while not page.evaluate(condition, arg):
-        assert time.monotonic() < end, f"never became true: {condition}"
-        page.wait_for_timeout(50)
+pytestmark = needs_chromium
 
 
 def scroll_through(page) -> None:

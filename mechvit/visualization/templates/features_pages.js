@@ -178,7 +178,9 @@
     if (radio) radio.checked = true;
   };
   const within = (text, size, otherwise) => (text !== null && /^\d+$/.test(text) && Number(text) < size ? Number(text) : otherwise);
+  let latest = null;
   const read = () => {
+    latest = location.hash;
     const asked = new URLSearchParams(location.hash.slice(1));
     const before = route.feature === null && route.token !== null;
     route.sae = within(asked.get("sae"), spec.saes.length, 0);
@@ -202,7 +204,7 @@
     event.stopPropagation();
     Features.go(anchor.getAttribute("href"));
   }, true);
-  addEventListener("hashchange", () => read());
+  addEventListener("hashchange", () => { if (location.hash !== latest) read(); });
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select") || event.metaKey || event.ctrlKey || event.altKey) return;
     if (event.key === "/") { event.preventDefault(); document.querySelector("#list input[type=search]").focus(); }
