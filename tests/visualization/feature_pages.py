@@ -43,8 +43,8 @@ def make_browser(tiny_hf, tiny_processor, tiny_images):
     return feature_browser(pairs, tiny_images, CORRUPTIONS, settings=SMALL, title=HOSTILE)
 
 
-def thousand_images():
-    """A small ViT at 224 px with 196 patches, an SAE of 512 latents, and 1,000 images half of which is noise."""
+def large_images():
+    """A small ViT at 224 px with 196 patches, an SAE of 512 latents, and 600 noisy images."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def thousand_images():
         sae.W_enc.normal_()
         sae.W_dec.normal_()
         sae.b_enc.fill_(-0.5)
-    smooth = torch.nn.functional.interpolate(torch.rand(1000, 3, 7, 7), size=(224, 224), mode="bilinear")
-    images = (0.7 * smooth + 0.3 * torch.rand(1000, 3, 224, 224)).clamp(0, 1)
-    batch = ImageBatch(images, torch.arange(1000) % 100, torch.arange(1000))
+    smooth = torch.nn.functional.interpolate(torch.rand(600, 3, 7, 7), size=(224, 224), mode="bilinear")
+    images = smooth.mul_(0.7).add_(torch.rand(smooth.shape).mul_(0.3))
+    batch = ImageBatch(images, torch.arange(600) % 100, torch.arange(600))
     return {"one": (model, sae)}, batch

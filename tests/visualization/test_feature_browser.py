@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from feature_pages import HOSTILE, LONG, NAMES, SMALL, hostile_model, make_browser, thousand_images
+from feature_pages import HOSTILE, LONG, NAMES, SMALL, hostile_model, large_images, make_browser
 from PIL import Image
 from random_saes import make_sae
 
@@ -136,7 +136,7 @@ def test_no_corruption_is_needed(tiny_hf, tiny_processor, tiny_images):
 @pytest.mark.slow
 def test_budget_at_224_pixels(tmp_path):
     """20 images to ask, 200 latents, hundreds of different noisy pictures: the worst case stays below the budget."""
-    saes, images = thousand_images()
+    saes, images = large_images()
     settings = Browsing(n_features=200, n_images=20, batch_size=16)
     browser = feature_browser(saes, images, ["gaussian_blur_4", "gaussian_noise_4"], settings=settings)
     found = browser.found
