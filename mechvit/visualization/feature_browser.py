@@ -121,7 +121,8 @@ def feature_browser(
 
 
 def _condition(key: str) -> dict[str, str]:
-    return {"key": key, "title": title_of(key), "colour": colour(key), "dark": colour(key, dark=True)}
+    names = {"title": title_of(key), "short": title_of(key, short=True)}
+    return {"key": key, **names, "colour": colour(key), "dark": colour(key, dark=True)}
 
 
 def _sae(name: str, found: BrowsedFeatures, place: Mapping[int, int]) -> dict[str, Any]:

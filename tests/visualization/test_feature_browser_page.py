@@ -275,7 +275,7 @@ def test_matches_lead_to_the_other_sae(open_at, found):
     match = int(found.matches["base standard", "tuned"].match[j])
     cosine = float(found.matches["base standard", "tuned"].cosine[j])
     link = page.locator(f"a[href='#sae=2&feature={match}']")
-    assert float(link.locator("> b").inner_text().replace("−", "-")) == pytest.approx(cosine, rel=0.06, abs=1e-3)
+    assert float(link.locator(".num").inner_text().replace("−", "-")) == pytest.approx(cosine, rel=0.06, abs=1e-3)
     link.click()
     assert page.locator("#detail h2").inner_text() == f"Latent {match}"
     assert page.locator("#detail p.muted").inner_text().startswith("tuned")

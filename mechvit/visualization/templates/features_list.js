@@ -101,7 +101,7 @@ Features.list = (() => {
       make("input", { type: "search", placeholder: "Class or number  ( / )", "aria-label": "Search by class or number",
         oninput: (event) => { view.search = event.target.value; refresh(); } }),
       select("Which latents", Object.entries(status).map(([key, [text]]) => [key, text]), view.status, (key) => { view.status = key; }),
-      spec.corruptions.length > 0 && select("Corruption that the column Moved is about", spec.corruptions.map(({ title }, i) => [i, `moved by ${title.toLowerCase()}`]), view.corruption, (i) => { view.corruption = Number(i); }),
+      spec.corruptions.length > 0 && select("Corruption that the column Moved is about", spec.corruptions.map(({ short }, i) => [i, `moved by ${short.toLowerCase()}`]), view.corruption, (i) => { view.corruption = Number(i); }),
       slider("Purity ≥", "purity"), spec.corruptions.length > 0 && slider("Moved ≥", "sensitivity")),
     count, make("div.rows", {}, make("table", {}, make("thead", {}, head), body), more));
 

@@ -15,15 +15,32 @@
   const panel = (title, note, ...content) => make("section.panel", {}, make("h3", {}, title), note && make("p.note", {}, note), content);
   const fact = (title, value, note) => make("div", {}, make("dt", {}, title), make("dd", {}, value, note && make("small.clip", { title: note.slice(0, 300) }, note)));
   // A latent in a list, with its top image where it has a page.
-  const link = (index, latent, text, value) => {
+  const link = (index, latent, value) => {
     const sae = spec.saes[index];
     const place = sae.pageOf.get(latent);
     return make("a.link", { href: toFeature(index, latent) },
-      (place !== undefined && tile(sae, place, 0, 0, 84)) || make("span.blank"),
-      make("span.clip", {}, `${latent}`, make("small.clip", {}, text ?? named(sae.table.label[latent]))), make("b", {}, value));
+      (place !== undefined && tile(sae, place, 0, 0, 84)) || make("span.blank", { title: "No images were kept" }),
+      make("span.clip", {}, `${latent}`, make("small.clip", {}, named(sae.table.label[latent]))), make("b", {}, value));
+  };
+  // A latent with its strongest images, and a meter of `share` where that is given.
+  const card = (index, latent, text, share, value, properties = {}) => {
+    const sae = spec.saes[index];
+    const place = sae.pageOf.get(latent);
+    const meter = make("i");
+    meter.style.width = `${100 * Math.max(0, share)}%`;
+    return make("a.strong", { href: toFeature(index, latent), ...properties },
+      make("span", {}, make("b", {}, String(latent)), make("span.clip.muted", {}, text), make("span.meter", {}, meter), make("span.num", {}, value)),
+      place !== undefined && make("span.thumbs", {}, spec.kinds.map((kind, i) => kind === "top" && i < 6 && tile(sae, place, i, 0, 104))));
   };
   const classes = (pairs, shown = signed) => pairs.map(([label, value]) => [named(label), value, shown(value)]);
 
+  // The token whose patch is under the pointer; null for an SAE of CLS alone.
+  const under = (event, canvas, sae) => {
+    const box = canvas.getBoundingClientRect();
+    const [row, column] = [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width]
+      .map((part, axis) => Math.min(sae.grid[axis] - 1, Math.max(0, Math.floor(part * sae.grid[axis]))));
+    return sae.grid[0] ? sae.special.length + row * sae.grid[1] + column : null;
+  };
   const example = (sae, place, i) => {
     const canvas = tile(sae, place, i, condition);
     if (!canvas) return null;
@@ -33,11 +50,17 @@
     const best = map.reduce((most, value, token) => (value > map[most] ? token : most), 0);
     const value = condition === 0 ? score : map[best] * page.top;
     const where = map[best] > 0 && best < sae.special.length ? ` at ${sae.special[best]}` : "";
+    const shownValue = make("b", {}, number(value));
+    canvas.addEventListener("pointermove", (event) => {
+      const token = under(event, canvas, sae);
+      if (token !== null) shownValue.textContent = number(map[token] * page.top);
+    });
+    canvas.addEventListener("pointerleave", () => { shownValue.textContent = number(value); });
     const shown = spec.shown.findIndex(({ image }) => image === at);
     const name = make("span.clip", {}, named(spec.images[at].label));
     name.style.display = "block";
     return make("figure.tile", {}, shown < 0 ? canvas : make("a", { href: address({ sae: route.sae, image: shown }), title: "Ask this image" }, canvas),
-      make("figcaption", {}, make("b", {}, number(value)), where, spec.kinds[i] === "random" ? " · random" : spec.kinds[i] !== "top" && ` · ${spec.kinds[i]}`, name));
+      make("figcaption", {}, shownValue, where, spec.kinds[i] === "random" ? " · random" : spec.kinds[i] !== "top" && ` · ${spec.kinds[i]}`, name));
   };
 
   const featurePage = (latent) => {
@@ -55,19 +78,19 @@
     const tiles = page && spec.kinds.map((_, i) => example(sae, place, i));
     return [
       make("div.head", {}, make("h2", {}, `Latent ${latent}`), tags.map((tag) => make("span.tag", {}, tag)),
-        make("nav", {}, make("a", { href: address({ sae: route.sae, image: route.image }) }, "Images"), step(-1, "←", "The one above in the table"), step(1, "→", "The one below in the table"))),
+        make("nav", {}, make("a.button", { href: address({ sae: route.sae, image: route.image }) }, "Images"), step(-1, "←", "The one above in the table"), step(1, "→", "The one below in the table"))),
       make("p.muted.clip", {}, `${sae.name} · ${sae.kind} · ${sae.hook}, ${sae.tokens === "all" ? "all tokens" : sae.tokens}`),
       make("dl.facts", {},
         fact("Fires on", own.rate[latent] === 0 ? "no token" : `${number(100 * own.rate[latent], 2)}%`, "of tokens"),
-        fact("Mean, where it fires", number(own.mean[latent])), fact("Highest", number(own.max[latent])),
+        fact("Mean if it fires", number(own.mean[latent])), fact("Highest", number(own.max[latent])),
         fact("Class purity", percent(own.purity[latent]), named(own.label[latent])),
-        page && fact("Of its top images", percent(page.topLabel[1]), named(page.topLabel[0])),
+        page && fact("Of top images", percent(page.topLabel[1]), named(page.topLabel[0])),
         fact("Selectivity", number(own.selectivity[latent], 2), page && named(page.selective)),
-        spec.corruptions.length > 0 && fact("Moved by corruption", percent(own.sensitivity[corruption][latent]), spec.corruptions[corruption].title)),
+        spec.corruptions.length > 0 && fact("Moved", percent(own.sensitivity[corruption][latent]), spec.corruptions[corruption].title)),
       !page && make("p.note", {}, "Its images and effects were not kept. Latents were chosen, ", spec.choice,
         ". Ask for this one by its number (features={…} or --features) to see it here."),
       page && [
-        make("div.row", {}, make("h3", {}, "Where it is strongest"), conditions()),
+        make("div.row", {}, make("h3", {}, "Where it is strongest"), make("span.scale", { title: "Activation, one scale for all pictures of this latent" }, "0", make("i"), number(page.top)), conditions()),
         condition > 0 && make("p.note", {}, `Activation on ${spec.conditions[condition].title.toLowerCase()} images, over the clean pictures, on one scale with the clean maps.`),
         make("div.tiles", {}, tiles.slice(0, top)),
         make("div.row", {}, make("h3", {}, "Along the way: quantiles of the images in which it fires, and random ones")),
@@ -78,6 +101,10 @@
   };
 
   const panels = (sae, page, latent) => [
+    page.matches.some(Boolean) && make("section.panel.wide", {}, make("h3", {}, "The same feature elsewhere"),
+      make("p.note", {}, "Matched one to one by the cosine of the decoder directions."),
+      make("div.cards", {}, page.matches.map((found, index) => found && card(index, found[0],
+        `${spec.saes[index].name} · ${named(spec.saes[index].table.label[found[0]])}`, found[1], number(found[1], 2))))),
     panel("Activations", "Clean tokens on which it fires; heights are logarithmic.", histogram(page.histogram, sae.table.max[latent])),
     panel("Classes", "Share of all its activation.", bars([...page.labels.filter(([, share]) => share > 0).map(([label, share]) => [named(label), share, percent(share)])])),
     page.corrupted.length > 0 && panel("Clean against corrupted", "Mean activation over the same tokens; and of the tokens on which it fires clean, how many it keeps.",
@@ -89,9 +116,7 @@
       `Ablated on its ${page.ablation.images} top images, everything else as it was: mean change of probability. The label's logit changes by ${signed(page.ablation.logit)}, its probability by ${signed(page.ablation.probability)}; ${percent(page.ablation.changed)} of the predictions change.`,
       bars([...classes(page.ablation.lowered.filter(([, by]) => by < 0)), ...classes([...page.ablation.raised].reverse().filter(([, by]) => by > 0))])),
     panel("Nearest directions", "Of this SAE, by the cosine of their decoder directions.",
-      make("div.links", {}, page.nearest.map(([other, cosine]) => link(route.sae, other, null, number(cosine, 2))))),
-    page.matches.some(Boolean) && panel("The same feature elsewhere", "Matched one to one by the cosine of the decoder directions.",
-      make("div.links", {}, page.matches.map((found, index) => found && link(index, found[0], `${spec.saes[index].name} · ${named(spec.saes[index].table.label[found[0]])}`, number(found[1], 2))))),
+      make("div.links", {}, page.nearest.map(([other, cosine]) => link(route.sae, other, number(cosine, 2))))),
   ];
 
   // The strongest latents at one token of a shown image: [latent, activation].
@@ -123,10 +148,8 @@
     };
     const choose = (next) => Features.go(address({ sae: route.sae, image: route.image, token: next }), ".big");
     canvas.addEventListener("click", (event) => {
-      const box = canvas.getBoundingClientRect();
-      const [row, column] = [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width]
-        .map((part, axis) => Math.min(sae.grid[axis] - 1, Math.max(0, Math.floor(part * sae.grid[axis]))));
-      if (sae.grid[0]) choose(sae.special.length + row * sae.grid[1] + column);
+      const next = under(event, canvas, sae);
+      if (next !== null) choose(next);
     });
     canvas.addEventListener("keydown", (event) => {
       const by = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -140,15 +163,6 @@
     plain();
     const found = strongest(sae, route.image, token);
     const most = Math.max(...found.map(([, value]) => value), 1e-12);
-    const card = ([latent, value]) => {
-      const place = sae.pageOf.get(latent);
-      const meter = make("i");
-      meter.style.width = `${(100 * value) / most}%`;
-      const box = make("a.strong", { href: toFeature(route.sae, latent), onmouseenter: () => spread(latent), onmouseleave: plain, onfocus: () => spread(latent), onblur: plain },
-        make("span", {}, make("b", {}, String(latent)), make("span.clip.muted", {}, named(sae.table.label[latent])), make("span.meter", {}, meter), make("span.num", {}, number(value))),
-        place !== undefined && make("span.thumbs", {}, spec.kinds.map((kind, i) => kind === "top" && i < 6 && tile(sae, place, i, 0, 104))));
-      return box;
-    };
     const guess = sae.predicted?.[condition][route.image];
     return [
       make("div.head", {}, make("h2", {}, "Ask an image"), make("nav", {}, conditions())),
@@ -164,7 +178,8 @@
             make("button", { type: "button", "aria-pressed": String(token === i), onclick: () => choose(i) }, name)))),
           guess && panel("Predicted", null, bars(guess.map(([label, share]) => [named(label), share, percent(share)]), { top: 1 }))),
         make("div.found", {}, make("div.row", {}, make("h3", {}, `Strongest at ${where}`), make("span.note", {}, "activation")),
-          found.length ? found.map(card) : make("p.note", {}, "No latent fires here."))),
+          found.length ? found.map(([latent, value]) => card(route.sae, latent, named(sae.table.label[latent]), value / most, number(value),
+            { onmouseenter: () => spread(latent), onmouseleave: plain, onfocus: () => spread(latent), onblur: plain })) : make("p.note", {}, "No latent fires here."))),
       make("p.note", {}, `${sae.name}: ${sae.size} latents of ${sae.hook}, described on ${spec.nImages} images. ${sae.pages.length} have a page; they were chosen, `, spec.choice, "."),
     ];
   };
@@ -223,7 +238,7 @@
     dark() ? "Light theme" : "Dark theme");
   document.getElementById("bar").append(
     ...(spec.saes.length > 1 ? [choice("SAE", "sae", spec.saes.map(({ name }, i) => [i, name]), 0, (i) => Features.go(elsewhere(i), null))] : []),
-    choice("Overlay", "overlay", [["heat", "Heat"], ["light", "Spotlight"], ["off", "Off"]], "heat", setMode), theme);
+    choice("Overlay", "overlay", [["heat", "Heat"], ["light", "Spotlight"], ["off", "Off"]], "heat", (mode) => { detail.dataset.overlay = mode; setMode(mode); }), theme);
   detail.classList.toggle("coarse", spec.side <= 96);
   list.refresh();
   read();
