@@ -2,6 +2,7 @@
 "use strict";
 const Features = (() => {
   const spec = JSON.parse(document.getElementById("spec").textContent);
+  const state = { sae: 0, feature: null, image: 0, token: null, condition: 0 }; // what is looked at
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const floats = (text) => new Float32Array(bytes(text).buffer);
   const integers = (text) => new Int32Array(bytes(text).buffer);
@@ -21,7 +22,8 @@ const Features = (() => {
   const number = (value, digits = 3) => {
     if (value === null || Number.isNaN(value)) return "–";
     if (value === 0) return "0";
-    const text = Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5 ? value.toExponential(1) : Number(value.toPrecision(digits)).toString();
+    const far = Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5;
+    const text = far ? value.toExponential(1) : Number(value.toPrecision(digits)).toString();
     return text.replace("-", "−");
   };
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
@@ -117,8 +119,9 @@ const Features = (() => {
     const found = sae.pages[place].examples[example];
     if (!found) return null;
     const canvas = make("canvas", { width: side, height: side, role: "img" });
-    canvas.setAttribute("aria-label", `Image ${spec.images[found[0]].id} with the activation of latent ${sae.pages[place].id} over it`);
-    draw(canvas, spec.images[found[0]].picture, sae, mapOf(sae, place, example, condition));
+    const image = spec.images[found[0]];
+    canvas.setAttribute("aria-label", `Image ${image.id} with the activation of latent ${sae.pages[place].id} over it`);
+    draw(canvas, image.picture, sae, mapOf(sae, place, example, condition));
     return canvas;
   };
 
@@ -154,8 +157,8 @@ const Features = (() => {
   const histogram = (counts, top) => {
     const [width, height] = [300, 86];
     const most = Math.log10(1 + Math.max(1, ...counts));
-    const box = svg("svg", { viewBox: `0 0 ${width} ${height + 20}`, preserveAspectRatio: "none", class: "histogram", role: "img",
-      "aria-label": `Histogram of activations from 0 to ${number(top)}` });
+    const box = svg("svg", { viewBox: `0 0 ${width} ${height + 2}`, preserveAspectRatio: "none", class: "histogram",
+      role: "img", "aria-label": `Histogram of activations from 0 to ${number(top)}` });
     const step = width / counts.length;
     counts.forEach((count, i) => {
       const tall = (Math.log10(1 + count) / most) * height;
@@ -164,8 +167,9 @@ const Features = (() => {
         svg("title", {}, `${count} tokens at ${edges}`)));
     });
     box.append(svg("line", { x1: 0, x2: width, y1: height + 0.5, y2: height + 0.5 }));
-    return make("div", {}, box, make("div.row.note", {}, make("span", {}, "0"), make("span", {}, `activation, up to ${number(top)}`)));
+    const axis = make("div.row.note", {}, make("span", {}, "0"), make("span", {}, `activation, up to ${number(top)}`));
+    return make("div", {}, box, axis);
   };
 
-  return { spec, make, number, signed, percent, named, mapOf, draw, setMode, tile, choice, bars, histogram };
+  return { spec, state, make, number, signed, percent, named, mapOf, draw, setMode, tile, choice, bars, histogram };
 })();

@@ -25,8 +25,8 @@ Features.list = (() => {
     ["max", "Max", (i) => sae().table.max[i], "", (i) => number(sae().table.max[i]), "Highest activation"],
     ["purity", "Purity", (i) => sae().table.purity[i], "", (i) => percent(sae().table.purity[i]),
       "Share of its activation that falls on images of the class named here"],
-    ["moved", "Moved", moved, "", (i) => percent(moved(i)),
-      "Corruption sensitivity: mean |corrupted − clean| over the sum of both means; 0% unchanged, 100% no token keeps its activation"],
+    ["moved", "Moved", moved, "", (i) => percent(moved(i)), "Corruption sensitivity: mean |corrupted − clean| over the " +
+      "sum of both means; 0% unchanged, 100% no token keeps its activation"],
   ].filter(([key]) => key !== "moved" || spec.corruptions.length);
 
   const status = {
@@ -62,9 +62,13 @@ Features.list = (() => {
   const row = (latent) => {
     const place = sae().pageOf.get(latent);
     const link = make("a", { href: `#sae=${view.sae}&feature=${latent}` }, String(latent));
+    const cell = (key, value, shown) => {
+      if (key === "") return place !== undefined && tile(sae(), place, 0, 0, 76);
+      if (key === "latent") return link;
+      return shown ? shown(latent) : value(latent);
+    };
     const line = make(place === undefined ? "tr.plain" : "tr", { onclick: () => Features.go(link.getAttribute("href")) },
-      columns.map(([key, , value, style, shown]) => make(style ? `td.${style}` : "td", {},
-        key === "" ? place !== undefined && tile(sae(), place, 0, 0, 76) : key === "latent" ? link : shown ? shown(latent) : value(latent))));
+      columns.map(([key, , value, style, shown]) => make(style ? `td.${style}` : "td", {}, cell(key, value, shown))));
     line.dataset.latent = latent;
     if (latent === current) line.setAttribute("aria-current", "true");
     return line;
@@ -79,8 +83,14 @@ Features.list = (() => {
     order = sort(matching());
     view.shown = STEP;
     head.replaceChildren(...columns.map(([key, title, , style, , about]) => {
-      const cell = make(style ? `th.${style}` : "th", { scope: "col" }, title && make("button", { type: "button", title: about ?? "",
-        onclick: () => { view.down = view.sort === key ? !view.down : key !== "latent" && key !== "label"; view.sort = key; refresh(); } }, title));
+      const onclick = () => {
+        view.down = view.sort === key ? !view.down : key !== "latent" && key !== "label";
+        view.sort = key;
+        refresh();
+        [...head.querySelectorAll("button")].find((button) => button.textContent === title).focus();
+      };
+      const button = title ? make("button", { type: "button", title: about ?? "", onclick }, title) : make("span.hidden", {}, "Picture");
+      const cell = make(style ? `th.${style}` : "th", { scope: "col" }, button);
       if (key === view.sort) cell.setAttribute("aria-sort", view.down ? "descending" : "ascending");
       return cell;
     }));
@@ -90,19 +100,26 @@ Features.list = (() => {
 
   const slider = (title, key) => {
     const shown = make("output", {}, "0%");
-    return make("label", {}, title, make("input", { type: "range", min: 0, max: 100, value: 0, "aria-label": `${title} at least`,
-      oninput: (event) => { view[key] = event.target.value / 100; shown.value = `${event.target.value}%`; refresh(); } }), shown);
+    const oninput = (event) => {
+      view[key] = event.target.value / 100;
+      shown.value = `${event.target.value}%`;
+      refresh();
+    };
+    const range = { type: "range", min: 0, max: 100, value: 0, "aria-label": `${title} at least`, oninput };
+    return make("label", {}, title, make("input", range), shown);
   };
-  const select = (title, options, selected, changed) => make("label", {},
-    make("select", { "aria-label": title, onchange: (event) => { changed(event.target.value); refresh(); } },
-      options.map(([value, text]) => make("option", { value, selected: value === selected }, text))));
+  const select = (title, options, selected, changed) => make("select",
+    { "aria-label": title, onchange: (event) => { changed(event.target.value); refresh(); } },
+    options.map(([value, text]) => make("option", { value, selected: value === selected }, text)));
+  const search = make("input", { type: "search", placeholder: "Class or number  ( / )", "aria-label": "Search by class or number",
+    oninput: () => { view.search = search.value; refresh(); } });
+  const corruptions = spec.corruptions.map(({ short }, i) => [i, `moved by ${short.toLowerCase()}`]);
+  const chooseCorruption = (i) => { view.corruption = Number(i); Features.render(false); };
   root.append(
-    make("div.tools", {},
-      make("input", { type: "search", placeholder: "Class or number  ( / )", "aria-label": "Search by class or number",
-        oninput: (event) => { view.search = event.target.value; refresh(); } }),
+    make("div.tools", {}, search,
       select("Which latents", Object.entries(status).map(([key, [text]]) => [key, text]), view.status, (key) => { view.status = key; }),
-      spec.corruptions.length > 0 && select("Corruption that the column Moved is about", spec.corruptions.map(({ short }, i) => [i, `moved by ${short.toLowerCase()}`]), view.corruption, (i) => { view.corruption = Number(i); }),
-      slider("Purity ≥", "purity"), spec.corruptions.length > 0 && slider("Moved ≥", "sensitivity")),
+      corruptions.length > 0 && select("Corruption that the column Moved is about", corruptions, view.corruption, chooseCorruption),
+      slider("Purity ≥", "purity"), corruptions.length > 0 && slider("Moved ≥", "sensitivity")),
     count, make("div.rows", {}, make("table", {}, make("thead", {}, head), body), more));
 
   return {
