@@ -18,7 +18,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .browsed import BrowsedSAE, Browsing, Predicted, Strongest, sensitivity_index
 from .choosing import nearest_directions
-from .examples import ChosenTally, ExamplePass, pick_examples, subset
+from .examples import ChosenTally, ExamplePass, chosen_codes, pick_examples, subset
 from .feature_results import SAEFeatures
 from .network import look_at
 from .site import Site
@@ -121,45 +121,30 @@ class ImageStream:
         progress: str | None,
     ) -> dict[str, BrowsedSAE]:
         """What is shown of the chosen latents of each SAE of a group."""
-        n_labels = int(self.labels.max()) + 1
-        tallies = {name: ChosenTally(known[name].max_activation[chosen[name]], n_labels) for name in group.saes}
-        size = self.batch_size(group)
-        for batch in image_batches(group.model, self.images, size, progress=progress):
-            x = look_at(group.model, group.site, batch, CLEAN, self.settings.seed).x
-            for name, sae in group.saes.items():
-                codes = sae.encode(x.to(sae.W_enc.device))[..., chosen[name].to(sae.W_enc.device)]
-                tallies[name].add(codes, batch.labels)
+        cfg, site = group.model.cfg, group.site
+        tallies = self._tally(group, known, chosen, progress)
+        peaks = {name: torch.cat(tally.peaks) for name, tally in tallies.items()}
+        settings = self.settings
         rows = {
-            name: pick_examples(
-                torch.cat(tally.peaks), self.settings.top_images, self.settings.random_images, self.settings.seed
-            )
-            for name, tally in tallies.items()
+            name: pick_examples(peak, settings.top_images, settings.random_images, settings.seed)
+            for name, peak in peaks.items()
         }
-        examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.settings.top_images)
-        start = 0
-        for batch in image_batches(group.model, subset(self.images, examples.needed), size):
-            self._keep(examples.needed[start:], batch, CLEAN, self.settings.picture_side)
-            examples.add(batch, start, self.conditions, size, self.settings.seed)
-            start += len(batch)
-        cfg, tokens = group.model.cfg, group.site.tokens
-        special = {"all": cfg.n_prefix_tokens, "patches": 0, "cls": 1}[tokens]
+        examples = self._examples(group, chosen, rows)
         pages = {}
         for name, sae in group.saes.items():
-            nearest, cosine = nearest_directions(sae.W_dec, chosen[name], self.settings.nearest)
-            peaks, own = torch.cat(tallies[name].peaks), rows[name]
-            score = torch.where(own >= 0, peaks.T.gather(1, own.clamp(min=0)), 0)
+            nearest, cosine = nearest_directions(sae.W_dec, chosen[name], settings.nearest)
             pages[name] = BrowsedSAE(
-                site=group.site,
+                site=site,
                 architecture=str(sae.cfg.metadata.architecture_in_training or sae.cfg.architecture()),
-                grid=(0, 0) if tokens == "cls" else (int(cfg.grid[0]), int(cfg.grid[1])),
-                special=special,
+                grid=(0, 0) if site.tokens == "cls" else (int(cfg.grid[0]), int(cfg.grid[1])),
+                special={"all": cfg.n_prefix_tokens, "patches": 0, "cls": 1}[site.tokens],
                 features=known[name],
                 sensitivity=sensitivity_index(known[name]),
                 chosen=chosen[name],
                 histogram=tallies[name].counts,
                 label_share=tallies[name].label_share(),
-                example_row=own,
-                example_score=score,
+                example_row=rows[name],
+                example_score=torch.where(rows[name] >= 0, peaks[name].T.gather(1, rows[name].clamp(min=0)), 0),
                 maps=examples.maps[name],
                 nearest=nearest,
                 nearest_cosine=cosine,
@@ -168,6 +153,35 @@ class ImageStream:
                 predicted=shown[name].predicted,
             )
         return pages
+
+    def _tally(
+        self,
+        group: Group,
+        known: Mapping[str, SAEFeatures],
+        chosen: Mapping[str, Int[Tensor, " chosen"]],
+        progress: str | None,
+    ) -> dict[str, ChosenTally]:
+        """Read all images clean."""
+        n_labels = int(self.labels.max()) + 1
+        tallies = {name: ChosenTally(known[name].max_activation[chosen[name]], n_labels) for name in group.saes}
+        for batch in image_batches(group.model, self.images, self.batch_size(group), progress=progress):
+            x = look_at(group.model, group.site, batch, CLEAN, self.settings.seed).x
+            for name, sae in group.saes.items():
+                tallies[name].add(chosen_codes(sae, x, chosen[name]), batch.labels)
+        return tallies
+
+    def _examples(
+        self, group: Group, chosen: Mapping[str, Int[Tensor, " chosen"]], rows: Mapping[str, Tensor]
+    ) -> ExamplePass:
+        """Read the examples under every condition, and keep their pictures."""
+        size = self.batch_size(group)
+        examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.settings.top_images)
+        start = 0
+        for batch in image_batches(group.model, subset(self.images, examples.needed), size):
+            self._keep(examples.needed[start:], batch, CLEAN, self.settings.picture_side)
+            examples.add(batch, start, self.conditions, size, self.settings.seed)
+            start += len(batch)
+        return examples
 
 
 def column(images: Images, name: str) -> Int[Tensor, " image"]:

@@ -64,7 +64,7 @@ def match_all(saes: Mapping[str, SAE], sites: Mapping[str, Site]) -> dict[tuple[
     found = {}
     for a, b in combinations(saes, 2):
         if sites[a] == sites[b] and saes[a].cfg.d_in == saes[b].cfg.d_in:
-            match = match_features(saes[a], saes[b].to(saes[a].W_dec.device))
+            match = match_features(saes[a], saes[b])
             found[a, b] = Partners(match.match, match.cosine)
             found[b, a] = _turned(found[a, b], saes[b].cfg.d_sae)
     return found

@@ -74,6 +74,13 @@ def pick_examples(
     return found
 
 
+def chosen_codes(
+    sae: SAE, x: Float[Tensor, "batch token d"], chosen: Int[Tensor, " chosen"]
+) -> Float[Tensor, "batch token chosen"]:
+    """The activations of some latents. All are encoded: in some architectures each depends on the others."""
+    return sae.encode(x.to(sae.W_enc.device))[..., chosen.to(sae.W_enc.device)]
+
+
 def subset(images: Images, rows: Int[Tensor, " row"]) -> Images:
     """Some rows of a data set."""
     if isinstance(images, ImageBatch):
@@ -111,7 +118,7 @@ class ExamplePass:
         for i, condition in enumerate(conditions):
             seen = look_at(self.model, self.site, batch, condition, seed)
             for name, sae in self.saes.items():
-                codes = sae.encode(seen.x.to(sae.W_enc.device))[..., self.chosen[name].to(sae.W_enc.device)]
+                codes = chosen_codes(sae, seen.x, self.chosen[name])
                 self._map(name, codes, start, i, len(conditions))
                 if condition == CLEAN and self.model.head is not None:
                     self._ablate(name, codes, seen, batch, start, batch_size)

@@ -9,9 +9,11 @@ import math
 import numpy as np
 import pytest
 from browsing import needs_chromium, until
-from feature_pages import HOSTILE, LONG, NAMES, large_images, make_browser
+from feature_pages import HOSTILE, LONG, NAMES, SMALL, large_images, make_browser
 from PIL import Image
+from random_saes import make_sae
 
+from mechvit import HookedViT
 from mechvit.saes.browsed import Browsing
 from mechvit.visualization import feature_browser
 
@@ -315,6 +317,59 @@ def test_hostile_and_long_names_are_text(open_at):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("Math.max(...[...document.querySelectorAll('td')].map((cell) => cell.offsetHeight))") < 60
+
+
+@pytest.mark.parametrize("tokens", ["cls", "patches"])
+def test_other_tokens_and_no_head(visit, tiny_hf, tiny_processor, tiny_images, tmp_path, tokens):
+    """An SAE of CLS has no map to draw, one of patches no CLS to ask; a bare encoder predicts nothing."""
+    bare = HookedViT.from_hf(tiny_hf.vit, image_processor=tiny_processor)
+    browser = feature_browser({"one": (bare, make_sae(hook_tokens=tokens))}, tiny_images, settings=SMALL)
+    sae = browser.found.saes["one"]
+    page = visit(browser.save(tmp_path / "features.html"))
+    place = "CLS" if tokens == "cls" else "row 3, column 3"
+    assert page.locator(".found h3").inner_text() == f"Strongest at {place}"
+    assert page.locator(".under button").all_inner_texts() == (["CLS"] if tokens == "cls" else [])
+    token = 0 if tokens == "cls" else 10
+    strongest = [j for j in sae.strongest.feature[0, 0, token].tolist() if j >= 0]
+    assert [int(text) for text in page.locator(".strong > span > b").all_inner_texts()] == strongest
+    assert "Predicted" not in page.locator("#detail").inner_text()
+    assert page.locator("#bar [name=sae], [name=condition]").count() == 0
+    page.locator("#list tbody a").first.click()
+    assert page.locator(".tile canvas").count() > 0
+    assert (" at CLS" in page.locator(".tile").first.inner_text()) == (tokens == "cls")
+    text = page.locator("#detail").inner_text()
+    assert "Activations" in text
+    assert not any(title in text for title in ("Without it", "Direct effect", "Clean against", "elsewhere"))
+    seen = []
+    for mode in ("Off", "Heat"):
+        page.locator("#bar").get_by_label(mode).check(force=True)
+        seen.append(pixels(page, "#detail .tile canvas"))
+    assert (np.abs(seen[0] - seen[1]).mean() > 1) == (tokens == "patches")
+
+
+def test_pointing_at_a_patch_gives_its_value(open_at, found):
+    sae = found.saes["base standard"]
+    i = int(sae.maps[0, :, 0, 1:].amax(1).argmax())
+    page = open_at(f"feature={int(sae.chosen[i])}")
+    canvas, value = page.locator(".tile canvas").first, page.locator(".tile b").first
+    highest = value.inner_text()
+    patch = int(sae.maps[0, i, 0, 1:].argmin())
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": box["width"] * (patch % 4 + 0.5) / 4, "y": box["height"] * (patch // 4 + 0.5) / 4})
+    shown, wanted = float(value.inner_text()), float(sae.maps[0, i, 0, 1 + patch])
+    assert shown == pytest.approx(wanted, abs=float(sae.maps[:, i].max()) / 255)
+    page.mouse.move(2, 2)
+    assert value.inner_text() == highest
+
+
+def test_pointing_at_a_latent_draws_where_it_is_strong(open_at):
+    page = open_at("image=1&token=6")
+    plain = pixels(page, "canvas.big")
+    page.locator(".strong").first.hover()
+    drawn = pixels(page, "canvas.big")
+    assert np.abs(plain - drawn).mean() > 3
+    page.mouse.move(2, 2)
+    np.testing.assert_array_equal(pixels(page, "canvas.big"), plain)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -71,7 +71,7 @@ const Features = (() => {
     const side = canvas.width;
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = image.naturalWidth > 96;
-    context.filter = map && overlay.mode === "heat" ? "grayscale(1)" : "none";
+    context.filter = map && sae.grid[0] && overlay.mode === "heat" ? "grayscale(1)" : "none";
     context.drawImage(image, 0, 0, side, side);
     context.filter = "none";
     const [rows, columns] = sae.grid;
