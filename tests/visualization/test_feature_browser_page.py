@@ -102,7 +102,7 @@ def test_table_sorts_by_every_column(open_at, found):
         for _ in range(2):
             button.click()
             shown = np.asarray(value, float)[latents(page)]
-            down = page.locator(f"th:has-text('{title}')").get_attribute("aria-sort") == "descending"
+            down = page.locator(f"#list th:has-text('{title}')").get_attribute("aria-sort") == "descending"
             known = shown[~np.isnan(shown)]
             assert (np.diff(known) <= 0).all() if down else (np.diff(known) >= 0).all()
             assert np.isnan(shown[len(known) :]).all()  # what is not known comes last, both ways
@@ -222,6 +222,22 @@ def test_a_patch_leads_to_its_latents_and_on(open_at, found):
     np.testing.assert_allclose(values, sae.strongest.activation[0, 2, token, : len(wanted)], rtol=6e-3)
     page.locator("#detail").get_by_label("Gaussian noise 4").check(force=True)
     assert cards() == [j for j in sae.strongest.feature[2, 2, token].tolist() if j >= 0]
+    rows = [
+        row.split("\t")
+        for row in page.locator(".found").locator("..").locator("table.plain tbody tr").all_inner_texts()
+    ]
+    codes = [
+        dict(
+            zip(
+                sae.strongest.feature[c, 2, token].tolist(), sae.strongest.activation[c, 2, token].tolist(), strict=True
+            )
+        )
+        for c in range(3)
+    ]
+    assert {int(row[0]) for row in rows} == {j for own in codes for j in list(own)[:5] if j >= 0}
+    for latent, *values in rows:
+        for value, own in zip(values, codes, strict=True):
+            assert value == "–" if int(latent) not in own else float(value) == pytest.approx(own[int(latent)], rel=6e-3)
     page.get_by_role("button", name="CLS").click()
     assert page.locator(".found h3").inner_text() == "Strongest at CLS"
     assert cards() == [j for j in sae.strongest.feature[2, 2, 0].tolist() if j >= 0]
@@ -426,3 +442,10 @@ def test_a_large_page_is_quick(visit, tmp_path):
     assert rows == 100
     assert loaded < 4 * 2
     assert milliseconds < 4 * 16
+
+
+def test_on_a_narrow_screen_the_latent_comes_into_view(open_at):
+    page = open_at(width=420)
+    page.locator("#list tbody a").first.click()
+    until(page, "() => Math.abs(document.getElementById('detail').getBoundingClientRect().top) < 40")
+    assert page.locator("#detail h2").inner_text().startswith("Latent ")

@@ -24,7 +24,9 @@
     state.feature = within(asked.get("feature"), sae.size, null);
     state.image = within(asked.get("image"), spec.shown.length, before.image);
     state.token = within(asked.get("token"), sae.nTokens, null);
-    Features.render(before.feature !== state.feature || before.image !== state.image);
+    const moved = before.feature !== state.feature || before.image !== state.image;
+    Features.render(moved);
+    if (moved && matchMedia("(max-width: 1080px)").matches) detail.scrollIntoView(); // it lies below the table there
   };
   // Goes there and focuses what `focus` selects in the details, they themselves, or with null nothing new. The address
   // changes by script alone: in a notebook's frame a link would lead to the notebook's own address.

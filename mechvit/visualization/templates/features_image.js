@@ -1,12 +1,12 @@
 // Feature browser: images that can be asked, patch by patch, which latents write most into them.
 "use strict";
 Features.imagePage = (() => {
-  const { spec, state, make, number, percent, named, draw, bars, address, conditions, panel, card, under } = Features;
+  const { spec, state, make, number, percent, named, draw, bars, address, toFeature, conditions, panel, card, under } = Features;
 
   // The strongest latents at one token of a shown image: [latent, activation].
-  const strongest = (sae, image, token) => {
+  const strongest = (sae, image, token, condition = state.condition) => {
     const { top, feature, activation } = sae.strongest;
-    const start = ((state.condition * spec.shown.length + image) * sae.nTokens + token) * top;
+    const start = ((condition * spec.shown.length + image) * sae.nTokens + token) * top;
     return Array.from({ length: top }, (_, i) => [feature[start + i], activation[start + i]])
       .filter(([latent]) => latent >= 0);
   };
@@ -49,6 +49,20 @@ Features.imagePage = (() => {
     return { canvas, spread, plain };
   };
 
+  // The strongest latents of one token under each condition, beside each other.
+  const beside = (sae, token) => {
+    const columns = spec.conditions.map((_, i) => new Map(strongest(sae, state.image, token, i)));
+    const latents = [...new Set(columns.flatMap((column) => [...column.keys()].slice(0, 5)))];
+    const cells = (latent) => columns.map((column) => make("td", {}, column.has(latent) ? number(column.get(latent)) : "–"));
+    return panel("This token, clean against corrupted",
+      `The five strongest of each, by activation; – where it is not among the ${sae.strongest.top} strongest.`,
+      make("table.plain", {},
+        make("thead", {}, make("tr", {}, ["Latent", ...spec.conditions.map(({ short }) => short)]
+          .map((title) => make("th", { scope: "col" }, title)))),
+        make("tbody", {}, latents.map((latent) => make("tr", {},
+          make("td", {}, make("a", { href: toFeature(state.sae, latent) }, String(latent))), cells(latent))))));
+  };
+
   const strip = (token) => make("div.strip", {}, spec.shown.map((other, i) => {
     const image = spec.images[other.image];
     const link = make("a", { href: address({ sae: state.sae, image: i, token }) },
@@ -77,7 +91,8 @@ Features.imagePage = (() => {
           make("div.under", {}, make("b.clip", {}, named(spec.images[spec.shown[state.image].image].label)),
             make("span", {}, special)),
           guess && panel("Predicted", null,
-            bars(guess.map(([label, share]) => [named(label), share, percent(share)]), { top: 1 }))),
+            bars(guess.map(([label, share]) => [named(label), share, percent(share)]), { top: 1 })),
+          spec.conditions.length > 1 && beside(sae, token)),
         make("div.found", {},
           make("div.row", {}, make("h3", {}, `Strongest at ${where}`), make("span.note", {}, "activation")),
           found.map(([latent, value]) => card(state.sae, latent, named(sae.table.label[latent]), value / most, number(value),
