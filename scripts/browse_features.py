@@ -53,7 +53,7 @@ class Options:
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (ImageNet-C severity). The most severe of each family is drawn; clean alone measures none."""
+    (ImageNet-C severity). The most severe of the first two families is drawn, too; clean alone measures none."""
     limit: int | None = None
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"

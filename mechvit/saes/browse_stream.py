@@ -53,7 +53,8 @@ class ImageStream:
         self.images, self.settings = images, settings
         self.labels = column(images, "label")
         severest = {c.family: c for c in sorted(measured)}
-        self.conditions = (CLEAN, *(c for c in measured if c in severest.values()))
+        drawn = [c for c in measured if c in severest.values()][: settings.drawn_corruptions]
+        self.conditions = (CLEAN, *drawn)
         order, count = self.labels.argsort(stable=True), min(settings.n_images, len(self.labels))
         self.shown = order[torch.linspace(0, len(order) - 1, count).round().long()]  # spread over the classes
         self.pictures: dict[tuple[int, str], Tensor] = {}
@@ -175,11 +176,14 @@ class ImageStream:
     ) -> ExamplePass:
         """Read the examples under every condition, and keep their pictures."""
         size = self.batch_size(group)
-        examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.settings.top_images)
+        top = self.settings.top_images
+        examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.conditions, top)
+        if not len(examples.needed):
+            return examples  # no latent fires
         start = 0
         for batch in image_batches(group.model, subset(self.images, examples.needed), size):
             self._keep(examples.needed[start:], batch, CLEAN, self.settings.picture_side)
-            examples.add(batch, start, self.conditions, size, self.settings.seed)
+            examples.add(batch, start, size, self.settings.seed)
             start += len(batch)
         return examples
 

@@ -30,6 +30,9 @@ class Browsing:
     """Nearest decoder directions of each latent."""
     strongest: int = 8
     """Strongest latents of each token of the shown images."""
+    drawn_corruptions: int = 2
+    """Corruptions whose maps and pictures are kept: the most severe of each family, of the first so many families. All
+    are measured."""
     picture_side: int = 112
     """Pixels that the pictures of the examples are reduced to; the shown images keep the model's size."""
     batch_size: int | None = None
@@ -41,8 +44,9 @@ class Browsing:
         for name in ("n_features", "n_images", "top_images", "nearest", "strongest", "picture_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.random_images < 0:
-            raise ValueError(f"random_images must be at least 0; got {self.random_images}")
+        for name in ("random_images", "drawn_corruptions"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,7 @@ class BrowsedFeatures:
     """Both ways, for every two SAEs that read the same hook point and tokens."""
     corruptions: tuple[str, ...]
     conditions: tuple[str, ...]
-    """What is drawn: clean, and the most severe corruption of each family."""
+    """What is drawn: clean, and the most severe corruption of some families."""
     class_names: tuple[str, ...]
     image_ids: Int[Tensor, " image"]
     labels: Int[Tensor, " image"]

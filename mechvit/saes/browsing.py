@@ -51,7 +51,8 @@ def browse_features(
     Args:
         saes: by name, each with the model that it reads; those of one model and hook point share each pass.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: whose effect on every latent is measured; the most severe of each family is drawn, too.
+        corruptions: whose effect on every latent is measured; the most severe of the first two families is drawn
+            (`settings.drawn_corruptions`).
         features: latents, by the SAE's name, that are shown in any case; the others are chosen (see `CHOICE`).
         described: what `sae_features` (or `evaluate_saes`) gave for these images and corruptions, to save that pass.
         settings: how much is kept.

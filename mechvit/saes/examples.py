@@ -17,6 +17,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from .browsed import Ablation
 from .network import Seen, look_at
 from .site import Site
+from .store import token_slice
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -98,9 +99,11 @@ class ExamplePass:
         saes: Mapping[str, SAE],
         chosen: Mapping[str, Int[Tensor, " chosen"]],
         rows: Mapping[str, Int[Tensor, "chosen example"]],
+        conditions: tuple[Corruption, ...],
         n_top: int,
     ) -> None:
-        self.model, self.site, self.saes, self.chosen, self.n_top = model, site, saes, chosen, n_top
+        self.model, self.site, self.saes, self.chosen = model, site, saes, chosen
+        self.conditions, self.n_top = conditions, n_top
         self.needed = torch.cat([part.flatten() for part in rows.values()]).unique()
         self.needed = self.needed[self.needed >= 0]
         # Where each example is among the images that are needed; far beyond them where there is none.
@@ -108,18 +111,18 @@ class ExamplePass:
             name: torch.where(part >= 0, torch.searchsorted(self.needed, part), len(self.needed))
             for name, part in rows.items()
         }
-        self.maps: dict[str, Tensor] = {}
+        n_tokens = len(range(model.cfg.n_tokens)[token_slice(model, site.tokens)])
+        self.maps = {name: torch.zeros(len(conditions), *part.shape, n_tokens) for name, part in rows.items()}
         self.effects = {name: AblationTally(len(part), model.cfg.n_classes) for name, part in chosen.items()}
 
-    def add(
-        self, batch: ImageBatch, start: int, conditions: tuple[Corruption, ...], batch_size: int, seed: int
-    ) -> None:
+    def add(self, batch: ImageBatch, start: int, batch_size: int, seed: int) -> None:
         """Take the next of the `needed` images in, the first of which is the `start`-th."""
-        for i, condition in enumerate(conditions):
+        for i, condition in enumerate(self.conditions):
             seen = look_at(self.model, self.site, batch, condition, seed)
             for name, sae in self.saes.items():
                 codes = chosen_codes(sae, seen.x, self.chosen[name])
-                self._map(name, codes, start, i, len(conditions))
+                image, latent, example = self._here(name, start, len(codes))
+                self.maps[name][i, latent, example] = codes[image, :, latent].float().cpu()
                 if condition == CLEAN and self.model.head is not None:
                     self._ablate(name, codes, seen, batch, start, batch_size)
 
@@ -128,12 +131,6 @@ class ExamplePass:
         place = self.place[name]
         latent, example = ((place >= start) & (place < start + n)).nonzero(as_tuple=True)
         return place[latent, example] - start, latent, example
-
-    def _map(self, name: str, codes: Tensor, start: int, condition: int, n_conditions: int) -> None:
-        if name not in self.maps:
-            self.maps[name] = torch.zeros(n_conditions, *self.place[name].shape, codes.shape[1])
-        image, latent, example = self._here(name, start, len(codes))
-        self.maps[name][condition, latent, example] = codes[image, :, latent].float().cpu()
 
     def _ablate(self, name: str, codes: Tensor, seen: Seen, batch: ImageBatch, start: int, batch_size: int) -> None:
         sae = self.saes[name]

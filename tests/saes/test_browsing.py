@@ -273,6 +273,28 @@ def test_asked_latents_come_first_and_dead_ones_only_if_asked(make):
     assert found.label_share[1].isnan().all()
 
 
+def test_an_sae_that_never_fires(make):
+    sae = random_sae()
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e4)
+    page = make(sae).saes["one"]
+    assert page.chosen.tolist() == []
+    assert page.maps.shape == (3, 0, 9, 17)
+    assert (page.strongest.feature == -1).all()
+    assert page.predicted is not None
+
+
+def test_few_corruptions_are_drawn_and_all_measured(make):
+    given = ("gaussian_noise_1", "gaussian_noise_4", "gaussian_blur_2", "gaussian_blur_1")
+    assert make(random_sae(), corruptions=given).conditions == ("clean", "gaussian_noise_4", "gaussian_blur_2")
+    for n in (0, 1):
+        found = make(random_sae(), corruptions=given, settings=dataclasses.replace(SMALL, drawn_corruptions=n))
+        assert found.conditions == ("clean", "gaussian_noise_4")[: n + 1]
+        assert found.corruptions == given
+        assert found.saes["one"].sensitivity.shape == (4, 96)
+        assert found.saes["one"].maps.shape[0] == n + 1
+
+
 def test_choose_takes_turns(tiny_model, batch):
     features = sae_features(tiny_model, random_sae(), batch, CORRUPTIONS, top_images=2)
     written = torch.zeros(96)

@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from browsing import needs_chromium, until
-from feature_pages import HOSTILE, LONG, NAMES, SMALL, large_images, make_browser
+from feature_pages import CORRUPTIONS, HOSTILE, LONG, NAMES, SMALL, hostile_model, large_images, make_browser
 from PIL import Image
 from random_saes import make_sae
 
@@ -361,6 +362,21 @@ def test_other_tokens_and_no_head(visit, tiny_hf, tiny_processor, tiny_images, t
         page.locator("#bar").get_by_label(mode).check(force=True)
         seen.append(pixels(page, "#detail .tile canvas"))
     assert (np.abs(seen[0] - seen[1]).mean() > 1) == (tokens == "patches")
+
+
+def test_an_sae_that_never_fires(visit, tiny_hf, tiny_processor, tiny_images, tmp_path):
+    sae = make_sae(hook_tokens="all")
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e4)
+    model = hostile_model(tiny_hf, tiny_processor)
+    browser = feature_browser({"dead": (model, sae)}, tiny_images, CORRUPTIONS, settings=SMALL)
+    page = visit(browser.save(tmp_path / "features.html"))
+    assert latents(page) == []
+    assert "No latent fires here." in page.locator(".found").inner_text()
+    status(page, "dead")
+    assert len(latents(page)) == 48
+    page.locator("#list tbody a").nth(5).click()
+    assert page.locator("#detail .tag").inner_text() == "dead"
 
 
 def test_pointing_at_a_patch_gives_its_value(open_at, found):
