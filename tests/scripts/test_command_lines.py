@@ -22,7 +22,7 @@ from mechvit.data import Corruption, corrupt, load_images, normalize, prepare, u
 from mechvit.experiment.command_line import check_out, names_of, new_folder, run
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-NAMES = ("finetune", "evaluate", "analyze", "train_sae", "evaluate_sae", "browse_features", "visualize_attention")
+NAMES = ("finetune", "evaluate", "analyze", "train_sae", "evaluate_sae", "visualize_attention")
 CORRUPTIONS = ("gaussian_blur_2", "gaussian_noise_4")
 
 
