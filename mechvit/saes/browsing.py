@@ -15,7 +15,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .browse_stream import Group, ImageStream, Shown, column
 from .browsed import BrowsedFeatures, Browsing
-from .choosing import CHOICE, choose, closest, match_all
+from .choosing import CHOICE, choose, match_all, partners_of
 from .examples import QUANTILES
 from .feature_results import SAEFeatures
 from .single_pass import SinglePass, Wanted
@@ -81,7 +81,7 @@ def browse_features(
     matches = match_all({name: sae for name, (_, sae) in saes.items()}, sites)
     first, chosen = next(iter(saes)), dict[str, Tensor]()
     for name in saes:
-        partners = closest(matches.get((first, name)), chosen[first]) if chosen else []
+        partners = partners_of(matches.get((first, name)), chosen[first]) if chosen else []
         asked_for = asked.get(name, ())
         chosen[name] = choose(asked_for, known[name], shown[name].written, partners, settings.n_features)
     browsed = {

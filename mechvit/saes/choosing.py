@@ -18,10 +18,12 @@ from .site import Site
 if TYPE_CHECKING:
     from sae_lens import SAE
 
+MATCHED = 0.5
+"""The lowest cosine at which a match is worth a page of its own."""
 CHOICE = (
     "in turn from those that write most into the shown images, those that fire most often and those that a corruption "
-    "changes most (among latents with a full row of top images); in every SAE after the first, also from the matches "
-    "of the first one's, the closest first"
+    "changes most (among latents with a full row of top images); in every SAE after the first, up to half of them are "
+    "the matches of the first one's, with a cosine of at least 0.5"
 )
 
 
@@ -38,20 +40,22 @@ def choose(
         asked: latents that come first.
         features: all latents of the SAE.
         written: activation x decoder length of each, summed over the shown images.
-        partners: latents in the order of how well they match another SAE's chosen ones.
+        partners: latents that match another SAE's chosen ones, most wanted first; they take up to half of the places.
         n_features: how many; more where more are asked for.
     """
-    rankings = [partners, _ranked(written), _ranked(features.firing_rate)]
+    rankings = [_ranked(written), _ranked(features.firing_rate)]
     if features.sensitivity:
         full = features.top_image[:, -1] >= 0
         rankings.append(_ranked(torch.where(full, sensitivity_index(features).amax(0).nan_to_num(0), 0)))
     alive = features.firing_rate > 0
-    in_turn = (j for j in chain.from_iterable(zip_longest(*rankings)) if j is not None and alive[j])
+    in_turn = (j for j in chain.from_iterable(zip_longest(*rankings)) if j is not None)
     found = dict.fromkeys(asked)
-    for latent in in_turn:
-        if len(found) >= n_features:
-            break
-        found[latent] = None
+    for some, most in ((partners, n_features // 2), (in_turn, n_features)):
+        for latent in some:
+            if len(found) >= most:
+                break
+            if alive[latent]:
+                found[latent] = None
     return torch.tensor(list(found), dtype=torch.int64)
 
 
@@ -78,12 +82,11 @@ def _turned(partners: Partners, d_sae: int) -> Partners:
     return Partners(match, cosine)
 
 
-def closest(partners: Partners | None, chosen: Int[Tensor, " chosen"]) -> list[int]:
-    """The partners of the chosen latents, the highest cosine first."""
+def partners_of(partners: Partners | None, chosen: Int[Tensor, " chosen"]) -> list[int]:
+    """The latents that match the chosen ones well enough (`MATCHED`), in their order."""
     if partners is None:
         return []
-    own = chosen[partners.match[chosen] >= 0]
-    return partners.match[own[partners.cosine[own].argsort(descending=True, stable=True)]].tolist()
+    return partners.match[chosen[partners.cosine[chosen] >= MATCHED]].tolist()
 
 
 def nearest_directions(
