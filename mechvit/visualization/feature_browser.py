@@ -215,8 +215,8 @@ def _pairs(index: Any, value: Any) -> list[list[float | None]]:
 
 
 def _number(value: Any) -> float | None:
-    """Four digits; None for NaN."""
-    return float(f"{float(value):.4g}") if np.isfinite(float(value)) else None
+    """Six digits, for the page rounds again; None for NaN."""
+    return float(f"{float(value):.6g}") if np.isfinite(float(value)) else None
 
 
 def _packed(values: Any, dtype: str = "<f4") -> str:
