@@ -89,7 +89,8 @@ class Predicted(NamedTuple):
 
 
 class Partners(NamedTuple):
-    """For each latent of one SAE the same feature in another (see `match_features`)."""
+    """For each latent of one SAE the same feature in another: one to one (`match_features`), or in large SAEs for the
+    chosen latents alone those that are each other's nearest."""
 
     match: Int[Tensor, " d_sae"]
     """-1 where it has none."""

@@ -15,7 +15,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .browse_stream import Group, ImageStream, Shown, column
 from .browsed import BrowsedFeatures, Browsing
-from .choosing import CHOICE, choose, match_all, partners_of
+from .choosing import CHOICE, alike, choose, match_exactly, match_mutually, partners_of
 from .examples import QUANTILES
 from .feature_results import SAEFeatures
 from .single_pass import SinglePass, Wanted
@@ -77,13 +77,19 @@ def browse_features(
             tally = SinglePass(group.model, missing, wanted)
             known |= tally.over(images, settings.batch_size, progress).features
         shown |= stream.look(group)
-    sites = {name: group.site for group in groups for name in group.saes}
-    matches = match_all({name: sae for name, (_, sae) in saes.items()}, sites)
+    every = {name: sae for name, (_, sae) in saes.items()}
+    pairs = alike(every, {name: group.site for group in groups for name in group.saes})
+    matches = match_exactly(every, pairs)
     first, chosen = next(iter(saes)), dict[str, Tensor]()
     for name in saes:
+        if (first, name) in pairs and (first, name) not in matches:
+            matches[first, name] = match_mutually(every[first], every[name], chosen[first])
         partners = partners_of(matches.get((first, name)), chosen[first]) if chosen else []
         asked_for = asked.get(name, ())
         chosen[name] = choose(asked_for, known[name], shown[name].written, partners, settings.n_features)
+    for a, b in (pair for two in pairs for pair in (two, two[::-1])):
+        if (a, b) not in matches:
+            matches[a, b] = match_mutually(every[a], every[b], chosen[a])
     browsed = {
         name: sae for group in groups for name, sae in stream.pages(group, known, chosen, shown, progress).items()
     }

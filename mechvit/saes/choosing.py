@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .browsed import Partners, sensitivity_index
 from .feature_results import SAEFeatures
-from .matching import match_features
+from .matching import EXACT_UP_TO, match_features
 from .site import Site
 
 if TYPE_CHECKING:
@@ -63,14 +64,33 @@ def _ranked(score: Tensor) -> list[int]:
     return score.argsort(descending=True, stable=True)[: int((score > 0).sum())].tolist()
 
 
-def match_all(saes: Mapping[str, SAE], sites: Mapping[str, Site]) -> dict[tuple[str, str], Partners]:
-    """Match every two SAEs that read the same tokens of the same hook point, of one model or of two; both ways."""
+def alike(saes: Mapping[str, SAE], sites: Mapping[str, Site]) -> list[tuple[str, str]]:
+    """Every two SAEs that read the same tokens of the same hook point, of one model or of two, once."""
+    return [(a, b) for a, b in combinations(saes, 2) if sites[a] == sites[b] and saes[a].cfg.d_in == saes[b].cfg.d_in]
+
+
+def match_exactly(saes: Mapping[str, SAE], pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Partners]:
+    """Match those of the pairs that are small enough to be matched one to one quickly (`EXACT_UP_TO`); both ways."""
     found = {}
-    for a, b in combinations(saes, 2):
-        if sites[a] == sites[b] and saes[a].cfg.d_in == saes[b].cfg.d_in:
+    for a, b in pairs:
+        if min(saes[a].cfg.d_sae, saes[b].cfg.d_sae) <= EXACT_UP_TO:
             match = match_features(saes[a], saes[b])
             found[a, b] = Partners(match.match, match.cosine)
             found[b, a] = _turned(found[a, b], saes[b].cfg.d_sae)
+    return found
+
+
+def match_mutually(a: SAE, b: SAE, chosen: Int[Tensor, " chosen"]) -> Partners:
+    """Match the chosen latents of a with those of b whose nearest latent in turn they are; no other latent.
+
+    These pairs are in every greedy match, too (see `match_features`), and are found without matching all the others.
+    """
+    unit_a, unit_b = (normalize(sae.W_dec.float(), dim=1) for sae in (a, b))
+    cosine, there = (unit_a[chosen.to(unit_a.device)] @ unit_b.T.to(unit_a.device)).max(1)
+    back = (unit_b[there.to(unit_b.device)].to(unit_a.device) @ unit_a.T).argmax(1).cpu()
+    mutual = back == chosen
+    found = Partners(torch.full((a.cfg.d_sae,), -1), torch.full((a.cfg.d_sae,), torch.nan))
+    found.match[chosen[mutual]], found.cosine[chosen[mutual]] = there.cpu()[mutual], cosine.cpu()[mutual]
     return found
 
 
@@ -93,7 +113,7 @@ def nearest_directions(
     W_dec: Float[Tensor, "d_sae d"], chosen: Iterable[int] | Int[Tensor, " chosen"], top: int
 ) -> tuple[Int[Tensor, "chosen near"], Float[Tensor, "chosen near"]]:
     """The latents whose decoder directions have the highest cosines with each chosen one's, and these cosines."""
-    unit = torch.nn.functional.normalize(W_dec.float(), dim=1)
+    unit = normalize(W_dec.float(), dim=1)
     own = torch.as_tensor(chosen).to(unit.device)
     cosine = unit[own] @ unit.T
     cosine[torch.arange(len(own)), own] = -torch.inf

@@ -182,6 +182,33 @@ def test_nearest_directions_and_matches(tiny_model, batch):
     assert set(partners[:10]) <= set(found.saes["b"].chosen.tolist())
 
 
+def test_large_saes_are_matched_mutually(tiny_model, batch, monkeypatch):
+    """The same pairs as loops over all cosines, for the chosen latents alone."""
+    monkeypatch.setattr("mechvit.saes.choosing.EXACT_UP_TO", 8)
+    saes = {name: (tiny_model, random_sae(seed=seed)) for seed, name in enumerate("abc")}
+    with torch.no_grad():
+        saes["b"][1].W_dec.copy_(saes["a"][1].W_dec.flip(0) + 0.02 * saes["b"][1].W_dec)
+    found = browse_features(saes, batch, settings=SMALL)
+    assert set(found.matches) == {(a, b) for a in "abc" for b in "abc" if a != b}
+    for (a, b), partners in found.matches.items():
+        unit = [torch.nn.functional.normalize(saes[name][1].W_dec.detach().double(), dim=1) for name in (a, b)]
+        cosine = unit[0] @ unit[1].T
+        chosen = found.saes[a].chosen.tolist()
+        for j in range(96):
+            k = int(cosine[j].argmax())
+            if j in chosen and int(cosine[:, k].argmax()) == j:
+                assert int(partners.match[j]) == k
+                assert float(partners.cosine[j]) == pytest.approx(float(cosine[j, k]), abs=1e-5)
+            else:
+                assert int(partners.match[j]) == -1
+                assert partners.cosine[j].isnan()
+    there = found.matches["a", "b"].match[found.saes["a"].chosen]
+    assert there.tolist() == (95 - found.saes["a"].chosen).tolist()
+    assert (found.matches["a", "c"].match[found.saes["a"].chosen] == -1).any()
+    alive = found.saes["b"].features.firing_rate > 0
+    assert {j for j in there[:10].tolist() if alive[j]} <= set(found.saes["b"].chosen.tolist())
+
+
 def test_several_models_share_one_page(tiny_model, tiny_hf, tiny_processor, batch):
     other = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
     with torch.no_grad():

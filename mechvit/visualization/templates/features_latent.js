@@ -128,7 +128,7 @@ Object.assign(Features, (() => {
 
   const elsewhere = (page) => page.matches.some(Boolean) && make("section.panel.wide", {},
     make("h3", {}, "The same feature elsewhere"),
-    make("p.note", {}, "Matched one to one by the cosine of the decoder directions."),
+    make("p.note", {}, "Matched one to one by the cosine of the decoder directions; in large SAEs those that are each other's nearest."),
     make("div.cards", {}, page.matches.map((found, index) => {
       if (!found) return null;
       const [latent, cosine] = found;
