@@ -18,7 +18,6 @@ and, with --stability, sae_matches, all .parquet; frontier.html and density.html
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -35,6 +34,7 @@ from mechvit.experiment.command_line import (
     new_folder,
     prepared_images,
     run,
+    sae_folders,
 )
 
 if TYPE_CHECKING:
@@ -173,29 +173,6 @@ def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
 
     for name, figure in (("frontier", figures.frontier(points)), ("density", figures.feature_density(density))):
         figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-
-
-def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
-    """Name every SAE among the given folders, their sub-folders and those of these.
-
-    The name is the folder's, or its path below what all share where several folders have one name.
-
-    Raises:
-        ValueError: a folder that holds none.
-    """
-    found: list[str] = []
-    for folder in map(Path, given):
-        places = [folder / "cfg.json", *sorted([*folder.glob("*/cfg.json"), *folder.glob("*/*/cfg.json")])]
-        own = [path.parent for path in places if path.is_file()]
-        if not own:
-            raise ValueError(f"{folder} holds no SAE: neither it nor a folder in it has a cfg.json")
-        found += map(str, own)
-    names = names_of(found)
-    if all(Path(path).resolve().name == name for name, path in names.items()):
-        return names
-    places = [Path(path).resolve() for path in found]
-    shared = os.path.commonpath(places)
-    return {place.relative_to(shared).as_posix(): path for place, path in zip(places, found, strict=True)}
 
 
 if __name__ == "__main__":

@@ -99,6 +99,29 @@ def names_of(paths: Collection[str]) -> dict[str, str]:
     return {name if last.count(name) == 1 else path: path for name, path in zip(last, paths, strict=True)}
 
 
+def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
+    """Name every SAE among the given folders, their sub-folders and those of these.
+
+    The name is the folder's, or its path below what all share where several folders have one name.
+
+    Raises:
+        ValueError: a folder that holds none.
+    """
+    found: list[str] = []
+    for folder in map(Path, given):
+        places = [folder / "cfg.json", *sorted([*folder.glob("*/cfg.json"), *folder.glob("*/*/cfg.json")])]
+        own = [path.parent for path in places if path.is_file()]
+        if not own:
+            raise ValueError(f"{folder} holds no SAE: neither it nor a folder in it has a cfg.json")
+        found += map(str, own)
+    names = names_of(found)
+    if all(Path(path).resolve().name == name for name, path in names.items()):
+        return names
+    places = [Path(path).resolve() for path in found]
+    shared = os.path.commonpath(places)
+    return {place.relative_to(shared).as_posix(): path for place, path in zip(places, found, strict=True)}
+
+
 def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
     """Load a model that can be evaluated.
 

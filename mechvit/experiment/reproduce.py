@@ -25,7 +25,8 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
 
     Folder: `models/` (ordinary Hugging Face checkpoints), `images/` (resized once), `saes/` (as
     `sae_lens.SAE.load_from_disk` opens them), `parts/` (per-image tables of each model), `tables/` (Parquet),
-    `views/`, `stages/` (what is done), `claims.json`, `config.json`, `provenance.json` and `report.html`.
+    `views/`, `stages/` (what is done), `claims.json`, `config.json`, `provenance.json`, `features.html` (the SAEs'
+    latents) and `report.html`.
 
     Args:
         config: a preset of `mechvit.experiment.config`, or one with changes.
@@ -309,8 +310,28 @@ class _Run:
                 for name in ("examples.safetensors", "attention.safetensors", "explorer.json", "lens.json")
             ],
         )
+        self.features()
         gc.collect()
         return self._write_report()
+
+    def features(self) -> None:
+        """The page of the SAEs' latents: base beside the models tuned on the strongest levels."""
+        config, shown = self.config, ["base", *(c.key for c in self.config.strongest)]
+
+        def work() -> None:
+            from .features import write_feature_page
+
+            test = self.images("test")
+            some = test.select(range(min(config.count("sae_test"), len(test))))
+            write_feature_page(self.folder, {key: self.model(key) for key in shown}, some, config)
+
+        self.stages.run(
+            "features",
+            work,
+            settings=[config.corruptions, config.count("sae_test"), config.seed],
+            after=[*(f"saes/{key}" for key in shown), "images/test"],
+            outputs=[self.folder / "features.html"],
+        )
 
     def _write_report(self) -> Path:
         """Always anew: it is quick, and it holds the times of all stages."""

@@ -1,3 +1,5 @@
+from .browsed import Browsing
+from .browsing import browse_features
 from .cached import CachedActivations, CachedStreams, cache_activations, export_for_sae_lens
 from .config import ARCHITECTURES, SAEConfig, StreamConfig, Sweep, TrainConfig
 from .distance import distance_table, distribution_distance
@@ -14,6 +16,7 @@ from .training import read_history, train_on, train_saes
 __all__ = [
     "ARCHITECTURES",
     "ActivationStreams",
+    "Browsing",
     "CachedActivations",
     "CachedStreams",
     "Classification",
@@ -31,6 +34,7 @@ __all__ = [
     "StreamConfig",
     "Sweep",
     "TrainConfig",
+    "browse_features",
     "cache_activations",
     "distance_table",
     "distribution_distance",

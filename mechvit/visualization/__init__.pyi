@@ -1,6 +1,7 @@
 from . import figures
 from .attention_view import AttentionPanel, AttentionView, attention_view
 from .explorer import AttentionExplorer, ExplorerPicture, attention_explorer
+from .feature_browser import FeatureBrowser, feature_browser
 from .patch_lens import LensPicture, PatchLensView, patch_lens_view
 from .patterns import pool_patterns
 from .report import render_report
@@ -11,11 +12,13 @@ __all__ = [
     "AttentionPanel",
     "AttentionView",
     "ExplorerPicture",
+    "FeatureBrowser",
     "LensPicture",
     "PatchLensView",
     "Run",
     "attention_explorer",
     "attention_view",
+    "feature_browser",
     "figures",
     "patch_lens_view",
     "pool_patterns",

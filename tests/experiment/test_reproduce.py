@@ -57,6 +57,11 @@ def assert_same_tables(first: Path, second: Path) -> None:
         pd.testing.assert_frame_equal(frame, two[name], check_exact=True)
 
 
+def feature_spec(run: Path) -> dict:
+    page = (run / "features.html").read_text(encoding="utf-8")
+    return json.loads(page.split('id="spec">')[1].split("</script>")[0])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
@@ -83,6 +88,8 @@ def test_run_leaves_everything(run):
     about = json.loads((run / "provenance.json").read_text())
     assert [s["name"] for s in about["stages"]][:2] == ["base", "images/finetune"]
     assert (run / "report.html").stat().st_size > 1_000_000
+    names = [sae["name"] for sae in feature_spec(run)["saes"]]
+    assert names == [f"{model} {kind}" for model in ("Base", "Blur 2", "Noise 4") for kind in ("batchtopk", "standard")]
     assert not list(run.rglob("*.partial"))
 
 

@@ -1,0 +1,44 @@
+"""The SAEs of a run, to be looked at: one page beside the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import ExperimentConfig
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+FEATURES = 100
+"""Latents of each SAE that are shown with images."""
+
+
+def write_feature_page(
+    folder: Path, models: Mapping[str, HookedViT], images: datasets.Dataset, config: ExperimentConfig
+) -> Path:
+    """Write `features.html`: every architecture's SAE of each of the models, under the strongest corruptions.
+
+    Args:
+        folder: the run's, with `saes/MODEL/ARCHITECTURE`.
+        models: "base" and those tuned on each family's strongest level.
+        images: the test images that SAEs are evaluated on.
+        config: of the run.
+    """
+    from mechvit.saes import load_sae
+    from mechvit.saes.browsed import Browsing
+    from mechvit.visualization import feature_browser
+    from mechvit.visualization.style import title_of
+
+    saes = {
+        f"{title_of(key, short=True)} {path.parent.name}": (model, load_sae(path.parent, str(model.cfg.device)))
+        for key, model in models.items()
+        for path in sorted((folder / "saes" / key).glob("*/cfg.json"))
+    }
+    settings = Browsing(n_features=FEATURES, seed=config.seed)
+    title = f"SAE features: {folder.resolve().name}"
+    browser = feature_browser(saes, images, config.strongest, settings=settings, title=title, progress="SAE features")
+    return browser.save(folder / "features.html")

@@ -1,0 +1,118 @@
+"""What the latents of sparse autoencoders stand for, and what corruptions do to them: one page that needs no network.
+
+    scripts/browse_features.py --model runs/photos/models/base \\
+        --saes runs/photos/saes/base --out features.html
+    scripts/browse_features.py --model BASE --saes saes/base/batchtopk \\
+        --tuned TUNED --tuned-saes saes/tuned/batchtopk \\
+        --images folder:DIR --corruptions gaussian_blur_4 --out features.html
+
+A table of all latents; a page of each chosen one (its images with the activation over them, classes, logits, what
+ablating it does, its nearest directions, clean against corrupted); and images whose every patch can be asked for its
+strongest latents. Latents of SAEs that read the same hook point are matched and linked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from mechvit.data.spec import PAPER_CORRUPTIONS
+from mechvit.experiment.command_line import (
+    corruptions_named,
+    load_classifier,
+    names_of,
+    prepared_images,
+    run,
+    sae_folders,
+)
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which SAEs are shown, on what."""
+
+    model: str
+    """Folder or hub id of the model whose activations the SAEs were trained on."""
+    saes: tuple[str, ...]
+    """Folders of SAEs (with cfg.json), or folders of such folders, as train_sae.py writes them."""
+    out: Path
+    """The page, an .html file."""
+    tuned: str | None = None
+    """A model tuned from it, whose SAEs are shown beside these."""
+    tuned_saes: tuple[str, ...] = ()
+    """Folders of the tuned model's SAEs."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
+    (ImageNet-C severity). The most severe of the first two families is drawn, too; clean alone measures none."""
+    limit: int | None = None
+    """At most this many images; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    n_features: int = 200
+    """Latents of each SAE that are shown with images; all are in the table."""
+    features: tuple[int, ...] = ()
+    """Latents of the first SAE that are shown in any case; their matches in the others are likely to be, too."""
+    n_images: int = 12
+    """Images whose patches can be asked for their latents."""
+    title: str = "SAE features"
+    """Of the page."""
+    allow_other_model: bool = False
+    """Show SAEs that say they were trained on other weights than the model's, too."""
+    seed: int = 0
+    """Of the images' parts, the crops and the noise. One seed in all scripts keeps training and test images apart."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier page at OUT."""
+
+
+def main(options: Options) -> None:
+    """Describe the SAEs of one model or two on the same images, and write the page."""
+    if options.out.exists() and not (options.overwrite and options.out.is_file()):
+        raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace an earlier page")
+    if (options.tuned is None) != (not options.tuned_saes):
+        raise ValueError("--tuned and --tuned-saes go together: give both or neither")
+    corruptions = corruptions_named(options.corruptions)
+    saes = named_saes(options)
+    model = next(iter(saes.values()))[0]
+    images = prepared_images(
+        options.images, "test", model.hf_config, model.image_processor,
+        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+    )  # fmt: skip
+    from mechvit.saes.browsed import Browsing
+    from mechvit.visualization import feature_browser
+
+    settings = Browsing(n_features=options.n_features, n_images=options.n_images, seed=options.seed)
+    browser = feature_browser(
+        saes, images, corruptions, features={next(iter(saes)): options.features}, settings=settings,
+        title=options.title, allow_other_model=options.allow_other_model, progress="SAE features",
+    )  # fmt: skip
+    print(browser.save(options.out))
+
+
+def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
+    """Every SAE with its model; where there are two models, their names stand before the SAEs'."""
+    from mechvit.saes import load_sae
+
+    given = {options.model: options.saes} | ({options.tuned: options.tuned_saes} if options.tuned else {})
+    found: dict[str, tuple[HookedViT, SAE]] = {}
+    for name, checkpoint in names_of(given).items():
+        model = load_classifier(checkpoint, options.device)
+        for key, folder in sae_folders(given[checkpoint]).items():
+            shown = f"{name} {key}" if len(given) > 1 else key
+            found[shown] = (model, load_sae(folder, device=str(model.cfg.device)))
+    return found
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

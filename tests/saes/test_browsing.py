@@ -1,0 +1,386 @@
+"""What a feature browser is given, against loops in float64 and Hugging Face's model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from evaluation_saes import CHOSEN, CORRUPTIONS, KINDS, empty_sae, float64_codes, random_sae
+
+from mechvit import HookedViT
+from mechvit.data import ImageBatch, corrupt
+from mechvit.saes.browsed import Browsing, Partners
+from mechvit.saes.browsing import browse_features
+from mechvit.saes.choosing import choose, partners_of
+from mechvit.saes.evaluation import sae_features
+from mechvit.saes.examples import BINS, ChosenTally, pick_examples
+
+SMALL = Browsing(n_features=20, n_images=4, top_images=3, random_images=2, nearest=3, strongest=4, batch_size=7, seed=3)
+
+
+@pytest.fixture
+def make(tiny_model, batch):
+    def browse(sae, images=batch, model=tiny_model, corruptions=CORRUPTIONS, settings=SMALL, **options):
+        return browse_features({"one": (model, sae)}, images, corruptions, settings=settings, **options)
+
+    return browse
+
+
+def codes_of(sae, hf_logits, key, tokens):
+    return float64_codes(sae, hf_logits(key)[1][:, CHOSEN[tokens]])
+
+
+@pytest.mark.parametrize("tokens", CHOSEN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_chosen_latents_match_loops(make, batch, hf_logits, kind, tokens):
+    sae = random_sae(kind, tokens=tokens)
+    found = make(sae)
+    page = found.saes["one"]
+    codes = {key: codes_of(sae, hf_logits, key, tokens) for key in found.conditions}
+    assert found.conditions == ("clean", *CORRUPTIONS)
+    assert (page.special, page.grid) == {"all": (1, (4, 4)), "patches": (0, (4, 4)), "cls": (1, (0, 0))}[tokens]
+    labels = batch.labels.tolist()
+    for i, j in enumerate(page.chosen.tolist()):
+        own = codes["clean"][:, :, j]
+        fired, top = own[own > 1e-6], float(own.max())
+        edges = np.linspace(0, top, BINS + 1)
+        assert int(page.histogram[i].sum()) == pytest.approx(len(fired), abs=1)
+        np.testing.assert_allclose(
+            page.histogram[i].cumsum(0), np.histogram(fired, edges)[0].cumsum(), atol=2, err_msg=str(j)
+        )  # a value may lie on an edge
+        mass = [sum(float(own[n].sum()) for n in range(24) if labels[n] == label) for label in range(5)]
+        np.testing.assert_allclose(page.label_share[i], np.array(mass) / sum(mass), atol=1e-4)
+        for e, row in enumerate(page.example_row[i].tolist()):
+            if row < 0:
+                assert page.example_score[i, e] == 0
+                assert not page.maps[:, i, e].any()
+                continue
+            assert float(page.example_score[i, e]) == pytest.approx(float(own[row].max()), abs=1e-4)
+            for c, key in enumerate(found.conditions):
+                np.testing.assert_allclose(page.maps[c, i, e], codes[key][row, :, j], atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", CHOSEN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_ablation_matches_hugging_face(make, batch, hf_logits, kind, tokens):
+    """The layer's output less the latent's own part, in float64, put into Hugging Face's model."""
+    sae = random_sae(kind, tokens=tokens)
+    page = make(sae, corruptions=()).saes["one"]
+    before, x = hf_logits("clean")
+    codes, W_dec = float64_codes(sae, x[:, CHOSEN[tokens]]), sae.W_dec.detach().double()
+    moved = 0
+    for i, j in enumerate(page.chosen.tolist()):
+        rows = [row for row in page.example_row[i, :3].tolist() if row >= 0]
+        part = codes[:, :, j : j + 1] * W_dec[j]
+        after, _ = hf_logits("clean", tokens=tokens, change=lambda h, part=part: (h.double() - part).float())
+        logit, probability, changed = [], [], []
+        shares = torch.zeros(5, dtype=torch.float64)
+        for row in rows:
+            a, b, label = before[row].double(), after[row].double(), int(batch.labels[row])
+            logit.append(float((b - a)[label] - (b - a).mean()))
+            shares += (b.softmax(0) - a.softmax(0)) / len(rows)
+            probability.append(float(b.softmax(0)[label] - a.softmax(0)[label]))
+            changed.append(int(a.argmax()) != int(b.argmax()))
+        found = page.ablation
+        assert int(found.images[i]) == len(rows)
+        assert float(found.label_logit[i]) == pytest.approx(np.mean(logit), abs=1e-4)
+        assert float(found.label_probability[i]) == pytest.approx(np.mean(probability), abs=1e-5)
+        assert float(found.changed[i]) == pytest.approx(np.mean(changed))
+        np.testing.assert_allclose(found.lowered_by[i], np.sort(shares)[:3], atol=1e-5)
+        np.testing.assert_allclose(found.raised_by[i], np.sort(shares)[::-1][:3], atol=1e-5)
+        np.testing.assert_allclose(shares[found.lowered[i]], found.lowered_by[i], atol=1e-5)
+        np.testing.assert_allclose(shares[found.raised[i]], found.raised_by[i], atol=1e-5)
+        moved += abs(np.mean(logit)) > 0.01
+    assert moved > (1 if tokens == "cls" else 5)
+
+
+def test_ablation_is_that_of_the_spliced_sae(make, tiny_model, batch):
+    """With sae-lens's error term and a hook that sets the latent to zero."""
+    sae = random_sae("batchtopk")
+    page = make(sae, corruptions=()).saes["one"]
+    i = int(page.ablation.label_logit.abs().argmax())
+    j, rows = int(page.chosen[i]), page.example_row[i, :3]
+    pixels = tiny_model.image_processor(batch.images[rows].numpy(), do_resize=False, do_rescale=False)["pixel_values"]
+    pixels = torch.as_tensor(np.stack(pixels))
+
+    def zero(acts, hook):
+        acts[..., j] = 0
+        return acts
+
+    with torch.no_grad(), tiny_model.saes([sae], use_error_term=True):
+        before = tiny_model(pixels)
+        after = tiny_model.run_with_hooks(pixels, fwd_hooks=[("blocks.1.hook_resid_post.hook_sae_acts_post", zero)])
+    change = (after - before) - (after - before).mean(1, keepdim=True)
+    wanted = change.gather(1, batch.labels[rows][:, None]).mean()
+    assert float(page.ablation.label_logit[i]) == pytest.approx(float(wanted), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shown_images_match_loops(make, batch, hf_logits, kind):
+    sae = random_sae(kind)
+    found = make(sae)
+    page = found.saes["one"]
+    assert len(set(found.shown)) == 4
+    assert len({int(batch.labels[row]) for row in found.shown}) > 2
+    norm = sae.W_dec.detach().double().norm(dim=1)
+    for c, key in enumerate(found.conditions):
+        logits, x = hf_logits(key)
+        codes = float64_codes(sae, x)
+        for n, row in enumerate(found.shown):
+            share = logits[row].double().softmax(0)
+            np.testing.assert_allclose(page.predicted.probability[c, n], np.sort(share)[::-1][:3], atol=1e-5)
+            np.testing.assert_allclose(share[page.predicted.label[c, n]], page.predicted.probability[c, n], atol=1e-5)
+            for t in range(17):
+                size = codes[row, t] * norm
+                latents = page.strongest.feature[c, n, t].tolist()
+                wanted = [s for s in np.sort(size)[::-1][:4] if s > 1e-5]
+                assert sum(j >= 0 for j in latents) >= len(wanted)
+                np.testing.assert_allclose([float(size[j]) for j in latents[: len(wanted)]], wanted, atol=1e-4)
+                activation = [float(codes[row, t, j]) for j in latents[: len(wanted)]]
+                np.testing.assert_allclose(page.strongest.activation[c, n, t, : len(wanted)], activation, atol=1e-4)
+
+
+def test_sensitivity_matches_loops(make, hf_logits):
+    sae = random_sae("standard")
+    found = make(sae).saes["one"].sensitivity
+    clean = codes_of(sae, hf_logits, "clean", "patches").flatten(0, 1)
+    for c, key in enumerate(CORRUPTIONS):
+        other = codes_of(sae, hf_logits, key, "patches").flatten(0, 1)
+        for j in range(96):
+            total = float(clean[:, j].sum() + other[:, j].sum())
+            if total < 1e-3:
+                continue
+            wanted = float((clean[:, j] - other[:, j]).abs().sum()) / total
+            assert float(found[c, j]) == pytest.approx(wanted, abs=1e-3)
+            assert 0 <= wanted <= 1
+    assert found[:, :7].isnan().all()  # dead
+
+
+def test_nearest_directions_and_matches(tiny_model, batch):
+    first, second = random_sae("standard"), random_sae("batchtopk")
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        second.W_dec.copy_(first.W_dec[order] * 2)
+    saes = {"a": (tiny_model, first), "b": (tiny_model, second), "c": (tiny_model, random_sae(tokens="cls"))}
+    found = browse_features(saes, batch, settings=SMALL)
+    unit = torch.nn.functional.normalize(first.W_dec.detach().double(), dim=1)
+    for i, j in enumerate(found.saes["a"].chosen.tolist()):
+        cosine = (unit @ unit[j]).tolist()
+        cosine[j] = -2
+        wanted = sorted(range(96), key=lambda k: -cosine[k])[:3]
+        assert found.saes["a"].nearest[i].tolist() == wanted
+        np.testing.assert_allclose(found.saes["a"].nearest_cosine[i], [cosine[k] for k in wanted], atol=1e-5)
+    assert set(found.matches) == {("a", "b"), ("b", "a")}  # the third reads other tokens
+    there, back = found.matches["a", "b"], found.matches["b", "a"]
+    assert back.match.tolist() == order.tolist()
+    assert there.match[order].tolist() == list(range(96))
+    assert (there.cosine > 0.9999).all()
+    alive = found.saes["b"].features.firing_rate > 0
+    partners = [j for j in there.match[found.saes["a"].chosen].tolist() if alive[j]]
+    assert set(partners[:10]) <= set(found.saes["b"].chosen.tolist())
+
+
+def test_large_saes_are_matched_mutually(tiny_model, batch, monkeypatch):
+    """The same pairs as loops over all cosines, for the chosen latents alone."""
+    monkeypatch.setattr("mechvit.saes.choosing.EXACT_UP_TO", 8)
+    saes = {name: (tiny_model, random_sae(seed=seed)) for seed, name in enumerate("abc")}
+    with torch.no_grad():
+        saes["b"][1].W_dec.copy_(saes["a"][1].W_dec.flip(0) + 0.02 * saes["b"][1].W_dec)
+    found = browse_features(saes, batch, settings=SMALL)
+    assert set(found.matches) == {(a, b) for a in "abc" for b in "abc" if a != b}
+    for (a, b), partners in found.matches.items():
+        unit = [torch.nn.functional.normalize(saes[name][1].W_dec.detach().double(), dim=1) for name in (a, b)]
+        cosine = unit[0] @ unit[1].T
+        chosen = found.saes[a].chosen.tolist()
+        for j in range(96):
+            k = int(cosine[j].argmax())
+            if j in chosen and int(cosine[:, k].argmax()) == j:
+                assert int(partners.match[j]) == k
+                assert float(partners.cosine[j]) == pytest.approx(float(cosine[j, k]), abs=1e-5)
+            else:
+                assert int(partners.match[j]) == -1
+                assert partners.cosine[j].isnan()
+    there = found.matches["a", "b"].match[found.saes["a"].chosen]
+    assert there.tolist() == (95 - found.saes["a"].chosen).tolist()
+    assert (found.matches["a", "c"].match[found.saes["a"].chosen] == -1).any()
+    alive = found.saes["b"].features.firing_rate > 0
+    assert {j for j in there[:10].tolist() if alive[j]} <= set(found.saes["b"].chosen.tolist())
+
+
+def test_several_models_share_one_page(tiny_model, tiny_hf, tiny_processor, batch):
+    other = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
+    with torch.no_grad():
+        other.blocks[0].mlp.W_in.mul_(1.5)
+    saes = {
+        "base": (tiny_model, random_sae()),
+        "top": (tiny_model, random_sae("batchtopk")),
+        "tuned": (other, random_sae()),
+    }
+    together = browse_features(saes, batch, CORRUPTIONS, settings=SMALL)
+    assert list(together.saes) == ["base", "top", "tuned"]
+    for name, (model, sae) in saes.items():
+        asked = {"alone": together.saes[name].chosen.tolist()}
+        alone = browse_features({"alone": (model, sae)}, batch, CORRUPTIONS, settings=SMALL, features=asked)
+        for field in ("chosen", "histogram", "example_row", "maps", "nearest"):
+            assert torch.equal(getattr(alone.saes["alone"], field), getattr(together.saes[name], field)), field
+    assert not torch.equal(together.saes["base"].maps, together.saes["tuned"].maps)
+
+
+def test_batches_and_known_descriptions_change_nothing(make, tiny_model, batch):
+    sae = random_sae()
+    whole = make(sae, settings=dataclasses.replace(SMALL, batch_size=24))
+    known = sae_features(tiny_model, sae, batch, CORRUPTIONS, top_images=16, seed=3, batch_size=1)
+    alone = make(sae, settings=dataclasses.replace(SMALL, batch_size=1), described={"one": known})
+    a, b = whole.saes["one"], alone.saes["one"]
+    assert torch.equal(a.chosen, b.chosen)
+    assert torch.equal(a.example_row, b.example_row)
+    torch.testing.assert_close(a.maps, b.maps, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(a.ablation.label_logit, b.ablation.label_logit, rtol=1e-3, atol=1e-4)
+    assert set(whole.pictures) == set(alone.pictures)
+    assert all(torch.equal(picture, alone.pictures[key]) for key, picture in whole.pictures.items())
+
+
+def test_pictures_are_the_images(make, batch):
+    found = make(random_sae(), settings=dataclasses.replace(SMALL, picture_side=16))
+    page = found.saes["one"]
+    rows = set(page.example_row[page.example_row >= 0].tolist()) | set(found.shown)
+    assert {row for row, key in found.pictures if key == "clean"} == rows
+    assert {row for row, key in found.pictures if key == "gaussian_blur_2"} == set(found.shown)
+    for row in rows:
+        picture = found.pictures[row, "clean"]
+        pixels = (batch.images[row] * 255).round()
+        if row in found.shown:
+            assert torch.equal(picture.float(), pixels)
+        else:
+            assert picture.shape == (3, 16, 16)
+            assert picture.float().mean() == pytest.approx(float(pixels.mean()), abs=2)
+    row = found.shown[0]
+    blurred = corrupt(batch.images[row : row + 1], CORRUPTIONS[1], batch.image_ids[row : row + 1], seed=3)[0]
+    assert torch.equal(found.pictures[row, CORRUPTIONS[1]].float(), (blurred * 255).round())
+
+
+def test_a_bare_encoder_has_no_ablation(tiny_hf, tiny_processor, batch):
+    bare = HookedViT.from_hf(tiny_hf.vit, image_processor=tiny_processor)
+    page = browse_features({"one": (bare, random_sae())}, batch, settings=SMALL).saes["one"]
+    assert page.ablation is None
+    assert page.predicted is None
+    assert page.features.logits is None
+
+
+def test_another_hook_point(make, tiny_model, batch, hf_logits):
+    """One in the middle of a block, where the network goes on through a hook."""
+    sae = random_sae(hook="blocks.1.hook_mlp_out")
+    page = make(sae, corruptions=()).saes["one"]
+    i = int(page.ablation.label_logit.abs().argmax())
+    j, row = int(page.chosen[i]), page.example_row[i, :3]
+    pixels = tiny_model.image_processor(batch.images[row].numpy(), do_resize=False, do_rescale=False)["pixel_values"]
+    pixels = torch.as_tensor(np.stack(pixels))
+
+    def without(x, hook):
+        return x - float64_codes(sae, x)[..., j : j + 1].float() * sae.W_dec[j]
+
+    with torch.no_grad():
+        before = tiny_model(pixels)
+        after = tiny_model.run_with_hooks(pixels, fwd_hooks=[("blocks.1.hook_mlp_out", without)])
+    change = (after.softmax(1) - before.softmax(1)).gather(1, batch.labels[row][:, None]).mean()
+    assert float(page.ablation.label_probability[i]) == pytest.approx(float(change), abs=1e-5)
+
+
+def test_asked_latents_come_first_and_dead_ones_only_if_asked(make):
+    found = make(random_sae(), features={"one": [90, 3]}).saes["one"]  # 3 is dead
+    assert found.chosen[:2].tolist() == [90, 3]
+    assert len(found.chosen) == 20
+    assert (found.features.firing_rate[found.chosen[2:]] > 0).all()
+    assert found.example_row[1].tolist() == [-1] * 9
+    assert found.ablation.images[1] == 0
+    assert found.ablation.label_logit[1].isnan()
+    assert not found.histogram[1].any()
+    assert found.label_share[1].isnan().all()
+
+
+def test_an_sae_that_never_fires(make):
+    sae = random_sae()
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e4)
+    page = make(sae).saes["one"]
+    assert page.chosen.tolist() == []
+    assert page.maps.shape == (3, 0, 9, 17)
+    assert (page.strongest.feature == -1).all()
+    assert page.predicted is not None
+
+
+def test_few_corruptions_are_drawn_and_all_measured(make):
+    given = ("gaussian_noise_1", "gaussian_noise_4", "gaussian_blur_2", "gaussian_blur_1")
+    assert make(random_sae(), corruptions=given).conditions == ("clean", "gaussian_noise_4", "gaussian_blur_2")
+    for n in (0, 1):
+        found = make(random_sae(), corruptions=given, settings=dataclasses.replace(SMALL, drawn_corruptions=n))
+        assert found.conditions == ("clean", "gaussian_noise_4")[: n + 1]
+        assert found.corruptions == given
+        assert found.saes["one"].sensitivity.shape == (4, 96)
+        assert found.saes["one"].maps.shape[0] == n + 1
+
+
+def test_choose_takes_turns(tiny_model, batch):
+    features = sae_features(tiny_model, random_sae(), batch, CORRUPTIONS, top_images=2)
+    written = torch.zeros(96)
+    written[[50, 60]] = torch.tensor([2.0, 1.0])
+    rate = features.firing_rate.clone()
+    rate[[40, 41]] = torch.tensor([2.0, 1.9], dtype=rate.dtype)
+    features = dataclasses.replace(features, firing_rate=rate)
+    index = features.sensitivity["gaussian_noise_4"]
+    moved = index.mean_absolute_difference / (2 * index.clean_mean + index.mean_difference)
+    chosen = choose([7], features, written, [3, 30, 31, 32, 33], 8).tolist()  # 3 is dead
+    assert chosen[:6] == [7, 30, 31, 32, 50, 40]
+    assert chosen[7] == 60
+    assert float(moved[chosen[6]]) > float(moved.nanmedian())
+    assert len(choose(range(10), features, written, [], 4)) == 10
+
+
+def test_partners_match_well_and_keep_the_order():
+    partners = Partners(torch.tensor([5, 6, -1, 7, 8]), torch.tensor([0.9, 0.4, torch.nan, 0.5, 0.7]))
+    assert partners_of(partners, torch.tensor([4, 0, 1, 2, 3])) == [8, 5, 7]
+    assert partners_of(None, torch.tensor([4])) == []
+
+
+def test_examples_by_hand():
+    peaks = torch.zeros(30, 3)
+    peaks[:21, 0] = torch.arange(21) + 1.0  # the n-th image has n + 1
+    peaks[5, 1] = 1
+    rows = pick_examples(peaks, n_top=3, n_random=2, seed=0)
+    assert rows[0, :7].tolist() == [20, 19, 18, 16, 12, 8, 4]
+    assert set(rows[0, 7:].tolist()) <= set(range(18)) - {16, 12, 8, 4}
+    assert len(set(rows[0].tolist())) == 9
+    assert rows[1].tolist() == [5] + [-1] * 8
+    assert rows[2].tolist() == [-1] * 9
+    assert torch.equal(rows, pick_examples(peaks, n_top=3, n_random=2, seed=0))
+    drawn = {int(pick_examples(peaks, 3, 2, seed)[0, 7]) for seed in range(8)}
+    assert len(drawn) > 3
+
+
+def test_histogram_edges_belong_to_the_bin_below():
+    tally = ChosenTally(torch.tensor([2.4, 0.0]), 2)
+    tally.add(torch.tensor([[[0.0, 0.0], [2.4, 0.0], [0.05, 0.0], [0.15, 0.0]]]), torch.tensor([1]))
+    assert tally.counts[0].nonzero()[:, 0].tolist() == [0, 1, 23]
+    assert not tally.counts[1].any()
+    np.testing.assert_allclose(tally.label_share()[0], [0, 1])
+
+
+def test_what_is_refused(make, tiny_model, batch):
+    with pytest.raises(ValueError, match="at least one SAE"):
+        browse_features({}, batch)
+    with pytest.raises(ValueError, match=r"has the latents 0 to 95; got \[96\]"):
+        make(random_sae(), features={"one": [96]})
+    with pytest.raises(ValueError, match="by the SAEs' names, one; got two"):
+        make(random_sae(), features={"two": [1]})
+    with pytest.raises(ValueError, match="n_features must be at least 1; got 0"):
+        Browsing(n_features=0)
+    with pytest.raises(ValueError, match="random_images must be at least 0; got -1"):
+        Browsing(random_images=-1)
+    with pytest.raises(ValueError, match="labels must not be negative"):
+        make(random_sae(), ImageBatch(batch.images, batch.labels - 1, batch.image_ids))
+    sae = empty_sae()
+    sae.cfg.normalize_activations = "layer_norm"
+    with pytest.raises(ValueError, match="normalises its input"):
+        make(sae)

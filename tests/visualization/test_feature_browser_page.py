@@ -1,0 +1,467 @@
+"""The feature browser in a real browser, offline: what is sorted, filtered, opened, clicked and drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from browsing import needs_chromium, until
+from feature_pages import CORRUPTIONS, HOSTILE, LONG, NAMES, SMALL, hostile_model, large_images, make_browser
+from PIL import Image
+from random_saes import make_sae
+
+from mechvit import HookedViT
+from mechvit.saes.browsed import Browsing
+from mechvit.visualization import feature_browser
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture(scope="module")
+def browser_of_features(tiny_hf, tiny_processor, tiny_images):
+    return make_browser(tiny_hf, tiny_processor, tiny_images)
+
+
+@pytest.fixture(scope="module")
+def found(browser_of_features):
+    return browser_of_features.found
+
+
+@pytest.fixture(scope="module")
+def path(browser_of_features, tmp_path_factory):
+    return browser_of_features.save(tmp_path_factory.mktemp("features") / "features.html")
+
+
+@pytest.fixture
+def open_at(visit, path):
+    def go(address="", **options):
+        page = visit(path, **options)
+        if address:
+            page.evaluate("hash => { location.hash = hash; }", address)
+            page.wait_for_timeout(50)
+        return page
+
+    return go
+
+
+def latents(page) -> list[int]:
+    return [
+        int(row)
+        for row in page.evaluate("[...document.querySelectorAll('#list tbody tr')].map((row) => row.dataset.latent)")
+    ]
+
+
+def column(page, place: int) -> list[str]:
+    return page.locator(f"#list tbody td:nth-child({place})").all_inner_texts()
+
+
+def status(page, value: str) -> None:
+    page.get_by_label("Which latents").select_option(value)
+
+
+def slide(page, name: str, value: int) -> None:
+    page.evaluate(
+        """([name, value]) => {
+             const slider = document.querySelector(`input[aria-label="${name}"]`);
+             slider.value = value; slider.dispatchEvent(new Event('input'));
+           }""",
+        [name, value],
+    )
+
+
+def pixels(page, selector: str) -> np.ndarray:
+    """The canvas as [row, column, rgb], once it is drawn and stays so."""
+    before, shown = None, ""
+    blank = page.evaluate(
+        "side => { const c = document.createElement('canvas'); c.width = c.height = side; return c.toDataURL(); }",
+        page.evaluate("selector => document.querySelector(selector).width", selector),
+    )
+    while shown != before or shown == blank:
+        before = shown
+        page.wait_for_timeout(100)
+        shown = page.evaluate("selector => document.querySelector(selector).toDataURL()", selector)
+    picture = Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2])))
+    return np.asarray(picture.convert("RGB"), float)
+
+
+def test_table_sorts_by_every_column(open_at, found):
+    page = open_at()
+    features = found.saes["base standard"].features
+    status(page, "all")
+    assert sorted(latents(page)) == list(range(48))
+    values = {
+        "Latent": np.arange(48.0), "log₁₀ rate": features.firing_rate, "Mean": features.mean_activation,
+        "Max": features.max_activation, "Purity": features.mass_label_purity,
+        "Moved": found.saes["base standard"].sensitivity[1],
+    }  # fmt: skip
+    for title, value in values.items():
+        button = page.locator("#list thead").get_by_role("button", name=title)
+        for _ in range(2):
+            button.click()
+            shown = np.asarray(value, float)[latents(page)]
+            down = page.locator(f"#list th:has-text('{title}')").get_attribute("aria-sort") == "descending"
+            known = shown[~np.isnan(shown)]
+            assert (np.diff(known) <= 0).all() if down else (np.diff(known) >= 0).all()
+            assert np.isnan(shown[len(known) :]).all()  # what is not known comes last, both ways
+    page.locator("#list thead").get_by_role("button", name="Class").click()
+    classes = [text for text in column(page, 3) if text != "–"]
+    assert classes == sorted(classes)
+
+
+def test_cells_are_the_numbers(open_at, found):
+    page = open_at()
+    status(page, "all")
+    sae = found.saes["base standard"]
+    for j, rate, peak, purity in zip(latents(page), column(page, 4), column(page, 6), column(page, 7), strict=True):
+        firing = float(sae.features.firing_rate[j])
+        if firing == 0:
+            assert (peak, purity) == ("0", "–")
+            continue
+        assert float(rate.replace("−", "-")) == pytest.approx(math.log10(firing), abs=0.006)
+        assert float(peak) == pytest.approx(float(sae.features.max_activation[j]), rel=6e-3)
+        assert int(purity.rstrip("%")) == pytest.approx(100 * float(sae.features.mass_label_purity[j]), abs=0.51)
+
+
+def test_filters_and_search(open_at, found):
+    page = open_at()
+    sae = found.saes["base standard"]
+    rate, label = sae.features.firing_rate, sae.features.mass_label
+    assert set(latents(page)) == set(sae.chosen.tolist())  # those with a page, at first
+    for key, wanted in {"dead": rate == 0, "alive": rate > 0, "dense": rate > 0.1, "all": rate >= 0}.items():
+        status(page, key)
+        assert set(latents(page)) == set(wanted.nonzero()[:, 0].tolist())
+        assert page.locator(".count").inner_text() == f"{int(wanted.sum())} of 48 latents"
+    assert 4 <= int((rate == 0).sum()) < 48
+    slide(page, "Purity ≥ at least", 40)
+    pure = sae.features.mass_label_purity >= 0.4
+    assert set(latents(page)) == set(pure.nonzero()[:, 0].tolist())
+    slide(page, "Purity ≥ at least", 0)
+    slide(page, "Moved ≥ at least", 60)
+    for i in range(3):
+        page.get_by_label("Corruption that the column Moved is about").select_option(str(i))
+        assert set(latents(page)) == set((sae.sensitivity[i] >= 0.6).nonzero()[:, 0].tolist())
+    slide(page, "Moved ≥ at least", 0)
+    search = page.get_by_label("Search by class or number")
+    search.fill("ELK")
+    assert set(latents(page)) == set((label == NAMES.index("elk")).nonzero()[:, 0].tolist())
+    search.fill("17")
+    assert latents(page) == [17]
+    search.fill("alert(1)")
+    assert set(latents(page)) == set((label == 0).nonzero()[:, 0].tolist())
+    search.fill("no such class")
+    assert latents(page) == []
+
+
+def test_a_deep_link_opens_a_latent(open_at, visit, path, found):
+    sae = found.saes["base standard"]
+    i = int(sae.ablation.label_logit.nan_to_num(0).abs().argmax())
+    j = int(sae.chosen[i])
+    page = visit(path.with_name(path.name))
+    page.goto(f"{path.as_uri()}#feature={j}")
+    page.reload()
+    assert page.locator("#detail h2").inner_text() == f"Latent {j}"
+    facts = dict(zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True))
+    assert float(facts["Highest"]) == pytest.approx(float(sae.features.max_activation[j]), rel=6e-3)
+    text = page.locator("#detail").inner_text()
+    for title in (
+        "Activations",
+        "Classes",
+        "Clean against corrupted",
+        "Direct effect",
+        "Without it",
+        "Nearest",
+        "The same feature elsewhere",
+    ):
+        assert title in text
+    logit = float(sae.ablation.label_logit[i])
+    shown = text.split("The label's logit changes by ")[1].split(",")[0].replace("−", "-")
+    assert float(shown) == pytest.approx(logit, rel=6e-3)
+    assert page.locator(".tile canvas").count() == int((sae.example_row[i] >= 0).sum())
+    assert page.locator(".histogram rect").count() == 24
+    tokens = page.evaluate(
+        "[...document.querySelectorAll('.histogram rect title')].map((title) => parseInt(title.textContent))"
+    )
+    assert tokens == sae.histogram[i].tolist()
+    assert page.locator("#list tr[aria-current]").get_attribute("data-latent") == str(j)
+    page.evaluate("() => { location.hash = 'sae=1&feature=9'; }")
+    until(page, "() => document.querySelector('#detail h2').textContent === 'Latent 9'")
+    assert page.locator("#bar input[name=sae]:checked").get_attribute("value") == "1"
+    page.evaluate("() => { location.hash = 'sae=77&feature=x&image=-1'; }")  # nonsense leads to the images
+    until(page, "() => document.querySelector('#detail h2').textContent === 'Ask an image'")
+
+
+def test_a_latent_without_a_page_says_so(open_at, found):
+    sae = found.saes["base standard"]
+    j = next(j for j in range(48) if j not in sae.chosen.tolist())
+    page = open_at(f"feature={j}")
+    assert page.locator("#detail h2").inner_text() == f"Latent {j}"
+    assert "images and effects were not kept" in page.locator("#detail").inner_text()
+    assert page.locator("#detail canvas").count() == 0
+
+
+def test_a_patch_leads_to_its_latents_and_on(open_at, found):
+    page = open_at("image=2")
+    sae = found.saes["base standard"]
+    canvas = page.locator("canvas.big")
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    row, col = 1, 3
+    canvas.click(position={"x": box["width"] * (col + 0.5) / 4, "y": box["height"] * (row + 0.5) / 4})
+    assert page.locator(".found h3").inner_text() == "Strongest at row 2, column 4"
+
+    def cards():
+        return [int(text) for text in page.locator(".strong > span > b").all_inner_texts()]
+
+    token = 1 + row * 4 + col
+    wanted = [j for j in sae.strongest.feature[0, 2, token].tolist() if j >= 0]
+    assert cards() == wanted
+    values = [float(text) for text in page.locator(".strong .num").all_inner_texts()]
+    np.testing.assert_allclose(values, sae.strongest.activation[0, 2, token, : len(wanted)], rtol=6e-3)
+    page.locator("#detail").get_by_label("Gaussian noise 4").check(force=True)
+    assert cards() == [j for j in sae.strongest.feature[2, 2, token].tolist() if j >= 0]
+    rows = [
+        row.split("\t")
+        for row in page.locator(".found").locator("..").locator("table.plain tbody tr").all_inner_texts()
+    ]
+    codes = [
+        dict(
+            zip(
+                sae.strongest.feature[c, 2, token].tolist(), sae.strongest.activation[c, 2, token].tolist(), strict=True
+            )
+        )
+        for c in range(3)
+    ]
+    assert {int(row[0]) for row in rows} == {j for own in codes for j in list(own)[:5] if j >= 0}
+    for latent, *values in rows:
+        for value, own in zip(values, codes, strict=True):
+            assert value == "–" if int(latent) not in own else float(value) == pytest.approx(own[int(latent)], rel=6e-3)
+    page.get_by_role("button", name="CLS").click()
+    assert page.locator(".found h3").inner_text() == "Strongest at CLS"
+    assert cards() == [j for j in sae.strongest.feature[2, 2, 0].tolist() if j >= 0]
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".found h3").inner_text() == "Strongest at row 1, column 2"
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".found h3").inner_text() == "Strongest at row 2, column 2"
+    first = cards()[0]
+    page.locator(".strong").first.click()
+    assert page.locator("#detail h2").inner_text() == f"Latent {first}"
+    assert page.evaluate("location.hash") == f"#sae=0&feature={first}"
+    page.go_back()
+    until(page, "() => document.querySelector('.found h3')?.textContent === 'Strongest at row 2, column 2'")
+
+
+def test_overlays_are_drawn_where_the_latent_fires(open_at, found):
+    sae = found.saes["base standard"]
+    fires = sae.maps[0, :, 0, 1:] > 0  # the strongest image, patches alone
+    i = int(((fires.sum(1) - 8).abs() + 99 * (sae.maps[0, :, 0, 1:].amax(1) == 0)).argmin())
+    assert 0 < int(fires[i].sum()) < 16
+    page = open_at(f"feature={int(sae.chosen[i])}")
+    tile = "#detail .tile canvas"
+    seen = {}
+    for mode in ("Off", "Heat", "Spotlight"):
+        page.locator("#bar").get_by_label(mode).check(force=True)
+        seen[mode] = pixels(page, tile)
+    side = seen["Off"].shape[0] // 4
+
+    def patches(array):
+        return array.reshape(4, side, 4, side, 3).transpose(0, 2, 1, 3, 4).reshape(16, -1, 3)
+
+    own = fires[i].numpy()
+    plain, heat, light = (patches(seen[mode]) for mode in ("Off", "Heat", "Spotlight"))
+    colourful = np.abs(heat - heat.mean(-1, keepdims=True)).mean((1, 2))
+    assert (colourful[~own] < 2).all()  # grey where it does not fire
+    assert (colourful[own] > 5).all()
+    value = np.minimum(1, sae.maps[0, i, 0, 1:].numpy() / float(sae.maps[:, i].max()))
+    dimmed = 0.66 * (1 - value)
+    wanted = plain.mean((1, 2)) * (1 - dimmed) + np.mean([8, 10, 14]) * dimmed
+    np.testing.assert_allclose(light.mean((1, 2)), wanted, atol=2.5)
+    page.locator("#detail").get_by_label("Gaussian noise 4").check(force=True)
+    noisy = patches(pixels(page, tile)).mean((1, 2))
+    value = np.minimum(1, sae.maps[2, i, 0, 1:].numpy() / float(sae.maps[:, i].max()))
+    wanted = plain.mean((1, 2)) * (1 - 0.66 * (1 - value)) + np.mean([8, 10, 14]) * 0.66 * (1 - value)
+    np.testing.assert_allclose(noisy, wanted, atol=2.5)
+
+
+def test_matches_lead_to_the_other_sae(open_at, found):
+    sae = found.saes["base standard"]
+    j = int(sae.chosen[0])
+    page = open_at(f"feature={j}")
+    match = int(found.matches["base standard", "tuned"].match[j])
+    cosine = float(found.matches["base standard", "tuned"].cosine[j])
+    link = page.locator(f"a[href='#sae=2&feature={match}']")
+    assert float(link.locator(".num").inner_text().replace("−", "-")) == pytest.approx(cosine, rel=0.06, abs=1e-3)
+    link.click()
+    assert page.locator("#detail h2").inner_text() == f"Latent {match}"
+    assert page.locator("#detail p.muted").inner_text().startswith("tuned")
+    assert set(latents(page)) == set(found.saes["tuned"].chosen.tolist())
+    if match in found.saes["tuned"].chosen.tolist():
+        page.locator("#bar").get_by_label("base standard").check(force=True)
+        assert page.locator("#detail h2").inner_text() == f"Latent {j}"
+
+
+def test_keys_go_up_and_down_the_table(open_at):
+    page = open_at()
+    order = latents(page)
+    page.locator("#list tbody a").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#detail h2").inner_text() == f"Latent {order[0]}"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#detail h2").inner_text() == f"Latent {order[1]}"
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+
+
+def test_hostile_and_long_names_are_text(open_at):
+    page = open_at(width=1280)
+    assert (
+        page.locator("h1").inner_text() == " ".join(HOSTILE.split("\u2028"))
+        or page.locator("h1").inner_text() == HOSTILE
+    )
+    assert page.locator("#bar .choice span span").nth(1).inner_text().startswith("</script>")
+    status(page, "all")
+    assert any(text.startswith("</script><script>") for text in column(page, 3))
+    assert any(text.startswith(LONG[:40]) for text in column(page, 3))
+    assert page.evaluate("document.scripts.length") == 7
+    assert page.locator("img[onerror]").count() == 0
+    for width in (1280, 420):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("Math.max(...[...document.querySelectorAll('td')].map((cell) => cell.offsetHeight))") < 60
+
+
+@pytest.mark.parametrize("tokens", ["cls", "patches"])
+def test_other_tokens_and_no_head(visit, tiny_hf, tiny_processor, tiny_images, tmp_path, tokens):
+    """An SAE of CLS has no map to draw, one of patches no CLS to ask; a bare encoder predicts nothing."""
+    bare = HookedViT.from_hf(tiny_hf.vit, image_processor=tiny_processor)
+    browser = feature_browser({"one": (bare, make_sae(hook_tokens=tokens))}, tiny_images, settings=SMALL)
+    sae = browser.found.saes["one"]
+    page = visit(browser.save(tmp_path / "features.html"))
+    place = "CLS" if tokens == "cls" else "row 3, column 3"
+    assert page.locator(".found h3").inner_text() == f"Strongest at {place}"
+    assert page.locator(".under button").all_inner_texts() == (["CLS"] if tokens == "cls" else [])
+    token = 0 if tokens == "cls" else 10
+    strongest = [j for j in sae.strongest.feature[0, 0, token].tolist() if j >= 0]
+    assert [int(text) for text in page.locator(".strong > span > b").all_inner_texts()] == strongest
+    assert "Predicted" not in page.locator("#detail").inner_text()
+    assert page.locator("#bar [name=sae], [name=condition]").count() == 0
+    page.locator("#list tbody a").first.click()
+    assert page.locator(".tile canvas").count() > 0
+    assert (" at CLS" in page.locator(".tile").first.inner_text()) == (tokens == "cls")
+    text = page.locator("#detail").inner_text()
+    assert "Activations" in text
+    assert not any(title in text for title in ("Without it", "Direct effect", "Clean against", "elsewhere"))
+    seen = []
+    for mode in ("Off", "Heat"):
+        page.locator("#bar").get_by_label(mode).check(force=True)
+        seen.append(pixels(page, "#detail .tile canvas"))
+    assert (np.abs(seen[0] - seen[1]).mean() > 1) == (tokens == "patches")
+
+
+def test_an_sae_that_never_fires(visit, tiny_hf, tiny_processor, tiny_images, tmp_path):
+    sae = make_sae(hook_tokens="all")
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e4)
+    model = hostile_model(tiny_hf, tiny_processor)
+    browser = feature_browser({"dead": (model, sae)}, tiny_images, CORRUPTIONS, settings=SMALL)
+    page = visit(browser.save(tmp_path / "features.html"))
+    assert latents(page) == []
+    assert "No latent fires here." in page.locator(".found").inner_text()
+    status(page, "dead")
+    assert len(latents(page)) == 48
+    page.locator("#list tbody a").nth(5).click()
+    assert page.locator("#detail .tag").inner_text() == "dead"
+
+
+def test_pointing_at_a_patch_gives_its_value(open_at, found):
+    sae = found.saes["base standard"]
+    i = int(sae.maps[0, :, 0, 1:].amax(1).argmax())
+    page = open_at(f"feature={int(sae.chosen[i])}")
+    canvas, value = page.locator(".tile canvas").first, page.locator(".tile b").first
+    highest = value.inner_text()
+    patch = int(sae.maps[0, i, 0, 1:].argmin())
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": box["width"] * (patch % 4 + 0.5) / 4, "y": box["height"] * (patch // 4 + 0.5) / 4})
+    shown, wanted = float(value.inner_text()), float(sae.maps[0, i, 0, 1 + patch])
+    assert shown == pytest.approx(wanted, abs=float(sae.maps[:, i].max()) / 255)
+    page.mouse.move(2, 2)
+    assert value.inner_text() == highest
+
+
+def test_pointing_at_a_latent_draws_where_it_is_strong(open_at):
+    page = open_at("image=1&token=6")
+    plain = pixels(page, "canvas.big")
+    page.locator(".strong").first.hover()
+    drawn = pixels(page, "canvas.big")
+    assert np.abs(plain - drawn).mean() > 3
+    page.mouse.move(2, 2)
+    np.testing.assert_array_equal(pixels(page, "canvas.big"), plain)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_themes(open_at, theme):
+    page = open_at(theme=theme)
+
+    def paper():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    assert paper() == ("rgb(23, 25, 29)" if theme == "dark" else "rgb(255, 255, 255)")
+    before = paper()
+    page.locator("#theme").click()
+    assert paper() != before
+
+
+def test_in_a_notebook_frame_links_stay_inside(visit, browser_of_features, tmp_path):
+    outer = tmp_path / "notebook.html"
+    outer.write_text(f"<!doctype html><title>notebook</title>{browser_of_features._repr_html_()}", encoding="utf-8")
+    page = visit(outer)
+    frame = page.frame_locator("iframe")
+    frame.locator("#list tbody a").first.click()
+    assert frame.locator("#detail h2").inner_text().startswith("Latent ")
+    frame.locator("#detail nav a").click()
+    assert frame.locator("#detail h2").inner_text() == "Ask an image"
+    assert page.title() == "notebook"
+    assert len(page.frames) == 2
+
+
+@pytest.mark.slow
+def test_a_large_page_is_quick(visit, tmp_path):
+    """224 px, 196 patches, 200 latents, 20 images: first picture, everything there, redrawing a pointed-at latent."""
+    saes, images = large_images()
+    settings = Browsing(n_features=200, n_images=20, batch_size=16)
+    path = feature_browser(saes, images, ["gaussian_noise_4"], settings=settings).save(tmp_path / "features.html")
+    page = visit(path)
+    until(page, "() => document.querySelectorAll('.strong .thumbs canvas').length > 0")
+    loaded = page.evaluate("performance.timing.domComplete - performance.timing.navigationStart") / 1000
+    rows = page.evaluate("document.querySelectorAll('#list tbody tr').length")
+    milliseconds = page.evaluate(
+        """async () => {
+             const card = document.querySelector('.strong');
+             const times = [];
+             for (let i = 0; i < 40; i++) {
+               const before = performance.now();
+               card.dispatchEvent(new Event(i % 2 ? 'mouseleave' : 'mouseenter'));
+               await 0; await 0; await 0;  // the picture is decoded: it is drawn in a microtask
+               times.push(performance.now() - before);
+               await new Promise(requestAnimationFrame);
+             }
+             return times.sort((a, b) => a - b)[20];
+           }"""
+    )
+    print(f"{path.stat().st_size / 1e6:.1f} MB, loaded after {loaded:.2f} s, redrawn in {milliseconds:.2f} ms")
+    assert rows == 100
+    assert loaded < 4 * 2
+    assert milliseconds < 4 * 16
+
+
+def test_on_a_narrow_screen_the_latent_comes_into_view(open_at):
+    page = open_at(width=420)
+    page.locator("#list tbody a").first.click()
+    until(page, "() => Math.abs(document.getElementById('detail').getBoundingClientRect().top) < 40")
+    assert page.locator("#detail h2").inner_text().startswith("Latent ")
