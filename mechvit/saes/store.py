@@ -89,9 +89,10 @@ def corrupt_some(
         the images, and the index of each one's corruption, -1 for clean.
     """
     drawn = draw_corruptions(batch.image_ids, len(corruptions), clean_fraction, seed)
-    images = batch.images.clone()
+    images = batch.images
     for i, corruption in enumerate(corruptions):
         if (hit := drawn == i).any():
+            images = images.clone() if images is batch.images else images
             images[hit] = corrupt(images[hit], corruption, batch.image_ids[hit], seed=seed)
     return images, drawn
 

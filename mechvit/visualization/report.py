@@ -80,6 +80,7 @@ def report_html(run: Run) -> str:
         tally=tally(run.claims),
         claims=claim_rows(run.claims),
         sections=[_shown(run, section) for section in SECTIONS],
+        features=(run.path / "features.html").is_file(),
         examples=_examples(run),
         attention=_attention(run),
         explorer=run.view("explorer"),
