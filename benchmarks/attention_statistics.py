@@ -86,13 +86,13 @@ def contenders(models: Models, memory_is_short: bool) -> list[Contender]:
 
     def entropy(largest_pattern: int | None) -> Callable[[], Tensor]:
         def call() -> Tensor:
-            before = reading.LARGEST_PATTERN
-            reading.LARGEST_PATTERN = before if largest_pattern is None else largest_pattern
+            before = reading.ENTROPY_PATTERN
+            reading.ENTROPY_PATTERN = before if largest_pattern is None else largest_pattern
             try:
                 hooks, found = reading.entropy_hooks(model)
                 model.run_with_hooks(pixels, fwd_hooks=hooks)
             finally:
-                reading.LARGEST_PATTERN = before
+                reading.ENTROPY_PATTERN = before
             return torch.stack(found)
 
         return call

@@ -22,8 +22,9 @@ from .lens import Hooks
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
-LARGEST_PATTERN = 256
-"""Tokens up to which a CPU reads patterns; `benchmarks/attention_statistics.py` measures both ways."""
+ENTROPY_PATTERN, SHIFT_PATTERN = 128, 256
+"""Tokens up to which a CPU reads patterns, for the entropy alone and for a comparison of two passes;
+`benchmarks/attention_statistics.py` measures both ways."""
 
 Shift = tuple[Tensor, Tensor, Tensor]
 """Entropy, cosine and squared difference of one layer, each [batch]."""
@@ -50,22 +51,23 @@ def pattern_shift(
     return cosine_of_norms(squared, norm, clean_norm).mean((1, 2)), squared.mean((1, 2))
 
 
-def reads_patterns(model: HookedViT, layer: int = 0) -> bool:
+def reads_patterns(model: HookedViT, layer: int, most_tokens: int) -> bool:
     """Whether a layer's pattern is read itself: it is small, or hooks of the caller's watch (and may edit) it."""
     attn = model.blocks[layer].attn
-    small = model.cfg.device.type == "cpu" and model.cfg.n_tokens <= LARGEST_PATTERN
+    small = model.cfg.device.type == "cpu" and model.cfg.n_tokens <= most_tokens
     return small or is_watched(attn.hook_attn_scores) or is_watched(attn.hook_pattern)
 
 
 def _layer_hooks(
     model: HookedViT,
     layer: int,
+    most_tokens: int,
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
     """Hooks that call either with the pattern, or with queries, keys [batch, head, token, d_head] and position bias."""
     at, attn = f"blocks.{layer}.attn.", model.blocks[layer].attn
-    if reads_patterns(model, layer):
+    if reads_patterns(model, layer, most_tokens):
         return [(at + "hook_pattern", lambda pattern, hook: on_pattern(pattern.float()))]
     turned = "rot_" if model.cfg.positions == "rotary" else ""
     held: list[Tensor] = []
@@ -79,6 +81,17 @@ def _layer_hooks(
     return [(f"{at}hook_{turned}q", query), (f"{at}hook_{turned}k", key)]
 
 
+def _hooks(
+    model: HookedViT,
+    most_tokens: int,
+    on_pattern: Callable[[Tensor], None],
+    on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
+) -> Hooks:
+    """The hooks of every layer."""
+    layers = range(model.cfg.n_layers)
+    return [hook for layer in layers for hook in _layer_hooks(model, layer, most_tokens, on_pattern, on_heads)]
+
+
 def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
     """Hooks that collect each layer's entropy [batch], and the list that they fill."""
     found: list[Tensor] = []
@@ -90,7 +103,9 @@ def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
         found.append(attention_statistics(q, k, bias=bias).entropy.mean((1, 2)))
 
     layers = range(model.cfg.n_layers)
-    return [hook for layer in layers for hook in _layer_hooks(model, layer, of_pattern, of_heads)], found
+    return [
+        hook for layer in layers for hook in _layer_hooks(model, layer, ENTROPY_PATTERN, of_pattern, of_heads)
+    ], found
 
 
 class CleanAttention:
@@ -114,7 +129,9 @@ class CleanAttention:
             self.entropy.append(attention_statistics(q, k, bias=bias).entropy.mean((1, 2)))
 
         layers = range(self.model.cfg.n_layers)
-        return [hook for layer in layers for hook in _layer_hooks(self.model, layer, of_pattern, of_heads)]
+        return [
+            hook for layer in layers for hook in _layer_hooks(self.model, layer, SHIFT_PATTERN, of_pattern, of_heads)
+        ]
 
     def comparison(self) -> tuple[Hooks, list[Shift]]:
         """Hooks for a corrupted pass, and the list it fills with each layer's numbers."""
@@ -131,4 +148,6 @@ class CleanAttention:
             found.append((entropy, cosine, squared))
 
         layers = range(self.model.cfg.n_layers)
-        return [hook for layer in layers for hook in _layer_hooks(self.model, layer, of_pattern, of_heads)], found
+        return [
+            hook for layer in layers for hook in _layer_hooks(self.model, layer, SHIFT_PATTERN, of_pattern, of_heads)
+        ], found

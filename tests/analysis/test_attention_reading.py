@@ -22,6 +22,11 @@ KINDS = {
 }
 
 
+def by_heads(monkeypatch):
+    for name in ("ENTROPY_PATTERN", "SHIFT_PATTERN"):
+        monkeypatch.setattr(attention_reading, name, 0)
+
+
 @pytest.fixture(params=KINDS)
 def model(request):
     entry = ZOO[request.param]
@@ -40,7 +45,7 @@ def both(monkeypatch):
 
     def run(function):
         by_pattern = function()
-        monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", 0)
+        by_heads(monkeypatch)
         fused, genuine = [], torch.nn.functional.scaled_dot_product_attention
         monkeypatch.setattr(
             torch.nn.functional,
@@ -69,7 +74,7 @@ def test_shift_is_the_same_either_way(model, images, both):
 
 
 def test_a_callers_edit_of_the_pattern_is_seen(images, monkeypatch):
-    monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", 0)
+    by_heads(monkeypatch)
     model = HookedViT.from_hf(ZOO["vit classifier"]())
     uniform = [("blocks.1.attn.hook_pattern", lambda pattern, hook: torch.full_like(pattern, 1 / pattern.shape[-1]))]
     with model.hooks(fwd_hooks=uniform):
@@ -78,16 +83,15 @@ def test_a_callers_edit_of_the_pattern_is_seen(images, monkeypatch):
     assert entropy[:, 0].max() < 2.8
 
 
-def test_patterns_are_read_where_they_are_small(monkeypatch):
+def test_patterns_are_read_where_they_are_small():
     model = HookedViT.from_hf(ZOO["vit classifier"]())
-    assert attention_reading.reads_patterns(model)
-    monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", model.cfg.n_tokens - 1)
-    assert not attention_reading.reads_patterns(model)
+    assert attention_reading.reads_patterns(model, 0, model.cfg.n_tokens)
+    assert not attention_reading.reads_patterns(model, 0, model.cfg.n_tokens - 1)
 
 
 def test_no_pattern_is_ever_made(images, monkeypatch):
     """Of 17 x 17 scores a head, blocks of 50 hold two rows."""
-    monkeypatch.setattr(attention_reading, "LARGEST_PATTERN", 0)
+    by_heads(monkeypatch)
     monkeypatch.setattr("mechvit.kernels.blocks.BLOCK", 50)
     sizes, genuine = [], statistics.scores_of
 
