@@ -2,7 +2,7 @@
 
     scripts/screenshots.py --run runs/photos --out docs
 
-Writes report.png, explorer.png and lens.png; earlier ones are replaced.
+Writes report.png, explorer.png, lens.png and features.png; earlier ones are replaced.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ def main(options: Options) -> None:
             page.wait_for_timeout(1500)  # figures are drawn as they come near, patterns are inflated
             page.screenshot(path=options.out / f"{name}.png")
             print(options.out / f"{name}.png")
+        features = options.run / "features.html"
+        if features.is_file():  # a run may have no SAEs
+            page.goto(features.resolve().as_uri())
+            page.locator("tbody tr").nth(options.picture).click()
+            page.wait_for_timeout(1500)
+            page.screenshot(path=options.out / "features.png")
+            print(options.out / "features.png")
         browser.close()
 
 
