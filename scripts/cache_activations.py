@@ -114,7 +114,7 @@ def main(options: Options) -> None:
         print(
             f"{options.out}: {plan.n_images} images x {plan.tokens_per_image} tokens of "
             f"{', '.join(f'{hook} ({width})' for hook, width in plan.hooks.items())}; {plan.n_shards} shards, "
-            f"{sum(map(plan.bytes_of, range(plan.n_shards))) / 1e9:.3g} GB in {plan.dtype}"
+            f"{sum(map(plan.bytes_of, range(plan.n_shards))) / 1e6:,.1f} MB in {plan.dtype}"
         )
         if options.sae_lens is not None:
             print(f"{export_for_sae_lens(cache, options.sae_lens)}: for stock sae-lens")
