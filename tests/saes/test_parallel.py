@@ -79,7 +79,7 @@ def values_of(case):
 
 
 def draw_streams():
-    from conftest import MemoryStreams
+    from memory_streams import MemoryStreams
 
     def draw(n, d, seed, dtype):
         directions = torch.randn(24, d, generator=torch.Generator().manual_seed(9))

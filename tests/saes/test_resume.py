@@ -210,7 +210,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from conftest import MemoryStreams
+from memory_streams import MemoryStreams
 from mechvit.saes import TrainConfig, train_on
 
 def draw(n, d, seed, dtype):
