@@ -6,6 +6,7 @@ the pass stays fused, and `mechvit.kernels` makes the numbers from the queries a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .lens import Hooks
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
+    from mechvit.models.positions import Place
 
 ENTROPY_PATTERN, SHIFT_PATTERN = 128, 256
 """Tokens up to which a CPU reads patterns, for the entropy alone and for a comparison of two passes;
@@ -62,6 +64,7 @@ def _layer_hooks(
     model: HookedViT,
     layer: int,
     most_tokens: int,
+    place: Callable[[], Place],
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
@@ -76,7 +79,7 @@ def _layer_hooks(
         held[:] = [q.transpose(1, 2)]
 
     def key(k: Tensor, hook: Any) -> None:
-        on_heads(held.pop(), k.transpose(1, 2), attn.position_bias(model.place(model.cfg.grid)))
+        on_heads(held.pop(), k.transpose(1, 2), attn.position_bias(place()))
 
     return [(f"{at}hook_{turned}q", query), (f"{at}hook_{turned}k", key)]
 
@@ -88,8 +91,9 @@ def _hooks(
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
     """The hooks of every layer."""
+    place = functools.cache(lambda: model.place(model.cfg.grid))  # one for all layers of the pass
     layers = range(model.cfg.n_layers)
-    return [hook for layer in layers for hook in _layer_hooks(model, layer, most_tokens, on_pattern, on_heads)]
+    return [hook for layer in layers for hook in _layer_hooks(model, layer, most_tokens, place, on_pattern, on_heads)]
 
 
 def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
@@ -102,10 +106,7 @@ def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
     def of_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         found.append(attention_statistics(q, k, bias=bias).entropy.mean((1, 2)))
 
-    layers = range(model.cfg.n_layers)
-    return [
-        hook for layer in layers for hook in _layer_hooks(model, layer, ENTROPY_PATTERN, of_pattern, of_heads)
-    ], found
+    return _hooks(model, ENTROPY_PATTERN, of_pattern, of_heads), found
 
 
 class CleanAttention:
@@ -128,10 +129,7 @@ class CleanAttention:
             self.kept.append((q, k))
             self.entropy.append(attention_statistics(q, k, bias=bias).entropy.mean((1, 2)))
 
-        layers = range(self.model.cfg.n_layers)
-        return [
-            hook for layer in layers for hook in _layer_hooks(self.model, layer, SHIFT_PATTERN, of_pattern, of_heads)
-        ]
+        return _hooks(self.model, SHIFT_PATTERN, of_pattern, of_heads)
 
     def comparison(self) -> tuple[Hooks, list[Shift]]:
         """Hooks for a corrupted pass, and the list it fills with each layer's numbers."""
@@ -147,7 +145,4 @@ class CleanAttention:
             entropy, cosine, squared = (row.mean((1, 2)) for row in rows)
             found.append((entropy, cosine, squared))
 
-        layers = range(self.model.cfg.n_layers)
-        return [
-            hook for layer in layers for hook in _layer_hooks(self.model, layer, SHIFT_PATTERN, of_pattern, of_heads)
-        ], found
+        return _hooks(self.model, SHIFT_PATTERN, of_pattern, of_heads), found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-import torch
 from script_calls import call, script
 
 from mechvit import HookedViT
@@ -12,26 +11,6 @@ from mechvit.analysis import corrupted_performance, fourier_sensitivity, mean_co
 from mechvit.data import Corruption, load_images, prepare
 
 FAMILIES = ("shot_noise", "fog")
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tiny_hf, tiny_processor, tmp_path_factory) -> dict[str, str]:
-    """Two random ViTs of the photographs' 19 classes."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names
-    config = ViTConfig.from_dict(tiny_hf.config.to_dict() | {"id2label": dict(enumerate(classes)), "label2id": None})
-    folder, saved = tmp_path_factory.mktemp("models"), {}
-    for seed, name in enumerate(["base", "second"]):
-        generator = torch.Generator().manual_seed(seed)
-        model = ViTForImageClassification(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(0.25 * torch.randn(parameter.shape, generator=generator))
-        model.save_pretrained(folder / name)
-        tiny_processor.save_pretrained(folder / name)
-        saved[name] = str(folder / name)
-    return saved
 
 
 def test_robustness_matches_functions(checkpoints, tiny_processor, tmp_path, capsys):
@@ -49,16 +28,18 @@ def test_robustness_matches_functions(checkpoints, tiny_processor, tmp_path, cap
     summary = mean_corruption_error(wanted, reference="base")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "robustness.parquet"), summary)
     waves = pd.read_parquet(out / "fourier.parquet")
-    second = fourier_sensitivity(models["second"], images, resolution=3).to_frame(model="second")
-    pd.testing.assert_frame_equal(waves[waves["model"] == "second"].reset_index(drop=True), second)
+    second = fourier_sensitivity(models["gaussian_blur_2"], images, resolution=3).to_frame(model="gaussian_blur_2")
+    pd.testing.assert_frame_equal(waves[waves["model"] == "gaussian_blur_2"].reset_index(drop=True), second)
     spectra = pd.read_parquet(out / "spectra.parquet").set_index("corruption")
     assert spectra["band"].to_dict()["fog_5"] == "low"
     assert len(spectra) == 4
     figures = {path.stem: path.read_text() for path in (out / "figures").iterdir()}
     assert set(figures) == {"corruption_errors", "corruption_spectra", "fourier_map"}
     assert all("<script src=" not in text for text in figures.values())
-    mce = summary.query("model == 'second' and group == 'all' and quantity == 'corruption_error'")["value"].item()
-    (line,) = [line.split() for line in printed.splitlines() if line.split()[:2] == ["second", "all"]]
+    mce = summary.query("model == 'gaussian_blur_2' and group == 'all' and quantity == 'corruption_error'")[
+        "value"
+    ].item()
+    (line,) = [line.split() for line in printed.splitlines() if line.split()[:2] == ["gaussian_blur_2", "all"]]
     assert float(line[2]) == pytest.approx(mce, abs=5.1e-5)
 
 

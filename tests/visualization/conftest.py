@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from browsing import CHROMIUM
 from fake_run import write_fake_run
+from feature_pages import make_browser
 
 from mechvit.visualization import Run, read_run, render_report
 
@@ -70,3 +71,30 @@ def visit(browser) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert faults == []
+
+
+@pytest.fixture(scope="module")
+def browser_of_features(tiny_hf, tiny_processor, tiny_images):
+    return make_browser(tiny_hf, tiny_processor, tiny_images)
+
+
+@pytest.fixture(scope="module")
+def found(browser_of_features):
+    return browser_of_features.found
+
+
+@pytest.fixture(scope="module")
+def path(browser_of_features, tmp_path_factory):
+    return browser_of_features.save(tmp_path_factory.mktemp("features") / "features.html")
+
+
+@pytest.fixture
+def open_at(visit, path):
+    def go(address="", **options):
+        page = visit(path, **options)
+        if address:
+            page.evaluate("hash => { location.hash = hash; }", address)
+            page.wait_for_timeout(50)
+        return page
+
+    return go

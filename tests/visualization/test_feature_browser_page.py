@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import math
-
 import numpy as np
 import pytest
 import torch
 from browsing import needs_chromium, until
-from feature_pages import CORRUPTIONS, HOSTILE, LONG, NAMES, SMALL, hostile_model, large_images, make_browser
-from PIL import Image
+from feature_pages import CORRUPTIONS, HOSTILE, LONG, SMALL, hostile_model, large_images
+from page_parts import column, latents, pixels, status
 from random_saes import make_sae
 
 from mechvit import HookedViT
@@ -19,141 +15,6 @@ from mechvit.saes.browsed import Browsing
 from mechvit.visualization import feature_browser
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def browser_of_features(tiny_hf, tiny_processor, tiny_images):
-    return make_browser(tiny_hf, tiny_processor, tiny_images)
-
-
-@pytest.fixture(scope="module")
-def found(browser_of_features):
-    return browser_of_features.found
-
-
-@pytest.fixture(scope="module")
-def path(browser_of_features, tmp_path_factory):
-    return browser_of_features.save(tmp_path_factory.mktemp("features") / "features.html")
-
-
-@pytest.fixture
-def open_at(visit, path):
-    def go(address="", **options):
-        page = visit(path, **options)
-        if address:
-            page.evaluate("hash => { location.hash = hash; }", address)
-            page.wait_for_timeout(50)
-        return page
-
-    return go
-
-
-def latents(page) -> list[int]:
-    return [
-        int(row)
-        for row in page.evaluate("[...document.querySelectorAll('#list tbody tr')].map((row) => row.dataset.latent)")
-    ]
-
-
-def column(page, place: int) -> list[str]:
-    return page.locator(f"#list tbody td:nth-child({place})").all_inner_texts()
-
-
-def status(page, value: str) -> None:
-    page.get_by_label("Which latents").select_option(value)
-
-
-def slide(page, name: str, value: int) -> None:
-    page.evaluate(
-        """([name, value]) => {
-             const slider = document.querySelector(`input[aria-label="${name}"]`);
-             slider.value = value; slider.dispatchEvent(new Event('input'));
-           }""",
-        [name, value],
-    )
-
-
-def pixels(page, selector: str) -> np.ndarray:
-    """The canvas as [row, column, rgb], once it is drawn and stays so."""
-    before, shown = None, ""
-    blank = page.evaluate(
-        "side => { const c = document.createElement('canvas'); c.width = c.height = side; return c.toDataURL(); }",
-        page.evaluate("selector => document.querySelector(selector).width", selector),
-    )
-    while shown != before or shown == blank:
-        before = shown
-        page.wait_for_timeout(100)
-        shown = page.evaluate("selector => document.querySelector(selector).toDataURL()", selector)
-    picture = Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2])))
-    return np.asarray(picture.convert("RGB"), float)
-
-
-def test_table_sorts_by_every_column(open_at, found):
-    page = open_at()
-    features = found.saes["base standard"].features
-    status(page, "all")
-    assert sorted(latents(page)) == list(range(48))
-    values = {
-        "Latent": np.arange(48.0), "log₁₀ rate": features.firing_rate, "Mean": features.mean_activation,
-        "Max": features.max_activation, "Purity": features.mass_label_purity,
-        "Moved": found.saes["base standard"].sensitivity[1],
-    }  # fmt: skip
-    for title, value in values.items():
-        button = page.locator("#list thead").get_by_role("button", name=title)
-        for _ in range(2):
-            button.click()
-            shown = np.asarray(value, float)[latents(page)]
-            down = page.locator(f"#list th:has-text('{title}')").get_attribute("aria-sort") == "descending"
-            known = shown[~np.isnan(shown)]
-            assert (np.diff(known) <= 0).all() if down else (np.diff(known) >= 0).all()
-            assert np.isnan(shown[len(known) :]).all()  # what is not known comes last, both ways
-    page.locator("#list thead").get_by_role("button", name="Class").click()
-    classes = [text for text in column(page, 3) if text != "–"]
-    assert classes == sorted(classes)
-
-
-def test_cells_are_the_numbers(open_at, found):
-    page = open_at()
-    status(page, "all")
-    sae = found.saes["base standard"]
-    for j, rate, peak, purity in zip(latents(page), column(page, 4), column(page, 6), column(page, 7), strict=True):
-        firing = float(sae.features.firing_rate[j])
-        if firing == 0:
-            assert (peak, purity) == ("0", "–")
-            continue
-        assert float(rate.replace("−", "-")) == pytest.approx(math.log10(firing), abs=0.006)
-        assert float(peak) == pytest.approx(float(sae.features.max_activation[j]), rel=6e-3)
-        assert int(purity.rstrip("%")) == pytest.approx(100 * float(sae.features.mass_label_purity[j]), abs=0.51)
-
-
-def test_filters_and_search(open_at, found):
-    page = open_at()
-    sae = found.saes["base standard"]
-    rate, label = sae.features.firing_rate, sae.features.mass_label
-    assert set(latents(page)) == set(sae.chosen.tolist())  # those with a page, at first
-    for key, wanted in {"dead": rate == 0, "alive": rate > 0, "dense": rate > 0.1, "all": rate >= 0}.items():
-        status(page, key)
-        assert set(latents(page)) == set(wanted.nonzero()[:, 0].tolist())
-        assert page.locator(".count").inner_text() == f"{int(wanted.sum())} of 48 latents"
-    assert 4 <= int((rate == 0).sum()) < 48
-    slide(page, "Purity ≥ at least", 40)
-    pure = sae.features.mass_label_purity >= 0.4
-    assert set(latents(page)) == set(pure.nonzero()[:, 0].tolist())
-    slide(page, "Purity ≥ at least", 0)
-    slide(page, "Moved ≥ at least", 60)
-    for i in range(3):
-        page.get_by_label("Corruption that the column Moved is about").select_option(str(i))
-        assert set(latents(page)) == set((sae.sensitivity[i] >= 0.6).nonzero()[:, 0].tolist())
-    slide(page, "Moved ≥ at least", 0)
-    search = page.get_by_label("Search by class or number")
-    search.fill("ELK")
-    assert set(latents(page)) == set((label == NAMES.index("elk")).nonzero()[:, 0].tolist())
-    search.fill("17")
-    assert latents(page) == [17]
-    search.fill("alert(1)")
-    assert set(latents(page)) == set((label == 0).nonzero()[:, 0].tolist())
-    search.fill("no such class")
-    assert latents(page) == []
 
 
 def test_a_deep_link_opens_a_latent(open_at, visit, path, found):
@@ -302,20 +163,6 @@ def test_matches_lead_to_the_other_sae(open_at, found):
     if match in found.saes["tuned"].chosen.tolist():
         page.locator("#bar").get_by_label("base standard").check(force=True)
         assert page.locator("#detail h2").inner_text() == f"Latent {j}"
-
-
-def test_keys_go_up_and_down_the_table(open_at):
-    page = open_at()
-    order = latents(page)
-    page.locator("#list tbody a").first.focus()
-    page.keyboard.press("Enter")
-    assert page.locator("#detail h2").inner_text() == f"Latent {order[0]}"
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowLeft")
-    assert page.locator("#detail h2").inner_text() == f"Latent {order[1]}"
-    page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.type") == "search"
 
 
 def test_hostile_and_long_names_are_text(open_at):
