@@ -4,6 +4,7 @@ from .bootstrap import Interval, interval, resampled_means
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .lens import LogitLens, logit_lens
+from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
@@ -30,6 +31,7 @@ __all__ = [
     "HeadNumbers",
     "Interval",
     "LogitLens",
+    "Outcomes",
     "PatchLens",
     "Performance",
     "StudyTables",
@@ -48,17 +50,21 @@ __all__ = [
     "first_correct",
     "first_correct_draws",
     "first_correct_summary",
+    "foils",
     "fourier_sensitivity",
     "head_numbers",
     "interval",
     "lens_draws",
     "lens_summary",
+    "logit_difference",
     "logit_lens",
     "mean_corruption_error",
     "patch_lens",
     "performance_draws",
     "performance_summary",
+    "recovery",
     "resampled_means",
+    "score_outcomes",
     "spectrum_summary",
     "study",
 ]

@@ -53,7 +53,8 @@ def image_matrix(
             f"{value} must be there for all {len(wide)} images to pair them; the group ({group}) "
             f"lacks {int(np.isnan(matrix[:, column]).sum())}"
         )
-    return list(wide.columns), matrix
+    names = wide.columns if len(by) > 1 else [(name,) for name in wide.columns.get_level_values(0)]
+    return list(names), matrix
 
 
 def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,9 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
+
+if TYPE_CHECKING:
+    from mechvit import HookedViT
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,21 @@ def hf_pass(tiny_hf, tiny_processor, batch):
         return out.logits, out.hidden_states, out.attentions
 
     return run
+
+
+PLANTED_LAYER = 1
+"""The block whose MLP alone differs between the two models of `planted`."""
+
+
+@pytest.fixture
+def planted(tiny_model, batch) -> tuple[HookedViT, HookedViT, ImageBatch]:
+    """A base model, a tuned one that differs in `blocks.1.mlp` alone, and images labelled as the tuned model sees them
+    under gaussian_noise_2: it is right on all of them there, the base model on some."""
+    tuned = copy.deepcopy(tiny_model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in tuned.blocks[PLANTED_LAYER].mlp.parameters():
+            parameter.add_(0.7 * torch.randn(parameter.shape, generator=generator))
+        noisy = corrupt(batch.images, "gaussian_noise_2", batch.image_ids, seed=0)
+        labels = tuned(normalize(noisy, tuned.image_processor)).argmax(-1)
+    return tiny_model, tuned, ImageBatch(batch.images, labels, batch.image_ids)

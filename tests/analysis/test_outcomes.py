@@ -1,0 +1,93 @@
+"""Outcomes and recovered shares against sums written out and explicit resampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mechvit.analysis.outcomes import Outcomes, foils, recovery, score_outcomes
+
+
+@pytest.fixture(scope="module")
+def logits() -> torch.Tensor:
+    return torch.tensor([[3.0, 1.0, 2.5, -1.0], [0.5, 2.0, 1.0, 4.0], [1.0, 1.0, 0.0, 0.0]])
+
+
+def table(conditions: dict[str, np.ndarray], correct: dict[str, np.ndarray], column: str) -> pd.DataFrame:
+    ids = 40 + np.arange(len(next(iter(conditions.values()))))
+    frames = [
+        pd.DataFrame({column: name, "image_id": ids, "correct": correct[name], "logit_difference": values})
+        for name, values in conditions.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_foils_are_the_strongest_wrong_class(logits):
+    assert foils(logits, torch.tensor([0, 3, 1])).tolist() == [2, 1, 0]
+    with pytest.raises(ValueError, match="at least 2 classes; got 1"):
+        foils(logits[:, :1], torch.zeros(3, dtype=torch.int64))
+
+
+def test_scores_match_the_logits(logits):
+    labels, ids = torch.tensor([0, 1, 1]), torch.tensor([7, 8, 9])
+    found = score_outcomes(logits, labels, foils(logits, labels), ids)
+    assert found.correct.tolist() == [True, False, False]  # among equals the lower class is the prediction
+    assert found.logit_difference.tolist() == [0.5, -2.0, 0.0]
+    frame = Outcomes.concatenate([found, found]).to_frame(kind="mlp")
+    assert list(frame) == ["kind", "image_id", "correct", "logit_difference"]
+    assert len(frame) == 6
+
+
+def test_recovery_matches_explicit_resampling():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0, 1, 60)
+    values = {"receiver": base, "giver": base + 2 + rng.normal(0, 0.5, 60), "half": base + 1 + rng.normal(0, 0.5, 60)}
+    correct = {name: value > 0 for name, value in values.items()}
+    references = table({name: values[name] for name in ("receiver", "giver")}, correct, "condition")
+    interventions = table({"half": values["half"]}, correct, "kind").sample(frac=1, random_state=0)
+    found = recovery(interventions, references, by=["kind"], resamples=4000).set_index("quantity")
+    for quantity, source in (("accuracy", correct), ("logit_difference", values)):
+        of = {name: np.asarray(value, float) for name, value in source.items()}
+
+        def share(rows, of=of):
+            receiver, giver, half = (of[name][rows].mean() for name in ("receiver", "giver", "half"))
+            return (half - receiver) / (giver - receiver)
+
+        row = found.loc[quantity]
+        assert row["value"] == pytest.approx(of["half"].mean())
+        assert row["recovered"] == pytest.approx(share(np.arange(60)))
+        draws = [share(rng.choice(60, 60)) for _ in range(4000)]
+        np.testing.assert_allclose(
+            row[["recovered_low", "recovered_high"]].to_numpy(float), np.quantile(draws, [0.025, 0.975]), atol=0.03
+        )
+
+
+def test_references_recover_nothing_and_all():
+    rng = np.random.default_rng(1)
+    values = {"receiver": rng.normal(0, 1, 50), "giver": rng.normal(1.5, 1, 50)}
+    correct = {name: value > 0 for name, value in values.items()}
+    found = recovery(table(values, correct, "kind"), table(values, correct, "condition"), by=["kind"], resamples=200)
+    for kind, share in (("receiver", 0), ("giver", 1)):
+        rows = found[found["kind"] == kind]
+        assert np.allclose(rows[["recovered", "recovered_low", "recovered_high"]], share, atol=1e-12)
+
+
+def test_no_gap_gives_no_share():
+    rng = np.random.default_rng(2)
+    values = {"receiver": rng.normal(0, 1, 50), "giver": rng.normal(0, 1, 50)}
+    correct = {name: value > 0 for name, value in values.items()}
+    found = recovery(table(values, correct, "kind"), table(values, correct, "condition"), by=["kind"], resamples=200)
+    assert found["recovered"].isna().all()
+    assert found["value"].notna().all()
+
+
+def test_refuses_what_cannot_be_paired():
+    values = {"receiver": np.arange(5.0), "giver": np.arange(5.0) + 1}
+    correct = {name: value > 0 for name, value in values.items()}
+    frame, references = table(values, correct, "kind"), table(values, correct, "condition")
+    with pytest.raises(ValueError, match="giver missing"):
+        recovery(frame, references[references["condition"] == "receiver"], by=["kind"])
+    with pytest.raises(ValueError, match="same images; got 5 and 5 images with 4 in common"):
+        recovery(frame.assign(image_id=frame["image_id"] + 1), references, by=["kind"])
