@@ -25,7 +25,7 @@ def reference(
     """The definition: slice, scale, cast, index."""
     rows = resid[:, first:stop].flatten(0, 1)
     wide = rows if scale == 1 else rows.to(torch.promote_types(rows.dtype, torch.float32)) * scale
-    buffer[slots] = wide.to(buffer.dtype)
+    buffer.index_copy_(0, slots.long(), wide.to(buffer.dtype))
 
 
 @jit

@@ -16,6 +16,7 @@ from mechvit.data.random import splitmix64
 
 from . import parallel
 from .config import StreamConfig
+from .mixing import mixing_buffer
 
 if TYPE_CHECKING:
     import datasets
@@ -100,10 +101,11 @@ def corrupt_some(
 class ImageActivationsStore(ActivationsStore):
     """Activations of clean and corrupted images, once each, as sae-lens's own store gives those of text.
 
-    Forward pass, token selection, filtering and mixing are sae-lens's. What differs: a "token sequence" is an image's
-    normalised pixels, several hook points lie side by side in a row, and the stream ends after one pass over the
-    images. Their corruptions depend on `config.seed` and `epoch` alone; the mixing draws from torch's global generator,
-    as in sae-lens. Where several processes train together, each computes its share of every forward pass.
+    Forward pass, token selection, filtering and mixing are sae-lens's (the mixing's batches bit for bit, with less
+    copying: see `mixing`). What differs: a "token sequence" is an image's normalised pixels, several hook points lie
+    side by side in a row, and the stream ends after one pass over the images. Their corruptions depend on `config.seed`
+    and `epoch` alone; the mixing draws from torch's global generator, as in sae-lens. Where several processes train
+    together, each computes its share of every forward pass.
 
     Args:
         model: whose activations are taken.
@@ -237,6 +239,15 @@ class ImageActivationsStore(ActivationsStore):
             except StopIteration:
                 return
             yield batch
+
+    def get_data_loader(self) -> Iterator[Float[Tensor, "batch columns"]]:
+        """The mixed batches, those of sae-lens's own loader."""
+        return mixing_buffer(
+            self.n_batches_in_buffer * self.training_context_size,
+            self.train_batch_size_tokens,
+            self._iterate_filtered_activations(),
+            self.activations_mixing_fraction,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """A store is made again from the seed, the epoch and its rows, so it has no state to keep."""

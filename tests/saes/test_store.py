@@ -117,13 +117,17 @@ def test_is_sae_lens_store_with_its_own_mixing(make_store):
     for name in (
         "get_multi_hook_activations",
         "get_filtered_llm_batch",
-        "get_data_loader",
         "next_batch",
         "__next__",
         "__iter__",
     ):
         assert getattr(type(store), name) is getattr(ActivationsStore, name)
-    assert store.next_batch().shape == (51, 32)
+    torch.manual_seed(0)
+    batches = list(store)
+    torch.manual_seed(0)
+    stock = list(ActivationsStore.get_data_loader(make_store()))
+    assert len(batches) == 8
+    assert all(batch.equal(other) for batch, other in zip(batches, stock, strict=True))
     assert store.training_context_size == N_TOKENS
     assert store.n_batches_in_buffer == 9
 

@@ -1,0 +1,68 @@
+"""sae-lens's mixing buffer, number for number, with each activation written once and read once.
+
+sae-lens concatenates its whole store with every chunk that comes. Here a buffer is allocated once, and what moves is
+the order: a chunk is scattered into slots that earlier batches have left, and a batch gathers its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.kernels.cache_write import write_rows
+
+
+@torch.no_grad()
+def mixing_buffer(
+    buffer_size: int,
+    batch_size: int,
+    activations_loader: Iterator[Float[Tensor, "token d_in"]],
+    mix_fraction: float = 0.5,
+) -> Iterator[Float[Tensor, "batch d_in"]]:
+    """Mix old and new activations: the batches of `sae_lens.training.mixing_buffer.mixing_buffer`, bit for bit.
+
+    The same draws from torch's global generator, so that either can take the other's place. A batch is memory of its
+    own. What is held is the buffer and one chunk.
+
+    Args:
+        buffer_size: tokens that are gathered before any is served.
+        batch_size: tokens a batch; a last partial one is left out.
+        activations_loader: chunks of tokens, of any sizes, all of one width, dtype and device.
+        mix_fraction: share of the buffer that stays for the next mix; 0 mixes nothing.
+
+    Raises:
+        ValueError: a buffer smaller than a batch, or a fraction outside [0, 1].
+    """
+    if buffer_size < batch_size:
+        raise ValueError(
+            f"the buffer must hold a batch at least; got {buffer_size} tokens, and batches of {batch_size}"
+        )
+    if not 0 <= mix_fraction <= 1:
+        raise ValueError(f"mix_fraction must lie in [0, 1]; got {mix_fraction}")
+    buffer = order = free = None
+    for chunk in activations_loader:
+        if buffer is None or order is None or free is None:
+            buffer, free = chunk.new_empty(0, chunk.shape[1]), torch.empty(0, dtype=torch.int64, device=chunk.device)
+            order = free
+        if (short := len(chunk) - len(free)) > 0:  # at the start, or a chunk larger than the first
+            room = short if len(buffer) else buffer_size + len(chunk) - 1
+            free = torch.cat([free, torch.arange(len(buffer), len(buffer) + room, device=free.device)])
+            buffer = torch.cat([buffer, buffer.new_empty(room, buffer.shape[1])])
+        slots, free = free[: len(chunk)], free[len(chunk) :]
+        write_rows(buffer, chunk[None], slots)
+        order = torch.cat([order, slots])
+        if len(order) < buffer_size:
+            continue
+        if mix_fraction > 0:
+            order = order[torch.randperm(len(order)).to(order.device)]
+        kept = int(buffer_size * mix_fraction)
+        serving = max(1, (len(order) - kept) // batch_size) * batch_size
+        for start in range(0, serving, batch_size):
+            yield buffer[order[start : start + batch_size]]
+        free, order = torch.cat([free, order[:serving]]), order[serving:]
+    if buffer is not None and order is not None:
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            yield buffer[order[start : start + batch_size]]
