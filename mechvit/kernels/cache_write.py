@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -17,21 +17,24 @@ WIDEST = 1024
 def reference(
     buffer: Float[Tensor, "slot d_model"],
     resid: Float[Tensor, "batch token d_model"],
-    slots: Int[Tensor, " row"],
+    slots: Int[Tensor, " row"] | int,
     first: int = 0,
     stop: int | None = None,
     scale: float = 1.0,
 ) -> None:
     """The definition: slice, scale, cast, index."""
-    rows = resid[:, first:stop].flatten(0, 1)
+    rows = resid[:, first:stop]
     wide = rows if scale == 1 else rows.to(torch.promote_types(rows.dtype, torch.float32)) * scale
-    buffer.index_copy_(0, slots.long(), wide.to(buffer.dtype))
+    if isinstance(slots, int):
+        buffer[slots : slots + rows.shape[0] * rows.shape[1]].view(rows.shape).copy_(wide)
+    else:
+        buffer.index_copy_(0, slots.long(), wide.flatten(0, 1).to(buffer.dtype))
 
 
 @jit
 def _kernel(  # type: ignore[no-untyped-def]
-    buffer_ptr, resid_ptr, slot_ptr, sb, sr_image, sr_token, sr_d, per_image, first, d_model, scale,
-    SCALED: tl.constexpr, WIDTH: tl.constexpr,
+    buffer_ptr, resid_ptr, slot_ptr, start, sb, sr_image, sr_token, sr_d, per_image, first, d_model, scale,
+    CONSECUTIVE: tl.constexpr, SCALED: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program: WIDTH dimensions of one token."""
     row = tl.program_id(0)
@@ -41,14 +44,17 @@ def _kernel(  # type: ignore[no-untyped-def]
     values = tl.load(resid_ptr + image * sr_image + token * sr_token + width * sr_d, mask=here)
     if SCALED:
         values = values.to(tl.float32) * scale
-    slot = tl.load(slot_ptr + row).to(tl.int64)
+    if CONSECUTIVE:  # noqa: SIM108 - Triton takes the branch when it compiles
+        slot = (row + start).to(tl.int64)
+    else:
+        slot = tl.load(slot_ptr + row).to(tl.int64)
     tl.store(buffer_ptr + slot * sb + width, values.to(buffer_ptr.dtype.element_ty), mask=here)
 
 
 def write_rows(
     buffer: Float[Tensor, "slot d_model"],
     resid: Float[Tensor, "batch token d_model"],
-    slots: Int[Tensor, " row"],
+    slots: Int[Tensor, " row"] | int,
     *,
     first: int = 0,
     stop: int | None = None,
@@ -61,7 +67,7 @@ def write_rows(
     Args:
         buffer: the cache, of any float dtype; its rows are contiguous.
         resid: of any strides.
-        slots: the row of the buffer for each token that is kept; none twice.
+        slots: the row of the buffer for each token that is kept, none twice; or the first of consecutive rows.
         first, stop: as in a slice over tokens: (1, None) leaves the class token out.
         scale: multiplied before the cast, in float32 at least.
 
@@ -69,56 +75,67 @@ def write_rows(
         ValueError: shapes that do not fit, or slots beyond the buffer (which on CUDA are not looked at).
     """
     kept = range(resid.shape[1])[first:stop] if resid.dim() == 3 else range(0)
+    n_rows = resid.shape[0] * len(kept)
     fits = buffer.dim() == 2 and resid.dim() == 3 and buffer.shape[1] == resid.shape[2] and buffer.stride(1) == 1
-    if not fits or slots.shape != (resid.shape[0] * len(kept),) or slots.dtype not in (torch.int32, torch.int64):
+    listed = isinstance(slots, Tensor)
+    if not fits or (listed and (slots.shape != (n_rows,) or slots.dtype not in (torch.int32, torch.int64))):
+        got = f"{slots.dtype} {tuple(slots.shape)}" if listed else f"the slot {slots}"
         raise ValueError(
             "write_rows needs buffer [slot, d_model] with contiguous rows, resid [batch, token, d_model] and one "
             f"integer slot for each token that is kept ({len(kept)} an image); got {tuple(buffer.shape)}, "
-            f"{tuple(resid.shape)} and {slots.dtype} {tuple(slots.shape)}"
+            f"{tuple(resid.shape)} and {got}"
         )
-    if not slots.numel():
+    if not n_rows:
         return
-    if not slots.is_cuda and not 0 <= int(slots.min()) <= int(slots.max()) < len(buffer):
-        raise ValueError(f"slots must lie within the buffer's {len(buffer)} rows; got {int(slots.min())} to "
-                         f"{int(slots.max())}")  # fmt: skip
+    if not (listed and slots.is_cuda):
+        low, high = (int(slots.min()), int(slots.max())) if listed else (slots, slots + n_rows - 1)
+        if not 0 <= low <= high < len(buffer):
+            raise ValueError(f"slots must lie within the buffer's {len(buffer)} rows; got {low} to {high}")
     if not uses_triton(buffer, resid):
         reference(buffer, resid, slots, first, stop, scale)
         return
     d_model = buffer.shape[1]
     width = min(WIDEST, 1 << (d_model - 1).bit_length())
-    _kernel[(slots.numel(), cdiv(d_model, width))](
-        buffer, resid, slots, buffer.stride(0), *resid.stride(), len(kept), kept.start, d_model, scale,
-        SCALED=scale != 1 or interpreted(), WIDTH=width,
+    _kernel[(n_rows, cdiv(d_model, width))](
+        buffer, resid, slots if listed else buffer, 0 if listed else slots, buffer.stride(0), *resid.stride(),
+        len(kept), kept.start, d_model, scale,
+        CONSECUTIVE=not listed, SCALED=scale != 1 or interpreted(), WIDTH=width,
     )  # fmt: skip
 
 
-def to_host(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Copy a stream of CUDA tensors to the host, each while the next is computed.
+def to_host(batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Copy a stream of CUDA tensors to the host, each batch while the next is computed.
 
-    Two pinned buffers take turns, filled on a stream of their own. A batch that is given is valid until the one after
-    the next is asked for; copy what is to be kept. Tensors on a CPU pass through.
+    Two sets of pinned buffers take turns, filled on a stream of their own. A batch that is given is valid until the
+    next is asked for; copy what is to be kept. Batches on a CPU pass through at once.
     """
     side: torch.cuda.Stream | None = None
-    buffers: list[Tensor | None] = [None, None]
-    waiting: tuple[Tensor, torch.cuda.Event] | None = None
+    pinned: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+    waiting: tuple[dict[str, Tensor], torch.cuda.Event] | None = None
     for index, batch in enumerate(batches):
-        if not batch.is_cuda:
-            yield batch
+        device = next(iter(batch.values())).device
+        if device.type != "cuda":
+            yield dict(batch)
             continue
-        side = side or torch.cuda.Stream(batch.device)
-        pinned = buffers[index % 2]
-        if pinned is None or pinned.shape != batch.shape or pinned.dtype != batch.dtype:
-            pinned = buffers[index % 2] = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
-        side.wait_stream(torch.cuda.current_stream(batch.device))
+        side = side or torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
-            pinned.copy_(batch, non_blocking=True)
+            host = {name: _copied(tensor, name, pinned[index % 2], side) for name, tensor in batch.items()}
             done = torch.cuda.Event()
             done.record()
-        batch.record_stream(side)  # its memory is not used again before the copy is done
         if waiting is not None:
             waiting[1].synchronize()
             yield waiting[0]
-        waiting = pinned, done
+        waiting = host, done
     if waiting is not None:
         waiting[1].synchronize()
         yield waiting[0]
+
+
+def _copied(tensor: Tensor, name: str, pinned: dict[str, Tensor], side: torch.cuda.Stream) -> Tensor:
+    """Begin to copy a tensor into its pinned buffer, made anew where it is too small or of another kind."""
+    buffer = pinned.get(name)
+    if buffer is None or buffer.dtype != tensor.dtype or buffer.numel() < tensor.numel():
+        buffer = pinned[name] = torch.empty(tensor.numel(), dtype=tensor.dtype, pin_memory=True)
+    tensor.record_stream(side)  # its memory is not used again before the copy is done
+    return buffer[: tensor.numel()].view(tensor.shape).copy_(tensor, non_blocking=True)

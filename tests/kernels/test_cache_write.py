@@ -47,6 +47,22 @@ def test_matches_a_loop(dtype, into, first, stop, device):
             assert (found[untouched] == -9).all()
 
 
+@pytest.mark.parametrize("into", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_consecutive_slots_match_listed_ones(dtype, into, device):
+    resid = draw(3, 7, 37, dtype, device)
+    for start, first, scale in ((0, 0, 1.0), (5, 1, 1.0), (22, 1, 0.37)):
+        n_rows = 3 * (7 - first)
+        expected = torch.full((40, 37), -9.0, dtype=into, device=device)
+        found = expected.clone()
+        cache_write.write_rows(expected, resid, torch.arange(start, start + n_rows, device=device), first=first,
+                               scale=scale)  # fmt: skip
+        for write in (cache_write.write_rows, lambda b, r, s, **o: cache_write.reference(b, r, s, **o)):
+            given = found.clone()
+            write(given, resid, start, first=first, scale=scale)
+            torch.testing.assert_close(given, expected, rtol=torch.finfo(into).eps, atol=0)
+
+
 def test_a_row_wider_than_a_program(device, monkeypatch):
     monkeypatch.setattr(cache_write, "WIDEST", 16)
     resid = draw(2, 3, 50, torch.float32, device)
@@ -70,8 +86,10 @@ def test_nothing_is_kept(device):
         ((2, 3, 8), torch.arange(6.0), "integer slot"),
         ((2, 3, 8), torch.arange(6) + 2, "7 rows; got 2 to 7"),
         ((2, 3, 8), torch.arange(6) - 1, "got -1 to 4"),
+        ((2, 3, 8), 2, "7 rows; got 2 to 7"),
+        ((2, 3, 9), 0, "the slot 0"),
     ],
-    ids=["width", "count", "dtype", "beyond", "negative"],
+    ids=["width", "count", "dtype", "beyond", "negative", "consecutive beyond", "consecutive width"],
 )
 def test_bad_input_is_refused_before_anything_is_written(resid, slots, reason):
     buffer = torch.ones(7, 8)
@@ -81,14 +99,17 @@ def test_bad_input_is_refused_before_anything_is_written(resid, slots, reason):
 
 
 def test_host_tensors_pass_through():
-    batches = [torch.full((2, 3), float(i)) for i in range(4)]
-    assert all(map(torch.equal, cache_write.to_host(iter(batches)), batches))
+    batches = [{"a": torch.full((2, 3), float(i)), "b": torch.full((4,), -i)} for i in range(4)]
+    found = list(cache_write.to_host(iter(batches)))
+    assert all(x["a"] is y["a"] and x["b"] is y["b"] for x, y in zip(found, batches, strict=True))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_copies_to_the_host_are_whole_and_in_order():
-    expected = [torch.randn(512, 64 + 64 * (i > 5)) for i in range(9)]
-    found = [batch.clone() for batch in cache_write.to_host(x.cuda() * 1.0 for x in expected)]
-    assert all(batch.is_pinned() is False for batch in found)
-    assert all(map(torch.equal, found, expected))
+    expected = [{"a": torch.randn(512, 64 + 64 * (i > 5)), "b": torch.randn(7 + i % 2)} for i in range(9)]
+    on_gpu = ({name: tensor.cuda() * 1.0 for name, tensor in batch.items()} for batch in expected)
+    found = [{name: tensor.clone() for name, tensor in batch.items()} for batch in cache_write.to_host(on_gpu)]
+    assert len(found) == 9
+    for got, batch in zip(found, expected, strict=True):
+        assert all(got[name].equal(tensor) for name, tensor in batch.items())

@@ -24,7 +24,8 @@ TILES = {"WIDEN": False, "ROWS": tile, "COLUMNS": tile, "WIDTH": 64}
 KERNELS = {
     "rows": (attention_statistics._kernel, TILES | {"HAS_BIAS": True, "HAS_V": True}),
     "pair": (attention_pair._kernel, TILES | {"HAS_BIAS1": True, "HAS_BIAS2": True}),
-    "write": (cache_write._kernel, {"SCALED": True, "WIDTH": 1024}),
+    "write": (cache_write._kernel, {"CONSECUTIVE": False, "SCALED": True, "WIDTH": 1024}),
+    "write_consecutive": (cache_write._kernel, {"CONSECUTIVE": True, "SCALED": False, "WIDTH": 1024}),
     "times": (sparse_products._times_kernel, {"WIDTH": 512}),
     "samples": (sparse_products._samples_kernel, {"WIDTH": 512}),
 }
@@ -49,7 +50,7 @@ KIB = {80: 163, 90: 227}
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", KIB)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["rows", "pair", "write", "times", "samples"])
+@pytest.mark.parametrize("name", ["rows", "pair", "write", "write_consecutive", "times", "samples"])
 def test_kernel_compiles(name, dtype, architecture, tmp_path):
     settings = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", CODE, name, dtype, str(architecture)]

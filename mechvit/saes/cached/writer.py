@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, ImageBatch, corrupt, iter_batches, normalize
-from mechvit.models.checks import BEFORE_BLOCKS, check_name
+from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
+from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.saes.identity import images_fingerprint
-from mechvit.saes.store import corrupt_some, token_slice
+from mechvit.saes.store import token_slice
 
+from .compute import compute_shard, run_to
 from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
 from .reader import CachedActivations
 from .shards import PARTIAL, check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
@@ -138,7 +139,7 @@ def hook_widths(model: HookedViT, hooks: Collection[str], sample: Float[Tensor, 
     for name in hooks:
         check_name(name, model.hook_dict)
     widths, n_tokens = {}, model.cfg.n_tokens
-    for name, found in _run(model, sample.expand(2, -1, -1, -1), hooks).items():
+    for name, found in run_to(model, sample.expand(2, -1, -1, -1), hooks).items():
         by_token = found.ndim > 2 and found.shape[:2] == (2, n_tokens)
         if not by_token or name.endswith(("hook_pattern", "hook_attn_scores")):
             raise ValueError(
@@ -147,18 +148,6 @@ def hook_widths(model: HookedViT, hooks: Collection[str], sample: Float[Tensor, 
             )
         widths[name] = math.prod(found.shape[2:])
     return {name: widths[name] for name in hooks}
-
-
-@torch.no_grad()
-def _run(model: HookedViT, pixels: Tensor, hooks: Collection[str]) -> dict[str, Tensor]:
-    """Run the model as far as the last of the hook points and keep what passes them."""
-    layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in hooks]
-    within = all(layer or name.split(".")[0] in BEFORE_BLOCKS for name, layer in zip(hooks, layers, strict=True))
-    stop = max(layers) if within else None
-    _, found = model.run_with_cache(
-        pixels, None, names_filter=list(hooks), stop_at_layer=stop, return_cache_object=False
-    )
-    return found
 
 
 def _check_settings(model: HookedViT, hooks: Collection[str], tokens: str, clean_fraction: float, dtype: str) -> None:
@@ -235,7 +224,7 @@ def _write_missing(
     ):
         written: Future[None] | None = None
         for index in missing:
-            made = _shard(model, images, plan, index, bar.update)
+            made = compute_shard(model, images, plan, index, bar.update)
             if written is not None:
                 written.result()
             written = disk.submit(write_shard, cache, plan, index, *made)
@@ -255,51 +244,3 @@ def _intact(cache: Path, plan: Plan, index: int) -> bool:
         warnings.warn(f"{error}; this shard is made again", stacklevel=2)
         return False
     return True
-
-
-def _shard(
-    model: HookedViT, images: datasets.Dataset, plan: Plan, index: int, seen: Callable[[int], object]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute one shard: each hook point's activations [row, width], and the images' ids, labels and corruptions."""
-    rows, chosen = plan.images_of(index), token_slice(model, plan.tokens)
-    found: dict[str, list[Tensor]] = {hook: [] for hook in plan.hooks}
-    about: list[Tensor] = []
-    for number, (batch, drawn, pixels) in enumerate(_inputs(model, images.select(rows), plan)):
-        for hook, tensor in _run(model, pixels, list(plan.hooks)).items():
-            exact = tensor[:, chosen].flatten(2)
-            kept = exact.to(DTYPES[plan.dtype])
-            if not kept.isfinite().all():
-                raise _not_finite(hook, rows.start // plan.batch_size + number, batch, exact, kept)
-            found[hook].append(kept.flatten(0, 1).cpu())
-        about.append(torch.stack([batch.image_ids, batch.labels, drawn]).cpu())
-        seen(len(batch))
-    image_ids, labels, corruption = torch.cat(about, dim=1)
-    return (
-        {hook: torch.cat(parts) for hook, parts in found.items()},
-        {"image_id": image_ids.clone(), "label": labels.clone(), "corruption": corruption.clone()},
-    )
-
-
-def _inputs(
-    model: HookedViT, images: datasets.Dataset, plan: Plan
-) -> Iterator[tuple[ImageBatch, Tensor, Float[Tensor, "batch 3 height width"]]]:
-    """Batches of images, which corruption each image gets, and its pixels, corrupted and normalised."""
-    seed = plan.seed * 1_000_003  # that of an ImageActivationsStore's epoch 0
-    for batch in iter_batches(images, model.image_processor, plan.batch_size, device=model.cfg.device):
-        pixels, drawn = corrupt_some(batch, plan.corruptions, plan.clean_fraction, seed)
-        yield batch, drawn, normalize(pixels, model.image_processor)
-
-
-def _not_finite(hook: str, number: int, batch: ImageBatch, exact: Tensor, kept: Tensor) -> ValueError:
-    """The error that names the first image whose activations cannot be stored."""
-    bad = kept.isfinite().flatten(1).all(1).logical_not()
-    first = int(bad.nonzero()[0])
-    why = (
-        f"too large for {str(kept.dtype).removeprefix('torch.')}: store bfloat16 or float32"
-        if exact[first].isfinite().all()
-        else "not finite: check the checkpoint and the image"
-    )
-    return ValueError(
-        f"batch {number}, image {int(batch.image_ids[first])}: {hook} holds values that are {why}. "
-        f"{int(bad.sum())} of the batch's {len(batch)} images are affected; the shards before it are kept"
-    )
