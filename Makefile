@@ -27,13 +27,16 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 	$(BIN)/python benchmarks/cache_activations.py --overwrite --out runs/benchmarks/cache_activations
 	$(BIN)/python benchmarks/attention_statistics.py --overwrite --out runs/benchmarks/attention_statistics
 	$(BIN)/python benchmarks/sae_training.py --overwrite --out runs/benchmarks/sae_training
-	$(BIN)/python benchmarks/activation_cache.py --overwrite --out runs/benchmarks/activation_cache
+	$(BIN)/python benchmarks/sae_step.py --overwrite --out runs/benchmarks/sae_step
+	$(BIN)/python benchmarks/store.py --overwrite --out runs/benchmarks/store
 	$(BIN)/python benchmarks/startup.py --overwrite --out runs/benchmarks/startup
 
 benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
 	$(BIN)/python benchmarks/model_cost.py --device cuda --overwrite --out runs/benchmarks/cuda/model_cost
 	$(BIN)/python benchmarks/cache_activations.py --device cuda --dtype bfloat16 --batch-size 256 --overwrite --out runs/benchmarks/cuda/cache_activations
 	$(BIN)/python benchmarks/attention_statistics.py --device cuda --dtype bfloat16 --overwrite --out runs/benchmarks/cuda/attention_statistics
+	$(BIN)/python benchmarks/sae_step.py --device cuda --overwrite --out runs/benchmarks/cuda/sae_step
+	$(BIN)/python benchmarks/store.py --device cuda --parts streaming mixing --overwrite --out runs/benchmarks/cuda/store
 
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones
 	$(PYTEST) -m 'not slow and not gpu'

@@ -15,7 +15,7 @@ OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,13 +121,13 @@ def main(options: Options) -> None:
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models
-    from report import Result, about_this_machine, load_average, markdown, write
+    from report import Beginning, publish
     from timing import time_interleaved
 
     torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 2) if options.quick else options.rounds
-    options, load, about = replace(options, device=device, rounds=rounds), load_average(), about_this_machine()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
     measures, timings, agreement = [], {}, {}
     with torch.inference_mode():
         for tokens in options.tokens[: 1 if options.quick else None]:
@@ -146,18 +146,10 @@ def main(options: Options) -> None:
             memory_limit = MEMORY_LIMITS[kind] if tokens == 1370 and not options.quick else None
             measures += memory_rows(title, [plain, *ways], models, timing, memory_limit)
             del models, ways, plain
-    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
-    result = Result(
-        title="What the entropy of attention costs",
-        settings=settings,
-        measures=tuple(measures),
-        timings=timings,
+    publish(
+        options, beginning, title="What the entropy of attention costs", measures=measures, timings=timings,
         agreement=agreement,
-        load=(load, load_average()),
-        **about,
-    )
-    folder = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    )  # fmt: skip
 
 
 def time_rows(title: str, timing: Any, limit: float | None, *, judged: bool) -> list[Measure]:

@@ -22,7 +22,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -248,14 +248,14 @@ def main(options: Options) -> None:
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models
-    from report import Result, about_this_machine, load_average, markdown, write
+    from report import Beginning, publish
     from timing import time_interleaved
 
     torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 2) if options.quick else options.rounds
     shape = "tiny" if options.quick else options.shape
-    options, load, about = replace(options, device=device, rounds=rounds), load_average(), about_this_machine()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         models = make_models(shape, options.batch_size, device, options.dtype, options.seed)
         title = f"penultimate residual, {shape}, batch {options.batch_size}"
@@ -265,18 +265,14 @@ def main(options: Options) -> None:
             [*ways, *peaks(models)], rounds=rounds, device=device, seed=options.seed, progress=title
         )
     kind = "cuda" if device.startswith("cuda") else "cpu"
-    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
-    result = Result(
+    publish(
+        options,
+        beginning,
         title="Caching activations",
-        settings=settings,
-        measures=tuple(rows(timing, models, kind, title, judged=shape == "vit_b_16")),
+        measures=rows(timing, models, kind, title, judged=shape == "vit_b_16"),
         timings={title: timing},
         agreement={title: agreement},
-        load=(load, load_average()),
-        **about,
     )
-    written = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{written}: {', '.join(sorted(path.name for path in written.iterdir()))}")
 
 
 if __name__ == "__main__":

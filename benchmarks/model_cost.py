@@ -16,7 +16,7 @@ whether or not a limit is met, and 2 where contenders disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
@@ -169,13 +169,13 @@ def main(options: Options) -> None:
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models
-    from report import Result, about_this_machine, load_average, markdown, write
+    from report import Beginning, publish
 
     torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 3) if options.quick else options.rounds
     shape = "tiny" if options.quick else "vit_b_16"
-    options, load, about = replace(options, device=device, rounds=rounds), load_average(), about_this_machine()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
     measures, timings, agreement = [], {}, {}
     with torch.inference_mode():
         chosen = [part for name, part in PARTS.items() if name in options.parts]
@@ -189,18 +189,10 @@ def main(options: Options) -> None:
         if HOOK_POINTS in options.parts:
             timing, found = hook_points(options)
             timings["hook points"], measures = timing, measures + found
-    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
-    result = Result(
-        title="What a HookedViT costs",
-        settings=settings | {"shape": shape},
-        measures=tuple(measures),
-        timings=timings,
-        agreement=agreement,
-        load=(load, load_average()),
-        **about,
-    )
-    folder = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    publish(
+        options, beginning, title="What a HookedViT costs", measures=measures, timings=timings, agreement=agreement,
+        shape=shape,
+    )  # fmt: skip
 
 
 def timed(contenders: Sequence[Contender], options: Options, title: str) -> Timing:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PACKAGES = ("mechvit", "torch", "transformers", "transformer-lens", "sae-lens", "numpy")
+NO_SETTINGS = ("out", "overwrite", "scratch")
+"""Options that change no time."""
 FILES = ("result.json", "table.md", "figure.html")
 RATIO = "x"
 """The unit of one time over another."""
@@ -41,6 +43,12 @@ class Measure:
     """`x` for a ratio; of the difference otherwise."""
     limit: float | None = None
     """Largest median allowed, in the same unit; None where there is no limit, as for another shape than its own."""
+
+    @classmethod
+    def ratio(cls, part: str, timing: Timing, contender: str, over: str, limit: float | None = None) -> Measure:
+        """One contender's time over another's in the same rounds."""
+        value = timing.ratio(contender, over)
+        return cls(part=part, contender=contender, over=over, seconds=timing.of(contender), value=value, limit=limit)
 
     @property
     def verdict(self) -> str:
@@ -94,21 +102,60 @@ class Result:
         return cls(**read | {"measures": tuple(measures), "timings": timings, "load": tuple(read["load"])})
 
 
-def about_this_machine() -> dict[str, Any]:
-    """Give a `Result`'s hardware, versions and start; call it first."""
-    import torch
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """The machine before a benchmark, made first of all."""
 
-    from mechvit.experiment.provenance import hardware
+    hardware: Mapping[str, Any]
+    versions: Mapping[str, str]
+    started: str
+    load: float
 
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    return {
-        "hardware": hardware(),
-        "versions": versions | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+    @classmethod
+    def now(cls) -> Beginning:
+        """Look at the machine."""
+        import torch
+
+        from mechvit.experiment.provenance import hardware
+
+        versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        return cls(
+            hardware=hardware(),
+            versions=versions | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            load=_load_average(),
+        )
 
 
-def load_average() -> float:
+def publish(
+    options: Any,
+    beginning: Beginning,
+    *,
+    title: str,
+    measures: Sequence[Measure],
+    timings: Mapping[str, Timing],
+    agreement: Mapping[str, Mapping[str, float]] | None = None,
+    **more_settings: Any,
+) -> Result:
+    """Write a result to `options.out`, and print its table."""
+    kept = {name: value for name, value in dataclasses.asdict(options).items() if name not in NO_SETTINGS}
+    result = Result(
+        title=title,
+        settings=kept | more_settings,
+        measures=tuple(measures),
+        timings=timings,
+        agreement=agreement or {},
+        hardware=beginning.hardware,
+        versions=beginning.versions,
+        started=beginning.started,
+        load=(beginning.load, _load_average()),
+    )
+    folder = write(result, options.out, overwrite=options.overwrite)
+    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    return result
+
+
+def _load_average() -> float:
     """Mean number of running processes in the last minute; 0 where the system does not tell."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0
 

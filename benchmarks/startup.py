@@ -13,7 +13,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -60,10 +60,10 @@ def process(name: str, *arguments: str) -> Contender:
 def main(options: Options) -> None:
     """Start everything, print the table and write it."""
     check_out(options.out, options.overwrite, "result.json")
-    from report import Measure, Result, about_this_machine, load_average, markdown, write
+    from report import Beginning, Measure, publish
     from timing import time_interleaved
 
-    load, about = load_average(), about_this_machine()
+    beginning = Beginning.now()
     scripts = {f"scripts/{path.name} --help": str(path) for path in sorted(SCRIPTS.glob("*.py"))}
     contenders = [process(PYTHON, "-c", "pass"), process(IMPORT, "-c", IMPORT)]
     contenders += [process(name, path, "--help") for name, path in scripts.items()]
@@ -87,17 +87,7 @@ def main(options: Options) -> None:
         )
         for name in timing.seconds
     )
-    result = Result(
-        title="Starting up",
-        settings={name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")},
-        measures=measures,
-        timings={"start-up": timing},
-        agreement={},
-        load=(load, load_average()),
-        **about,
-    )
-    folder_written = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{folder_written}: result.json, table.md")
+    publish(options, beginning, title="Starting up", measures=measures, timings={"start-up": timing})
 
 
 if __name__ == "__main__":

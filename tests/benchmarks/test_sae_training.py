@@ -22,14 +22,14 @@ def test_quick_runs_through(tmp_path, capsys):
     sae_training.main(options)
     result = Result.from_json((tmp_path / "out/result.json").read_text())
     assert (tmp_path / "out/table.md").read_text() in capsys.readouterr().out
-    assert list(result.agreement) == ["training, standard", "training, batchtopk", "the store"]
+    assert list(result.agreement) == ["training, standard", "training, batchtopk"]
     assert all(error < 1e-4 for part in result.agreement.values() for error in part.values())
-    assert [(row.contender, row.over, row.limit) for row in result.measures[-3:]] == [
+    assert [(row.contender, row.over, row.limit) for row in result.measures[-2:]] == [
         (sae_training.STOCK, sae_training.FIT, None),
         (sae_training.SPARSE, sae_training.FIT, None),
-        (sae_training.STORE, sae_training.BARE, None),
     ]
-    assert result.measures[-1].value == result.timings["the store"].ratio(sae_training.STORE, sae_training.BARE)
+    timing = result.timings["training, batchtopk"]
+    assert result.measures[-1].value == timing.ratio(sae_training.SPARSE, sae_training.FIT)
 
 
 def test_training_that_ends_elsewhere_is_refused(tmp_path, monkeypatch):

@@ -1,0 +1,89 @@
+"""What the SAE benchmarks share: drawn activations, and learners that start from the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mechvit.saes.config import TrainConfig
+    from mechvit.saes.learner import Learner
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The same batches in memory in every epoch: what the trainer reads."""
+
+    rows: list[Tensor]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """One hook point."""
+        return {"drawn": self.rows[0].shape[1]}
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """All batches."""
+        return len(self.rows)
+
+    def epoch(self, number: int) -> list[Tensor]:
+        """All batches."""
+        return self.rows
+
+    def held_out(self) -> Iterator[Tensor]:
+        """A few tokens: what a check costs depends on how many are held out."""
+        return iter([self.rows[0][:256]])
+
+    def calibration(self) -> Iterator[Tensor]:
+        """One batch."""
+        return iter(self.rows[:1])
+
+    def about(self) -> dict[str, Any]:
+        """Nothing to tell."""
+        return {}
+
+
+def draw(d_in: int, n_batches: int, batch_size: int, *, device: str, seed: int) -> Batches:
+    """Draw activations that are sums of some of 4 d_in directions, about a mean."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(4 * d_in, d_in, generator=generator)
+    rows = []
+    for _ in range(n_batches):
+        codes = torch.rand(batch_size, 4 * d_in, generator=generator)
+        rows.append((1 + (codes * (codes > 0.95)) @ directions).to(device))
+    return Batches(rows)
+
+
+def learner_maker(config: TrainConfig, batches: Batches, *, device: str, seed: int) -> Callable[[bool], Learner]:
+    """Give a function that makes a learner: of sae-lens's own SAE, or of its sparse form (`fast`).
+
+    All start at the same weights, set once from the first batch.
+    """
+    import torch
+
+    from mechvit.saes.learner import build
+    from mechvit.saes.start import start_from_data
+
+    (spec,), (d_in,) = config.saes(batches.widths), batches.widths.values()
+
+    def fresh(fast: bool) -> Learner:
+        torch.manual_seed(seed)
+        settings = replace(config, fast=fast)
+        learner = build(spec, d_in, len(batches.rows), settings, torch.device(device), slice(None))
+        learner.trainer.activation_scaler.scaling_factor = 1.0
+        return learner
+
+    first = fresh(fast=False)
+    start_from_data(first, batches.rows[0], 1.0)
+    weights = {name: value.clone() for name, value in first.sae.state_dict().items()}
+
+    def make(fast: bool) -> Learner:
+        learner = fresh(fast)
+        learner.sae.load_state_dict(weights)
+        return learner
+
+    return make
