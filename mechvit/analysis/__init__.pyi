@@ -1,11 +1,13 @@
 from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
 from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
 from .bootstrap import Interval, interval, resampled_means
+from .components import Component
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .lens import LogitLens, logit_lens
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
+from .patching import Patching, patch_models
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
@@ -26,6 +28,7 @@ __all__ = [
     "AttentionMaps",
     "AttentionShift",
     "ClassTrajectories",
+    "Component",
     "CorruptionSpectrum",
     "FourierSensitivity",
     "HeadNumbers",
@@ -33,6 +36,7 @@ __all__ = [
     "LogitLens",
     "Outcomes",
     "PatchLens",
+    "Patching",
     "Performance",
     "StudyTables",
     "all_above",
@@ -60,6 +64,7 @@ __all__ = [
     "logit_lens",
     "mean_corruption_error",
     "patch_lens",
+    "patch_models",
     "performance_draws",
     "performance_summary",
     "recovery",
