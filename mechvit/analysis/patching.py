@@ -132,11 +132,12 @@ def patch_models(
     check_pair(receiver, giver)
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
+    giver_corruption = corruption if giver_corruption is None else giver_corruption
     kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
     at_once = default_batch_size(receiver, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        ways = (receiver, corruption), (giver, corruption if giver_corruption is None else giver_corruption)
+        ways = (receiver, corruption), (giver, giver_corruption)
         pixels = [pixel_values(model, batch, way, seed=seed) for model, way in ways]
         parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
     correct, difference, own, given = zip(*parts, strict=True)
