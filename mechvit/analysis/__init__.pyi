@@ -1,11 +1,16 @@
 from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
 from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
+from .attribution import Attribution, attribution_patching
+from .attribution_error import AttributionError, attribution_error
 from .bootstrap import Interval, interval, resampled_means
+from .components import Component
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
+from .head_links import HeadLinks, head_links
 from .lens import LogitLens, logit_lens
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
+from .patching import Patching, patch_models
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
@@ -25,14 +30,19 @@ __all__ = [
     "AttentionEntropy",
     "AttentionMaps",
     "AttentionShift",
+    "Attribution",
+    "AttributionError",
     "ClassTrajectories",
+    "Component",
     "CorruptionSpectrum",
     "FourierSensitivity",
+    "HeadLinks",
     "HeadNumbers",
     "Interval",
     "LogitLens",
     "Outcomes",
     "PatchLens",
+    "Patching",
     "Performance",
     "StudyTables",
     "all_above",
@@ -43,6 +53,8 @@ __all__ = [
     "attention_rollout",
     "attention_shift",
     "attention_summary",
+    "attribution_error",
+    "attribution_patching",
     "class_trajectories",
     "corrupted_performance",
     "corruption_spectrum",
@@ -52,6 +64,7 @@ __all__ = [
     "first_correct_summary",
     "foils",
     "fourier_sensitivity",
+    "head_links",
     "head_numbers",
     "interval",
     "lens_draws",
@@ -60,6 +73,7 @@ __all__ = [
     "logit_lens",
     "mean_corruption_error",
     "patch_lens",
+    "patch_models",
     "performance_draws",
     "performance_summary",
     "recovery",

@@ -58,6 +58,10 @@ class Attention(nn.Module):
             q, k = self.hook_rot_q(rotate(q, place.rotary)), self.hook_rot_k(rotate(k, place.rotary))
         bias = self.position_bias(place)
         z = self.hook_z(self._mix(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias).transpose(1, 2))
+        return self.write(z)
+
+    def write(self, z: Float[Tensor, "batch query head d_head"]) -> Float[Tensor, "batch query d_model"]:
+        """Project what the heads mixed to what attention adds to the residual stream."""
         if self.hook_result is None:
             out = self.o(z.flatten(2))
             return out if self.scale is None else out * self.scale

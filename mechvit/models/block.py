@@ -158,7 +158,11 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch token d_model"]:
         """Give the residual stream after this block."""
         pre = self.hook_resid_pre(resid)
-        mid = self.hook_resid_mid(pre + self.hook_attn_out(self._attend(pre, place)))
+        return self.after_attention(pre + self.hook_attn_out(self._attend(pre, place)))
+
+    def after_attention(self, mid: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
+        """Go on from the residual stream to which attention has been added, to that after this block."""
+        mid = self.hook_resid_mid(mid)
         mlp_in = mid if self.hook_mlp_in is None else self.hook_mlp_in(mid.clone())
         return self.hook_resid_post(mid + self.hook_mlp_out(self.mlp(self.ln2(mlp_in))))
 

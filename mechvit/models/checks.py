@@ -42,35 +42,57 @@ def check_name(name: str, points: Collection[str]) -> None:
     raise ValueError(f"There is no hook point {name!r}. Did you mean {near[0]!r}? All are in model.hook_dict.")
 
 
-def check_reached(targets: Iterable[Any], points: Collection[str], stop_at_layer: int | None, n_layers: int) -> None:
-    """Raise a ValueError where a hook's target is a name beyond `stop_at_layer`, or unknown: it would never fire."""
-    if stop_at_layer is None:
+def check_reached(
+    targets: Iterable[Any],
+    points: Collection[str],
+    stop_at_layer: int | None,
+    n_layers: int,
+    start_at_layer: int | None = None,
+) -> None:
+    """Raise a ValueError where a hook's target is a name that a run from one layer to another leaves out, or unknown:
+    it would never fire."""
+    if stop_at_layer is None and start_at_layer is None:
         return
-    stop = stop_at_layer + n_layers if stop_at_layer < 0 else stop_at_layer
+    start, stop = layer_range(n_layers, start_at_layer, stop_at_layer)
     for name in targets:
         if not isinstance(name, str):
             continue  # a predicate may select points on both sides
         check_name(name, points)
         place, _, rest = name.partition(".")
-        beyond = int(rest.split(".")[0]) >= stop if place == "blocks" else place not in BEFORE_BLOCKS
-        if beyond:
+        layer = int(rest.split(".")[0]) if place == "blocks" else -1 if place in BEFORE_BLOCKS else n_layers
+        if start_at_layer is not None and layer < start:
+            raise ValueError(
+                f"start_at_layer={start_at_layer} begins the run after {name!r}. Start earlier, or leave the name out."
+            )
+        if stop_at_layer is not None and layer >= stop:
             raise ValueError(
                 f"stop_at_layer={stop_at_layer} ends the run before {name!r}. Stop later, or leave the name out."
             )
 
 
+def layer_range(n_layers: int, start_at_layer: int | None, stop_at_layer: int | None) -> tuple[int, int]:
+    """Give the first block that runs and the first that runs no more, both 0 to n_layers."""
+    start, stop, _ = slice(start_at_layer, stop_at_layer).indices(n_layers)
+    return start, stop
+
+
 def check_input(
     cfg: HookedViTConfig,
-    pixels: Tensor,
+    given: Tensor,
     return_type: str | None,
     labels: Tensor | None,
     stop_at_layer: int | None,
+    start_at_layer: int | None = None,
+    *,
     incl_bwd: bool = False,
     interpolate_pos_encoding: bool = False,
     check_finite: bool = False,
 ) -> None:
     """Raise a ValueError unless `forward` (and backward, with `incl_bwd`) can run on these arguments."""
-    check_pixels(cfg, pixels, interpolate_pos_encoding, check_finite)
+    if start_at_layer is None:
+        check_pixels(cfg, given, interpolate_pos_encoding, check_finite)
+    else:
+        check_residual(cfg, given, start_at_layer, stop_at_layer, interpolate_pos_encoding, check_finite)
     if return_type not in ("logits", "loss", "both", None):
         raise ValueError(f'return_type must be "logits", "loss", "both" or None; got {return_type!r}.')
     if incl_bwd and (return_type != "loss" or stop_at_layer is not None):
@@ -108,6 +130,33 @@ def check_pixels(cfg: HookedViTConfig, pixels: Tensor, any_size: bool, check_fin
         bad = [i for i, image in enumerate(pixels) if not image.isfinite().all()]
         if bad:
             raise ValueError(f"pixel_values must be finite; images {bad} of the batch are not. Leave them out.")
+
+
+def check_residual(
+    cfg: HookedViTConfig, resid: Tensor, start: int, stop: int | None, any_size: bool, check_finite: bool
+) -> None:
+    """Raise a ValueError unless a run can start at a layer with this residual stream."""
+    n_layers = cfg.n_layers
+    if not -n_layers <= start <= n_layers:
+        raise ValueError(f"start_at_layer must lie within -{n_layers}..{n_layers}; got {start}.")
+    first, last = layer_range(n_layers, start, stop)
+    if stop is not None and -n_layers <= stop <= n_layers and last < first:
+        raise ValueError(f"stop_at_layer must not lie before start_at_layer; got {stop} and {start}. Stop later.")
+    if any_size:
+        raise ValueError(
+            "interpolate_pos_encoding is for pixels, whose shape gives the grid of patches; start_at_layer takes a "
+            "residual stream. Call model.set_image_size and leave interpolate_pos_encoding out."
+        )
+    shape = tuple(resid.shape) if isinstance(resid, Tensor) and resid.is_floating_point() else ()
+    if len(shape) != 3 or shape[1:] != (cfg.n_tokens, cfg.d_model):
+        got = f"{resid.dtype} {list(resid.shape)}" if isinstance(resid, Tensor) else type(resid).__name__
+        raise ValueError(
+            f"start_at_layer={start} takes the residual stream there, floats [batch, {cfg.n_tokens}, {cfg.d_model}]; "
+            f"got {got}. Pass what stop_at_layer={start} returns."
+        )
+    if check_finite and not bool(resid.isfinite().all()):
+        bad = [i for i, image in enumerate(resid) if not image.isfinite().all()]
+        raise ValueError(f"The residual stream must be finite; images {bad} of the batch are not. Leave them out.")
 
 
 def check_text_embeds(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +13,7 @@ from transformer_lens.hook_points import HookPoint
 
 from .block import Block, LayerNorm, PreNorm
 from .carried import Carried
+from .checkpoints import FromCheckpoints
 from .checks import check_head_tokens, check_input
 from .config import HookedViTConfig
 from .embedding import Embedding
@@ -29,7 +28,7 @@ from .weights import NamedWeights
 ReturnType = Literal["logits", "loss", "both"] | None
 
 
-class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
+class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
     """A plain vision transformer with transformer-lens's hook points.
 
     Build it with `from_pretrained` or `from_hf`. Attention runs fused (SDPA) in every layer whose
@@ -66,97 +65,6 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         self.eval()
         self.setup()
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_hub_id: str | os.PathLike[str],
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        fold_ln: bool = False,
-        *,
-        center_writing_weights: bool = False,
-        center_unembed: bool = False,
-        fold_value_biases: bool = False,
-        text_embeds: Float[Tensor, "class projection"] | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> HookedViT:
-        """Load a checkpoint's folder, or a model of the Hugging Face hub, with its image processor.
-
-        Args:
-            path_or_hub_id: a folder that a Hugging Face model's or a HookedViT's `save_pretrained` wrote (safetensors),
-                or a hub id.
-            device: where to; CUDA where there is one, else the CPU, when None.
-            dtype: the checkpoint's own when None.
-            fold_ln, center_writing_weights, center_unembed, fold_value_biases: see `process_weights_`.
-            text_embeds, class_names: see `from_hf`.
-
-        Raises:
-            ValueError: nothing is there, it is of another kind (named before any weight is read), or its weights are
-                missing, left over or mis-shaped (each named).
-        """
-        from .loading import load_pretrained
-        from .saving import is_hooked_vit, load_hooked_vit
-
-        if is_hooked_vit(path_or_hub_id):
-            if text_embeds is not None or class_names is not None:
-                raise ValueError(
-                    f"{path_or_hub_id} is a saved HookedViT and has its head already; leave text_embeds out."
-                )
-            model = load_hooked_vit(path_or_hub_id, device, dtype)
-        else:
-            model = load_pretrained(path_or_hub_id, device, dtype, text_embeds, class_names)
-        return model.process_weights_(
-            fold_ln=fold_ln,
-            center_writing_weights=center_writing_weights,
-            center_unembed=center_unembed,
-            fold_value_biases=fold_value_biases,
-        )
-
-    @classmethod
-    def from_hf(
-        cls,
-        hf_model: Any,
-        image_processor: Any = None,
-        *,
-        text_embeds: Float[Tensor, "class projection"] | None = None,
-        class_names: Sequence[str] | None = None,
-    ) -> HookedViT:
-        """Copy a loaded Hugging Face model, which stays as it is.
-
-        Args:
-            hf_model: of one of the supported classes.
-            image_processor: kept as `image_processor`.
-            text_embeds: make a zero-shot classifier of a CLIPModel, SiglipModel or Siglip2Model: one text embedding a
-                class, as its `get_text_features` gives them (of any length: they are normalised). Without, these
-                are bare encoders.
-            class_names: the name of each row.
-
-        Raises:
-            ValueError: it is of another kind, or its weights do not fit its config.
-        """
-        from .loading import from_hf
-
-        return from_hf(hf_model, image_processor, text_embeds, class_names)
-
-    def to_hf(self) -> Any:
-        """Give an ordinary Hugging Face model of the same class with the same weights, bit for bit.
-
-        Raises:
-            ValueError: processing made a bias that the Hugging Face class has no place for.
-        """
-        from .loading import to_hf
-
-        return to_hf(self)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Save the model as it is, processed or with text embeddings, for `from_pretrained` (safetensors and JSON).
-
-        `to_hf().save_pretrained(folder)` writes an ordinary Hugging Face checkpoint instead.
-        """
-        from .saving import save_hooked_vit
-
-        save_hooked_vit(self, folder)
-
     def set_image_size(self, image_size: int) -> HookedViT:
         """Take images of this size, in pixels, from now on; each pass resizes the positions as Hugging Face does.
 
@@ -186,10 +94,11 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
 
     def forward(
         self,
-        pixel_values: Float[Tensor, "batch channel height width"] | ImageTokens,
+        pixel_values: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"] | ImageTokens,
         return_type: ReturnType = "logits",
         *,
         labels: Int[Tensor, " batch"] | None = None,
+        start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         interpolate_pos_encoding: bool = False,
         check_finite: bool = False,
@@ -198,10 +107,12 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         """Run the model on normalised pixels.
 
         Args:
-            pixel_values: what the image processor gives.
+            pixel_values: what the image processor gives; with `start_at_layer` a residual stream.
             return_type: "logits" [batch, class] (a bare encoder gives its last hidden state [batch, token, d_model]),
                 "loss" (mean cross-entropy, nats), "both" (logits, loss), or None to return nothing.
             labels: the right classes, for the loss.
+            start_at_layer: take the residual stream that enters block L, [batch, token, d_model] of images of the
+                model's own size, and run from there; n_layers runs the head alone, negative values count from the end.
             stop_at_layer: return the residual stream that enters block L, [batch, token, d_model], and run no
                 further; n_layers gives the last one, negative values count from the end.
             interpolate_pos_encoding: take images of any size, positions resized as Hugging Face resizes them.
@@ -209,17 +120,19 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             prepend_bos: ignored; language-model tools pass it.
 
         Raises:
-            ValueError: the pixels do not fit, or a loss is asked for that cannot be computed.
+            ValueError: the pixels or the residual stream do not fit, the run would stop before it starts, or a loss is
+                asked for that cannot be computed.
         """
-        pixels = as_pixels(pixel_values)
+        given = as_pixels(pixel_values)
         check_input(
-            *(self.cfg, pixels, return_type, labels, stop_at_layer),
+            *(self.cfg, given, return_type, labels, stop_at_layer, start_at_layer),
             interpolate_pos_encoding=interpolate_pos_encoding,
             check_finite=check_finite,
         )
-        resid, grid = self._enter(pixels.to(self.cfg.dtype))
+        given = given.to(self.cfg.dtype)
+        resid, grid = self._enter(given) if start_at_layer is None else (given, self.cfg.grid)
         place = self.place(grid)
-        for block in self.blocks[:stop_at_layer]:
+        for block in self.blocks[start_at_layer:stop_at_layer]:
             resid = block(resid, place)
         if stop_at_layer is not None:
             return resid

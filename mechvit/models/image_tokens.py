@@ -1,4 +1,4 @@
-"""Images in the place of a language model's tokens, for transformer-lens's tools that count positions."""
+"""Which tokens an image has, and images in the place of a language model's tokens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from .config import HookedViTConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,3 +41,17 @@ class ImageTokens:
 def as_pixels(images: Tensor | ImageTokens) -> Tensor:
     """Give the pixels of `ImageTokens`, and anything else as it is."""
     return images.pixels if isinstance(images, ImageTokens) else images
+
+
+def token_slice(cfg: HookedViTConfig, tokens: str) -> slice:
+    """Give the positions that a name means: "all", the "patches", or "cls".
+
+    Raises:
+        ValueError: another name, or a model without CLS.
+    """
+    meanings = {"all": slice(None), "patches": slice(cfg.n_prefix_tokens, None), "cls": slice(0, 1)}
+    if tokens not in meanings:
+        raise ValueError(f'tokens must be "all", "patches" or "cls"; got {tokens!r}.')
+    if tokens == "cls" and not cfg.cls_token:
+        raise ValueError(f'This {cfg.architecture} has no CLS. Use tokens="all".')
+    return meanings[tokens]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +32,7 @@ class HookedRuns(HookedRootModule):
 
     def run_with_cache(  # type: ignore[override]
         self,
-        pixel_values: Float[Tensor, "batch channel height width"] | ImageTokens,
+        pixel_values: Float[Tensor, "batch channel height width"] | Float[Tensor, "batch token d_model"] | ImageTokens,
         return_type: Any = "logits",
         *,
         names_filter: NamesFilter = None,
@@ -62,39 +63,38 @@ class HookedRuns(HookedRootModule):
             return_cache_object: a `ViTActivationCache`, or a plain dict when False.
 
         Raises:
-            ValueError: an unknown name, a name that `stop_at_layer` leaves out, or `incl_bwd` without a loss.
+            ValueError: an unknown name, one that `start_at_layer` or `stop_at_layer` leaves out, or `incl_bwd` without
+                a loss.
         """
-        stop = forward_kwargs.get("stop_at_layer")
-        pixels = as_pixels(pixel_values)
+        start, stop = forward_kwargs.get("start_at_layer"), forward_kwargs.get("stop_at_layer")
+        given = as_pixels(pixel_values)
         check_input(
-            self.cfg,
-            pixels,
-            return_type,
-            forward_kwargs.get("labels"),
-            stop,
-            incl_bwd,
-            forward_kwargs.get("interpolate_pos_encoding", False),
+            *(self.cfg, given, return_type, forward_kwargs.get("labels"), stop, start),
+            incl_bwd=incl_bwd,
+            interpolate_pos_encoding=forward_kwargs.get("interpolate_pos_encoding", False),
         )  # `forward` looks for values that are not finite, once
         cache, fwd, bwd = self.get_caching_hooks(
             names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice, dtype=dtype
         )
         if names_filter is not None and not callable(names_filter):
-            check_reached([name for name, _ in fwd], self.hook_dict, stop, self.cfg.n_layers)
+            check_reached([name for name, _ in fwd], self.hook_dict, stop, self.cfg.n_layers, start)
         with self.hooks(fwd, bwd, reset_hooks_end, clear_contexts):
             out = self(pixel_values, return_type, **forward_kwargs)
             if incl_bwd:
                 out.backward()
         if not return_cache_object:
             return out, cache
-        rows, columns = (side // self.cfg.patch_size for side in pixels.shape[2:])
-        n_tokens = self.cfg.n_prefix_tokens + rows * columns
+        n_patches = math.prod(side // self.cfg.patch_size for side in given.shape[2:])
+        n_tokens = self.cfg.n_prefix_tokens + n_patches if start is None else self.cfg.n_tokens
         return out, ViTActivationCache(cache, self, not remove_batch_dim, pos_slice=pos_slice, n_tokens=n_tokens)
 
     def run_with_hooks(
         self, *args: Any, fwd_hooks: Sequence[tuple] = (), stop_at_layer: int | None = None, **kwargs: Any
     ) -> Any:
-        """Run with hooks for this run alone; a name beyond `stop_at_layer`, or unknown, raises a ValueError."""
-        check_reached([name for name, _ in fwd_hooks], self.hook_dict, stop_at_layer, self.cfg.n_layers)
+        """Run with hooks for this run alone; a name that `start_at_layer` or `stop_at_layer` leaves out, or unknown,
+        raises a ValueError."""
+        names, start = [name for name, _ in fwd_hooks], kwargs.get("start_at_layer")
+        check_reached(names, self.hook_dict, stop_at_layer, self.cfg.n_layers, start)
         return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), stop_at_layer=stop_at_layer, **kwargs)
 
     def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], list[Any], list[Any]]:

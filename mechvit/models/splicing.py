@@ -19,6 +19,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from .checks import check_name, check_reached
 from .config import HookedViTConfig
+from .image_tokens import token_slice
 from .watching import is_watched
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ class SplicedSAEs(HookedRootModule):
         own = {key: kwargs.pop(key) for key in ("saes", "reset_saes_end", "use_error_term", "tokens") if key in kwargs}
         own["saes"] = _listed(own.get("saes", ()))
         names = [self._check_sae(sae, own.get("tokens"))[0] for sae in own["saes"]]
-        check_reached(names, self._model_points(), kwargs.get("stop_at_layer"), self.cfg.n_layers)
+        start, stop = kwargs.get("start_at_layer"), kwargs.get("stop_at_layer")
+        check_reached(names, self._model_points(), stop, self.cfg.n_layers, start)
         return self.saes(**own)
 
     def hook_points(self) -> list[HookPoint]:
@@ -222,14 +224,10 @@ class SplicedSAEs(HookedRootModule):
         return name, self._check_tokens(name, cfg.metadata.hook_tokens or "all" if tokens is None else tokens)
 
     def _check_tokens(self, name: str, tokens: Any) -> slice:
-        meanings = {"all": slice(None), "patches": slice(self.cfg.n_prefix_tokens, None), "cls": slice(0, 1)}
-        if tokens not in meanings:
-            raise ValueError(f'tokens must be "all", "patches" or "cls"; got {tokens!r}.')
-        if tokens == "cls" and not self.cfg.n_prefix_tokens:
-            raise ValueError(f'This {self.cfg.architecture} has no CLS. Use tokens="all".')
+        chosen = token_slice(self.cfg, tokens)
         if tokens != "all" and not name.startswith(("blocks.", "hook_embed")):
             raise ValueError(f'{name!r} lies outside the blocks and may hold other tokens. Use tokens="all" there.')
-        return meanings[tokens]
+        return chosen
 
 
 def _listed(saes: Any) -> list[Any]:

@@ -52,7 +52,7 @@ class Seen:
             return self._run(self.entered)
 
     def _run(self, entered: Tensor) -> Tensor:
-        return go_on(self.model, self.site.start, entered)
+        return self.model(entered, start_at_layer=self.site.start)
 
 
 def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel height width"]) -> Seen:
@@ -71,18 +71,8 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
         found["x"] = activation
 
     with model.hooks(fwd_hooks=[(site.hook, keep)]):
-        logits = go_on(model, site.start, entered)
+        logits = model(entered, start_at_layer=site.start)
     return Seen(model, site, entered, found["x"], logits)
-
-
-def go_on(model: HookedViT, start: int | None, entered: Tensor) -> Tensor:
-    """The logits (the last residual of a bare encoder) from the residual that enters block `start`, or the pixels."""
-    if start is None:
-        return model(entered)
-    place = model.place(model.cfg.grid)
-    for block in model.blocks[start:]:
-        entered = block(entered, place)
-    return entered if model.head is None else model.unembed_residual(entered[:, model.head_tokens])
 
 
 def look_at(model: HookedViT, site: Site, batch: ImageBatch, corruption: Corruption, seed: int) -> Seen:

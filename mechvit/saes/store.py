@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, iter_batches, normalize
 from mechvit.data.random import splitmix64
+from mechvit.models import image_tokens
 
 from . import parallel
 from .config import StreamConfig
@@ -66,7 +67,7 @@ def epoch_segments(n_images: int, config: StreamConfig, epoch: int) -> list[np.n
 
 def token_slice(model: HookedViT, tokens: str) -> slice:
     """The positions that `tokens` means: all, the patches after the class (and distillation) tokens, or the first."""
-    return {"all": slice(None), "patches": slice(model.cfg.n_prefix_tokens, None), "cls": slice(0, 1)}[tokens]
+    return image_tokens.token_slice(model.cfg, tokens)
 
 
 def draw_corruptions(

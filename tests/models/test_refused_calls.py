@@ -76,6 +76,41 @@ def test_name_beyond_the_stop(model, pixels, name, stop):
         model.run_with_hooks(pixels, fwd_hooks=[(name, lambda x, hook: x)], stop_at_layer=stop)
 
 
+def test_start_out_of_range_or_after_the_stop(model, pixels):
+    entered = model(pixels, stop_at_layer=1)
+    for run in (model, model.run_with_cache, model.run_with_hooks):
+        with pytest.raises(ValueError, match=r"start_at_layer must lie within -3\.\.3; got 4"):
+            run(entered, start_at_layer=4)
+        with pytest.raises(ValueError, match=r"stop_at_layer must not lie before start_at_layer; got -2 and 2"):
+            run(entered, start_at_layer=2, stop_at_layer=-2)
+        with pytest.raises(ValueError, match=r"stop_at_layer must lie within -3\.\.3; got -5"):
+            run(entered, start_at_layer=2, stop_at_layer=-5)
+
+
+def test_wrong_residual_stream(model, pixels):
+    good = model(pixels, stop_at_layer=1)
+    for wrong in (pixels, good[:, 1:], good[..., :8], good[0], good.long(), model.to_tokens(pixels), [1]):
+        for run in (model, model.run_with_cache, model.run_with_hooks):
+            with pytest.raises(ValueError, match=r"floats \[batch, 17, 32\]; got .*stop_at_layer=1 returns"):
+                run(wrong, start_at_layer=1)
+    with pytest.raises(ValueError, match=r"leave interpolate_pos_encoding out"):
+        model(good, start_at_layer=1, interpolate_pos_encoding=True)
+    good[2, 3, 4] = float("nan")
+    with pytest.raises(ValueError, match=r"images \[2\] of the batch are not"):
+        model(good, start_at_layer=1, check_finite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("blocks.0.hook_resid_post", 1), ("blocks.1.attn.hook_pattern", -1), ("hook_embed", 0)]
+)
+def test_name_before_the_start(model, pixels, name, start):
+    entered = model(pixels, stop_at_layer=start)
+    with pytest.raises(ValueError, match=f"start_at_layer={start} begins the run after '{name}'"):
+        model.run_with_cache(entered, names_filter=[name, "hook_logits"], start_at_layer=start)
+    with pytest.raises(ValueError, match=f"start_at_layer={start} begins the run after '{name}'"):
+        model.run_with_hooks(entered, fwd_hooks=[(name, lambda x, hook: x)], start_at_layer=start)
+
+
 MISSPELT = {
     "blocks.1.hook_resid_pots": "blocks.1.hook_resid_post",
     "blocks.0.attn.hook_patern": "blocks.0.attn.hook_pattern",

@@ -75,6 +75,53 @@ def test_stop_at_layer_returns_the_stream_and_runs_nothing_after(model, pixels, 
         assert ran == list(range(last))
 
 
+@pytest.mark.parametrize("start", range(-3, 4))
+def test_start_at_layer_goes_on_to_the_same_bits(model, pixels, labels, start):
+    first = range(3)[start] if start < 3 else 3
+    entered = model(pixels, stop_at_layer=first)
+    ran = []
+    model.embed.register_forward_pre_hook(lambda module, args: ran.append("embed"))
+    for layer, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda module, args, layer=layer: ran.append(layer))
+    wanted, loss = model(pixels, "both", labels=labels)
+    assert ran == ["embed", 0, 1, 2]
+    for run in (
+        lambda: model(entered, start_at_layer=start),
+        lambda: model.run_with_hooks(entered, start_at_layer=start),
+        lambda: model.run_with_cache(entered, start_at_layer=start, names_filter="hook_logits")[0],
+    ):
+        ran.clear()
+        assert torch.equal(run(), wanted)
+        assert ran == list(range(first, 3))
+    assert torch.equal(model(entered, "loss", labels=labels, start_at_layer=start), loss)
+    for stop in range(first, 4):
+        ran.clear()
+        assert torch.equal(model(entered, start_at_layer=start, stop_at_layer=stop), model(pixels, stop_at_layer=stop))
+        assert ran[: stop - first] == list(range(first, stop))
+    assert model(entered, None, start_at_layer=start) is None
+
+
+def test_start_keeps_only_what_ran(model, pixels, whole):
+    entered = model(pixels, stop_at_layer=1)
+    _, cache = model.run_with_cache(entered, start_at_layer=1)
+    assert set(cache) == {name for name in whole if not name.startswith(("blocks.0.", "hook_embed", "hook_pos"))}
+    for name, tensor in cache.items():
+        torch.testing.assert_close(tensor, whole[name], rtol=0, atol=1e-5)
+    gradients = []
+    hooks = [("blocks.1.hook_resid_pre", lambda x, hook: 2 * x)]
+    doubled = model.run_with_hooks(entered, start_at_layer=1, fwd_hooks=hooks)
+    assert torch.equal(doubled, model(2 * entered, start_at_layer=1))
+    entered.requires_grad_().register_hook(gradients.append)
+    model(entered, start_at_layer=1)[:, 0].sum().backward()
+    assert gradients[0].abs().min(0).values.max() > 0
+
+
+def test_start_after_another_size(make_hf, pixels):
+    model = HookedViT.from_hf(make_hf()).set_image_size(48)
+    larger = torch.nn.functional.interpolate(pixels, size=(48, 48))
+    assert torch.equal(model(model(larger, stop_at_layer=2), start_at_layer=2), model(larger))
+
+
 def test_stop_keeps_only_what_ran(model, pixels):
     _, cache = model.run_with_cache(pixels, stop_at_layer=1)
     first = [name for name in model.hook_dict if name.startswith(("blocks.0.", "hook_embed", "hook_pos"))]
