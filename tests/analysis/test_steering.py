@@ -117,7 +117,12 @@ def test_a_planted_direction_recovers_the_gain(planted_direction):
     found = steer(base, tuned, images, [NOISE], [elsewhere, planted], scales=(0.5, 1, 2, 4), controls=2)
     table = found.summary(resamples=200)
     exact = table.query("hook_name == @planted.hook_name and control == 0 and scale == 2 and corruption == @NOISE")
-    np.testing.assert_allclose(exact[["recovered", "recovered_low", "recovered_high"]], 1, atol=1e-4)
+    exact = exact.set_index("quantity")
+    assert exact.loc["accuracy", ["recovered", "recovered_low", "recovered_high"]].tolist() == [1, 1, 1]
+    giver = found.references[NOISE, "giver"]
+    held_out = torch.tensor([int(i) not in found.selection for i in giver.image_id])
+    mean = giver.logit_difference[held_out].mean().item()
+    assert exact.loc["logit_difference", "value"] == pytest.approx(mean, abs=1e-4)
     best = found.chosen(resamples=200).query("control == 0 and quantity == 'accuracy'")
     assert best[["hook_name", "scale"]].to_numpy().tolist() == [["blocks.1.hook_resid_post", 2.0]]
     assert best["value"].item() == 1
