@@ -9,6 +9,7 @@ from .matching import FeatureMatch, match_features
 from .publishing import push_to_hub
 from .results import Classification, FiringRates, SAECosine, SAEEvaluation, SAEQuality
 from .settings import sae_settings
+from .steering import sae_steering_direction
 from .store import ImageActivationsStore
 from .streams import ActivationStreams, ImageStreams
 from .training import read_history, train_on, train_saes
@@ -48,6 +49,7 @@ __all__ = [
     "sae_cosine",
     "sae_features",
     "sae_settings",
+    "sae_steering_direction",
     "train_on",
     "train_saes",
 ]

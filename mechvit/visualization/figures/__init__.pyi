@@ -5,6 +5,8 @@ from .performance import gains, table_one, transfer
 from .robustness import corruption_errors, corruption_spectra
 from .sae_quality import feature_density, frontier
 from .saes import cosine_distances, cosine_distributions, training_curves
+from .steering import steering_by_scale, steering_cost
+from .weights import interpolation_curves, swap_curves, swap_recovery, weight_changes
 
 __all__ = [
     "class_probability",
@@ -20,8 +22,14 @@ __all__ = [
     "frontier",
     "gains",
     "image_trajectories",
+    "interpolation_curves",
     "pattern_change",
+    "steering_by_scale",
+    "steering_cost",
+    "swap_curves",
+    "swap_recovery",
     "table_one",
     "training_curves",
     "transfer",
+    "weight_changes",
 ]

@@ -1,0 +1,182 @@
+"""Interventions on a model, streamed over corrupted images: their outcomes, their changes and recovered shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.data.spec import Corruption
+
+from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from .draws import image_matrix
+from .outcomes import QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
+from .performance import check_logits
+from .stream import Images, default_batch_size, image_batches, pixel_values
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+Key = TypeVar("Key", bound=Hashable)
+Found = dict[tuple[str, Key], Outcomes]
+"""(corruption, intervention) -> what it gave."""
+
+
+def go_on(model: HookedViT, layer: int, resid: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch class"]:
+    """The logits from the residual stream that enters block `layer` (the head alone at n_layers); all hooks fire."""
+    place = model.place(model.cfg.grid)
+    for block in model.blocks[layer:]:
+        resid = block(resid, place)
+    if model.ln_final is not None and model.cfg.final_norm == "tokens":
+        resid = model.ln_final(resid)
+    return model._classify(resid[:, model.head_tokens])
+
+
+@torch.inference_mode()
+def run_interventions(
+    model: HookedViT,
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    logits_of: Callable[[Float[Tensor, "batch 3 height width"]], Mapping[Key, Float[Tensor, "batch class"]]],
+    *,
+    score: Callable[..., Outcomes] = score_outcomes,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Found[Key]:
+    """Score interventions on the same pixels, batch by batch; each batch is corrupted once for all.
+
+    Args:
+        model: the receiver: it normalises the images, and its foils under each corruption serve all interventions.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
+        corruptions: what to apply, `clean` too where it is wanted.
+        logits_of: pixels -> the logits of every intervention, of the receiver itself under the key "receiver".
+        score: what is made of logits, labels, foils and image ids.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of all that is random in a corruption.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no corruptions, no images, another input size, labels that are not classes, logits that are not
+            finite, or a model without a head.
+    """
+    applied = [c if isinstance(c, Corruption) else Corruption.parse(c) for c in corruptions]
+    if not applied:
+        raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
+    model._require_head()
+    size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
+    found: dict[tuple[str, Key], list[Outcomes]] = {}
+    for batch in image_batches(model, images, size, progress=progress):
+        for corruption in dict.fromkeys(applied):
+            logits = logits_of(pixel_values(model, batch, corruption, seed=seed))
+            own = logits[RECEIVER]  # type: ignore[index]
+            check_logits(own, batch.labels, batch.image_ids)
+            foil = foils(own, batch.labels)
+            for key, values in logits.items():
+                outcomes = score(values, batch.labels, foil, batch.image_ids)
+                found.setdefault((corruption.key, key), []).append(outcomes)
+    return {key: type(parts[0]).concatenate(parts) for key, parts in found.items()}
+
+
+def outcome_frame(found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping]) -> pd.DataFrame:
+    """One row an image, corruption and intervention; `labels` gives the columns that name an intervention."""
+    import pandas as pd
+
+    frames = [outcomes.to_frame(corruption=corruption, **labels(key)) for (corruption, key), outcomes in found.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+def effects(
+    interventions: pd.DataFrame,
+    references: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What every intervention gives under each corruption, how much it changes, and the share of the gap it recovers.
+
+    Args:
+        interventions, references: as for `mechvit.analysis.recovery`, with the column `corruption` besides.
+        by: the columns that name an intervention.
+        resamples, level, seed: of the bootstrap over images, paired over all interventions of a corruption.
+
+    Returns:
+        one row a corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity, value,
+        low, high, change, change_low, change_high (minus the receiver, on the same images), recovered, recovered_low,
+        recovered_high (see `mechvit.analysis.recovery`).
+    """
+    import pandas as pd
+
+    frames = []
+    for corruption in dict.fromkeys(references["corruption"]):
+        own, theirs = (table[table["corruption"] == corruption] for table in (interventions, references))
+        receiver = theirs[theirs["condition"] == RECEIVER]
+        changed = changes(own, receiver, by=by, resamples=resamples, level=level, seed=seed)
+        shares = recovery(own, theirs, by=by, resamples=resamples, level=level, seed=seed)
+        names = [name for name in shares if name.startswith("recovered")]
+        shares = shares[[*by, "quantity", *names]]
+        frames.append(changed.merge(shares, on=[*by, "quantity"], validate="one_to_one"))
+        frames[-1].insert(0, "corruption", corruption)
+    return pd.concat(frames, ignore_index=True)
+
+
+def changes(
+    frame: pd.DataFrame,
+    receiver: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    quantities: Sequence[str] = QUANTITIES,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The mean of every quantity and its paired change against the receiver, with intervals.
+
+    Args:
+        frame: one row an image and intervention: the columns of `by`, image_id and the quantities.
+        receiver: the same images once, as the receiver gives them.
+
+    Returns:
+        one row an intervention and quantity: `by`, quantity, value, low, high, change, change_low, change_high.
+
+    Raises:
+        ValueError: a missing column, or images that some intervention or the receiver lacks.
+    """
+    import pandas as pd
+
+    rows = []
+    for quantity in quantities:
+        drawn = _means(frame, receiver, by, quantity, resamples, seed)
+        start = drawn.pop(RECEIVER)
+        name = "accuracy" if quantity == "correct" else quantity
+        for condition in dict.fromkeys(frame[list(by)].itertuples(index=False, name=None)):
+            value = drawn[condition]
+            rows.append((*condition, name, *interval(value, level), *interval(value - start, level)))
+    names = ["quantity", "value", "low", "high", "change", "change_low", "change_high"]
+    return pd.DataFrame(rows, columns=[*by, *names])
+
+
+def _means(
+    frame: pd.DataFrame, receiver: pd.DataFrame, by: Sequence[str], quantity: str, resamples: int, seed: int
+) -> dict[object, np.ndarray]:
+    """Intervention (a tuple of `by`) or "receiver" -> draws of the mean, all over the same resamples."""
+    import numpy as np
+
+    conditions, values = image_matrix(frame, quantity, by)
+    _, own = image_matrix(receiver.assign(condition=RECEIVER), quantity, ["condition"])
+    ids = [sorted(table["image_id"].unique()) for table in (frame, receiver)]
+    if ids[0] != ids[1]:
+        raise ValueError(
+            f"interventions and the receiver must be of the same images; got {len(ids[0])} and {len(ids[1])} with "
+            f"{len(set(ids[0]) & set(ids[1]))} in common"
+        )
+    drawn = resampled_means(np.hstack([values, own]), resamples=resamples, seed=seed)
+    return dict(zip([*conditions, RECEIVER], drawn.T, strict=True))

@@ -1,0 +1,165 @@
+"""The smallest set of a tuned model's parts that gives the base model most of its gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal, cast
+
+from mechvit.data.spec import Corruption
+
+from .bootstrap import LEVEL, RESAMPLES
+from .halves import split_images
+from .interventions import effects, outcome_frame, run_interventions
+from .outcomes import GIVER, RECEIVER
+from .parts import Unit, check_pair, model_parts, part_groups
+from .stream import Images
+from .swapping import mixed_logits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+Quantity = Literal["accuracy", "logit_difference"]
+Group = tuple[str, ...]
+EXHAUSTIVE = 10
+"""At most so many groups are searched exhaustively (1,023 sets)."""
+
+
+@dataclass(frozen=True)
+class SmallestSet:
+    """The sets that a search went through, from one group to the first that carries the share, on both image parts."""
+
+    quantity: Quantity
+    share: float
+    """What was asked for, of the gap between receiver and giver."""
+    path: tuple[Group, ...]
+    """The set of groups at each step; each has one group more than the one before, which greedy selection keeps."""
+    selection: pd.DataFrame
+    """On the images that the sets were chosen on: step, quantity, and the columns of `effects`. What is chosen among
+    many looks better here than it is."""
+    held_out: pd.DataFrame
+    """The same sets on the other images."""
+
+    @property
+    def groups(self) -> Group:
+        """The set that was found."""
+        return self.path[-1]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step and image part: step, added (the groups that the set before lacks), groups (joined by spaces),
+        images (selection or held_out), value, low, high, change ..., recovered, recovered_low, recovered_high."""
+        import pandas as pd
+
+        frames = []
+        for name, table in (("selection", self.selection), ("held_out", self.held_out)):
+            table = table[table["quantity"] == self.quantity].reset_index(drop=True)
+            table.insert(1, "added", [self._added(step) for step in table["step"]])
+            table.insert(2, "groups", [" ".join(self.path[step - 1]) for step in table["step"]])
+            table.insert(3, "images", name)
+            frames.append(table)
+        return pd.concat(frames, ignore_index=True)
+
+    def _added(self, step: int) -> str:
+        before = self.path[step - 2] if step > 1 else ()
+        return " ".join(group for group in self.path[step - 1] if group not in before)
+
+
+def smallest_set(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    *,
+    share: float = 0.9,
+    quantity: Quantity = "logit_difference",
+    unit: Unit = "branches",
+    method: Literal["greedy", "exhaustive"] = "greedy",
+    selection_fraction: float = 0.5,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> SmallestSet:
+    """Find few parts whose weights, taken from the giver, carry a share of its gain over the receiver.
+
+    Greedy selection adds in each step the group that recovers most beside those that are in already, until the share is
+    reached; it may miss a smaller set of groups that work only together. The exhaustive search tries all sets of one
+    group, of two, and so on, and finds the best of the smallest size that reaches the share. Either looks at one part
+    of the images; the path is then measured on the others.
+
+    Args:
+        receiver, giver: two models of one config: the base and the tuned one.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruption: under which the gain is measured.
+        share: of the gap between the two models, above 0 and at most 1.
+        quantity: in which it is measured.
+        unit: how finely parts are chosen, see `part_groups`.
+        method: exhaustive for at most 10 groups.
+        selection_fraction: of the images, to choose on.
+        resamples, level: of the bootstrap over images.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of the draw of images, the corruption and the bootstrap.
+        progress: the label of a progress bar for each step; None shows none.
+
+    Raises:
+        ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, no gap
+            between the models on the images to choose on, and what `evaluate` refuses.
+
+    Source: grafting regions of a tuned model onto the base, arXiv:2302.06600, section 2 (there single weights, found by
+    optimisation).
+    """
+    check_pair(receiver, giver)
+    if not 0 < share <= 1:
+        raise ValueError(f"share is of the gap between the models, above 0 and at most 1; got {share}")
+    groups = part_groups(receiver, unit)
+    if method == "exhaustive" and len(groups) > EXHAUSTIVE:
+        raise ValueError(
+            f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {unit}: use "
+            "method='greedy'" + ("" if unit == "blocks" else " or unit='blocks'")
+        )
+    chosen_on, held_out = split_images(images, selection_fraction, seed=seed)
+
+    def measure(part: Images, sets: Iterable[Group], label: str | None) -> pd.DataFrame:
+        """The effects of several sets; `step` counts them from 1."""
+        mixes: dict[int | str, frozenset[str]] = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver))}
+        mixes |= {i: frozenset(p for name in names for p in groups[name]) for i, names in enumerate(sets, start=1)}
+        found = run_interventions(
+            receiver, part, [corruption], lambda pixels: mixed_logits(receiver, giver, pixels, mixes),
+            batch_size=batch_size, seed=seed, progress=label,
+        )  # fmt: skip
+        references = {key: outcomes for key, outcomes in found.items() if key[1] in (RECEIVER, GIVER)}
+        others = {key: outcomes for key, outcomes in found.items() if key not in references}
+        return effects(
+            outcome_frame(others, lambda step: {"step": step}),
+            outcome_frame(references, lambda name: {"condition": name}),
+            by=["step"], resamples=resamples, level=level, seed=seed,
+        )  # fmt: skip
+
+    path: list[Group] = []
+    while True:
+        size = len(path) + 1
+        candidates = list(
+            _greedy(groups, path[-1] if path else ()) if method == "greedy" else combinations(groups, size)
+        )
+        found = measure(chosen_on, candidates, progress and f"{progress}, sets of {size}")
+        recovered = found[found["quantity"] == quantity].set_index("step")["recovered"]
+        if recovered.isna().any():
+            raise ValueError(
+                f"there must be a gap in {quantity} between receiver and giver to recover; on the {len(chosen_on)} "
+                "images to choose on its interval holds 0: give more images or another corruption"
+            )
+        best = int(cast(int, recovered.idxmax()))
+        path.append(candidates[best - 1])
+        if recovered[best] >= share or size == len(groups):
+            break
+    on_both = [measure(part, path, None) for part in (chosen_on, held_out)]
+    return SmallestSet(quantity, share, tuple(path), *on_both)
+
+
+def _greedy(groups: Iterable[str], kept: Group) -> Iterator[Group]:
+    """What is kept, with each other group."""
+    return ((*kept, group) for group in groups if group not in kept)

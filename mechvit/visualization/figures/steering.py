@@ -1,0 +1,138 @@
+"""Steering: what a direction recovers of the gain against what it costs on clean images."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import BASE, MUTED, RAMPS, escaped, finish, in_order, panel_title, title_of, zero_line
+from .frames import error_bars, pick, require
+
+COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity")
+COLUMNS += ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
+SOURCES = {"mean_difference": "Mean difference", "sae": "SAE latents"}
+TINTS = {"mean_difference": RAMPS["gaussian_blur"][0][1], "sae": RAMPS["gaussian_noise"][0][1]}
+SYMBOLS = {"mean_difference": "circle", "sae": "diamond"}
+
+
+def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> go.Figure:
+    """Recovered share and clean cost of every direction by its scale: a column a hook point, random controls in grey.
+
+    Above, under a corruption, the share of the tuned model's gain; below, the change on clean images. The band of grey
+    lines is what random directions of the same length do.
+
+    Args:
+        summary: `Steering.summary()`, of one corruption besides clean.
+        quantity: `accuracy` or `logit_difference`.
+
+    Raises:
+        ValueError: a column is missing, the table is empty, or it holds not one corruption besides clean.
+    """
+    require(summary, COLUMNS, "steering")
+    corruptions = [key for key in in_order(summary["corruption"]) if key != "clean"]
+    if len(corruptions) != 1:
+        raise ValueError(f"one corruption besides clean is drawn at a time; the table holds {', '.join(corruptions)}")
+    rows = summary[summary["quantity"] == quantity]
+    hooks = sorted(dict.fromkeys(rows["hook_name"]), key=_depth)
+    titles = [panel_title(_hook_title(hook)) for hook in hooks]
+    figure = make_subplots(
+        2, len(hooks), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.08,
+        subplot_titles=titles,
+    )  # fmt: skip
+    for (row, (corruption, value)), (col, hook) in product(
+        enumerate(((corruptions[0], "recovered"), ("clean", "change")), start=1), enumerate(hooks, start=1)
+    ):
+        here = pick(rows, corruption=corruption, hook_name=hook)
+        for (source, tokens, control), line in here.groupby(["source", "tokens", "control"], sort=False):
+            line = line.sort_values("scale")
+            own, name = int(control) == 0, SOURCES.get(str(source), str(source))
+            tint = TINTS.get(str(source), RAMPS["other"][0][1]) if own else BASE
+            said = escaped(name) + ("" if own else ", random")
+            trace = go.Scatter(
+                x=line["scale"].to_numpy(),
+                y=line[value].to_numpy(),
+                error_y=error_bars(line[value], line[f"{value}_low"], line[f"{value}_high"]) if own else None,
+                customdata=line[[f"{value}_low", f"{value}_high"]].to_numpy(),
+                mode="lines+markers",
+                line={"color": tint, "width": 2.2 if own else 1, "dash": "solid" if own else "dot"},
+                marker={"color": tint, "size": 7 if own else 4, "symbol": SYMBOLS.get(str(source), "square")},
+                name=escaped(name) if own else "Random, same length",
+                legendgroup=f"{source}" if own else "random",
+                showlegend=(row, col) == (1, 1) and (own or _first_control(here, str(source), int(control))),
+                hovertemplate=f"<b>{said}</b> on {tokens} tokens, scale %{{x:.3g}}: %{{y:.3f}} "
+                "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+            )
+            figure.add_trace(trace, row=row, col=col)
+        zero_line(figure, row=row, col=col)
+    figure.add_hline(1, line={"color": MUTED, "width": 1, "dash": "dot"}, layer="below", row=1)
+    finish(figure, f"Steering the base model on {title_of(corruptions[0]).lower()} images", height=560)
+    figure.update_xaxes(type="log")
+    figure.update_xaxes(title_text="scale", row=2)
+    figure.update_yaxes(title_text=f"recovered {quantity.replace('_', ' ')}<br>(0 = base, 1 = tuned)", row=1, col=1)
+    unit = "fraction of images" if quantity == "accuracy" else "logits"
+    figure.update_yaxes(title_text=f"change on clean images<br>({unit}, negative = cost)", row=2, col=1)
+    return figure
+
+
+def steering_cost(chosen: pd.DataFrame) -> go.Figure:
+    """What the chosen hook point and scale of each source recover against what they cost on clean images, held out.
+
+    Args:
+        chosen: `Steering.chosen()`; its accuracy is drawn, one panel a corruption.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(chosen, (*COLUMNS, "clean_change", "clean_change_low", "clean_change_high"), "steering_chosen")
+    rows = chosen[(chosen["quantity"] == "accuracy") & chosen["recovered"].notna()]
+    require(rows, COLUMNS, "steering_chosen (accuracy, under a corruption with a gap)")
+    corruptions = in_order(rows["corruption"])
+    titles = [panel_title(title_of(corruption)) for corruption in corruptions]
+    figure = make_subplots(1, len(corruptions), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    shown: set[str] = set()
+    for col, corruption in enumerate(corruptions, start=1):
+        for row in pick(rows, corruption=corruption).itertuples():
+            name = SOURCES.get(row.source, row.source) + ("" if row.control == 0 else ", random control")
+            tint = TINTS.get(row.source, RAMPS["other"][0][1]) if row.control == 0 else BASE
+            symbol = SYMBOLS.get(row.source, "square") + ("" if row.control == 0 else "-open")
+            one = pd.DataFrame([row._asdict()])
+            trace = go.Scatter(
+                x=[row.clean_change],
+                y=[row.recovered],
+                error_x=error_bars(one["clean_change"], one["clean_change_low"], one["clean_change_high"]),
+                error_y=error_bars(one["recovered"], one["recovered_low"], one["recovered_high"]),
+                mode="markers",
+                marker={"color": tint, "size": 11, "symbol": symbol},
+                name=escaped(name),
+                legendgroup=name,
+                showlegend=name not in shown,
+                hovertemplate=f"<b>{escaped(name)}</b> at {_hook_title(row.hook_name)}, scale {row.scale:.3g}: "
+                "recovered %{y:.3f}, clean %{x:+.3f}<extra></extra>",
+            )
+            shown.add(name)
+            figure.add_trace(trace, row=1, col=col)
+        zero_line(figure, row=1, col=col)
+        zero_line(figure, axis="x", row=1, col=col)
+    finish(figure, "What steering recovers, and what it costs, on held-out images", height=430)
+    figure.update_xaxes(title_text="change of clean accuracy (negative = cost)", showgrid=True)
+    figure.update_yaxes(title_text="recovered accuracy (0 = base, 1 = tuned)", row=1, col=1)
+    return figure
+
+
+def _first_control(here: pd.DataFrame, source: str, control: int) -> bool:
+    """Whether this is the first random direction that is drawn here, which the legend names."""
+    controls = here[here["control"] > 0]
+    return (source, control) == tuple(controls[["source", "control"]].iloc[0])
+
+
+def _hook_title(hook_name: str) -> str:
+    _, layer, point = hook_name.split(".")
+    return f"Block {layer}, {point.removeprefix('hook_').replace('_', ' ')}"
+
+
+def _depth(hook_name: str) -> tuple[int, str]:
+    _, layer, point = hook_name.split(".")
+    return int(layer), point

@@ -1,0 +1,228 @@
+"""Where a fine-tuning's gain lives in the weights: parts swapped, the line between two models, and the change."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import MUTED, colour, escaped, fade, finish, in_order, panel_title, title_of, zero_line
+from .frames import error_bars, pick, require
+
+SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high")
+SWAPS += ("recovered", "recovered_low", "recovered_high")
+RECOVERED = "recovered share (0 = receiver, 1 = giver)"
+QUANTITIES = {
+    "accuracy": "accuracy (fraction of images)",
+    "logit_difference": "logit difference (label − foil)",
+    "loss": "loss (nats, lower is better)",
+}
+"""What is drawn along the line between two models, with its unit."""
+
+
+def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
+    """The share of the gap that each part's weights recover, one panel a corruption.
+
+    Where the gap's interval holds 0, on clean images as a rule, there is no share and the panel says so.
+
+    Args:
+        summary: `Swaps.summary()`; its rows of kind `single` are drawn.
+        quantity: `logit_difference` or `accuracy`.
+
+    Raises:
+        ValueError: a column is missing, or there is no such row.
+    """
+    require(summary, SWAPS, "swaps")
+    single = pick(summary, kind="single", quantity=quantity)
+    require(single, SWAPS, f"swaps (single parts, {quantity})")
+    corruptions, parts = in_order(single["corruption"]), list(dict.fromkeys(single["part"]))
+    parts.sort(key=_depth)
+    titles = [panel_title(title_of(corruption)) for corruption in corruptions]
+    figure = make_subplots(1, len(corruptions), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
+    for col, corruption in enumerate(corruptions, start=1):
+        part = pick(single, corruption=corruption).set_index("part").loc[parts].reset_index()
+        known = part[part["recovered"].notna()]
+        if known.empty:
+            figure.add_annotation(
+                text="no gap to recover", showarrow=False, row=1, col=col, x=0.5, y=(len(parts) - 1) / 2
+            )
+        trace = go.Scatter(
+            x=known["recovered"].to_numpy(),
+            y=[parts.index(name) for name in known["part"]],
+            error_x=error_bars(known["recovered"], known["recovered_low"], known["recovered_high"]),
+            customdata=known[["part", "recovered_low", "recovered_high", "value"]].to_numpy(),
+            mode="markers",
+            marker={"color": colour(corruption), "size": 8, "symbol": [_symbol(name) for name in known["part"]]},
+            showlegend=False,
+            hovertemplate="<b>%{customdata[0]}</b>: %{x:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]; "
+            f"{quantity.replace('_', ' ')} %{{customdata[3]:.3f}}<extra></extra>",
+        )
+        figure.add_trace(trace, row=1, col=col)
+        figure.add_vline(1, line={"color": MUTED, "width": 1, "dash": "dot"}, layer="below", row=1, col=col)
+        zero_line(figure, axis="x", row=1, col=col)
+    finish(
+        figure, f"One part's weights of the other model: {quantity.replace('_', ' ')}", height=150 + 17 * len(parts),
+        legend=False,
+    )  # fmt: skip
+    figure.update_yaxes(
+        tickvals=list(range(len(parts))), ticktext=[escaped(name) for name in parts], range=[len(parts) - 0.4, -0.6]
+    )
+    figure.update_xaxes(title_text=RECOVERED, showgrid=True, range=_reach(single))
+    return figure.update_layout(margin={"l": 130})
+
+
+def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
+    """The recovered share when more and more parts are swapped together, from the first on and from the last back.
+
+    Args:
+        summary: `Swaps.summary()`; its rows of kind `first` and `last` are drawn.
+        quantity: `logit_difference` or `accuracy`.
+
+    Raises:
+        ValueError: a column is missing, or there is no such row.
+    """
+    require(summary, SWAPS, "swaps")
+    rows = summary[summary["kind"].isin(("first", "last")) & (summary["quantity"] == quantity)]
+    rows = rows[rows["recovered"].notna()]
+    require(rows, SWAPS, f"swaps (from either end, {quantity}, under a corruption with a gap)")
+    kinds = {"first": "From the input on", "last": "From the output back"}
+    figure = make_subplots(
+        1,
+        2,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=[panel_title(title) for title in kinds.values()],
+    )
+    for (col, kind), corruption in product(enumerate(kinds, start=1), in_order(rows["corruption"])):
+        line = pick(rows, kind=kind, corruption=corruption).sort_values("k")
+        names = [escaped(name) if name else "none" for name in line["part"]]
+        for trace in _banded(
+            line["k"], line["recovered"], line["recovered_low"], line["recovered_high"], corruption, col == 1,
+            hover="%{customdata}: %{y:.3f}", custom=names,
+        ):  # fmt: skip
+            figure.add_trace(trace, row=1, col=col)
+        figure.update_xaxes(tickvals=line["k"].to_list(), ticktext=names, tickangle=-40, row=1, col=col)
+    for height in (0, 1):
+        figure.add_hline(
+            height, line={"color": MUTED, "width": 1, "dash": "solid" if height == 0 else "dot"}, layer="below"
+        )
+    finish(figure, f"Weights swapped from either end: {quantity.replace('_', ' ')}", height=440)
+    figure.update_xaxes(title_text="all parts up to and with this one are the giver's", row=1, col=1)
+    figure.update_xaxes(title_text="all parts from the end to this one are the giver's", row=1, col=2)
+    figure.update_yaxes(title_text=RECOVERED, row=1, col=1)
+    return figure.update_layout(margin={"b": 110})
+
+
+def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
+    """Accuracy, logit difference and loss along the line between two models' weights, clean and corrupted, with bands.
+
+    Args:
+        summary: `Interpolation.summary()`.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(summary, ("corruption", "alpha", "quantity", "value", "low", "high"), "interpolation")
+    shown = [quantity for quantity in QUANTITIES if quantity in set(summary["quantity"])]
+    titles = [panel_title(quantity.replace("_", " ").capitalize()) for quantity in shown]
+    figure = make_subplots(1, len(shown), horizontal_spacing=0.08, subplot_titles=titles)
+    for (col, quantity), corruption in product(enumerate(shown, start=1), in_order(summary["corruption"])):
+        line = pick(summary, quantity=quantity, corruption=corruption).sort_values("alpha")
+        hover = "%{y:.3f} at alpha %{x:.3g}"
+        for trace in _banded(
+            line["alpha"], line["value"], line["low"], line["high"], corruption, col == 1, hover=hover
+        ):
+            figure.add_trace(trace, row=1, col=col)
+    for place in (0, 1):
+        figure.add_vline(place, line={"color": MUTED, "width": 1, "dash": "dot"}, layer="below")
+    finish(figure, "Between the base model's weights and the tuned model's", height=420)
+    figure.update_xaxes(title_text="alpha (0 = base, 1 = tuned)")
+    for col, quantity in enumerate(shown, start=1):
+        figure.update_yaxes(title_text=QUANTITIES[quantity], row=1, col=col)
+    return figure
+
+
+def weight_changes(parts: pd.DataFrame) -> go.Figure:
+    """How far each part's weights moved, relative to their size, one line a model.
+
+    Args:
+        parts: `WeightChanges.part_frame(model=...)` of one model or several, one below the other.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(parts, ("model", "part", "relative"), "weight_change_parts")
+    names = sorted(dict.fromkeys(parts["part"]), key=_depth)
+    figure = go.Figure()
+    for model in in_order(parts["model"]):
+        part = pick(parts, model=model).set_index("part").reindex(names).reset_index()
+        shown = part[np.isfinite(part["relative"])]
+        trace = go.Scatter(
+            x=shown["relative"].to_numpy(),
+            y=[names.index(name) for name in shown["part"]],
+            customdata=shown[["part"]].to_numpy(),
+            mode="markers",
+            marker={"color": colour(model), "size": 8, "symbol": [_symbol(name) for name in shown["part"]]},
+            name=title_of(model, short=True),
+            hovertemplate=f"<b>{escaped(title_of(model))}</b> %{{customdata[0]}}: %{{x:.4g}}<extra></extra>",
+        )
+        figure.add_trace(trace)
+    finish(figure, "How far each part moved", height=150 + 17 * len(names))
+    figure.update_yaxes(
+        tickvals=list(range(len(names))), ticktext=[escaped(name) for name in names], range=[len(names) - 0.4, -0.6]
+    )
+    figure.update_xaxes(title_text="|tuned − base| / |base| (Frobenius norms)", rangemode="tozero", showgrid=True)
+    return figure.update_layout(margin={"l": 130})
+
+
+def _banded(
+    x: pd.Series, y: pd.Series, low: pd.Series, high: pd.Series, corruption: str, legend: bool, *, hover: str,
+    custom: list[str] | None = None,
+) -> list[go.Scatter]:  # fmt: skip
+    """A line with its interval's band, in the corruption's colour."""
+    tint = colour(corruption)
+    edge = {"x": x.to_numpy(), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    edge["legendgroup"] = corruption
+    line = go.Scatter(
+        x=x.to_numpy(),
+        y=y.to_numpy(),
+        customdata=custom,
+        mode="lines+markers",
+        line={"color": tint, "width": 2.2},
+        marker={"color": tint, "size": 6},
+        name=title_of(corruption),
+        legendgroup=corruption,
+        showlegend=legend,
+        hovertemplate=f"<b>{title_of(corruption)}</b> {hover}<extra></extra>",
+    )
+    return [
+        go.Scatter(**edge, y=high.to_numpy()),
+        go.Scatter(**edge, y=low.to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.13)),
+        line,
+    ]
+
+
+def _depth(part: str) -> tuple[int, int, int]:
+    """The place of a part in a forward pass; a whole block comes before its own parts."""
+    if not part.startswith("blocks."):
+        return ({"embed": -1, "ln_final": 10**6, "head": 10**6 + 1}.get(part, 10**6 + 2), 0, 0)
+    _, layer, *own = part.split(".")
+    order = ("", "ln1+attn", "ln1", "attn", "ln2+mlp", "ln2", "mlp")
+    return int(layer), order.index(own[0] if own else ""), 0
+
+
+def _symbol(part: str) -> str:
+    """A marker by the kind of part, so that it is told apart without its colour."""
+    kind = part.rpartition(".")[2]
+    kinds = {"attn": "circle", "ln1+attn": "circle", "mlp": "square", "ln2+mlp": "square", "ln1": "x", "ln2": "x"}
+    return kinds.get(kind, "diamond")
+
+
+def _reach(single: pd.DataFrame) -> list[float]:
+    """An axis that holds 0, 1 and every share; intervals go on beyond it."""
+    shares = single["recovered"].dropna()
+    low, high = min(0.0, *shares), max(1.0, *shares)
+    return [low - 0.25 * (high - low), high + 0.25 * (high - low)]

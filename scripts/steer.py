@@ -1,0 +1,193 @@
+"""Steer a base model from corrupted towards clean: how much of a tuned model's gain that gives, and what it costs.
+
+    scripts/steer.py --base runs/photos/models/base \\
+        --tuned runs/photos/models/gaussian_blur_4 \\
+        --corruption gaussian_blur_4 --out steering
+    scripts/steer.py --base BASE --tuned TUNED --corruption fog_3 \\
+        --images folder:DIR --sae saes/base/batchtopk --latents 16 \\
+        --layers 4 8 --scales 0.5 1 2 --out steering
+
+The direction is the mean clean minus the mean corrupted residual stream over training images, after each block; with
+--sae also the sum of what the latents write that differ most. Test images are split: hook point and scale are chosen on
+one half and reported on the other, beside random directions of the same length that are chosen in the same way. Prints
+what was chosen. OUT gets steering.parquet (every direction and scale on the held-out half: accuracy, logit difference,
+their change, and the share of the gap to the tuned model that is recovered; clean images too), chosen.parquet,
+directions.parquet (hook point, tokens, length) and figures/*.html, each readable offline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from mechvit.data.spec import CLEAN, Corruption
+from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit import HookedViT
+    from mechvit.analysis import Direction, Steering
+
+HOLDS = "steering.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is steered towards what."""
+
+    base: str
+    """Folder or hub id of the model that is steered: an image classifier with its image processor."""
+    tuned: str
+    """Folder or hub id of a model that was fine-tuned from it, whose gain is to be recovered."""
+    corruption: str
+    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3: what the direction leads away from."""
+    out: str
+    """Folder for tables and figures."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; directions are made of
+    the finetune part of it, and the test part is steered."""
+    layers: tuple[int, ...] = ()
+    """Blocks after which the direction is added, one at a time; by default each."""
+    tokens: Literal["all", "patches", "cls"] = "all"
+    """Where it is taken and added."""
+    per_position: bool = False
+    """One direction for each token in place of one for all."""
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    """Multiples of the direction that are tried."""
+    controls: int = 3
+    """Random directions of the same length beside each."""
+    most_cost: float = 1.0
+    """Choose among those alone that lose at most so much clean accuracy on the images chosen on, as in 0.01."""
+    sae: str | None = None
+    """Folder of an SAE of the base model (with cfg.json) whose latents are steered with, too."""
+    latents: int = 32
+    """How many of its latents, those whose writing differs most."""
+    training_limit: int | None = 1000
+    """At most this many images to make directions of; None takes the whole part."""
+    limit: int | None = None
+    """At most this many images to steer; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts, crops, halves, corruptions and random directions. One seed in all scripts keeps tuning and
+    test images apart."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+
+def main(options: Options) -> None:
+    """Make directions, steer with them; print what was chosen, write tables and figures as one folder."""
+    corruption = Corruption.parse(options.corruption)
+    if corruption == CLEAN or not options.scales or min(options.scales) <= 0:
+        raise ValueError(
+            f"--corruption must not be clean and --scales must be positive; got {options.corruption} and "
+            f"{', '.join(map(str, options.scales)) or 'none'}"
+        )
+    check_out(options.out, options.overwrite, HOLDS)
+    base, tuned = load_classifier(options.base, options.device), load_classifier(options.tuned, options.device)
+    directions, found = steer_all(base, tuned, corruption, options)
+    tables = make_tables(directions, found, options.most_cost)
+    with new_folder(options.out, options.overwrite, HOLDS) as folder:
+        for name, frame in tables.items():
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        drawn = draw(tables, folder / "figures")
+    shown = ["source", "control", "hook_name", "scale", "value", "change", "recovered", "clean_change"]
+    print(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
+    accuracy = tables["chosen"].query("quantity == 'accuracy'")
+    print(accuracy[shown].to_string(index=False, float_format="%.4f") if len(accuracy) else "nothing is cheap enough")
+    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def steer_all(
+    base: HookedViT, tuned: HookedViT, corruption: Corruption, options: Options
+) -> tuple[list[Direction], Steering]:
+    """Directions of the training images, and what they do on the test images."""
+    from mechvit import analysis
+    from mechvit.analysis.directions import check_point
+    from mechvit.analysis.parts import check_pair
+
+    check_pair(base, tuned)
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in options.layers or range(base.cfg.n_layers)]
+    for hook in hooks:
+        check_point(base, hook)
+    sae = load(options.sae, base) if options.sae is not None else None
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    training, test = (
+        prepared_images(
+            options.images,
+            part,
+            base.hf_config,
+            base.image_processor,
+            limit=limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+        )  # fmt: skip
+        for part, limit in (("finetune", options.training_limit), ("test", options.limit))
+    )
+    directions = analysis.steering_directions(
+        base, training, corruption, hook_names=hooks, tokens=options.tokens, per_position=options.per_position,
+        progress="Directions", **shared,
+    )  # fmt: skip
+    if sae is not None:
+        from mechvit.saes import sae_steering_direction
+
+        directions.append(
+            sae_steering_direction(
+                base, sae, training, corruption, n_latents=options.latents, seed=options.seed, progress="Latents"
+            )
+        )
+    found = analysis.steer(
+        base, tuned, test, [corruption], directions, scales=options.scales, controls=options.controls,
+        progress="Steering", **shared,
+    )  # fmt: skip
+    return directions, found
+
+
+def load(folder: str, model: HookedViT) -> Any:
+    """An SAE, once it is known to fit."""
+    from mechvit.analysis.directions import check_point
+    from mechvit.saes import load_sae
+    from mechvit.saes.site import check_checkpoint, sae_site
+
+    sae = load_sae(folder, device=str(model.cfg.device))
+    check_point(model, sae_site(model, sae, f"the SAE {folder!r}").hook)
+    check_checkpoint(model, {folder: sae})
+    return sae
+
+
+def make_tables(directions: list[Direction], found: Steering, most_cost: float) -> dict[str, pd.DataFrame]:
+    """Every table that is written."""
+    import pandas as pd
+
+    rows = [(d.source, d.hook_name, d.tokens, len(d.vector), d.norm) for d in directions]
+    return {
+        "steering": found.summary(),
+        "chosen": found.chosen(most_cost=most_cost),
+        "directions": pd.DataFrame(rows, columns=["source", "hook_name", "tokens", "rows", "norm"]),
+    }
+
+
+def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+    """Draw what the tables allow; returns how many were drawn."""
+    from mechvit.visualization import figures
+
+    drawn = {"steering_by_scale": figures.steering_by_scale(tables["steering"])}
+    accuracy = tables["chosen"].query("quantity == 'accuracy' and recovered == recovered")
+    if len(accuracy):
+        drawn["steering_cost"] = figures.steering_cost(tables["chosen"])
+    folder.mkdir()
+    for name, figure in drawn.items():
+        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
+    return len(drawn)
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

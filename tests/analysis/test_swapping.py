@@ -1,0 +1,169 @@
+"""Swapped weights against copies of the model, and what they find in models of which one part differs."""
+
+from __future__ import annotations
+
+import copy
+
+import pandas as pd
+import pytest
+import torch
+from family_runs import build
+from shifted_models import shifted
+
+from mechvit.analysis import swap_weights
+from mechvit.analysis.outcomes import foils, score_outcomes
+from mechvit.analysis.parts import groups_named, model_parts, part_groups
+from mechvit.analysis.swapping import Swap, mixed_logits
+from mechvit.data import ImageBatch, corrupt, normalize
+
+CORRUPTIONS = ("clean", "gaussian_noise_2")
+
+
+def copied(receiver, giver, parts):
+    """The reference: a copy of the receiver with the state dict of some parts from the giver."""
+    mixed, theirs, named = receiver.state_dict(), giver.state_dict(), model_parts(receiver)
+    model = copy.deepcopy(receiver)
+    model.load_state_dict(mixed | {name: theirs[name] for part in parts for name in named[part]})
+    return model
+
+
+FAMILIES = {
+    "vit classifier": 0.0,
+    "beit classifier, all positions": 0.0,
+    "clip classifier": 0.0,
+    "siglip zero-shot": 1e-6,  # a copy's own logits differ in their last bit: its pooler's weights lie elsewhere
+}
+"""Each family and by how much a copy of the model may differ from it."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mixes_match_copies(name):
+    receiver, giver = build(name, torch.float32), shifted(build(name, torch.float32))
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    groups = part_groups(receiver, "parts") | part_groups(receiver, "blocks")
+    mixes = {group: frozenset(parts) for group, parts in groups.items()}
+    order = list(model_parts(receiver))
+    mixes |= {("first", k): frozenset(order[:k]) for k in range(0, len(order) + 1, 3)}
+    mixes |= {("last", k): frozenset(order[len(order) - k :]) for k in range(0, len(order) + 1, 4)}
+    mixes["all"] = frozenset(order)
+    mixes["two"] = frozenset({"blocks.0.mlp", "blocks.2.ln1"})
+    mixes["all but one"] = frozenset(order) - {"blocks.1.attn"}
+    before = {n: p.clone() for n, p in receiver.named_parameters()}
+    with torch.inference_mode():
+        found = mixed_logits(receiver, giver, pixels, mixes)
+        assert list(found) == list(mixes)
+        for key, parts in mixes.items():
+            wanted = copied(receiver, giver, parts)(pixels)
+            torch.testing.assert_close(found[key], wanted, rtol=0, atol=FAMILIES[name])
+        assert torch.equal(found["all"], giver(pixels))
+        assert torch.equal(found["first", 0], receiver(pixels))
+    assert all(torch.equal(parameter, before[n]) for n, parameter in receiver.named_parameters())
+    assert len({tuple(logits.flatten().tolist()) for logits in found.values()}) > len(groups)
+
+
+def test_swaps_match_copies(tiny_model, batch):
+    giver = shifted(copy.deepcopy(tiny_model))
+    names = ["blocks.1.attn", "blocks.2", "head", "blocks.0.ln2+mlp"]
+    found = swap_weights(tiny_model, giver, batch, CORRUPTIONS, parts=names, cumulative=None, batch_size=10, seed=3)
+    assert [key for key in found.outcomes if key[0] == "clean"] == [("clean", Swap("single", n, 1)) for n in names]
+    for corruption in CORRUPTIONS:
+        pixels = normalize(corrupt(batch.images, corruption, batch.image_ids, seed=3), tiny_model.image_processor)
+        with torch.no_grad():
+            foil = foils(tiny_model(pixels), batch.labels)
+            conditions = {("receiver",): tiny_model, ("giver",): giver}
+            conditions |= {
+                ("single", n, 1): copied(tiny_model, giver, g) for n, g in groups_named(giver, names).items()
+            }
+            for key, model in conditions.items():
+                wanted = score_outcomes(model(pixels), batch.labels, foil, batch.image_ids)
+                got = found.references[corruption, key[0]] if len(key) == 1 else found.outcomes[corruption, Swap(*key)]
+                assert torch.equal(got.image_id, wanted.image_id)
+                assert torch.equal(got.correct, wanted.correct)
+                torch.testing.assert_close(got.logit_difference, wanted.logit_difference, rtol=0, atol=1e-5)
+
+
+def test_the_planted_part_is_found(planted):
+    base, tuned, images = planted
+    found = swap_weights(base, tuned, images, CORRUPTIONS, batch_size=7)
+    table = found.summary(resamples=200)
+    noisy = table[(table["corruption"] == "gaussian_noise_2") & (table["quantity"] == "accuracy")]
+    single = noisy[noisy["kind"] == "single"].set_index("part")
+    assert set(single.index[single["recovered"] == 1]) == {"blocks.1", "blocks.1.mlp"}
+    assert (single["recovered"].drop(["blocks.1", "blocks.1.mlp"]) == 0).all()
+    assert len(single) == 3 * 5 + 3
+    first = noisy[noisy["kind"] == "first"].sort_values("k")
+    assert list(first["part"]) == ["", "embed", "blocks.0", "blocks.1", "blocks.2", "ln_final", "head"]
+    assert list(first["recovered"]) == [0, 0, 0, 1, 1, 1, 1]
+    last = noisy[noisy["kind"] == "last"].sort_values("k")
+    assert list(last["part"]) == ["", "head", "ln_final", "blocks.2", "blocks.1", "blocks.0", "embed"]
+    assert list(last["recovered"]) == [0, 0, 0, 0, 1, 1, 1]
+    frame = found.to_frame()
+    assert list(frame) == ["corruption", "kind", "part", "k", "image_id", "correct", "logit_difference"]
+    assert len(frame) == len(images) * len(CORRUPTIONS) * (18 + 14)
+    assert len(found.reference_frame()) == len(images) * len(CORRUPTIONS) * 2
+    assert single.loc["blocks.1", "value"] == 1
+    change = single.loc["blocks.1", "change"]
+    base_correct = found.references["gaussian_noise_2", "receiver"].correct.double().mean()
+    assert change == pytest.approx(1 - float(base_correct))
+
+
+def test_the_reverse_takes_the_gain_away(planted):
+    base, tuned, images = planted
+    found = swap_weights(tuned, base, images, ["gaussian_noise_2"], parts=["blocks.1.mlp", "blocks.0"], cumulative=None)
+    single = found.summary(resamples=200).query("quantity == 'accuracy'").set_index("part")
+    assert single.loc["blocks.1.mlp", "recovered"] == 1
+    assert single.loc["blocks.1.mlp", "value"] == float(
+        found.references["gaussian_noise_2", "giver"].correct.double().mean()
+    )
+    assert single.loc["blocks.0", ["value", "recovered"]].tolist() == [1, 0]
+
+
+def test_batches_do_not_change_swaps(planted):
+    base, tuned, images = planted
+    tables = [swap_weights(base, tuned, images, CORRUPTIONS, batch_size=size).to_frame() for size in (5, 24)]
+    order = ["corruption", "kind", "part", "k", "image_id"]
+    one, two = (table.sort_values(order).reset_index(drop=True) for table in tables)
+    pd.testing.assert_frame_equal(one, two, atol=1e-4)
+
+
+def test_models_are_restored_after_an_error(tiny_model, batch):
+    giver = shifted(copy.deepcopy(tiny_model))
+    before = [{n: p.clone() for n, p in model.named_parameters()} for model in (tiny_model, giver)]
+    bad = torch.full_like(giver.blocks[2].mlp.fc1.weight, torch.nan)
+    broken = copy.deepcopy(giver)
+    broken.blocks[2].mlp.fc1.weight.data = bad
+    with pytest.raises(ValueError, match="logits must be finite"):
+        swap_weights(tiny_model, broken, batch, ["clean"])
+    calls = []
+
+    def fail(x, hook):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("a user's hook")
+
+    with tiny_model.hooks([("blocks.2.mlp.hook_post", fail)]), pytest.raises(RuntimeError, match="a user's hook"):
+        swap_weights(tiny_model, giver, batch, ["clean"])
+    for model, own in zip((tiny_model, giver), before, strict=True):
+        assert all(torch.equal(parameter, own[n]) for n, parameter in model.named_parameters())
+
+
+def test_hooks_of_the_receiver_act_on_every_swap(tiny_model, batch):
+    giver = shifted(copy.deepcopy(tiny_model))
+    with tiny_model.hooks([("hook_head_input", lambda x, hook: torch.zeros_like(x))]):
+        found = swap_weights(tiny_model, giver, batch, ["clean"], parts=["blocks.0", "head"], cumulative=None)
+    spread = {key[1].part: out.logit_difference.unique() for key, out in found.outcomes.items()}
+    assert len(spread["blocks.0"]) <= 5 * 4  # the head's biases alone, by label and foil
+    assert len(spread["head"]) <= 5 * 4
+
+
+def test_bad_requests_are_refused(tiny_model, batch):
+    giver = shifted(copy.deepcopy(tiny_model))
+    with pytest.raises(ValueError, match=r"did you mean blocks\.0\.attn"):
+        swap_weights(tiny_model, giver, batch, ["clean"], parts=["blocks.0.atn"])
+    with pytest.raises(ValueError, match="name at least one corruption"):
+        swap_weights(tiny_model, giver, batch, [])
+    wrong = ImageBatch(batch.images, batch.labels + 4, batch.image_ids)
+    with pytest.raises(ValueError, match="labels must be classes"):
+        swap_weights(tiny_model, giver, wrong, ["clean"])
+    with pytest.raises(ValueError, match="unit must be one of"):
+        swap_weights(tiny_model, giver, batch, ["clean"], cumulative="layers")
