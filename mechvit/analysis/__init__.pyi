@@ -1,12 +1,15 @@
 from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
 from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
 from .bootstrap import Interval, interval, resampled_means
+from .cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
+from .hsic import cka_of
 from .lens import LogitLens, logit_lens
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .performance import Performance, evaluate
+from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
 from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
@@ -18,10 +21,13 @@ from .summaries import (
     lens_summary,
     performance_summary,
 )
+from .tuned_lens import LensDivergence, TunedLens, lens_divergence, tuned_lens
+from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
 
 __all__ = [
     "ALEXNET_ERROR",
+    "CKA",
     "AttentionEntropy",
     "AttentionMaps",
     "AttentionShift",
@@ -30,11 +36,16 @@ __all__ = [
     "FourierSensitivity",
     "HeadNumbers",
     "Interval",
+    "LensDivergence",
+    "LensTraining",
     "LogitLens",
     "Outcomes",
     "PatchLens",
     "Performance",
+    "PredictionDepth",
     "StudyTables",
+    "TunedLens",
+    "View",
     "all_above",
     "all_within",
     "attention_draws",
@@ -43,9 +54,13 @@ __all__ = [
     "attention_rollout",
     "attention_shift",
     "attention_summary",
+    "cka_of",
     "class_trajectories",
+    "clean_and_corrupted",
+    "compare_views",
     "corrupted_performance",
     "corruption_spectrum",
+    "depth_summary",
     "evaluate",
     "first_correct",
     "first_correct_draws",
@@ -54,17 +69,22 @@ __all__ = [
     "fourier_sensitivity",
     "head_numbers",
     "interval",
+    "lens_divergence",
     "lens_draws",
     "lens_summary",
+    "linear_cka",
     "logit_difference",
     "logit_lens",
     "mean_corruption_error",
     "patch_lens",
     "performance_draws",
     "performance_summary",
+    "prediction_depth",
     "recovery",
     "resampled_means",
     "score_outcomes",
     "spectrum_summary",
     "study",
+    "train_tuned_lens",
+    "tuned_lens",
 ]
