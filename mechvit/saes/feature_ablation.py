@@ -47,6 +47,22 @@ class FeatureSets:
     rate: Float[Tensor, " d_sae"]
     """Share of tokens, clean and corrupted, on which each latent fires."""
 
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent of a set: the labels, kind (sensitive or control), draw, place, feature, sensitivity, rate,
+        and matched: the sensitive latent in the same place."""
+        import pandas as pd
+
+        parts = []
+        for kind, draw, latents in self.each():
+            about = {**labels, "kind": kind, "draw": draw, "place": np.arange(len(latents)), "feature": latents.numpy()}
+            values = {"sensitivity": self.sensitivity[latents].numpy(), "rate": self.rate[latents].numpy()}
+            parts.append(pd.DataFrame({**about, **values, "matched": self.sensitive.numpy()}))
+        return pd.concat(parts, ignore_index=True)
+
+    def each(self) -> list[tuple[str, int, Int[Tensor, " n"]]]:
+        """Kind, draw and latents of every set."""
+        return [(SENSITIVE, 0, self.sensitive), *((CONTROL, i, row) for i, row in enumerate(self.controls))]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureAblation:
@@ -155,7 +171,6 @@ def ablate_features(
     size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     device = sae.W_dec.device
     to = torch.zeros(sae.cfg.d_sae) if target == "zero" or clean_mean is None else clean_mean.float()
-    chosen = [(SENSITIVE, 0, sets.sensitive), *((CONTROL, i, row) for i, row in enumerate(sets.controls))]
     found: dict[tuple[str, str, int, int], list[Tensor]] = defaultdict(list)
     ids = []
     for batch in image_batches(model, images, size, progress=progress):
@@ -167,7 +182,7 @@ def ablate_features(
             score = _Scoring(batch.labels, foil, batch.image_ids)
             found[condition.key, UNTOUCHED, 0, 0].append(score(untouched))
             codes = sae.encode(seen.x.to(device))
-            for kind, draw, latents in chosen:
+            for kind, draw, latents in sets.each():
                 for n in counts:
                     logits = ablated(seen, sae, codes, latents[:n].to(device), to.to(device))
                     found[condition.key, kind, draw, n].append(score(logits))
