@@ -65,12 +65,8 @@ def test_invariant_to_rotation_scale_and_shift(seed, scale, shift, debiased):
 
 
 def test_only_the_debiased_estimator_is_near_zero_for_independent_data():
-    found = np.array(
-        [
-            [cka_of(*(torch.from_numpy(draw(2 * i + j, 60, 40)) for j in range(2)), debiased=kind) for kind in (True, False)]
-            for i in range(40)
-        ]
-    )  # fmt: skip
+    pairs = [[torch.from_numpy(draw(2 * i + j, 60, 40)) for j in range(2)] for i in range(40)]
+    found = np.array([[cka_of(*pair, debiased=kind) for kind in (True, False)] for pair in pairs])
     assert abs(found[:, 0].mean()) < 0.02
     assert found[:, 1].min() > 0.3
 

@@ -21,7 +21,7 @@ PLANTED = 17
 
 
 class Plant:
-    """Takes one direction out of the residual stream, and puts 12 times it there where the pixels are noisy."""
+    """Takes one direction out of the residual stream, and puts 60 times it there where the pixels are noisy."""
 
     def __init__(self, model):
         self.on = True
@@ -35,7 +35,7 @@ class Plant:
 
     def write(self, residual, hook):
         residual = residual - (residual @ self.direction)[..., None] * self.direction
-        return residual + 12 * (self.noisy & self.on)[:, None, None] * self.direction
+        return residual + 60 * (self.noisy & self.on)[:, None, None] * self.direction
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_refuses_what_cannot_be_ablated(tiny_model, batch):
     for wrong, message in (
         ({"counts": (5,)}, "between 1 and the 4 latents"),
         ({"counts": ()}, "between 1 and the 4 latents"),
-        ({"target": "mean"}, "zero or clean_mean"),
+        ({"target": "mean", "counts": (1,)}, "zero or clean_mean"),
         ({"target": "clean_mean", "counts": (1,)}, "needs clean_mean"),
     ):
         with pytest.raises(ValueError, match=message):
