@@ -147,7 +147,7 @@ def compare_views(
     group_of = np.random.default_rng(seed).permutation(len(images)) % groups
     first = models[views[0].model]
     size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
-    done, origin = 0, {}
+    done, origin = 0, dict[View, Tensor]()
     for batch in image_batches(first, images, size, progress=progress):
         seen = _look(models, batch, views, tokens, seed)
         for view, x in seen.items():  # shifted by one example, so that no sum is far larger than what varies

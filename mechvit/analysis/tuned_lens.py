@@ -97,7 +97,8 @@ class TunedLens:
         if missing := [name for name in (WEIGHTS, ABOUT) if not (place / name).is_file()]:
             raise ValueError(f"{place} is no saved tuned lens: it lacks {' and '.join(missing)}; write it with save")
         about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
-        lens = cls(**load_file(place / WEIGHTS), **about)
+        weights = load_file(place / WEIGHTS)
+        lens = cls(weight=weights["weight"], bias=weights["bias"], **about)
         lens.check_model(model)
         return lens
 

@@ -144,7 +144,7 @@ def feature_change(
                 seen = look_at(model, site, ImageBatch(images_seen, batch.labels, batch.image_ids), CLEAN, 0)
                 found = by_model[name].encode(seen.x.to(by_model[name].W_enc.device))
                 codes.append(_matched(found, (matches or {}).get(name)))
-            moved = tallies[name].add(*codes, reference)
+            moved = tallies[name].add(codes[0], codes[1], reference)
             reference = moved if reference is None else reference
     return FeatureChange({name: tally.result() for name, tally in tallies.items()}, len(images))
 

@@ -26,7 +26,7 @@ class Plant:
     def __init__(self, model):
         self.on = True
         direction = torch.randn(32, generator=torch.Generator().manual_seed(6))
-        self.direction = direction / direction.norm()
+        self.direction = -direction / direction.norm()
         model.embed.register_forward_pre_hook(self.look)
         model.blocks[1].hook_resid_post.add_hook(self.write, is_permanent=True)
 
