@@ -3,11 +3,13 @@ from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_num
 from .attribution import Attribution, attribution_patching
 from .attribution_error import AttributionError, attribution_error
 from .bootstrap import Interval, interval, resampled_means
+from .cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
 from .components import Component
 from .directions import Direction, steering_direction, steering_directions
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .head_links import HeadLinks, head_links
+from .hsic import cka_of
 from .interpolation import Interpolation, interpolate_weights
 from .interventions import effects
 from .lens import LogitLens, logit_lens
@@ -16,6 +18,7 @@ from .parts import model_parts, part_groups, weights_replaced
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .patching import Patching, patch_models
 from .performance import Performance, evaluate
+from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
 from .smallest_sets import SmallestSet, smallest_set
@@ -24,11 +27,14 @@ from .steering import Steering, steer
 from .study import StudyTables, study
 from .summaries import attention_summary, first_correct, first_correct_summary, lens_summary, performance_summary
 from .swapping import Swaps, swap_weights
+from .tuned_lens import LensDivergence, TunedLens, lens_divergence, tuned_lens
+from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
 from .weight_changes import WeightChange, WeightChanges, weight_change
 
 __all__ = [
     "ALEXNET_ERROR",
+    "CKA",
     "AttentionEntropy",
     "AttentionMaps",
     "AttentionShift",
@@ -43,15 +49,20 @@ __all__ = [
     "HeadNumbers",
     "Interpolation",
     "Interval",
+    "LensDivergence",
+    "LensTraining",
     "LogitLens",
     "Outcomes",
     "PatchLens",
     "Patching",
     "Performance",
+    "PredictionDepth",
     "SmallestSet",
     "Steering",
     "StudyTables",
     "Swaps",
+    "TunedLens",
+    "View",
     "WeightChange",
     "WeightChanges",
     "all_above",
@@ -64,9 +75,13 @@ __all__ = [
     "attention_summary",
     "attribution_error",
     "attribution_patching",
+    "cka_of",
     "class_trajectories",
+    "clean_and_corrupted",
+    "compare_views",
     "corrupted_performance",
     "corruption_spectrum",
+    "depth_summary",
     "effects",
     "evaluate",
     "first_correct",
@@ -78,8 +93,10 @@ __all__ = [
     "head_numbers",
     "interpolate_weights",
     "interval",
+    "lens_divergence",
     "lens_draws",
     "lens_summary",
+    "linear_cka",
     "logit_difference",
     "logit_lens",
     "mean_corruption_error",
@@ -89,6 +106,7 @@ __all__ = [
     "patch_models",
     "performance_draws",
     "performance_summary",
+    "prediction_depth",
     "recovery",
     "resampled_means",
     "score_outcomes",
@@ -99,6 +117,8 @@ __all__ = [
     "steering_directions",
     "study",
     "swap_weights",
+    "train_tuned_lens",
+    "tuned_lens",
     "weight_change",
     "weights_replaced",
 ]

@@ -52,16 +52,25 @@ class LogitLens:
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
-def residual_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
-    """Hooks that collect the residual stream entering each block and leaving the last, at the head's tokens only.
+def residual_hooks(
+    model: HookedViT, read: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Hooks, list[Float[Tensor, "batch read d_model"]]]:
+    """Hooks that collect the residual stream entering each block and leaving the last.
+
+    Args:
+        model: any HookedViT.
+        read: what is kept of [batch, token, d_model], as a tensor of its own; the head's tokens only when None.
 
     Returns:
-        the hooks, and the list that a forward pass fills with n_layers + 1 tensors [batch, head tokens, d_model].
+        the hooks, and the list that a forward pass fills with n_layers + 1 tensors.
     """
     found: list[Tensor] = []
 
+    def at_head(residual: Tensor) -> Tensor:
+        return residual[:, model.head_tokens].clone()  # a view would keep all tokens alive
+
     def keep(residual: Tensor, hook: Any) -> None:
-        found.append(residual[:, model.head_tokens].clone())  # a view would keep all tokens alive
+        found.append((read or at_head)(residual))
 
     last = model.cfg.n_layers - 1
     names = [f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)] + [f"blocks.{last}.hook_resid_post"]

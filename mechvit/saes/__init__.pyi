@@ -4,8 +4,11 @@ from .cached import CachedActivations, CachedStreams, cache_activations, export_
 from .config import ARCHITECTURES, SAEConfig, StreamConfig, Sweep, TrainConfig
 from .distance import distance_table, distribution_distance
 from .evaluation import evaluate_sae, evaluate_saes, load_sae, sae_cosine, sae_features
+from .feature_ablation import FeatureAblation, FeatureSets, ablate_features, ablation_summary, sensitive_features
+from .feature_change import FeatureChange, LatentChange, feature_change
 from .feature_results import LogitEffects, SAEFeatures, Sensitivity
 from .matching import FeatureMatch, match_features
+from .mixed_streams import MixedStreams
 from .publishing import push_to_hub
 from .results import Classification, FiringRates, SAECosine, SAEEvaluation, SAEQuality
 from .settings import sae_settings
@@ -21,11 +24,16 @@ __all__ = [
     "CachedActivations",
     "CachedStreams",
     "Classification",
+    "FeatureAblation",
+    "FeatureChange",
     "FeatureMatch",
+    "FeatureSets",
     "FiringRates",
     "ImageActivationsStore",
     "ImageStreams",
+    "LatentChange",
     "LogitEffects",
+    "MixedStreams",
     "SAEConfig",
     "SAECosine",
     "SAEEvaluation",
@@ -35,6 +43,8 @@ __all__ = [
     "StreamConfig",
     "Sweep",
     "TrainConfig",
+    "ablate_features",
+    "ablation_summary",
     "browse_features",
     "cache_activations",
     "distance_table",
@@ -42,6 +52,7 @@ __all__ = [
     "evaluate_sae",
     "evaluate_saes",
     "export_for_sae_lens",
+    "feature_change",
     "load_sae",
     "match_features",
     "push_to_hub",
@@ -50,6 +61,7 @@ __all__ = [
     "sae_features",
     "sae_settings",
     "sae_steering_direction",
+    "sensitive_features",
     "train_on",
     "train_saes",
 ]

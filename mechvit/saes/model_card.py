@@ -68,9 +68,10 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
     clean = float(metadata["clean_fraction"])
     corrupted = ", ".join(metadata["corruptions"])
     mix = f"{clean:.0%} clean" + (f", the rest {corrupted}" if corrupted and clean < 1 else "")
+    hashes = metadata.get("checkpoint_hashes", [metadata["checkpoint_hash"]])
     about = {
         "model": metadata["model_name"],
-        "SHA-256 of its weights": f"{metadata['checkpoint_hash'][:16]}…",
+        "SHA-256 of its weights": ", ".join(f"{found[:16]}…" for found in hashes),
         "hook point": f"`{metadata['hook_name']}`",
         "tokens": _TOKENS.get(tokens, tokens),
         "images": f"{mix}; fingerprint {metadata['data_fingerprint']}",

@@ -97,7 +97,7 @@ def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
     said = {name: sae.cfg.metadata for name, sae in saes.items() if sae.cfg.metadata.checkpoint_hash is not None}
     own = checkpoint_hash(model) if said else ""
     for name, about in said.items():
-        if about.checkpoint_hash != own:
+        if own not in (about.checkpoint_hashes or [about.checkpoint_hash]):  # one trained on several models names all
             raise ValueError(
                 f"the SAE {name!r} was trained on another model ({about.model_name}, checkpoint hash "
                 f"{str(about.checkpoint_hash)[:12]}) than this one ({own[:12]}): give that model, or allow_other_model "

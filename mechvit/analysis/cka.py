@@ -1,0 +1,245 @@
+"""Linear CKA: how alike two representations of the same images are, layer by layer, whatever rotation lies between.
+
+With K = X Xᵀ and L = Y Yᵀ for examples in rows, CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 where Y is X rotated,
+shifted and scaled, 0 where they share nothing. Nothing of the size of K is ever made (see `hsic.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruptions import corrupt
+from mechvit.data.spec import CLEAN, Corruption
+
+from .bootstrap import LEVEL
+from .hsic import Moments, hsic, widened
+from .jackknife import jackknife_interval
+from .lens import residual_hooks
+from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+CKATokens = Literal["cls", "mean", "patches"]
+GROUPS = 10
+"""Groups of images of which each is left out once, for the interval."""
+
+
+class View(NamedTuple):
+    """One model's look at the images."""
+
+    model: str
+    corruption: Corruption
+
+
+@dataclass(frozen=True)
+class CKA:
+    """Similarities of pairs of layers of two views; layer 0 is the embedding, l the output of block l - 1; on the CPU.
+
+    The interval is a delete-a-group jackknife's: CKA again without each group of images, and Student's t with one
+    degree less than there are groups. A bootstrap would not do: an image that is drawn twice is a pair of examples that
+    are alike in both views, which the debiased estimator cannot tell from two images: every resample would be too high.
+    """
+
+    layers: Int[Tensor, "pair 2"]
+    """Of the first and of the second view."""
+    value: Float[Tensor, " pair"]
+    """-1 (0 for the biased estimator) to 1; NaN where a representation does not vary, as CLS's embedding."""
+    left_out: Float[Tensor, "group pair"]
+    """The same without each group of images."""
+
+    def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+        """Ends of the jackknife's interval (`jackknife_interval`), cut off at -1 and 1."""
+        return jackknife_interval(self.value, self.left_out, level, -1.0, 1.0)
+
+    def to_frame(self, *, level: float = LEVEL, **labels: str) -> pd.DataFrame:
+        """One row a pair of layers: the labels, layer_a, layer_b, cka, low, high."""
+        import pandas as pd
+
+        low, high = self.interval(level)
+        columns = {"layer_a": self.layers[:, 0], "layer_b": self.layers[:, 1], "cka": self.value}
+        columns |= {"low": low, "high": high}
+        return pd.DataFrame({**labels, **{name: values.numpy() for name, values in columns.items()}})
+
+
+def linear_cka(
+    model_a: HookedViT,
+    model_b: HookedViT,
+    images: Images,
+    corruption_a: Corruption | str = CLEAN,
+    corruption_b: Corruption | str | None = None,
+    *,
+    tokens: CKATokens = "mean",
+    every_pair: bool = False,
+    debiased: bool = True,
+    groups: int = GROUPS,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> CKA:
+    """Linear CKA between the residual streams of two models, or of one model on clean and on corrupted images.
+
+    The default estimator of HSIC is the unbiased U-statistic, over all examples at once. The biased one (the
+    Frobenius norm of the cross-covariance) is the definition, and near 1 for anything once examples are as few as
+    dimensions; minibatches' average of the unbiased one estimates the same number as ours with more variance.
+
+    Args:
+        model_a, model_b: of one input size; they may differ in width, and with `every_pair` in depth.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
+        corruption_a, corruption_b: what each model sees; the same for both when `corruption_b` is None.
+        tokens: what an example is: an image's first token (`cls`), the `mean` of its patches, or each of its `patches`.
+        every_pair: compare every layer with every layer, not only with the same one. Held are `groups` x pairs x
+            (d + 2)² float64, and a third to two thirds of it more: 20 MB for 6 layers of width 96, for a ViT-B/16 0.6
+            GB and with every pair 9 GB.
+        debiased: the unbiased estimator (True) or the biased one.
+        groups: of images, drawn at random, for the interval.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise and of the groups.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no such tokens, fewer than two groups or than two images each, models that do not fit each other.
+
+    Source: arXiv:1905.00414, section 3 (linear CKA); arXiv:2010.15327, equation 3 (the unbiased HSIC), from Song et
+    al., Journal of Machine Learning Research 13 (2012).
+    """
+    first = View("a", _parsed(corruption_a))
+    second = View("b", first.corruption if corruption_b is None else _parsed(corruption_b))
+    found = compare_views(
+        {"a": model_a, "b": model_b}, images, [(first, second)], tokens=tokens, every_pair=every_pair,
+        debiased=debiased, groups=groups, batch_size=batch_size, seed=seed, progress=progress,
+    )  # fmt: skip
+    return found[first, second]
+
+
+@torch.inference_mode()
+def compare_views(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    comparisons: list[tuple[View, View]],
+    *,
+    tokens: CKATokens = "mean",
+    every_pair: bool = False,
+    debiased: bool = True,
+    groups: int = GROUPS,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> dict[tuple[View, View], CKA]:
+    """Several comparisons from one pass: each model sees each image once a condition; arguments as in `linear_cka`.
+
+    Source: as `linear_cka`.
+    """
+    views = list(dict.fromkeys(view for pair in comparisons for view in pair))
+    _check(models, views, images, tokens, groups, comparisons, every_pair)
+    own: dict[View, Moments] = {view: Moments() for view in views}
+    cross = {pair: Moments(every_pair) for pair in comparisons}
+    group_of = np.random.default_rng(seed).permutation(len(images)) % groups
+    first = models[views[0].model]
+    size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
+    done, origin = 0, dict[View, Tensor]()
+    for batch in image_batches(first, images, size, progress=progress):
+        seen = _look(models, batch, views, tokens, seed)
+        for view, x in seen.items():  # shifted by one example, so that no sum is far larger than what varies
+            seen[view] = widened(x, origin.setdefault(view, x[:, :1].clone()))
+        group = torch.from_numpy(group_of[done : done + len(batch)]).to(batch.images.device)
+        for view, x in seen.items():
+            own[view].add(x, x, group, groups)
+        for pair, moments in cross.items():
+            moments.add(seen[pair[0]], seen[pair[1]], group, groups)
+        done += len(batch)
+    return {pair: _similarity(own[pair[0]], own[pair[1]], cross[pair], debiased, groups) for pair in comparisons}
+
+
+def clean_and_corrupted(models: Mapping[str, HookedViT], corruptions: list[Corruption]) -> list[tuple[View, View]]:
+    """The comparisons that tell what tuning changed: the first model with each other one, clean and under each
+    corruption, and each model's clean view with its view of each corruption."""
+    names, conditions = list(models), [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
+    between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
+    within = [(View(name, CLEAN), View(name, c)) for name in names for c in conditions[1:]]
+    return between + within
+
+
+def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: int) -> CKA:
+    """CKA of all images, and without each group."""
+
+    def cka(xx: Tensor, yy: Tensor, xy: Tensor) -> Float[Tensor, " pair"]:
+        own_a, own_b = hsic(xx, debiased), hsic(yy, debiased)
+        scale = own_a[:, None] * own_b if cross.every_pair else own_a * own_b
+        return (hsic(xy, debiased) / scale.sqrt()).flatten()
+
+    value = cka(a.all(), b.all(), cross.all())
+    left_out = [cka(*(moments.without(group) for moments in (a, b, cross))) for group in range(groups)]
+    layers_a, layers_b = (torch.arange(count) for count in cross.layers)
+    same = torch.stack([layers_a, layers_a], dim=1)
+    layers = torch.cartesian_prod(layers_a, layers_b) if cross.every_pair else same
+    return CKA(layers, on_cpu(value), on_cpu(torch.stack(left_out)))
+
+
+def _look(
+    models: Mapping[str, HookedViT], batch: ImageBatch, views: list[View], tokens: CKATokens, seed: int
+) -> dict[View, Float[Tensor, "layer example d"]]:
+    """Every view's examples of one batch; each corruption is made once for all models."""
+    seen = {}
+    for corruption in dict.fromkeys(view.corruption for view in views):
+        images = corrupt(batch.images, corruption, batch.image_ids, seed=seed)
+        corrupted = ImageBatch(images, batch.labels, batch.image_ids)
+        for view in (view for view in views if view.corruption == corruption):
+            model = models[view.model]
+            hooks, residuals = residual_hooks(model, _reading(tokens, model.cfg.n_prefix_tokens))
+            model.run_with_hooks(pixel_values(model, corrupted, CLEAN), fwd_hooks=hooks)
+            seen[view] = torch.stack(residuals)
+    return seen
+
+
+def _reading(tokens: CKATokens, prefix: int) -> Callable[[Tensor], Tensor]:
+    """From a residual stream to its examples, one a row."""
+    if tokens == "cls":
+        return lambda residual: residual[:, 0].clone()
+    if tokens == "mean":
+        return lambda residual: residual[:, prefix:].mean(1)
+    return lambda residual: residual[:, prefix:].flatten(0, 1).clone()
+
+
+def _check(
+    models: Mapping[str, HookedViT],
+    views: list[View],
+    images: Images,
+    tokens: str,
+    groups: int,
+    comparisons: list[tuple[View, View]],
+    every_pair: bool,
+) -> None:
+    if not comparisons:
+        raise ValueError("there is nothing to compare; give at least one pair of views (model, corruption)")
+    if tokens not in ("cls", "mean", "patches"):
+        raise ValueError(f"tokens must be cls, mean (of patches) or patches; got {tokens!r}")
+    if groups < 2 or len(images) < max(2 * groups, 8):
+        raise ValueError(
+            f"an interval needs at least 2 groups and 2 images in each, 8 in all; got {groups} groups of "
+            f"{len(images)} images"
+        )
+    for name in dict.fromkeys(view.model for view in views):
+        if tokens == "cls" and not models[name].cfg.cls_token:
+            raise ValueError(f"the model {name!r} has no class token; take tokens='mean' or 'patches'")
+    for a, b in comparisons:
+        depths = [models[view.model].cfg.n_layers for view in (a, b)]
+        if depths[0] != depths[1] and not every_pair:
+            raise ValueError(
+                f"models of different depth ({a.model}: {depths[0]} and {b.model}: {depths[1]} blocks) have no same "
+                "layers; compare every_pair of them"
+            )
+
+
+def _parsed(corruption: Corruption | str) -> Corruption:
+    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption

@@ -1,0 +1,87 @@
+"""HSIC of linear kernels from sums over examples: the statistic under CKA, without any matrix of examples by examples.
+
+Each example is widened to x̂ = (x, |x|², 1). The [d_a + 2, d_b + 2] sum of x̂ᵀŷ over examples holds all that the biased
+and the unbiased estimator need, so that sums over a stream give what one batch of all examples would.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def widened(
+    x: Float[Tensor, "layer example d"], origin: Float[Tensor, "layer 1 d"]
+) -> Float[Tensor, "layer example d+2"]:
+    """(x - origin, |x - origin|², 1) in float64: an origin among the examples keeps sums as small as what varies."""
+    x = x.double() - origin.double()
+    return torch.cat([x, x.square().sum(-1, keepdim=True), torch.ones_like(x[..., :1])], dim=-1)
+
+
+def hsic(moments: Float[Tensor, "*pair d_a+2 d_b+2"], debiased: bool) -> Float[Tensor, "*pair"]:
+    """HSIC of linear kernels from the sum over n examples of (x, |x|², 1)ᵀ (y, |y|², 1).
+
+    Biased: |Xᵀ H Y|² / (n - 1)², with H the centring matrix. Unbiased, with K and L without their diagonals:
+
+        (tr(K L) + (1ᵀK1)(1ᵀL1) / ((n - 1)(n - 2)) - 2 / (n - 2) 1ᵀKL1) / (n (n - 3))
+
+    Source: arXiv:1905.00414, equation 3; arXiv:2010.15327, equation 3.
+    """
+    products, x_sum, y_sum = moments[..., :-2, :-2], moments[..., :-2, -1], moments[..., -1, :-2]
+    n = moments[..., -1, -1]
+    if not debiased:
+        centred = products - x_sum[..., :, None] * y_sum[..., None, :] / n[..., None, None]
+        return centred.square().sum((-2, -1)) / (n - 1).square()
+    diagonal = moments[..., -2, -2]  # sum of |x|² |y|²
+    trace = products.square().sum((-2, -1)) - diagonal
+    all_x = x_sum.square().sum(-1) - moments[..., -2, -1]
+    all_y = y_sum.square().sum(-1) - moments[..., -1, -2]
+    through = torch.einsum("...d,...de,...e->...", x_sum, products, y_sum) + diagonal
+    through = through - (x_sum * moments[..., :-2, -2]).sum(-1) - (y_sum * moments[..., -2, :-2]).sum(-1)
+    return (trace + all_x * all_y / ((n - 1) * (n - 2)) - 2 / (n - 2) * through) / (n * (n - 3))
+
+
+class Moments:
+    """Sums over examples of the products of two views' widened layers, by group of images; float64."""
+
+    def __init__(self, every_pair: bool = False) -> None:
+        self.every_pair = every_pair
+        self.form = "and,bne->abde" if every_pair else "and,ane->ade"
+        self.sums: Tensor | None = None  # [group, pairs of layers, d_a + 2, d_b + 2]
+        self.layers = (0, 0)
+
+    def add(
+        self,
+        x: Float[Tensor, "layer_a example d_a+2"],
+        y: Float[Tensor, "layer_b example d_b+2"],
+        group: Int[Tensor, " image"],
+        groups: int,
+    ) -> None:
+        """Take a batch of images in, each of which gives equally many examples."""
+        per_image = x.shape[1] // len(group)
+        of_example = group.repeat_interleave(per_image)
+        for which in group.unique().tolist():
+            rows = of_example == which
+            part = torch.einsum(self.form, x[:, rows], y[:, rows])
+            if self.sums is None:
+                self.layers = (len(x), len(y))
+                self.sums = part.new_zeros(groups, *part.shape)
+            self.sums[which] += part
+
+    def all(self) -> Float[Tensor, "*pair d_a+2 d_b+2"]:
+        """Of all images."""
+        assert self.sums is not None
+        return self.sums.sum(0)
+
+    def without(self, group: int) -> Float[Tensor, "*pair d_a+2 d_b+2"]:
+        """Of all images but a group's."""
+        assert self.sums is not None
+        return self.sums.sum(0) - self.sums[group]
+
+
+def cka_of(x: Float[Tensor, "example d_a"], y: Float[Tensor, "example d_b"], *, debiased: bool = True) -> float:
+    """Linear CKA of two matrices in memory; estimators as in `linear_cka`."""
+    x, y = (widened(part[None].double(), part[None, :1].double()) for part in (x, y))
+    xy, xx, yy = (hsic(a[0].mT @ b[0], debiased) for a, b in ((x, y), (x, x), (y, y)))
+    return float(xy / (xx * yy).sqrt())

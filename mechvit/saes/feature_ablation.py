@@ -1,0 +1,297 @@
+"""What the latents that a corruption moves most do to a model's answers: ablated, against others as frequent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.outcomes import foils, score_outcomes
+from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
+from mechvit.data.spec import CLEAN, Corruption
+
+from .feature_change import LatentChange
+from .network import Seen, look_at
+from .site import shared_site
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+
+AblationTarget = Literal["zero", "clean_mean"]
+QUANTITIES = ("accuracy", "loss", "logit_difference")
+NEIGHBOURS = 8
+"""Latents of the nearest frequency among which a control is drawn."""
+UNTOUCHED, SENSITIVE, CONTROL = "untouched", "sensitive", "control"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSets:
+    """Latents to ablate: the most sensitive ones first, and as many others of the same frequency in several draws."""
+
+    sensitive: Int[Tensor, " n"]
+    """In falling order of sensitivity."""
+    controls: Int[Tensor, "draw n"]
+    """The i-th of each draw is matched to the i-th sensitive one; none is sensitive or twice in a draw."""
+    sensitivity: Float[Tensor, " d_sae"]
+    """|mean corrupted - mean clean activation| x |decoder row|: how far the latent's mean moves the activation."""
+    rate: Float[Tensor, " d_sae"]
+    """Share of tokens, clean and corrupted, on which each latent fires."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent of a set: the labels, kind (sensitive or control), draw, place, feature, sensitivity, rate,
+        and matched: the sensitive latent in the same place."""
+        import pandas as pd
+
+        parts = []
+        for kind, draw, latents in self.each():
+            about = {**labels, "kind": kind, "draw": draw, "place": np.arange(len(latents)), "feature": latents.numpy()}
+            values = {"sensitivity": self.sensitivity[latents].numpy(), "rate": self.rate[latents].numpy()}
+            parts.append(pd.DataFrame({**about, **values, "matched": self.sensitive.numpy()}))
+        return pd.concat(parts, ignore_index=True)
+
+    def each(self) -> list[tuple[str, int, Int[Tensor, " n"]]]:
+        """Kind, draw and latents of every set."""
+        return [(SENSITIVE, 0, self.sensitive), *((CONTROL, i, row) for i, row in enumerate(self.controls))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureAblation:
+    """One row an ablation, condition and image: corruption, latents (n of `sensitive` or of a draw), draw, image_id,
+    accuracy (0 or 1), loss (nats), logit_difference (label less foil)."""
+
+    per_image: pd.DataFrame
+    sets: FeatureSets
+    target: str
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Means over images, and what ablation changes; see `ablation_summary`."""
+        return ablation_summary(self.per_image, resamples=resamples, level=level, seed=seed)
+
+
+def sensitive_features(
+    sae: SAE, change: LatentChange, n: int, *, draws: int = 10, neighbours: int = NEIGHBOURS, seed: int = 0
+) -> FeatureSets:
+    """Choose the latents that a corruption moves most, and controls of the same frequency.
+
+    A control for each is drawn among the `neighbours` latents whose log firing rate is nearest, those taken already and
+    all sensitive ones left out; latents that never fire are never chosen.
+
+    Args:
+        sae: whose latents they are.
+        change: of `feature_change`, on images that the ablation is not measured on.
+        n: how many at most.
+        draws: of the controls.
+        neighbours: among how many each control is drawn.
+        seed: of the draws.
+
+    Raises:
+        ValueError: not twice as many latents fire as are to be chosen, or a count below 1.
+    """
+    if min(n, draws, neighbours) < 1:
+        raise ValueError(f"n, draws and neighbours must be at least 1; got {n}, {draws} and {neighbours}")
+    rate, d_sae = change.rate, sae.cfg.d_sae
+    sensitivity = change.difference.abs() * sae.W_dec.detach().double().cpu().norm(dim=1)
+    alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]
+    if len(alive) < 2 * n:
+        raise ValueError(
+            f"{n} latents and as many controls are to be chosen among those that fire, {len(alive)} of {d_sae}: choose "
+            f"at most {len(alive) // 2}"
+        )
+    order = alive[sensitivity[alive].argsort(descending=True, stable=True)]
+    sensitive, others = order[:n], order[n:].sort().values
+    generator = np.random.default_rng(seed)
+    distance = (rate[sensitive].log()[:, None] - rate[others].log()).abs().numpy()
+    controls = np.empty((draws, n), dtype=np.int64)
+    for draw in controls:
+        left = distance.copy()
+        for i in generator.permutation(n):  # no sensitive latent always has the first pick
+            near = np.argsort(left[i], kind="stable")[:neighbours]
+            pick = int(generator.choice(near[np.isfinite(left[i, near])]))
+            draw[i] = int(others[pick])
+            left[:, pick] = np.inf
+    return FeatureSets(sensitive=sensitive, controls=torch.from_numpy(controls), sensitivity=sensitivity, rate=rate)
+
+
+@torch.inference_mode()
+def ablate_features(
+    model: HookedViT,
+    sae: SAE,
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    sets: FeatureSets,
+    *,
+    counts: Sequence[int] = (1, 4, 16, 64),
+    target: AblationTarget = "zero",
+    clean_mean: Float[Tensor, " d_sae"] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    allow_other_model: bool = False,
+    progress: str | None = None,
+) -> FeatureAblation:
+    """Ablate the n most sensitive latents, or their controls, and let the network go on.
+
+    With z the codes of an activation x and S the latents, x + (target - z_S) W_dec[S] takes x's place at every token
+    that the SAE reads: what the SAE does not rebuild stays, and with no latent nothing changes, to the bit. The network
+    up to the SAE runs once a condition.
+
+    Args:
+        model: with a head.
+        sae: as published; at any hook point with one vector a token.
+        images: disjoint from those that the latents were chosen on; labels are the model's own class ids.
+        corruptions: measured beside clean.
+        sets: of `sensitive_features`.
+        counts: how many latents are ablated at a time, each at most as many as `sets` holds.
+        target: `zero`, or `clean_mean`: the latent's mean clean activation over all tokens.
+        clean_mean: of each latent, `LatentChange.clean`; needed for that target.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of the noise.
+        allow_other_model: take an SAE that says it was trained on another checkpoint, too.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no head, an SAE that does not fit the model or scales what it reads, counts that the sets do not
+            hold, `clean_mean` missing, activations or logits that are not finite.
+
+    Source: ablation through the SAE with its error term kept, as in arXiv:2403.19647 (section 2).
+    """
+    conditions = dict.fromkeys((CLEAN, *map(_parsed, corruptions)))
+    counts = tuple(dict.fromkeys(counts))
+    _check(model, sae, sets, counts, target, clean_mean)
+    site = shared_site(model, {"sae": sae}, allow_other_model)
+    size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
+    device = sae.W_dec.device
+    to = torch.zeros(sae.cfg.d_sae) if target == "zero" or clean_mean is None else clean_mean.float()
+    found: dict[tuple[str, str, int, int], list[Tensor]] = defaultdict(list)
+    ids = []
+    for batch in image_batches(model, images, size, progress=progress):
+        ids.append(on_cpu(batch.image_ids))
+        for condition in conditions:
+            seen = look_at(model, site, batch, condition, seed)
+            untouched = seen.untouched()
+            foil = foils(untouched, batch.labels)
+            score = _Scoring(batch.labels, foil, batch.image_ids)
+            found[condition.key, UNTOUCHED, 0, 0].append(score(untouched))
+            codes = sae.encode(seen.x.to(device))
+            for kind, draw, latents in sets.each():
+                for n in counts:
+                    logits = ablated(seen, sae, codes, latents[:n].to(device), to.to(device))
+                    found[condition.key, kind, draw, n].append(score(logits))
+    return FeatureAblation(per_image=_table(found, torch.cat(ids)), sets=sets, target=target)
+
+
+def ablated(
+    seen: Seen, sae: SAE, codes: Float[Tensor, "batch read d_sae"], latents: Int[Tensor, " n"], to: Tensor
+) -> Float[Tensor, "batch class"]:
+    """The logits with some latents at `to` [d_sae] and the rest of the activation, the SAE's error too, as it is."""
+    change = (to[latents].to(codes) - codes[..., latents]) @ sae.W_dec[latents]
+    return seen.spliced(seen.x + change.to(seen.x))
+
+
+def ablation_summary(
+    per_image: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """Means over images of every ablation, and what it changes against the untouched model and against the controls.
+
+    A control's outcome on an image is its mean over the draws; `draw_low` and `draw_high` are the lowest and highest
+    mean over images of a single draw.
+
+    Returns:
+        corruption, kind (untouched, sensitive, control), n, quantity, value, low, high, change (less untouched),
+        change_low, change_high, beyond (of sensitive: less control), beyond_low, beyond_high, draw_low, draw_high.
+        Accuracy is a fraction, loss in nats; intervals are bootstrapped over images, paired over all rows.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    import pandas as pd
+
+    from mechvit.analysis.draws import image_matrix
+
+    rows = []
+    for quantity in QUANTITIES:
+        columns, values = image_matrix(per_image, quantity, ["corruption", "kind", "n", "draw"])
+        means = dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
+        over_draws: dict[tuple, list[np.ndarray]] = defaultdict(list)
+        for (corruption, kind, n, _), draws in means.items():
+            over_draws[corruption, kind, n].append(draws)
+        whole = {key: np.mean(parts, axis=0) for key, parts in over_draws.items()}
+        for (corruption, kind, n), value in whole.items():
+            change = value - whole[corruption, UNTOUCHED, 0]
+            nothing = np.full(3, np.nan)
+            control = whole.get((corruption, CONTROL, n))
+            beyond = interval(value - control, level) if kind == SENSITIVE and control is not None else nothing
+            of_draws = [float(draws[0]) for draws in over_draws[corruption, kind, n]]
+            single = (min(of_draws), max(of_draws))
+            rows.append(
+                (corruption, kind, n, quantity, *interval(value, level), *interval(change, level), *beyond, *single)
+            )
+    names = "corruption kind n quantity value low high change change_low change_high beyond beyond_low beyond_high"
+    frame = pd.DataFrame(rows, columns=[*names.split(), "draw_low", "draw_high"])
+    order = {key: place for place, key in enumerate([*dict.fromkeys(per_image["corruption"]), *_KINDS])}
+    return frame.sort_values(
+        ["quantity", "corruption", "kind", "n"], key=lambda c: c.map(order) if c.name in ("corruption", "kind") else c
+    ).reset_index(drop=True)
+
+
+_KINDS = (UNTOUCHED, SENSITIVE, CONTROL)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    labels: Int[Tensor, " batch"]
+    foil: Int[Tensor, " batch"]
+    """Of the untouched model under the same condition."""
+    image_ids: Int[Tensor, " batch"]
+
+    def __call__(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch 3"]:
+        """`QUANTITIES` of each image."""
+        outcomes = score_outcomes(logits, self.labels, self.foil, self.image_ids)
+        loss = torch.nn.functional.cross_entropy(logits.float(), self.labels, reduction="none")
+        return torch.stack([outcomes.correct.float(), on_cpu(loss), outcomes.logit_difference], dim=1)
+
+
+def _table(found: dict[tuple[str, str, int, int], list[Tensor]], ids: Tensor) -> pd.DataFrame:
+    import pandas as pd
+
+    parts = []
+    for (corruption, kind, draw, n), batches in found.items():
+        about = {"corruption": corruption, "kind": kind, "n": n, "draw": draw, "image_id": ids.numpy()}
+        values = torch.cat(batches).numpy()
+        parts.append(pd.DataFrame({**about, **{name: values[:, i] for i, name in enumerate(QUANTITIES)}}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _check(
+    model: HookedViT,
+    sae: SAE,
+    sets: FeatureSets,
+    counts: tuple[int, ...],
+    target: str,
+    clean_mean: Tensor | None,
+) -> None:
+    if model.head is None:
+        raise ValueError(f"ablation is measured on a classifier's answers; this {model.cfg.architecture} has no head")
+    if sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
+        raise ValueError(
+            "ablation needs an SAE whose decoder writes into the activation as it is; this one scales what it reads "
+            f"({sae.cfg.normalize_activations}): fold that into its weights"
+        )
+    if not counts or not 1 <= min(counts) <= max(counts) <= len(sets.sensitive):
+        raise ValueError(f"counts must lie between 1 and the {len(sets.sensitive)} latents chosen; got {counts}")
+    if target not in ("zero", "clean_mean"):
+        raise ValueError(f"target must be zero or clean_mean; got {target!r}")
+    if target == "clean_mean" and clean_mean is None:
+        raise ValueError("the target clean_mean needs clean_mean: LatentChange.clean of the images chosen on")
+
+
+def _parsed(corruption: Corruption | str) -> Corruption:
+    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption
