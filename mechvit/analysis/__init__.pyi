@@ -9,6 +9,7 @@ from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
+from .similarity import rank_correlation, relabelling_p_value, spectral_distances
 from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
 from .study import StudyTables, study
 from .summaries import (
@@ -18,6 +19,7 @@ from .summaries import (
     lens_summary,
     performance_summary,
 )
+from .transfer import Transfer, transfer
 from .verdicts import all_above, all_within
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "PatchLens",
     "Performance",
     "StudyTables",
+    "Transfer",
     "all_above",
     "all_within",
     "attention_draws",
@@ -62,9 +65,13 @@ __all__ = [
     "patch_lens",
     "performance_draws",
     "performance_summary",
+    "rank_correlation",
     "recovery",
+    "relabelling_p_value",
     "resampled_means",
     "score_outcomes",
+    "spectral_distances",
     "spectrum_summary",
     "study",
+    "transfer",
 ]

@@ -41,6 +41,7 @@ def corrupted_performance(
     images: Images,
     corruptions: Collection[Corruption],
     *,
+    clean: bool = True,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -50,7 +51,8 @@ def corrupted_performance(
     Args:
         models: name -> model; all with one input size.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: what to apply. Clean images are always classified, whether named here or not.
+        corruptions: what to apply.
+        clean: whether clean images are classified first, named among the corruptions or not.
         batch_size: images a forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
         progress: the label of a progress bar; None shows none.
@@ -59,13 +61,16 @@ def corrupted_performance(
         One row a model, corruption and image: model, corruption, and the columns of `Performance.to_frame`.
 
     Raises:
-        ValueError: no models, no images, another input size, labels that are not classes, logits that are not finite.
+        ValueError: no models, nothing to apply, no images, another input size, labels that are not classes, logits that
+            are not finite.
     """
     import pandas as pd
 
     if not models:
         raise ValueError("there is no model to classify with; give a mapping of at least one name to a HookedViT")
-    applied = [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
+    applied = list(dict.fromkeys([CLEAN, *corruptions] if clean else corruptions))
+    if not applied:
+        raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")
     found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
     first = next(iter(models.values()))
     size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
