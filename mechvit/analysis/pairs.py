@@ -17,6 +17,7 @@ RELATIONS: dict[str, str] = {
     "member": "one of the mixture that the model was trained on",
     "outside": "none of the mixture that the model was trained on",
     "clean": "clean images",
+    "control": "any corruption, by a model that was trained further on clean images",
 }
 """What a model is tested on, seen from what it was trained on."""
 Distances = dict[tuple[Corruption, Corruption], float]
@@ -61,14 +62,23 @@ class Pair:
         return self.bands[self.trained] == self.bands[self.tested]
 
 
+def group_of(what: Corruption | Mixture | None) -> str:
+    """One of `GROUPS`, `clean`, `mixture`, or `base` of no training at all."""
+    if what is None:
+        return "base"
+    return "mixture" if isinstance(what, Mixture) else what.group
+
+
 def relation(trained: Corruption | Mixture, tested: Corruption) -> str:
     """What is tested, seen from what was trained on: a key of `RELATIONS`."""
     if isinstance(trained, Mixture):
         return "member" if tested in trained.members else "clean" if tested.family == "clean" else "outside"
-    if trained == tested:
-        return "itself"
     if tested.family == "clean":
         return "clean"
+    if trained.family == "clean":
+        return "control"
+    if trained == tested:
+        return "itself"
     if trained.family == tested.family:
         return "family"
     return "group" if trained.group == tested.group else "across"

@@ -13,7 +13,7 @@ from mechvit.data.spec import GROUPS, Corruption, Mixture, parse_training
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
-from .pairs import RELATIONS, Distances, Pair, place, ratio
+from .pairs import RELATIONS, Distances, Pair, group_of, place, ratio
 from .similarity import rank_correlation, relabelling_p_value, spectral_distances
 from .spectrum import CorruptionSpectrum, spectrum_summary
 
@@ -31,7 +31,8 @@ class Transfer:
     """Three tidy tables; every interval is a bootstrap over images, paired over models and corruptions."""
 
     matrix: pd.DataFrame
-    """One row a model and what it is tested on: trained_on, tested_on, relation (`RELATIONS`, or `base`), accuracy,
+    """One row a model and what it is tested on: trained_on, tested_on, trained_group (noise, blur, weather, digital,
+    clean, mixture or base), tested_group, relation (`RELATIONS`, or `base`), accuracy,
     low, high, gain (over the base), gain_low, gain_high, transfer (gain over that of the model trained on what is
     tested), transfer_low, transfer_high, spectral_distance (cycles a pixel) and same_band (1, 0 or NaN)."""
     means: pd.DataFrame
@@ -100,9 +101,11 @@ def _matrix(cells: Iterable[Pair], accuracy: Draws, level: float) -> pd.DataFram
         found = (accuracy[cell.model, cell.tested_on], cell.gain, cell.transfer)
         numbers = [number for draws in found for number in interval(draws, level)]
         distance, same = (np.nan if x is None else float(x) for x in (cell.distance, cell.same_band))
-        rows.append((cell.model, cell.tested_on, cell.relation, *numbers, distance, same))
-    names = "trained_on tested_on relation accuracy low high gain gain_low gain_high transfer transfer_low"
-    return pd.DataFrame(rows, columns=[*names.split(), "transfer_high", "spectral_distance", "same_band"])
+        groups = (group_of(cell.trained), cell.tested.group)
+        rows.append((cell.model, cell.tested_on, *groups, cell.relation, *numbers, distance, same))
+    names = "trained_on tested_on trained_group tested_group relation accuracy low high gain gain_low gain_high"
+    more = "transfer transfer_low transfer_high spectral_distance same_band"
+    return pd.DataFrame(rows, columns=[*names.split(), *more.split()])
 
 
 def _means(cells: list[Pair], level: float) -> pd.DataFrame:
@@ -181,7 +184,7 @@ def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: f
     """Tested corruption -> the gain of the model that was trained on it, where that is surely positive."""
     found = {}
     for model, what in known.items():
-        if isinstance(what, Corruption) and (model, what.key) in gains:
+        if isinstance(what, Corruption) and what.family != "clean" and (model, what.key) in gains:
             if what.key in found:
                 raise ValueError(f"two models were trained on {what.key}; give one of them to compare others with")
             found[what.key] = gains[model, what.key]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mechvit.analysis import CorruptionSpectrum, Transfer, transfer
-from mechvit.analysis.pairs import relation
+from mechvit.analysis.pairs import group_of, relation
 from mechvit.data import CLEAN, Corruption, Mixture
 
 IMAGES = 200
@@ -166,7 +166,8 @@ def test_relations():
     assert relation(box, blur) == relation(blur, box) == "group"
     assert relation(box, noise) == relation(noise, Corruption("fog", 1)) == "across"
     assert relation(box, CLEAN) == relation(mixture, CLEAN) == "clean"
-    assert relation(CLEAN, CLEAN) == "itself"
+    assert (relation(CLEAN, CLEAN), relation(CLEAN, box)) == ("clean", "control")
+    assert [group_of(what) for what in (None, CLEAN, box, mixture)] == ["base", "clean", "blur", "mixture"]
     assert (relation(mixture, box), relation(mixture, blur)) == ("member", "outside")
     assert relation(Mixture((CLEAN, noise)), CLEAN) == "member"
 

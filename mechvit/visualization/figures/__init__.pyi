@@ -5,6 +5,7 @@ from .performance import gains, table_one, transfer
 from .robustness import corruption_errors, corruption_spectra
 from .sae_quality import feature_density, frontier
 from .saes import cosine_distances, cosine_distributions, training_curves
+from .transfers import transfer_matrix, transfer_means, transfer_similarity
 
 __all__ = [
     "class_probability",
@@ -24,4 +25,7 @@ __all__ = [
     "table_one",
     "training_curves",
     "transfer",
+    "transfer_matrix",
+    "transfer_means",
+    "transfer_similarity",
 ]
