@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,8 +26,8 @@ GAINS = Plot(
     figure=transfers.transfer_matrix,
     reading=readings.gains,
     source="Gain",
-    definition="Accuracy of the model minus the base’s on the same test images, in percentage points (blue more, orange "
-    "less); bold where its paired bootstrap interval over images excludes zero. The first row is the base’s own "
+    definition="Accuracy of the model minus the base’s on the same test images, in percentage points (blue more, "
+    "orange less); bold where its paired bootstrap interval over images excludes zero. The first row is the base’s own "
     "accuracy. Intervals hold for these models: another training would differ by more.",
 )
 SHARES = Plot(
@@ -35,8 +36,9 @@ SHARES = Plot(
     figure=lambda table: transfers.transfer_matrix(table, "transfer"),
     reading=readings.shares,
     source="Share of the own gain",
-    definition="The gain of the model in the row over the gain of the model that was trained on the tested corruption: 1 "
-    "helps as much, 0 does not help. Empty where no model was trained on it, or its gain is not surely positive.",
+    definition="The gain of the model in the row over the gain of the model that was trained on the tested "
+    "corruption: 1 helps as much, 0 does not help. Empty where no model was trained on it, or its gain is not surely "
+    "positive.",
 )
 MEANS = Plot(
     id="means",
@@ -47,16 +49,6 @@ MEANS = Plot(
     definition="Left: the mean over pairs (their number in brackets). Right: summed gain over summed own gain of the "
     "pairs whose own gain is surely positive. Groups are ImageNet-C’s; bands are thirds of the way to half a cycle a "
     "pixel, by the centroid of what a corruption changes. Bars are bootstrap intervals over images, paired.",
-)
-SIMILARITY = Plot(
-    id="similarity",
-    table="transfer_similarity",
-    figure=lambda table: transfers.transfer_similarity(table, table),
-    reading=readings.similarity,
-    source="Spectra",
-    definition="How far the power of what one corruption changes must be moved in frequency to become that of the other "
-    "(first Wasserstein distance of the two radial power spectra, each scaled to sum to 1). ρ is Spearman’s; p is by "
-    "shuffling corruptions, since pairs that share one are not independent (Mantel).",
 )
 
 
@@ -129,14 +121,24 @@ def _parts(run: Run) -> list[Part]:
             id="spectra",
             title="Spectra",
             lead="Does it follow which spatial frequencies the corruptions change?",
-            figures=[
-                drawn(SIMILARITY, transfers.transfer_similarity(matrix, similarity), readings.similarity(similarity))
-            ]
-            if len(similarity)
-            else [],
+            figures=[_drawn(_similarity(matrix), similarity)] if len(similarity) else [],
             missing="" if len(similarity) else "Left out: it takes at least three corruptions.",
         ),
     ]
+
+
+def _similarity(matrix: pd.DataFrame) -> Plot:
+    """The scatter of the matrix's pairs, under the correlations of its own table."""
+    return Plot(
+        id="similarity",
+        table="transfer_similarity",
+        figure=partial(transfers.transfer_similarity, matrix),
+        reading=readings.similarity,
+        source="Spectra",
+        definition="How far the power of what one corruption changes must be moved in frequency to become that of the "
+        "other (first Wasserstein distance of the two radial power spectra, each scaled to sum to 1). ρ is Spearman’s; "
+        "p is by shuffling corruptions, since pairs that share one are not independent (Mantel).",
+    )
 
 
 def _drawn(plot: Plot, table: pd.DataFrame) -> Drawn:

@@ -108,8 +108,8 @@ def similarity(table: pd.DataFrame) -> list[str]:
         )
         said.append(
             f"Over {row.pairs} ordered pairs the rank correlation of the spectra’s distance with {what} is "
-            f"{signed(row.correlation, 2)} ({interval(row.low, row.high, 2)} over test images), p = {row.p_value:.2g} by "
-            f"relabelling corruptions: {says}."
+            f"{signed(row.correlation, 2)} ({interval(row.low, row.high, 2)} over test images), p = {row.p_value:.2g} "
+            f"by relabelling corruptions: {says}."
         )
     return said
 
