@@ -10,7 +10,7 @@ from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
 from .similarity import rank_correlation, relabelling_p_value, spectral_distances
-from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
+from .spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .study import StudyTables, study
 from .summaries import (
     attention_summary,
@@ -50,6 +50,7 @@ __all__ = [
     "corrupted_performance",
     "corruption_spectrum",
     "evaluate",
+    "family_bands",
     "first_correct",
     "first_correct_draws",
     "first_correct_summary",

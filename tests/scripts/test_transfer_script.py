@@ -12,31 +12,14 @@ from script_calls import SCRIPTS, script
 from mechvit.data import Corruption
 from mechvit.experiment.command_line import run
 
-QUICK = [
-    "--finetuning.epochs",
-    "1",
-    "--finetuning.learning-rate",
-    "1e-3",
-    "--resamples",
-    "50",
-    "--limit",
-    "38",
-    "--device",
-    "cpu",
-]
+QUICK = ["--finetuning.epochs", "1", "--finetuning.learning-rate", "1e-3"]
+QUICK += ["--resamples", "50", "--limit", "38", "--device", "cpu"]
 
 
 def test_matrix_on_a_given_base(checkpoints, tmp_path, capsys):
     module, out = script("transfer"), tmp_path / "transfer"
-    words = [
-        "--corruptions",
-        "box_blur_2",
-        "sharpen_2",
-        "shot_noise_3",
-        "--mixtures",
-        "half=clean+box_blur_2",
-        "--no-control",
-    ]
+    words = ["--corruptions", "box_blur_2", "sharpen_2", "shot_noise_3"]
+    words += ["--mixtures", "half=clean+box_blur_2", "--no-control"]
     config = module.parse(["--model", checkpoints["base"], "--out", str(out), *words, *QUICK])
     module.main(config)
     printed = capsys.readouterr().out
