@@ -1,7 +1,10 @@
-"""Fine-tune an image classifier on corrupted images, into an ordinary Hugging Face checkpoint.
+"""Fine-tune an image classifier on corrupted images, of one corruption or of several mixed, into an ordinary
+Hugging Face checkpoint.
 
     scripts/finetune.py --model runs/photos/models/base \\
         --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
+    scripts/finetune.py --model runs/photos/models/base \\
+        --corruption clean gaussian_blur_4 gaussian_noise_4 --out tuned/mixture
     scripts/finetune.py --model google/vit-base-patch16-224 \\
         --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \\
         --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
@@ -18,8 +21,15 @@ from typing import Literal
 
 import tyro
 
-from mechvit.data.spec import Corruption
-from mechvit.experiment.command_line import check_device, check_out, prepared_images, read_checkpoint, run
+from mechvit.data.spec import Mixture
+from mechvit.experiment.command_line import (
+    check_device,
+    check_out,
+    corruptions_named,
+    prepared_images,
+    read_checkpoint,
+    run,
+)
 from mechvit.finetuning.config import FinetuneConfig
 
 
@@ -29,9 +39,10 @@ class Options:
 
     model: str
     """Folder or hub id of a ViTForImageClassification with its image processor."""
-    corruption: str
+    corruption: tuple[str, ...]
     """What every image gets: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
-    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES, or clean."""
+    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES, or clean. Of several each image gets one in
+    each epoch, all equally often."""
     out: str
     """Folder of the new checkpoint."""
     images: str = "photos"
@@ -54,7 +65,8 @@ class Options:
 
 def main(options: Options) -> None:
     """Fine-tune and say which epoch was kept."""
-    corruption = Corruption.parse(options.corruption)
+    members = corruptions_named(options.corruption)
+    corruption = members[0] if len(members) == 1 else Mixture(members)
     check_out(options.out, options.overwrite, "training_log.json")
     check_device(options.device)
     import json

@@ -7,9 +7,9 @@
         --fourier 15 --out robustness
 
 OUT gets performance.parquet (per image), robustness.parquet (error, corruption error and relative error by corruption,
-severity, group and over all, with bootstrap intervals), spectra.parquet (where in the spectrum each corruption changes
-images), with --fourier fourier.parquet, and figures/*.html, each readable offline. Corruptions are made as ImageNet-C's
-are (frost on a generated texture), not read from its files.
+severity, group, band of measured frequencies and over all, with bootstrap intervals), spectra.parquet (where in the
+spectrum each corruption changes images), with --fourier fourier.parquet, and figures/*.html, each readable offline.
+Corruptions are made as ImageNet-C's are (frost on a generated texture), not read from its files.
 """
 
 from __future__ import annotations
@@ -114,10 +114,12 @@ def make_tables(
     reference = next(iter(models)) if options.reference == "first" else analysis.ALEXNET_ERROR
     few = images.select(range(min(SPECTRUM_IMAGES, len(images))))
     spectra = [(c, analysis.corruption_spectrum(few, c, seed=options.seed)) for c in corruptions]
+    summary = analysis.spectrum_summary(spectra)
+    bands = analysis.family_bands(summary)
     tables = {
         "performance": performance,
-        "robustness": analysis.mean_corruption_error(performance, reference=reference),
-        "spectra": analysis.spectrum_summary(spectra),
+        "robustness": analysis.mean_corruption_error(performance, reference=reference, bands=bands),
+        "spectra": summary,
     }
     if options.fourier:
         maps = []

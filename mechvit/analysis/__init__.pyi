@@ -21,12 +21,14 @@ from .performance import Performance, evaluate
 from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
+from .similarity import rank_correlation, relabelling_p_value, spectral_distances
 from .smallest_sets import SmallestSet, smallest_set
-from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
+from .spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .steering import Steering, steer
 from .study import StudyTables, study
 from .summaries import attention_summary, first_correct, first_correct_summary, lens_summary, performance_summary
 from .swapping import Swaps, swap_weights
+from .transfer import Transfer, transfer
 from .tuned_lens import LensDivergence, TunedLens, lens_divergence, tuned_lens
 from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
@@ -61,6 +63,7 @@ __all__ = [
     "Steering",
     "StudyTables",
     "Swaps",
+    "Transfer",
     "TunedLens",
     "View",
     "WeightChange",
@@ -84,6 +87,7 @@ __all__ = [
     "depth_summary",
     "effects",
     "evaluate",
+    "family_bands",
     "first_correct",
     "first_correct_draws",
     "first_correct_summary",
@@ -107,10 +111,13 @@ __all__ = [
     "performance_draws",
     "performance_summary",
     "prediction_depth",
+    "rank_correlation",
     "recovery",
+    "relabelling_p_value",
     "resampled_means",
     "score_outcomes",
     "smallest_set",
+    "spectral_distances",
     "spectrum_summary",
     "steer",
     "steering_direction",
@@ -118,6 +125,7 @@ __all__ = [
     "study",
     "swap_weights",
     "train_tuned_lens",
+    "transfer",
     "tuned_lens",
     "weight_change",
     "weights_replaced",

@@ -15,6 +15,7 @@ from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
 from .performance import Performance, score
+from .spectrum import BANDS
 from .stream import Images, default_batch_size, image_batches, pixel_values
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def corrupted_performance(
     images: Images,
     corruptions: Collection[Corruption],
     *,
+    clean: bool = True,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -50,7 +52,8 @@ def corrupted_performance(
     Args:
         models: name -> model; all with one input size.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: what to apply. Clean images are always classified, whether named here or not.
+        corruptions: what to apply.
+        clean: whether clean images are classified first, named among the corruptions or not.
         batch_size: images a forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
         progress: the label of a progress bar; None shows none.
@@ -59,13 +62,16 @@ def corrupted_performance(
         One row a model, corruption and image: model, corruption, and the columns of `Performance.to_frame`.
 
     Raises:
-        ValueError: no models, no images, another input size, labels that are not classes, logits that are not finite.
+        ValueError: no models, nothing to apply, no images, another input size, labels that are not classes, logits that
+            are not finite.
     """
     import pandas as pd
 
     if not models:
         raise ValueError("there is no model to classify with; give a mapping of at least one name to a HookedViT")
-    applied = [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
+    applied = list(dict.fromkeys([CLEAN, *corruptions] if clean else corruptions))
+    if not applied:
+        raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")
     found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
     first = next(iter(models.values()))
     size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
@@ -86,6 +92,7 @@ def mean_corruption_error(
     performance: pd.DataFrame,
     *,
     reference: str | Mapping[str, float] = "base",
+    bands: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
@@ -105,6 +112,8 @@ def mean_corruption_error(
         performance: per image, as `corrupted_performance` and `study` give it; the sums run over the levels in it.
         reference: the name of a model in the table, whose errors are resampled with the others'; or given errors, as
             `ALEXNET_ERROR`: a family's mean over its levels by its name, and `clean`.
+        bands: family -> band of its measured frequencies (`family_bands`), over which means are taken too; none by
+            default.
         resamples: of the bootstrap, paired over models and corruptions.
         level: of the percentile intervals.
         seed: of the bootstrap.
@@ -113,8 +122,8 @@ def mean_corruption_error(
         model, group, family, level, quantity, value, low, high. `level` 0 is a family's sum over its levels (for
         `error`, the mean), others single levels, for which the ratios are of that level alone and not there where
         reference errors are given. The family `clean` has its error alone; `all` is the mean over a group's families,
-        and with the group `all` over every family: mCE. A ratio whose denominator is not positive is NaN, and resamples
-        in which it is not are left out.
+        with the group `low`, `middle` or `high` over a band's, and with the group `all` over every family: mCE. A
+        ratio whose denominator is not positive is NaN, and resamples in which it is not are left out.
 
     Raises:
         ValueError: a reference that the table or the given errors lack, a model without clean images or without some of
@@ -130,15 +139,19 @@ def mean_corruption_error(
     rows = []
     for model in dict.fromkeys(performance["model"]):
         rows.append((model, "clean", "clean", 0, "error", *interval(errors[model, "clean"], level)))
-        for key, draws in _quantities(errors, model, corruptions, reference):
+        for key, draws in _quantities(errors, model, corruptions, reference, bands or {}):
             rows.append((model, *key, *interval(draws, level)))
     return pd.DataFrame(rows, columns=["model", "group", "family", "level", "quantity", "value", "low", "high"])
 
 
 def _quantities(
-    errors: Draws, model: str, corruptions: list[Corruption], reference: str | Mapping[str, float]
+    errors: Draws,
+    model: str,
+    corruptions: list[Corruption],
+    reference: str | Mapping[str, float],
+    bands: Mapping[str, str],
 ) -> Iterator[tuple[tuple[str, str, int, str], np.ndarray]]:
-    """(group, family, level, quantity) and its draws: by levels, by families, by groups and over all."""
+    """(group, family, level, quantity) and its draws: by levels, families, groups, bands and over all."""
     whole: dict[str, dict[str, np.ndarray]] = {}
     groups = {c.family: c.group for c in corruptions}
     for family, group in groups.items():
@@ -149,9 +162,9 @@ def _quantities(
         whole[family] = _family(errors, model, members, reference)
         for name, draws in whole[family].items():
             yield (group, family, 0, name), draws
-    for group in (*(g for g in GROUPS if g in groups.values()), "all"):
-        chosen = [family for family in whole if group in ("all", groups[family])]
-        for name in QUANTITIES:
+    for group in (*GROUPS, *(band for band, _ in BANDS), "all"):
+        chosen = [family for family in whole if group in ("all", groups[family], bands.get(family))]
+        for name in QUANTITIES if chosen else ():
             yield (group, "all", 0, name), np.mean([whole[family][name] for family in chosen], axis=0)
 
 

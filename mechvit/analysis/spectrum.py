@@ -123,9 +123,17 @@ def spectrum_summary(
         draws = resampled_means(moments, resamples=resamples, seed=seed)
         with np.errstate(invalid="ignore"):
             centroid = interval(draws[:, 0] / draws[:, 1], level)
-        band = next((name for name, end in BANDS if centroid.value < end), "none")  # NaN where nothing changed
-        rows.append(
-            (corruption.key, corruption.family, corruption.level, corruption.group, draws[0, 1], *centroid, band)
-        )
+        about = (corruption.key, corruption.family, corruption.level, corruption.group)
+        rows.append((*about, draws[0, 1], *centroid, band_of(centroid.value)))
     names = "corruption family level group mean_squared_difference centroid low high band"
     return pd.DataFrame(rows, columns=names.split())
+
+
+def family_bands(summary: pd.DataFrame) -> dict[str, str]:
+    """The band of each family of a `spectrum_summary`: that of its levels' mean centroid."""
+    return {str(family): band_of(float(rows["centroid"].mean())) for family, rows in summary.groupby("family")}
+
+
+def band_of(centroid: float) -> str:
+    """The band (`BANDS`) that a centroid in cycles a pixel lies in; `none` of NaN, where nothing changed."""
+    return next((name for name, end in BANDS if centroid < end), "none")

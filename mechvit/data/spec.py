@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -9,6 +10,8 @@ GROUPS: tuple[str, ...] = ("noise", "blur", "weather", "digital")
 """ImageNet-C's groups of corruptions (arXiv:1903.12261, section 4.1)."""
 SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
 """ImageNet-C's."""
+LONGEST_KEY = 120
+"""Characters of a mixture's key, which names folders and files."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,57 @@ class Corruption:
                 f"(families: {', '.join(f for f in FAMILIES if f != 'clean')})"
             )
         return cls(family, int(level))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several corruptions to train on at once: each image of each epoch gets one of them."""
+
+    members: tuple[Corruption, ...]
+    """At least two, each once; clean may be among them. Kept in the order of `FAMILIES`, then by level."""
+    name: str = ""
+    """What tables, folders and figures call it; without one its members' keys, joined by `+`."""
+
+    def __post_init__(self) -> None:
+        order = sorted(self.members, key=lambda c: (list(FAMILIES).index(c.family), c.level))
+        if len(order) < 2 or len(set(order)) < len(order):
+            raise ValueError(
+                "a mixture needs at least two corruptions, each once, as in gaussian_blur_4+gaussian_noise_4; got "
+                f"{'+'.join(c.key for c in self.members) or 'none'}"
+            )
+        object.__setattr__(self, "members", tuple(order))
+        taken = self.name in ("base", "clean") or self.name.rpartition("_")[0] in FAMILIES
+        if self.name and (taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name)):
+            raise ValueError(
+                "a mixture's name starts with a letter, holds letters, digits, _ and - only, and is no corruption's; "
+                f"got {self.name!r}: choose another, as in mine=clean+fog_3"
+            )
+        if len(self.key) > LONGEST_KEY:
+            raise ValueError(
+                f"a mixture's key names its folder and has at most {LONGEST_KEY} characters; this one of {len(order)} "
+                f"corruptions has {len(self.key)}: give it a name, as in mine={order[0].key}+{order[1].key}+..."
+            )
+
+    @property
+    def key(self) -> str:
+        """The name, or `gaussian_blur_4+gaussian_noise_4`, as file names and the `model` column of tables use it."""
+        return self.name or "+".join(c.key for c in self.members)
+
+    @property
+    def title(self) -> str:
+        """The name in prose, as in `Gaussian blur 4 + Gaussian noise 4`."""
+        return self.name.replace("_", " ").capitalize() or " + ".join(c.title for c in self.members)
+
+    @classmethod
+    def parse(cls, text: str) -> Mixture:
+        """Read `a+b+c`, or with a name `mine=a+b+c`."""
+        name, _, members = text.rpartition("=")
+        return cls(tuple(Corruption.parse(key) for key in members.split("+")), name)
+
+
+def parse_training(text: str) -> Corruption | Mixture:
+    """Read what a model is trained on: a corruption's key, or a mixture as `Mixture.parse` takes it."""
+    return Mixture.parse(text) if "+" in text or "=" in text else Corruption.parse(text)
 
 
 def severities(family: str) -> tuple[Corruption, ...]:

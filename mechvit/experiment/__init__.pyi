@@ -2,5 +2,18 @@ from .claims import claims
 from .config import PRESETS, ExperimentConfig, ImageCounts
 from .evidence import Claim, Rules
 from .reproduce import reproduce
+from .transfer import run_transfer
+from .transfer_config import TransferConfig, TransferCounts
 
-__all__ = ["PRESETS", "Claim", "ExperimentConfig", "ImageCounts", "Rules", "claims", "reproduce"]
+__all__ = [
+    "PRESETS",
+    "Claim",
+    "ExperimentConfig",
+    "ImageCounts",
+    "Rules",
+    "TransferConfig",
+    "TransferCounts",
+    "claims",
+    "reproduce",
+    "run_transfer",
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mechvit.data import CLEAN, Corruption, corrupt, normalize
+from mechvit.data import CLEAN, Corruption, Mixture, corrupt, corrupt_by_mixture, normalize
 from mechvit.models.families import find_family, input_size
 from mechvit.models.image_processor import output_size, read_image_processor
 
@@ -35,7 +35,7 @@ def finetune(
     validation_images: datasets.Dataset,
     out: str | os.PathLike[str],
     *,
-    corruption: Corruption = CLEAN,
+    corruption: Corruption | Mixture = CLEAN,
     config: FinetuneConfig | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -46,8 +46,11 @@ def finetune(
         checkpoint: folder or hub id of an image classifier of a supported family, with its image processor.
         train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
         validation_images: prepared images that choose the epoch to keep; corrupted alike.
-        out: folder of the new checkpoint; written beside and renamed, with `training_log.json` in it.
-        corruption: applied to every image, with noise fixed by the config's seed and the image's id.
+        out: folder of the new checkpoint; written beside and renamed, with `training_log.json` in it: what it was
+            trained on, the epoch kept, the losses of all.
+        corruption: applied to every image, with noise fixed by the config's seed and the image's id. Of a mixture each
+            image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image keeps the
+            first epoch's, so that losses of epochs can be compared.
         config: the paper's by default: AdamW, lr 5e-5 falling linearly, up to 10 epochs, early stopping.
         device: cuda if there is one, by default.
         progress: show the trainer's progress bar.
@@ -128,7 +131,7 @@ def _train(
     train_images: datasets.Dataset,
     validation_images: datasets.Dataset,
     out: Path,
-    corruption: Corruption,
+    corruption: Corruption | Mixture,
     config: FinetuneConfig,
     device: str | None,
     progress: bool,
@@ -136,6 +139,7 @@ def _train(
     from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
     from .callbacks import KeepBest, TrainingBar
+    from .epochs import CountEpochs, EpochRows
 
     _check(model, processor, train_images, "training")
     _check(model, processor, validation_images, "validation")
@@ -165,16 +169,18 @@ def _train(
         disable_tqdm=not progress,
     )
     best = KeepBest(config.patience)
+    rows = train_images.with_format("numpy")
+    mixed = EpochRows(rows) if isinstance(corruption, Mixture) else None
     trainer = Trainer(
         model=model,
         args=arguments,
         data_collator=corrupting_collator(
             corruption, processor, arguments.device, config.seed, resized=_must_resize(model, train_images)
         ),
-        train_dataset=train_images.with_format("numpy"),
+        train_dataset=rows if mixed is None else mixed,
         eval_dataset=validation_images.with_format("numpy"),
         compute_metrics=_accuracy,
-        callbacks=[best],
+        callbacks=[best] if mixed is None else [best, CountEpochs(mixed)],
     )
     # The metrics of every epoch go into the saved log; neither bar nor printer shall print a line for each.
     trainer.remove_callback(PrinterCallback)
@@ -185,18 +191,19 @@ def _train(
     best.restore(model)
     model.save_pretrained(beside)
     processor.save_pretrained(beside)
-    _write_log(beside / "training_log.json", trainer.state.log_history, best.best_epoch)
+    _write_log(beside / "training_log.json", corruption, trainer.state.log_history, best.best_epoch)
     shutil.rmtree(out, ignore_errors=True)
     os.replace(beside, out)
     return out
 
 
 def corrupting_collator(
-    corruption: Corruption, processor: Any, device: torch.device, seed: int, *, resized: bool = False
+    corruption: Corruption | Mixture, processor: Any, device: torch.device, seed: int, *, resized: bool = False
 ) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
     """Make a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device.
 
-    `resized` asks the model to resize its positions to the images.
+    A mixture's member is drawn for the rows' `epoch`, or the first where they have none. `resized` asks the model to
+    resize its positions to the images.
     """
     asked = {"interpolate_pos_encoding": True} if resized else {}
 
@@ -204,7 +211,11 @@ def corrupting_collator(
         pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows])).to(device)
         image_ids = torch.tensor([int(row["image_id"]) for row in rows], device=device)
         labels = torch.tensor([int(row["label"]) for row in rows], device=device)
-        images = corrupt(pixels.to(torch.float32).div_(255), corruption, image_ids, seed=seed)
+        images = pixels.to(torch.float32).div_(255)
+        if isinstance(corruption, Mixture):
+            images = corrupt_by_mixture(images, corruption, image_ids, epoch=rows[0].get("epoch", 0), seed=seed)
+        else:
+            images = corrupt(images, corruption, image_ids, seed=seed)
         return {"pixel_values": normalize(images, processor), "labels": labels, **asked}
 
     return collate
@@ -246,11 +257,15 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
         )
 
 
-def _write_log(path: Path, history: list[dict[str, float]], kept_epoch: float) -> None:
-    """One row an epoch, without timings, so that equal runs write equal files."""
+def _write_log(
+    path: Path, corruption: Corruption | Mixture, history: list[dict[str, float]], kept_epoch: float
+) -> None:
+    """What it was trained on, and one row an epoch, without timings, so that equal runs write equal files."""
+    members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
+    about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
     epochs: dict[float, dict[str, float]] = {}
     for entry in history:
         if "loss" in entry or "eval_loss" in entry:
             row = epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]})
             row |= {k: entry[k] for k in ("loss", "learning_rate", "eval_loss", "eval_accuracy") if k in entry}
-    path.write_text(json.dumps({"kept_epoch": kept_epoch, "epochs": list(epochs.values())}, indent=1) + "\n")
+    path.write_text(json.dumps({**about, "epochs": list(epochs.values())}, indent=1) + "\n")

@@ -6,6 +6,7 @@ from .patch_lens import LensPicture, PatchLensView, patch_lens_view
 from .patterns import pool_patterns
 from .report import render_report
 from .run_files import Run, read_run
+from .transfer_page import render_transfer
 
 __all__ = [
     "AttentionExplorer",
@@ -24,4 +25,5 @@ __all__ = [
     "pool_patterns",
     "read_run",
     "render_report",
+    "render_transfer",
 ]

@@ -101,6 +101,14 @@ def figure_spec(figure: go.Figure) -> Markup:
     return escaped_json(figure_json(figure))
 
 
+def drawn(plot: Plot, figure: go.Figure, reading: list[str]) -> Drawn:
+    """A figure for the page, whose own heading takes the place of the figure's title."""
+    title, height = str(figure.layout.title.text), int(figure.layout.height)
+    room = min(32, int(figure.layout.margin.t))
+    figure.update_layout(title=None, margin_t=figure.layout.margin.t - room, height=height - room)
+    return Drawn(plot=plot, title=title, reading=reading, height=height - room, spec=figure_spec(figure))
+
+
 def _shown(run: Run, section: Section) -> Shown:
     figures, missing = [], []
     for plot in section.plots:
@@ -108,13 +116,7 @@ def _shown(run: Run, section: Section) -> Shown:
         if frame is None or frame.empty:
             missing.append(plot)
             continue
-        figure = plot.figure(frame)
-        title, height = str(figure.layout.title.text), int(figure.layout.height)
-        room = min(32, int(figure.layout.margin.t))
-        figure.update_layout(title=None, margin_t=figure.layout.margin.t - room, height=height - room)
-        figures.append(
-            Drawn(plot=plot, title=title, reading=plot.reading(frame), height=height - room, spec=figure_spec(figure))
-        )
+        figures.append(drawn(plot, plot.figure(frame), plot.reading(frame)))
     return Shown(section=section, figures=figures, missing=missing, table=_table(run, section))
 
 

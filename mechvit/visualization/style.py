@@ -40,7 +40,10 @@ def level_of(key: str) -> int:
 
 
 def title_of(key: str, *, short: bool = False) -> str:
-    """A model's or corruption's name in prose: `Gaussian blur 4`, or with `short` `Blur 4`."""
+    """A model's or corruption's name in prose: `Gaussian blur 4`, or with `short` `Blur 4`; a mixture's is `Blur 4 +
+    noise 2`."""
+    if "+" in key:
+        return " + ".join(title_of(part, short=short) for part in key.split("+")).capitalize()
     if key in ("base", "clean"):
         return key.capitalize()
     family = family_of(key)
@@ -49,8 +52,8 @@ def title_of(key: str, *, short: bool = False) -> str:
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
-    """Distinct keys in reading order: base or clean first, then by family and rising severity."""
-    return sorted(set(keys), key=lambda key: (key not in ("base", "clean"), family_of(key), level_of(key)))
+    """Distinct keys in reading order: base or clean first, then by family and rising severity, mixtures last."""
+    return sorted(set(keys), key=lambda key: (key not in ("base", "clean"), "+" in key, family_of(key), level_of(key)))
 
 
 def families(keys: Iterable[str]) -> list[str]:

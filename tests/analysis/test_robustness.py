@@ -56,6 +56,19 @@ def test_sums_match_the_definition(summary):
     assert value(summary, "tuned", "clean", "clean", 0, "error") == pytest.approx(0.2)
 
 
+def test_bands_are_means_over_their_families(performance):
+    bands = {"fog": "low", "shot_noise": "high", "snow": "low"}
+    summary = mean_corruption_error(performance, bands=bands, resamples=50)
+    fog, shot, snow = 1.3 / 1.6, 0.8 / 1.5, 0.25 / 0.05
+    assert value(summary, "tuned", "low", "all", 0, "corruption_error") == pytest.approx((fog + snow) / 2)
+    assert value(summary, "tuned", "high", "all", 0, "corruption_error") == pytest.approx(shot)
+    assert value(summary, "tuned", "low", "all", 0, "error") == pytest.approx((1.3 / 3 + 0.25) / 2)
+    assert set(summary["group"]) == {"clean", "noise", "weather", "low", "high", "all"}
+    plain = mean_corruption_error(performance, resamples=50)
+    rest = summary[~summary["group"].isin(["low", "high"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, plain)
+
+
 def test_single_severities(summary):
     assert value(summary, "tuned", "weather", "fog", 5, "error") == pytest.approx(0.6)
     assert value(summary, "tuned", "weather", "fog", 5, "corruption_error") == pytest.approx(0.6 / 0.8)
@@ -92,9 +105,10 @@ def test_interval_matches_a_loop_of_resamples(performance):
     )
     generator, draws = np.random.default_rng(9), []
     fog = [key for key in KEYS if key.startswith("fog")]
+    base, tuned = (wide[model][fog].to_numpy() for model in ("base", "tuned"))
     for _ in range(3000):
-        part = wide.iloc[generator.integers(100, size=100)].mean()
-        draws.append(part["tuned"][fog].sum() / part["base"][fog].sum())
+        taken = generator.integers(100, size=100)
+        draws.append(tuned[taken].sum() / base[taken].sum())
     summary = mean_corruption_error(performance)
     (row,) = summary.query(
         "model == 'tuned' and family == 'fog' and level == 0 and quantity == 'corruption_error'"
@@ -141,5 +155,10 @@ def test_corrupted_performance_matches_evaluate(tiny_model, tiny_images):
             rows = table[(table["model"] == name) & (table["corruption"] == key)]
             assert rows["rank"].tolist() == expected.rank.tolist()
             assert rows["image_id"].tolist() == expected.image_id.tolist()
+    without = corrupted_performance({"a": tiny_model}, tiny_images, corruptions, clean=False, seed=2)
+    kept = table[(table["model"] == "a") & (table["corruption"] != "clean")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(without, kept)
     with pytest.raises(ValueError, match="no model"):
         corrupted_performance({}, tiny_images, corruptions)
+    with pytest.raises(ValueError, match="nothing to classify images under"):
+        corrupted_performance({"a": tiny_model}, tiny_images, (), clean=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from mechvit.analysis import corruption_spectrum, spectrum_summary
+from mechvit.analysis import corruption_spectrum, family_bands, spectrum_summary
 from mechvit.analysis.fourier import fourier_wave
 from mechvit.analysis.spectrum import radial_power
 from mechvit.data import Corruption, corrupt
@@ -69,6 +70,12 @@ def test_summary_groups_by_measured_frequency(batch):
         assert row.mean_squared_difference == pytest.approx(float(power.sum()))
     assert summary.loc["fog_3", "high"] < summary.loc["gaussian_blur_c_1", "low"]
     assert summary.loc["gaussian_blur_c_1", "high"] < summary.loc["gaussian_noise_3", "low"]
+
+
+def test_a_family_s_band_is_its_levels_mean():
+    rows = [("fog", 0.1), ("fog", 0.2), ("snow", 0.3), ("snow", 0.4), ("speckle_noise", 0.5), ("sharpen", np.nan)]
+    bands = family_bands(pd.DataFrame(rows, columns=["family", "centroid"]))
+    assert bands == {"fog": "low", "snow": "high", "speckle_noise": "high", "sharpen": "none"}
 
 
 def test_no_image_is_refused(batch):

@@ -62,9 +62,9 @@ def test_help_explains_every_option(name):
 
 
 BAD = {
-    "unknown corruption": ("finetune", {"corruption": "gaussian_fog_3", "out": "OUT"}, "gaussian_fog"),
-    "no such model": ("finetune", {"model": "./nowhere", "corruption": "clean", "out": "OUT"}, "./nowhere"),
-    "out of reach": ("finetune", {"model": "no/such-model", "corruption": "clean", "out": "OUT"}, "no/such-model"),
+    "unknown corruption": ("finetune", {"corruption": ("gaussian_fog_3",), "out": "OUT"}, "gaussian_fog"),
+    "no such model": ("finetune", {"model": "./nowhere", "corruption": ("clean",), "out": "OUT"}, "./nowhere"),
+    "out of reach": ("finetune", {"model": "no/such-model", "corruption": ("clean",), "out": "OUT"}, "no/such-model"),
     "no such folder": ("evaluate", {"images": "folder:./none"}, "folder:none is not a folder"),
     "no such device": ("evaluate", {"device": "abacus"}, "'abacus'"),
     "no corruption": ("evaluate", {"corruptions": ()}, "--corruptions"),
@@ -164,7 +164,7 @@ def test_a_foreign_folder_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("name", ["finetune", "train_sae"])
 def test_long_trainings_refuse_before_they_start(name, checkpoints, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    more = {"corruption": "clean"} if name == "finetune" else {}
+    more = {"corruption": ("clean",)} if name == "finetune" else {}
     with pytest.raises(ValueError, match="is no earlier result"):
         call(name, model=checkpoints["base"], out=str(tmp_path), overwrite=True, **more)
     assert (tmp_path / "notes.txt").read_text() == "mine"

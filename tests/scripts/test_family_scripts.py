@@ -46,7 +46,7 @@ def test_a_family_from_images_to_tables(checkpoint, pictures, tmp_path):
 
     base, side = checkpoint
     call(
-        "finetune", model=str(base), corruption="gaussian_noise_2", out=str(tmp_path / "gaussian_noise_2"),
+        "finetune", model=str(base), corruption=("gaussian_noise_2",), out=str(tmp_path / "gaussian_noise_2"),
         images=pictures, config=FinetuneConfig(learning_rate=1e-3, epochs=1, batch_size=8),
     )  # fmt: skip
     tuned = str(tmp_path / "gaussian_noise_2")

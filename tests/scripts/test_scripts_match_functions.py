@@ -29,7 +29,7 @@ def test_finetune_matches_function(checkpoints, tiny_processor, tmp_path, capsys
     config = FinetuneConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     out = tmp_path / "tuned"
     call(
-        "finetune", model=checkpoints["base"], corruption="gaussian_blur_2", out=str(out), limit=38,
+        "finetune", model=checkpoints["base"], corruption=("gaussian_blur_2",), out=str(out), limit=38,
         validation_limit=19, config=config,
     )  # fmt: skip
     expected = finetune(

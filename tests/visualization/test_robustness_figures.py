@@ -108,6 +108,12 @@ def test_missing_columns_and_rows_are_named(summary, sensitivity, spectra):
             draw(frame.iloc[:0])
 
 
+def test_bands_are_named_as_frequencies(summary):
+    figure = corruption_errors(summary.replace({"group": {"blur": "low"}}))
+    assert "<b>Mean of low frequencies</b>" in figure.layout.yaxis.ticktext
+    assert "<b>Mean of all</b>" in figure.layout.yaxis.ticktext
+
+
 def test_names_without_a_level_are_drawn(summary):
     figure = corruption_errors(summary.replace({"model": {"gaussian_blur_4": "vit-large"}}))
     assert {trace.name for trace in figure.data} == {"Base", "Vit-large tuned"}

@@ -6,6 +6,7 @@ from .robustness import corruption_errors, corruption_spectra
 from .sae_quality import feature_density, frontier
 from .saes import cosine_distances, cosine_distributions, training_curves
 from .steering import steering_by_scale, steering_cost
+from .transfers import transfer_matrix, transfer_means, transfer_similarity
 from .weights import interpolation_curves, swap_curves, swap_recovery, weight_changes
 
 __all__ = [
@@ -31,5 +32,8 @@ __all__ = [
     "table_one",
     "training_curves",
     "transfer",
+    "transfer_matrix",
+    "transfer_means",
+    "transfer_similarity",
     "weight_changes",
 ]

@@ -7,21 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..style import (
-    GRID,
-    INK,
-    MUTED,
-    PAPER,
-    RAMPS,
-    families,
-    family_of,
-    finish,
-    in_order,
-    panel_title,
-    strongest,
-    title_of,
-    zero_line,
-)
+from ..style import MUTED, families, family_of, finish, in_order, panel_title, strongest, title_of, zero_line
+from .change_map import bold, change_map, sure
 from .frames import dot, error_bars, pick, require
 
 METRICS = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"}
@@ -135,33 +122,16 @@ def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
         name: part.pivot(index="model", columns="corruption", values=name).loc[models, conditions].to_numpy(float)
         for name in ("value", "gain", "gain_low", "gain_high")
     }
-    gain = np.nan_to_num(grids["gain"] * 100)
-    sure = (grids["gain_low"] > 0) | (grids["gain_high"] < 0)
-    text = [
-        [f"<b>{value:.3f}</b>" if bold else f"{value:.3f}" for value, bold in zip(values, bolds, strict=True)]
-        for values, bolds in zip(grids["value"], sure, strict=True)
-    ]
-    low, high = RAMPS["gaussian_noise"][0], RAMPS["gaussian_blur"][0]
-    reach = float(np.abs(gain).max()) or 1.0
-    heat = go.Heatmap(
-        z=gain,
+    figure = change_map(
+        np.nan_to_num(grids["gain"] * 100),
+        bold(
+            [[f"{value:.3f}" for value in row] for row in grids["value"]], sure(grids["gain_low"], grids["gain_high"])
+        ),
         x=[title_of(key, short=True) for key in conditions],
         y=[title_of(key, short=True) if key == "base" else f"{title_of(key, short=True)} tuned" for key in models],
-        text=text,
-        texttemplate="%{text}",
-        textfont={"size": 12.5},
+        title=f"{METRICS[metric]} of every model on every condition",
+        hover="<b>%{y}</b> on %{x}: %{z:+.1f} points [%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]<extra></extra>",
         customdata=np.dstack([grids["gain_low"] * 100, grids["gain_high"] * 100]),
-        zmin=-1.6 * reach,
-        zmax=1.6 * reach,
-        xgap=3,
-        ygap=3,
-        colorscale=[[0, low[1]], [0.25, low[0]], [0.5, GRID], [0.75, high[0]], [1, high[1]]],
-        showscale=False,
-        hovertemplate="<b>%{y}</b> on %{x}: %{z:+.1f} points [%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]"
-        "<extra></extra>",
+        height=420,
     )
-    figure = finish(go.Figure(heat), f"{METRICS[metric]} of every model on every condition", height=420, legend=False)
-    figure.update_traces(textfont_color=INK, hoverlabel={"bgcolor": PAPER})
-    figure.update_xaxes(side="top", showline=False, ticks="", tickfont={"color": INK}, title_text="")
-    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"color": INK})
     return figure.update_layout(margin={"l": 112, "t": 84, "b": 16})

@@ -117,5 +117,6 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
 
 def _row_name(group: str, family: str) -> str:
     if family == "all":
-        return "<b>Mean of all</b>" if group == "all" else f"<b>Mean of {group}</b>"
+        whole = {"low": "low frequencies", "middle": "middle frequencies", "high": "high frequencies"}.get(group, group)
+        return f"<b>Mean of {whole}</b>"
     return family.replace("_", " ").capitalize()

@@ -1,0 +1,58 @@
+"""Mixtures of corruptions: which image gets which member in which epoch."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .corruptions import corrupt
+from .random import named_seed, uniform
+from .spec import Mixture
+
+
+def drawn_members(
+    mixture: Mixture, image_ids: Int[Tensor, " batch"], *, epoch: int, seed: int = 0
+) -> Int[Tensor, " batch"]:
+    """The place among `mixture.members` that each image gets in an epoch, all equally likely.
+
+    It depends on the seed, the image's id and the epoch alone, so that batch size, order, workers and ranks never
+    change it. Draws of two epochs are independent.
+
+    Args:
+        mixture: what is drawn from.
+        image_ids: each image's id.
+        epoch: counted from 0.
+        seed: non-negative.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    n = len(mixture.members)
+    draw = uniform(image_ids, 1, named_seed(seed, f"mixture, epoch {epoch}"))[:, 0]
+    return (draw * n).long().clamp_(max=n - 1)  # the product may round up to n
+
+
+@torch.no_grad()
+def corrupt_by_mixture(
+    images: Float[Tensor, "batch channel height width"],
+    mixture: Mixture,
+    image_ids: Int[Tensor, " batch"],
+    *,
+    epoch: int = 0,
+    seed: int = 0,
+) -> Float[Tensor, "batch channel height width"]:
+    """Corrupt each image by the member that it gets in this epoch (see `drawn_members`), all of a member at once.
+
+    What a member does to an image is what `corrupt` does with the same seed, in every epoch.
+
+    Raises:
+        ValueError: as `corrupt`.
+    """
+    places = drawn_members(mixture, image_ids, epoch=epoch, seed=seed)
+    corrupted = images.clone()
+    for place, member in enumerate(mixture.members):
+        own = (places == place).nonzero()[:, 0]
+        if len(own):
+            corrupted[own] = corrupt(images[own], member, image_ids[own], seed=seed)
+    return corrupted

@@ -1,0 +1,191 @@
+"""Which corruption helps on which: one model for each, all tested on all, as a run that can be cut off anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechvit.data.spec import Corruption, Mixture
+
+from .reproduce import _Run, write_tables
+from .stages import write_json
+from .transfer_config import TransferConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+PREPARED = ("finetune", "finetune_validation", "test")
+"""The parts of the images that are resized once and kept in the run."""
+
+
+def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> Path:
+    """Run the whole experiment into `config.out`, or what is left of it.
+
+    Folder: `models/` (ordinary Hugging Face checkpoints), `images/` (resized once), `parts/test/` (per-image tables
+    under each corruption), `tables/` (Parquet: performance, transfer, transfer_means, transfer_similarity, spectra,
+    training), `stages/` (what is done), `config.json`, `provenance.json` and `transfer.html`.
+
+    Args:
+        config: a preset of `mechvit.experiment.transfer_config`, or one with changes.
+        say: gets a line for each stage.
+
+    Returns:
+        the page.
+
+    Raises:
+        ValueError, ConnectionError, PermissionError: a model or images that cannot be used; the message says why.
+    """
+    return _TransferRun(config, say).report()
+
+
+class _TransferRun(_Run):
+    """The base, images and checkpoints of the paper's run, with models for single corruptions and for mixtures."""
+
+    def __init__(self, config: TransferConfig, say: Callable[[str], None]) -> None:
+        super().__init__(config.experiment(), say)
+        self.transfer = config
+        self.trained = config.trained
+
+    def report(self) -> Path:
+        """Go through all stages in order."""
+        self._check_corruptions()
+        self.base()
+        for part in PREPARED:
+            self.prepare(part)
+        for key in self.trained:
+            self.finetune(key)
+        for corruption in self.transfer.tested:
+            self.test(corruption)
+        self.tables()
+        return self._write_report()
+
+    def _check_corruptions(self) -> None:
+        """Refuse a corruption that the model's images are too small for before anything is trained."""
+        import torch
+
+        from mechvit.data import corrupt
+        from mechvit.models.image_processor import output_size
+
+        from .command_line import read_checkpoint
+
+        size = self.config.shape.image_size
+        if self.config.model is not None:
+            size = output_size(read_checkpoint(self.checkpoint("base"))[1]) or size
+        for corruption in self.transfer.tested:
+            corrupt(torch.full((1, 3, size, size), 0.5), corruption, torch.tensor([0]))
+
+    def finetune(self, key: str) -> None:
+        """One model for one corruption or mixture."""
+        what, out, settings = self.trained[key], Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
+        members = what.members if isinstance(what, Mixture) else (what,)
+
+        def work() -> None:
+            from mechvit.finetuning import finetune
+
+            parts = self.images("finetune"), self.images("finetune_validation")
+            finetune(self.checkpoint("base"), *parts, out, corruption=what, config=settings, device=self.config.device)
+
+        self.stages.run(
+            f"finetune/{key}",
+            work,
+            settings=[key, [member.key for member in members], settings],
+            after=["base", "images/finetune", "images/finetune_validation"],
+            outputs=[out],
+        )
+
+    @cached_property
+    def models(self) -> dict[str, HookedViT]:
+        """All models at once, so that each batch is corrupted once."""
+        return {key: self.model(key) for key in ("base", *self.trained)}
+
+    def test(self, corruption: Corruption) -> None:
+        """All models under one corruption."""
+        out = self.folder / "parts" / "test" / corruption.key
+
+        def work() -> None:
+            from mechvit.analysis import corrupted_performance
+
+            found = corrupted_performance(
+                self.models,
+                self.images("test"),
+                [corruption],
+                clean=False,
+                batch_size=self.transfer.batch_size,
+                seed=self.config.seed,
+                progress=f"Tests under {corruption.title}",
+            )
+            write_tables(out, {"performance": found})
+
+        self.stages.run(
+            f"test/{corruption.key}",
+            work,
+            settings=[corruption.key, list(self.trained), self.config.seed],
+            after=["images/test", *map(self._made, ("base", *self.trained))],
+            outputs=[out / "performance.parquet"],
+        )
+
+    def tables(self) -> None:
+        """The matrix, its means, and the corruptions' spectra."""
+        names = ("performance", "transfer", "transfer_means", "transfer_similarity", "spectra", "training")
+        self.stages.run(
+            "tables",
+            lambda: write_tables(self.folder / "tables", self._tables()),
+            settings=[list(self.trained), self.transfer.resamples, self.transfer.counts.spectrum, self.config.seed],
+            after=["images/test", *(f"test/{corruption.key}" for corruption in self.transfer.tested)],
+            outputs=[self.folder / "tables" / f"{name}.parquet" for name in names],
+        )
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        import pandas as pd
+
+        from mechvit.analysis import corruption_spectrum, spectrum_summary, transfer
+
+        test, seed = self.images("test"), self.config.seed
+        some = test.select(range(min(self.transfer.counts.spectrum, len(test))))
+        tested = [corruption for corruption in self.transfer.tested if corruption.family != "clean"]
+        spectra = [(corruption, corruption_spectrum(some, corruption, seed=seed)) for corruption in tested]
+        parts = [self.folder / "parts" / "test" / corruption.key for corruption in self.transfer.tested]
+        performance = pd.concat([pd.read_parquet(part / "performance.parquet") for part in parts], ignore_index=True)
+        found = transfer(
+            performance, trained=self.trained, spectra=spectra, resamples=self.transfer.resamples, seed=seed
+        )
+        return {
+            "performance": performance,
+            "transfer": found.matrix,
+            "transfer_means": found.means,
+            "transfer_similarity": found.similarity,
+            "spectra": spectrum_summary(spectra, resamples=self.transfer.resamples, seed=seed),
+            "training": self._training(),
+        }
+
+    def _training(self) -> pd.DataFrame:
+        """Every epoch of every fine-tuning: model, kept, epoch, loss, learning_rate, eval_loss, eval_accuracy."""
+        import pandas as pd
+
+        frames = []
+        for key in self.trained:
+            log = json.loads(Path(self.checkpoint(key), "training_log.json").read_text())
+            frame = pd.DataFrame(log["epochs"])
+            frame.insert(0, "model", key)
+            frame.insert(1, "kept", frame["epoch"] == log["kept_epoch"])
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def _write_report(self) -> Path:
+        """Always anew: it is quick, and it holds the times of all stages."""
+        from mechvit.visualization.transfer_page import render_transfer
+
+        from .provenance import provenance
+
+        about = provenance(self.stages.records(), self.config)
+        about["seeds"] = {name: seed for name, seed in about["seeds"].items() if name != "SAEs"}
+        about["seeds"]["bootstrap"] = self.config.seed
+        write_json(self.folder / "config.json", self.transfer)
+        write_json(self.folder / "provenance.json", about)
+        self.stages.say("report ...")
+        return render_transfer(self.folder)

@@ -1,0 +1,42 @@
+"""Rows that know their epoch, for training that changes from epoch to epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class EpochRows(Dataset):
+    """The rows of a data set, each with the number of the epoch that it is read in (`epoch`, from 0)."""
+
+    def __init__(self, images: datasets.Dataset) -> None:
+        self.images, self.epoch = images, 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.images[index], "epoch": self.epoch}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """A whole batch, as torch's loaders ask for it."""
+        return [{**row, "epoch": self.epoch} for row in self.images.__getitems__(list(indices))]
+
+
+class CountEpochs(TrainerCallback):
+    """Tells rows the epoch before their first batch is read.
+
+    `accelerate` calls a data set's `set_epoch` on one process only, and the rows are read in the trainer's own process.
+    """
+
+    def __init__(self, rows: EpochRows) -> None:
+        self.rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.rows.epoch = round(state.epoch or 0)

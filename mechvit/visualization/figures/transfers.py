@@ -1,0 +1,209 @@
+"""What training on one corruption gives on another: the matrix, its means by relation, and spectra against transfer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..readings import signed
+from ..style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
+from .change_map import bold, change_map, sure
+from .frames import error_bars, pick, require
+
+COLUMNS = (
+    "trained_on", "tested_on", "trained_group", "tested_group", "relation", "accuracy", "gain", "gain_low", "gain_high",
+    "transfer", "transfer_low", "transfer_high",
+)  # fmt: skip
+MEANS = ("scope", "pairs", "gain", "gain_low", "gain_high", "transfer", "transfer_low", "transfer_high")
+SIMILARITY = ("quantity", "pairs", "correlation", "low", "high", "p_value")
+SCOPES = {
+    "itself": "The same corruption",
+    "family": "Another level of it",
+    "group": "Another of its group",
+    "across": "Another group",
+    "member": "A mixture, on its members",
+    "outside": "A mixture, on others",
+    "clean": "Clean images",
+    "control": "Trained on clean images",
+}
+"""Each relation's name in a figure."""
+TINTS = {
+    "family": RAMPS["other"][0][1],
+    "group": RAMPS["gaussian_blur"][0][1],
+    "across": RAMPS["gaussian_noise"][0][1],
+}
+"""The colour of a pair of two corruptions by relation."""
+
+
+def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure:
+    """Every model on every corruption, in the table's order, groups set apart.
+
+    Args:
+        transfer: `Transfer.matrix`.
+        quantity: `gain` (over the base, percentage points, under a row of the base's accuracy) or `transfer` (share of
+            the gain of the model trained on what is tested; empty where that gain is not surely positive).
+
+    Bold where the interval excludes zero.
+
+    Raises:
+        ValueError: a column is missing, the table is empty, or another quantity.
+    """
+    require(transfer, COLUMNS, "transfer")
+    if quantity not in ("gain", "transfer"):
+        raise ValueError(f"quantity must be gain or transfer; got {quantity!r}")
+    if quantity == "transfer":
+        transfer = transfer[transfer["relation"] != "base"]
+    rows, columns = (list(dict.fromkeys(transfer[name])) for name in ("trained_on", "tested_on"))
+    names = ("accuracy", "gain", "gain_low", "gain_high", "transfer", "transfer_low", "transfer_high")
+    grids = {
+        name: transfer.pivot(index="trained_on", columns="tested_on", values=name).loc[rows, columns].to_numpy(float)
+        for name in names
+    }
+    low, high = grids[f"{quantity}_low"], grids[f"{quantity}_high"]
+    text = [[_cell(quantity, row == "base", grids, i, j) for j in range(len(columns))] for i, row in enumerate(rows)]
+    shown = grids["gain"] * 100 if quantity == "gain" else grids["transfer"]
+    figure = change_map(
+        shown,
+        bold(text, sure(low, high)),
+        x=[title_of(key, short=True) for key in columns],
+        y=["Base, accuracy" if key == "base" else title_of(key, short=True) for key in rows],
+        title="What training on each corruption gives on every other"
+        if quantity == "gain"
+        else "Share of what training on the tested corruption itself gives",
+        hover="<b>trained on %{y}, tested on %{x}</b><br>accuracy %{customdata[0]:.3f}<br>"
+        "gain %{customdata[1]:+.1f} points [%{customdata[2]:+.1f}, %{customdata[3]:+.1f}]<br>"
+        "share of own gain %{customdata[4]:.2f} [%{customdata[5]:.2f}, %{customdata[6]:.2f}]<extra></extra>",
+        customdata=np.dstack([grids[name] * (100 if name.startswith("gain") else 1) for name in names]),
+        height=210 + 34 * len(rows),
+        text_size=12.5 if len(columns) <= 12 else 10.5,
+        reach=None if quantity == "gain" else 1.6,
+    )
+    figure.update_xaxes(tickangle=-40)
+    figure.update_yaxes(title_text="trained on")
+    _set_groups_apart(figure, transfer, rows, columns)
+    return figure.update_layout(margin={"l": 150, "t": 150, "b": 60, "r": 60})
+
+
+def _cell(quantity: str, base: bool, grids: dict[str, np.ndarray], i: int, j: int) -> str:
+    value = grids["accuracy" if base else quantity][i, j]
+    if np.isnan(value):
+        return ""
+    if base:
+        return f"{value:.1%}"
+    return signed(value * 100) if quantity == "gain" else signed(value, 2).lstrip("+")
+
+
+def _set_groups_apart(figure: go.Figure, transfer: pd.DataFrame, rows: list[str], columns: list[str]) -> None:
+    """Lines between groups, and each group's name beside its rows and columns."""
+    line = {"color": MUTED, "width": 1.4}
+    for axis, keys, kind in (("y", rows, "trained"), ("x", columns, "tested")):
+        groups = transfer.drop_duplicates(f"{kind}_on").set_index(f"{kind}_on")[f"{kind}_group"].loc[keys].tolist()
+        starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
+        for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
+            middle, name = (start + end - 1) / 2, groups[start]
+            if start:
+                (figure.add_hline if axis == "y" else figure.add_vline)(start - 0.5, line=line)
+            if name in ("base", "clean") or (name == "mixture" and end - start == 1):
+                continue
+            place = {"x": 1.01, "y": middle, "xref": "paper", "textangle": 90, "xanchor": "left"}
+            if axis == "x":
+                place = {"x": middle, "y": -0.01, "yref": "paper", "yanchor": "top"}
+            figure.add_annotation(text=name, showarrow=False, font={"size": 12, "color": MUTED}, **place)
+
+
+def transfer_means(means: pd.DataFrame) -> go.Figure:
+    """Mean gain, and pooled share of the own gain, by relation, band of frequencies and groups, with intervals.
+
+    Args:
+        means: `Transfer.means`.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(means, MEANS, "transfer_means")
+    names = [_scope_name(scope) for scope in means["scope"]]
+    titles = [panel_title("Gain over the base"), panel_title("Share of the own gain")]
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    tints = [MUTED if " minus " in s else BASE if " to " in s else TINTS.get(s, INK) for s in means["scope"]]
+    for col, (quantity, factor, unit) in enumerate((("gain", 100, " points"), ("transfer", 1, "")), start=1):
+        part = means[[quantity, f"{quantity}_low", f"{quantity}_high"]] * factor
+        part.columns = pd.Index(["value", "low", "high"])
+        digits = "+.1f" if quantity == "gain" else ".2f"
+        trace = go.Scatter(
+            x=part["value"].to_numpy(),
+            y=list(range(len(means))),
+            customdata=np.column_stack([names, part["low"], part["high"], means["pairs"]]),
+            error_x=error_bars(part["value"], part["low"], part["high"]) | {"color": MUTED},
+            mode="markers",
+            marker={"color": tints, "size": 9},
+            showlegend=False,
+            hovertemplate=f"<b>%{{customdata[0]}}</b>: %{{x:{digits}}}{unit} [%{{customdata[1]:{digits}}}, "
+            f"%{{customdata[2]:{digits}}}], %{{customdata[3]}} pairs<extra></extra>",
+        )
+        figure.add_trace(trace, row=1, col=col)
+    finish(figure, "Transfer by how training and test are related", height=150 + 26 * len(means), legend=False)
+    ticks = [f"{name} ({pairs})" for name, pairs in zip(names, means["pairs"], strict=True)]
+    figure.update_yaxes(tickvals=list(range(len(means))), ticktext=ticks, range=[len(means) - 0.4, -0.6])
+    figure.update_xaxes(title_text="mean gain (percentage points)", showgrid=True, row=1, col=1)
+    figure.update_xaxes(title_text="summed gain over summed own gain (1 = as much)", showgrid=True, row=1, col=2)
+    zero_line(figure, axis="x")
+    return figure.update_layout(margin={"l": 230})
+
+
+def _scope_name(scope: str) -> str:
+    if " minus " in scope:
+        first, second = scope.split(" minus ")
+        return f"{_scope_name(first)} − {_scope_name(second)[0].lower()}{_scope_name(second)[1:]}"
+    return SCOPES.get(scope, scope.capitalize())
+
+
+def transfer_similarity(transfer: pd.DataFrame, similarity: pd.DataFrame) -> go.Figure:
+    """Gain and share of the own gain of every pair of corruptions, over the distance of their spectra.
+
+    Args:
+        transfer: `Transfer.matrix`, made with spectra.
+        similarity: `Transfer.similarity`.
+
+    Raises:
+        ValueError: a column is missing, or no pair has a distance.
+    """
+    require(transfer, (*COLUMNS, "spectral_distance"), "transfer")
+    require(similarity, SIMILARITY, "transfer_similarity")
+    pairs = transfer[transfer["spectral_distance"].notna()]
+    require(pairs, COLUMNS, "transfer (pairs with a spectral distance)")
+    panels = {row.quantity: row for row in similarity.itertuples()}
+    titles = [panel_title(f"ρ = {signed(r.correlation, 2)}, p = {r.p_value:.2g}") for r in panels.values()]
+    figure = make_subplots(1, len(panels), horizontal_spacing=0.11, subplot_titles=titles)
+    axes = {"gain": "gain over the base (percentage points)", "transfer": "share of the own gain"}
+    for col, quantity in enumerate(panels, start=1):
+        factor, digits = (100, "+.1f") if quantity == "gain" else (1, ".2f")
+        for relation, tint in TINTS.items():
+            part = pick(pairs, relation=relation).dropna(subset=[quantity])
+            if part.empty:
+                continue
+            values = part[[quantity, f"{quantity}_low", f"{quantity}_high"]].to_numpy() * factor
+            names = [
+                f"{title_of(a, short=True)} → {title_of(b, short=True).lower()}"
+                for a, b in zip(part["trained_on"], part["tested_on"], strict=True)
+            ]
+            trace = go.Scatter(
+                x=part["spectral_distance"].to_numpy(),
+                y=values[:, 0],
+                customdata=np.column_stack([names, values[:, 1:]]),
+                error_y=error_bars(*(pd.Series(column) for column in values.T), tint=tint) | {"thickness": 0.8},
+                mode="markers",
+                marker={"color": tint, "size": 8},
+                name=SCOPES[relation],
+                legendgroup=relation,
+                showlegend=col == 1,
+                hovertemplate=f"<b>%{{customdata[0]}}</b> %{{y:{digits}}} [%{{customdata[1]:{digits}}}, "
+                f"%{{customdata[2]:{digits}}}] at %{{x:.3f}} cycles a pixel<extra></extra>",
+            )
+            figure.add_trace(trace, row=1, col=col)
+        figure.update_yaxes(title_text=axes[quantity], row=1, col=col)
+    finish(figure, "Do corruptions with alike spectra train each other?", height=430)
+    figure.update_xaxes(title_text="distance of the spectra (cycles a pixel)")
+    zero_line(figure)
+    return figure
