@@ -6,6 +6,7 @@ from .draws import attention_draws, first_correct_draws, lens_draws, performance
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .hsic import cka_of
 from .lens import LogitLens, logit_lens
+from .lens_comparison import LensReading, compare_lenses, lens_comparison_summary
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .performance import Performance, evaluate
@@ -37,6 +38,7 @@ __all__ = [
     "HeadNumbers",
     "Interval",
     "LensDivergence",
+    "LensReading",
     "LensTraining",
     "LogitLens",
     "Outcomes",
@@ -57,6 +59,7 @@ __all__ = [
     "cka_of",
     "class_trajectories",
     "clean_and_corrupted",
+    "compare_lenses",
     "compare_views",
     "corrupted_performance",
     "corruption_spectrum",
@@ -69,6 +72,7 @@ __all__ = [
     "fourier_sensitivity",
     "head_numbers",
     "interval",
+    "lens_comparison_summary",
     "lens_divergence",
     "lens_draws",
     "lens_summary",
