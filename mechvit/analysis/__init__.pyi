@@ -13,6 +13,7 @@ from .hsic import cka_of
 from .interpolation import Interpolation, interpolate_weights
 from .interventions import effects
 from .lens import LogitLens, logit_lens
+from .lens_comparison import LensReading, compare_lenses, lens_comparison_summary
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .parts import model_parts, part_groups, weights_replaced
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
@@ -52,6 +53,7 @@ __all__ = [
     "Interpolation",
     "Interval",
     "LensDivergence",
+    "LensReading",
     "LensTraining",
     "LogitLens",
     "Outcomes",
@@ -81,6 +83,7 @@ __all__ = [
     "cka_of",
     "class_trajectories",
     "clean_and_corrupted",
+    "compare_lenses",
     "compare_views",
     "corrupted_performance",
     "corruption_spectrum",
@@ -97,6 +100,7 @@ __all__ = [
     "head_numbers",
     "interpolate_weights",
     "interval",
+    "lens_comparison_summary",
     "lens_divergence",
     "lens_draws",
     "lens_summary",

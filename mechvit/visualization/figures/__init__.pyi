@@ -1,7 +1,9 @@
 from .attention import entropy_difference, pattern_change
+from .feature_ablation import feature_ablations, feature_changes
 from .fourier import fourier_map
 from .lens import class_probability, first_correct_difference, first_correct_layers, image_trajectories
 from .performance import gains, table_one, transfer
+from .representations import corruption_similarity, depth_change, lens_comparison, model_similarity, similarity_matrix
 from .robustness import corruption_errors, corruption_spectra
 from .sae_quality import feature_density, frontier
 from .saes import cosine_distances, cosine_distributions, training_curves
@@ -12,10 +14,14 @@ from .weights import interpolation_curves, swap_curves, swap_recovery, weight_ch
 __all__ = [
     "class_probability",
     "corruption_errors",
+    "corruption_similarity",
     "corruption_spectra",
     "cosine_distances",
     "cosine_distributions",
+    "depth_change",
     "entropy_difference",
+    "feature_ablations",
+    "feature_changes",
     "feature_density",
     "first_correct_difference",
     "first_correct_layers",
@@ -24,7 +30,10 @@ __all__ = [
     "gains",
     "image_trajectories",
     "interpolation_curves",
+    "lens_comparison",
+    "model_similarity",
     "pattern_change",
+    "similarity_matrix",
     "steering_by_scale",
     "steering_cost",
     "swap_curves",

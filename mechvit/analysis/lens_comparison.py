@@ -1,0 +1,136 @@
+"""Several lenses on the same pass: what each reads at every layer, and when it settles on the model's answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.data.spec import CLEAN, Corruption
+
+from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from .draws import image_matrix
+from .frames import tidy
+from .lens import residual_hooks
+from .performance import check_logits, label_rank
+from .prediction_depth import PredictionDepth, depth_of
+from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .tuned_lens import TunedLens
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+QUANTITIES = ("probability", "divergence")
+
+
+@dataclass(frozen=True)
+class LensReading:
+    """What one lens reads: one row an image, one column a layer 0..n_layers; on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    label: Int[Tensor, " images"]
+    probability: Float[Tensor, "images layers"]
+    """Of the label, 0 to 1."""
+    rank: Int[Tensor, "images layers"]
+    """Classes that score above the label."""
+    divergence: Float[Tensor, "images layers"]
+    """KL(model's final distribution || the lens's), nats; 0 at the last layer."""
+    prediction: Int[Tensor, "images layers"]
+
+    @property
+    def depth(self) -> PredictionDepth:
+        """As `prediction_depth` gives it."""
+        return PredictionDepth(self.image_id, self.label, self.prediction[:, -1], depth_of(self.prediction))
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image and layer: the labels, image_id, layer, probability, rank, divergence, prediction."""
+        names = ("probability", "rank", "divergence", "prediction")
+        return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
+
+
+@torch.inference_mode()
+def compare_lenses(
+    model: HookedViT,
+    lenses: Mapping[str, TunedLens | None],
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> dict[str, LensReading]:
+    """Read every layer through several lenses, of one forward pass an image.
+
+    Args:
+        model: a HookedViT with a head.
+        lenses: name -> tuned lens of this model, or None for the logit lens, as {"logit": None, "tuned": lens}.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that lenses were trained
+            on; labels are the model's own class ids.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no lens, a lens of another model, no images, another input size, labels that are not classes, logits
+            that are not finite.
+
+    Source: as `logit_lens`, `tuned_lens` and `prediction_depth`.
+    """
+    if not lenses:
+        raise ValueError('there is no lens to read through; give at least {"logit": None}')
+    for lens in lenses.values():
+        if lens is not None:
+            lens.check_model(model)
+    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
+    parts: dict[str, list[tuple[Tensor, ...]]] = defaultdict(list)
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        hooks, residuals = residual_hooks(model)
+        final = model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks).float()
+        check_logits(final, batch.labels, batch.image_ids)
+        for name, lens in lenses.items():
+            read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
+            earlier = model.unembed_residual(read.flatten(0, 1)).float().view(len(read), *final.shape)
+            found = _read(torch.cat([earlier, final[None]]), batch.labels)
+            parts[name].append(tuple(map(on_cpu, (batch.image_ids, batch.labels, *found))))
+    return {name: LensReading(*map(torch.cat, zip(*found, strict=True))) for name, found in parts.items()}
+
+
+def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batch"]) -> list[Tensor]:
+    """Probability, rank, divergence and prediction, each [batch, layer]."""
+    own, log_probability = labels.expand(logits.shape[:2]), logits.log_softmax(-1)
+    final = log_probability[-1]
+    probability = log_probability.gather(-1, own[..., None])[..., 0].exp()
+    apart = (final.exp() * (final - log_probability)).sum(-1)
+    return [part.T for part in (probability, label_rank(logits, own), apart, logits.argmax(-1))]
+
+
+def lens_comparison_summary(
+    readings: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """Mean probability of the label and mean divergence (nats) by layer, through every lens, with intervals.
+
+    Args:
+        readings: `LensReading.to_frame` with the labels model, corruption and lens.
+        resamples: of the bootstrap over images, paired over all rows.
+        level: of the percentile intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        model, corruption, lens, layer, quantity (probability, divergence), value, low, high.
+    """
+    import pandas as pd
+
+    rows = []
+    for quantity in QUANTITIES:
+        columns, values = image_matrix(readings, quantity, ["model", "corruption", "lens", "layer"])
+        draws = resampled_means(values, resamples=resamples, seed=seed).T
+        rows += [(*column, quantity, *interval(found, level)) for column, found in zip(columns, draws, strict=True)]
+    return pd.DataFrame(rows, columns=["model", "corruption", "lens", "layer", "quantity", "value", "low", "high"])

@@ -1,0 +1,125 @@
+"""Which latents a corruption moves in which model, and what ablating them does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import BASE, MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
+from .frames import pick, require
+
+QUANTITIES = {
+    "accuracy": "change of accuracy (fraction; positive = better)",
+    "loss": "change of cross-entropy (nats; negative = better)",
+    "logit_difference": "change of label − foil (logits; positive = better)",
+}
+NAMED = 3
+"""Latents of each panel whose numbers are written beside them."""
+
+
+def feature_ablations(summary: pd.DataFrame) -> go.Figure:
+    """Change that ablating the n most sensitive latents makes, and others of the same frequency: a column a condition.
+
+    Args:
+        summary: `ablation_summary` of one model and SAE.
+
+    Raises:
+        ValueError: a column is missing or nothing was ablated.
+    """
+    columns = ("corruption", "kind", "n", "quantity", "change", "change_low", "change_high")
+    require(summary, columns, "feature_ablation")
+    own = summary[summary["kind"] != "untouched"]
+    require(own, columns, "feature_ablation (ablations)")
+    conditions = in_order(own["corruption"])
+    titles = [panel_title(f"Images with {title_of(key)}") for key in conditions]
+    figure = make_subplots(
+        len(QUANTITIES), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
+        vertical_spacing=0.06, subplot_titles=titles,
+    )  # fmt: skip
+    for row, (quantity, says) in enumerate(QUANTITIES.items(), start=1):
+        for col, corruption in enumerate(conditions, start=1):
+            for kind in ("control", "sensitive"):
+                part = pick(own, corruption=corruption, kind=kind, quantity=quantity).sort_values("n")
+                for trace in _line(part, kind, legend=row == col == 1):
+                    figure.add_trace(trace, row=row, col=col)
+            zero_line(figure, row=row, col=col)
+        figure.update_yaxes(title_text=says, title_font={"size": 11.5}, row=row, col=1)
+    ticks = sorted(own["n"].unique())
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(n) for n in ticks])
+    figure.update_xaxes(title_text="latents ablated", row=len(QUANTITIES))
+    finish(figure, "What the latents that corruption moves most do", height=820)
+    return figure.update_layout(legend_y=1.05)
+
+
+def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
+    """A line with its interval's band."""
+    tint = colour("gaussian_noise_2") if kind == "sensitive" else BASE
+    says = "most sensitive" if kind == "sensitive" else "others as frequent (mean of draws)"
+    x = part["n"].to_numpy()
+    edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    edge["legendgroup"] = kind
+    line = go.Scatter(
+        x=x,
+        y=part["change"].to_numpy(),
+        customdata=part[["change_low", "change_high"]].to_numpy(),
+        mode="lines+markers",
+        line={"color": tint, "width": 2.2, "dash": "solid" if kind == "sensitive" else "dash"},
+        marker={"color": tint, "size": 7, "symbol": "circle" if kind == "sensitive" else "circle-open"},
+        name=says,
+        legendgroup=kind,
+        showlegend=legend,
+        hovertemplate=f"<b>{says}</b>, %{{x}} latents: %{{y:+.3f}} [%{{customdata[0]:+.3f}}, "
+        "%{customdata[1]:+.3f}]<extra></extra>",
+    )
+    band = go.Scatter(**edge, y=part["change_low"].to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.15))
+    return [go.Scatter(**edge, y=part["change_high"].to_numpy()), band, line]
+
+
+def feature_changes(change: pd.DataFrame) -> go.Figure:
+    """Every latent's mean activation, corrupted minus clean, in each tuned model against the base: off the diagonal a
+    latent moves in one of the two. Latents whose difference between the models' changes has an interval off 0 are filled.
+
+    Args:
+        change: `FeatureChange.to_frame` of a base and tuned models: model, feature, difference, beyond, beyond_low,
+            beyond_high; the first model is the base.
+
+    Raises:
+        ValueError: a column is missing, or there is no second model.
+    """
+    columns = ("model", "feature", "difference", "low", "high", "beyond", "beyond_low", "beyond_high")
+    require(change, columns, "feature_change")
+    first, *tuned = dict.fromkeys(change["model"])
+    require(change[change["model"] != first], columns, "feature_change (a model beside the first)")
+    base = pick(change, model=first).set_index("feature")["difference"]
+    titles = [panel_title(f"{title_of(model, short=True)} tuned") for model in tuned]
+    figure = make_subplots(1, len(tuned), shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=titles)
+    reach = 1.05 * float(change["difference"].abs().max() or 1.0)
+    for col, model in enumerate(tuned, start=1):
+        part = pick(change, model=model).dropna(subset=["difference"]).set_index("feature")
+        x = base.loc[part.index]
+        apart = ((part["beyond_low"] > 0) | (part["beyond_high"] < 0)).to_numpy()
+        furthest = part["beyond"].abs().nlargest(NAMED).index
+        trace = go.Scatter(
+            x=x.to_numpy(),
+            y=part["difference"].to_numpy(),
+            text=[str(feature) if feature in furthest else "" for feature in part.index],
+            customdata=np.column_stack([part.index, part[["low", "high"]]]),
+            mode="markers+text",
+            textposition="top center",
+            marker={"color": colour(model), "size": 6, "symbol": np.where(apart, "circle", "circle-open")},
+            name=title_of(model),
+            hovertemplate=f"latent %{{customdata[0]:.0f}}: base %{{x:+.3f}}, {title_of(model, short=True)} tuned "
+            "%{y:+.3f} [%{customdata[1]:+.3f}, %{customdata[2]:+.3f}]<extra></extra>",
+        )
+        figure.add_trace(trace, row=1, col=col)
+        line = {"color": MUTED, "width": 1, "dash": "dot"}
+        figure.add_shape(
+            type="line", x0=-reach, y0=-reach, x1=reach, y1=reach, line=line, layer="below", row=1, col=col
+        )
+        figure.update_xaxes(title_text="base: corrupted − clean activation", range=[-reach, reach], row=1, col=col)
+    figure.update_yaxes(range=[-reach, reach])
+    figure.update_yaxes(title_text="tuned: corrupted − clean activation", row=1, col=1)
+    finish(figure, "Which latents the corruption moves, in which model", height=480, legend=False)
+    return figure.update_xaxes(showgrid=True)

@@ -1,0 +1,224 @@
+"""How alike the layers of two models are, what each lens reads, and when the answer is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import GRID, INK, PAPER, RAMPS, colour, fade, family_of, finish, in_order, panel_title, title_of, zero_line
+from .frames import dot, error_bars, layer_lines, layer_step, ordered, pick, require
+
+CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
+_BLUE = RAMPS["gaussian_blur"][0]
+SCALE = [[0, GRID], [0.5, _BLUE[0]], [0.8, _BLUE[1]], [1, _BLUE[2]]]
+"""From no similarity to the same up to rotation."""
+LENSES = {"logit": "dot", "tuned": "solid"}
+QUANTITIES = {
+    "probability": "mean probability of the correct class",
+    "divergence": "KL(final ‖ lens) (nats, 0 = as the model)",
+}
+SUBSETS = {"all": ("all images", "circle"), "both_correct": ("both right", "diamond-open")}
+
+
+def model_similarity(cka: pd.DataFrame) -> go.Figure:
+    """CKA of every tuned model with the base, the same layer of both on the same images: a panel a condition.
+
+    Args:
+        cka: `CKA.to_frame` with the views' names: model_a, corruption_a, model_b, corruption_b.
+
+    Raises:
+        ValueError: a column is missing or no row compares two models on the same images.
+    """
+    require(cka, CKA_COLUMNS, "representation_similarity")
+    own = _same_layers(cka[(cka["model_a"] != cka["model_b"]) & (cka["corruption_a"] == cka["corruption_b"])])
+    own = own.assign(model=own["model_b"], corruption=own["corruption_b"])
+    figure = _by_layer(own, "Images with {}", "How alike base and tuned are")
+    return figure.update_yaxes(title_text="linear CKA of tuned and base (1 = same)", row=1, col=1)
+
+
+def corruption_similarity(cka: pd.DataFrame) -> go.Figure:
+    """CKA between each model's clean and corrupted images, the same layer of both: a panel a corruption.
+
+    Args:
+        cka: as in `model_similarity`.
+
+    Raises:
+        ValueError: a column is missing or no row compares two conditions in one model.
+    """
+    require(cka, CKA_COLUMNS, "representation_similarity")
+    own = _same_layers(cka[(cka["model_a"] == cka["model_b"]) & (cka["corruption_a"] != cka["corruption_b"])])
+    own = own.assign(model=own["model_b"], corruption=own["corruption_b"])
+    figure = _by_layer(own, "{}", "How alike each model's clean and corrupted images are")
+    return figure.update_yaxes(title_text="linear CKA of clean and corrupted (1 = same)", row=1, col=1)
+
+
+def _same_layers(cka: pd.DataFrame) -> pd.DataFrame:
+    own = cka[cka["layer_a"] == cka["layer_b"]]
+    require(own, CKA_COLUMNS, "representation_similarity (pairs of this kind)")
+    return own.assign(layer=own["layer_b"])
+
+
+def _by_layer(own: pd.DataFrame, panel: str, title: str) -> go.Figure:
+    conditions = in_order(own["corruption"])
+    titles = [panel_title(panel.format(title_of(key))) for key in conditions]
+    figure = make_subplots(1, len(conditions), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    shown: set[str] = set()
+    for col, corruption in enumerate(conditions, start=1):
+        part = ordered(pick(own, corruption=corruption))
+        for model in dict.fromkeys(part["model"]):
+            lines = layer_lines(
+                pick(part, model=model), "cka", own=family_of(model), row=1, col=col, legend=model not in shown, unit=""
+            )
+            shown.add(model)
+            for trace, row, column in lines:
+                figure.add_trace(trace, row=row, col=column)
+    figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(own["layer"]))
+    figure.update_yaxes(range=[min(0.0, float(own["low"].min())), 1.02])
+    return finish(figure, title, height=400)
+
+
+def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
+    """CKA of every layer of one view with every layer of another: a panel a pair of views.
+
+    Args:
+        cka: as in `model_similarity`, with every pair of layers.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(cka, CKA_COLUMNS, "representation_similarity")
+    keys = ["model_a", "corruption_a", "model_b", "corruption_b"]
+    pairs = list(cka.groupby(keys, sort=False))
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    titles = [panel_title(f"{_view(b, d)} (down)<br>and {_view(a, c)} (across)") for (a, c, b, d), _ in pairs]
+    figure = make_subplots(
+        rows, columns, horizontal_spacing=0.08, vertical_spacing=min(0.16, 0.3 / rows), subplot_titles=titles
+    )
+    for place, ((a, c, b, d), part) in enumerate(pairs):
+        wide = {name: part.pivot(index="layer_b", columns="layer_a", values=name) for name in ("cka", "low", "high")}
+        heat = go.Heatmap(
+            z=wide["cka"].to_numpy(),
+            x=wide["cka"].columns.to_numpy(),
+            y=wide["cka"].index.to_numpy(),
+            customdata=np.stack([wide["low"], wide["high"]], axis=-1),
+            coloraxis="coloraxis",
+            name=f"{_view(a, c)} and {_view(b, d)}",
+            hovertemplate=f"{_view(a, c)}, layer %{{x}}; {_view(b, d)}, layer %{{y}}: CKA %{{z:.3f}} "
+            "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+        )
+        figure.add_trace(heat, row=place // columns + 1, col=place % columns + 1)
+    finish(figure, "How alike every two layers are", height=120 + 330 * rows, legend=False)
+    figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
+    figure.update_xaxes(title_text="layer", constrain="domain", dtick=layer_step(cka["layer_a"]))
+    figure.update_yaxes(title_text="layer", showgrid=False, constrain="domain", dtick=layer_step(cka["layer_b"]))
+    bar = {"title": {"text": "linear CKA"}, "thickness": 12, "outlinewidth": 0}
+    lowest = min(0.0, float(cka["cka"].min()))
+    return figure.update_layout(
+        coloraxis={"colorscale": SCALE, "cmin": lowest, "cmax": 1, "colorbar": bar}, margin={"r": 90, "t": 120}
+    )
+
+
+def _view(model: str, corruption: str) -> str:
+    return f"{title_of(model, short=True)}: {title_of(corruption).lower()}"
+
+
+def lens_comparison(summary: pd.DataFrame) -> go.Figure:
+    """What the tuned lens (solid) and the logit lens (dotted) read, layer by layer: a column a condition.
+
+    Args:
+        summary: `lens_comparison_summary` (model, corruption, lens, layer, quantity, value, low, high).
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    columns = ("model", "corruption", "lens", "layer", "quantity", "value", "low", "high")
+    require(summary, columns, "lens_comparison")
+    conditions, models = in_order(summary["corruption"]), in_order(summary["model"])
+    titles = [panel_title(f"Images with {title_of(key)}") for key in conditions]
+    figure = make_subplots(
+        len(QUANTITIES), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
+        vertical_spacing=0.08, subplot_titles=titles,
+    )  # fmt: skip
+    for row, quantity in enumerate(QUANTITIES, start=1):
+        for col, corruption in enumerate(conditions, start=1):
+            for model in models:
+                for lens, dash in LENSES.items():
+                    part = pick(summary, model=model, corruption=corruption, lens=lens, quantity=quantity)
+                    for trace in _lens_line(part.sort_values("layer"), model, lens, dash, legend=row == col == 1):
+                        figure.add_trace(trace, row=row, col=col)
+        figure.update_yaxes(title_text=QUANTITIES[quantity], rangemode="tozero", row=row, col=1)
+    figure.update_xaxes(dtick=layer_step(summary["layer"]))
+    figure.update_xaxes(title_text="layer (0 = embedding)", row=len(QUANTITIES))
+    finish(figure, "What the head reads at each layer, with and without a translator", height=640)
+    return figure.update_layout(margin={"t": 120}, legend_y=1.07)
+
+
+def _lens_line(part: pd.DataFrame, model: str, lens: str, dash: str, *, legend: bool) -> list[go.Scatter]:
+    """A line with its interval's band."""
+    if part.empty:
+        return []
+    tint, group, x = colour(model), f"{model}:{lens}", part["layer"].to_numpy()
+    edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    edge["legendgroup"] = group
+    line = go.Scatter(
+        x=x,
+        y=part["value"].to_numpy(),
+        customdata=part[["low", "high"]].to_numpy(),
+        mode="lines+markers",
+        line={"color": tint, "width": 2.2, "dash": dash},
+        marker=dot(model, size=5),
+        name=f"{title_of(model, short=True)}, {lens} lens",
+        legendgroup=group,
+        showlegend=legend,
+        hovertemplate=f"<b>{title_of(model)}</b>, {lens} lens, layer %{{x}}: %{{y:.3f}} "
+        "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
+    )
+    band = go.Scatter(**edge, y=part["low"].to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.13))
+    return [go.Scatter(**edge, y=part["high"].to_numpy()), band, line]
+
+
+def depth_change(summary: pd.DataFrame) -> go.Figure:
+    """Change of the mean prediction depth, tuned minus base on the same images: a panel a lens; negative is earlier.
+
+    Args:
+        summary: `depth_summary`.
+
+    Raises:
+        ValueError: a column is missing or no row is of a tuned model.
+    """
+    columns = ("model", "corruption", "lens", "subset", "n", "change", "change_low", "change_high")
+    require(summary, columns, "prediction_depth_summary")
+    own = summary[summary["model"] != "base"]
+    require(own, columns, "prediction_depth_summary (tuned models)")
+    lenses = [lens for lens in LENSES if lens in set(own["lens"])]
+    titles = [panel_title(f"By the {lens} lens") for lens in lenses]
+    figure = make_subplots(1, len(lenses), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    rows = [(m, c) for m in in_order(own["model"]) for c in in_order(own["corruption"])]
+    names = [f"{title_of(m, short=True)} tuned, on {title_of(c, short=True).lower()}" for m, c in rows]
+    for col, lens in enumerate(lenses, start=1):
+        for (subset, (says, symbol)), offset in zip(SUBSETS.items(), (-0.13, 0.13), strict=True):
+            for model in in_order(own["model"]):
+                part = pick(own, model=model, lens=lens, subset=subset)
+                trace = go.Scatter(
+                    x=part["change"].to_numpy(),
+                    y=[rows.index((model, c)) + offset for c in part["corruption"]],
+                    error_x=error_bars(part["change"], part["change_low"], part["change_high"]),
+                    customdata=part[["change_low", "change_high", "n"]].to_numpy(),
+                    mode="markers",
+                    marker={"color": colour(model), "size": 9, "symbol": symbol},
+                    name=f"{title_of(model, short=True)} tuned, {says}",
+                    legendgroup=f"{model}:{subset}",
+                    showlegend=col == 1,
+                    hovertemplate=f"<b>{title_of(model)}</b>, {says}: %{{x:+.2f}} layers [%{{customdata[0]:+.2f}}, "
+                    "%{customdata[1]:+.2f}], %{customdata[2]} images<extra></extra>",
+                )
+                figure.add_trace(trace, row=1, col=col)
+    zero_line(figure, axis="x")
+    figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5])
+    figure.update_xaxes(title_text="change of mean prediction depth, tuned − base (layers; negative = earlier)")
+    finish(figure, "How much earlier the answer is settled", height=190 + 46 * len(rows))
+    figure.update_xaxes(showgrid=True)
+    return figure.update_layout(margin={"l": 190})
