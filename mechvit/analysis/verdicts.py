@@ -7,7 +7,8 @@ from typing import Literal
 
 from .bootstrap import Interval
 
-Verdict = Literal["replicates", "does not replicate", "inconclusive"]
+Verdict = Literal["replicates", "does not replicate", "inconclusive", "yes", "partly", "no", "unclear"]
+"""The first three are of the paper's claims, the others of its open questions."""
 
 
 def all_above(effects: Sequence[Interval], smallest: float) -> Verdict:

@@ -11,6 +11,12 @@ from mechvit.saes.config import SAEConfig
 
 from .evidence import Rules
 
+RELATED: tuple[str, ...] = (
+    "box_blur_4", "median_blur_4", "linear_motion_blur_6", "defocus_blur_4", "zoom_blur_4",
+    "shot_noise_4", "impulse_noise_4", "speckle_noise_4", "poisson_noise_4", "salt_and_pepper_10",
+)  # fmt: skip
+"""Other blurs and noises than the paper's, about as strong as its strongest levels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCounts:
@@ -34,6 +40,9 @@ class ImageCounts:
     """Images of these, from the first, whose attention is compared."""
     sae_test: int = 1000
     """Images of these, from the first, that the SAEs are evaluated on."""
+    isolation: int = 500
+    """Images of these, from the first, on which the tuned models' gain is located; and as many to fine-tune on, from
+    which steering directions are made."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -59,6 +68,8 @@ class ExperimentConfig:
     """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """What to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
+    related: tuple[str, ...] = RELATED
+    """Other filters, none of which is tuned on, under which the base and each family's strongest model are tested."""
     sae_models: Literal["strongest", "all"] = "strongest"
     """Whose SAEs: the base and the model tuned on each family's strongest level, or every model."""
     device: str | None = None
@@ -80,6 +91,8 @@ class ExperimentConfig:
         tuned = self.tuned
         if not tuned or CLEAN in tuned or len(set(tuned)) < len(tuned):
             raise ValueError(f"corruptions must name at least one, each once, and not clean; got {self.corruptions}")
+        if same := [c.key for c in map(Corruption.parse, self.related) if c in (CLEAN, *tuned)]:
+            raise ValueError(f"related filters must be others than clean and those tuned on; got {', '.join(same)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1; got {self.limit}")
         if self.model is None and self.images != "photos":
@@ -112,6 +125,7 @@ PHOTOS = ExperimentConfig(
     counts=ImageCounts(
         train=2565, validation=190, finetune=456, finetune_validation=114, sae=950, sae_validation=114, test=760,
         attention=380, sae_test=475,
+        isolation=285,
     ),
     base=FinetuneConfig(learning_rate=1e-3, epochs=7, patience=7, batch_size=32, weight_decay=0.05,
                         warmup_fraction=0.1),

@@ -50,6 +50,11 @@ class Rules:
     seed: int = 0
     """Seed of the bootstrap."""
 
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """resamples, level and seed of every interval."""
+        return {"resamples": self.resamples, "level": self.level, "seed": self.seed}
+
 
 @dataclass(frozen=True)
 class Claim:

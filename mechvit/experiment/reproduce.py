@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import gc
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mechvit.data.spec import Corruption
 
 from .config import ExperimentConfig
-from .stages import Stages, fingerprint_folder, write_json
+from .run import Run
+from .stages import write_json, write_tables
 
 if TYPE_CHECKING:
     import datasets
-
-    from mechvit.models import HookedViT
+    from sae_lens import SAE
 
 PREPARED = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
 """The parts of the images that are resized once and kept in the run."""
@@ -38,15 +39,14 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
     Raises:
         ValueError, ConnectionError, PermissionError: a model or images that cannot be used; the message says why.
     """
-    return _Run(config, say).report()
+    return _Reproduction(config, say).report()
 
 
-class _Run:
-    """One run's folder, its stages, and what they share."""
+class _Reproduction(Run):
+    """The stages of the paper, in order."""
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None]) -> None:
-        self.config, self.folder = config, Path(config.out)
-        self.stages = Stages(self.folder, say)
+        super().__init__(config, say)
         self.keys = ["base", *config.corruptions]
         chosen = config.strongest if config.sae_models == "strongest" else config.tuned
         self.sae_keys = ["base", *(c.key for c in chosen)]
@@ -63,129 +63,10 @@ class _Run:
         for key in self.sae_keys:
             self.train_saes(key)
             self.evaluate_saes(key)
+            self.relate(key)
+        for key in self.sae_keys[1:]:
+            self.isolate(key)
         return self.finish()
-
-    # where things lie
-
-    def checkpoint(self, key: str) -> str:
-        if key == "base" and self.config.model is not None:
-            return str(Path(self.config.model).expanduser()) if self._local_model else self.config.model
-        return str(self.folder / "models" / key)
-
-    @property
-    def _local_model(self) -> bool:
-        return self.config.model is not None and Path(self.config.model).expanduser().is_dir()
-
-    def model(self, key: str) -> HookedViT:
-        from mechvit.models import HookedViT
-
-        return HookedViT.from_pretrained(self.checkpoint(key), device=self.config.device)
-
-    def images(self, part: str) -> datasets.Dataset:
-        import datasets
-
-        return datasets.load_from_disk(str(self.folder / "images" / part))
-
-    def seeded(self, settings: Any) -> Any:
-        """A part's settings with the run's seed added to its own."""
-        from dataclasses import replace
-
-        return replace(settings, seed=settings.seed + self.config.seed)
-
-    # stages
-
-    def base(self) -> None:
-        """The model that all others are tuned from: given, or trained here on clean images."""
-        config = self.config
-        if config.model is not None:
-            content = fingerprint_folder(Path(self.checkpoint("base"))) if self._local_model else None
-            self.stages.run("base", self._check_model, settings={"model": self.checkpoint("base"), "content": content})
-            return
-        settings = [
-            config.shape, self.seeded(config.base), config.count("train"), config.count("validation"), config.seed
-        ]  # fmt: skip
-        out = Path(self.checkpoint("base"))
-        self.stages.run("base", lambda: self._train_base(out), settings=settings, outputs=[out])
-
-    def _check_model(self) -> None:
-        """Refuse a checkpoint that cannot be analysed before hours of work rest on it."""
-        from .command_line import load_classifier
-
-        load_classifier(self.checkpoint("base"), self.config.device)
-
-    def _train_base(self, out: Path) -> None:
-        from transformers import ViTImageProcessorPil
-
-        from mechvit.data import load_images, prepare
-        from mechvit.finetuning import train_from_scratch
-
-        config, size = self.config, self.config.shape.image_size
-        processor = ViTImageProcessorPil(size={"height": size, "width": size})
-        train, validation = (
-            prepare(load_images("photos", part, limit=config.count(part), seed=config.seed, image_size=size), processor)
-            for part in ("train", "validation")
-        )
-        train_from_scratch(config.shape, train, validation, out, config=self.seeded(config.base), device=config.device)
-
-    def prepare(self, part: str) -> None:
-        """Resize one part's images once."""
-        config, out = self.config, self.folder / "images" / part
-        folder = config.images.removeprefix("folder:")
-        settings = {
-            "source": config.images,
-            "content": fingerprint_folder(Path(folder).expanduser()) if folder != config.images else None,
-            "count": config.count(part),
-            "seed": config.seed,
-            "bad_files": config.bad_files,
-        }
-        self.stages.run(
-            f"images/{part}", lambda: self._prepare(part, out), settings=settings, after=["base"], outputs=[out]
-        )
-
-    def _prepare(self, part: str, out: Path) -> None:
-        from .command_line import prepared_images, read_checkpoint
-
-        config = self.config
-        prepared_images(
-            config.images,
-            part,
-            *read_checkpoint(self.checkpoint("base")),
-            limit=config.count(part),
-            seed=config.seed,
-            bad_files=config.bad_files,
-            path=out,
-        )
-
-    def finetune(self, key: str) -> None:
-        """One model for one corruption."""
-        from mechvit.data.spec import Corruption
-
-        out, settings = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
-
-        def work() -> None:
-            from mechvit.finetuning import finetune
-
-            finetune(
-                self.checkpoint("base"),
-                self.images("finetune"),
-                self.images("finetune_validation"),
-                out,
-                corruption=Corruption.parse(key),
-                config=settings,
-                device=self.config.device,
-            )
-
-        self.stages.run(
-            f"finetune/{key}",
-            work,
-            settings=[key, settings],
-            after=["base", "images/finetune", "images/finetune_validation"],
-            outputs=[out],
-        )
-
-    def _made(self, key: str) -> str:
-        """The stage that makes a model."""
-        return "base" if key == "base" else f"finetune/{key}"
 
     def study(self, key: str) -> None:
         """Performance, logit lens and attention of one model under every corruption."""
@@ -210,7 +91,7 @@ class _Run:
             f"study/{key}",
             work,
             settings=[key, config.corruptions, config.count("attention"), config.seed],
-            after=[self._made(key), "images/test"],
+            after=[self.made(key), "images/test"],
             outputs=outputs,
         )
 
@@ -237,9 +118,16 @@ class _Run:
             f"saes/{key}",
             work,
             settings=[key, config.corruptions, settings],
-            after=[self._made(key), "images/sae", "images/sae_validation"],
+            after=[self.made(key), "images/sae", "images/sae_validation"],
             outputs=[out],
         )
+
+    def saes(self, key: str, device: str) -> dict[str, SAE]:
+        """A model's SAEs by their architectures."""
+        from mechvit.saes import load_sae, read_history
+
+        folder = self.folder / "saes" / key
+        return {name: load_sae(folder / name, device=device) for name in read_history(folder)["architecture"].unique()}
 
     def evaluate_saes(self, key: str) -> None:
         """Quality of a model's SAEs, and the cosines of their codes, as opened again by stock sae-lens."""
@@ -248,13 +136,10 @@ class _Run:
         watched = [c for c in config.tuned if c.key in strongest]
 
         def work() -> None:
-            from mechvit.saes import evaluate_saes, load_sae, read_history
+            from mechvit.saes import evaluate_saes
 
             model, test = self.model(key), self.images("test")
-            saes: dict[str, Any] = {
-                name: load_sae(self.folder / "saes" / key / name, device=str(model.cfg.device))
-                for name in read_history(self.folder / "saes" / key)["architecture"].unique()
-            }
+            saes = self.saes(key, str(model.cfg.device))
             found = evaluate_saes(
                 model,
                 saes,
@@ -271,14 +156,76 @@ class _Run:
             f"sae-evaluation/{key}",
             work,
             settings=[key, strongest, config.count("sae_test"), config.seed],
-            after=[self._made(key), f"saes/{key}", "images/test"],
+            after=[self.made(key), f"saes/{key}", "images/test"],
             outputs=[out / "sae_quality.parquet", out / "sae_cosine.parquet"],
+        )
+
+    def relate(self, key: str) -> None:
+        """One model under other filters of the families."""
+        out, related = self.folder / "parts" / "related" / key, self.config.related
+
+        def work() -> None:
+            from mechvit.analysis import corrupted_performance
+
+            corruptions = [Corruption.parse(key) for key in related]
+            found = corrupted_performance(
+                {key: self.model(key)}, self.images("test"), corruptions, clean=False, seed=self.config.seed,
+                progress=f"Other filters on {key}",
+            )  # fmt: skip
+            write_tables(out, {"related": found})
+
+        if related:
+            self.stages.run(
+                f"related/{key}",
+                work,
+                settings=[key, related, self.config.seed],
+                after=[self.made(key), "images/test"],
+                outputs=[out / "related.parquet"],
+            )
+
+    def isolate(self, key: str) -> None:
+        """Where a tuned model's gain over the base lives."""
+        config, out = self.config, self.folder / "parts" / "gain" / key
+        some = config.count("isolation")
+
+        def work() -> None:
+            from .localization import Isolation, isolate
+
+            base, tuned = self.model("base"), self.model(key)
+            saes = {name: self.saes(of, str(base.cfg.device)) for name, of in (("base", "base"), ("tuned", key))}
+            architecture = "batchtopk" if "batchtopk" in saes["base"] else next(iter(saes["base"]))
+
+            def images(part: str) -> datasets.Dataset:
+                whole = self.images(part)
+                return whole.select(range(min(some, len(whole))))
+
+            pair = Isolation(
+                base=base,
+                tuned=tuned,
+                corruption=Corruption.parse(key),
+                test=images("test"),
+                train=images("finetune"),
+                held_out=self.images("finetune_validation"),
+                saes={name: found[architecture] for name, found in saes.items()},
+                seed=config.seed,
+                bootstrap=config.rules.bootstrap,
+            )
+            write_tables(out, isolate(pair))
+
+        self.stages.run(
+            f"gain/{key}",
+            work,
+            settings=[key, some, config.seed, config.rules.bootstrap],
+            after=[*map(self.made, ("base", key)), "saes/base", f"saes/{key}", "images/test", "images/finetune"],
+            outputs=[out / "gain_patching.parquet"],
         )
 
     def finish(self) -> Path:
         """Tables of all models, claims, views, provenance, report."""
         config, folder = self.config, self.folder
         parts = [*(f"study/{key}" for key in self.keys), *(f"sae-evaluation/{key}" for key in self.sae_keys)]
+        parts += [f"gain/{key}" for key in self.sae_keys[1:]]
+        parts += [f"related/{key}" for key in self.sae_keys if config.related]
 
         def tables() -> None:
             from .tables import make_tables
@@ -304,7 +251,7 @@ class _Run:
             "views",
             views,
             settings=[config.corruptions, config.example_images, config.seed],
-            after=[*map(self._made, self.keys), "images/test"],
+            after=[*map(self.made, self.keys), "images/test"],
             outputs=[
                 folder / "views" / name
                 for name in ("examples.safetensors", "attention.safetensors", "explorer.json", "lens.json")
@@ -344,14 +291,3 @@ class _Run:
         write_json(self.folder / "provenance.json", about)
         self.stages.say("report ...")
         return render_report(self.folder)
-
-
-def write_tables(folder: Path, tables: dict[str, Any]) -> None:
-    """Write Parquet tables as one folder, beside its place, and rename it there."""
-    beside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, frame in tables.items():
-        frame.to_parquet(beside / f"{name}.parquet", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -136,3 +137,14 @@ def peak_memory_bytes() -> int:
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
+    """Write Parquet tables as one folder, beside its place, and rename it there."""
+    beside = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, frame in tables.items():
+        frame.to_parquet(beside / f"{name}.parquet", index=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)

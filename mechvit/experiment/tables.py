@@ -31,11 +31,11 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
     from mechvit.saes import distance_table
 
     from .claims import claims
-    from .reproduce import write_tables
-    from .stages import write_json
+    from .questions import questions
+    from .stages import write_json, write_tables
 
     rules = config.rules
-    options: dict[str, Any] = {"resamples": rules.resamples, "level": rules.level, "seed": rules.seed}
+    options: dict[str, Any] = rules.bootstrap
     tables = {name: joined(folder / "parts" / "study", models, name) for name in ("performance", "lens", "attention")}
     for name in ("sae_quality", "sae_cosine"):
         tables[name] = joined(folder / "parts" / "saes", sae_models, name)
@@ -47,15 +47,41 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
     tables["first_correct_summary"] = first_correct_summary(tables["first_correct"], base=base, **options)
     tables["attention_summary"] = attention_summary(tables["attention"], **options)
     tables["sae_distance"] = distance_table(tables["sae_cosine"], **options)
+    tables |= _open_questions(folder / "parts", sae_models, tables["performance"], config)
     write_tables(folder / "tables", tables)
-    write_json(folder / "claims.json", [dataclasses.asdict(claim) for claim in claims(tables, rules)])
+    judged = [*claims(tables, rules), *questions(tables, rules)]
+    write_json(folder / "claims.json", [dataclasses.asdict(claim) for claim in judged])
 
 
-def joined(folder: Path, models: list[str], name: str) -> pd.DataFrame:
-    """One table of every model, in the order of `models`."""
+def _open_questions(
+    parts: Path, models: list[str], performance: pd.DataFrame, config: ExperimentConfig
+) -> dict[str, pd.DataFrame]:
+    """What the paper leaves open: where each tuned model's gain lives, and how it transfers to related filters."""
     import pandas as pd
 
-    return pd.concat([pd.read_parquet(folder / key / f"{name}.parquet") for key in models], ignore_index=True)
+    from mechvit.analysis import transfer
+
+    tables = {
+        path.stem: joined(parts / "gain", models[1:], path.stem, label="tuned_on")
+        for path in sorted((parts / "gain" / models[1]).glob("gain_*.parquet"))
+    }
+    if config.related:
+        own = performance[performance["model"].isin(models) & performance["corruption"].isin(["clean", *models])]
+        tested = pd.concat([own, joined(parts / "related", models, "related")], ignore_index=True)
+        found = transfer(tested, **config.rules.bootstrap)
+        tables |= {"related": found.matrix, "related_means": found.means}
+    return tables
+
+
+def joined(folder: Path, models: list[str], name: str, label: str | None = None) -> pd.DataFrame:
+    """One table of every model, in the order of `models`; with `label` the model stands in a first column so named."""
+    import pandas as pd
+
+    frames = [pd.read_parquet(folder / key / f"{name}.parquet") for key in models]
+    if label is not None:
+        for key, frame in zip(models, frames, strict=True):
+            frame.insert(0, label, key)
+    return pd.concat(frames, ignore_index=True)
 
 
 def histories(folder: Path, models: list[str]) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from mechvit.data.spec import Corruption, Mixture
 
-from .reproduce import _Run, write_tables
-from .stages import write_json
+from .run import Run
+from .stages import write_json, write_tables
 from .transfer_config import TransferConfig
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> 
     return _TransferRun(config, say).report()
 
 
-class _TransferRun(_Run):
+class _TransferRun(Run):
     """The base, images and checkpoints of the paper's run, with models for single corruptions and for mixtures."""
 
     def __init__(self, config: TransferConfig, say: Callable[[str], None]) -> None:
@@ -125,7 +125,7 @@ class _TransferRun(_Run):
             f"test/{corruption.key}",
             work,
             settings=[corruption.key, list(self.trained), self.config.seed],
-            after=["images/test", *map(self._made, ("base", *self.trained))],
+            after=["images/test", *map(self.made, ("base", *self.trained))],
             outputs=[out / "performance.parquet"],
         )
 

@@ -1,0 +1,241 @@
+"""Where a tuned model's gain lives: every isolating analysis of one base and one tuned model, as tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mechvit.data.spec import CLEAN, Corruption
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+
+Tables = dict[str, "pd.DataFrame"]
+INTO_BASE, INTO_TUNED, CLEAN_INTO_CORRUPTED = "tuned into base", "base into tuned", "clean into corrupted"
+"""What is put where: the tuned model's component into the base, the reverse, and within the base the clean image's."""
+ABLATED = (1, 4, 16, 64)
+"""How many latents are ablated together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """A base and a tuned model, the corruption that it was tuned on, and images that share none."""
+
+    base: HookedViT
+    tuned: HookedViT
+    corruption: Corruption
+    test: datasets.Dataset
+    """What everything is measured on."""
+    train: datasets.Dataset
+    """What steering directions, translators and latents are made of or chosen on."""
+    held_out: datasets.Dataset
+    """What the translators' epochs are chosen on."""
+    saes: Mapping[str, SAE]
+    """`base` and `tuned`: an SAE of each, at the same hook point."""
+    seed: int
+    """Of the noise."""
+    bootstrap: Mapping[str, Any]
+    """resamples, level and seed of every interval."""
+
+    @property
+    def models(self) -> dict[str, HookedViT]:
+        """Both models by their names."""
+        return {"base": self.base, "tuned": self.tuned}
+
+
+def isolate(pair: Isolation) -> Tables:
+    """Every table of one pair; see the functions below."""
+    found: Tables = {}
+    for part in PARTS:
+        found |= part(pair)
+    return found
+
+
+def patching(pair: Isolation) -> Tables:
+    """Activations of one model in the other, and what the heads that matter attend to.
+
+    gain_patching: direction, and the columns of `Patching.summary`; gain_attribution: kind, components, quantity,
+    value, low, high; gain_attribution_components: as `AttributionError.components`; gain_heads: as
+    `HeadLinks.to_frame`; gain_head_correlations: as `HeadLinks.correlations`.
+    """
+    import pandas as pd
+
+    from mechvit import analysis
+
+    base, tuned, corruption = pair.base, pair.tuned, pair.corruption
+    ways: dict[str, tuple[HookedViT, HookedViT, Corruption | None]] = {
+        INTO_BASE: (base, tuned, None), INTO_TUNED: (tuned, base, None), CLEAN_INTO_CORRUPTED: (base, base, CLEAN)
+    }  # fmt: skip
+    found = {
+        way: analysis.patch_models(
+            receiver, giver, pair.test, corruption, giver_corruption=other, seed=pair.seed, progress=f"Patching, {way}"
+        )
+        for way, (receiver, giver, other) in ways.items()
+    }
+    places = analysis.patch_models(
+        base, tuned, pair.test, corruption, kinds=("resid",), tokens=_places(base), seed=pair.seed
+    )
+    summaries = [way.summary(**pair.bootstrap).assign(direction=name) for name, way in found.items()]
+    summaries.append(places.summary(**pair.bootstrap).assign(direction=INTO_BASE))
+    approximate = analysis.attribution_patching(base, tuned, pair.test, corruption, seed=pair.seed)
+    error = analysis.attribution_error(approximate, found[INTO_BASE], **pair.bootstrap)
+    heads = analysis.head_links(base, tuned, pair.test, corruption, found[INTO_BASE], seed=pair.seed)
+    return {
+        "gain_patching": pd.concat(summaries, ignore_index=True),
+        "gain_attribution": error.overall,
+        "gain_attribution_components": error.components,
+        "gain_heads": heads.to_frame(**pair.bootstrap),
+        "gain_head_correlations": heads.correlations(**pair.bootstrap),
+    }
+
+
+def _places(model: HookedViT) -> tuple[str, ...]:
+    return ("cls", "patches") if model.cfg.cls_token else ("patches",)
+
+
+def weights(pair: Isolation) -> Tables:
+    """Weights of one model in the other, the line between the two, and the smallest set that carries the gain.
+
+    gain_swaps: direction, and the columns of `Swaps.summary`; gain_interpolation; gain_weight_change: one row a part;
+    gain_smallest_set: as `SmallestSet.to_frame`, without rows where there is no gain to carry.
+    """
+    import pandas as pd
+
+    from mechvit import analysis
+
+    base, tuned = pair.base, pair.tuned
+    conditions = (CLEAN, pair.corruption)
+    swaps = [
+        analysis.swap_weights(
+            receiver, giver, pair.test, conditions, seed=pair.seed, progress=f"Swapping, {name}"
+        ).summary(**pair.bootstrap).assign(direction=name)
+        for name, receiver, giver in ((INTO_BASE, base, tuned), (INTO_TUNED, tuned, base))
+    ]  # fmt: skip
+    line = analysis.interpolate_weights(base, tuned, pair.test, conditions, seed=pair.seed, progress="Interpolation")
+    return {
+        "gain_swaps": pd.concat(swaps, ignore_index=True),
+        "gain_interpolation": line.summary(**pair.bootstrap),
+        "gain_weight_change": analysis.weight_change(base, tuned).part_frame(),
+        "gain_smallest_set": _smallest_set(pair),
+    }
+
+
+def _smallest_set(pair: Isolation) -> pd.DataFrame:
+    """With the number of all parts in the column `of`; no rows where there is no gap to recover."""
+    import pandas as pd
+
+    from mechvit import analysis
+    from mechvit.analysis.smallest_sets import NoGap
+
+    parts = len(analysis.part_groups(pair.base, "branches"))
+    settings: dict[str, Any] = {name: value for name, value in pair.bootstrap.items() if name != "seed"}
+    try:
+        found = analysis.smallest_set(
+            pair.base, pair.tuned, pair.test, pair.corruption, seed=pair.seed, progress="Smallest set", **settings
+        )
+    except NoGap:
+        return pd.DataFrame(columns=["step", "groups", "images", "of"])
+    return found.to_frame().assign(of=parts)
+
+
+def control(pair: Isolation) -> Tables:
+    """The base steered towards its clean activations: gain_steering (by scale), gain_steering_chosen (held out)."""
+    from mechvit import analysis
+    from mechvit.saes import sae_steering_direction
+
+    directions = analysis.steering_directions(
+        pair.base, pair.train, pair.corruption, seed=pair.seed, progress="Directions"
+    )
+    directions.append(sae_steering_direction(pair.base, pair.saes["base"], pair.train, pair.corruption, seed=pair.seed))
+    found = analysis.steer(
+        pair.base, pair.tuned, pair.test, [pair.corruption], directions, seed=pair.seed, progress="Steering"
+    )
+    return {"gain_steering": found.summary(**pair.bootstrap), "gain_steering_chosen": found.chosen(**pair.bootstrap)}
+
+
+def representations(pair: Isolation) -> Tables:
+    """How alike the residual streams are, and how early each model settles on its answer.
+
+    gain_cka: model_a, corruption_a, model_b, corruption_b, layer_a, layer_b, cka, low, high; gain_lens: model, lens
+    (logit or tuned), corruption, layer, probability, low, high; gain_depth: as `depth_summary`.
+    """
+    import pandas as pd
+
+    from mechvit import analysis
+
+    comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
+    similar = analysis.compare_views(pair.models, pair.test, comparisons, seed=pair.seed, progress="CKA")
+    cka = [
+        found.to_frame(
+            level=pair.bootstrap["level"], model_a=a.model, corruption_a=a.corruption.key,
+            model_b=b.model, corruption_b=b.corruption.key,
+        )
+        for (a, b), found in similar.items()
+    ]  # fmt: skip
+    lenses, depths = [], []
+    for name, model in pair.models.items():
+        tuned = analysis.train_tuned_lens(
+            model, pair.train, pair.held_out, [pair.corruption], progress=f"Tuned lens of {name}"
+        )
+        for corruption in (CLEAN, pair.corruption):
+            for lens in (None, tuned):
+                labels = {"model": name, "lens": "logit" if lens is None else "tuned", "corruption": corruption.key}
+                read: Any = (
+                    analysis.logit_lens(model, pair.test, corruption, seed=pair.seed)
+                    if lens is None
+                    else analysis.tuned_lens(model, lens, pair.test, corruption, seed=pair.seed)
+                )
+                lenses.append(read.to_frame(**labels))
+                depth = analysis.prediction_depth(model, pair.test, corruption, lens=lens, seed=pair.seed)
+                depths.append(depth.to_frame(**labels))
+    read = pd.concat(lenses, ignore_index=True)
+    by_lens = [analysis.lens_summary(part, **pair.bootstrap).assign(lens=lens) for lens, part in read.groupby("lens")]
+    return {
+        "gain_cka": pd.concat(cka, ignore_index=True),
+        "gain_lens": pd.concat(by_lens, ignore_index=True),
+        "gain_depth": analysis.depth_summary(pd.concat(depths, ignore_index=True), **pair.bootstrap),
+    }
+
+
+def features(pair: Isolation) -> Tables:
+    """The latents that the corruption moves most, in each model's own SAE, ablated against others as frequent.
+
+    gain_latents: model and the columns of `FeatureChange.to_frame`, with the tuned model's latents matched to the
+    base's; gain_ablation: model and the columns of `FeatureAblation.summary`.
+    """
+    import pandas as pd
+
+    from mechvit import saes
+
+    match = saes.match_features(pair.saes["base"], pair.saes["tuned"]).match
+    moved = saes.feature_change(
+        pair.models, pair.saes, pair.test, pair.corruption, matches={"tuned": match}, seed=pair.seed,
+        progress="Latents under corruption",
+    )  # fmt: skip
+    ablations = []
+    for name, model in pair.models.items():
+        sae = pair.saes[name]
+        change = saes.feature_change({name: model}, sae, pair.train, pair.corruption, seed=pair.seed).models[name]
+        alive = int((change.rate > 0).sum())
+        counts = [n for n in ABLATED if 2 * n <= alive]
+        if not counts:
+            continue
+        sets = saes.sensitive_features(sae, change, max(counts), draws=5, seed=pair.seed)
+        found = saes.ablate_features(
+            model, sae, pair.test, [pair.corruption], sets, counts=counts, seed=pair.seed,
+            progress=f"Ablation, {name}",
+        )  # fmt: skip
+        ablations.append(found.summary(**pair.bootstrap).assign(model=name))
+    return {
+        "gain_latents": moved.to_frame(level=pair.bootstrap["level"]),
+        "gain_ablation": pd.concat(ablations, ignore_index=True) if ablations else pd.DataFrame(),
+    }
+
+
+PARTS: tuple[Callable[[Isolation], Tables], ...] = (patching, weights, control, representations, features)
+"""The analyses, in the order of the report."""

@@ -1,0 +1,217 @@
+"""The questions that the paper leaves open (its section 5), each with what was measured here and an answer by a rule.
+
+Two are its own: how training transfers between filters of one family, and which differences between the base and a tuned
+model make the gain, and whether these can be isolated and controlled. The answers are of the strongest model of each
+family, with the same intervals as the claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechvit.analysis.bootstrap import Interval
+from mechvit.analysis.verdicts import Verdict
+from mechvit.data.spec import Corruption
+
+from .evidence import Claim, Rules, Words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCE = "section 5, future work"
+Tables = Mapping[str, "pd.DataFrame"]
+
+
+def questions(tables: Tables, rules: Rules) -> list[Claim]:
+    """Answer what the tables allow, question by question.
+
+    Args:
+        tables: `related` (see `mechvit.analysis.transfer`), `gain_smallest_set`, `gain_patching`,
+            `gain_steering_chosen`, `gain_ablation` and `gain_head_correlations`, the latter with the column
+            `tuned_on`; questions about a table that is not there are left out.
+        rules: the thresholds.
+    """
+    asked = (
+        ("related", _transfer),
+        ("gain_smallest_set", _isolated),
+        ("gain_steering_chosen", _controlled),
+        ("gain_ablation", _latents),
+        ("gain_head_correlations", _heads),
+    )
+    return [row for name, ask in asked if name in tables for row in ask(tables, rules)]
+
+
+def _answer(words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: str = "") -> Claim:
+    """One row; the part that decides is the smallest."""
+    measured = f"{words.unit}: " + "; ".join(f"{name} {part}" for name, part in parts.items()) + more
+    deciding = min(parts.values(), key=lambda part: part.value)
+    value, low, high = (None if np.isnan(x) else round(x, 6) for x in deciding)
+    return Claim(*words[:3], measured, value, low, high, words.unit, f"{words.what}. {rule}", verdict)
+
+
+def _interval(row: pd.Series, name: str, scale: float = 1.0) -> Interval:
+    """A quantity and its interval, from the columns name, name_low and name_high (low and high for `value`)."""
+    ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    return Interval(*(scale * float(row[column]) for column in (name, *ends)))
+
+
+def _above(parts: Mapping[str, Interval], bound: float, smallest: float) -> Verdict:
+    """yes: every interval above the bound; no: every one below `smallest`; partly: some above; else unclear."""
+    above = [part.low > bound for part in parts.values()]
+    if all(above):
+        return "yes"
+    if any(above):
+        return "partly"
+    return "no" if all(part.high < smallest for part in parts.values()) else "unclear"
+
+
+def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["related"]
+    for key in (name for name in dict.fromkeys(table["trained_on"]) if name != "base"):
+        corruption = Corruption.parse(key)
+        own = table[(table["trained_on"] == key) & (table["relation"] == "group")]
+        if own.empty:
+            continue
+        across = table[(table["trained_on"] == key) & (table["relation"] == "across")]
+        words = Words(
+            f"open_transfer_{corruption.family}",
+            f"Does training on {corruption.title} help on other filters of its family ({corruption.group})?",
+            SOURCE,
+            f"Gain in accuracy over the base on each other {corruption.group} filter",
+            "percentage points",
+        )
+        parts = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in own.iterrows()}
+        rule = (
+            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies below "
+            f"{rules.smallest_gain:g}; otherwise unclear."
+        )
+        other = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in across.iterrows()}
+        more = "".join(
+            f"{'. Outside its family: ' if i == 0 else '; '}{name} {part}"
+            for i, (name, part) in enumerate(other.items())
+        )
+        yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain), more)
+
+
+def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    for key, found in tables["gain_smallest_set"].groupby("tuned_on", sort=False):
+        corruption = Corruption.parse(str(key))
+        last = found[(found["images"] == "held_out") & (found["step"] == found["step"].max())].iloc[0]
+        chosen, total = str(last["groups"]).split(), int(last["of"])
+        words = Words(
+            f"open_isolate_{corruption.family}",
+            f"Can what makes the gain on {corruption.title} be isolated in few parts of the tuned model's weights?",
+            SOURCE,
+            "Share of the gain in logit difference that the base recovers, on held-out images, with the smallest set of "
+            "attention and MLP branches, embedding, final norm and head that carries 90% of it on the images it was "
+            "chosen on",
+            "share of the gain",
+        )
+        part = _interval(last, "recovered")
+        few = 2 * len(chosen) <= total
+        rule = (
+            f"Yes when at most half of the {total} parts do and the whole {rules.level:.0%} interval lies above 0.5; no "
+            "when it takes more than half of them; otherwise unclear."
+        )
+        verdict: Verdict = "no" if not few else "yes" if part.low > 0.5 else "unclear"
+        more = f". {len(chosen)} of {total} parts: {', '.join(chosen)}{_best_component(tables, str(key))}"
+        yield _answer(words, {"recovered": part}, rule, verdict, more)
+
+
+def _best_component(tables: Tables, key: str) -> str:
+    """The attention, MLP or head whose activation alone recovers most."""
+    if "gain_patching" not in tables:
+        return ""
+    table = tables["gain_patching"]
+    own = (table["tuned_on"] == key) & (table["direction"] == "tuned into base")
+    table = table[own & (table["quantity"] == "logit_difference") & table["kind"].isin(["attn", "mlp", "head"])]
+    if table["recovered"].isna().all():
+        return ""
+    best = table.loc[table["recovered"].idxmax()]
+    head = f", head {int(best['head'])}" if best["kind"] == "head" else ""
+    kind = {"attn": "attention", "mlp": "MLP", "head": "attention"}[best["kind"]]
+    return (
+        f". The single activation that recovers most when patched: {kind} of block {int(best['layer'])}{head}, "
+        f"{_interval(best, 'recovered')}"
+    )
+
+
+def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["gain_steering_chosen"]
+    table = table[(table["quantity"] == "accuracy") & (table["control"] == 0)]
+    for key, found in table.groupby("tuned_on", sort=False):
+        corruption = Corruption.parse(str(key))
+        words = Words(
+            f"open_control_{corruption.family}",
+            f"Can the gain on {corruption.title} be had without tuning, by a direction added to the base's residual "
+            "stream?",
+            SOURCE,
+            "Share of the tuned model's gain in accuracy that the steered base recovers on held-out images (the mean "
+            "clean minus corrupted residual, and the SAE latents that move most; block and scale chosen on others)",
+            "share of the gain",
+        )
+        names = {"mean_difference": "mean difference"}
+        parts = {
+            names.get(row["source"], str(row["source"])): _interval(row, "recovered") for _, row in found.iterrows()
+        }
+        parts = {name: part for name, part in parts.items() if not np.isnan(part.value)}
+        if not parts:
+            continue
+        rule = (
+            f"Yes when every {rules.level:.0%} interval lies above 0.5; partly when one does; no when every one lies "
+            "below 0.5; otherwise unclear."
+        )
+        costs = [
+            f"{names.get(row['source'], row['source'])} {_interval(row, 'clean_change', 100)}"
+            for _, row in found.iterrows()
+        ]
+        more = f". Change on clean images, percentage points: {'; '.join(costs)}"
+        yield _answer(words, parts, rule, _above(parts, 0.5, 0.5), more)
+
+
+def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["gain_ablation"]
+    table = table[(table["quantity"] == "accuracy") & (table["kind"] == "sensitive") & (table["model"] == "base")]
+    for key, found in table.groupby("tuned_on", sort=False):
+        corruption = Corruption.parse(str(key))
+        rows = found[found["corruption"] == key]
+        if rows.empty:
+            continue
+        words = Words(
+            f"open_latents_{corruption.family}",
+            f"Does {corruption.title} harm the base through the SAE latents that it moves most?",
+            SOURCE,
+            "Accuracy under the corruption with these latents ablated, less that with as many others of the same "
+            "frequency ablated",
+            "percentage points",
+        )
+        parts = {f"{int(row['n'])} latents": _interval(row, "beyond", 100) for _, row in rows.iterrows()}
+        rule = (
+            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies below "
+            f"{rules.smallest_gain:g}; otherwise unclear."
+        )
+        yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain))
+
+
+def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["gain_head_correlations"]
+    table = table[(table["model"] == "change") & (table["number"] == "entropy_difference")]
+    for _, row in table.iterrows():
+        corruption = Corruption.parse(row["tuned_on"])
+        part = _interval(row, "value")
+        if np.isnan(part.value):
+            continue
+        words = Words(
+            f"open_heads_{corruption.family}",
+            f"Do the heads whose attention entropy under {corruption.title} tuning changes most carry the gain?",
+            SOURCE,
+            f"Spearman's correlation over {int(row['heads'])} heads of the change in entropy difference (tuned minus "
+            "base) with the effect of patching the head into the base",
+            "correlation",
+        )
+        verdict: Verdict = "yes" if part.low > 0 or part.high < 0 else "unclear"
+        rule = f"Yes when the {rules.level:.0%} interval excludes 0; otherwise unclear. It covers the images only."
+        yield _answer(words, {"correlation": part}, rule, verdict)

@@ -1,0 +1,148 @@
+"""What every run shares: its folder and stages, and the base model, the images and the fine-tuned checkpoints in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import ExperimentConfig
+from .stages import Stages, fingerprint_folder
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+
+class Run:
+    """One run's folder, its stages, and those that make the base, the images and the tuned models.
+
+    A subclass goes through them in its own order and adds what it measures.
+    """
+
+    def __init__(self, config: ExperimentConfig, say: Callable[[str], None]) -> None:
+        self.config, self.folder = config, Path(config.out)
+        self.stages = Stages(self.folder, say)
+
+    # where things lie
+
+    def checkpoint(self, key: str) -> str:
+        if key == "base" and self.config.model is not None:
+            return str(Path(self.config.model).expanduser()) if self._local_model else self.config.model
+        return str(self.folder / "models" / key)
+
+    @property
+    def _local_model(self) -> bool:
+        return self.config.model is not None and Path(self.config.model).expanduser().is_dir()
+
+    def model(self, key: str) -> HookedViT:
+        from mechvit.models import HookedViT
+
+        return HookedViT.from_pretrained(self.checkpoint(key), device=self.config.device)
+
+    def images(self, part: str) -> datasets.Dataset:
+        import datasets
+
+        return datasets.load_from_disk(str(self.folder / "images" / part))
+
+    def seeded(self, settings: Any) -> Any:
+        """A part's settings with the run's seed added to its own."""
+        from dataclasses import replace
+
+        return replace(settings, seed=settings.seed + self.config.seed)
+
+    # stages
+
+    def base(self) -> None:
+        """The model that all others are tuned from: given, or trained here on clean images."""
+        config = self.config
+        if config.model is not None:
+            content = fingerprint_folder(Path(self.checkpoint("base"))) if self._local_model else None
+            self.stages.run("base", self._check_model, settings={"model": self.checkpoint("base"), "content": content})
+            return
+        settings = [
+            config.shape, self.seeded(config.base), config.count("train"), config.count("validation"), config.seed
+        ]  # fmt: skip
+        out = Path(self.checkpoint("base"))
+        self.stages.run("base", lambda: self._train_base(out), settings=settings, outputs=[out])
+
+    def _check_model(self) -> None:
+        """Refuse a checkpoint that cannot be analysed before hours of work rest on it."""
+        from .command_line import load_classifier
+
+        load_classifier(self.checkpoint("base"), self.config.device)
+
+    def _train_base(self, out: Path) -> None:
+        from transformers import ViTImageProcessorPil
+
+        from mechvit.data import load_images, prepare
+        from mechvit.finetuning import train_from_scratch
+
+        config, size = self.config, self.config.shape.image_size
+        processor = ViTImageProcessorPil(size={"height": size, "width": size})
+        train, validation = (
+            prepare(load_images("photos", part, limit=config.count(part), seed=config.seed, image_size=size), processor)
+            for part in ("train", "validation")
+        )
+        train_from_scratch(config.shape, train, validation, out, config=self.seeded(config.base), device=config.device)
+
+    def prepare(self, part: str) -> None:
+        """Resize one part's images once."""
+        config, out = self.config, self.folder / "images" / part
+        folder = config.images.removeprefix("folder:")
+        settings = {
+            "source": config.images,
+            "content": fingerprint_folder(Path(folder).expanduser()) if folder != config.images else None,
+            "count": config.count(part),
+            "seed": config.seed,
+            "bad_files": config.bad_files,
+        }
+        self.stages.run(
+            f"images/{part}", lambda: self._prepare(part, out), settings=settings, after=["base"], outputs=[out]
+        )
+
+    def _prepare(self, part: str, out: Path) -> None:
+        from .command_line import prepared_images, read_checkpoint
+
+        config = self.config
+        prepared_images(
+            config.images,
+            part,
+            *read_checkpoint(self.checkpoint("base")),
+            limit=config.count(part),
+            seed=config.seed,
+            bad_files=config.bad_files,
+            path=out,
+        )
+
+    def finetune(self, key: str) -> None:
+        """One model for one corruption."""
+        from mechvit.data.spec import Corruption
+
+        out, settings = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
+
+        def work() -> None:
+            from mechvit.finetuning import finetune
+
+            finetune(
+                self.checkpoint("base"),
+                self.images("finetune"),
+                self.images("finetune_validation"),
+                out,
+                corruption=Corruption.parse(key),
+                config=settings,
+                device=self.config.device,
+            )
+
+        self.stages.run(
+            f"finetune/{key}",
+            work,
+            settings=[key, settings],
+            after=["base", "images/finetune", "images/finetune_validation"],
+            outputs=[out],
+        )
+
+    def made(self, key: str) -> str:
+        """The stage that makes a model."""
+        return "base" if key == "base" else f"finetune/{key}"
