@@ -1,8 +1,8 @@
 """The questions that the paper leaves open (its section 5), each with what was measured here and an answer by a rule.
 
-Two are its own: how training transfers between filters of one family, and which differences between the base and a tuned
-model make the gain, and whether these can be isolated and controlled. The answers are of the strongest model of each
-family, with the same intervals as the claims.
+How does training transfer between filters of one family, which differences between the base and a tuned model make the
+gain, and can these be isolated and controlled? The answers are of the strongest model of each family, with the same
+intervals as the claims.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
         )
         parts = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in own.iterrows()}
         rule = (
-            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies below "
-            f"{rules.smallest_gain:g}; otherwise unclear."
+            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
+            f"below {rules.smallest_gain:g}; otherwise unclear."
         )
         other = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in across.iterrows()}
         more = "".join(
@@ -105,16 +105,16 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"open_isolate_{corruption.family}",
             f"Can what makes the gain on {corruption.title} be isolated in few parts of the tuned model's weights?",
             SOURCE,
-            "Share of the gain in logit difference that the base recovers, on held-out images, with the smallest set of "
-            "attention and MLP branches, embedding, final norm and head that carries 90% of it on the images it was "
-            "chosen on",
+            "Share of the gain in logit difference that the base recovers, on held-out images, with the smallest set "
+            "of attention and MLP branches, embedding, final norm and head that carries 90% of it on the images it "
+            "was chosen on",
             "share of the gain",
         )
         part = _interval(last, "recovered")
         few = 2 * len(chosen) <= total
         rule = (
-            f"Yes when at most half of the {total} parts do and the whole {rules.level:.0%} interval lies above 0.5; no "
-            "when it takes more than half of them; otherwise unclear."
+            f"Yes when at most half of the {total} parts do and the whole {rules.level:.0%} interval lies above 0.5; "
+            "no when it takes more than half of them; otherwise unclear."
         )
         verdict: Verdict = "no" if not few else "yes" if part.low > 0.5 else "unclear"
         more = f". {len(chosen)} of {total} parts: {', '.join(chosen)}{_best_component(tables, str(key))}"
@@ -190,8 +190,8 @@ def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
         )
         parts = {f"{int(row['n'])} latents": _interval(row, "beyond", 100) for _, row in rows.iterrows()}
         rule = (
-            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies below "
-            f"{rules.smallest_gain:g}; otherwise unclear."
+            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
+            f"below {rules.smallest_gain:g}; otherwise unclear."
         )
         yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain))
 
