@@ -27,7 +27,7 @@ QUANTITIES = {"logit_difference": "logit difference", "accuracy": "accuracy"}
 MODELS = {
     "receiver": ("Receiver", BASE),
     "giver": ("Giver", _BLUE[1]),
-    "change": ("Giver minus receiver", _GREEN[1]),
+    "change": ("Giver minus receiver (Δ)", _GREEN[1]),
 }
 NUMBERS = {
     "distance": "attention distance (patches)",
@@ -77,7 +77,11 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
         title_text="layer (block; of the stream: the one it enters)", dtick=layer_step(summary["layer"])
     )
     figure.update_yaxes(showgrid=False, autorange="reversed")
-    bar = {"title": {"text": "share of the lead<br>(0 receiver, 1 giver)"}, "thickness": 12, "outlinewidth": 0}
+    bar = {
+        "title": {"text": "share of the lead<br>0 receiver, 1 giver<br> ", "font": {"size": 12}},
+        "thickness": 12,
+        "outlinewidth": 0,
+    }
     axis = {"colorscale": SCALE, "cmin": -1, "cmax": 1, "colorbar": bar}
     return figure.update_layout(coloraxis=axis, margin={"l": 130, "r": 130, "t": 84})
 
@@ -99,6 +103,7 @@ def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) ->
         y=names,
         text=text,
         texttemplate="%{text}",
+        textfont={"size": 11},
         customdata=np.stack([found["recovered_low"], found["recovered_high"], found["value"]], -1),
         coloraxis="coloraxis",
         xgap=1,
@@ -155,7 +160,8 @@ def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.F
     place = {"xref": "paper", "yref": "paper", "x": 0.98, "y": 0.03, "xanchor": "right", "align": "right"}
     figure.add_annotation(text="<br>".join(said), showarrow=False, font={"size": 12, "color": MUTED}, **place)
     figure.update_xaxes(title_text="exact effect (logits; positive helps the label)", showgrid=True)
-    return figure.update_yaxes(title_text="first-order effect (logits; positive helps the label)")
+    figure.update_yaxes(title_text="first-order effect (logits; positive helps the label)")
+    return figure.update_layout(legend_y=1.03)
 
 
 def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
@@ -208,9 +214,9 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
         )
         row, col = divmod(place, len(numbers))
         figure.add_trace(trace, row=row + 1, col=col + 1)
-        says = NUMBERS[number] if model != "change" else f"change of {NUMBERS[number]}"
+        says = NUMBERS[number] if model != "change" else f"Δ {NUMBERS[number]}"
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, row=row + 1, col=col + 1)
     zero_line(figure)
     finish(figure, "What heads attend to, and what they give", height=150 + 240 * len(models))
     figure.update_yaxes(title_text="effect (logits)", col=1)
-    return figure.update_layout(legend_y=1.06)
+    return figure.update_layout(legend_y=1.04)
