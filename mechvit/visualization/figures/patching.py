@@ -77,11 +77,8 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
         title_text="layer (block; of the stream: the one it enters)", dtick=layer_step(summary["layer"])
     )
     figure.update_yaxes(showgrid=False, autorange="reversed")
-    bar = {
-        "title": {"text": "share of the lead<br>0 receiver, 1 giver<br> ", "font": {"size": 12}},
-        "thickness": 12,
-        "outlinewidth": 0,
-    }
+    says = {"text": "share of the lead<br>0 receiver, 1 giver<br> ", "font": {"size": 12}}
+    bar = {"title": says, "thickness": 12, "outlinewidth": 0}
     axis = {"colorscale": SCALE, "cmin": -1, "cmax": 1, "colorbar": bar}
     return figure.update_layout(coloraxis=axis, margin={"l": 130, "r": 130, "t": 84})
 
