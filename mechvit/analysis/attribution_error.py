@@ -65,7 +65,7 @@ def attribution_error(
 
 
 def _by_component(shared: list[Component], exact: Rows, approximate: Rows, level: float) -> pd.DataFrame:
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, drawn in (("exact", exact), ("approximate", approximate), ("error", approximate - exact)):
         found = np.array([interval(column, level) for column in drawn.T])
         columns |= dict(zip((name, f"{name}_low", f"{name}_high"), found.T, strict=True))

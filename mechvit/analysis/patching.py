@@ -168,7 +168,7 @@ def _patch_batch(
     logits, own = receiver.run_with_cache(pixels[0], names_filter=points | beside, return_cache_object=False)
     giver_logits, given = giver.run_with_cache(pixels[1], names_filter=points, return_cache_object=False)
     about = (batch.labels, foils(logits, batch.labels), batch.image_ids)
-    references = [score_outcomes(found, *about) for found in (logits, giver_logits)]
+    references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)
     difference = torch.empty(len(components), len(batch))
     for start, chosen in _together(components, copies):

@@ -9,6 +9,7 @@ from pathlib import Path
 import attention_statistics
 import cache_activations
 import memory
+import model_patching
 import pytest
 import startup
 import torch
@@ -61,6 +62,42 @@ def test_cache_activations(tmp_path, capsys):
     assert {row.unit for row in result.measures} >= {"% of the matrix peak", "% of the copy peak", "MB/s kept"}
 
 
+def test_model_patching(tmp_path, capsys):
+    module = model_patching
+    module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True))
+    result = read(tmp_path / "out", capsys)
+    (part,) = result.timings
+    assert part == "16 components, 5 images, 9.3 passes an image"
+    assert set(result.timings[part].seconds) == {module.PATCHING, module.BARE, module.HOOKS, module.ATTRIBUTION}
+    assert result.agreement[part][module.PATCHING] < 1e-5
+    assert all(row.limit is None for row in result.measures)
+    ratios = {(row.contender, row.over): row.value for row in result.measures}
+    assert ratios[module.PATCHING, module.BARE] == result.timings[part].ratio(module.PATCHING, module.BARE)
+
+
+def test_bare_blocks_are_those_that_patching_runs():
+    """Images through each block's attention and MLP, in patching (which adds nothing) and in its bare counterpart."""
+    from mechvit.analysis import patch_models
+
+    options = model_patching.Options(out="", device="cpu", quick=True)
+    receiver, giver, images = model_patching.make_pair("tiny", 37, options)  # two batches, one of them small
+    ran: dict[tuple[str, int], int] = {}
+    bare = model_patching.Bare(receiver, giver, images, patch_models(receiver, giver, images, "clean").components)
+    for model in (receiver, giver):
+        for layer, block in enumerate(model.blocks):
+            for module in (block.attn, block.mlp):
+                place = type(module).__name__, layer
+                module.register_forward_pre_hook(
+                    lambda _, args, place=place: ran.__setitem__(place, ran.get(place, 0) + len(args[0]))
+                )
+    patch_models(receiver, giver, images, "clean")
+    patched = dict(ran)
+    ran.clear()
+    bare()
+    assert ran == patched
+    assert ran["MLP", 0] == 37 * (2 + 1 + 1 + 2), "two passes, the embedding's copy, attention's and two heads'"
+
+
 def test_flops_match_a_count_by_torch():
     """torch counts every product of the truncated forward, attention explicit: it does not see into a fused one."""
     import contenders
@@ -92,7 +129,7 @@ def test_peak_memory_is_what_a_call_holds():
     assert memory.peak_extra(hold) == pytest.approx(48 * 2**20, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["attention_statistics", "cache_activations", "startup"])
+@pytest.mark.parametrize("name", ["attention_statistics", "cache_activations", "model_patching", "startup"])
 def test_help_teaches(name):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True

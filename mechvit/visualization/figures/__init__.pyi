@@ -2,6 +2,7 @@ from .attention import entropy_difference, pattern_change
 from .feature_ablation import feature_ablations, feature_changes
 from .fourier import fourier_map
 from .lens import class_probability, first_correct_difference, first_correct_layers, image_trajectories
+from .patching import attribution_scatter, head_links, patching_map
 from .performance import gains, table_one, transfer
 from .representations import corruption_similarity, depth_change, lens_comparison, model_similarity, similarity_matrix
 from .robustness import corruption_errors, corruption_spectra
@@ -12,6 +13,7 @@ from .transfers import transfer_matrix, transfer_means, transfer_similarity
 from .weights import interpolation_curves, swap_curves, swap_recovery, weight_changes
 
 __all__ = [
+    "attribution_scatter",
     "class_probability",
     "corruption_errors",
     "corruption_similarity",
@@ -28,10 +30,12 @@ __all__ = [
     "fourier_map",
     "frontier",
     "gains",
+    "head_links",
     "image_trajectories",
     "interpolation_curves",
     "lens_comparison",
     "model_similarity",
+    "patching_map",
     "pattern_change",
     "similarity_matrix",
     "steering_by_scale",

@@ -127,6 +127,16 @@ def test_matches_one_hook_at_a_time_in_other_families(name, batch, tiny_processo
     assert_matches(found, one_by_one(receiver, giver, few, NOISE, NOISE, KINDS, tokens), 1e-4)
 
 
+def test_hooks_of_the_receiver_stay(tiny_model, batch):
+    giver, few = perturbed(tiny_model), first(batch, 2)
+    points = ("blocks.1.hook_mlp_out", "blocks.1.hook_attn_out", "blocks.2.attn.hook_z", "blocks.0.hook_resid_mid")
+    plain = patch_models(tiny_model, giver, few, NOISE)
+    with tiny_model.hooks(fwd_hooks=[(point, lambda x, hook: 0.5 * x) for point in points]):
+        found = patch_models(tiny_model, giver, few, NOISE)
+        assert_matches(found, one_by_one(tiny_model, giver, few, NOISE, NOISE, KINDS, ("all",)))
+    assert (found.receiver.logit_difference - plain.receiver.logit_difference).abs().min() > 1e-4
+
+
 def test_matches_transformer_lens(tiny_model, batch):
     giver, few = perturbed(tiny_model), first(batch, 4)
     found = patch_models(tiny_model, giver, few, NOISE, kinds=("head",))

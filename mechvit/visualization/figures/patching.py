@@ -1,0 +1,219 @@
+"""Where a gain lives: recovered shares by layer and component, their approximation, and what heads attend to."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ..style import BASE, GRID, INK, MUTED, PAPER, RAMPS, finish, in_order, panel_title, title_of, zero_line
+from .frames import error_bars, layer_step, pick, require
+
+_BLUE, _ORANGE, _GREEN = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise", "other"))
+SCALE = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]
+"""From away from the giver over no change to all of its lead."""
+KINDS = {
+    "resid": ("Residual stream", MUTED, "diamond"),
+    "attn": ("Attention", _BLUE[1], "circle"),
+    "mlp": ("MLP", _ORANGE[1], "square"),
+    "head": ("Head", _GREEN[1], "circle-open"),
+}
+"""Each kind's name, colour and symbol."""
+TOKENS = {"all": "all tokens", "cls": "CLS", "patches": "patches"}
+QUANTITIES = {"logit_difference": "logit difference", "accuracy": "accuracy"}
+MODELS = {
+    "receiver": ("Receiver", BASE),
+    "giver": ("Giver", _BLUE[1]),
+    "change": ("Giver minus receiver (Δ)", _GREEN[1]),
+}
+NUMBERS = {
+    "distance": "attention distance (patches)",
+    "cls_mass": "attention to CLS (fraction)",
+    "entropy": "entropy (nats)",
+    "entropy_difference": "entropy, corrupted - clean (nats)",
+}
+
+
+def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
+    """The share of the giver's lead that each component recovers, by layer; bold where its interval excludes 0.
+
+    Args:
+        summary: `Patching.summary`, one row a component and quantity; of several models with a column `model`, what
+            the panels are called after.
+        quantity: "logit_difference" or "accuracy".
+
+    Raises:
+        ValueError: a column is missing, or there is no row of this quantity.
+    """
+    columns = ("kind", "layer", "head", "tokens", "quantity", "value", "recovered", "recovered_low", "recovered_high")
+    require(summary, columns, "patching_summary")
+    summary = summary if "model" in summary else summary.assign(model="")
+    summary = pick(summary, quantity=quantity)
+    require(summary, columns, f"patching_summary of {quantity}")
+    models = in_order(summary["model"])
+    tokens = [key for key in TOKENS if key in set(summary["tokens"])]
+    panels = list(product(models, tokens))
+    rows = sorted(
+        set(zip(summary["kind"], summary["head"], strict=True)), key=lambda r: (list(KINDS).index(r[0]), r[1])
+    )
+    names = [KINDS[kind][0] + (f" {head}" if head >= 0 else "") for kind, head in rows]
+    titles = [", ".join([*([title_of(model)] if model else []), TOKENS[where]]) for model, where in panels]
+    figure = make_subplots(
+        *(1, len(panels)),
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=[panel_title(title[0].upper() + title[1:]) for title in titles],
+    )
+    for col, (model, where) in enumerate(panels, start=1):
+        trace = _cells(pick(summary, model=model, tokens=where), rows, names)
+        figure.add_trace(trace, row=1, col=col)
+    height = 190 + 25 * len(rows)
+    finish(figure, f"Where the giver's lead lives: recovered {QUANTITIES[quantity]}", height=height, legend=False)
+    figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
+    figure.update_xaxes(
+        title_text="layer (block; of the stream: the one it enters)", dtick=layer_step(summary["layer"])
+    )
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    says = {"text": "share of the lead<br>0 receiver, 1 giver<br> ", "font": {"size": 12}}
+    bar = {"title": says, "thickness": 12, "outlinewidth": 0}
+    axis = {"colorscale": SCALE, "cmin": -1, "cmax": 1, "colorbar": bar}
+    return figure.update_layout(coloraxis=axis, margin={"l": 130, "r": 130, "t": 84})
+
+
+def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) -> go.Heatmap:
+    """One panel's heat map; a component that is not there is left empty."""
+    wide = part.pivot(index=["kind", "head"], columns="layer")
+    found = {
+        name: wide[name].reindex(rows).to_numpy(float)
+        for name in ("recovered", "recovered_low", "recovered_high", "value")
+    }
+    sure = (found["recovered_low"] > 0) | (found["recovered_high"] < 0)
+    shown = np.char.mod("%.2f", found["recovered"])
+    text = np.where(sure, np.char.add(np.char.add("<b>", shown), "</b>"), shown)
+    text = np.where(np.isnan(found["recovered"]), "", text)
+    return go.Heatmap(
+        z=found["recovered"],
+        x=wide["value"].columns.to_numpy(),
+        y=names,
+        text=text,
+        texttemplate="%{text}",
+        textfont={"size": 11},
+        customdata=np.stack([found["recovered_low"], found["recovered_high"], found["value"]], -1),
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate="<b>%{y}</b>, layer %{x}: %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}] of the lead; "
+        "mean %{customdata[2]:.3f}<extra></extra>",
+    )
+
+
+def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.Figure:
+    """Every component's approximate effect against its exact one, with intervals, and the line where they are equal.
+
+    Args:
+        components, overall: of `AttributionError`.
+
+    Raises:
+        ValueError: a column is missing or a table is empty.
+    """
+    sides = [f"{side}{end}" for side in ("exact", "approximate") for end in ("", "_low", "_high")]
+    require(components, ("kind", "layer", "head", "tokens", *sides), "attribution_error")
+    require(overall, ("kind", "quantity", "value", "low", "high"), "attribution_agreement")
+    figure = go.Figure()
+    reach = [float(components[sides].min(axis=None)), float(components[sides].max(axis=None))]
+    line = {"color": MUTED, "width": 1, "dash": "dot"}
+    figure.add_scatter(x=reach, y=reach, mode="lines", line=line, name="equal", hoverinfo="skip")
+    for kind in [key for key in KINDS if key in set(components["kind"])]:
+        name, tint, symbol = KINDS[kind]
+        part = pick(components, kind=kind)
+        heads = [f" head {head}" if head >= 0 else "" for head in part["head"]]
+        labels = part["layer"].astype(str) + heads + ", " + part["tokens"].map(TOKENS)
+        bars = {side: error_bars(*(part[side + end] for end in ("", "_low", "_high"))) for side in sides[::3]}
+        figure.add_scatter(
+            x=part["exact"].to_numpy(),
+            y=part["approximate"].to_numpy(),
+            error_x=bars["exact"] | {"thickness": 0.8, "color": tint},
+            error_y=bars["approximate"] | {"thickness": 0.8, "color": tint},
+            customdata=np.column_stack([labels, *(part[side] for side in sides if side[-4:] in ("_low", "high"))]),
+            mode="markers",
+            marker={"color": tint, "symbol": symbol, "size": 9},
+            name=name,
+            hovertemplate=f"<b>{name}</b>, layer %{{customdata[0]}}<br>exact %{{x:.3f}} [%{{customdata[1]:.3f}}, "
+            "%{customdata[2]:.3f}]<br>approximate %{y:.3f} [%{customdata[3]:.3f}, %{customdata[4]:.3f}]<extra></extra>",
+        )
+    zero_line(figure)
+    zero_line(figure, axis="x")
+    finish(figure, "Attribution patching against patching", height=520)
+    whole = pick(overall, kind="all").set_index("quantity")
+    said = [
+        f"{title} {whole.loc[name, 'value']:.3f} [{whole.loc[name, 'low']:.3f}, {whole.loc[name, 'high']:.3f}]"
+        for name, title in (("pearson", "Pearson"), ("spearman", "Spearman"), ("relative_error", "relative error"))
+        if name in whole.index
+    ]
+    place = {"xref": "paper", "yref": "paper", "x": 0.98, "y": 0.03, "xanchor": "right", "align": "right"}
+    figure.add_annotation(text="<br>".join(said), showarrow=False, font={"size": 12, "color": MUTED}, **place)
+    figure.update_xaxes(title_text="exact effect (logits; positive helps the label)", showgrid=True)
+    figure.update_yaxes(title_text="first-order effect (logits; positive helps the label)")
+    return figure.update_layout(legend_y=1.03)
+
+
+def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
+    """Each head's effect against its attention in numbers, with their rank correlation; one row a model.
+
+    Filled: heads whose effect's interval excludes 0.
+
+    Args:
+        links, correlations: `HeadLinks.to_frame` and `HeadLinks.correlations`.
+
+    Raises:
+        ValueError: a column is missing or a table is empty.
+    """
+    columns = ("model", "number", "layer", "head", "value", "low", "high", "effect", "effect_low", "effect_high")
+    require(links, columns, "head_links")
+    require(correlations, ("model", "number", "value", "low", "high"), "head_correlations")
+    models = [key for key in MODELS if key in set(links["model"])]
+    numbers = [key for key in NUMBERS if key in set(links["number"])]
+    panels = list(product(models, numbers))
+    known = correlations.set_index(["model", "number"])
+    titles = ["ρ {:.2f} [{:.2f}, {:.2f}]".format(*known.loc[key, ["value", "low", "high"]]) for key in panels]
+    figure = make_subplots(
+        *(len(models), len(numbers)),
+        shared_yaxes="all",
+        horizontal_spacing=0.03,
+        vertical_spacing=0.16,
+        subplot_titles=titles,
+    )
+    for place, (model, number) in enumerate(panels):
+        name, tint = MODELS[model]
+        part = pick(links, model=model, number=number)
+        sure = (part["effect_low"] > 0) | (part["effect_high"] < 0)
+        trace = go.Scatter(
+            x=part["value"].to_numpy(),
+            y=part["effect"].to_numpy(),
+            customdata=part[["layer", "head", "low", "high", "effect_low", "effect_high"]].to_numpy(),
+            mode="markers",
+            marker={
+                "color": tint,
+                "size": 8,
+                "symbol": np.where(sure, "circle", "circle-open"),
+                "line": {"width": 1.5},
+            },
+            name=name,
+            legendgroup=model,
+            showlegend=number == numbers[0],
+            hovertemplate=f"<b>{name}</b>, layer %{{customdata[0]}} head %{{customdata[1]}}<br>{NUMBERS[number]} "
+            "%{x:.3f} [%{customdata[2]:.3f}, %{customdata[3]:.3f}]<br>effect %{y:.3f} [%{customdata[4]:.3f}, "
+            "%{customdata[5]:.3f}]<extra></extra>",
+        )
+        row, col = divmod(place, len(numbers))
+        figure.add_trace(trace, row=row + 1, col=col + 1)
+        says = NUMBERS[number] if model != "change" else f"Δ {NUMBERS[number]}"
+        figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, row=row + 1, col=col + 1)
+    zero_line(figure)
+    finish(figure, "What heads attend to, and what they give", height=150 + 240 * len(models))
+    figure.update_yaxes(title_text="effect (logits)", col=1)
+    return figure.update_layout(legend_y=1.04)

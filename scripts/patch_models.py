@@ -1,0 +1,157 @@
+"""Which component carries the difference between two models: patch each in turn from one model into the other.
+
+    scripts/patch_models.py --receiver runs/photos/models/base \\
+        --giver runs/photos/models/gaussian_blur_4 \\
+        --corruption gaussian_blur_4 --out patching
+    scripts/patch_models.py --receiver BASE --giver BASE \\
+        --corruption gaussian_noise_4 --giver-corruption clean \\
+        --images folder:DIR --limit 500 --tokens all cls patches --out harm
+
+The receiver runs on corrupted images with one component's activation taken from the giver, which sees the same images:
+a base model and its tuned one show where the gain lives; swapped, where it can be lost; one model twice, with clean
+images for the giver, which component the corruption harms it through.
+
+OUT gets summary.parquet (accuracy and logit difference of every component, and the share of the giver's lead that it
+recovers, with bootstrap intervals), patching.parquet and references.parquet (per image); with --attribution the
+first-order effects of components and MLP neurons (attribution.parquet, neurons.parquet) and how far they are from the
+exact ones (attribution_error.parquet, attribution_agreement.parquet); where heads are patched, their attention in
+numbers beside their effects (head_links.parquet, head_correlations.parquet); and figures/*.html, each readable offline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from mechvit.data.spec import Corruption
+from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechvit import HookedViT
+
+HOLDS = "summary.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is patched into what, on which images."""
+
+    receiver: str
+    """Folder or hub id of the classifier that runs, with its image processor."""
+    giver: str
+    """The one that the components are taken from; of the same shape and classes, or the same."""
+    corruption: str
+    """FAMILY_LEVEL, as in gaussian_blur_4, or clean: what the receiver's images suffer."""
+    out: str
+    """Folder for tables and figures."""
+    giver_corruption: str | None = None
+    """What the giver's images suffer; the same when None."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    kinds: tuple[Literal["resid", "attn", "mlp", "head"], ...] = ("resid", "attn", "mlp", "head")
+    """What is patched: the residual stream that enters each block and the head, attention's and the MLP's output of
+    each block, each single head."""
+    tokens: tuple[Literal["all", "cls", "patches"], ...] = ("all",)
+    """At which tokens, each on its own."""
+    attribution: bool = True
+    """Approximate all effects by the gradient, too, MLP neurons among them, and compare."""
+    limit: int | None = None
+    """At most this many images; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    seed: int = 0
+    """Of the images' parts, the crops and the noise. One seed in all scripts keeps tuning and test images apart."""
+    batch_size: int | None = None
+    """Images a forward pass, patched copies counted; None takes 32 on a CPU, else 128."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+
+def main(options: Options) -> None:
+    """Patch, print the components that recover most, write tables and figures as one folder."""
+    corruption = Corruption.parse(options.corruption)
+    given = corruption if options.giver_corruption is None else Corruption.parse(options.giver_corruption)
+    if options.receiver == options.giver and given == corruption:
+        raise ValueError(
+            "the receiver is the giver and sees the same images, so that patching changes nothing: give another "
+            "--giver, or --giver-corruption clean"
+        )
+    check_out(options.out, options.overwrite, HOLDS)
+    receiver, giver = (load_classifier(checkpoint, options.device) for checkpoint in (options.receiver, options.giver))
+    with new_folder(options.out, options.overwrite, HOLDS) as folder:
+        tables, passes = make_tables(receiver, giver, corruption, given, options)
+        for name, frame in tables.items():
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        drawn = draw(tables, folder / "figures")
+    summary, references = tables["summary"], tables["references"].groupby("condition")["correct"].mean()
+    shown = summary.query("quantity == 'logit_difference'").drop(columns="quantity")
+    print(
+        f"{len(tables['references']) // 2} images, {len(shown)} components, {passes:.1f} forward passes an image; "
+        f"accuracy of the receiver {references['receiver']:.3f}, of the giver {references['giver']:.3f}\n"
+    )
+    print(shown.nlargest(12, "recovered").to_string(index=False, float_format="%.3f"))
+    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def make_tables(
+    receiver: HookedViT, giver: HookedViT, corruption: Corruption, given: Corruption, options: Options
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """All tables by name, and the forward passes an image that patching took."""
+    from mechvit import analysis
+    from mechvit.analysis.components import check_pair, components_of
+
+    check_pair(receiver, giver)
+    components_of(receiver.cfg, options.kinds, options.tokens)
+    images = prepared_images(
+        options.images, "test", receiver.hf_config, receiver.image_processor,
+        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+    )  # fmt: skip
+    models = (receiver, giver, images, corruption)
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    ways: Any = {"giver_corruption": given, "kinds": options.kinds, "tokens": options.tokens}
+    patching = analysis.patch_models(*models, **ways, **shared, progress="Patching")
+    tables = {
+        "summary": patching.summary(),
+        "patching": patching.to_frame(),
+        "references": patching.references(),
+    }
+    if options.attribution:
+        attribution = analysis.attribution_patching(*models, **ways, **shared, progress="Gradients")
+        error = analysis.attribution_error(attribution, patching)
+        tables |= {"attribution": attribution.to_frame(), "neurons": attribution.neurons()}
+        tables |= {"attribution_error": error.components, "attribution_agreement": error.overall}
+    if "head" in options.kinds and "all" in options.tokens:
+        links = analysis.head_links(*models, patching, **shared, progress="Attention")
+        tables |= {"head_links": links.to_frame(), "head_correlations": links.correlations()}
+    return tables, patching.passes
+
+
+def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+    """Draw every table that there is; returns how many figures."""
+    from mechvit.visualization import figures
+
+    drawn: dict[str, go.Figure] = {
+        f"patching_{quantity}": figures.patching_map(tables["summary"], quantity=quantity)
+        for quantity in ("logit_difference", "accuracy")
+    }
+    if "attribution_error" in tables:
+        error = tables["attribution_error"], tables["attribution_agreement"]
+        drawn["attribution"] = figures.attribution_scatter(*error)
+    if "head_links" in tables:
+        drawn["head_links"] = figures.head_links(tables["head_links"], tables["head_correlations"])
+    folder.mkdir()
+    for name, figure in drawn.items():
+        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
+    return len(drawn)
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))
