@@ -13,7 +13,7 @@ from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_
 from .performance import Performance, evaluate
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
-from .smallest_sets import SmallestSet, smallest_set
+from .smallest_sets import NoGap, SmallestSet, smallest_set
 from .spectrum import CorruptionSpectrum, corruption_spectrum, spectrum_summary
 from .steering import Steering, steer
 from .study import StudyTables, study
@@ -41,6 +41,7 @@ __all__ = [
     "Interpolation",
     "Interval",
     "LogitLens",
+    "NoGap",
     "Outcomes",
     "PatchLens",
     "Performance",

@@ -28,6 +28,10 @@ EXHAUSTIVE = 10
 """At most so many groups are searched exhaustively (1,023 sets)."""
 
 
+class NoGap(ValueError):
+    """The two models do not differ in the quantity, so that there is no share of a gap to carry."""
+
+
 @dataclass(frozen=True)
 class SmallestSet:
     """The sets that a search went through, from one group to the first that carries the share, on both image parts."""
@@ -106,8 +110,9 @@ def smallest_set(
         progress: the label of a progress bar for each step; None shows none.
 
     Raises:
-        ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, no gap
-            between the models on the images to choose on, and what `evaluate` refuses.
+        NoGap: the interval of the gap between the models holds 0 on the images to choose on.
+        ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, and what
+            `evaluate` refuses.
 
     Source: grafting regions of a tuned model onto the base, arXiv:2302.06600, section 2 (there single weights, found by
     optimisation).
@@ -148,7 +153,7 @@ def smallest_set(
         found = measure(chosen_on, candidates, progress and f"{progress}, sets of {size}")
         recovered = found[found["quantity"] == quantity].set_index("step")["recovered"]
         if recovered.isna().any():
-            raise ValueError(
+            raise NoGap(
                 f"there must be a gap in {quantity} between receiver and giver to recover; on the {len(chosen_on)} "
                 "images to choose on its interval holds 0: give more images or another corruption"
             )
