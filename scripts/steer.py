@@ -27,6 +27,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, run
 
 if TYPE_CHECKING:
+    import datasets
     import pandas as pd
 
     from mechvit import HookedViT
@@ -120,18 +121,8 @@ def steer_all(
         check_point(base, hook)
     sae = load(options.sae, base) if options.sae is not None else None
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
-    training, test = (
-        prepared_images(
-            options.images,
-            part,
-            base.hf_config,
-            base.image_processor,
-            limit=limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-        )  # fmt: skip
-        for part, limit in (("finetune", options.training_limit), ("test", options.limit))
-    )
+    training = part_of("finetune", options.training_limit, base, options)
+    test = part_of("test", options.limit, base, options)
     directions = analysis.steering_directions(
         base, training, corruption, hook_names=hooks, tokens=options.tokens, per_position=options.per_position,
         progress="Directions", **shared,
@@ -149,6 +140,14 @@ def steer_all(
         progress="Steering", **shared,
     )  # fmt: skip
     return directions, found
+
+
+def part_of(part: str, limit: int | None, model: HookedViT, options: Options) -> datasets.Dataset:
+    """One part of the images, as the model takes them."""
+    return prepared_images(
+        options.images, part, model.hf_config, model.image_processor,
+        limit=limit, seed=options.seed, bad_files=options.bad_files,
+    )  # fmt: skip
 
 
 def load(folder: str, model: HookedViT) -> Any:

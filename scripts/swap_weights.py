@@ -103,9 +103,10 @@ def main(options: Options) -> None:
         for name, frame in tables.items():
             frame.to_parquet(folder / f"{name}.parquet", index=False)
         drawn = draw(tables, options.quantity, folder / "figures")
-    print(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
-    shown = ["step", "added", "images", "value", "recovered", "recovered_low", "recovered_high"]
-    print(tables["smallest_set"][shown].to_string(index=False, float_format="%.4f"))
+    if "smallest_set" in tables:
+        print(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
+        shown = ["step", "added", "images", "value", "recovered", "recovered_low", "recovered_high"]
+        print(tables["smallest_set"][shown].to_string(index=False, float_format="%.4f"))
     print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
@@ -128,13 +129,17 @@ def make_tables(
     conditions = (CLEAN, *corruptions)
     (name,) = names_of([options.tuned])
     change = analysis.weight_change(base, tuned)
-    found = analysis.smallest_set(
-        base, tuned, images, corruptions[0], share=options.share, quantity=options.quantity, unit=options.unit,
-        progress="Smallest set", **shared,
-    )  # fmt: skip
     swapped: Any = {"cumulative": options.cumulative, **shared}
     swaps = analysis.swap_weights(base, tuned, images, conditions, progress="Swaps", **swapped)
-    tables = {"swaps": swaps.summary(), "smallest_set": found.to_frame()}
+    tables = {"swaps": swaps.summary()}
+    try:
+        found = analysis.smallest_set(
+            base, tuned, images, corruptions[0], share=options.share, quantity=options.quantity, unit=options.unit,
+            progress="Smallest set", **shared,
+        )  # fmt: skip
+        tables["smallest_set"] = found.to_frame()
+    except analysis.NoGap as reason:
+        print(f"no smallest set: {reason}")
     if options.reverse:
         reverse = analysis.swap_weights(tuned, base, images, conditions, progress="Reverse swaps", **swapped)
         tables["swaps_reverse"] = reverse.summary()
@@ -156,9 +161,13 @@ def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
         "weight_changes": figures.weight_changes(tables["weight_change_parts"]),
     }
     for name in ("swaps", "swaps_reverse"):
-        if name in tables:
-            drawn[f"{name}_recovery"] = figures.swap_recovery(tables[name], quantity=quantity)
+        if name not in tables:
+            continue
+        drawn[f"{name}_recovery"] = figures.swap_recovery(tables[name], quantity=quantity)
+        if tables[name][tables[name]["quantity"] == quantity]["recovered"].notna().any():
             drawn[f"{name}_curves"] = figures.swap_curves(tables[name], quantity=quantity)
+        else:
+            print(f"no figure {name}_curves: no gap in {quantity} between the models under any corruption")
     folder.mkdir()
     for name, figure in drawn.items():
         figure.write_html(folder / f"{name}.html", include_plotlyjs=True)

@@ -23,7 +23,7 @@ from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
 from .similarity import rank_correlation, relabelling_p_value, spectral_distances
-from .smallest_sets import SmallestSet, smallest_set
+from .smallest_sets import NoGap, SmallestSet, smallest_set
 from .spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .steering import Steering, steer
 from .study import StudyTables, study
@@ -56,6 +56,7 @@ __all__ = [
     "LensReading",
     "LensTraining",
     "LogitLens",
+    "NoGap",
     "Outcomes",
     "PatchLens",
     "Patching",

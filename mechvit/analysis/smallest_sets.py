@@ -29,7 +29,7 @@ EXHAUSTIVE = 10
 
 
 class NoGap(ValueError):
-    """The two models do as well as each other, as far as the images tell: there is nothing to recover."""
+    """The two models do not differ in the quantity, so that there is no share of a gap to carry."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def smallest_set(
         progress: the label of a progress bar for each step; None shows none.
 
     Raises:
-        NoGap: no gap between the models on the images to choose on.
+        NoGap: the interval of the gap between the models holds 0 on the images to choose on.
         ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, and what
             `evaluate` refuses.
 

@@ -14,7 +14,7 @@ from mechvit.data.spec import Corruption
 from .bootstrap import LEVEL, RESAMPLES
 from .interventions import Found, Key, effects, go_on, outcome_frame, run_interventions
 from .outcomes import GIVER, RECEIVER
-from .parts import Unit, check_pair, groups_named, model_parts, part_groups, weights_of, weights_replaced
+from .parts import Unit, check_pair, groups_named, model_parts, part_groups, weights_replaced
 from .stream import Images
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def mixed_logits(
     Returns:
         the logits of every mix, in the order of `mixes`.
     """
-    n_layers, parts = receiver.cfg.n_layers, model_parts(receiver)
+    n_layers, parts, theirs = receiver.cfg.n_layers, model_parts(receiver), giver.own_state_dict()
     starts: dict[tuple[bool, int], list[Key]] = {}
     for key, chosen in mixes.items():
         starts.setdefault(_shared_with(chosen, parts, n_layers), []).append(key)
@@ -156,7 +156,7 @@ def mixed_logits(
     for layer in range(n_layers + 1):
         for side, resid in resids.items():
             for key in starts.get((side, layer), []):
-                with weights_replaced(receiver, weights_of(giver, mixes[key])):
+                with weights_replaced(receiver, {n: theirs[n] for part in mixes[key] for n in parts[part]}):
                     found[key] = go_on(receiver, layer, resid)
         resids = {
             side: streams[side].blocks[layer](resid, streams[side].place(receiver.cfg.grid))

@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 from ..style import BASE, MUTED, RAMPS, escaped, finish, in_order, panel_title, title_of, zero_line
 from .frames import error_bars, pick, require
 
-COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity")
-COLUMNS += ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
+NUMBERS = ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
+COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *NUMBERS)
 SOURCES = {"mean_difference": "Mean difference", "sae": "SAE latents"}
 TINTS = {"mean_difference": RAMPS["gaussian_blur"][0][1], "sae": RAMPS["gaussian_noise"][0][1]}
 SYMBOLS = {"mean_difference": "circle", "sae": "diamond"}

@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 from ..style import MUTED, colour, escaped, fade, finish, in_order, panel_title, title_of, zero_line
 from .frames import error_bars, pick, require
 
-SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high")
-SWAPS += ("recovered", "recovered_low", "recovered_high")
+SHARE = ("recovered", "recovered_low", "recovered_high")
+SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high", *SHARE)
 RECOVERED = "recovered share (0 = receiver, 1 = giver)"
 QUANTITIES = {
     "accuracy": "accuracy (fraction of images)",
@@ -224,5 +224,5 @@ def _symbol(part: str) -> str:
 def _reach(single: pd.DataFrame) -> list[float]:
     """An axis that holds 0, 1 and every share; intervals go on beyond it."""
     shares = single["recovered"].dropna()
-    low, high = min(0.0, *shares), max(1.0, *shares)
+    low, high = min([0.0, *shares]), max([1.0, *shares])
     return [low - 0.25 * (high - low), high + 0.25 * (high - low)]
