@@ -78,8 +78,10 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
 
 
 def feature_changes(change: pd.DataFrame) -> go.Figure:
-    """Every latent's mean activation, corrupted minus clean, in each tuned model against the base: off the diagonal a
-    latent moves in one of the two. Latents whose difference between the models' changes has an interval off 0 are filled.
+    """Every latent's mean activation, corrupted minus clean, in each tuned model against the base.
+
+    On the diagonal the corruption moves a latent alike in both. Filled are latents whose two changes differ by more
+    than the interval of their difference.
 
     Args:
         change: `FeatureChange.to_frame` of a base and tuned models: model, feature, difference, beyond, beyond_low,
