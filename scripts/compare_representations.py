@@ -16,7 +16,7 @@ on other images than all this is measured on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,22 +44,6 @@ HOLDS = "cka.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensOptions:
-    """How the tuned lenses are trained; 0 epochs leave them out."""
-
-    epochs: int = 20
-    """At most; each layer keeps its best one on held-out images."""
-    lr: float = 3e-3
-    """Adam's, falling linearly to a tenth."""
-    batch_size: int = 64
-    """Images a step."""
-    limit: int | None = None
-    """At most this many training images; None takes the whole part."""
-    validation_limit: int | None = None
-    """At most this many images to choose the epoch by; None takes the whole part."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Options:
     """What is compared on what."""
 
@@ -79,7 +63,12 @@ class Options:
     """Compare every layer with every layer, for similarity_matrix.html."""
     biased: bool = False
     """CKA by the biased estimator, for comparison with others' figures; it is high where images are few."""
-    lens: LensOptions = field(default_factory=LensOptions)
+    lens_epochs: int = 20
+    """At most, of the tuned lenses' training; each layer keeps its best one on held-out images. 0 leaves them out."""
+    lens_limit: int | None = None
+    """At most this many images to train the lenses on; None takes the whole part."""
+    lens_validation_limit: int | None = None
+    """At most this many images to choose the lenses' epoch by; None takes the whole part."""
     limit: int | None = None
     """At most this many test images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
@@ -103,7 +92,7 @@ def main(options: Options) -> None:
     check_out(options.out, options.overwrite, HOLDS)
     models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
     images = part_of(options, models, "test", options.limit)
-    lenses = trained_lenses(models, corruptions, options) if options.lens.epochs else {}
+    lenses = trained_lenses(models, corruptions, options) if options.lens_epochs else {}
     tables = make_tables(models, lenses, images, corruptions, options)
     with new_folder(options.out, options.overwrite, HOLDS) as folder:
         for name, frame in tables.items():
@@ -130,10 +119,9 @@ def trained_lenses(models: dict[str, HookedViT], corruptions: list[Any], options
     """A tuned lens for each model, on images of their own."""
     from mechvit.analysis import LensTraining, train_tuned_lens
 
-    own = options.lens
-    config = LensTraining(epochs=own.epochs, lr=own.lr, batch_size=own.batch_size, seed=options.seed)
-    training = part_of(options, models, "sae", own.limit)
-    held_out = part_of(options, models, "sae_validation", own.validation_limit)
+    config = LensTraining(epochs=options.lens_epochs, seed=options.seed)
+    training = part_of(options, models, "sae", options.lens_limit)
+    held_out = part_of(options, models, "sae_validation", options.lens_validation_limit)
     return {
         name: train_tuned_lens(model, training, held_out, corruptions, config=config, progress=f"Lens, {name}")
         for name, model in models.items()

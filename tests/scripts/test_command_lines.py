@@ -14,7 +14,7 @@ from mechvit.data import load_images
 from mechvit.experiment.command_line import check_out, names_of, new_folder, run
 
 NAMES = ("finetune", "evaluate", "analyze", "cache_activations", "train_sae", "evaluate_sae", "visualize_attention")
-NAMES += ("explore_attention", "browse_features")
+NAMES += ("explore_attention", "browse_features", "compare_representations", "ablate_features")
 
 
 # help

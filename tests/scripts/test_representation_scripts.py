@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 import pytest
-from script_calls import call, script
+from script_calls import call
 
 from mechvit import HookedViT
 from mechvit.analysis import TunedLens, compare_lenses, depth_summary, linear_cka, tuned_lens
@@ -26,11 +26,10 @@ def images_of(part, tiny_processor, limit=38):
 
 
 def test_comparison_matches_functions(checkpoints, models, tiny_processor, tmp_path, capsys):
-    LensOptions = script("compare_representations").LensOptions
     out = tmp_path / "representations"
     call(
         "compare_representations", model=tuple(checkpoints.values()), corruptions=(KEY,), every_pair=True, limit=38,
-        lens=LensOptions(epochs=2, limit=38, validation_limit=19), out=str(out),
+        lens_epochs=2, lens_limit=38, lens_validation_limit=19, out=str(out),
     )  # fmt: skip
     printed = capsys.readouterr().out
     images = images_of("test", tiny_processor)
@@ -100,8 +99,8 @@ def test_one_sae_for_two_models_on_the_command_line(checkpoints, tmp_path):
     about = json.loads((out / "topk" / "cfg.json").read_text())["metadata"]
     assert len(set(about["checkpoint_hashes"])) == 2
     call(
-        "ablate_features", model=(base, other), sae=str(out / "topk"), corruptions=(KEY,), counts=(1,), draws=1, limit=19,
-        out=str(tmp_path / "ablation"),
+        "ablate_features", model=(base, other), sae=str(out / "topk"), corruptions=(KEY,), counts=(1,), draws=1,
+        limit=19, out=str(tmp_path / "ablation"),
     )  # fmt: skip
     with pytest.raises(ValueError, match="each once"):
         call("train_sae", also_model=(base,), config=config, **shared)

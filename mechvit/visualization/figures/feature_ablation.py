@@ -120,12 +120,8 @@ def feature_changes(change: pd.DataFrame) -> go.Figure:
         figure.add_shape(
             type="line", x0=-reach, y0=-reach, x1=reach, y1=reach, line=line, layer="below", row=1, col=col
         )
-        figure.update_xaxes(
-            title_text="base: corrupted − clean activation (filled: the models differ)",
-            range=[-reach, reach],
-            row=1,
-            col=col,
-        )
+        says = "base: corrupted − clean activation (filled: the models differ)"
+        figure.update_xaxes(title_text=says, range=[-reach, reach], row=1, col=col)
     figure.update_yaxes(range=[-reach, reach])
     figure.update_yaxes(title_text="tuned: corrupted − clean activation", row=1, col=1)
     finish(figure, "Which latents the corruption moves, in which model", height=480, legend=False)
