@@ -1,8 +1,8 @@
 """How alike the layers of a base and of tuned models are, and from which layer on each has its answer.
 
-    scripts/compare_representations.py \\
+    scripts/compare_representations.py --corruptions gaussian_blur_4 \\
         --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
-        --corruptions gaussian_blur_4 --out representations
+        --out representations
     scripts/compare_representations.py --model DIR TUNED --images folder:DIR \\
         --corruptions gaussian_noise_4 --tokens cls --every-pair \\
         --limit 1000 --out representations
@@ -159,7 +159,7 @@ def make_tables(
             for lens, reading in found.items():
                 labels = {"model": name, "corruption": corruption.key, "lens": lens}
                 readings.append(reading.to_frame(**labels))
-                depths.append(reading.depth.to_frame(**labels))
+                depths.append(analysis.PredictionDepth.of(reading).to_frame(**labels))
     tables = {
         "cka": pd.concat(cka, ignore_index=True),
         "lens_readings": pd.concat(readings, ignore_index=True),

@@ -3,13 +3,13 @@
     scripts/train_sae.py --model runs/photos/models/base --out saes/base
     scripts/train_sae.py --model DIR --images folder:DIR --out saes/sweep \\
         --config.architectures batchtopk topk --config.sweep.k 16 32 64 --config.tokens patches
-    scripts/train_sae.py --model DIR --also-model TUNED --out saes/both
     scripts/train_sae.py --cache caches/base --validation-cache caches/base_validation --out saes/cached
     torchrun --nproc-per-node 8 scripts/train_sae.py --model google/vit-base-patch16-224 \\
         --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
 
 Each SAE lies in OUT/NAME, as `sae_lens.SAE.load_from_disk` opens it, with a model card; OUT/history.parquet and
-OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was.
+OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was. With --also-model TUNED one SAE is
+trained on the activations of several models.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from .summaries import (
     lens_summary,
     performance_summary,
 )
-from .tuned_lens import LensDivergence, TunedLens, lens_divergence, tuned_lens
+from .translators import TunedLens
+from .tuned_lens import tuned_lens
 from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
 
@@ -37,7 +38,6 @@ __all__ = [
     "FourierSensitivity",
     "HeadNumbers",
     "Interval",
-    "LensDivergence",
     "LensReading",
     "LensTraining",
     "LogitLens",
@@ -73,7 +73,6 @@ __all__ = [
     "head_numbers",
     "interval",
     "lens_comparison_summary",
-    "lens_divergence",
     "lens_draws",
     "lens_summary",
     "linear_cka",

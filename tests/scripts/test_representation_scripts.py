@@ -9,7 +9,7 @@ import pytest
 from script_calls import call
 
 from mechvit import HookedViT
-from mechvit.analysis import TunedLens, compare_lenses, depth_summary, linear_cka, tuned_lens
+from mechvit.analysis import TunedLens, depth_summary, linear_cka, prediction_depth, tuned_lens
 from mechvit.data import load_images, prepare
 from mechvit.saes import ablate_features, feature_change, load_sae, sensitive_features
 
@@ -46,7 +46,7 @@ def test_comparison_matches_functions(checkpoints, models, tiny_processor, tmp_p
     pd.testing.assert_frame_equal(own[expected.columns], expected)
     depths = pd.read_parquet(out / "prediction_depth.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "depth_change.parquet"), depth_summary(depths))
-    logit = compare_lenses(models["base"], {"logit": None}, images, KEY)["logit"].depth.to_frame()
+    logit = prediction_depth(models["base"], images, KEY).to_frame()
     base = depths.query("model == 'base' and corruption == @KEY and lens == 'logit'").reset_index(drop=True)
     pd.testing.assert_frame_equal(base[logit.columns], logit)
     names = {"model_similarity", "corruption_similarity", "lens_comparison", "depth_change", "similarity_matrix"}
