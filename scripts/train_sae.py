@@ -9,6 +9,7 @@
 
 Each SAE lies in OUT/NAME, as `sae_lens.SAE.load_from_disk` opens it, with a model card; OUT/history.parquet and
 OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was.
+With --also-model TUNED one SAE is trained on the activations of several models.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import check_out, corruptions_named, load_model, prepared_images, run
+from mechvit.experiment.command_line import check_out, corruptions_named, load_model, names_of, prepared_images, run
 from mechvit.saes.config import SAEConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from mechvit import HookedViT
     from mechvit.saes import ActivationStreams
 
 
@@ -32,6 +34,8 @@ class Options:
 
     model: str | None = None
     """Folder or hub id of a vision transformer with its image processor; not needed with a cache."""
+    also_model: tuple[str, ...] = ()
+    """Other models, as those tuned from it, whose activations make up equal parts of every batch: one SAE for all."""
     out: str
     """Folder of the SAEs."""
     cache: str | None = None
@@ -109,17 +113,20 @@ def check_source(options: Options) -> None:
     changed = [f"--config.{name.replace('_', '-')}" for name in fixed
                if getattr(options.config, name) != getattr(own, name)]  # fmt: skip
     changed += ["--corruptions"] if options.corruptions != Options(out="").corruptions else []
+    changed += ["--also-model"] if options.also_model else []
     if changed:
         raise ValueError(f"{', '.join(changed)}: a cache has this fixed already; make another cache, or leave it out")
 
 
 def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
     """Activations of images, computed as they are needed."""
-    from mechvit.saes import ImageStreams
+    from mechvit.saes import ImageStreams, MixedStreams
 
     corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
-    model = load_model(options.model, device)
+    names_of([options.model, *options.also_model])  # refuses one that comes twice
+    model, *others = (load_model(name, device) for name in (options.model, *options.also_model))
+    check_sizes(model, others, options.also_model)
     classes = model.hf_config if model.cfg.n_classes else None
     images, validation = (
         prepared_images(
@@ -128,7 +135,22 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
         )
         for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
     )  # fmt: skip
-    return ImageStreams(model, images, validation, corruptions=corruptions, config=options.config), options.config
+    streams = [
+        ImageStreams(each, images, validation, corruptions=corruptions, config=options.config)
+        for each in (model, *others)
+    ]
+    size = options.config.train_batch_size_tokens
+    return (MixedStreams(streams, batch_size=size) if others else streams[0]), options.config
+
+
+def check_sizes(model: HookedViT, others: list[HookedViT], names: tuple[str, ...]) -> None:
+    """Raise a ValueError unless all models take the first one's images."""
+    for name, other in zip(names, others, strict=True):
+        if other.cfg.image_size != model.cfg.image_size:
+            raise ValueError(
+                f"--also-model must take images of {model.cfg.image_size} pixels, as --model does; {name} takes "
+                f"{other.cfg.image_size}"
+            )
 
 
 def cached_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:

@@ -30,6 +30,7 @@ from .study import StudyTables, study
 from .summaries import attention_summary, first_correct, first_correct_summary, lens_summary, performance_summary
 from .swapping import Swaps, swap_weights
 from .transfer import Transfer, transfer
+from .translators import TunedLens
 from .tuned_lens import LensDivergence, TunedLens, lens_divergence, tuned_lens
 from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
@@ -52,7 +53,6 @@ __all__ = [
     "HeadNumbers",
     "Interpolation",
     "Interval",
-    "LensDivergence",
     "LensReading",
     "LensTraining",
     "LogitLens",
@@ -102,7 +102,6 @@ __all__ = [
     "interpolate_weights",
     "interval",
     "lens_comparison_summary",
-    "lens_divergence",
     "lens_draws",
     "lens_summary",
     "linear_cka",

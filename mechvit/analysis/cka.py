@@ -98,9 +98,9 @@ def linear_cka(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption_a, corruption_b: what each model sees; the same for both when `corruption_b` is None.
         tokens: what an example is: an image's first token (`cls`), the `mean` of its patches, or each of its `patches`.
-        every_pair: compare every layer with every layer, not only with the same one. Held are `groups` x pairs x
-            (d + 2)² float64, and a third to two thirds of it more: 20 MB for 6 layers of width 96, for a ViT-B/16 0.6
-            GB and with every pair 9 GB.
+        every_pair: compare every layer with every layer, not only with the same one. Held are `groups` x (d + 2)² sums
+            in float64 for each pair and each layer of both: 16 MB for 6 layers of width 96 and 48 MB with every pair,
+            for a ViT-B/16 1.9 GB and 9.3 GB.
         debiased: the unbiased estimator (True) or the biased one.
         groups: of images, drawn at random, for the interval.
         batch_size: images a forward pass; None picks 32 on a CPU, else 128.

@@ -1,4 +1,4 @@
-"""Several lenses on the same pass: what each reads at every layer, and when it settles on the model's answer."""
+"""The logit lens and tuned lenses on one pass: what each reads at every layer, and how far that is from the answer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from .draws import image_matrix
 from .frames import tidy
 from .lens import residual_hooks
 from .performance import check_logits, label_rank
-from .prediction_depth import PredictionDepth, depth_of
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
-from .tuned_lens import TunedLens
+from .translators import TunedLens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,11 +42,6 @@ class LensReading:
     divergence: Float[Tensor, "images layers"]
     """KL(model's final distribution || the lens's), nats; 0 at the last layer."""
     prediction: Int[Tensor, "images layers"]
-
-    @property
-    def depth(self) -> PredictionDepth:
-        """As `prediction_depth` gives it."""
-        return PredictionDepth(self.image_id, self.label, self.prediction[:, -1], depth_of(self.prediction))
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """One row an image and layer: the labels, image_id, layer, probability, rank, divergence, prediction."""
@@ -82,7 +76,7 @@ def compare_lenses(
         ValueError: no lens, a lens of another model, no images, another input size, labels that are not classes, logits
             that are not finite.
 
-    Source: as `logit_lens`, `tuned_lens` and `prediction_depth`.
+    Source: arXiv:2303.08112, section 3.
     """
     if not lenses:
         raise ValueError('there is no lens to read through; give at least {"logit": None}')

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -16,10 +14,9 @@ from mechvit.data.spec import CLEAN, Corruption
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .frames import tidy
-from .lens import residual_hooks
-from .performance import check_logits
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
-from .tuned_lens import TunedLens
+from .lens_comparison import LensReading, compare_lenses
+from .stream import Images
+from .translators import TunedLens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +48,9 @@ class PredictionDepth:
         return tidy(self.image_id, columns, labels)
 
     @classmethod
-    def concatenate(cls, parts: Iterable[PredictionDepth]) -> PredictionDepth:
-        """Join batches in their order."""
-        parts = list(parts)
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+    def of(cls, reading: LensReading) -> PredictionDepth:
+        """By what a lens read (see `compare_lenses`)."""
+        return cls(reading.image_id, reading.label, reading.prediction[:, -1], depth_of(reading.prediction))
 
 
 def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"]:
@@ -63,7 +59,6 @@ def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"
     return predictions.shape[1] - settled
 
 
-@torch.inference_mode()
 def prediction_depth(
     model: HookedViT,
     images: Images,
@@ -78,35 +73,20 @@ def prediction_depth(
 
     Args:
         model: any HookedViT with a head.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
-        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         lens: a tuned lens of this model; None takes the logit lens.
-        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
-        seed: of the noise.
-        progress: the label of a progress bar; None shows none.
+        images, corruption, batch_size, seed, progress: as in `compare_lenses`.
 
     Raises:
-        ValueError: a lens of another model, no images, another input size, labels that are not classes, logits that are
-            not finite.
+        ValueError: as `compare_lenses`.
 
     Source: arXiv:2106.09647, section 2. Theirs asks k-nearest-neighbour probes on the training set's representations
     and compares with the last probe; ours asks a lens, through the model's own head, so that no training set is needed,
     and the last layer is the model itself. What a lens cannot read yet counts as not yet predicted.
     """
-    if lens is not None:
-        lens.check_model(model)
-    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
-    parts = []
-    for batch in image_batches(model, images, batch_size, progress=progress):
-        hooks, residuals = residual_hooks(model)
-        logits = model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
-        check_logits(logits, batch.labels, batch.image_ids)
-        read = residuals if lens is None else lens.translate(residuals)
-        earlier = model.unembed_residual(torch.cat(read[:-1])).argmax(-1).view(len(read) - 1, -1)
-        predictions = torch.cat([earlier, logits.argmax(-1)[None]]).T
-        found = (batch.image_ids, batch.labels, predictions[:, -1], depth_of(predictions))
-        parts.append(PredictionDepth(*map(on_cpu, found)))
-    return PredictionDepth.concatenate(parts)
+    readings = compare_lenses(
+        model, {"lens": lens}, images, corruption, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return PredictionDepth.of(readings["lens"])
 
 
 def depth_summary(

@@ -17,7 +17,7 @@ from mechvit.models.fingerprint import checkpoint_hash
 
 from .lens import residual_hooks
 from .stream import Images, image_batches, pixel_values
-from .tuned_lens import TunedLens, divergence, translated
+from .translators import TunedLens, divergence, translated
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT

@@ -161,8 +161,8 @@ def control(pair: Isolation) -> Tables:
 def representations(pair: Isolation) -> Tables:
     """How alike the residual streams are, and how early each model settles on its answer.
 
-    gain_cka: model_a, corruption_a, model_b, corruption_b, layer_a, layer_b, cka, low, high; gain_lens: model, lens
-    (logit or tuned), corruption, layer, probability, low, high; gain_depth: as `depth_summary`.
+    gain_cka: model_a, corruption_a, model_b, corruption_b, layer_a, layer_b, cka, low, high; gain_lens: as
+    `lens_comparison_summary`; gain_depth: as `depth_summary`.
     """
     import pandas as pd
 
@@ -177,27 +177,20 @@ def representations(pair: Isolation) -> Tables:
         )
         for (a, b), found in similar.items()
     ]  # fmt: skip
-    lenses, depths = [], []
+    readings, depths = [], []
     for name, model in pair.models.items():
-        tuned = analysis.train_tuned_lens(
+        translator = analysis.train_tuned_lens(
             model, pair.train, pair.held_out, [pair.corruption], progress=f"Tuned lens of {name}"
         )
+        lenses = {"logit": None, "tuned": translator}
         for corruption in (CLEAN, pair.corruption):
-            for lens in (None, tuned):
-                labels = {"model": name, "lens": "logit" if lens is None else "tuned", "corruption": corruption.key}
-                read: Any = (
-                    analysis.logit_lens(model, pair.test, corruption, seed=pair.seed)
-                    if lens is None
-                    else analysis.tuned_lens(model, lens, pair.test, corruption, seed=pair.seed)
-                )
-                lenses.append(read.to_frame(**labels))
-                depth = analysis.prediction_depth(model, pair.test, corruption, lens=lens, seed=pair.seed)
-                depths.append(depth.to_frame(**labels))
-    read = pd.concat(lenses, ignore_index=True)
-    by_lens = [analysis.lens_summary(part, **pair.bootstrap).assign(lens=lens) for lens, part in read.groupby("lens")]
+            for lens, read in analysis.compare_lenses(model, lenses, pair.test, corruption, seed=pair.seed).items():
+                labels = {"model": name, "corruption": corruption.key, "lens": lens}
+                readings.append(read.to_frame(**labels))
+                depths.append(read.depth.to_frame(**labels))
     return {
         "gain_cka": pd.concat(cka, ignore_index=True),
-        "gain_lens": pd.concat(by_lens, ignore_index=True),
+        "gain_lens": analysis.lens_comparison_summary(pd.concat(readings, ignore_index=True), **pair.bootstrap),
         "gain_depth": analysis.depth_summary(pd.concat(depths, ignore_index=True), **pair.bootstrap),
     }
 

@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..style import BASE, MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
-from .frames import pick, require
+from .frames import images_of, pick, require
 
 QUANTITIES = {
-    "accuracy": "change of accuracy (fraction; positive = better)",
-    "loss": "change of cross-entropy (nats; negative = better)",
-    "logit_difference": "change of label − foil (logits; positive = better)",
+    "accuracy": "change of accuracy<br>(fraction; positive = better)",
+    "loss": "change of cross-entropy<br>(nats; negative = better)",
+    "logit_difference": "change of label − foil<br>(logits; positive = better)",
 }
 NAMED = 3
 """Latents of each panel whose numbers are written beside them."""
@@ -33,7 +33,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     own = summary[summary["kind"] != "untouched"]
     require(own, columns, "feature_ablation (ablations)")
     conditions = in_order(own["corruption"])
-    titles = [panel_title(f"Images with {title_of(key)}") for key in conditions]
+    titles = [images_of(key) for key in conditions]
     figure = make_subplots(
         len(QUANTITIES), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
         vertical_spacing=0.06, subplot_titles=titles,
@@ -78,8 +78,10 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
 
 
 def feature_changes(change: pd.DataFrame) -> go.Figure:
-    """Every latent's mean activation, corrupted minus clean, in each tuned model against the base: off the diagonal a
-    latent moves in one of the two. Latents whose difference between the models' changes has an interval off 0 are filled.
+    """Every latent's mean activation, corrupted minus clean, in each tuned model against the base.
+
+    On the diagonal the corruption moves a latent alike in both. Filled are latents whose two changes differ by more
+    than the interval of their difference.
 
     Args:
         change: `FeatureChange.to_frame` of a base and tuned models: model, feature, difference, beyond, beyond_low,
@@ -118,7 +120,8 @@ def feature_changes(change: pd.DataFrame) -> go.Figure:
         figure.add_shape(
             type="line", x0=-reach, y0=-reach, x1=reach, y1=reach, line=line, layer="below", row=1, col=col
         )
-        figure.update_xaxes(title_text="base: corrupted − clean activation", range=[-reach, reach], row=1, col=col)
+        says = "base: corrupted − clean activation (filled: the models differ)"
+        figure.update_xaxes(title_text=says, range=[-reach, reach], row=1, col=col)
     figure.update_yaxes(range=[-reach, reach])
     figure.update_yaxes(title_text="tuned: corrupted − clean activation", row=1, col=1)
     finish(figure, "Which latents the corruption moves, in which model", height=480, legend=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..style import colour, fade, family_of, in_order, title_of
+from ..style import colour, fade, family_of, in_order, panel_title, title_of
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
@@ -28,6 +28,11 @@ def pick(frame: pd.DataFrame, **equal: object) -> pd.DataFrame:
     for column, value in equal.items():
         frame = frame[frame[column] == value]
     return frame
+
+
+def images_of(corruption: str) -> str:
+    """A panel's title for the images of one condition."""
+    return panel_title("Clean images" if corruption == "clean" else f"Images with {title_of(corruption)}")
 
 
 def error_bars(value: pd.Series, low: pd.Series, high: pd.Series, *, tint: str | None = None) -> dict[str, object]:

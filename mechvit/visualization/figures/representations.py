@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..style import GRID, INK, PAPER, RAMPS, colour, fade, family_of, finish, in_order, panel_title, title_of, zero_line
-from .frames import dot, error_bars, layer_lines, layer_step, ordered, pick, require
+from .frames import dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
 
 CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
 _BLUE = RAMPS["gaussian_blur"][0]
@@ -16,8 +16,8 @@ SCALE = [[0, GRID], [0.5, _BLUE[0]], [0.8, _BLUE[1]], [1, _BLUE[2]]]
 """From no similarity to the same up to rotation."""
 LENSES = {"logit": "dot", "tuned": "solid"}
 QUANTITIES = {
-    "probability": "mean probability of the correct class",
-    "divergence": "KL(final ‖ lens) (nats, 0 = as the model)",
+    "probability": "mean probability<br>of the correct class",
+    "divergence": "KL(final ‖ lens)<br>(nats, 0 = as the model)",
 }
 SUBSETS = {"all": ("all images", "circle"), "both_correct": ("both right", "diamond-open")}
 
@@ -34,7 +34,7 @@ def model_similarity(cka: pd.DataFrame) -> go.Figure:
     require(cka, CKA_COLUMNS, "representation_similarity")
     own = _same_layers(cka[(cka["model_a"] != cka["model_b"]) & (cka["corruption_a"] == cka["corruption_b"])])
     own = own.assign(model=own["model_b"], corruption=own["corruption_b"])
-    figure = _by_layer(own, "Images with {}", "How alike base and tuned are")
+    figure = _by_layer(own, "How alike base and tuned are")
     return figure.update_yaxes(title_text="linear CKA of tuned and base (1 = same)", row=1, col=1)
 
 
@@ -50,7 +50,7 @@ def corruption_similarity(cka: pd.DataFrame) -> go.Figure:
     require(cka, CKA_COLUMNS, "representation_similarity")
     own = _same_layers(cka[(cka["model_a"] == cka["model_b"]) & (cka["corruption_a"] != cka["corruption_b"])])
     own = own.assign(model=own["model_b"], corruption=own["corruption_b"])
-    figure = _by_layer(own, "{}", "How alike each model's clean and corrupted images are")
+    figure = _by_layer(own, "How alike each model's clean and corrupted images are")
     return figure.update_yaxes(title_text="linear CKA of clean and corrupted (1 = same)", row=1, col=1)
 
 
@@ -60,9 +60,9 @@ def _same_layers(cka: pd.DataFrame) -> pd.DataFrame:
     return own.assign(layer=own["layer_b"])
 
 
-def _by_layer(own: pd.DataFrame, panel: str, title: str) -> go.Figure:
+def _by_layer(own: pd.DataFrame, title: str) -> go.Figure:
     conditions = in_order(own["corruption"])
-    titles = [panel_title(panel.format(title_of(key))) for key in conditions]
+    titles = [images_of(key) for key in conditions]
     figure = make_subplots(1, len(conditions), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     shown: set[str] = set()
     for col, corruption in enumerate(conditions, start=1):
@@ -114,7 +114,7 @@ def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
     figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
     figure.update_xaxes(title_text="layer", constrain="domain", dtick=layer_step(cka["layer_a"]))
     figure.update_yaxes(title_text="layer", showgrid=False, constrain="domain", dtick=layer_step(cka["layer_b"]))
-    bar = {"title": {"text": "linear CKA"}, "thickness": 12, "outlinewidth": 0}
+    bar = {"title": {"text": "linear CKA", "font": {"size": 12.5}}, "thickness": 12, "outlinewidth": 0}
     lowest = min(0.0, float(cka["cka"].min()))
     return figure.update_layout(
         coloraxis={"colorscale": SCALE, "cmin": lowest, "cmax": 1, "colorbar": bar}, margin={"r": 90, "t": 120}
@@ -137,7 +137,7 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
     columns = ("model", "corruption", "lens", "layer", "quantity", "value", "low", "high")
     require(summary, columns, "lens_comparison")
     conditions, models = in_order(summary["corruption"]), in_order(summary["model"])
-    titles = [panel_title(f"Images with {title_of(key)}") for key in conditions]
+    titles = [images_of(key) for key in conditions]
     figure = make_subplots(
         len(QUANTITIES), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
         vertical_spacing=0.08, subplot_titles=titles,
@@ -218,7 +218,7 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
                 figure.add_trace(trace, row=1, col=col)
     zero_line(figure, axis="x")
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5])
-    figure.update_xaxes(title_text="change of mean prediction depth, tuned − base (layers; negative = earlier)")
-    finish(figure, "How much earlier the answer is settled", height=190 + 46 * len(rows))
+    figure.update_xaxes(title_text="change of mean prediction depth, tuned − base<br>(layers; negative = earlier)")
+    finish(figure, "How much earlier the answer is settled", height=210 + 46 * len(rows))
     figure.update_xaxes(showgrid=True)
-    return figure.update_layout(margin={"l": 190})
+    return figure.update_layout(margin={"l": 190, "b": 72})

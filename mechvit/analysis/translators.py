@@ -1,0 +1,115 @@
+"""The tuned lens: an affine map a layer, from the residual stream there to what the head would rather read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.models.fingerprint import checkpoint_hash
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+WEIGHTS, ABOUT = "tuned_lens.safetensors", "tuned_lens.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedLens:
+    """Translators h + h Aₗ + bₗ of the layers 0..n_layers - 1 of one model; the last layer needs none. On the CPU."""
+
+    weight: Float[Tensor, "layer d_model d_model"]
+    """A, applied on the right of rows; zero is the logit lens."""
+    bias: Float[Tensor, "layer d_model"]
+    checkpoint_hash: str
+    """Of the model (`mechvit.models.fingerprint.checkpoint_hash`)."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """How it was trained, as JSON."""
+
+    @classmethod
+    def identity(cls, model: HookedViT) -> TunedLens:
+        """Translators that change nothing: the logit lens."""
+        layers, d = model.cfg.n_layers, model.cfg.d_model
+        weight, bias = torch.zeros(layers, d, d), torch.zeros(layers, d)
+        return cls(weight=weight, bias=bias, checkpoint_hash=checkpoint_hash(model))
+
+    def translate(
+        self, residuals: list[Float[Tensor, "batch read d_model"]]
+    ) -> list[Float[Tensor, "batch read d_model"]]:
+        """Translate all n_layers + 1 residual streams at the head's tokens; computed in float32."""
+        moved = translated(torch.stack(residuals[:-1]), self.weight, self.bias)
+        return [*moved, residuals[-1]]
+
+    def check_model(self, model: HookedViT) -> None:
+        """Raise a ValueError unless the lens was trained for this very model."""
+        own = checkpoint_hash(model)
+        if own != self.checkpoint_hash:
+            raise ValueError(
+                f"this tuned lens was trained for another model (checkpoint hash {self.checkpoint_hash[:12]}) than "
+                f"this one ({own[:12]}): give that model, or train a lens for this one"
+            )
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the translators (safetensors) and what they belong to (JSON), beside the folder and renamed into it.
+
+        Raises:
+            ValueError: something lies at `folder`, and it is no tuned lens or is not to be replaced.
+        """
+        from safetensors.torch import save_file
+
+        place = Path(folder)
+        if place.exists() and not (overwrite and (place / ABOUT).is_file()):
+            raise ValueError(f"{place} exists: give another folder, or overwrite to replace a tuned lens there")
+        beside = place.with_name(place.name + ".partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_file({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}, beside / WEIGHTS)
+        about = {"checkpoint_hash": self.checkpoint_hash, "about": self.about}
+        (beside / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(beside, place)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], model: HookedViT) -> TunedLens:
+        """Read a lens and refuse it for any model but its own.
+
+        Raises:
+            ValueError: no lens lies there, or it belongs to another model.
+        """
+        from safetensors.torch import load_file
+
+        place = Path(folder)
+        if missing := [name for name in (WEIGHTS, ABOUT) if not (place / name).is_file()]:
+            raise ValueError(f"{place} is no saved tuned lens: it lacks {' and '.join(missing)}; write it with save")
+        about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+        weights = load_file(place / WEIGHTS)
+        lens = cls(weight=weights["weight"], bias=weights["bias"], **about)
+        lens.check_model(model)
+        return lens
+
+
+def translated(
+    residuals: Float[Tensor, "layer batch read d_model"],
+    weight: Float[Tensor, "layer d_model d_model"],
+    bias: Float[Tensor, "layer d_model"],
+) -> Float[Tensor, "layer batch read d_model"]:
+    """h + h A + b of every layer, in float32, given in the residuals' dtype; differentiable."""
+    h = residuals.float()
+    weight, bias = weight.to(h.device), bias.to(h.device)
+    moved = h.flatten(1, 2) @ weight + bias[:, None]
+    return (h + moved.view_as(h)).to(residuals.dtype)
+
+
+def divergence(
+    model: HookedViT, residuals: Float[Tensor, "layer batch read d_model"], final: Float[Tensor, "batch class"]
+) -> Float[Tensor, "layer batch"]:
+    """KL(final || head(residual)) of every layer and image, nats; `final` are log-probabilities; differentiable."""
+    logits = model.unembed_residual(residuals.flatten(0, 1)).float().view(*residuals.shape[:2], -1)
+    return (final.exp() * (final - logits.log_softmax(-1))).sum(-1)

@@ -1,0 +1,160 @@
+"""Which latents of an SAE a corruption moves, in which model, and what ablating them does to the answers.
+
+    scripts/ablate_features.py --model runs/photos/models/base \\
+        --sae runs/photos/saes/base/batchtopk \\
+        --corruptions gaussian_blur_4 --out ablation
+    scripts/ablate_features.py --sae saes/both/batchtopk \\
+        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
+        --corruptions gaussian_blur_4 --target clean_mean --out ablation
+
+Give several models with an SAE that was trained on all of them (train_sae.py --also-model): then feature_change tells
+which latents move in which. Latents are chosen on the images of one part and ablated on those of another, beside as
+many others of the same frequency. OUT gets feature_change.parquet (one row a corruption, model and latent),
+ablated_sets.parquet (which latents), ablation.parquet (per image) and ablation_summary.parquet (with bootstrap
+intervals), in which selected_by is the corruption that latents were chosen by, and figures/*.html, readable offline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from mechvit.data.spec import CLEAN, Corruption
+from mechvit.experiment.command_line import (
+    check_out,
+    corruptions_named,
+    load_classifier,
+    names_of,
+    new_folder,
+    prepared_images,
+    run,
+)
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit import HookedViT
+
+HOLDS = "feature_change.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is ablated in what."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of image classifiers with their image processors, the base first; of one input size."""
+    sae: str
+    """Folder of one SAE (with cfg.json), as train_sae.py writes it, trained on these models."""
+    corruptions: tuple[str, ...]
+    """FAMILY_LEVEL, as in gaussian_blur_4; for each the latents that it moves most are ablated, on clean images and on
+    its own."""
+    out: str
+    """Folder for tables and figures."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id. Latents are chosen on
+    the part `sae_validation` and ablated on the test part."""
+    counts: tuple[int, ...] = (1, 4, 16, 64)
+    """How many latents are ablated at a time."""
+    draws: int = 10
+    """Sets of other latents of the same frequency."""
+    target: Literal["zero", "clean_mean"] = "zero"
+    """What an ablated latent is set to: zero, or its mean activation on clean images."""
+    limit: int | None = None
+    """At most this many images of either part; None takes them whole."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    allow_other_model: bool = False
+    """Take an SAE that says it was trained on other weights than a model's, too."""
+    seed: int = 0
+    """Of the images' parts, crops and corruptions, and of the draws. One seed in all scripts keeps training and test
+    images apart."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""
+
+
+def main(options: Options) -> None:
+    """Choose and ablate for every corruption and model; print what ablation changes; write tables and figures."""
+    corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
+    names = names_of(options.model)
+    if not corruptions or not options.counts or min(*options.counts, options.draws) < 1:
+        raise ValueError("give --corruptions one besides clean, and --counts and --draws of at least 1")
+    check_out(options.out, options.overwrite, HOLDS)
+    tables = make_tables(names, corruptions, options)
+    with new_folder(options.out, options.overwrite, HOLDS) as folder:
+        for name, frame in tables.items():
+            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        drawn = draw(tables, folder / "figures")
+    chosen = tables["ablation_summary"].query("kind == 'sensitive' and quantity == 'accuracy'")
+    shown = ["model", "selected_by", "corruption", "n", "value", "change", "change_low", "change_high", "beyond",
+             "beyond_low", "beyond_high"]  # fmt: skip
+    print("accuracy with the most sensitive latents ablated; its change, and that beyond others as frequent\n")
+    print(chosen[shown].to_string(index=False, float_format="%.4f"))
+    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def make_tables(names: dict[str, str], corruptions: list[Corruption], options: Options) -> dict[str, pd.DataFrame]:
+    """Every table that is written; `selected_by` is the corruption that latents were chosen by."""
+    import pandas as pd
+
+    from mechvit.saes import ablate_features, feature_change, load_sae, sensitive_features
+
+    models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
+    base = next(iter(models.values()))
+    sae = load_sae(options.sae, device=str(base.cfg.device))
+    choose, measure = (part_of(options, base, part) for part in ("sae_validation", "test"))
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    shared |= {"allow_other_model": options.allow_other_model}
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for corruption in corruptions:
+        change = feature_change(models, sae, choose, corruption, progress=f"Latents, {corruption.key}", **shared)
+        parts.setdefault("feature_change", []).append(change.to_frame(selected_by=corruption.key))
+        for name, model in models.items():
+            own = change.models[name]
+            sets = sensitive_features(sae, own, max(options.counts), draws=options.draws, seed=options.seed)
+            found = ablate_features(
+                model, sae, measure, [corruption], sets, counts=options.counts, target=options.target,
+                clean_mean=own.clean, progress=f"Ablations, {name}, {corruption.key}", **shared,
+            )  # fmt: skip
+            labels = {"model": name, "selected_by": corruption.key}
+            parts.setdefault("ablated_sets", []).append(sets.to_frame(**labels))
+            for table, frame in (("ablation", found.per_image), ("ablation_summary", found.summary())):
+                parts.setdefault(table, []).append(frame.assign(**labels)[[*labels, *frame.columns]])
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
+
+
+def part_of(options: Options, base: HookedViT, part: str) -> datasets.Dataset:
+    """One part of the images, as the base takes them."""
+    return prepared_images(
+        options.images, part, base.hf_config, base.image_processor,
+        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+    )  # fmt: skip
+
+
+def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+    """A figure a model and corruption, and with several models one a corruption; returns how many."""
+    from mechvit.visualization import figures
+
+    drawn = {
+        f"feature_ablation_{model}_{key}".replace("/", "_"): figures.feature_ablations(part)
+        for (model, key), part in tables["ablation_summary"].groupby(["model", "selected_by"], sort=False)
+    }
+    for key, part in tables["feature_change"].groupby("selected_by", sort=False):
+        if part["model"].nunique() > 1:
+            drawn[f"feature_change_{key}"] = figures.feature_changes(part)
+    folder.mkdir()
+    for name, figure in drawn.items():
+        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
+    return len(drawn)
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))
