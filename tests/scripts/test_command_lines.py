@@ -14,11 +14,8 @@ from mechvit.data import load_images
 from mechvit.experiment.command_line import check_out, names_of, new_folder, run
 
 NAMES = ("finetune", "evaluate", "analyze", "cache_activations", "train_sae", "evaluate_sae", "visualize_attention")
-<<<<<<< HEAD
-NAMES += ("explore_attention", "browse_features", "patch_models", "swap_weights", "steer")
-=======
-NAMES += ("explore_attention", "browse_features", "compare_representations", "ablate_features")
->>>>>>> representations
+NAMES += ("explore_attention", "browse_features", "patch_models", "swap_weights", "steer", "compare_representations")
+NAMES += ("ablate_features",)
 
 
 # help
