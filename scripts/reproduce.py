@@ -11,23 +11,17 @@ on it. The report is OUT/report.html.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 
-import tyro
-
-from mechvit.experiment.command_line import run
+from mechvit.experiment.command_line import run, with_preset
 from mechvit.experiment.config import PRESETS, ExperimentConfig
 
 
 def parse(arguments: list[str]) -> ExperimentConfig:
     """Read the command line; the defaults of all settings are those of `--preset`."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", choices=PRESETS, default="photos")
-    preset = PRESETS[first.parse_known_args(arguments)[0].preset]
-    return tyro.cli(ExperimentConfig, default=preset, args=arguments, description=__doc__)
+    return with_preset(PRESETS, arguments, __doc__)
 
 
 def main(config: ExperimentConfig) -> None:

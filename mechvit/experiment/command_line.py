@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mechvit.data.spec import Corruption
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import datasets
 
     from mechvit.models import HookedViT
+
+Config = TypeVar("Config")
 
 
 def run(main: Callable[..., None], *arguments: object) -> None:
@@ -34,6 +36,18 @@ def run(main: Callable[..., None], *arguments: object) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def with_preset(presets: Mapping[str, Config], arguments: list[str], description: str | None) -> Config:
+    """Read a command line into a configuration; the defaults of all settings are those of `--preset`, or the first."""
+    import argparse
+
+    import tyro
+
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--preset", choices=presets, default=next(iter(presets)))
+    preset = presets[first.parse_known_args(arguments)[0].preset]
+    return tyro.cli(type(preset), default=preset, args=arguments, description=description)
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool, holds: str) -> None:

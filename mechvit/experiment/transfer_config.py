@@ -23,7 +23,7 @@ from .config import IMAGENET, PHOTOS, ExperimentConfig, ImageCounts
 
 FILTERS: tuple[str, ...] = (
     "gaussian_noise_4", "shot_noise_4", "speckle_noise_5", "salt_and_pepper_10",
-    "gaussian_blur_4", "motion_blur_4", "box_blur_4", "median_blur_4",
+    "gaussian_blur_4", "motion_blur_4", "box_blur_4", "median_blur_3",
 )  # fmt: skip
 """Four kinds of noise and four of blur, to see what passes between the filters of one group and across."""
 LISTS: dict[str, tuple[str, ...]] = {

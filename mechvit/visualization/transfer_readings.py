@@ -20,10 +20,9 @@ def lead(means: pd.DataFrame) -> list[str]:
             f"on one of another group by {_points(across)}: the difference {_judged(difference)}."
         )
     if "same band minus other band" in rows.index:
-        difference = rows.loc["same band minus other band"]
         said.append(
-            f"Between corruptions of one band of frequencies it is {signed(difference.gain * 100)} points more than "
-            f"between bands; that difference {_judged(difference)}."
+            "Between pairs of one band of frequencies and pairs of two bands, the difference "
+            f"{_judged(rows.loc['same band minus other band'])}."
         )
     return [" ".join(said)] if said else ["This run holds no two corruptions of one group and of two groups."]
 
@@ -40,9 +39,9 @@ def gains(transfer: pd.DataFrame) -> list[str]:
     if not others.empty:
         best, worst = (others.loc[getattr(others["gain"], name)()] for name in ("idxmax", "idxmin"))
         said.append(
-            f"Between two corruptions, the most passes from {_name(best.trained_on)} to {_name(best.tested_on)} "
-            f"({_points(best)}), the least from {_name(worst.trained_on)} to {_name(worst.tested_on)} "
-            f"({_points(worst)})."
+            f"Between two corruptions, the most passes from {_name(best.trained_on)} to {_name(best.tested_on)}: "
+            f"{_points(best)}; the least from {_name(worst.trained_on)} to {_name(worst.tested_on)}: "
+            f"{_points(worst)}."
         )
     for relation, words in (
         ("clean", "On clean images the models change accuracy by"),
@@ -66,8 +65,8 @@ def shares(transfer: pd.DataFrame) -> list[str]:
         if not others.empty:
             best = others.loc[others["transfer"].idxmax()]
             said.append(
-                f"{title_of(key)}: {_name(best.trained_on)} ({best.transfer:.2f}, {best.transfer_low:.2f} to "
-                f"{best.transfer_high:.2f})"
+                f"{title_of(key)}: {_name(best.trained_on)} ({share(best.transfer)}, "
+                f"{share(best.transfer_low)} to {share(best.transfer_high)})"
             )
     found = (
         [f"The best other single corruption to train on, by share of the own gain. {'; '.join(said)}."] if said else []
@@ -90,8 +89,8 @@ def means(table: pd.DataFrame) -> list[str]:
     ):
         if scope in rows.index:
             row = rows.loc[scope]
-            share = "" if pd.isna(row.transfer) else f", {row.transfer:.2f} of what its own model gains"
-            said.append(f"{words} gives {_points(row)}{share}.")
+            part = "" if pd.isna(row.transfer) else f", {share(row.transfer)} of what its own model gains"
+            said.append(f"{words} gives {_points(row)}{part}.")
     return [" ".join(said)] if said else []
 
 
@@ -114,9 +113,15 @@ def similarity(table: pd.DataFrame) -> list[str]:
     return said
 
 
+def share(value: float) -> str:
+    """A share with a true minus and no plus: `0.83`, `−0.17`."""
+    return signed(value, 2).removeprefix("+")
+
+
 def _name(key: str) -> str:
+    """A corruption within a sentence; Gauss keeps his capital."""
     title = title_of(key)
-    return title[0].lower() + title[1:]
+    return title if title.startswith("Gaussian") else title[0].lower() + title[1:]
 
 
 def _points(row: pd.Series) -> str:

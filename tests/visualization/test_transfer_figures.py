@@ -81,7 +81,7 @@ def test_gains_match_table(found):
     (heat,) = transfer_matrix(found.matrix).data
     rows = rows_of(found)
     models, tested = list(dict.fromkeys(found.matrix["trained_on"])), list(dict.fromkeys(found.matrix["tested_on"]))
-    assert list(heat.y) == ["Base, accuracy", *(title_of(key, short=True) for key in models[1:])]
+    assert list(heat.y) == ["Base, accuracy", "Clean (control)", *(title_of(key, short=True) for key in models[2:])]
     assert list(heat.x) == [title_of(key, short=True) for key in tested]
     assert heat.zmin == -heat.zmax
     for i, model in enumerate(models):
@@ -194,6 +194,7 @@ def test_lead_says_what_was_planted(found):
     rows = found.means.set_index("scope")
     assert f"another of its group by +{100 * rows.loc['group', 'gain']:.1f} points" in text
     assert rows.loc["group minus across", "gain_low"] > 0
+    assert f"on one of another group by −{-100 * rows.loc['across', 'gain']:.1f} points" in text
     assert f"the difference is +{100 * rows.loc['group minus across', 'gain']:.1f} points" in text
 
 
@@ -203,7 +204,7 @@ def test_readings_name_the_extremes_and_the_unknown(found):
     assert f"{(own['gain_low'] > 0).sum()} of 4 intervals lie above zero" in text
     others = found.matrix[found.matrix["relation"].isin(["group", "across"])]
     best = others.loc[others["gain"].idxmax()]
-    assert f"the most passes from {title_of(best.trained_on).lower()} to {title_of(best.tested_on).lower()}" in text
+    assert f"the most passes from {title_of(best.trained_on)} to {title_of(best.tested_on).lower()}: +" in text
     best_share, unknown = transfer_readings.shares(found.matrix)
     assert best_share.count(";") == 2, "three corruptions have a gain of their own"
     assert "Left empty: fog 1," in unknown

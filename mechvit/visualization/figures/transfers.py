@@ -29,6 +29,8 @@ SCOPES = {
     "control": "Trained on clean images",
 }
 """Each relation's name in a figure."""
+ROWS = {"base": "Base, accuracy", "clean": "Clean (control)"}
+"""The names of rows that are not a corruption's."""
 TINTS = {
     "family": RAMPS["other"][0][1],
     "group": RAMPS["gaussian_blur"][0][1],
@@ -68,7 +70,7 @@ def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure
         shown,
         bold(text, sure(low, high)),
         x=[title_of(key, short=True) for key in columns],
-        y=["Base, accuracy" if key == "base" else title_of(key, short=True) for key in rows],
+        y=[ROWS.get(key, title_of(key, short=True)) for key in rows],
         title="What training on each corruption gives on every other"
         if quantity == "gain"
         else "Share of what training on the tested corruption itself gives",
@@ -83,7 +85,7 @@ def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure
     figure.update_xaxes(tickangle=-40)
     figure.update_yaxes(title_text="trained on")
     _set_groups_apart(figure, transfer, rows, columns)
-    return figure.update_layout(margin={"l": 150, "t": 150, "b": 60, "r": 60})
+    return figure.update_layout(margin={"l": 150, "t": 150, "b": 60, "r": 70})
 
 
 def _cell(quantity: str, base: bool, grids: dict[str, np.ndarray], i: int, j: int) -> str:
@@ -107,7 +109,7 @@ def _set_groups_apart(figure: go.Figure, transfer: pd.DataFrame, rows: list[str]
                 (figure.add_hline if axis == "y" else figure.add_vline)(start - 0.5, line=line)
             if name in ("base", "clean") or (name == "mixture" and end - start == 1):
                 continue
-            place = {"x": 1.01, "y": middle, "xref": "paper", "textangle": 90, "xanchor": "left"}
+            place = {"x": 1.01, "y": middle, "xref": "paper", "xanchor": "left"}
             if axis == "x":
                 place = {"x": middle, "y": -0.01, "yref": "paper", "yanchor": "top"}
             figure.add_annotation(text=name, showarrow=False, font={"size": 12, "color": MUTED}, **place)
