@@ -59,6 +59,8 @@ class Options:
     """Images a forward pass."""
     shard_megabytes: int = 256
     """Size of a shard of one hook point, at most (a million bytes each); a shard has one batch at least."""
+    compiled: bool = False
+    """Compile the forward pass (torch.compile, on a GPU as a CUDA graph): a minute or more before the first batch."""
     sae_lens: str | None = None
     """Also write a folder that stock sae-lens reads as cached_activations_path (float32); None writes none."""
     limit: int | None = None
@@ -106,6 +108,7 @@ def main(options: Options) -> None:
             dtype=options.dtype,
             batch_size=options.batch_size,
             shard_bytes=options.shard_megabytes * 1_000_000,
+            compiled=options.compiled,
             overwrite=options.overwrite,
         )
         if int(os.environ.get("RANK", "0")) > 0:

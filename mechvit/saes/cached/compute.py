@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
+Forward = Callable[[Tensor], dict[str, Tensor]]
 FINITE = "all finite"
 """The name under which a batch carries whether each hook point's stored rows are finite."""
 
@@ -29,17 +30,34 @@ FINITE = "all finite"
 @torch.no_grad()
 def run_to(model: HookedViT, pixels: Tensor, hooks: Collection[str]) -> dict[str, Tensor]:
     """Run the model as far as the last of the hook points and keep what passes them."""
-    layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in hooks]
-    within = all(layer or name.split(".")[0] in BEFORE_BLOCKS for name, layer in zip(hooks, layers, strict=True))
-    stop = max(layers) if within else None
     _, found = model.run_with_cache(
-        pixels, None, names_filter=list(hooks), stop_at_layer=stop, return_cache_object=False
+        pixels, None, names_filter=list(hooks), stop_at_layer=layer_after(hooks), return_cache_object=False
     )
     return found
 
 
+def layer_after(hooks: Collection[str]) -> int | None:
+    """The layer at which a forward pass may stop once it has passed these hook points; None where it may not."""
+    layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in hooks]
+    within = all(layer or name.split(".")[0] in BEFORE_BLOCKS for name, layer in zip(hooks, layers, strict=True))
+    return max(layers) if within else None
+
+
+def forward_of(model: HookedViT, plan: Plan) -> Forward:
+    """What gives the hook points' activations of a batch: compiled once, where the plan says so."""
+    hooks = list(plan.hooks)
+    if plan.compiled:
+        return model.compile_cache(hooks, stop_at_layer=layer_after(hooks), batch_size=plan.batch_size)
+    return lambda pixels: run_to(model, pixels, hooks)
+
+
 def compute_shard(
-    model: HookedViT, images: datasets.Dataset, plan: Plan, index: int, seen: Callable[[int], object]
+    model: HookedViT,
+    images: datasets.Dataset,
+    plan: Plan,
+    index: int,
+    seen: Callable[[int], object],
+    forward: Forward,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute one shard: each hook point's activations [row, width], and the images' ids, labels and corruptions.
 
@@ -51,6 +69,7 @@ def compute_shard(
         plan: says what is kept.
         index: of the shard.
         seen: called with the number of images of each batch that is done.
+        forward: of `forward_of`.
 
     Raises:
         ValueError: activations that cannot be stored, named by batch and image.
@@ -65,7 +84,7 @@ def compute_shard(
     def stored() -> Iterator[dict[str, Tensor]]:
         for batch, drawn, pixels in _inputs(model, images.select(rows), plan):
             start = sum(part.shape[1] for part in about) * plan.tokens_per_image
-            exact = run_to(model, pixels, list(plan.hooks))
+            exact = forward(pixels)
             kept = _kept(exact, {hook: tensor[start:] for hook, tensor in shard.items()}, plan, model)
             about.append(torch.stack([batch.image_ids, batch.labels, drawn]).cpu())
             under_way.append((batch, exact))

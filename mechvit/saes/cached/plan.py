@@ -41,6 +41,8 @@ class Plan:
     """Images a forward pass; it may change an activation's last bits, so it belongs to the plan."""
     images_per_shard: int
     """A whole number of batches."""
+    compiled: bool = False
+    """Whether the forward pass was compiled, which may change an activation's last bits."""
 
     @property
     def n_rows(self) -> int:

@@ -22,7 +22,7 @@ from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.saes.identity import images_fingerprint
 from mechvit.saes.store import token_slice
 
-from .compute import compute_shard, run_to
+from .compute import compute_shard, forward_of, run_to
 from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
 from .reader import CachedActivations
 from .shards import PARTIAL, check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
@@ -46,6 +46,7 @@ def cache_activations(
     dtype: str = "bfloat16",
     batch_size: int = 64,
     shard_bytes: int = 1 << 28,
+    compiled: bool = False,
     overwrite: bool = False,
     progress: str | None = "activations",
 ) -> CachedActivations:
@@ -69,6 +70,8 @@ def cache_activations(
         dtype: of the stored activations: bfloat16, float16 or float32.
         batch_size: images a forward pass.
         shard_bytes: of one hook point's activations in a shard, at most; a shard has one batch at least.
+        compiled: compile the forward pass (see `HookedViT.compile_cache`); it takes a minute or more before the first
+            batch, and pays on a GPU.
         overwrite: start anew where an earlier cache is at `out`.
         progress: the label of the progress bar; None shows none.
 
@@ -102,6 +105,7 @@ def cache_activations(
         n_images=len(images),
         batch_size=batch_size,
         images_per_shard=max(shard_bytes // batch_bytes, 1) * batch_size,
+        compiled=compiled,
     )
     cache = Path(out)
     rank, world = _process()
@@ -218,13 +222,16 @@ def _write_missing(
     missing = [index for index in own if not _intact(cache, plan, index)]
     total = sum(len(plan.images_of(index)) for index in own)
     done = total - sum(len(plan.images_of(index)) for index in missing)
+    if not missing:
+        return
+    forward = forward_of(model, plan)
     with (
         ThreadPoolExecutor(1) as disk,
         tqdm(total=total, initial=done, desc=progress, unit="image", disable=progress is None) as bar,
     ):
         written: Future[None] | None = None
         for index in missing:
-            made = compute_shard(model, images, plan, index, bar.update)
+            made = compute_shard(model, images, plan, index, bar.update, forward)
             if written is not None:
                 written.result()
             written = disk.submit(write_shard, cache, plan, index, *made)

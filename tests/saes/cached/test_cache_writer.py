@@ -80,6 +80,27 @@ def test_stops_after_the_last_hook_point(make_cache, tiny_model):
     assert set(ran) == {"blocks.0.hook_resid_post", "blocks.1.hook_resid_post"}
 
 
+def test_a_compiled_forward_pass_gives_the_same_cache(make_cache, tiny_model, tiny_images, monkeypatch):
+    """23 images, so that the last batch is smaller; and all hook points come from one compiled pass."""
+    compiled = []
+    original = type(tiny_model).compile_cache
+
+    def compile_cache(model, names, **settings):
+        compiled.append((tuple(names), settings["stop_at_layer"], settings["batch_size"]))
+        return original(model, names, **settings, backend="eager")
+
+    monkeypatch.setattr(type(tiny_model), "compile_cache", compile_cache)
+    settings = {"hooks": ("blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"), "images": tiny_images.select(range(23))}
+    plain, fast = make_cache("plain", **settings), make_cache("fast", **settings, compiled=True)
+    assert compiled == [(settings["hooks"], 2, 4)]
+    assert fast.plan.compiled
+    assert not plain.plan.compiled
+    for a, b in zip(plain.in_order(40), fast.in_order(40), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="compiled was True and is now False"):
+        make_cache("fast", **settings)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_lower_precision_is_the_rounded_float32(make_cache, dtype):
     exact = read(make_cache("exact"))
