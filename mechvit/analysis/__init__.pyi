@@ -3,6 +3,7 @@ from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_num
 from .bootstrap import Interval, interval, resampled_means
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
+from .histograms import cosine_histogram, first_correct_histogram
 from .lens import LogitLens, logit_lens
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
@@ -46,9 +47,11 @@ __all__ = [
     "class_trajectories",
     "corrupted_performance",
     "corruption_spectrum",
+    "cosine_histogram",
     "evaluate",
     "first_correct",
     "first_correct_draws",
+    "first_correct_histogram",
     "first_correct_summary",
     "foils",
     "fourier_sensitivity",

@@ -1,4 +1,5 @@
 from .attention import entropy_difference, pattern_change
+from .claims import claims_forest
 from .fourier import fourier_map
 from .lens import class_probability, first_correct_difference, first_correct_layers, image_trajectories
 from .performance import gains, table_one, transfer
@@ -7,6 +8,7 @@ from .sae_quality import feature_density, frontier
 from .saes import cosine_distances, cosine_distributions, training_curves
 
 __all__ = [
+    "claims_forest",
     "class_probability",
     "corruption_errors",
     "corruption_spectra",

@@ -164,6 +164,7 @@
     scale.append("probability of one class 0 ", bar, "1");
     const scroll = make("div", "pl-scroll");
     scroll.append(plot);
+    if (picture().table) controls.append(Csv.button("Lines above (CSV)", () => ["trajectories", picture().table]));
     root.append(caption, scroll, controls, status, grid, scale);
     lay();
     drawPlot();
