@@ -18,6 +18,10 @@ THIN = 0.6
 """Of the page's line widths and marker sizes."""
 
 
+SYMBOL = 58
+"""Pixels that plotly leaves for a legend's symbol and the gaps around it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A place in a paper."""
@@ -102,10 +106,10 @@ def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float, 
         _label(panel, wide, lefts[0])
     above = [max(_above(p) for p in panels if p.row == row) for row in range(rows)]
     below = [max(_below(p) for p in panels if p.row == row) for row in range(rows)]
-    legend = _legend(figure, width)
+    across = width - lefts[0] - 8
+    legend = _legend(figure, across)
     inner = sum(heights) + sum(above[1:]) + sum(below[:-1])
     total = inner + above[0] + below[-1] + legend
-    across = width - lefts[0] - 8
     for panel in panels:
         left = sum(lefts[1 : panel.column + 1]) + panel.column * wide
         top = sum(heights[: panel.row]) + sum(above[1 : panel.row + 1]) + sum(below[: panel.row])
@@ -130,7 +134,9 @@ def _height(panel: Panel, wide: float, room: float) -> float:
     """The panel's shape on the page, with room for every name along y."""
     shape = panel.height * room * min(0.8, wide / (panel.width * 0.88 * PAGE))
     names = [wrapped(name, 0.38 * 324, TICK) for name in panel.categories[1]]
-    return max(shape, sum(lines_of(name) * TICK * 1.1 + 4 for name in names), 74 if not names else 14)
+    if names:
+        return max(min(shape, 24 * len(names)), sum(lines_of(name) * TICK * 1.1 + 4 for name in names))
+    return max(shape, 94)
 
 
 def _label(panel: Panel, wide: float, left: float) -> None:
@@ -163,13 +169,13 @@ def _below(panel: Panel) -> float:
 
 
 def _legend(figure: go.Figure, width: float) -> float:
-    """Set the legend on top, and give the height of its rows in pixels."""
+    """Set the legend on top, and give the height of its rows in pixels; plotly lays them out in the plot's width."""
     named = [trace for trace in figure.data if trace.showlegend is not False and trace.name]
     if figure.layout.showlegend is False or not named:
         figure.update_layout(showlegend=False)
         return 2
     entry = text_width([trace.name for trace in named], TICK) + 8
-    rows = -(-len(named) // max(1, int(width / (entry + 34))))
+    rows = -(-len(named) // max(1, int(width / (entry + SYMBOL))))
     legend = {"x": 0, "xref": "container", "y": 1, "yref": "container", "xanchor": "left", "yanchor": "top"}
     figure.update_layout(legend={**legend, "entrywidth": entry, "itemwidth": 30, "orientation": "h"})
-    return rows * TICK * 1.55 + 8
+    return rows * 19 + 6

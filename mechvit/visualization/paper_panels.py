@@ -49,6 +49,8 @@ def wrapped(text: str | None, pixels: float, size: float) -> str:
     bold = text.startswith("<b>") and text.endswith("</b>")
     words = text.removeprefix("<b>").removesuffix("</b>").replace("<br>", " ")
     width = max(6, int(pixels / (size * CHARACTER * (1.06 if bold else 1))))
+    if max(map(len, words.split())) > width:
+        words = words.replace("–", "– ")  # a compound such as Kolmogorov–Smirnov
     lines = "<br>".join(textwrap.wrap(words, width, break_long_words=False))
     return f"<b>{lines}</b>" if bold else lines
 

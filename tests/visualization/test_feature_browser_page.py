@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from browsing import needs_chromium, until
-from feature_pages import CORRUPTIONS, HOSTILE, LONG, SMALL, hostile_model, large_images
+from feature_pages import CORRUPTIONS, HOSTILE, LONG, SMALL, hostile_model, large_browser
 from page_parts import column, latents, pixels, status
 from random_saes import make_sae
 
 from mechvit import HookedViT
-from mechvit.saes.browsed import Browsing
 from mechvit.visualization import feature_browser
 
 pytestmark = needs_chromium
@@ -280,9 +279,7 @@ def test_in_a_notebook_frame_links_stay_inside(visit, browser_of_features, tmp_p
 @pytest.mark.slow
 def test_a_large_page_is_quick(visit, tmp_path):
     """224 px, 196 patches, 200 latents, 20 images: first picture, everything there, redrawing a pointed-at latent."""
-    saes, images = large_images()
-    settings = Browsing(n_features=200, n_images=20, batch_size=16)
-    path = feature_browser(saes, images, ["gaussian_noise_4"], settings=settings).save(tmp_path / "features.html")
+    path = large_browser().save(tmp_path / "features.html")
     page = visit(path)
     until(page, "() => document.querySelectorAll('.strong .thumbs canvas').length > 0")
     loaded = page.evaluate("performance.timing.domComplete - performance.timing.navigationStart") / 1000

@@ -131,9 +131,9 @@
 
     const plot = make("div", "pl-plot");
     const dark = JSON.parse(document.getElementById("dark-colours").textContent);
-    const drawPlot = () => {
+    const drawPlot = (event) => {
       const figure = JSON.parse(themed(document.getElementById(`figure-${s.picture}`).textContent, dark));
-      Plotly.react(plot, figure.data, figure.layout, plotConfig);
+      Plotly.react(plot, figure.data, { ...figure.layout, ...event?.detail }, plotConfig); // the detail is paper's width
     };
     document.documentElement.addEventListener("theme", drawPlot);
     const caption = make("p", "ex-title", picture().title);
