@@ -12,7 +12,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A table as CSV (RFC 4180, UTF-8, lines ending in a line feed), one row a line under the columns' names.
+    """A table as CSV (RFC 4180), one row a line under the columns' names.
 
     Numbers are written so that they read back as the same numbers. A text cell that a spreadsheet would take for a
     formula gets an apostrophe in front (OWASP, CSV Injection); numbers, negative ones too, stay numbers.
@@ -21,7 +21,7 @@ def csv_text(frame: pd.DataFrame) -> str:
     for place, kind in enumerate(safe.dtypes):
         if kind.kind not in "biufcmM":
             safe.isetitem(place, safe.iloc[:, place].map(_inert, na_action="ignore"))
-    return str(safe.to_csv(index=False, lineterminator="\n"))
+    return str(safe.to_csv(index=False, lineterminator="\r\n"))
 
 
 def _inert(cell: object) -> object:

@@ -96,7 +96,9 @@ def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float, 
             panel.y.title.text = panel.y.title.text or first.y.title.text
     title_lines = 1
     for _ in range(2):  # a wrapped title takes width, and the width gives the height that it is wrapped to
-        lefts = [_left(panels, c, width, title_lines if c == 0 else 0) if own[c] or c == 0 else 12 for c in range(columns)]
+        lefts = [
+            _left(panels, c, width, title_lines if c == 0 else 0) if own[c] or c == 0 else 12 for c in range(columns)
+        ]
         wide = (width - sum(lefts) - 8) / columns
         heights = [max(_height(p, wide, room) for p in panels if p.row == row) for row in range(rows)]
         for panel in panels:

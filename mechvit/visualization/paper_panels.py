@@ -67,7 +67,9 @@ def text_width(texts: list[str], size: float) -> float:
 
 def panels_of(figure: go.Figure) -> list[Panel]:
     """Every pair of axes with its place in the figure's grid, as `make_subplots` or a single plot leaves it."""
-    pairs = [(x, _axis(figure, x.anchor)) for x in figure.select_xaxes()] or [(figure.layout.xaxis, figure.layout.yaxis)]
+    pairs = [(x, _axis(figure, x.anchor)) for x in figure.select_xaxes()] or [
+        (figure.layout.xaxis, figure.layout.yaxis)
+    ]
     boxes = [(x.domain or (0, 1), y.domain or (0, 1)) for x, y in pairs]
     lefts = sorted({round(x[0], 4) for x, _ in boxes})
     bottoms = sorted({round(y[0], 4) for _, y in boxes}, reverse=True)
@@ -118,7 +120,9 @@ def _along(figure: go.Figure, axis: Any, letter: str) -> list[Any]:
 
 def _reach(figure: go.Figure, axis: Any) -> float:
     """The largest number on an x axis."""
-    return max((float(value) for value in _along(figure, axis, "x") if isinstance(value, (int, float, np.number))), default=0)
+    return max(
+        (float(value) for value in _along(figure, axis, "x") if isinstance(value, (int, float, np.number))), default=0
+    )
 
 
 def _categories(figure: go.Figure, axis: Any, letter: str) -> list[str]:

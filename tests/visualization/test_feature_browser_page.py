@@ -174,7 +174,7 @@ def test_hostile_and_long_names_are_text(open_at):
     status(page, "all")
     assert any(text.startswith("</script><script>") for text in column(page, 3))
     assert any(text.startswith(LONG[:40]) for text in column(page, 3))
-    assert page.evaluate("document.scripts.length") == 7
+    assert page.evaluate("document.scripts.length") == 8
     assert page.locator("img[onerror]").count() == 0
     for width in (1280, 420):
         page.set_viewport_size({"width": width, "height": 900})

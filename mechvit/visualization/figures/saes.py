@@ -95,9 +95,7 @@ def _density(part: pd.DataFrame, model: str, legend: bool) -> list[go.Scatter]:
     if part["low"].notna().any():
         traces = [
             go.Scatter(**edge, y=part["high"].to_numpy(), legendgroup=model),
-            go.Scatter(
-                **edge, y=part["low"].to_numpy(), legendgroup=model, fill="tonexty", fillcolor=fade(tint, 0.22)
-            ),
+            go.Scatter(**edge, y=part["low"].to_numpy(), legendgroup=model, fill="tonexty", fillcolor=fade(tint, 0.22)),
         ]
     line = go.Scatter(
         x=x,
