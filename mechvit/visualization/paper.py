@@ -58,7 +58,8 @@ def for_paper(figure: go.Figure, column: str) -> go.Figure:
     panels = folded(before, place.across)
     _restyle(drawn)
     room = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
-    _lay_out(drawn, panels, place.inches * INCH, room, moved=panels is not before)
+    _repeat_labels(panels, 1 + max(panel.row for panel in before))
+    _lay_out(drawn, panels, place.inches * INCH, room)
     return drawn
 
 
@@ -85,20 +86,23 @@ def _restyle(figure: go.Figure) -> None:
             trace.update(textfont={"size": TICK, "family": FONT}, xgap=1.5, ygap=1.5)
 
 
-def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float, *, moved: bool) -> None:
+def _repeat_labels(panels: list[Panel], rows: int) -> None:
+    """Give each block of `rows` that was folded below the others the labels of the first block's left axes."""
+    left = {panel.row: panel.y for panel in panels if panel.column == 0}
+    for row, axis in left.items():
+        if row >= rows:
+            axis.showticklabels = True
+            axis.title.text = axis.title.text or left[row % rows].title.text
+
+
+def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float) -> None:
     """Give every panel its place, and the figure its margins and height, in pixels first and then in shares."""
     rows, columns = (1 + max(getattr(panel, name) for panel in panels) for name in ("row", "column"))
     own = [any(p.column == c and p.y.showticklabels is not False for p in panels) for c in range(columns)]
-    for panel in panels:
-        if moved and panel.column == 0:
-            panel.y.showticklabels = True
-            first = next(p for p in panels if p.column == 0 and (p.y.title.text or p.row == panel.row))
-            panel.y.title.text = panel.y.title.text or first.y.title.text
     title_lines = 1
     for _ in range(2):  # a wrapped title takes width, and the width gives the height that it is wrapped to
-        lefts = [
-            _left(panels, c, width, title_lines if c == 0 else 0) if own[c] or c == 0 else 12 for c in range(columns)
-        ]
+        lefts = [_left(panels, 0, width, title_lines)]
+        lefts += [_left(panels, column, width, 0) if own[column] else 12 for column in range(1, columns)]
         wide = (width - sum(lefts) - 8) / columns
         heights = [max(_height(p, wide, room) for p in panels if p.row == row) for row in range(rows)]
         for panel in panels:

@@ -120,9 +120,8 @@ def _along(figure: go.Figure, axis: Any, letter: str) -> list[Any]:
 
 def _reach(figure: go.Figure, axis: Any) -> float:
     """The largest number on an x axis."""
-    return max(
-        (float(value) for value in _along(figure, axis, "x") if isinstance(value, (int, float, np.number))), default=0
-    )
+    numbers = (value for value in _along(figure, axis, "x") if isinstance(value, (int, float, np.number)))
+    return max(map(float, numbers), default=0.0)
 
 
 def _categories(figure: go.Figure, axis: Any, letter: str) -> list[str]:

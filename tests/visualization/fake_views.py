@@ -58,7 +58,7 @@ def write_views(rng: Generator, run: Path) -> None:
 
 
 def large_views(views: Path) -> None:
-    """Replace the explorer and the lens by ones of the budgets' size: the bytes that an experiment allows its explorer."""
+    """Replace the explorer and the lens by ones of the budgets' size, in the bytes that an experiment allows."""
     names = [f"class {place}" for place in range(1000)]
     shown = {"models": ["Base", "Blur 4 tuned"], "conditions": ["clean", "Gaussian blur 4"]}
     titles = [f"picture {place}" for place in range(8)]

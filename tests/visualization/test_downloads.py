@@ -37,12 +37,8 @@ def test_every_figure_saves_its_table(visit, run_folder, run):
         button = page.locator(f"#{plot.id} button.csv")
         name, text = saved(page, button.click)
         assert name == f"{plot.id if plot.drawn else plot.table}.csv"
-        pd.testing.assert_frame_equal(
-            pd.read_csv(io.StringIO(text)),
-            drawing(run, plot).table.reset_index(drop=True),
-            check_dtype=False,
-            rtol=1e-12,
-        )
+        wanted = drawing(run, plot).table.reset_index(drop=True)
+        pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), wanted, check_dtype=False, rtol=1e-12)
         assert "CSV" in button.inner_text()
         assert button.get_attribute("aria-label").startswith("Save the data of ")
 
@@ -114,11 +110,8 @@ def test_features_save_the_listed_latents(open_at, found):
     read = pd.read_csv(io.StringIO(text, newline=""))
     features = found.saes["base standard"].features
     assert read["latent"].tolist() == latents(page)
-    np.testing.assert_allclose(read["firing_rate"], features.firing_rate[read["latent"].tolist()], rtol=1e-6)
-    np.testing.assert_allclose(
-        read["moved_by_gaussian_noise_4"],
-        found.saes["base standard"].sensitivity[2][read["latent"].tolist()],
-        rtol=1e-6,
-    )
+    listed, moved = read["latent"].tolist(), found.saes["base standard"].sensitivity[2]
+    np.testing.assert_allclose(read["firing_rate"], features.firing_rate[listed], rtol=1e-6)
+    np.testing.assert_allclose(read["moved_by_gaussian_noise_4"], moved[listed], rtol=1e-6)
     assert set(read["sae"]) == {"base standard"}
     assert read["class"].str.startswith("</script><script>").any() or len(set(read["class"])) > 1

@@ -58,7 +58,7 @@ def test_an_experiment_refuses_before_it_starts(monkeypatch, tmp_path, formats, 
     if path is not None:
         monkeypatch.setenv("PATH", path)
         monkeypatch.delenv("BROWSER_PATH", raising=False)
-    with pytest.raises(ValueError, match="written as|needs"):
+    with pytest.raises(ValueError, match=r"written as|needs"):
         reproduce(replace(PHOTOS, out=str(tmp_path / "run"), export=formats))
     assert not (tmp_path / "run").exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -31,9 +33,9 @@ def values(figure: go.Figure) -> list[object]:
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.id)
 def test_every_figure_fits_its_column(figures, plot, column):
-    before = figures[plot.id].to_json()
+    before = json.loads(figures[plot.id].to_json())
     drawn = for_paper(figures[plot.id], column)
-    assert figures[plot.id].to_json() == before  # the page's figure stays
+    assert json.loads(figures[plot.id].to_json()) == before  # the page's figure stays
     assert drawn.layout.width == round(COLUMNS[column].inches * INCH)
     assert 60 < drawn.layout.height < 9.5 * INCH  # less than a page
     assert drawn.layout.title.text is None

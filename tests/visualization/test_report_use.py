@@ -85,8 +85,9 @@ def test_tab_reaches_everything_in_reading_order(visit, path):
         place, what, outline = page.evaluate(
             """() => {
                  const e = document.activeElement;
-                 const kind = e.matches('button.csv') ? 'csv' : e.matches('.contents a') ? 'contents' : e.matches('summary')
-                   ? 'rule' : e.matches('.ex-stage') ? 'stage' : e.matches('.ex-board canvas') ? 'board' : e.id || e.tagName;
+                 const kinds = { csv: 'button.csv', contents: '.contents a', rule: 'summary', stage: '.ex-stage',
+                   board: '.ex-board canvas' };
+                 const kind = Object.keys(kinds).find((name) => e.matches(kinds[name])) ?? (e.id || e.tagName);
                  const shown = e.matches('.cv-choice input') ? e.nextElementSibling : e;
                  const look = getComputedStyle(shown);
                  const seen = look.outlineStyle !== 'none' || look.boxShadow !== 'none' || e.closest('.js-plotly-plot');
@@ -104,7 +105,7 @@ def test_tab_reaches_everything_in_reading_order(visit, path):
     assert seen.count("csv") == 14 + 2  # under each figure and table, and in the explorer and the lens
     assert seen.count("rule") >= 6
     assert seen.count("board") == 1
-    assert seen.count("stage") == 9 + 4
+    assert seen.count("stage") == 9 + 6  # of the explorer, and of the lens of three models
 
 
 def test_a_claim_leads_to_its_figure_and_back(visit, path):
