@@ -31,6 +31,7 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 	$(BIN)/python benchmarks/sae_step.py --overwrite --out runs/benchmarks/sae_step
 	$(BIN)/python benchmarks/store.py --overwrite --out runs/benchmarks/store
 	$(BIN)/python benchmarks/startup.py --overwrite --out runs/benchmarks/startup
+	$(BIN)/python benchmarks/report_load.py --overwrite --out runs/benchmarks/report_load
 
 benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
 	$(BIN)/python benchmarks/model_cost.py --device cuda --overwrite --out runs/benchmarks/cuda/model_cost

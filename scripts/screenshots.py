@@ -2,7 +2,7 @@
 
     scripts/screenshots.py --run runs/photos --out docs
 
-Writes report.png, explorer.png, lens.png and features.png; earlier ones are replaced.
+Writes report.png, claims.png, explorer.png, lens.png and features.png; earlier ones are replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from mechvit.experiment.command_line import run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+
+DRAWN = """() => [...document.querySelectorAll(".plot")].every((plot) => plot.querySelector(".main-svg"))
+  && [...document.querySelectorAll(".ex")].every((view) => view.dataset.drawn)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +55,10 @@ def main(options: Options) -> None:
         )
         page = context.new_page()
         page.goto(report.resolve().as_uri())
-        for name, show in {"report": lambda page, picture: None, "explorer": explorer, "lens": lens}.items():
+        wait(page, DRAWN)  # figures and views are drawn while the browser is idle
+        for name, show in {"report": top, "claims": claims, "explorer": explorer, "lens": lens}.items():
             show(page, options.picture)
-            page.wait_for_timeout(1500)  # figures are drawn as they come near, patterns are inflated
+            page.wait_for_timeout(1000)  # patterns are inflated
             page.screenshot(path=options.out / f"{name}.png")
             print(options.out / f"{name}.png")
         features = options.run / "features.html"
@@ -64,6 +69,24 @@ def main(options: Options) -> None:
             page.screenshot(path=options.out / "features.png")
             print(options.out / "features.png")
         browser.close()
+
+
+def wait(page: Page, condition: str) -> None:
+    """Poll a JavaScript function until it gives true (the page's policy forbids playwright's own wait)."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise ValueError(f"the page was not drawn within a minute: {condition}")
+
+
+def top(page: Page, picture: int) -> None:
+    """The first page: the claims, each with what was measured and a verdict."""
+
+
+def claims(page: Page, picture: int) -> None:
+    """Every claim's measurements with their intervals."""
+    page.evaluate("document.querySelector('#claims-figure').scrollIntoView({ behavior: 'instant' })")
 
 
 def choose(page: Page, view: str, picture: int, patch: tuple[float, float]) -> None:

@@ -9,6 +9,7 @@ from .directions import Direction, steering_direction, steering_directions
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .head_links import HeadLinks, head_links
+from .histograms import cosine_histogram, first_correct_histogram
 from .hsic import cka_of
 from .interpolation import Interpolation, interpolate_weights
 from .interventions import effects
@@ -88,12 +89,14 @@ __all__ = [
     "compare_views",
     "corrupted_performance",
     "corruption_spectrum",
+    "cosine_histogram",
     "depth_summary",
     "effects",
     "evaluate",
     "family_bands",
     "first_correct",
     "first_correct_draws",
+    "first_correct_histogram",
     "first_correct_summary",
     "foils",
     "fourier_sensitivity",

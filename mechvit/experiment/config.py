@@ -78,6 +78,9 @@ class ExperimentConfig:
     """Of the images' parts and crops, the noise, and every training."""
     example_images: int = 4
     """Images shown in the report."""
+    export: tuple[str, ...] = ()
+    """Write the figures as files of a paper's width, too: png, svg, pdf, with commas or spaces between them (needs
+    kaleido and chromium)."""
     counts: ImageCounts = field(default_factory=ImageCounts)
     shape: ViTShape = field(default_factory=ViTShape)
     """Shape of a base model of its own."""

@@ -27,7 +27,7 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
     Folder: `models/` (ordinary Hugging Face checkpoints), `images/` (resized once), `saes/` (as
     `sae_lens.SAE.load_from_disk` opens them), `parts/` (per-image tables of each model), `tables/` (Parquet),
     `views/`, `stages/` (what is done), `claims.json`, `config.json`, `provenance.json`, `features.html` (the SAEs'
-    latents) and `report.html`.
+    latents), `report.html` and, where asked for, `figures/`.
 
     Args:
         config: a preset of `mechvit.experiment.config`, or one with changes.
@@ -37,8 +37,14 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
         the report.
 
     Raises:
-        ValueError, ConnectionError, PermissionError: a model or images that cannot be used; the message says why.
+        ValueError, ConnectionError, PermissionError: a model or images that cannot be used, or figures that cannot be
+            exported; the message says why.
     """
+    if config.export:
+        from mechvit.visualization.export import formats_named, require_exporter
+
+        formats_named(config.export)
+        require_exporter()
     return _Reproduction(config, say).report()
 
 
@@ -290,4 +296,10 @@ class _Reproduction(Run):
         about = provenance(self.stages.records(), self.config)
         write_json(self.folder / "provenance.json", about)
         self.stages.say("report ...")
-        return render_report(self.folder)
+        report = render_report(self.folder)
+        if self.config.export:
+            from mechvit.visualization.export import export_figures
+
+            self.stages.say("figures ...")
+            export_figures(self.folder, formats=self.config.export)
+        return report

@@ -1,6 +1,7 @@
 from . import figures
 from .attention_view import AttentionPanel, AttentionView, attention_view
 from .explorer import AttentionExplorer, ExplorerPicture, attention_explorer
+from .export import export_figures
 from .feature_browser import FeatureBrowser, feature_browser
 from .patch_lens import LensPicture, PatchLensView, patch_lens_view
 from .patterns import pool_patterns
@@ -19,6 +20,7 @@ __all__ = [
     "Run",
     "attention_explorer",
     "attention_view",
+    "export_figures",
     "feature_browser",
     "figures",
     "patch_lens_view",

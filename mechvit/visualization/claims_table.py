@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .readings import listing
 from .run_files import Run
 from .style import families, title_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERDICTS = {
     "replicates": (
@@ -27,6 +31,11 @@ VERDICTS = {
 }
 """Each verdict's style class and meaning."""
 NUMBER = re.compile(r"^(?P<label>.*?)\s*(?P<number>-?\d\S* \[[^\]]*\])$")
+RULES = {
+    "effect": re.compile(r"lies above 0; does not when one lies wholly below ([\d.e-]+)"),
+    "no effect": re.compile(r"lies within ±([\d.e-]+)"),
+}
+"""How the rule of each kind of claim reads, with its threshold."""
 SHOWN = 3
 """More measurements than this are folded away, except the deciding one."""
 
@@ -100,6 +109,47 @@ def _parts(claim: dict[str, Any]) -> list[Part]:
             return [Part(label=parts[0].label, number=decisive, decides=True)]
         parts.insert(0, Part(label="", number=decisive, decides=True))
     return parts
+
+
+def claim_effects(claims: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Every measurement of every claim, one row each: the table that `figures.claims_forest` draws.
+
+    Returns:
+        id, claim, source, part (what it is of), value, low, high (the deciding part exactly, the others in the three
+        digits of `measured`; NaN where nothing was measured), unit, decides, kind (`effect`: positive as claimed,
+        `no effect`: near zero as claimed, or `other`), threshold (the smallest effect that counts, or the margin) and
+        verdict.
+    """
+    import pandas as pd
+
+    rows = []
+    for claim in claims:
+        kind, threshold = _kind(str(claim["rule"]))
+        undecided = True
+        for part in _parts(claim):
+            decides = part.decides and undecided
+            undecided = undecided and not decides
+            exact = [claim["value"], claim["low"], claim["high"]]
+            found = exact if decides and None not in exact else _numbers(part.number)
+            about = {name: str(claim[name]) for name in ("id", "claim", "source")}
+            measured = dict(zip(("value", "low", "high"), map(float, found), strict=True))
+            judged = {"decides": decides, "kind": kind, "threshold": threshold, "verdict": str(claim["verdict"])}
+            rows.append({**about, "part": part.label, **measured, "unit": str(claim["unit"]), **judged})
+    return pd.DataFrame(rows)
+
+
+def _kind(rule: str) -> tuple[str, float]:
+    """What the claim is of, by its rule, and the rule's threshold."""
+    for kind, pattern in RULES.items():
+        if match := pattern.search(rule):
+            return kind, float(match[1])
+    return "other", math.nan
+
+
+def _numbers(text: str) -> list[float]:
+    """`14.9 [12.8, 17.1]` as three numbers; NaN without them."""
+    found = re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", text.replace("−", "-"))
+    return [float(value) for value in found] if len(found) == 3 else [math.nan] * 3
 
 
 def number(value: float | None, low: float | None, high: float | None) -> str:

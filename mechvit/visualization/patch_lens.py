@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .csv_text import csv_text
 from .figure_json import figure_json
 from .figures.lens import image_trajectories
 from .notices import licences, notices
@@ -69,6 +70,7 @@ class PatchLensView:
                 {
                     "title": picture.title,
                     "pictures": picture.pictures,
+                    "table": csv_text(picture.trajectories),
                     "panels": [
                         [_packed(lens, seen, at) for at in range(len(self.conditions))] for lens in picture.lenses
                     ],

@@ -36,6 +36,21 @@ def _row(frame: pd.DataFrame, **equal: object) -> pd.Series:
     return rows.iloc[0]
 
 
+def claims(effects: pd.DataFrame) -> list[str]:
+    """How many measurements there are, and how many deciding intervals exclude zero."""
+    measured = effects.dropna(subset=["value", "low", "high"])
+    deciding = measured[measured["decides"]]
+    said = f"{len(measured)} measurements of {measured['id'].nunique()} claims."
+    effect, none = (deciding[deciding["kind"] == kind] for kind in ("effect", "no effect"))
+    if len(effect):
+        above, below = int((effect["low"] > 0).sum()), int((effect["high"] < 0).sum())
+        said += f" Of {len(effect)} claimed effects, the weakest part lies above zero in {above} and below in {below}."
+    if len(none):
+        inside = int(((none["low"] >= -none["threshold"]) & (none["high"] <= none["threshold"])).sum())
+        said += f" Of {len(none)} claims of no effect, the largest deviation lies within the margin in {inside}."
+    return [said]
+
+
 def table_one(summary: pd.DataFrame) -> list[str]:
     """The base against the model tuned on the tested corruption: accuracy and calibration."""
     said = []

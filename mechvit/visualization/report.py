@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from markupsafe import Markup
 from . import made, tables
 from .attention_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
 from .claims_table import claim_rows, summary, tally
+from .drawing import Drawing, drawing
 from .figure_json import figure_json
 from .notices import licences, notices
+from .offers import Offer, Offers
 from .page import circuitsvis_script, escaped_json, picture_uri, plotly_script, render, write_whole
 from .patterns import pool_patterns, token_names
 from .run_files import Run, read_run
-from .sections import SECTIONS, Plot, Section
+from .sections import CLAIMS, SECTIONS, Plot, Section
 from .style import DARK, in_order, title_of
 
 if TYPE_CHECKING:
@@ -38,6 +41,10 @@ class Drawn:
     """Pixels."""
     spec: Markup
     """plotly's JSON."""
+    offer: Offer
+    """Its data."""
+    bears: list[tuple[str, str]]
+    """The claims that it bears on: their ids, and in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +54,8 @@ class Shown:
     section: Section
     figures: list[Drawn]
     missing: list[Plot]
-    table: tuple[str, list[str], list[tables.Group]] | None
-    """A caption, column titles, and groups of rows."""
+    table: tuple[str, list[str], list[tables.Group], Offer] | None
+    """A caption, column titles, groups of rows, and its data."""
 
 
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -73,13 +80,23 @@ def render_report(run: str | Path, out: str | Path | None = None) -> Path:
 def report_html(run: Run) -> str:
     """The whole page as text."""
     owed = notices("plotly.js", "circuitsvis")
+    offers = Offers()
+    forest, *_ = _drawn(run, (CLAIMS,), offers) or [None]
+    sections = [_shown(run, section, offers) for section in SECTIONS]
+    figures = [drawn for shown in sections for drawn in shown.figures]
     return render(
         "report.html.j2",
         run=run,
         summary=summary(run),
         tally=tally(run.claims),
         claims=claim_rows(run.claims),
-        sections=[_shown(run, section) for section in SECTIONS],
+        forest=forest,
+        shown_in={
+            claim["id"]: [(drawn.plot.id, drawn.title) for drawn in figures if bears_on(drawn.plot, claim["id"])]
+            for claim in run.claims
+        },
+        sections=sections,
+        offers=list(offers.held.values()),
         features=(run.path / "features.html").is_file(),
         examples=_examples(run),
         attention=_attention(run),
@@ -101,39 +118,64 @@ def figure_spec(figure: go.Figure) -> Markup:
     return escaped_json(figure_json(figure))
 
 
-def drawn(plot: Plot, figure: go.Figure, reading: list[str]) -> Drawn:
-    """A figure for the page, whose own heading takes the place of the figure's title."""
+def drawn(found: Drawing, offers: Offers, bears: Sequence[str] = ()) -> Drawn:
+    """A figure for the page, whose own heading takes the place of the figure's title.
+
+    Args:
+        found: the figure, its data and its reading.
+        offers: of the page; the data are added.
+        bears: the ids of the claims that it bears on.
+    """
+    figure, plot = found.figure, found.plot
     title, height = str(figure.layout.title.text), int(figure.layout.height)
     room = min(32, int(figure.layout.margin.t))
     figure.update_layout(title=None, margin_t=figure.layout.margin.t - room, height=height - room)
-    return Drawn(plot=plot, title=title, reading=reading, height=height - room, spec=figure_spec(figure))
+    return Drawn(
+        plot=plot,
+        title=title,
+        reading=found.reading,
+        height=height - room,
+        spec=figure_spec(figure),
+        offer=offers.add(plot.id if plot.drawn else plot.table, title, found.table),
+        bears=[(claim, claim.replace("_", " ")) for claim in bears],
+    )
 
 
-def _shown(run: Run, section: Section) -> Shown:
-    figures, missing = [], []
-    for plot in section.plots:
-        frame = run.table(plot.table, plot.columns) if run.has(plot.table) else None
-        if frame is None or frame.empty:
-            missing.append(plot)
-            continue
-        figures.append(drawn(plot, plot.figure(frame), plot.reading(frame)))
-    return Shown(section=section, figures=figures, missing=missing, table=_table(run, section))
+def bears_on(plot: Plot, claim: str) -> bool:
+    """Whether a figure shows what the claim of this id is about."""
+    return claim.startswith(plot.claims) if plot.claims else False
 
 
-def _table(run: Run, section: Section) -> tuple[str, list[str], list[tables.Group]] | None:
+def _shown(run: Run, section: Section, offers: Offers) -> Shown:
+    figures = _drawn(run, section.plots, offers)
+    there = {drawn.plot.id for drawn in figures}
+    missing = [plot for plot in section.plots if plot.id not in there]
+    return Shown(section=section, figures=figures, missing=missing, table=_table(run, section, offers))
+
+
+def _drawn(run: Run, plots: Sequence[Plot], offers: Offers) -> list[Drawn]:
+    """What can be drawn of these."""
+    found = [drawing(run, plot) for plot in plots]
+    ids = [str(claim["id"]) for claim in run.claims]
+    return [drawn(one, offers, [id for id in ids if bears_on(one.plot, id)]) for one in found if one is not None]
+
+
+def _table(run: Run, section: Section, offers: Offers) -> tuple[str, list[str], list[tables.Group], Offer] | None:
     """The section's numbers as a table: Table 1, or the SAEs' quality."""
     if section.id == "performance":
         caption = (
             "Table 1: every model on each family's strongest corruption. After each value, half its 95% bootstrap "
             "interval; the best value of each column is bold."
         )
-        return caption, *tables.table_one(run.table("performance_summary"))
+        summary_table = run.table("performance_summary")
+        return caption, *tables.table_one(summary_table), offers.add("performance_summary", "Table 1", summary_table)
     if section.id == "saes" and run.has("sae_quality"):
         caption = (
             "Quality of each SAE, opened again from its published folder. Recovered: the model with the reconstruction "
             "in place of its residual stream, 0 as bad as zeros, 1 as good as the untouched model."
         )
-        return caption, *tables.sae_quality(run.table("sae_quality"))
+        quality = run.table("sae_quality")
+        return caption, *tables.sae_quality(quality), offers.add("sae_quality", "the SAEs’ quality", quality)
     return None
 
 

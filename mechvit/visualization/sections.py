@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import readings
-from .figures import attention, lens, performance, saes
+from .figures import attention, claims, lens, performance, saes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,10 @@ class Plot:
     definition: str
     columns: list[str] | None = None
     """Read only these columns (large tables)."""
+    drawn: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    """Sums the table up to what the figure draws and the page offers as CSV; None where that is the table itself."""
+    claims: tuple[str, ...] = ()
+    """How the ids of the claims begin that this figure bears on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,17 @@ class Section:
     lead: str
     plots: tuple[Plot, ...]
 
+
+CLAIMS = Plot(
+    id="claims-figure",
+    table="claims",
+    figure=claims.claims_forest,
+    reading=readings.claims,
+    source="its claims",
+    definition="One row a claim. Large: the measurement that decides its verdict, with its 95% interval; thin: its "
+    "other measurements. Hover to read the claim.",
+)
+"""Drawn from the run's `claims.json` rather than a table, above all sections."""
 
 PERFORMANCE = Section(
     id="performance",
@@ -53,6 +68,7 @@ PERFORMANCE = Section(
             source="Table 1",
             definition="Top-k: fraction of images whose label is among the k highest logits. ECE: expected calibration "
             "error, 15 equal-width bins, L1. Bars are bootstrap intervals over images.",
+            claims=("better",),
         ),
         Plot(
             id="gains",
@@ -61,6 +77,7 @@ PERFORMANCE = Section(
             reading=readings.gains,
             source="Figures 2 and 3",
             definition="Tuned minus base on the same images; bars are paired bootstrap intervals over images.",
+            claims=("better", "monotone", "ordering"),
         ),
         Plot(
             id="transfer",
@@ -70,6 +87,7 @@ PERFORMANCE = Section(
             source="Section 4.1",
             definition="Numbers are top-1 accuracy; colour is the change over the base (blue higher, orange lower); "
             "bold where the paired interval of the change excludes zero.",
+            claims=("no_transfer", "clean_unchanged"),
         ),
     ),
 )
@@ -88,6 +106,7 @@ LENS = Section(
             definition="Logit lens: the classifier's softmax when its final norm and head read the residual stream "
             "after each block; layer 0 is the embedding. Solid: the base and models tuned on this family. Dotted: "
             "models tuned on the other. Bands are bootstrap intervals over images.",
+            claims=("certainty", "overtakes"),
         ),
         Plot(
             id="first-correct",
@@ -95,7 +114,11 @@ LENS = Section(
             figure=lens.first_correct_layers,
             reading=readings.first_correct_layers,
             source="Figures 5 and 6",
-            definition="The smallest layer whose highest logit is the label, over images correct at some layer.",
+            definition="The smallest layer whose highest logit is the label, over images correct at some layer. Bars "
+            "are bootstrap intervals over images.",
+            columns=["model", "corruption", "image_id", "layer"],
+            drawn=lens.first_correct_shares,
+            claims=("earlier",),
         ),
         Plot(
             id="first-correct-difference",
@@ -104,6 +127,7 @@ LENS = Section(
             reading=readings.first_correct_difference,
             source="Section 4.2",
             definition="Mean over images that both models get right at some layer, with a paired bootstrap interval.",
+            claims=("earlier",),
         ),
     ),
 )
@@ -122,6 +146,7 @@ ATTENTION = Section(
             definition="H = −Σ p ln p of each attention row, averaged over heads and queries. The difference is "
             "corrupted minus clean for the same image: above zero, the corruption spread attention out. The paper does "
             "not fix its sign.",
+            claims=("entropy",),
         ),
         Plot(
             id="pattern-change",
@@ -147,8 +172,10 @@ SAES = Section(
             reading=readings.cosine_distributions,
             source="Figures 9 and 10",
             definition="Cosine between the SAE codes of the same patch in the clean and in the corrupted image, each "
-            "model with its own SAE on its penultimate residual stream.",
-            columns=["model", "architecture", "corruption", "cosine"],
+            "model with its own SAE on its penultimate residual stream. Bands are bootstrap intervals over images.",
+            columns=["model", "architecture", "corruption", "image_id", "cosine"],
+            drawn=saes.cosine_densities,
+            claims=("sae_cosine",),
         ),
         Plot(
             id="sae-distance",
@@ -158,6 +185,7 @@ SAES = Section(
             source="Section 4.4",
             definition="Between the base's and the tuned model's distribution of cosines on the corruption that it was "
             "tuned on; bars are bootstrap intervals over images.",
+            claims=("sae_cosine",),
         ),
         Plot(
             id="sae-training",

@@ -11,8 +11,10 @@ import pandas as pd
 
 from . import made
 from . import transfer_readings as readings
+from .drawing import Drawing
 from .figures import transfers
 from .notices import licences, notices
+from .offers import Offers
 from .page import plotly_script, render, write_whole
 from .report import Drawn, drawn
 from .run_files import Run
@@ -85,12 +87,13 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
         )
     config, provenance = (json.loads((path / name).read_text(encoding="utf-8")) for name in NEEDED[:2])
     opened = Run(path=path, claims=[], config=config, provenance=provenance)
-    owed = notices("plotly.js")
+    owed, offers = notices("plotly.js"), Offers()
     text = render(
         "transfer.html.j2",
         run=opened,
         lead=readings.lead(opened.table("transfer_means")),
-        sections=_parts(opened),
+        sections=_parts(opened, offers),
+        offers=offers.held.values(),
         config=made.rows(config),
         provenance=made.provenance(opened),
         parquet=made.table_rows(opened),
@@ -102,26 +105,26 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
     return write_whole(Path(out) if out is not None else path / "transfer.html", text)
 
 
-def _parts(run: Run) -> list[Part]:
+def _parts(run: Run, offers: Offers) -> list[Part]:
     matrix, means, similarity = (run.table(f"transfer{end}") for end in ("", "_means", "_similarity"))
     return [
         Part(
             id="matrix",
             title="The matrix",
             lead="One model for each corruption (rows), tested under every one (columns).",
-            figures=[_drawn(GAINS, matrix), _drawn(SHARES, matrix)],
+            figures=[_drawn(GAINS, matrix, offers), _drawn(SHARES, matrix, offers)],
         ),
         Part(
             id="relations",
             title="Within and across",
             lead="Does training pass between the filters of one group, and between groups?",
-            figures=[_drawn(MEANS, means)],
+            figures=[_drawn(MEANS, means, offers)],
         ),
         Part(
             id="spectra",
             title="Spectra",
             lead="Does it follow which spatial frequencies the corruptions change?",
-            figures=[_drawn(_similarity(matrix), similarity)] if len(similarity) else [],
+            figures=[_drawn(_similarity(matrix), similarity, offers)] if len(similarity) else [],
             missing="" if len(similarity) else "Left out: it takes at least three corruptions.",
         ),
     ]
@@ -141,5 +144,5 @@ def _similarity(matrix: pd.DataFrame) -> Plot:
     )
 
 
-def _drawn(plot: Plot, table: pd.DataFrame) -> Drawn:
-    return drawn(plot, plot.figure(table), plot.reading(table))
+def _drawn(plot: Plot, table: pd.DataFrame, offers: Offers) -> Drawn:
+    return drawn(Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(table)), offers)

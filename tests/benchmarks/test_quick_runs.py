@@ -129,7 +129,9 @@ def test_peak_memory_is_what_a_call_holds():
     assert memory.peak_extra(hold) == pytest.approx(48 * 2**20, rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["attention_statistics", "cache_activations", "model_patching", "startup"])
+@pytest.mark.parametrize(
+    "name", ["attention_statistics", "cache_activations", "model_patching", "report_load", "startup"]
+)
 def test_help_teaches(name):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True

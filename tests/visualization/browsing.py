@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from pages import hover_costs
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on the PATH")
@@ -25,20 +26,5 @@ def until(page, condition: str, arg: object = None) -> None:
 
 def hover_cost(page, name: str, moves: int) -> tuple[float, float]:
     """Milliseconds from the start of a redraw until it is laid out, by the page's clock: the median and the largest."""
-    costs = page.evaluate(
-        """async ([name, moves]) => {
-             const box = document.querySelector(".ex-stage").getBoundingClientRect();
-             const costs = [];
-             for (let i = 0; i < moves; i++) {
-               const [x, y] = [(i * 0.37) % 1, (i * 0.61) % 1];
-               const place = { clientX: box.left + box.width * x, clientY: box.top + box.height * y };
-               document.querySelector(".ex-stage").dispatchEvent(new PointerEvent("pointermove", place));
-               await new Promise((done) => requestAnimationFrame(done));
-               document.documentElement.getBoundingClientRect();
-               costs.push(performance.now() - performance.getEntriesByName(name)[0].startTime);
-             }
-             return costs;
-           }""",
-        [name, moves],
-    )
+    costs = [1e3 * cost for cost in hover_costs(page, name, moves)]
     return float(np.median(costs)), max(costs)

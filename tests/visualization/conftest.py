@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # how fast pages are is measured there
+
 from browsing import CHROMIUM
 from fake_run import write_fake_run
 from feature_pages import make_browser

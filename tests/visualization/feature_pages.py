@@ -43,6 +43,13 @@ def make_browser(tiny_hf, tiny_processor, tiny_images):
     return feature_browser(pairs, tiny_images, CORRUPTIONS, settings=SMALL, title=HOSTILE)
 
 
+def large_browser():
+    """The budgets' size: 200 latents, 20 images of 224 pixels."""
+    saes, images = large_images()
+    settings = Browsing(n_features=200, n_images=20, batch_size=16)
+    return feature_browser(saes, images, ["gaussian_noise_4"], settings=settings)
+
+
 def large_images():
     """A small ViT at 224 px with 196 patches, an SAE of 512 latents, and 600 noisy images."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil

@@ -63,10 +63,11 @@ def random_explorer(
     layers: int = 12,
     heads: int = 12,
     side: int = 14,
+    max_bytes: int = MAX_BYTES,
 ) -> AttentionExplorer:
     """By default the size that the budgets are stated for: 12 x 12 heads, 197 tokens, 8 pictures of 224 pixels."""
     patterns = len(titles) * len(models) * len(conditions) * (layers * heads + 2)
-    tokens = fitting_tokens(patterns, (side, side), 1, 50, MAX_BYTES)
+    tokens = fitting_tokens(patterns, (side, side), 1, 50, max_bytes)
     pictures = []
     for place, title in enumerate(titles):
         seeds = iter(range(100 * place, 100 * place + len(models) * len(conditions)))
@@ -87,7 +88,7 @@ def random_explorer(
         patch_size=16,
         block=pooling_factor((side, side), 1, tokens),
         pictures=tuple(pictures),
-        max_bytes=MAX_BYTES,
+        max_bytes=max_bytes,
     )
 
 

@@ -17,6 +17,9 @@ from mechvit.visualization.page import circuitsvis_script, plotly_script
 from mechvit.visualization.report import figure_spec, max_tokens, report_html
 from mechvit.visualization.sections import SECTIONS
 
+TABLES = 10
+"""Tables that the figures were drawn from: several figures share one."""
+
 
 class Outline(HTMLParser):
     """Element counts, section ids in order, and the text outside scripts and styles."""
@@ -72,7 +75,7 @@ def test_every_claim_is_a_row_with_its_verdict_and_rule(html, run):
 
 def test_every_figure_has_its_reading_and_definition(html, run, outline):
     plots = [plot for section in SECTIONS for plot in section.plots]
-    assert html.count('class="plot"') == len(plots) == 11
+    assert html.count('class="plot"') == 1 + len(plots) == 12  # the claims' own figure, too
     for plot in plots:
         spec = json.loads(re.search(rf'id="spec-{plot.id}">(.*?)</script>', html, re.S)[1])
         assert "template" not in spec["layout"]
@@ -82,14 +85,40 @@ def test_every_figure_has_its_reading_and_definition(html, run, outline):
             assert paragraph in outline.text
 
 
+def test_every_figure_and_table_offers_its_data_once(html, run):
+    buttons = re.findall(r'<button type="button" class="csv" data-table="table-([\w-]+)"', html)
+    held = re.findall(r'<script type="application/json" id="table-([\w-]+)">', html)
+    assert len(buttons) == 12 + 2  # Table 1 and the SAEs' quality
+    assert sorted(set(buttons)) == sorted(held)
+    assert len(held) == TABLES
+
+
+def test_claims_and_figures_lead_to_each_other(html, run):
+    for claim in run.claims:
+        row = html[html.index(f'<tr id="claim-{claim["id"]}">') :].split("</tr>")[0]
+        for figure in re.findall(r'<a href="#([\w-]+)">', row):
+            own = html[html.index(f'<figure class="figure" id="{figure}">') :].split("</figure>")[0]
+            assert f'<a href="#claim-{claim["id"]}">' in own
+        assert '<a href="#' in row
+
+
+def test_features_are_linked_where_they_are(run_folder, tmp_path):
+    assert 'href="features.html"' not in (run_folder / "report.html").read_text(encoding="utf-8")
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
+    (run / "features.html").write_text("<!doctype html>")
+    html = render_report(run).read_text(encoding="utf-8")
+    assert html.count('href="features.html"') == 2  # among the contents, and in the SAEs' section
+
+
 def test_hostile_labels_are_text(html, outline):
     assert "<script>alert" not in html
     assert "<img src=x" not in html
     assert "<b>cream" not in html
     assert outline.text.count("</script><script>alert(1)</script>") == 3  # example, attention view, configuration
     assert "<img src=x onerror=alert(2)> first layer" in outline.text
-    # theme, figures, attention, explorer, lens and its two figures, colours; plotly, circuitsvis and seven of our own
-    scripts = 1 + 11 + 1 + 1 + 3 + 1 + 2 + 7
+    # theme, figures, attention, explorer, lens and its two figures, tables, colours; plotly, circuitsvis and our own
+    scripts = 1 + 12 + 1 + 1 + 3 + TABLES + 1 + 2 + 8
     assert outline.counts["script"] == html.count("</script>") == scripts
 
 

@@ -1,4 +1,5 @@
 from .attention import entropy_difference, pattern_change
+from .claims import claims_forest
 from .feature_ablation import feature_ablations, feature_changes
 from .fourier import fourier_map
 from .lens import class_probability, first_correct_difference, first_correct_layers, image_trajectories
@@ -14,6 +15,7 @@ from .weights import interpolation_curves, swap_curves, swap_recovery, weight_ch
 
 __all__ = [
     "attribution_scatter",
+    "claims_forest",
     "class_probability",
     "corruption_errors",
     "corruption_similarity",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import product
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..style import (
+    INK,
     colour,
     escaped,
     fade,
@@ -59,35 +59,50 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
     """Figures 5 and 6: the layer at which the correct class first wins, base against the model tuned on the corruption.
 
     Args:
-        first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer.
+        first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer; or its
+            `analysis.first_correct_histogram`.
 
     Raises:
         ValueError: a column is missing or the table is empty.
     """
-    require(first, ("model", "corruption", "image_id", "layer"), "first_correct")
+    shares = first if "share" in first else first_correct_shares(first)
+    require(shares, ("model", "corruption", "layer", "share", "low", "high", "images"), "first_correct")
     kinds = families(first["model"])
     tuned = [strongest(first["model"], family) for family in kinds]
     titles = [panel_title(f"Images with {title_of(key)}") for key in tuned]
     figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
-    layers = np.arange(int(first["layer"].max()) + 1)
     for col, corruption in enumerate(tuned, start=1):
         for model in ("base", corruption):
-            values = pick(first, model=model, corruption=corruption)["layer"].to_numpy(int)
-            share = np.bincount(values, minlength=len(layers)) / max(len(values), 1) * 100
+            part = pick(shares, model=model, corruption=corruption).sort_values("layer")
+            points = part[["share", "low", "high"]] * 100
             bar = go.Bar(
-                x=layers,
-                y=share,
+                x=part["layer"].to_numpy(),
+                y=points["share"].to_numpy(),
+                customdata=part[["images"]].join(points[["low", "high"]]).to_numpy(),
+                error_y=error_bars(points["share"], points["low"], points["high"], tint=INK) | {"thickness": 1.2},
                 name="Base" if model == "base" else f"{title_of(model, short=True)} tuned",
                 marker={"color": fade(colour(model), 0.55) if model == "base" else colour(model)},
                 showlegend=model != "base" or col == 1,
-                hovertemplate=f"<b>{title_of(model)}</b> layer %{{x}}: %{{y:.1f}}% of {len(values)} images"
-                "<extra></extra>",
+                hovertemplate=f"<b>{title_of(model)}</b> layer %{{x}}: %{{y:.1f}}% [%{{customdata[1]:.1f}}, "
+                "%{customdata[2]:.1f}] of %{customdata[0]} images<extra></extra>",
             )
             figure.add_trace(bar, row=1, col=col)
     figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.06)
-    figure.update_xaxes(title_text="first layer whose top class is correct (0 = embedding)", dtick=layer_step(layers))
+    figure.update_xaxes(
+        title_text="first layer whose top class is correct (0 = embedding)", dtick=layer_step(shares["layer"])
+    )
     figure.update_yaxes(title_text="share of images (%)", row=1, col=1)
     return finish(figure, "Where the correct class first appears", height=400)
+
+
+def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
+    """What `first_correct_layers` draws: the histograms of the base and the model tuned on each family's strongest."""
+    from ...analysis.histograms import first_correct_histogram
+
+    require(first, ("model", "corruption", "image_id", "layer"), "first_correct")
+    tuned = [strongest(first["model"], family) for family in families(first["model"])]
+    pairs = first["corruption"].isin(tuned) & ((first["model"] == "base") | (first["model"] == first["corruption"]))
+    return first_correct_histogram(first[pairs].reset_index(drop=True)) if pairs.any() else first[pairs]
 
 
 def first_correct_difference(summary: pd.DataFrame) -> go.Figure:

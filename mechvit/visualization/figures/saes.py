@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -42,13 +41,16 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
     """Figures 9 and 10: the cosine between the SAE codes of a clean patch and its corrupted self, base against tuned.
 
     Args:
-        cosine: `sae_cosine`, one row a model, architecture, corruption, image and token.
+        cosine: `sae_cosine`, one row a model, architecture, corruption, image and token; or its
+            `analysis.cosine_histogram`.
         bins: equal bins between -1 or 0 (if no cosine is negative) and 1.
 
     Raises:
         ValueError: a column is missing or the table is empty.
     """
-    require(cosine, ("model", "architecture", "corruption", "cosine"), "sae_cosine")
+    summed = "density" in cosine
+    value = "density" if summed else "cosine"
+    require(cosine, ("model", "architecture", "corruption", value), "sae_cosine")
     kinds = architectures(cosine)
     tuned = [key for key in in_order(cosine["model"]) if key != "base" and key in set(cosine["corruption"])]
     titles = [panel_title(f"{ARCHITECTURES[kind]}, {title_of(key)}") for kind in kinds for key in tuned]
@@ -61,38 +63,53 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
         vertical_spacing=0.14,
         subplot_titles=titles,
     )
-    edges = np.linspace(-1.0 if cosine["cosine"].min() < 0 else 0.0, 1.0, bins + 1)
+    histogram = cosine if summed else cosine_densities(cosine, bins)
     for row, kind in enumerate(kinds, start=1):
         for col, corruption in enumerate(tuned, start=1):
             for model in ("base", corruption):
-                values = pick(cosine, model=model, architecture=kind, corruption=corruption)["cosine"].to_numpy(float)
-                if len(values):
+                part = pick(histogram, model=model, architecture=kind, corruption=corruption)
+                if len(part):
                     legend = row == 1 and (model != "base" or col == 1)
-                    figure.add_trace(_density(values, edges, model, legend), row=row, col=col)
+                    for trace in _density(part, model, legend):
+                        figure.add_trace(trace, row=row, col=col)
     figure.update_yaxes(title_text="density", col=1)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_xaxes(title_text="cosine of the SAE codes, clean against corrupted patch", row=len(kinds))
+    figure.update_xaxes(title_text="cosine of the SAE codes, clean against corrupted patch (1 = same)", row=len(kinds))
     finish(figure, "How far corruption moves the SAE codes", height=130 + 240 * len(kinds))
     return figure.update_layout(legend_y=1.08)
 
 
-def _density(values: np.ndarray, edges: np.ndarray, model: str, legend: bool) -> go.Scatter:
-    """A histogram's outline as a stepped line; both models lie over each other, the base filled."""
-    density, _ = np.histogram(values, edges, density=True)
-    tint = colour(model)
-    return go.Scatter(
-        x=(edges[:-1] + edges[1:]) / 2,
-        y=density,
+def cosine_densities(cosine: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
+    """What `cosine_distributions` draws: the histogram of each model, architecture and corruption."""
+    from ...analysis.histograms import cosine_histogram
+
+    require(cosine, ("model", "architecture", "corruption", "cosine"), "sae_cosine")
+    return cosine_histogram(cosine, bins=bins)
+
+
+def _density(part: pd.DataFrame, model: str, legend: bool) -> list[go.Scatter]:
+    """A histogram's outline as a stepped line over its interval's band; both models lie over each other."""
+    tint, x = colour(model), ((part["left"] + part["right"]) / 2).to_numpy()
+    edge = {"x": x, "mode": "lines", "line": {"width": 0, "shape": "hvh"}, "hoverinfo": "skip", "showlegend": False}
+    traces = []
+    if part["low"].notna().any():
+        traces = [
+            go.Scatter(**edge, y=part["high"].to_numpy(), legendgroup=model),
+            go.Scatter(**edge, y=part["low"].to_numpy(), legendgroup=model, fill="tonexty", fillcolor=fade(tint, 0.22)),
+        ]
+    line = go.Scatter(
+        x=x,
+        y=part["density"].to_numpy(),
+        customdata=part[["low", "high", "patches"]].to_numpy(),
         mode="lines",
         line={"color": tint, "width": 2, "shape": "hvh"},
-        fill="tozeroy" if model == "base" else "none",
-        fillcolor=fade(tint, 0.22),
         name="Base" if model == "base" else f"{title_of(model, short=True)} tuned",
         legendgroup=model,
         showlegend=legend,
-        hovertemplate=f"<b>{title_of(model)}</b> density %{{y:.2f}} at %{{x:.2f}}, {len(values):,} patches"
-        "<extra></extra>",
+        hovertemplate=f"<b>{title_of(model)}</b> density %{{y:.2f}} [%{{customdata[0]:.2f}}, %{{customdata[1]:.2f}}] "
+        "at %{x:.2f}, %{customdata[2]:,} patches<extra></extra>",
     )
+    return [*traces, line]
 
 
 def cosine_distances(distance: pd.DataFrame) -> go.Figure:

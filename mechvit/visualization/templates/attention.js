@@ -4,6 +4,12 @@
 (() => {
   let serial = 0;
   const { make, choice } = Views;
+  // The bundle lies in the page as text, and is compiled (most of a second) when the first view comes near.
+  const load = () => {
+    const text = document.getElementById("circuitsvis");
+    if (window.CircuitsVis || !text) return;
+    document.head.append(Object.assign(document.createElement("script"), { textContent: text.textContent }));
+  };
 
   // base64 of little-endian uint16 -> [heads][query][key], rounded to four digits.
   const decode = (text, scale, heads, tokens) => {
@@ -88,6 +94,7 @@
       slot.dataset.layer = String(spec.layers[state.layer]);
       const watch = new MutationObserver(() => dress(slot) && watch.disconnect());
       watch.observe(place, { childList: true, subtree: true });
+      load();
       CircuitsVis.render(place.id, CircuitsVis.AttentionHeads, {
         attention: patterns(index),
         attentionHeadNames: spec.heads,

@@ -173,6 +173,14 @@
       range("Overlay", [0, 1, 0.05], s.opacity, (opacity) => set({ opacity })),
       choice("Picture under it", ["shown", "hidden"], 0, (i) => grid.classList.toggle("ex-bare", i === 1)),
     );
+    const names = ["entropy_nats", "distance_patches", ...spec.prefix.map((name) => `${name}_mass`)];
+    const numbers = () => {
+      const lines = spec.models.flatMap((model, m) => spec.conditions.flatMap((condition, c) => spec.layers.flatMap((layer, row) =>
+        spec.heads.map((head, cell) => [picture().title, model, condition, layer, head,
+          ...names.map((_, i) => measure([[m, c, 1]], row, cell, i))]))));
+      return ["heads", Csv.text(["picture", "model", "condition", "layer", "head", ...names], lines)];
+    };
+    controls.append(Csv.button("Heads’ numbers (CSV)", numbers));
     let sources = make("label");
     const showing = select("Thumbnails show", ["attention", ...measures], 0, (index) => set({ showing: index }));
     const labels = make("div", "ex-labels");

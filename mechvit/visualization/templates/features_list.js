@@ -113,13 +113,20 @@ Features.list = (() => {
     options.map(([value, text]) => make("option", { value, selected: value === selected }, text)));
   const search = make("input", { type: "search", placeholder: "Class or number  ( / )", "aria-label": "Search by class or number",
     oninput: () => { view.search = search.value; refresh(); } });
+  const table = () => {
+    const own = sae().table;
+    const titles = ["sae", "latent", "class", "firing_rate", "mean_activation", "max_activation", "class_purity", "selectivity",
+      ...spec.corruptions.map(({ key }) => `moved_by_${key}`)];
+    return ["latents", Csv.text(titles, order.map((i) => [sae().name, i, own.label[i] < 0 ? "" : named(own.label[i]), own.rate[i],
+      own.mean[i], own.max[i], own.purity[i], own.selectivity[i], ...own.sensitivity.map((part) => part[i])]))];
+  };
   const corruptions = spec.corruptions.map(({ short }, i) => [i, `moved by ${short.toLowerCase()}`]);
   const chooseCorruption = (i) => { view.corruption = Number(i); Features.render(false); };
   root.append(
     make("div.tools", {}, search,
       select("Which latents", Object.entries(status).map(([key, [text]]) => [key, text]), view.status, (key) => { view.status = key; }),
       corruptions.length > 0 && select("Corruption that the column Moved is about", corruptions, view.corruption, chooseCorruption),
-      slider("Purity ≥", "purity"), corruptions.length > 0 && slider("Moved ≥", "sensitivity")),
+      slider("Purity ≥", "purity"), corruptions.length > 0 && slider("Moved ≥", "sensitivity"), Csv.button("CSV", table)),
     count, make("div.rows", {}, make("table", {}, make("thead", {}, head), body), more));
 
   return {

@@ -131,9 +131,9 @@
 
     const plot = make("div", "pl-plot");
     const dark = JSON.parse(document.getElementById("dark-colours").textContent);
-    const drawPlot = () => {
+    const drawPlot = (event) => {
       const figure = JSON.parse(themed(document.getElementById(`figure-${s.picture}`).textContent, dark));
-      Plotly.react(plot, figure.data, figure.layout, plotConfig);
+      Plotly.react(plot, figure.data, { ...figure.layout, ...event?.detail }, plotConfig); // the detail is paper's width
     };
     document.documentElement.addEventListener("theme", drawPlot);
     const caption = make("p", "ex-title", picture().title);
@@ -164,6 +164,7 @@
     scale.append("probability of one class 0 ", bar, "1");
     const scroll = make("div", "pl-scroll");
     scroll.append(plot);
+    if (picture().table) controls.append(Csv.button("Lines above (CSV)", () => ["trajectories", picture().table]));
     root.append(caption, scroll, controls, status, grid, scale);
     lay();
     drawPlot();

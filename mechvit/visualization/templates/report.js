@@ -1,14 +1,18 @@
-// The report: draws each figure when it comes near the window, in the page's theme; follows the section being read.
+// The report: draws each figure when it comes near the window, and the others while the browser is idle, in the page's theme;
+// follows the section being read.
 "use strict";
 (() => {
   const root = document.documentElement;
   const dark = JSON.parse(document.getElementById("dark-colours").textContent);
   const drawn = new Set();
+  const PRINTED = 680; // pixels between the margins of A4 paper; a letter's are a little further apart
+  let printing = false;
 
   const draw = (box) => {
     const figure = JSON.parse(Views.themed(document.getElementById(box.dataset.spec).textContent, dark));
     drawn.add(box);
-    return Plotly.react(box, figure.data, figure.layout, Views.plotConfig);
+    const size = printing ? { width: PRINTED, autosize: false } : {};
+    return Plotly.react(box, figure.data, { ...figure.layout, ...size }, Views.plotConfig);
   };
   const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (!entry.isIntersecting) return;
@@ -17,6 +21,14 @@
   }), { rootMargin: "500px" });
   const boxes = [...document.querySelectorAll(".plot")];
   boxes.forEach((box) => watch.observe(box));
+  if (boxes.length) {
+    watch.unobserve(boxes[0]);
+    draw(boxes[0]); // before the views' scripts: the first figure comes soon
+  }
+  Views.whenIdle(boxes.map((box) => () => {
+    watch.unobserve(box);
+    if (!drawn.has(box)) draw(box);
+  }));
 
   const paint = (theme) => {
     root.dataset.theme = theme;
@@ -33,10 +45,15 @@
   let before = "light";
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    printing = true;
     root.dataset.theme = "light";
+    root.dispatchEvent(new CustomEvent("theme", { detail: { width: PRINTED } }));
     boxes.forEach(draw);
   });
-  addEventListener("afterprint", () => paint(before));
+  addEventListener("afterprint", () => {
+    printing = false;
+    paint(before);
+  });
 
   const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
   const reading = new IntersectionObserver((entries) => entries.forEach((entry) => {

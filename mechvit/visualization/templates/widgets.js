@@ -169,14 +169,31 @@ const Views = (() => {
     set(system.matches);
   };
 
-  // Starts a view once it comes near the window.
+  // Does what is left, one piece after another, while the browser has nothing else to do.
+  const idle = window.requestIdleCallback ?? ((act) => setTimeout(act, 50));
+  const whenIdle = (pieces) => {
+    const next = () => {
+      pieces.shift()?.();
+      if (pieces.length) idle(next);
+    };
+    if (document.readyState === "complete") idle(next);
+    else addEventListener("load", () => idle(next));
+  };
+
+  // Starts a view once it comes near the window, or once the browser is idle.
   const nearby = (selector, start) => {
-    const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
-      if (!entry.isIntersecting) return;
-      watch.unobserve(entry.target);
-      start(entry.target);
-    }), { rootMargin: "800px" });
-    document.querySelectorAll(selector).forEach((root) => watch.observe(root));
+    const started = new Set();
+    const once = (root) => {
+      watch.unobserve(root);
+      if (started.has(root)) return;
+      started.add(root);
+      start(root);
+    };
+    const watch = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && once(entry.target)),
+      { rootMargin: "800px" });
+    const roots = [...document.querySelectorAll(selector)];
+    roots.forEach((root) => watch.observe(root));
+    whenIdle(roots.map((root) => () => once(root)));
   };
 
   const number = (value, signed = false, digits = 3) => {
@@ -185,5 +202,5 @@ const Views = (() => {
   };
 
   return { make, choice, range, select, HEAT, CHANGE, gradient, bytes, inflate, drawer, stage, theme, themed, plotConfig,
-    nearby, number };
+    whenIdle, nearby, number };
 })();

@@ -1,0 +1,120 @@
+"""A run's figures as files for a paper: PNG, SVG and PDF at a column's width, written by kaleido and chromium."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .drawing import drawings
+from .paper import COLUMNS, INCH, for_paper
+from .run_files import read_run
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+FORMATS = ("png", "svg", "pdf")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+"""What kaleido can drive, as they are called on a PATH."""
+DOTS = 300
+"""An inch, of a PNG."""
+
+
+def formats_named(names: Sequence[str]) -> tuple[str, ...]:
+    """Read formats given one by one or with commas between them, each once.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    found = dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip())
+    if unknown := [name for name in found if name not in FORMATS]:
+        raise ValueError(f"figures can be written as {', '.join(FORMATS)}; got {', '.join(unknown)}")
+    return tuple(found)
+
+
+def require_exporter() -> str:
+    """The browser that will draw.
+
+    Raises:
+        ValueError: kaleido or a browser is missing; says how to get it.
+    """
+    if importlib.util.find_spec("kaleido") is None:
+        raise ValueError("writing figures as files needs kaleido: pip install 'mechvit[export]'")
+    named = os.environ.get("BROWSER_PATH")
+    found = shutil.which(named) if named else next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        what = f"BROWSER_PATH names {named}, which is no program" if named else "there is none on the PATH"
+        raise ValueError(
+            f"writing figures as files needs chromium or Chrome, and {what}: apt-get install chromium, or set "
+            "BROWSER_PATH to one"
+        )
+    return found
+
+
+def export_figures(
+    run: str | Path,
+    out: str | Path | None = None,
+    formats: Sequence[str] = ("svg", "pdf"),
+    columns: Collection[str] = tuple(COLUMNS),
+) -> list[Path]:
+    """Write every figure of a finished run as files of a paper's width, without a title.
+
+    Args:
+        run: the run's folder.
+        out: folder of the files, `figures` in the run when None; files of the same names are replaced.
+        formats: of `FORMATS`. SVG and PDF keep text as text; a PNG has 300 dots an inch.
+        columns: `single` (3.375 in) and `double` (7 in), or one of them; a file is called `ID_COLUMN.FORMAT`.
+
+    Returns:
+        the files, in the report's order.
+
+    Raises:
+        ValueError: an unknown format or column, or no kaleido or browser, before anything is drawn; or a figure that
+            the browser could not draw.
+        FileNotFoundError: the run is not finished.
+    """
+    chosen, browser = formats_named(formats), require_exporter()
+    if not chosen or not columns:
+        raise ValueError(f"give at least one format and one column; got {list(formats)} and {list(columns)}")
+    opened = read_run(run)
+    figures = {
+        f"{drawn.plot.id}_{column}": for_paper(drawn.figure, column) for drawn in drawings(opened) for column in columns
+    }
+    return write_figures(figures, Path(out) if out is not None else opened.path / "figures", chosen, browser)
+
+
+def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[str], browser: str) -> list[Path]:
+    """Draw all in one browser, beside their places, and rename each file there.
+
+    Raises:
+        ValueError: a figure could not be drawn; nothing is put in place.
+    """
+    import kaleido
+
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+        asked: list[dict[str, Any]] = [
+            {
+                "fig": figure.to_dict(),
+                "path": Path(folder) / f"{name}.{kind}",
+                "opts": {
+                    "format": kind,
+                    "width": figure.layout.width,
+                    "height": figure.layout.height,
+                    "scale": DOTS / INCH if kind == "png" else 1,
+                },
+            }
+            for name, figure in figures.items()
+            for kind in formats
+        ]
+        failed = kaleido.write_fig_from_object_sync(asked, kopts={"path": browser, "mathjax": False})
+        if failed:
+            raise ValueError(f"{len(failed)} of {len(asked)} figures could not be written: {failed[0]}")
+        written = [out / one["path"].name for one in asked]
+        for one, final in zip(asked, written, strict=True):
+            os.replace(one["path"], final)
+    return written

@@ -1,0 +1,43 @@
+"""Write every figure of a finished run as files for a paper, at a column's width (needs kaleido and chromium).
+
+    scripts/export_figures.py --run runs/photos                                  # SVG and PDF, both widths
+    scripts/export_figures.py --run runs/photos --formats png,svg,pdf --columns single --out figures
+
+A figure is called ID_COLUMN.FORMAT: `single` is 3.375 inches wide and `double` 7, with text of 7 and 8 pt and no title.
+SVG and PDF keep text as text; a PNG has 300 dots an inch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from mechvit.experiment.command_line import run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is written."""
+
+    run: Path
+    """Folder of a finished run."""
+    out: Path | None = None
+    """Folder of the files, `figures` in the run by default; files of the same names are replaced."""
+    formats: tuple[str, ...] = ("svg", "pdf")
+    """png, svg, pdf; with commas or spaces between them."""
+    columns: tuple[str, ...] = ("single", "double")
+    """Widths: single, double, or both."""
+
+
+def main(options: Options) -> None:
+    """Write the files and name them."""
+    from mechvit.visualization.export import export_figures
+
+    for path in export_figures(options.run, options.out, options.formats, options.columns):
+        print(path)
+
+
+if __name__ == "__main__":
+    run(main, tyro.cli(Options, description=__doc__))

@@ -1,0 +1,68 @@
+"""Example pictures, attention patterns, an explorer and a lens, as an experiment leaves them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from fake_tables import CORRUPTIONS, LAYERS
+from numpy.random import Generator
+from random_maps import random_explorer, random_lens
+from safetensors.numpy import save_file
+
+from mechvit.experiment.views import EXPLORER_BYTES
+
+LABELS = ["astronaut", "</script><script>alert(1)</script>", "coffee & <b>cream</b>"]
+HEADS, GRID, PREFIX = 3, (6, 6), 1
+
+
+def picture(rng: Generator, corruption: str, size: int = 64) -> np.ndarray:
+    """A coloured gradient with a disc, blurred or noised crudely: uint8 [3, size, size]."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    channels = [x, y, ((x - 0.5) ** 2 + (y - 0.5) ** 2 < rng.uniform(0.05, 0.12)) * 0.8 + 0.1]
+    image = np.stack(channels) + (0.2 * rng.normal(size=(3, size, size)) if "noise" in corruption else 0)
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def pattern(rng: Generator) -> np.ndarray:
+    """Attention that prefers near patches, its rows summing to one: float16 [layers, heads, tokens, tokens]."""
+    place = np.stack(np.divmod(np.arange(GRID[0] * GRID[1]), GRID[1]), 1)
+    near = np.zeros((PREFIX + len(place),) * 2)
+    near[PREFIX:, PREFIX:] = -np.square(place[:, None] - place).sum(-1)
+    width = rng.uniform(0.05, 0.6, (LAYERS, HEADS, 1, 1))
+    scores = np.exp(width * near + 0.6 * rng.normal(size=(LAYERS, HEADS, *near.shape)))
+    return (scores / scores.sum(-1, keepdims=True)).astype(np.float16)
+
+
+def write_views(rng: Generator, run: Path) -> None:
+    views = run / "views"
+    views.mkdir()
+    ids = [3, 11, 27]
+    pictures = {f"{i}/{corruption}": picture(rng, corruption) for i in ids for corruption in CORRUPTIONS}
+    save_file(pictures, views / "examples.safetensors")
+    listed = [{"image_id": i, "label": LABELS[n]} for n, i in enumerate(ids)]
+    (views / "examples.json").write_text(json.dumps(listed))
+    models, corruptions = (
+        ["base", "gaussian_blur_4", "gaussian_noise_4"],
+        ["clean", "gaussian_blur_4", "gaussian_noise_4"],
+    )
+    save_file({f"{m}/{c}": pattern(rng) for m in models for c in corruptions}, views / "attention.safetensors")
+    about = {"image_id": 11, "label": LABELS[1], "grid": GRID, "n_prefix_tokens": PREFIX}
+    (views / "attention.json").write_text(json.dumps({**about, "models": models, "corruptions": corruptions}))
+    shown = {"models": ["Base", "Blur 4 tuned", "Noise 4 tuned"], "titles": LABELS[:2]}
+    shown["conditions"] = ["clean", "Gaussian blur 4", "Gaussian noise 4"]
+    explorer, lens = random_explorer(**shown, layers=3, heads=2, side=6), random_lens(**shown, names=LABELS)
+    (views / "explorer.json").write_text(json.dumps(explorer.spec()))
+    (views / "lens.json").write_text(json.dumps({"spec": lens.spec(), "figures": lens.figures()}))
+
+
+def large_views(views: Path) -> None:
+    """Replace the explorer and the lens by ones of the budgets' size, in the bytes that an experiment allows."""
+    names = [f"class {place}" for place in range(1000)]
+    shown = {"models": ["Base", "Blur 4 tuned"], "conditions": ["clean", "Gaussian blur 4"]}
+    titles = [f"picture {place}" for place in range(8)]
+    explorer = random_explorer(**shown, titles=titles, max_bytes=EXPLORER_BYTES)
+    lens = random_lens(**shown, titles=titles, names=names, side=14, layers=13)
+    (views / "explorer.json").write_text(json.dumps(explorer.spec()))
+    (views / "lens.json").write_text(json.dumps({"spec": lens.spec(), "figures": lens.figures()}))

@@ -1,0 +1,84 @@
+"""How large the pages are and how soon they can be used, against the budgets, with slack for a busy machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import report_load
+from browsing import FRAME, SLACK, needs_chromium, until
+from fake_run import write_large_run
+from feature_pages import large_browser
+from pages import open_page
+from report import Result
+
+from mechvit.visualization import render_report
+
+pytestmark = needs_chromium
+
+
+def test_the_benchmark_measures_a_runs_pages(run_folder, tmp_path, capsys):
+    options = report_load.Options(run=run_folder, synthetic=False, rounds=1, out=str(tmp_path / "out"))
+    report_load.main(options)
+    assert (tmp_path / "out" / "table.md").read_text() in capsys.readouterr().out
+    result = Result.from_json((tmp_path / "out" / "result.json").read_text())
+    rows = {row.contender: row for row in result.measures}
+    assert set(rows) == {"size", "first figure", "everything", "explorer redraw", "patch lens redraw"}
+    assert rows["size"].value.median == pytest.approx((run_folder / "report.html").stat().st_size / 1e6)
+    assert 0 < rows["first figure"].value.median <= rows["everything"].value.median
+    assert rows["explorer redraw"].value.n == 40
+    assert {row.limit for row in result.measures} == {25, 2, 5, 16}
+
+
+def test_a_run_without_a_report_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"has no report\.html: finish the run first"):
+        report_load.Options(run=tmp_path, out="out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["report", "features"])
+def test_pages_of_the_stated_size_are_small_and_quick(browser, tmp_path, name):
+    """8 pictures of 224 px, 12 layers of 12 heads, two models; 200 latents."""
+    if name == "report":
+        path = render_report(write_large_run(tmp_path / "run"))
+    else:
+        path = large_browser().save(tmp_path / "features.html")
+    found = open_page(browser, path)
+    redraws = {view: 1e3 * float(np.median(costs)) for view, costs in found.redraws.items()}
+    size = path.stat().st_size / 1e6
+    print(
+        f"{name}: {size:.1f} MB, first figure within {found.first:.2f} s, everything within {found.all:.2f} s, "
+        + ", ".join(f"{view} {cost:.1f} ms" for view, cost in redraws.items())
+    )
+    assert size <= 25
+    assert found.first < 2 * SLACK
+    assert found.all < 5 * SLACK
+    assert set(redraws) == ({"explorer redraw", "patch lens redraw"} if name == "report" else set())
+    assert all(cost < FRAME * SLACK for cost in redraws.values())
+
+
+@pytest.mark.slow
+def test_a_large_page_is_quick(visit, tmp_path):
+    """224 px, 196 patches, 200 latents, 20 images: first picture, everything there, redrawing a pointed-at latent."""
+    path = large_browser().save(tmp_path / "features.html")
+    page = visit(path)
+    until(page, "() => document.querySelectorAll('.strong .thumbs canvas').length > 0")
+    loaded = page.evaluate("performance.timing.domComplete - performance.timing.navigationStart") / 1000
+    rows = page.evaluate("document.querySelectorAll('#list tbody tr').length")
+    milliseconds = page.evaluate(
+        """async () => {
+             const card = document.querySelector('.strong');
+             const times = [];
+             for (let i = 0; i < 40; i++) {
+               const before = performance.now();
+               card.dispatchEvent(new Event(i % 2 ? 'mouseleave' : 'mouseenter'));
+               await 0; await 0; await 0;  // the picture is decoded: it is drawn in a microtask
+               times.push(performance.now() - before);
+               await new Promise(requestAnimationFrame);
+             }
+             return times.sort((a, b) => a - b)[20];
+           }"""
+    )
+    print(f"{path.stat().st_size / 1e6:.1f} MB, loaded after {loaded:.2f} s, redrawn in {milliseconds:.2f} ms")
+    assert rows == 100
+    assert loaded < SLACK * 2
+    assert milliseconds < SLACK * FRAME
