@@ -7,7 +7,7 @@ intervals as the claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,9 +44,11 @@ def questions(tables: Tables, rules: Rules) -> list[Claim]:
     return [row for name, ask in asked if name in tables for row in ask(tables, rules)]
 
 
-def _answer(words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: str = "") -> Claim:
+def _answer(
+    words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: Iterable[str] = ()
+) -> Claim:
     """One row; the part that decides is the smallest."""
-    measured = f"{words.unit}: " + "; ".join(f"{name} {part}" for name, part in parts.items()) + more
+    measured = f"{words.unit}: " + "; ".join([*(f"{name} {part}" for name, part in parts.items()), *more])
     deciding = min(parts.values(), key=lambda part: part.value)
     value, low, high = (None if np.isnan(x) else round(x, 6) for x in deciding)
     return Claim(*words[:3], measured, value, low, high, words.unit, f"{words.what}. {rule}", verdict)
@@ -88,11 +90,10 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
             f"below {rules.smallest_gain:g}; otherwise unclear."
         )
-        other = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in across.iterrows()}
-        more = "".join(
-            f"{'. Outside its family: ' if i == 0 else '; '}{name} {part}"
-            for i, (name, part) in enumerate(other.items())
-        )
+        more = [
+            f"outside its family, {Corruption.parse(row['tested_on']).title} {_interval(row, 'gain', 100)}"
+            for _, row in across.iterrows()
+        ]
         yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain), more)
 
 
@@ -117,26 +118,24 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
             "no when it takes more than half of them; otherwise unclear."
         )
         verdict: Verdict = "no" if not few else "yes" if part.low > 0.5 else "unclear"
-        more = f". {len(chosen)} of {total} parts: {', '.join(chosen)}{_best_component(tables, str(key))}"
+        more = [f"{len(chosen)} of {total} parts: {', '.join(chosen)}", *_best_component(tables, str(key))]
         yield _answer(words, {"recovered": part}, rule, verdict, more)
 
 
-def _best_component(tables: Tables, key: str) -> str:
+def _best_component(tables: Tables, key: str) -> list[str]:
     """The attention, MLP or head whose activation alone recovers most."""
     if "gain_patching" not in tables:
-        return ""
+        return []
     table = tables["gain_patching"]
     own = (table["tuned_on"] == key) & (table["direction"] == "tuned into base")
     table = table[own & (table["quantity"] == "logit_difference") & table["kind"].isin(["attn", "mlp", "head"])]
     if table["recovered"].isna().all():
-        return ""
+        return []
     best = table.loc[table["recovered"].idxmax()]
     head = f", head {int(best['head'])}" if best["kind"] == "head" else ""
     kind = {"attn": "attention", "mlp": "MLP", "head": "attention"}[best["kind"]]
-    return (
-        f". The single activation that recovers most when patched: {kind} of block {int(best['layer'])}{head}, "
-        f"{_interval(best, 'recovered')}"
-    )
+    where = f"{kind} of block {int(best['layer'])}{head}"
+    return [f"the single activation that recovers most when patched, {where}: {_interval(best, 'recovered')}"]
 
 
 def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
@@ -164,11 +163,11 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"Yes when every {rules.level:.0%} interval lies above 0.5; partly when one does; no when every one lies "
             "below 0.5; otherwise unclear."
         )
-        costs = [
-            f"{names.get(row['source'], row['source'])} {_interval(row, 'clean_change', 100)}"
+        more = [
+            f"change on clean images in points, {names.get(row['source'], row['source'])} "
+            f"{_interval(row, 'clean_change', 100)}"
             for _, row in found.iterrows()
         ]
-        more = f". Change on clean images, percentage points: {'; '.join(costs)}"
         yield _answer(words, parts, rule, _above(parts, 0.5, 0.5), more)
 
 

@@ -30,6 +30,8 @@ VERDICTS = {
     ),
 }
 """Each verdict's style class and meaning."""
+ANSWER_STYLES = {"yes": "yes", "partly": "maybe", "no": "no", "unclear": "maybe"}
+"""Each answer's style class."""
 NUMBER = re.compile(r"^(?P<label>.*?)\s*(?P<number>-?\d\S* \[[^\]]*\])$")
 RULES = {
     "effect": re.compile(r"lies above 0; does not when one lies wholly below ([\d.e-]+)"),
@@ -68,16 +70,17 @@ class ClaimRow:
 
 
 def claim_rows(claims: Sequence[dict[str, Any]]) -> list[ClaimRow]:
-    """Every claim of a run's `claims.json`.
+    """Every claim, or open question, of a run's `claims.json`.
 
-    A rule whose second sentence begins with `Replicates` opens with what was measured; `measured` is a list of parts
+    A rule whose second sentence begins with `Replicates` or `Yes` opens with what was measured; `measured` is a list of parts
     set apart by semicolons, each ending in `value [low, high]`.
     """
     return [_row(claim) for claim in claims]
 
 
 def _row(claim: dict[str, Any]) -> ClaimRow:
-    what, found, rest = str(claim["rule"]).partition(". Replicates ")
+    opening = "Yes" if claim["verdict"] in ANSWER_STYLES else "Replicates"
+    what, found, rest = str(claim["rule"]).partition(f". {opening} ")
     parts = _parts(claim)
     deciding = [part for part in parts if part.decides]
     folded = len(parts) > SHOWN
@@ -89,9 +92,9 @@ def _row(claim: dict[str, Any]) -> ClaimRow:
         unit="" if claim["value"] is None else str(claim["unit"]),
         parts=(deciding[:1] or parts[:1]) if folded else parts,
         folded=parts if folded else [],
-        rule=f"Replicates {rest}" if found else str(claim["rule"]),
+        rule=f"{opening} {rest}" if found else str(claim["rule"]),
         verdict=claim["verdict"],
-        style=VERDICTS[claim["verdict"]][0],
+        style=ANSWER_STYLES.get(claim["verdict"]) or VERDICTS[claim["verdict"]][0],
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .claims_table import claim_effects
-from .sections import CLAIMS, SECTIONS, Plot
+from .gain_section import gain_section
+from .sections import CLAIMS, SECTIONS, Plot, Section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +48,14 @@ def drawing(run: Run, plot: Plot) -> Drawing | None:
     return Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(read))
 
 
+def sections(run: Run) -> tuple[Section, ...]:
+    """What is shown of a run, in order: where its gain lives too, if it was taken apart."""
+    gain = gain_section(run)
+    return (*SECTIONS, gain) if gain else SECTIONS
+
+
 def drawings(run: Run) -> Iterator[Drawing]:
     """Every figure that the run has rows for: the claims, then each section's."""
-    for plot in (CLAIMS, *(plot for section in SECTIONS for plot in section.plots)):
+    for plot in (CLAIMS, *(plot for section in sections(run) for plot in section.plots)):
         if drawn := drawing(run, plot):
             yield drawn

@@ -13,14 +13,14 @@ from markupsafe import Markup
 from . import made, tables
 from .attention_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
 from .claims_table import claim_rows, summary, tally
-from .drawing import Drawing, drawing
+from .drawing import Drawing, drawing, sections
 from .figure_json import figure_json
 from .notices import licences, notices
 from .offers import Offer, Offers
 from .page import circuitsvis_script, escaped_json, picture_uri, plotly_script, render, write_whole
 from .patterns import pool_patterns, token_names
 from .run_files import Run, read_run
-from .sections import CLAIMS, SECTIONS, Plot, Section
+from .sections import CLAIMS, Plot, Section
 from .style import DARK, in_order, title_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Shown:
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a finished run; returns its path.
 
-    The page holds the claims table, every figure of `sections.SECTIONS` whose table the run has, example images,
+    The page holds the claims table, every figure of `drawing.sections` whose table the run has, example images,
     attention views and how it was made. It is one file that requests nothing, written beside its place and
     renamed into it.
 
@@ -82,20 +82,21 @@ def report_html(run: Run) -> str:
     owed = notices("plotly.js", "circuitsvis")
     offers = Offers()
     forest, *_ = _drawn(run, (CLAIMS,), offers) or [None]
-    sections = [_shown(run, section, offers) for section in SECTIONS]
-    figures = [drawn for shown in sections for drawn in shown.figures]
+    parts = [_shown(run, section, offers) for section in sections(run)]
+    figures = [drawn for shown in parts for drawn in shown.figures]
     return render(
         "report.html.j2",
         run=run,
         summary=summary(run),
         tally=tally(run.claims),
         claims=claim_rows(run.claims),
+        questions=claim_rows(run.questions),
         forest=forest,
         shown_in={
             claim["id"]: [(drawn.plot.id, drawn.title) for drawn in figures if bears_on(drawn.plot, claim["id"])]
-            for claim in run.claims
+            for claim in [*run.claims, *run.questions]
         },
-        sections=sections,
+        sections=parts,
         offers=list(offers.held.values()),
         features=(run.path / "features.html").is_file(),
         examples=_examples(run),
@@ -156,7 +157,7 @@ def _shown(run: Run, section: Section, offers: Offers) -> Shown:
 def _drawn(run: Run, plots: Sequence[Plot], offers: Offers) -> list[Drawn]:
     """What can be drawn of these."""
     found = [drawing(run, plot) for plot in plots]
-    ids = [str(claim["id"]) for claim in run.claims]
+    ids = [str(claim["id"]) for claim in [*run.claims, *run.questions]]
     return [drawn(one, offers, [id for id in ids if bears_on(one.plot, id)]) for one in found if one is not None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pandas as pd
 REQUIRED = ("claims.json", "config.json", "provenance.json", "tables/performance_summary.parquet")
 
 CLAIM = ("id", "claim", "source", "measured", "value", "low", "high", "unit", "rule", "verdict")
+ANSWERS = ("yes", "partly", "no", "unclear")
+"""Verdicts of open questions."""
 PROVENANCE = ("versions", "hardware", "seeds", "stages", "started", "finished")
 
 
@@ -23,6 +25,8 @@ class Run:
     path: Path
     claims: list[dict[str, Any]]
     """One mapping a claim: id, claim, source, measured, value, low, high, unit, rule, verdict."""
+    questions: list[dict[str, Any]] = field(default_factory=list)
+    """The same of each open question; its verdict is one of `ANSWERS`."""
     config: dict[str, Any]
     provenance: dict[str, Any]
     """versions, hardware, seeds, stages (name, seconds, peak_memory_bytes), started, finished."""
@@ -91,7 +95,9 @@ def read_run(run: str | Path) -> Run:
     for place, claim in enumerate(claims):
         _check_keys(path / REQUIRED[0], f"claim {place}", claim, CLAIM)
     _check_keys(path / REQUIRED[2], "it", provenance, PROVENANCE)
-    return Run(path=path, claims=claims, config=config, provenance=provenance)
+    asked = [claim for claim in claims if claim["verdict"] in ANSWERS]
+    claims = [claim for claim in claims if claim not in asked]
+    return Run(path=path, claims=claims, questions=asked, config=config, provenance=provenance)
 
 
 def _read_json(path: Path) -> Any:
