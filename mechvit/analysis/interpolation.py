@@ -97,7 +97,7 @@ def interpolate_weights(
     Raises:
         ValueError: models of two configs, no alpha or one twice, an unknown part, and what `evaluate` refuses.
 
-    Source: WiSE-FT, arXiv:2109.01903, section 3, eq. 1; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
+    Source: WiSE-FT, arXiv:2109.01903, section 3; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
     """
     check_pair(base, tuned)
     alphas = [float(alpha) for alpha in alphas]

@@ -118,7 +118,7 @@ def smallest_set(
         ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, and what
             `evaluate` refuses.
 
-    Source: grafting regions of a tuned model onto the base, arXiv:2302.06600, section 2 (there single weights, found by
+    Source: grafting regions of a tuned model onto the base, arXiv:2302.06600 (there single weights, found by
     optimisation).
     """
     check_pair(receiver, giver)

@@ -92,8 +92,8 @@ def swap_weights(
     Raises:
         ValueError: models of two configs, an unknown part, nothing to swap, and what `evaluate` refuses.
 
-    Source: arXiv:1902.01996, section 3 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
-    model's weights onto the base, arXiv:2302.06600, section 2.
+    Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
+    model's weights onto the base, arXiv:2302.06600.
     """
     check_pair(receiver, giver)
     groups = groups_named(receiver, parts) if parts is not None else _every_group(receiver)
