@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,8 @@ class Interpolation:
         quantity, value, low, high, change, change_low, change_high (minus the base, on the same images)."""
         import pandas as pd
 
-        frames, settings = [], {"resamples": resamples, "level": level, "seed": seed}
+        settings: Any = {"resamples": resamples, "level": level, "seed": seed}
+        frames = []
         for corruption, part in self.to_frame().groupby("corruption", sort=False):
             base = self.outcomes[str(corruption), RECEIVER].to_frame()
             frames.append(changes(part, base, by=["alpha"], quantities=[*QUANTITIES, "loss"], **settings))
@@ -96,7 +97,7 @@ def interpolate_weights(
     Raises:
         ValueError: models of two configs, no alpha or one twice, an unknown part, and what `evaluate` refuses.
 
-    Source: WiSE-FT, arXiv:2109.01903, section 3, eq. 1; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
+    Source: WiSE-FT, arXiv:2109.01903, section 3; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
     """
     check_pair(base, tuned)
     alphas = [float(alpha) for alpha in alphas]

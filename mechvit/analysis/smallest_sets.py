@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from torch import Tensor
 
 from mechvit.data.spec import Corruption
 
@@ -13,7 +16,7 @@ from .bootstrap import LEVEL, RESAMPLES
 from .halves import split_images
 from .interventions import effects, outcome_frame, run_interventions
 from .outcomes import GIVER, RECEIVER
-from .parts import Unit, check_pair, model_parts, part_groups
+from .parts import Unit, check_pair, model_parts, part_groups, weights_of, weights_replaced
 from .stream import Images
 from .swapping import mixed_logits
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 Quantity = Literal["accuracy", "logit_difference"]
+Method = Literal["greedy", "exhaustive"]
 Group = tuple[str, ...]
 EXHAUSTIVE = 10
 """At most so many groups are searched exhaustively (1,023 sets)."""
@@ -80,7 +84,7 @@ def smallest_set(
     share: float = 0.9,
     quantity: Quantity = "logit_difference",
     unit: Unit = "branches",
-    method: Literal["greedy", "exhaustive"] = "greedy",
+    method: Method = "greedy",
     selection_fraction: float = 0.5,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -114,26 +118,18 @@ def smallest_set(
         ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, and what
             `evaluate` refuses.
 
-    Source: grafting regions of a tuned model onto the base, arXiv:2302.06600, section 2 (there single weights, found by
+    Source: grafting regions of a tuned model onto the base, arXiv:2302.06600 (there single weights, found by
     optimisation).
     """
     check_pair(receiver, giver)
-    if not 0 < share <= 1:
-        raise ValueError(f"share is of the gap between the models, above 0 and at most 1; got {share}")
     groups = part_groups(receiver, unit)
-    if method == "exhaustive" and len(groups) > EXHAUSTIVE:
-        raise ValueError(
-            f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {unit}: use "
-            "method='greedy'" + ("" if unit == "blocks" else " or unit='blocks'")
-        )
+    _check(share, quantity, method, groups, unit)
     chosen_on, held_out = split_images(images, selection_fraction, seed=seed)
 
-    def measure(part: Images, sets: Iterable[Group], label: str | None) -> pd.DataFrame:
-        """The effects of several sets; `step` counts them from 1."""
-        mixes: dict[int | str, frozenset[str]] = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver))}
-        mixes |= {i: frozenset(p for name in names for p in groups[name]) for i, names in enumerate(sets, start=1)}
+    def measure(part: Images, sets: Sequence[Group], kept: Group = (), label: str | None = None) -> pd.DataFrame:
+        """The effects of several sets that all hold `kept`; `step` counts them from 1."""
         found = run_interventions(
-            receiver, part, [corruption], lambda pixels: mixed_logits(receiver, giver, pixels, mixes),
+            receiver, part, [corruption], lambda pixels: _logits(receiver, giver, pixels, groups, sets, kept),
             batch_size=batch_size, seed=seed, progress=label,
         )  # fmt: skip
         references = {key: outcomes for key, outcomes in found.items() if key[1] in (RECEIVER, GIVER)}
@@ -145,26 +141,54 @@ def smallest_set(
         )  # fmt: skip
 
     path: list[Group] = []
-    while True:
-        size = len(path) + 1
-        candidates = list(
-            _greedy(groups, path[-1] if path else ()) if method == "greedy" else combinations(groups, size)
-        )
-        found = measure(chosen_on, candidates, progress and f"{progress}, sets of {size}")
+    reached = -np.inf
+    while reached < share and len(path) < len(groups):
+        size, kept = len(path) + 1, path[-1] if path and method == "greedy" else ()
+        sets = list(combinations(groups, size))
+        if method == "greedy":
+            sets = [(*kept, group) for group in groups if group not in kept]
+        found = measure(chosen_on, sets, kept, progress and f"{progress}, sets of {size}")
         recovered = found[found["quantity"] == quantity].set_index("step")["recovered"]
         if recovered.isna().any():
             raise NoGap(
                 f"there must be a gap in {quantity} between receiver and giver to recover; on the {len(chosen_on)} "
                 "images to choose on its interval holds 0: give more images or another corruption"
             )
-        best = int(cast(int, recovered.idxmax()))
-        path.append(candidates[best - 1])
-        if recovered[best] >= share or size == len(groups):
-            break
-    on_both = [measure(part, path, None) for part in (chosen_on, held_out)]
+        path.append(sets[int(recovered.to_numpy().argmax())])
+        reached = recovered.max()
+    on_both = [measure(part, path) for part in (chosen_on, held_out)]
     return SmallestSet(quantity, share, tuple(path), *on_both)
 
 
-def _greedy(groups: Iterable[str], kept: Group) -> Iterator[Group]:
-    """What is kept, with each other group."""
-    return ((*kept, group) for group in groups if group not in kept)
+def _logits(
+    receiver: HookedViT,
+    giver: HookedViT,
+    pixels: Tensor,
+    groups: Mapping[str, tuple[str, ...]],
+    sets: Sequence[Group],
+    kept: Group,
+) -> dict[int | str, Tensor]:
+    """The logits of both models and of every set.
+
+    What all sets keep is the giver's throughout, so that the others' residual stream is shared up to what they add.
+    """
+    mixes: dict[int | str, frozenset[str]] = {GIVER: frozenset(model_parts(receiver))}
+    for step, names in enumerate(sets, start=1):
+        mixes[step] = frozenset(part for name in names if name not in kept for part in groups[name])
+    own = receiver(pixels)
+    with weights_replaced(receiver, weights_of(giver, [part for name in kept for part in groups[name]])):
+        return {RECEIVER: own, **mixed_logits(receiver, giver, pixels, mixes)}
+
+
+def _check(share: float, quantity: str, method: str, groups: Mapping[str, object], unit: str) -> None:
+    """Refuse what cannot be searched."""
+    for name, value, known in (("quantity", quantity, Quantity), ("method", method, Method)):
+        if value not in get_args(known):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
+    if not 0 < share <= 1:
+        raise ValueError(f"share is of the gap between the models, above 0 and at most 1; got {share}")
+    if method == "exhaustive" and len(groups) > EXHAUSTIVE:
+        raise ValueError(
+            f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {unit}: use "
+            "method='greedy'" + ("" if unit == "blocks" else " or unit='blocks'")
+        )

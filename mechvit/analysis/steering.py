@@ -98,11 +98,11 @@ class Steering:
         """
         import pandas as pd
 
-        settings = {"resamples": resamples, "level": level, "seed": seed}
+        settings: Any = {"resamples": resamples, "level": level, "seed": seed}
         selection = self.summary(selection=True, **settings).pivot(
             index=["corruption", *Steer._fields], columns="quantity", values=["value", "change"]
         )
-        held_out = self.summary(**settings)  # type: ignore[arg-type]
+        held_out = self.summary(**settings)
         cost = -selection["change", "accuracy"].xs(CLEAN.key)
         cheap = cost.index[cost <= most_cost + 1e-12]
         by, rows = ["source", "control"], []

@@ -92,17 +92,17 @@ def swap_weights(
     Raises:
         ValueError: models of two configs, an unknown part, nothing to swap, and what `evaluate` refuses.
 
-    Source: arXiv:1902.01996, section 3 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
-    model's weights onto the base, arXiv:2302.06600, section 2.
+    Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
+    model's weights onto the base, arXiv:2302.06600.
     """
     check_pair(receiver, giver)
     groups = groups_named(receiver, parts) if parts is not None else _every_group(receiver)
-    swaps = {Swap("single", name, 1): frozenset(group) for name, group in groups.items()}
+    swaps: dict[Swap | str, frozenset[str]] = {
+        Swap("single", name, 1): frozenset(group) for name, group in groups.items()
+    }
     if cumulative is not None:
         swaps |= _from_either_end(part_groups(receiver, cumulative))
-    mixes: dict[Swap | str, frozenset[str]] = {
-        RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps
-    }  # fmt: skip
+    mixes = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps}
     found = run_interventions(
         receiver, images, corruptions, lambda pixels: mixed_logits(receiver, giver, pixels, mixes),
         batch_size=batch_size, seed=seed, progress=progress,
@@ -117,9 +117,9 @@ def _every_group(model: HookedViT) -> dict[str, tuple[str, ...]]:
     return part_groups(model, "blocks") | part_groups(model, "parts")
 
 
-def _from_either_end(groups: Mapping[str, tuple[str, ...]]) -> dict[Swap, frozenset[str]]:
+def _from_either_end(groups: Mapping[str, tuple[str, ...]]) -> dict[Swap | str, frozenset[str]]:
     """The first k and the last k groups, for every k."""
-    found = {}
+    found: dict[Swap | str, frozenset[str]] = {}
     for kind, names in (("first", list(groups)), ("last", list(groups)[::-1])):
         for k in range(len(names) + 1):
             chosen = frozenset(part for name in names[:k] for part in groups[name])

@@ -68,7 +68,7 @@ class WeightChange:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of σ / Σσ (Roy and Vetterli, EUSIPCO 2007, eq. 4); NaN where there is no change."""
+        """exp of the entropy of σ / Σσ (Roy and Vetterli, EUSIPCO 2007); NaN where there is no change."""
         p = self.singular_values / self.singular_values.sum()
         return float(torch.special.entr(p).sum().exp()) if len(p) else float("nan")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from shifted_models import shifted
 
-from mechvit.analysis import smallest_set
+from mechvit.analysis import NoGap, smallest_set
 from mechvit.analysis.halves import chosen_rows, split_images
 from mechvit.analysis.interventions import run_interventions
 from mechvit.analysis.parts import part_groups
@@ -126,5 +126,7 @@ def test_what_cannot_be_searched_is_refused(tiny_model, batch):
         smallest_set(tiny_model, tuned, batch, NOISE, share=1.2)
     with pytest.raises(ValueError, match="at most 10 groups; this model has 15 parts: use method='greedy' or"):
         smallest_set(tiny_model, tuned, batch, NOISE, unit="parts", method="exhaustive")
-    with pytest.raises(ValueError, match="there must be a gap in accuracy"):
+    with pytest.raises(ValueError, match="quantity must be one of accuracy, logit_difference; got 'loss'"):
+        smallest_set(tiny_model, tuned, batch, NOISE, quantity="loss")
+    with pytest.raises(NoGap, match="there must be a gap in accuracy"):
         smallest_set(tiny_model, copy.deepcopy(tiny_model), batch, NOISE, quantity="accuracy", resamples=50)

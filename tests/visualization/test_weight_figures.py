@@ -65,7 +65,7 @@ def line() -> pd.DataFrame:
 def steering() -> pd.DataFrame:
     generator, rows = np.random.default_rng(2), []
     for corruption in ("gaussian_blur_2", "clean"):
-        for source, hook in (("mean_difference", 10), ("mean_difference", 2), ("sae", 2)):
+        for source, hook in (("mean_difference", 10), ("mean_difference", 2), ("sae", 10)):
             for control in (0, 1, 2):
                 for scale in (2.0, 0.5, 1.0):
                     for quantity in ("accuracy", "logit_difference"):

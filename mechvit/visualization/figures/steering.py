@@ -42,6 +42,7 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
         2, len(hooks), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.08,
         subplot_titles=titles,
     )  # fmt: skip
+    shown: set[str] = set()
     for (row, (corruption, value)), (col, hook) in product(
         enumerate(((corruptions[0], "recovered"), ("clean", "change")), start=1), enumerate(hooks, start=1)
     ):
@@ -50,7 +51,7 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
             line = line.sort_values("scale")
             own, name = int(control) == 0, SOURCES.get(str(source), str(source))
             tint = TINTS.get(str(source), RAMPS["other"][0][1]) if own else BASE
-            said = escaped(name) + ("" if own else ", random")
+            said, group = escaped(name) + ("" if own else ", random"), str(source) if own else "random"
             trace = go.Scatter(
                 x=line["scale"].to_numpy(),
                 y=line[value].to_numpy(),
@@ -60,21 +61,23 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
                 line={"color": tint, "width": 2.2 if own else 1, "dash": "solid" if own else "dot"},
                 marker={"color": tint, "size": 7 if own else 4, "symbol": SYMBOLS.get(str(source), "square")},
                 name=escaped(name) if own else "Random, same length",
-                legendgroup=f"{source}" if own else "random",
-                showlegend=(row, col) == (1, 1) and (own or _first_control(here, str(source), int(control))),
+                legendgroup=group,
+                showlegend=group not in shown,
                 hovertemplate=f"<b>{said}</b> on {tokens} tokens, scale %{{x:.3g}}: %{{y:.3f}} "
                 "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
             )
+            shown.add(group)
             figure.add_trace(trace, row=row, col=col)
         zero_line(figure, row=row, col=col)
     figure.add_hline(1, line={"color": MUTED, "width": 1, "dash": "dot"}, layer="below", row=1)
     finish(figure, f"Steering the base model on {title_of(corruptions[0]).lower()} images", height=560)
-    figure.update_xaxes(type="log")
+    scales = sorted(set(rows["scale"]))
+    figure.update_xaxes(type="log", tickvals=scales, ticktext=[f"{scale:g}" for scale in scales])
     figure.update_xaxes(title_text="scale", row=2)
     figure.update_yaxes(title_text=f"recovered {quantity.replace('_', ' ')}<br>(0 = base, 1 = tuned)", row=1, col=1)
     unit = "fraction of images" if quantity == "accuracy" else "logits"
     figure.update_yaxes(title_text=f"change on clean images<br>({unit}, negative = cost)", row=2, col=1)
-    return figure
+    return figure.update_layout(legend={"yref": "container", "y": 1 - 36 / 560, "yanchor": "top"})
 
 
 def steering_cost(chosen: pd.DataFrame) -> go.Figure:
@@ -120,12 +123,6 @@ def steering_cost(chosen: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="change of clean accuracy (negative = cost)", showgrid=True)
     figure.update_yaxes(title_text="recovered accuracy (0 = base, 1 = tuned)", row=1, col=1)
     return figure
-
-
-def _first_control(here: pd.DataFrame, source: str, control: int) -> bool:
-    """Whether this is the first random direction that is drawn here, which the legend names."""
-    controls = here[here["control"] > 0]
-    return (source, control) == tuple(controls[["source", "control"]].iloc[0])
 
 
 def _hook_title(hook_name: str) -> str:
