@@ -122,6 +122,11 @@ class Corruption:
         return cls(family, int(level))
 
 
+def as_corruption(corruption: Corruption | str) -> Corruption:
+    """A corruption as it is, or read from its key."""
+    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption
+
+
 def severities(family: str) -> tuple[Corruption, ...]:
     """A family at ImageNet-C's five severities.
 
