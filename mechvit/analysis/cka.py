@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .bootstrap import LEVEL
 from .hsic import Moments, hsic, widened
@@ -113,8 +113,8 @@ def linear_cka(
     Source: arXiv:1905.00414, section 3 (linear CKA); arXiv:2010.15327, equation 3 (the unbiased HSIC), from Song et
     al., Journal of Machine Learning Research 13 (2012).
     """
-    first = View("a", _parsed(corruption_a))
-    second = View("b", first.corruption if corruption_b is None else _parsed(corruption_b))
+    first = View("a", as_corruption(corruption_a))
+    second = View("b", first.corruption if corruption_b is None else as_corruption(corruption_b))
     found = compare_views(
         {"a": model_a, "b": model_b}, images, [(first, second)], tokens=tokens, every_pair=every_pair,
         debiased=debiased, groups=groups, batch_size=batch_size, seed=seed, progress=progress,
@@ -239,7 +239,3 @@ def _check(
                 f"models of different depth ({a.model}: {depths[0]} and {b.model}: {depths[1]} blocks) have no same "
                 "layers; compare every_pair of them"
             )
-
-
-def _parsed(corruption: Corruption | str) -> Corruption:
-    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
 
 from .lens import residual_hooks
@@ -97,7 +97,7 @@ def train_tuned_lens(
     from tqdm.auto import tqdm
 
     config = config or LensTraining()
-    conditions = tuple(dict.fromkeys((CLEAN, *map(_parsed, corruptions))))
+    conditions = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
     training = _Reader(model, images, conditions, config)
     held_out = _Reader(model, validation_images, conditions, config)
     start, device = TunedLens.identity(model), model.cfg.device
@@ -199,7 +199,3 @@ class _Reader:
 def _joined(parts: Iterator[_Seen]) -> _Seen:
     residuals, final = zip(*parts, strict=True)
     return _Seen(torch.cat(residuals, dim=1), torch.cat(final))
-
-
-def _parsed(corruption: Corruption | str) -> Corruption:
-    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption

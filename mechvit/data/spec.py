@@ -176,6 +176,11 @@ def parse_training(text: str) -> Corruption | Mixture:
     return Mixture.parse(text) if "+" in text or "=" in text else Corruption.parse(text)
 
 
+def as_corruption(corruption: Corruption | str) -> Corruption:
+    """A corruption as it is, or read from its key."""
+    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption
+
+
 def severities(family: str) -> tuple[Corruption, ...]:
     """A family at ImageNet-C's five severities.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.analysis.stream import Images
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .feature_results import SAEFeatures
 from .results import SAECosine, SAEEvaluation, SAEQuality
@@ -78,8 +78,8 @@ def evaluate_saes(
             `cosine_corruption` that is not among `corruptions`, activations that are not finite, and what
             `mechvit.analysis.evaluate` refuses.
     """
-    measured = tuple(dict.fromkeys((CLEAN, *map(_parsed, corruptions))))
-    compared = measured[1:] if cosine_corruptions is None else tuple(map(_parsed, cosine_corruptions))
+    measured = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
+    compared = measured[1:] if cosine_corruptions is None else tuple(map(as_corruption, cosine_corruptions))
     if unknown := [c.key for c in compared if c not in measured[1:]]:
         raise ValueError(f"cosine_corruptions must be among the corruptions that are measured; got {unknown} besides")
     wanted = Wanted(
@@ -103,10 +103,10 @@ def evaluate_sae(
 ) -> SAEQuality:
     """Measure one SAE under one condition; arguments and errors as in `evaluate_saes`."""
     wanted = Wanted(
-        measured=(_parsed(corruption),), dense_above=dense_above, seed=seed, allow_other_model=allow_other_model
+        measured=(as_corruption(corruption),), dense_above=dense_above, seed=seed, allow_other_model=allow_other_model
     )
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
-    return found.quality["sae", _parsed(corruption).key]
+    return found.quality["sae", as_corruption(corruption).key]
 
 
 def sae_cosine(
@@ -124,9 +124,9 @@ def sae_cosine(
 
     Source: the paper's section 4.4. It does not say what the cosine of an empty code is; `SAECosine` does.
     """
-    wanted = Wanted(compared=(_parsed(corruption),), seed=seed, allow_other_model=allow_other_model)
+    wanted = Wanted(compared=(as_corruption(corruption),), seed=seed, allow_other_model=allow_other_model)
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
-    return found.cosine["sae", _parsed(corruption).key]
+    return found.cosine["sae", as_corruption(corruption).key]
 
 
 def sae_features(
@@ -154,12 +154,8 @@ def sae_features(
         ValueError: as `evaluate_saes`; negative labels, fewer than one top image.
     """
     wanted = Wanted(
-        described=tuple(dict.fromkeys(map(_parsed, corruptions))), top_images=top_images, seed=seed,
+        described=tuple(dict.fromkeys(map(as_corruption, corruptions))), top_images=top_images, seed=seed,
         allow_other_model=allow_other_model,
     )  # fmt: skip
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
     return found.features["sae"]
-
-
-def _parsed(corruption: Corruption | str) -> Corruption:
-    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption

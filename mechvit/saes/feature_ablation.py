@@ -15,7 +15,7 @@ from torch import Tensor
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.outcomes import foils, score_outcomes
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .feature_change import LatentChange
 from .network import Seen, look_at
@@ -164,7 +164,7 @@ def ablate_features(
 
     Source: ablation through the SAE with its error term kept, as in arXiv:2403.19647 (section 2).
     """
-    conditions = dict.fromkeys((CLEAN, *map(_parsed, corruptions)))
+    conditions = dict.fromkeys((CLEAN, *map(as_corruption, corruptions)))
     counts = tuple(dict.fromkeys(counts))
     _check(model, sae, sets, counts, target, clean_mean)
     site = shared_site(model, {"sae": sae}, allow_other_model)
@@ -291,7 +291,3 @@ def _check(
         raise ValueError(f"target must be zero or clean_mean; got {target!r}")
     if target == "clean_mean" and clean_mean is None:
         raise ValueError("the target clean_mean needs clean_mean: LatentChange.clean of the images chosen on")
-
-
-def _parsed(corruption: Corruption | str) -> Corruption:
-    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption

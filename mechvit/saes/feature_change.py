@@ -15,7 +15,7 @@ from mechvit.analysis.bootstrap import LEVEL
 from mechvit.analysis.stream import Images, default_batch_size, image_batches
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .network import look_at
 from .site import Site, shared_site
@@ -127,7 +127,7 @@ def feature_change(
         ValueError: fewer than two images, SAEs that do not fit the models or read other sites, an SAE of another size
             without a match, activations that are not finite.
     """
-    corruption = Corruption.parse(corruption) if isinstance(corruption, str) else corruption
+    corruption = as_corruption(corruption)
     if not models or len(images) < 2:
         raise ValueError(f"give at least one model and two images; got {len(models)} and {len(images)}")
     by_model = dict(saes) if isinstance(saes, Mapping) else dict.fromkeys(models, saes)

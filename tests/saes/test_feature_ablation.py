@@ -80,7 +80,7 @@ def test_the_planted_latent_alone_restores_accuracy(planted):
     assert accuracy[KEY, "control", 1].max() < untouched + 0.15
     clean = accuracy["clean"]
     assert clean["sensitive", 1, 0] == clean["untouched", 0, 0]  # it does not fire there
-    summary = found.summary(resamples=200).set_index(["corruption", "kind", "n", "quantity"])
+    summary = found.summary(resamples=200).set_index(["corruption", "kind", "n", "quantity"]).sort_index()
     assert summary.loc[(KEY, "sensitive", 1, "accuracy"), "beyond_low"] > 0.2
     assert summary.loc[(KEY, "sensitive", 1, "loss"), "change_high"] < 0
     to_mean = ablate_features(
@@ -113,9 +113,13 @@ def test_outcomes_match_hugging_face(tiny_model, batch, hf_logits, tokens, targe
     sets = FeatureSets(
         sensitive=latents[0], controls=latents[1:], sensitivity=torch.ones(96), rate=torch.full((96,), 0.2)
     )
-    found = ablate_features(
-        tiny_model, sae, batch, [KEY], sets, counts=(1, 3), target=target, clean_mean=mean, seed=3, batch_size=7
-    ).per_image.set_index(["corruption", "kind", "n", "draw", "image_id"])
+    found = (
+        ablate_features(
+            tiny_model, sae, batch, [KEY], sets, counts=(1, 3), target=target, clean_mean=mean, seed=3, batch_size=7
+        )
+        .per_image.set_index(["corruption", "kind", "n", "draw", "image_id"])
+        .sort_index()
+    )
     W = sae.W_dec.detach().double()
     for key in ("clean", KEY):
         untouched, _ = hf_logits(key, tokens=tokens)
@@ -169,7 +173,7 @@ def test_summary_matches_explicit_resampling(tiny_model, batch):
     sae = random_sae()
     change = feature_change({"base": tiny_model}, sae, batch, KEY).models["base"]
     found = ablate_features(tiny_model, sae, batch, [KEY], sensitive_features(sae, change, 16, draws=3), counts=(16,))
-    row = found.summary(resamples=4000).set_index(["corruption", "kind", "n", "quantity"])
+    row = found.summary(resamples=4000).set_index(["corruption", "kind", "n", "quantity"]).sort_index()
     row = row.loc[(KEY, "sensitive", 16, "logit_difference")]
     wide = found.per_image.query("corruption == @KEY").pivot(
         index="image_id", columns=["kind", "n", "draw"], values="logit_difference"
@@ -182,7 +186,7 @@ def test_summary_matches_explicit_resampling(tiny_model, batch):
         draws = [values[rng.choice(24, 24)].mean() for _ in range(4000)]
         ends = row[[f"{name}_low".strip("_"), f"{name}_high".strip("_")]].to_numpy(float)
         np.testing.assert_allclose(ends, np.quantile(draws, [0.025, 0.975]), atol=0.08 * np.ptp(draws))
-    control = found.summary(resamples=10).set_index(["corruption", "kind", "n", "quantity"])
+    control = found.summary(resamples=10).set_index(["corruption", "kind", "n", "quantity"]).sort_index()
     control = control.loc[(KEY, "control", 16, "logit_difference")]
     means = wide["control", 16].mean()
     assert (control["draw_low"], control["draw_high"]) == pytest.approx((means.min(), means.max()))

@@ -71,7 +71,7 @@ def test_batches_are_parts_of_the_models_own(make):
 
 def test_an_epoch_goes_on_after_any_batch(make):
     whole = list(make().epoch(3))
-    for cut in (0, 1, 2, 5, 6, 7, len(whole)):
+    for cut in (0, 1, 6, 7, len(whole)):
         begun = make().epoch(3)
         for _, _ in zip(range(cut), begun, strict=False):
             pass

@@ -219,6 +219,6 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
     zero_line(figure, axis="x")
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5])
     figure.update_xaxes(title_text="change of mean prediction depth, tuned − base<br>(layers; negative = earlier)")
-    finish(figure, "How much earlier the answer is settled", height=210 + 46 * len(rows))
+    finish(figure, "How much earlier or later the answer is settled", height=210 + 46 * len(rows))
     figure.update_xaxes(showgrid=True)
     return figure.update_layout(margin={"l": 190, "b": 72})
