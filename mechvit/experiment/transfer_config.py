@@ -199,7 +199,7 @@ def mixture_of(word: str, chosen: Sequence[Corruption]) -> Mixture:
 
 PRESETS: dict[str, TransferConfig] = {
     "photos": TransferConfig(
-        counts=TransferCounts(finetune=456, finetune_validation=114, test=760),
+        counts=TransferCounts(finetune=456, finetune_validation=114, test=475),
         base=PHOTOS.base,
         finetuning=PHOTOS.finetuning,
     ),
@@ -207,5 +207,6 @@ PRESETS: dict[str, TransferConfig] = {
         preset="imagenet", out="runs/transfer-imagenet", model=IMAGENET.model, images=IMAGENET.images
     ),
 }
-"""photos: as the photographs' run of the paper, fine-tuning at lr 3e-4 for at most 4 epochs of 456 images.
+"""photos: as the photographs' run of the paper, fine-tuning at lr 3e-4 for at most 4 epochs of 456 images; 475 test
+images (25 a photograph), since every model is tested on them under every corruption.
 imagenet: the paper's setting, lr 5e-5 for at most 10 epochs of 10,000 images."""

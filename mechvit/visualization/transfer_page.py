@@ -30,7 +30,7 @@ GAINS = Plot(
     source="Gain",
     definition="Accuracy of the model minus the base’s on the same test images, in percentage points (blue more, "
     "orange less); bold where its paired bootstrap interval over images excludes zero. The first row is the base’s own "
-    "accuracy. Intervals hold for these models: another training would differ by more.",
+    "accuracy. Intervals hold the sampling of images, not that of trainings.",
 )
 SHARES = Plot(
     id="shares",

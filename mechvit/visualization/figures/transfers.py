@@ -56,7 +56,7 @@ def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure
     if quantity not in ("gain", "transfer"):
         raise ValueError(f"quantity must be gain or transfer; got {quantity!r}")
     if quantity == "transfer":
-        transfer = transfer[transfer["relation"] != "base"]
+        transfer = transfer[(transfer["relation"] != "base") & (transfer["tested_group"] != "clean")]
     rows, columns = (list(dict.fromkeys(transfer[name])) for name in ("trained_on", "tested_on"))
     names = ("accuracy", "gain", "gain_low", "gain_high", "transfer", "transfer_low", "transfer_high")
     grids = {
