@@ -14,7 +14,7 @@ OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
@@ -153,7 +153,7 @@ def main(options: Options) -> None:
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement
-    from report import Result, about_this_machine, load_average, markdown, write
+    from report import Beginning, publish
     from timing import time_interleaved
 
     from mechvit.analysis import attribution_patching, patch_models
@@ -161,7 +161,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 2) if options.quick else options.rounds
-    options, load, about = replace(options, device=device, rounds=rounds), load_average(), about_this_machine()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
     shape, n_images = ("tiny", min(options.images, 5)) if options.quick else ("small", options.images)
     receiver, giver, images = make_pair(shape, n_images, options)
     with torch.inference_mode():
@@ -183,18 +183,10 @@ def main(options: Options) -> None:
         ]
         timing = time_interleaved(ways, rounds=rounds, device=device, seed=options.seed, progress=title)
     limit = None if options.quick or n_images != 256 else LIMIT
-    settings = {name: value for name, value in asdict(options).items() if name not in ("out", "overwrite")}
-    result = Result(
-        title="What patching every component costs",
-        settings=settings,
-        measures=measures(title, timing, limit),
-        timings={title: timing},
-        agreement=agreement,
-        load=(load, load_average()),
-        **about,
-    )
-    folder = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    publish(
+        options, beginning, title="What patching every component costs", measures=measures(title, timing, limit),
+        timings={title: timing}, agreement=agreement,
+    )  # fmt: skip
 
 
 def measures(title: str, timing: Any, limit: float | None) -> tuple[Measure, ...]:
@@ -202,17 +194,7 @@ def measures(title: str, timing: Any, limit: float | None) -> tuple[Measure, ...
     from report import Measure
 
     pairs = ((PATCHING, BARE, limit), (PATCHING, HOOKS, None), (ATTRIBUTION, PATCHING, None))
-    return tuple(
-        Measure(
-            part=title,
-            contender=name,
-            over=over,
-            seconds=timing.of(name),
-            value=timing.ratio(name, over),
-            limit=most,
-        )
-        for name, over, most in pairs
-    )
+    return tuple(Measure.ratio(title, timing, name, over, most) for name, over, most in pairs)
 
 
 if __name__ == "__main__":

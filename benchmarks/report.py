@@ -139,6 +139,7 @@ def publish(
 ) -> Result:
     """Write a result to `options.out`, and print its table."""
     kept = {name: value for name, value in dataclasses.asdict(options).items() if name not in NO_SETTINGS}
+    kept = {name: os.fspath(value) if isinstance(value, Path) else value for name, value in kept.items()}
     result = Result(
         title=title,
         settings=kept | more_settings,

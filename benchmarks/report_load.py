@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,10 +93,10 @@ def main(options: Options) -> None:
     """Open every page in turn, round by round, print the table and write it."""
     check_out(options.out, options.overwrite, "result.json")
     from pages import chromium, open_page
-    from report import Result, about_this_machine, load_average, markdown, write
+    from report import Beginning, publish
     from timing import Timing, orders
 
-    load, about = load_average(), about_this_machine()
+    beginning = Beginning.now()
     pages: dict[str, Path] = {}
     if options.run is not None:
         places = {"report": options.run / "report.html", "features": options.run / "features.html"}
@@ -116,13 +116,7 @@ def main(options: Options) -> None:
         name: Timing(seconds={"first figure": tuple(t.first for t in times), "everything": tuple(t.all for t in times)})
         for name, times in found.items()
     }
-    settings = {name: str(value) for name, value in asdict(options).items() if name not in ("out", "overwrite")}
-    result = Result(
-        title="Opening the pages", settings=settings, measures=tuple(measures), timings=timings, agreement={},
-        load=(load, load_average()), **about,
-    )  # fmt: skip
-    written = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{written}: result.json, table.md")
+    publish(options, beginning, title="Opening the pages", measures=measures, timings=timings)
 
 
 if __name__ == "__main__":

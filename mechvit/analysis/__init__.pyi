@@ -32,7 +32,7 @@ from .summaries import attention_summary, first_correct, first_correct_summary, 
 from .swapping import Swaps, swap_weights
 from .transfer import Transfer, transfer
 from .translators import TunedLens
-from .tuned_lens import LensDivergence, lens_divergence, tuned_lens
+from .tuned_lens import tuned_lens
 from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
 from .weight_changes import WeightChange, WeightChanges, weight_change

@@ -64,10 +64,10 @@ def cosine_histogram(
         counts = np.bincount(image * bins + place, minlength=bins * (image.max() + 1)).reshape(-1, bins)
         draws = resampled_means(counts, resamples=resamples if known else 1, seed=seed)
         density, low, high = _intervals(draws / (draws.sum(1, keepdims=True) * width), level)
-        columns = {"left": edges[:-1], "right": edges[1:], "density": density}
-        columns |= {"low": low if known else np.nan, "high": high if known else np.nan, "patches": len(values)}
+        low, high = (low, high) if known else (np.full(bins, np.nan), np.full(bins, np.nan))
         about = {"model": model, "architecture": kind, "corruption": corruption}
-        parts.append(pd.DataFrame({**about, **columns, "mean_cosine": values.mean()}))
+        columns = {"left": edges[:-1], "right": edges[1:], "density": density, "low": low, "high": high}
+        parts.append(pd.DataFrame({**about, **columns, "patches": len(values), "mean_cosine": values.mean()}))
     return pd.concat(parts, ignore_index=True)
 
 

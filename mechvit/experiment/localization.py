@@ -192,7 +192,7 @@ def representations(pair: Isolation) -> Tables:
             for lens, read in analysis.compare_lenses(model, lenses, pair.test, corruption, seed=pair.seed).items():
                 labels = {"model": name, "corruption": corruption.key, "lens": lens}
                 readings.append(read.to_frame(**labels))
-                depths.append(read.depth.to_frame(**labels))
+                depths.append(analysis.PredictionDepth.of(read).to_frame(**labels))
     return {
         "gain_cka": pd.concat(cka, ignore_index=True),
         "gain_lens": analysis.lens_comparison_summary(pd.concat(readings, ignore_index=True), **pair.bootstrap),

@@ -77,9 +77,9 @@ def write_rows(
     kept = range(resid.shape[1])[first:stop] if resid.dim() == 3 else range(0)
     n_rows = resid.shape[0] * len(kept)
     fits = buffer.dim() == 2 and resid.dim() == 3 and buffer.shape[1] == resid.shape[2] and buffer.stride(1) == 1
-    listed = isinstance(slots, Tensor)
-    if not fits or (listed and (slots.shape != (n_rows,) or slots.dtype not in (torch.int32, torch.int64))):
-        got = f"{slots.dtype} {tuple(slots.shape)}" if listed else f"the slot {slots}"
+    shaped = isinstance(slots, int) or (slots.shape == (n_rows,) and slots.dtype in (torch.int32, torch.int64))
+    if not fits or not shaped:
+        got = f"the slot {slots}" if isinstance(slots, int) else f"{slots.dtype} {tuple(slots.shape)}"
         raise ValueError(
             "write_rows needs buffer [slot, d_model] with contiguous rows, resid [batch, token, d_model] and one "
             f"integer slot for each token that is kept ({len(kept)} an image); got {tuple(buffer.shape)}, "
@@ -87,8 +87,8 @@ def write_rows(
         )
     if not n_rows:
         return
-    if not (listed and slots.is_cuda):
-        low, high = (int(slots.min()), int(slots.max())) if listed else (slots, slots + n_rows - 1)
+    if isinstance(slots, int) or not slots.is_cuda:
+        low, high = (slots, slots + n_rows - 1) if isinstance(slots, int) else (int(slots.min()), int(slots.max()))
         if not 0 <= low <= high < len(buffer):
             raise ValueError(f"slots must lie within the buffer's {len(buffer)} rows; got {low} to {high}")
     if not uses_triton(buffer, resid):
@@ -97,9 +97,9 @@ def write_rows(
     d_model = buffer.shape[1]
     width = min(WIDEST, 1 << (d_model - 1).bit_length())
     _kernel[(n_rows, cdiv(d_model, width))](
-        buffer, resid, slots if listed else buffer, 0 if listed else slots, buffer.stride(0), *resid.stride(),
+        buffer, resid, *((buffer, slots) if isinstance(slots, int) else (slots, 0)), buffer.stride(0), *resid.stride(),
         len(kept), kept.start, d_model, scale,
-        CONSECUTIVE=not listed, SCALED=scale != 1 or interpreted(), WIDTH=width,
+        CONSECUTIVE=isinstance(slots, int), SCALED=scale != 1 or interpreted(), WIDTH=width,
     )  # fmt: skip
 
 

@@ -72,8 +72,8 @@ class ClaimRow:
 def claim_rows(claims: Sequence[dict[str, Any]]) -> list[ClaimRow]:
     """Every claim, or open question, of a run's `claims.json`.
 
-    A rule whose second sentence begins with `Replicates` or `Yes` opens with what was measured; `measured` is a list of parts
-    set apart by semicolons, each ending in `value [low, high]`.
+    A rule whose second sentence begins with `Replicates` or `Yes` opens with what was measured; `measured` is a list
+    of parts set apart by semicolons, each ending in `value [low, high]`.
     """
     return [_row(claim) for claim in claims]
 

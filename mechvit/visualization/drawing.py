@@ -45,7 +45,7 @@ def drawing(run: Run, plot: Plot) -> Drawing | None:
     table = plot.drawn(read) if plot.drawn and len(read) else read
     if table.empty:
         return None
-    return Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(read))
+    return Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(table))
 
 
 def sections(run: Run) -> tuple[Section, ...]:

@@ -23,7 +23,6 @@ LEAD = (
     "the base on that corruption. A recovered share of 0 is the base as it is, 1 the tuned model."
 )
 OPEN = "Section 5, future work"
-Frame = pd.DataFrame
 
 
 def gain_section(run: Run) -> Section | None:
@@ -166,19 +165,19 @@ def _entitled(figure: go.Figure, name: str) -> go.Figure:
     return figure.update_layout(title_text=f"{name}: {figure.layout.title.text}")
 
 
-def _only(table: Frame, model: str) -> Frame:
+def _only(table: pd.DataFrame, model: str) -> pd.DataFrame:
     """The rows of one tuned model."""
     return table[table["tuned_on"] == model].drop(columns="tuned_on").reset_index(drop=True)
 
 
-def _into_base(table: Frame) -> Frame:
+def _into_base(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the tuned model's parts in the base, at all tokens; models are called after what they were tuned on."""
     table = table[table["direction"] == "tuned into base"]
     table = table[table["tokens"] == "all"] if "tokens" in table else table
     return table.rename(columns={"tuned_on": "model"}).drop(columns="direction").reset_index(drop=True)
 
 
-def _named(table: Frame) -> Frame:
+def _named(table: pd.DataFrame) -> pd.DataFrame:
     """The models `tuned` under the name of what they were tuned on; the base once a condition."""
     named = table.copy()
     for column in ("model", "model_a", "model_b"):

@@ -135,15 +135,23 @@ def first_correct_layers(first: pd.DataFrame) -> list[str]:
     said = []
     for family in families(first["model"]):
         key = strongest(first["model"], family)
-        base, tuned = (pick(first, model=m, corruption=key)["layer"] for m in ("base", key))
+        base, tuned = (pick(first, model=m, corruption=key) for m in ("base", key))
         if base.empty or tuned.empty:
             said.append(f"On {title_of(key)} one of the two models is right on no image at any layer.")
             continue
+        (before, n_base), (after, n_tuned) = map(_mean_layer, (base, tuned))
         said.append(
-            f"On {title_of(key)} the correct class first wins at layer {base.mean():.2f} on average in the base "
-            f"({len(base):,} images) and at {tuned.mean():.2f} in the tuned model ({len(tuned):,} images)."
+            f"On {title_of(key)} the correct class first wins at layer {before:.2f} on average in the base "
+            f"({n_base:,} images) and at {after:.2f} in the tuned model ({n_tuned:,} images)."
         )
     return said
+
+
+def _mean_layer(first: pd.DataFrame) -> tuple[float, int]:
+    """The mean layer and the number of images, of one row an image or of a histogram."""
+    if "share" in first:
+        return float((first["layer"] * first["share"]).sum()), int(first["images"].iloc[0])
+    return float(first["layer"].mean()), len(first)
 
 
 def first_correct_difference(summary: pd.DataFrame) -> list[str]:
@@ -208,10 +216,12 @@ def pattern_change(summary: pd.DataFrame) -> list[str]:
 def cosine_distributions(cosine: pd.DataFrame) -> list[str]:
     """Mean cosine of base and tuned for each SAE and corruption."""
     said = []
+    column = "mean_cosine" if "mean_cosine" in cosine else "cosine"
+    tested = set(cosine["corruption"].unique())
     for kind in architectures(cosine):
         pairs = []
-        for key in (k for k in in_order(cosine["model"]) if k != "base" and k in set(cosine["corruption"])):
-            means = [pick(cosine, model=m, architecture=kind, corruption=key)["cosine"].mean() for m in ("base", key)]
+        for key in (k for k in in_order(cosine["model"].unique()) if k in tested - {"base"}):
+            means = [pick(cosine, model=m, architecture=kind, corruption=key)[column].mean() for m in ("base", key)]
             pairs.append(f"{means[0]:.3f} in the base and {means[1]:.3f} in the tuned model on {title_of(key)}")
         if pairs:
             said.append(f"{ARCHITECTURES[kind]}: the mean cosine is {listing(pairs)}.")

@@ -81,7 +81,7 @@ def report_html(run: Run) -> str:
     """The whole page as text."""
     owed = notices("plotly.js", "circuitsvis")
     offers = Offers()
-    forest, *_ = _drawn(run, (CLAIMS,), offers) or [None]
+    forest = next(iter(_drawn(run, (CLAIMS,), offers)), None)
     parts = [_shown(run, section, offers) for section in sections(run)]
     figures = [drawn for shown in parts for drawn in shown.figures]
     return render(

@@ -21,7 +21,7 @@ class Plot:
     """The table that both the figure and the reading are made from."""
     figure: Callable[[pd.DataFrame], go.Figure]
     reading: Callable[[pd.DataFrame], list[str]]
-    """Paragraphs written from the same table."""
+    """Paragraphs written from the same table, or from what is `drawn` of it."""
     source: str
     """Where the paper shows it."""
     definition: str

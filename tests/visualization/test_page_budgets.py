@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import report_load
@@ -16,10 +19,11 @@ from mechvit.visualization import render_report
 pytestmark = needs_chromium
 
 
-def test_the_benchmark_measures_a_runs_pages(run_folder, tmp_path, capsys):
-    options = report_load.Options(run=run_folder, synthetic=False, rounds=1, out=str(tmp_path / "out"))
-    report_load.main(options)
-    assert (tmp_path / "out" / "table.md").read_text() in capsys.readouterr().out
+def test_the_benchmark_measures_a_runs_pages(run_folder, tmp_path):
+    """In a process of its own: two playwrights in one disturb each other."""
+    command = [sys.executable, report_load.__file__, "--run", str(run_folder), "--no-synthetic", "--rounds", "1"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, check=True)
+    assert (tmp_path / "out" / "table.md").read_text() in done.stdout
     result = Result.from_json((tmp_path / "out" / "result.json").read_text())
     rows = {row.contender: row for row in result.measures}
     assert set(rows) == {"size", "first figure", "everything", "explorer redraw", "patch lens redraw"}

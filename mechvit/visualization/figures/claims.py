@@ -72,7 +72,7 @@ def _label(name: str) -> str:
 def _panel(figure: go.Figure, part: pd.DataFrame, names: list[str], row: int) -> None:
     """The other parts thin and small, spread within their claim's row; the deciding ones on top."""
     place = part["id"].map({name: at for at, name in enumerate(names)}).astype(float)
-    others = part[~part["decides"]]
+    others = part[~part["decides"] & (part["kind"] != "other")]  # a rule of its own may list other units
     if len(others):
         turn = others.groupby("id").cumcount()
         many = others.groupby("id")["id"].transform("size")

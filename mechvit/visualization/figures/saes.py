@@ -34,7 +34,8 @@ CURVES = {
 
 def architectures(frame: pd.DataFrame) -> list[str]:
     """The SAE architectures in a table, the vanilla one first."""
-    return [key for key in ARCHITECTURES if key in set(frame["architecture"])]
+    there = set(frame["architecture"].unique())
+    return [key for key in ARCHITECTURES if key in there]
 
 
 def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:

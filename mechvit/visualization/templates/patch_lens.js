@@ -133,7 +133,7 @@
     const dark = JSON.parse(document.getElementById("dark-colours").textContent);
     const drawPlot = (event) => {
       const figure = JSON.parse(themed(document.getElementById(`figure-${s.picture}`).textContent, dark));
-      Plotly.react(plot, figure.data, { ...figure.layout, ...event?.detail }, plotConfig); // the detail is paper's width
+      Plotly.react(plot, figure.data, { autosize: true, ...figure.layout, ...event?.detail }, plotConfig); // paper's width
     };
     document.documentElement.addEventListener("theme", drawPlot);
     const caption = make("p", "ex-title", picture().title);

@@ -11,7 +11,7 @@
   const draw = (box) => {
     const figure = JSON.parse(Views.themed(document.getElementById(box.dataset.spec).textContent, dark));
     drawn.add(box);
-    const size = printing ? { width: PRINTED, autosize: false } : {};
+    const size = printing ? { width: PRINTED, autosize: false } : { autosize: true };
     return Plotly.react(box, figure.data, { ...figure.layout, ...size }, Views.plotConfig);
   };
   const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
