@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.models.image_tokens import token_slice
 
 from .stream import Images, default_batch_size, image_batches, pixel_values
 
@@ -52,20 +53,6 @@ class Direction:
         drawn = torch.randn(self.vector.shape, generator=generator, dtype=torch.float64)
         lengths = self.vector.double().norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True)
         return replace(self, vector=(drawn * lengths).to(self.vector.dtype))
-
-
-def token_places(model: HookedViT, tokens: str) -> slice:
-    """The positions that `tokens` means.
-
-    Raises:
-        ValueError: another word, or CLS of a model that has none.
-    """
-    places = {"all": slice(None), "patches": slice(model.cfg.n_prefix_tokens, None)}
-    if model.cfg.cls_token:
-        places["cls"] = slice(0, 1)
-    if tokens not in places:
-        raise ValueError(f"tokens must be one of {', '.join(places)} for this {model.cfg.architecture}; got {tokens!r}")
-    return places[tokens]
 
 
 def check_point(model: HookedViT, hook_name: str) -> None:
@@ -117,7 +104,7 @@ def steering_directions(
         raise ValueError("name at least one hook point, as in blocks.0.hook_resid_post; got none")
     for name in names:
         check_point(model, name)
-    places = token_places(model, tokens)
+    places = token_slice(model.cfg, tokens)
     size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     stop = 1 + max(int(name.split(".")[1]) for name in names)
     total = {name: torch.zeros((), dtype=torch.float64, device=model.cfg.device) for name in names}

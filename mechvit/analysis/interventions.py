@@ -28,16 +28,6 @@ Found = dict[tuple[str, Key], Outcomes]
 """(corruption, intervention) -> what it gave."""
 
 
-def go_on(model: HookedViT, layer: int, resid: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch class"]:
-    """The logits from the residual stream that enters block `layer` (the head alone at n_layers); all hooks fire."""
-    place = model.place(model.cfg.grid)
-    for block in model.blocks[layer:]:
-        resid = block(resid, place)
-    if model.ln_final is not None and model.cfg.final_norm == "tokens":
-        resid = model.ln_final(resid)
-    return model._classify(resid[:, model.head_tokens])
-
-
 @torch.inference_mode()
 def run_interventions(
     model: HookedViT,

@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.models.image_tokens import token_slice
 
 from .bootstrap import LEVEL, RESAMPLES
-from .directions import Direction, check_point, token_places
+from .directions import Direction, check_point
 from .halves import chosen_rows
-from .interventions import Found, effects, go_on, outcome_frame, run_interventions
+from .interventions import Found, effects, outcome_frame, run_interventions
 from .outcomes import GIVER, RECEIVER
 from .parts import check_pair
 from .stream import Images
@@ -204,10 +205,10 @@ def steered_logits(
     resid, place = model(pixels, stop_at_layer=0), model.place(model.cfg.grid)
     for layer, block in enumerate(model.blocks):
         for way, vector in ways.get(layer, {}).items():
-            with model.hooks(fwd_hooks=[(way.hook_name, _adding(vector, token_places(model, way.tokens)))]):
-                found[way] = go_on(model, layer, resid)
+            with model.hooks(fwd_hooks=[(way.hook_name, _adding(vector, token_slice(model.cfg, way.tokens)))]):
+                found[way] = model(resid, start_at_layer=layer)
         resid = block(resid, place)
-    found[None] = go_on(model, model.cfg.n_layers, resid)
+    found[None] = model(resid, start_at_layer=model.cfg.n_layers)
     return found
 
 
@@ -223,7 +224,7 @@ def _adding(vector: Float[Tensor, "#token d_model"], places: slice) -> Any:
 def _check(model: HookedViT, direction: Direction) -> None:
     """Refuse a direction that does not fit a model."""
     check_point(model, direction.hook_name)
-    count = len(range(model.cfg.n_tokens)[token_places(model, direction.tokens)])
+    count = len(range(model.cfg.n_tokens)[token_slice(model.cfg, direction.tokens)])
     rows, width = direction.vector.shape
     if rows not in (1, count) or width != model.cfg.d_model:
         raise ValueError(

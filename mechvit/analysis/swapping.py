@@ -12,7 +12,7 @@ from torch import Tensor
 from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES
-from .interventions import Found, Key, effects, go_on, outcome_frame, run_interventions
+from .interventions import Found, Key, effects, outcome_frame, run_interventions
 from .outcomes import GIVER, RECEIVER
 from .parts import Unit, check_pair, groups_named, model_parts, part_groups, weights_replaced
 from .stream import Images
@@ -157,7 +157,7 @@ def mixed_logits(
         for side, resid in resids.items():
             for key in starts.get((side, layer), []):
                 with weights_replaced(receiver, {n: theirs[n] for part in mixes[key] for n in parts[part]}):
-                    found[key] = go_on(receiver, layer, resid)
+                    found[key] = receiver(resid, start_at_layer=layer)
         resids = {
             side: streams[side].blocks[layer](resid, streams[side].place(receiver.cfg.grid))
             for side, resid in resids.items()

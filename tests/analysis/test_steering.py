@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused(tiny_model, batch):
         attempt(Direction("blocks.3.hook_resid_post", "all", torch.ones(1, 32), "mine"))
     with pytest.raises(ValueError, match=r"must be \[1, 32\] or \[16, 32\] for tokens 'patches'"):
         attempt(Direction("blocks.1.hook_resid_post", "patches", torch.ones(17, 32), "mine"))
-    with pytest.raises(ValueError, match="tokens must be one of all, patches, cls"):
+    with pytest.raises(ValueError, match='tokens must be "all", "patches" or "cls"'):
         attempt(Direction("blocks.1.hook_resid_post", "first", torch.ones(1, 32), "mine"))
     with pytest.raises(ValueError, match="may come once"):
         attempt([right, right])
