@@ -69,7 +69,7 @@ class ExperimentConfig:
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """What to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
     related: tuple[str, ...] = RELATED
-    """Other filters, none of which is tuned on, under which the base and each family's strongest model are tested."""
+    """Other filters, under which the base and each family's strongest model are tested; those tuned on are left out."""
     sae_models: Literal["strongest", "all"] = "strongest"
     """Whose SAEs: the base and the model tuned on each family's strongest level, or every model."""
     device: str | None = None
@@ -92,10 +92,9 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         tuned = self.tuned
+        self.others  # noqa: B018 - refuses what is no corruption
         if not tuned or CLEAN in tuned or len(set(tuned)) < len(tuned):
             raise ValueError(f"corruptions must name at least one, each once, and not clean; got {self.corruptions}")
-        if same := [c.key for c in map(Corruption.parse, self.related) if c in (CLEAN, *tuned)]:
-            raise ValueError(f"related filters must be others than clean and those tuned on; got {', '.join(same)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1; got {self.limit}")
         if self.model is None and self.images != "photos":
@@ -111,6 +110,11 @@ class ExperimentConfig:
     def tuned(self) -> tuple[Corruption, ...]:
         """The corruptions, read."""
         return tuple(Corruption.parse(key) for key in self.corruptions)
+
+    @property
+    def others(self) -> tuple[Corruption, ...]:
+        """The related filters that no model is tuned on."""
+        return tuple(c for c in map(Corruption.parse, self.related) if c not in (CLEAN, *self.tuned))
 
     @property
     def strongest(self) -> tuple[Corruption, ...]:

@@ -168,14 +168,13 @@ class _Reproduction(Run):
 
     def relate(self, key: str) -> None:
         """One model under other filters of the families."""
-        out, related = self.folder / "parts" / "related" / key, self.config.related
+        out, related = self.folder / "parts" / "related" / key, self.config.others
 
         def work() -> None:
             from mechvit.analysis import corrupted_performance
 
-            corruptions = [Corruption.parse(key) for key in related]
             found = corrupted_performance(
-                {key: self.model(key)}, self.images("test"), corruptions, clean=False, seed=self.config.seed,
+                {key: self.model(key)}, self.images("test"), related, clean=False, seed=self.config.seed,
                 progress=f"Other filters on {key}",
             )  # fmt: skip
             write_tables(out, {"related": found})
@@ -231,7 +230,7 @@ class _Reproduction(Run):
         config, folder = self.config, self.folder
         parts = [*(f"study/{key}" for key in self.keys), *(f"sae-evaluation/{key}" for key in self.sae_keys)]
         parts += [f"gain/{key}" for key in self.sae_keys[1:]]
-        parts += [f"related/{key}" for key in self.sae_keys if config.related]
+        parts += [f"related/{key}" for key in self.sae_keys if config.others]
 
         def tables() -> None:
             from .tables import make_tables

@@ -65,7 +65,7 @@ def _open_questions(
         path.stem: joined(parts / "gain", models[1:], path.stem, label="tuned_on")
         for path in sorted((parts / "gain" / models[1]).glob("gain_*.parquet"))
     }
-    if config.related:
+    if config.others:
         own = performance[performance["model"].isin(models) & performance["corruption"].isin(["clean", *models])]
         tested = pd.concat([own, joined(parts / "related", models, "related")], ignore_index=True)
         found = transfer(tested, **config.rules.bootstrap)
