@@ -92,9 +92,10 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         tuned = self.tuned
-        self.others  # noqa: B018 - refuses what is no corruption
         if not tuned or CLEAN in tuned or len(set(tuned)) < len(tuned):
             raise ValueError(f"corruptions must name at least one, each once, and not clean; got {self.corruptions}")
+        if len(set(self.others)) < len(self.others):
+            raise ValueError(f"related filters must be named once each; got {', '.join(self.related)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1; got {self.limit}")
         if self.model is None and self.images != "photos":

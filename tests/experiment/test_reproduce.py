@@ -22,7 +22,10 @@ from mechvit.saes import SAEConfig
 
 TABLES = {
     "performance", "lens", "attention", "first_correct", "performance_summary", "lens_summary", "first_correct_summary",
-    "attention_summary", "sae_quality", "sae_cosine", "sae_history", "sae_distance",
+    "attention_summary", "sae_quality", "sae_cosine", "sae_history", "sae_distance", "related", "related_means",
+    "gain_patching", "gain_attribution", "gain_attribution_components", "gain_heads", "gain_head_correlations",
+    "gain_swaps", "gain_interpolation", "gain_weight_change", "gain_smallest_set", "gain_steering",
+    "gain_steering_chosen", "gain_cka", "gain_lens", "gain_depth", "gain_latents", "gain_ablation",
 }  # fmt: skip
 
 
@@ -35,8 +38,9 @@ def tiny(out: Path, **changes: object) -> ExperimentConfig:
         device="cpu",
         counts=ImageCounts(
             train=95, validation=38, finetune=57, finetune_validation=19, sae=38, sae_validation=19, test=38,
-            attention=19,
+            attention=19, isolation=24,
         ),
+        related=("box_blur_2", "shot_noise_3"),
         shape=ViTShape(image_size=32, d_model=16, n_layers=2, n_heads=2, d_mlp=32),
         base=quick,
         finetuning=quick,
@@ -84,13 +88,48 @@ def test_run_leaves_everything(run):
         ("gaussian_noise_4", "gaussian_noise_4"),
     }
     claims = json.loads((run / "claims.json").read_text())
-    assert {c["verdict"] for c in claims} <= {"replicates", "does not replicate", "inconclusive"}
+    asked = [claim for claim in claims if claim["id"].startswith("open_")]
+    assert asked
+    assert {c["verdict"] for c in asked} <= {"yes", "partly", "no", "unclear"}
+    assert {c["verdict"] for c in claims if c not in asked} <= {"replicates", "does not replicate", "inconclusive"}
     about = json.loads((run / "provenance.json").read_text())
     assert [s["name"] for s in about["stages"]][:2] == ["base", "images/finetune"]
     assert (run / "report.html").stat().st_size > 1_000_000
     names = [sae["name"] for sae in feature_spec(run)["saes"]]
     assert names == [f"{model} {kind}" for model in ("Base", "Blur 2", "Noise 4") for kind in ("batchtopk", "standard")]
     assert not list(run.rglob("*.partial"))
+
+
+def test_isolation_starts_at_the_base_and_ends_at_the_tuned_model(run):
+    """Everything patched or swapped is the tuned model's own accuracy on the same images, nothing the base's."""
+    found = tables(run)
+    rows = found["performance"].assign(correct=found["performance"]["rank"] == 0)
+    first = sorted(rows["image_id"].unique())[:24]
+    assert found["performance"]["image_id"].unique()[:24].tolist() == first
+    for key in ("gaussian_blur_2", "gaussian_noise_4"):
+        own = rows[(rows["corruption"] == key) & rows["image_id"].isin(first)].groupby("model")["correct"].mean()
+        patched = found["gain_patching"].query(
+            "tuned_on == @key and kind == 'resid' and layer == 2 and tokens == 'all' and quantity == 'accuracy'"
+        ).set_index("direction")["value"]  # fmt: skip
+        assert patched["tuned into base"] == pytest.approx(own[key])
+        assert patched["base into tuned"] == pytest.approx(own["base"])
+        swapped = found["gain_swaps"].query(
+            "tuned_on == @key and corruption == @key and kind == 'first' and quantity == 'accuracy'"
+            " and direction == 'tuned into base'"
+        ).set_index("k")["value"]  # fmt: skip
+        assert swapped.loc[0] == pytest.approx(own["base"])
+        assert swapped.loc[swapped.index.max()] == pytest.approx(own[key])
+        line = found["gain_interpolation"].query("tuned_on == @key and corruption == @key and quantity == 'accuracy'")
+        ends = line.set_index("alpha")["value"]
+        assert (ends[0], ends[1]) == (pytest.approx(own["base"]), pytest.approx(own[key]))
+
+
+def test_related_filters_stand_beside_those_tuned_on(run):
+    table = tables(run)["related"].set_index(["trained_on", "tested_on"])
+    assert set(table.index.get_level_values(0)) == {"base", "gaussian_blur_2", "gaussian_noise_4"}
+    assert set(table.index.get_level_values(1)) >= {"clean", "box_blur_2", "shot_noise_3", "gaussian_blur_2"}
+    assert table.loc[("gaussian_blur_2", "box_blur_2"), "relation"] == "group"
+    assert table.loc[("gaussian_blur_2", "shot_noise_3"), "relation"] == "across"
 
 
 def test_images_of_the_run_never_overlap(run):
