@@ -103,7 +103,7 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
     yield Plot(
         id=f"gain-swaps-{model}",
         table="gain_swaps",
-        drawn=lambda table: _into_base(only(table)).query("corruption == @model"),
+        drawn=lambda table: _into_base(only(table[table["corruption"] == model])),
         figure=lambda table: _entitled(weights.swap_recovery(table), name),
         reading=lambda table: [*readings.swaps(table), *filter(None, [readings.smallest(smallest)])],
         source=OPEN,

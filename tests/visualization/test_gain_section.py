@@ -1,0 +1,125 @@
+"""The section on where the gain lives: its figures, what they say, and the open questions in the report."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browsing import needs_chromium, until
+from fake_gain import MODELS, gain_tables
+from fake_run import write_fake_run
+
+from mechvit.visualization import read_run, render_report
+from mechvit.visualization.drawing import drawing, sections
+from mechvit.visualization.gain_section import gain_section
+
+OF_ALL = ["gain-patching", "gain-related", "gain-steering", "gain-similarity", "gain-depth"]
+OF_ONE = ["gain-swaps", "gain-interpolation", "gain-heads", "gain-attribution", "gain-ablation"]
+QUESTION = {
+    "id": "open_isolate_gaussian_blur",
+    "claim": "Can it be isolated <script>alert(1)</script>?",
+    "source": "section 5, future work",
+    "measured": "share of the gain: recovered 0.9 [0.85, 0.95]; 3 of 11 parts: blocks.0.attn, blocks.0.mlp",
+    "value": 0.9,
+    "low": 0.85,
+    "high": 0.95,
+    "unit": "share of the gain",
+    "rule": "Share on held-out images. Yes when at most half do; no when not; otherwise unclear.",
+    "verdict": "yes",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A run whose strongest models were taken apart."""
+    run = write_fake_run(tmp_path_factory.mktemp("gain") / "photos")
+    for name, table in gain_tables(np.random.default_rng(0)).items():
+        table.to_parquet(run / "tables" / f"{name}.parquet")
+    claims = json.loads((run / "claims.json").read_text())
+    (run / "claims.json").write_text(json.dumps([*claims, QUESTION]))
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return read_run(folder)
+
+
+@pytest.fixture(scope="module")
+def html(folder) -> str:
+    return render_report(folder).read_text(encoding="utf-8")
+
+
+def test_a_run_that_took_no_model_apart_has_no_such_section(tmp_path):
+    run = read_run(write_fake_run(tmp_path / "run", saes=False, images=20))
+    assert gain_section(run) is None
+    assert [section.id for section in sections(run)] == ["performance", "lens", "attention", "saes"]
+
+
+def test_every_figure_is_drawn_and_said(run):
+    section = gain_section(run)
+    assert [plot.id for plot in section.plots] == [*OF_ALL, *(f"{id}-{model}" for model in MODELS for id in OF_ONE)]
+    for plot in section.plots:
+        found = drawing(run, plot)
+        assert len(found.figure.data) > 0, plot.id
+        (said,) = found.reading[:1]
+        assert re.search(r"\d", said), plot.id
+        assert "nan" not in said
+        title = found.figure.layout.title.text
+        if plot.id.endswith(MODELS):
+            assert title.startswith(("Gaussian blur 4: ", "Gaussian noise 4: "))
+
+
+def test_readings_say_what_the_tables_say(run):
+    said = {plot.id: " ".join(drawing(run, plot).reading) for plot in gain_section(run).plots}
+    table = run.table("gain_patching").query(
+        "tuned_on == 'gaussian_blur_4' and direction == 'tuned into base' and quantity == 'logit_difference'"
+        " and kind != 'resid'"
+    )  # fmt: skip
+    best = table.loc[table["recovered"].idxmax()]
+    assert f"block {best['layer']}: {best['recovered']:+.2f} [" in said["gain-patching"]
+    swaps = run.table("gain_swaps").query(
+        "tuned_on == 'gaussian_noise_4' and direction == 'tuned into base' and corruption == 'gaussian_noise_4'"
+    )
+    best = swaps.loc[swaps["recovered"].idxmax()]
+    assert f"{best['part']} recovers most: {best['recovered']:+.2f}" in said["gain-swaps-gaussian_noise_4"]
+    assert "has 3 of 11: blocks.0.attn, blocks.0.mlp and blocks.1.attn" in said["gain-swaps-gaussian_noise_4"]
+    assert "on held-out images it recovers +0.90 [+0.85, +0.95]" in said["gain-swaps-gaussian_noise_4"]
+    assert "at blocks.1.hook_resid_post recovers +0.20 [+0.15, +0.25]" in said["gain-steering"]
+    assert "highest at alpha 0.5, 77.5%" in said["gain-interpolation-gaussian_blur_4"]
+    assert "distance (receiver) −0.50 [−0.60, −0.40]" in said["gain-heads-gaussian_blur_4"]
+    assert said["gain-heads-gaussian_blur_4"].count("(") == 1
+    assert "Pearson’s r 0.99 [0.97, 1.01]" in said["gain-attribution-gaussian_blur_4"]
+    assert "least alike after layer 4 on that corruption: 0.800" in said["gain-similarity"]
+    assert "tuned lens: −0.30 [−0.40, −0.20] layers" in said["gain-depth"]
+    assert "4 latents +2.0 [−3.0, +7.0] points" in said["gain-ablation-gaussian_noise_4"]
+    assert "on 1 other filters of its group the gain’s interval lies above zero in 1" in said["gain-related"]
+
+
+def test_questions_have_a_table_of_their_own(html, run):
+    assert [claim["id"] for claim in run.questions] == ["open_isolate_gaussian_blur"]
+    start = html.index("What the paper leaves open")
+    table = html[start : html.index("</table>", start)]
+    assert re.findall(r'<tr id="claim-(\w+)">', table) == ["open_isolate_gaussian_blur"]
+    assert '<span class="verdict yes">yes</span>' in table
+    assert '<a href="#gain-patching">' in table
+    assert '<a href="#gain-swaps-gaussian_noise_4">' in table
+    assert "&lt;script&gt;alert(1)" in table
+    assert "3 of 11 parts: blocks.0.attn, blocks.0.mlp" in table
+    assert "1 yes" not in html  # the tally is of the claims alone
+
+
+@needs_chromium
+def test_section_is_drawn_offline(visit, folder, html):
+    page = visit(folder / "report.html")
+    figures = 5 + 2 * 5
+    until(page, "n => document.querySelectorAll('#gain .plot.js-plotly-plot').length === n", figures)
+    assert page.evaluate("[...document.querySelectorAll('#gain .plot')].every((p) => p.querySelector('path, rect.bg'))")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("nav.contents a[href='#gain']").click()
+    assert page.locator("#gain h2").inner_text() == "Where the gain lives"
+    cells = page.locator("#gain-patching .plot .heatmaplayer text, #gain-patching .plot .heatmap-label")
+    assert cells.count() > 20  # numbers in the cells
