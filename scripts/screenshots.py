@@ -2,7 +2,7 @@
 
     scripts/screenshots.py --run runs/photos --out docs
 
-Writes report.png, claims.png, explorer.png, lens.png and features.png; earlier ones are replaced.
+Writes report.png, claims.png, gain.png, explorer.png, lens.png and features.png; earlier ones are replaced.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(options: Options) -> None:
         page = context.new_page()
         page.goto(report.resolve().as_uri())
         wait(page, DRAWN)  # figures and views are drawn while the browser is idle
-        for name, show in {"report": top, "claims": claims, "explorer": explorer, "lens": lens}.items():
+        for name, show in {"report": top, "claims": claims, "gain": gain, "explorer": explorer, "lens": lens}.items():
             show(page, options.picture)
             page.wait_for_timeout(1000)  # patterns are inflated
             page.screenshot(path=options.out / f"{name}.png")
@@ -87,6 +87,11 @@ def top(page: Page, picture: int) -> None:
 def claims(page: Page, picture: int) -> None:
     """Every claim's measurements with their intervals."""
     page.evaluate("document.querySelector('#claims-figure').scrollIntoView({ behavior: 'instant' })")
+
+
+def gain(page: Page, picture: int) -> None:
+    """Where the tuned models' gain lives, activation by activation."""
+    page.evaluate("document.querySelector('#gain-patching').scrollIntoView({ behavior: 'instant' })")
 
 
 def choose(page: Page, view: str, picture: int, patch: tuple[float, float]) -> None:

@@ -39,13 +39,15 @@ def a_run(tmp_path, monkeypatch):
 
 def test_readme_python_runs(a_run, capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1
+    assert len(blocks) == 2
     scope: dict[str, object] = {}
-    exec(compile(blocks[0], str(README), "exec"), scope)
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), scope)
     assert scope["cache"]["blocks.4.hook_resid_post"].shape == (1, 17, 16)
     assert (a_run / "attention.html").stat().st_size > 1_000_000
     assert (a_run / "back" / "model.safetensors").is_file()
     assert len(capsys.readouterr().out.splitlines()) > 5
+    assert len(scope["found"].components) == 7 + 6 + 6 + 12
 
 
 def test_readme_names_only_files_that_are_there():
