@@ -41,8 +41,8 @@ class ImageCounts:
     sae_test: int = 1000
     """Images of these, from the first, that the SAEs are evaluated on."""
     isolation: int = 500
-    """Images of these, from the first, on which the tuned models' gain is located; and as many to fine-tune on, from
-    which steering directions are made."""
+    """Images of these, from the first, on which the tuned models' gain is located and related filters are tested; and
+    as many of those to fine-tune on, from which steering directions are made."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

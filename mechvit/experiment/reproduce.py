@@ -69,7 +69,7 @@ class _Reproduction(Run):
         for key in self.sae_keys:
             self.train_saes(key)
             self.evaluate_saes(key)
-            self.relate(key)
+        self.relate()
         for key in self.sae_keys[1:]:
             self.isolate(key)
         return self.finish()
@@ -166,25 +166,26 @@ class _Reproduction(Run):
             outputs=[out / "sae_quality.parquet", out / "sae_cosine.parquet"],
         )
 
-    def relate(self, key: str) -> None:
-        """One model under other filters of the families."""
-        out, related = self.folder / "parts" / "related" / key, self.config.others
+    def relate(self) -> None:
+        """The base and the strongest models under other filters of the families, each image corrupted once for all."""
+        out, related, some = self.folder / "parts" / "related", self.config.others, self.config.count("isolation")
 
         def work() -> None:
             from mechvit.analysis import corrupted_performance
 
+            test = self.images("test")
             found = corrupted_performance(
-                {key: self.model(key)}, self.images("test"), related, clean=False, seed=self.config.seed,
-                progress=f"Other filters on {key}",
+                {key: self.model(key) for key in self.sae_keys}, test.select(range(min(some, len(test)))), related,
+                clean=False, seed=self.config.seed, progress="Other filters",
             )  # fmt: skip
             write_tables(out, {"related": found})
 
         if related:
             self.stages.run(
-                f"related/{key}",
+                "related",
                 work,
-                settings=[key, related, self.config.seed],
-                after=[self.made(key), "images/test"],
+                settings=[self.sae_keys, related, some, self.config.seed],
+                after=["images/test", *map(self.made, self.sae_keys)],
                 outputs=[out / "related.parquet"],
             )
 
@@ -230,7 +231,7 @@ class _Reproduction(Run):
         config, folder = self.config, self.folder
         parts = [*(f"study/{key}" for key in self.keys), *(f"sae-evaluation/{key}" for key in self.sae_keys)]
         parts += [f"gain/{key}" for key in self.sae_keys[1:]]
-        parts += [f"related/{key}" for key in self.sae_keys if config.others]
+        parts += ["related"] if config.others else []
 
         def tables() -> None:
             from .tables import make_tables

@@ -66,8 +66,10 @@ def _open_questions(
         for path in sorted((parts / "gain" / models[1]).glob("gain_*.parquet"))
     }
     if config.others:
+        others = pd.read_parquet(parts / "related" / "related.parquet")
         own = performance[performance["model"].isin(models) & performance["corruption"].isin(["clean", *models])]
-        tested = pd.concat([own, joined(parts / "related", models, "related")], ignore_index=True)
+        own = own[own["image_id"].isin(others["image_id"])]
+        tested = pd.concat([own, others], ignore_index=True)
         found = transfer(tested, **config.rules.bootstrap)
         tables |= {"related": found.matrix, "related_means": found.means}
     return tables
