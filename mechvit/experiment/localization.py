@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Tables = dict[str, "pd.DataFrame"]
 INTO_BASE, INTO_TUNED, CLEAN_INTO_CORRUPTED = "tuned into base", "base into tuned", "clean into corrupted"
 """What is put where: the tuned model's component into the base, the reverse, and within the base the clean image's."""
+ALPHAS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Places on the line from the base's weights to the tuned model's."""
+SCALES = (1.0, 2.0, 4.0)
+"""Multiples of a steering direction."""
 MOST_COST = 0.02
 """Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
 ABLATED = (1, 4, 16, 64)
@@ -70,15 +74,19 @@ def patching(pair: Isolation) -> Tables:
     from mechvit import analysis
 
     base, tuned, corruption = pair.base, pair.tuned, pair.corruption
-    ways: dict[str, tuple[HookedViT, HookedViT, Corruption | None]] = {
-        INTO_BASE: (base, tuned, None), INTO_TUNED: (tuned, base, None), CLEAN_INTO_CORRUPTED: (base, base, CLEAN)
-    }  # fmt: skip
+    branches = ("resid", "attn", "mlp")
+    ways: dict[str, tuple[HookedViT, HookedViT, Corruption, tuple[str, ...]]] = {
+        INTO_BASE: (base, tuned, corruption, (*branches, "head")),
+        INTO_TUNED: (tuned, base, corruption, branches),
+        CLEAN_INTO_CORRUPTED: (base, base, CLEAN, branches),
+    }
     found = {
         way: analysis.patch_models(
-            receiver, giver, pair.test, corruption, giver_corruption=other, seed=pair.seed, progress=f"Patching, {way}"
+            receiver, giver, pair.test, corruption, giver_corruption=other, kinds=kinds, seed=pair.seed,
+            progress=f"Patching, {way}",
         )
-        for way, (receiver, giver, other) in ways.items()
-    }
+        for way, (receiver, giver, other, kinds) in ways.items()
+    }  # fmt: skip
     places = analysis.patch_models(
         base, tuned, pair.test, corruption, kinds=("resid",), tokens=_places(base), seed=pair.seed
     )
@@ -111,14 +119,21 @@ def weights(pair: Isolation) -> Tables:
     from mechvit import analysis
 
     base, tuned = pair.base, pair.tuned
-    conditions = (CLEAN, pair.corruption)
+    asked: dict[str, Any] = {"seed": pair.seed}
+    needed = analysis.swap_weights(
+        tuned, base, pair.test, [pair.corruption], parts=tuple(analysis.part_groups(base, "branches")), cumulative=None,
+        progress=f"Swapping, {INTO_TUNED}", **asked,
+    )  # fmt: skip
+    enough = analysis.swap_weights(
+        base, tuned, pair.test, [pair.corruption], progress=f"Swapping, {INTO_BASE}", **asked
+    )
     swaps = [
-        analysis.swap_weights(
-            receiver, giver, pair.test, conditions, seed=pair.seed, progress=f"Swapping, {name}"
-        ).summary(**pair.bootstrap).assign(direction=name)
-        for name, receiver, giver in ((INTO_BASE, base, tuned), (INTO_TUNED, tuned, base))
-    ]  # fmt: skip
-    line = analysis.interpolate_weights(base, tuned, pair.test, conditions, seed=pair.seed, progress="Interpolation")
+        found.summary(**pair.bootstrap).assign(direction=name)
+        for name, found in ((INTO_BASE, enough), (INTO_TUNED, needed))
+    ]
+    line = analysis.interpolate_weights(
+        base, tuned, pair.test, [CLEAN, pair.corruption], alphas=ALPHAS, progress="Interpolation", **asked
+    )
     return {
         "gain_swaps": pd.concat(swaps, ignore_index=True),
         "gain_interpolation": line.summary(**pair.bootstrap),
@@ -155,7 +170,14 @@ def control(pair: Isolation) -> Tables:
     )
     directions.append(sae_steering_direction(pair.base, pair.saes["base"], pair.train, pair.corruption, seed=pair.seed))
     found = analysis.steer(
-        pair.base, pair.tuned, pair.test, [pair.corruption], directions, seed=pair.seed, progress="Steering"
+        pair.base,
+        pair.tuned,
+        pair.test,
+        [pair.corruption],
+        directions,
+        scales=SCALES,
+        seed=pair.seed,
+        progress="Steering",
     )
     return {
         "gain_steering": found.summary(**pair.bootstrap),
