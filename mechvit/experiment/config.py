@@ -133,7 +133,7 @@ PHOTOS = ExperimentConfig(
     counts=ImageCounts(
         train=2565, validation=190, finetune=456, finetune_validation=114, sae=950, sae_validation=114, test=760,
         attention=380, sae_test=475,
-        isolation=209,
+        isolation=171,
     ),
     base=FinetuneConfig(learning_rate=1e-3, epochs=7, patience=7, batch_size=32, weight_decay=0.05,
                         warmup_fraction=0.1),

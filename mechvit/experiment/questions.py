@@ -152,7 +152,7 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
             "clean minus corrupted residual, and the SAE latents that move most; block and scale chosen on others)",
             "share of the gain",
         )
-        names = {"mean_difference": "mean difference"}
+        names = {"mean_difference": "mean difference", "sae": "SAE latents"}
         parts = {
             names.get(row["source"], str(row["source"])): _interval(row, "recovered") for _, row in found.iterrows()
         }

@@ -164,7 +164,7 @@ def related(transfer: pd.DataFrame) -> list[str]:
             if len(rows):
                 up, down = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
                 said.append(
-                    f"{title_of(model)}: on {len(rows)} {words} the gain’s interval lies above zero in {up} and below "
-                    f"in {down} (mean {signed(100 * rows['gain'].mean())} points)"
+                    f"{title_of(model)}: on {words} the gain’s interval lies above zero in {up} of {len(rows)} and "
+                    f"below in {down} (mean {signed(100 * rows['gain'].mean())} points)"
                 )
     return [f"{'. '.join(said)}."] if said else []

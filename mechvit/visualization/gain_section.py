@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from . import gain_readings as readings
 from .figures import feature_ablation, patching, representations, steering, transfers, weights
 from .sections import Plot, Section
-from .style import in_order, title_of
+from .style import family_of, in_order, title_of
 
 if TYPE_CHECKING:
     from .run_files import Run
@@ -97,7 +97,7 @@ def _of_all() -> Iterator[Plot]:
 
 def _of_one(run: Run, model: str) -> Iterator[Plot]:
     """Figures of one tuned model."""
-    only, name = partial(_only, model=model), title_of(model)
+    only, name, family = partial(_only, model=model), title_of(model), family_of(model)
 
     smallest = _only(run.table("gain_smallest_set"), model) if run.has("gain_smallest_set") else pd.DataFrame()
     yield Plot(
@@ -108,7 +108,7 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
         reading=lambda table: [*readings.swaps(table), *filter(None, [readings.smallest(smallest)])],
         source=OPEN,
         definition="The base with one part’s weights of the tuned model. Bars are bootstrap intervals over images.",
-        claims=("open_isolate",),
+        claims=(f"open_isolate_{family}",),
     )
     yield Plot(
         id=f"gain-interpolation-{model}",
@@ -130,13 +130,13 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
         source="Section 4.4",
         definition="The base’s SAE latents whose mean moves most under the corruption (on other images), set to zero "
         "with the SAE’s error kept, against as many others of the same firing rate. Change against the untouched base.",
-        claims=("open_latents",),
+        claims=(f"open_latents_{family}",),
     )
 
 
 def _activations(run: Run, model: str) -> Iterator[Plot]:
     """The heads that matter, and how well a gradient approximates patching."""
-    only, name = partial(_only, model=model), title_of(model)
+    only, name, family = partial(_only, model=model), title_of(model), family_of(model)
     correlations, overall = (only(run.table(table)) for table in ("gain_head_correlations", "gain_attribution"))
     yield Plot(
         id=f"gain-heads-{model}",
@@ -148,7 +148,7 @@ def _activations(run: Run, model: str) -> Iterator[Plot]:
         definition="One dot a head: what patching its z from the tuned model into the base adds to the logit "
         "difference, against a number of its attention under the corruption. ρ is Spearman’s over heads; its interval "
         "is of the bootstrap over images.",
-        claims=("open_heads",),
+        claims=(f"open_heads_{family}",),
     )
     yield Plot(
         id=f"gain-attribution-{model}",

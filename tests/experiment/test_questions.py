@@ -109,7 +109,7 @@ def test_control_is_answered_by_the_share_recovered(mean, sae, answer):
     ]  # fmt: skip
     (row,) = ask(gain_steering_chosen=pd.DataFrame(rows)).values()
     assert (row.id, row.verdict) == ("open_control_gaussian_noise", answer)
-    assert "change on clean images in points, sae -1 [-2, 0]" in row.measured
+    assert "change on clean images in points, SAE latents -1 [-2, 0]" in row.measured
 
 
 def test_latents_are_answered_beyond_controls_and_of_the_base():

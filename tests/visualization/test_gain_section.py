@@ -96,7 +96,7 @@ def test_readings_say_what_the_tables_say(run):
     assert "least alike after layer 4 on that corruption: 0.800" in said["gain-similarity"]
     assert "tuned lens: −0.30 [−0.40, −0.20] layers" in said["gain-depth"]
     assert "4 latents +2.0 [−3.0, +7.0] points" in said["gain-ablation-gaussian_noise_4"]
-    assert "on 1 other filters of its group the gain’s interval lies above zero in 1" in said["gain-related"]
+    assert "on other filters of its group the gain’s interval lies above zero in 1 of 1" in said["gain-related"]
 
 
 def test_questions_have_a_table_of_their_own(html, run):
@@ -106,7 +106,8 @@ def test_questions_have_a_table_of_their_own(html, run):
     assert re.findall(r'<tr id="claim-(\w+)">', table) == ["open_isolate_gaussian_blur"]
     assert '<span class="verdict yes">yes</span>' in table
     assert '<a href="#gain-patching">' in table
-    assert '<a href="#gain-swaps-gaussian_noise_4">' in table
+    assert '<a href="#gain-swaps-gaussian_blur_4">' in table
+    assert '<a href="#gain-swaps-gaussian_noise_4">' not in table
     assert "&lt;script&gt;alert(1)" in table
     assert "3 of 11 parts: blocks.0.attn, blocks.0.mlp" in table
     assert "1 yes" not in html  # the tally is of the claims alone

@@ -196,7 +196,8 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
     lenses = [lens for lens in LENSES if lens in set(own["lens"])]
     titles = [panel_title(f"By the {lens} lens") for lens in lenses]
     figure = make_subplots(1, len(lenses), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
-    rows = [(m, c) for m in in_order(own["model"]) for c in in_order(own["corruption"])]
+    there = set(zip(own["model"], own["corruption"], strict=True))
+    rows = [(m, c) for m in in_order(own["model"]) for c in in_order(own["corruption"]) if (m, c) in there]
     names = [f"{title_of(m, short=True)} tuned, on {title_of(c, short=True).lower()}" for m, c in rows]
     for col, lens in enumerate(lenses, start=1):
         for (subset, (says, symbol)), offset in zip(SUBSETS.items(), (-0.13, 0.13), strict=True):
