@@ -1,7 +1,7 @@
 """What the entropy of every layer's attention costs over a plain forward pass: time and memory, 37 to 4,097 tokens.
 
     benchmarks/attention_statistics.py --out runs/benchmarks/attention_statistics
-    benchmarks/attention_statistics.py --tokens 197 --rounds 20 --out runs/benchmarks/attention_statistics
+    benchmarks/attention_statistics.py --tokens 197 1370 --no-peers --rounds 12 --out runs/benchmarks/entropy
     benchmarks/attention_statistics.py --quick --out runs/benchmarks/quick      # does it run? its ratios mean little
 
 Contenders: a plain forward pass on fused attention; `mechvit.analysis`'s way, as it chooses by size; the same from
@@ -60,6 +60,8 @@ class Options:
     """Threads of the CPU's operators."""
     rounds: int = 8
     """Times that every contender is measured; even is better. 1,370 tokens take a minute a round on two cores."""
+    peers: bool = True
+    """Time the other ways too; without them more rounds take less time."""
     quick: bool = False
     """A tiny model, and two rounds; its ratios are held against no limit."""
     seed: int = 0
@@ -75,8 +77,9 @@ class Options:
             )
 
 
-def contenders(models: Models, memory_is_short: bool) -> list[Contender]:
-    """Every way to the entropies [layer, batch]; what holds all patterns is left out where memory is short."""
+def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Contender]:
+    """Every way to the entropies [layer, batch], or ours alone; what holds all patterns is left out where memory is
+    short."""
     import torch
 
     from mechvit.analysis import attention_reading as reading
@@ -107,10 +110,12 @@ def contenders(models: Models, memory_is_short: bool) -> list[Contender]:
     def eager() -> Tensor:
         return of_patterns(models.eager(pixels, output_attentions=True).attentions)
 
-    ways: dict[str, Callable[[], Tensor]] = {CHOSEN: entropy(None), HEADS: entropy(0)}
-    if model.cfg.device.type == "cpu":  # a GPU never reads patterns
+    ways: dict[str, Callable[[], Tensor]] = {CHOSEN: entropy(None)}
+    if peers:
+        ways[HEADS] = entropy(0)
+    if peers and model.cfg.device.type == "cpu":  # a GPU never reads patterns
         ways[PATTERNS] = entropy(10**9)
-    if not memory_is_short:
+    if peers and not memory_is_short:
         ways |= {CACHED: cached, EAGER: eager}
     return [Contender(name=name, call=call, tensors=lambda out: {"entropy": out}) for name, call in ways.items()]
 
@@ -134,7 +139,7 @@ def main(options: Options) -> None:
             shape, batch = ("tiny", 2) if options.quick else SHAPES[tokens]
             models = make_models(shape, batch, device, options.dtype, options.seed)
             title = f"{models.hooked.cfg.n_tokens} tokens, batch {batch}"
-            ways = contenders(models, memory_is_short=tokens > 2000)
+            ways = contenders(models, memory_is_short=tokens > 2000, peers=options.peers)
             agreement[title] = check_agreement(ways, TOLERANCES[options.dtype])
             plain = Contender(name=PLAIN, call=partial(models.hooked, models.pixels))
             timings[title] = timing = time_interleaved(

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from . import gain_readings as readings
 from .figures import feature_ablation, patching, representations, steering, transfers, weights
+from .figures.frames import pick
 from .sections import Plot, Section
 from .style import family_of, in_order, title_of
 
@@ -124,7 +125,7 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
     yield Plot(
         id=f"gain-ablation-{model}",
         table="gain_ablation",
-        drawn=lambda table: only(table).query("model == 'base'"),
+        drawn=lambda table: only(table).query("model == 'base' and quantity != 'loss'"),
         figure=lambda table: _entitled(feature_ablation.feature_ablations(table), name),
         reading=readings.ablation,
         source="Section 4.4",
@@ -141,13 +142,13 @@ def _activations(run: Run, model: str) -> Iterator[Plot]:
     yield Plot(
         id=f"gain-heads-{model}",
         table="gain_heads",
-        drawn=only,
-        figure=lambda table: _entitled(patching.head_links(table, correlations), name),
+        drawn=lambda table: only(table).query("model == 'change'"),
+        figure=lambda table: _entitled(patching.head_links(table, pick(correlations, model="change")), name),
         reading=lambda table: readings.heads(correlations),
         source=OPEN,
         definition="One dot a head: what patching its z from the tuned model into the base adds to the logit "
-        "difference, against a number of its attention under the corruption. ρ is Spearman’s over heads; its interval "
-        "is of the bootstrap over images.",
+        "difference, against what tuning changes in its attention under the corruption (tuned less base). ρ is "
+        "Spearman’s over heads; its interval is of the bootstrap over images.",
         claims=(f"open_heads_{family}",),
     )
     yield Plot(

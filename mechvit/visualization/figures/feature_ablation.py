@@ -32,24 +32,24 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     require(summary, columns, "feature_ablation")
     own = summary[summary["kind"] != "untouched"]
     require(own, columns, "feature_ablation (ablations)")
-    conditions = in_order(own["corruption"])
+    conditions, shown = in_order(own["corruption"]), [key for key in QUANTITIES if key in set(own["quantity"])]
     titles = [images_of(key) for key in conditions]
     figure = make_subplots(
-        len(QUANTITIES), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
+        len(shown), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
         vertical_spacing=0.06, subplot_titles=titles,
     )  # fmt: skip
-    for row, (quantity, says) in enumerate(QUANTITIES.items(), start=1):
+    for row, quantity in enumerate(shown, start=1):
         for col, corruption in enumerate(conditions, start=1):
             for kind in ("control", "sensitive"):
                 part = pick(own, corruption=corruption, kind=kind, quantity=quantity).sort_values("n")
                 for trace in _line(part, kind, legend=row == col == 1):
                     figure.add_trace(trace, row=row, col=col)
             zero_line(figure, row=row, col=col)
-        figure.update_yaxes(title_text=says, title_font={"size": 11.5}, row=row, col=1)
+        figure.update_yaxes(title_text=QUANTITIES[quantity], title_font={"size": 11.5}, row=row, col=1)
     ticks = sorted(own["n"].unique())
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(n) for n in ticks])
-    figure.update_xaxes(title_text="latents ablated", row=len(QUANTITIES))
-    finish(figure, "What the latents that corruption moves most do", height=820)
+    figure.update_xaxes(title_text="latents ablated", row=len(shown))
+    finish(figure, "What the latents that corruption moves most do", height=140 + 227 * len(shown))
     return figure.update_layout(legend_y=1.05)
 
 

@@ -61,5 +61,7 @@
     links.forEach((link) => link.removeAttribute("aria-current"));
     links.get(entry.target.id)?.setAttribute("aria-current", "true");
   }), { rootMargin: "-20% 0px -70% 0px" });
-  document.querySelectorAll("main > section").forEach((section) => reading.observe(section));
+  addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("main > section").forEach((section) => reading.observe(section));
+  });
 })();
