@@ -19,7 +19,9 @@ OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,7 +123,8 @@ def contenders(rows: list[Tensor], made: list[Learner]) -> list[Contender]:
         forward = _forward(learner, cycle(rows))
         found.append(Contender(name=f"{name}, {FORWARD}", call=forward))
         found.append(Contender(name=f"{name}, {BACKWARD}", call=_backward(learner, forward)))
-        found.append(Contender(name=f"{name}, {ADAM}", call=learner.trainer.optimizer.step))
+        adam = learner.trainer.optimizer.step
+        found.append(Contender(name=f"{name}, {ADAM}", call=adam, context=partial(_with_gradients, learner)))
     weight = made[0].sae.W_enc.detach()
     out, chunk = torch.empty(256, weight.shape[1], device=weight.device), rows[0].split(256)
 
@@ -130,6 +133,17 @@ def contenders(rows: list[Tensor], made: list[Learner]) -> list[Contender]:
             torch.mm(part, weight, out=out[: len(part)])
 
     return [*found, Contender(name=PRODUCT, call=product)]
+
+
+@contextmanager
+def _with_gradients(learner: Learner) -> Iterator[None]:
+    """Every weight has a gradient, which a step clears."""
+    import torch
+
+    for parameter in learner.sae.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    yield
 
 
 def _step(learner: Learner, rows: Iterator[Tensor]) -> Callable[[], Any]:
@@ -168,7 +182,7 @@ def _forward(learner: Learner, rows: Iterator[Tensor]) -> Callable[[], Any]:
 
 def _backward(learner: Learner, forward: Callable[[], Any]) -> Callable[[], None]:
     def call() -> None:
-        learner.trainer.optimizer.zero_grad()  # as a step does; Adam, timed alone, finds these gradients
+        learner.trainer.optimizer.zero_grad()  # as a step does
         forward().loss.backward()
 
     return call
