@@ -24,6 +24,8 @@ SCALES = (1.0, 2.0, 4.0)
 """Multiples of a steering direction."""
 MOST_COST = 0.02
 """Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
+NO_ABLATION = ["model", "corruption", "kind", "n", "quantity"]
+"""Columns of the table where too few latents fire for an ablation."""
 ABLATED = (1, 4, 16, 64)
 """How many latents are ablated together."""
 
@@ -253,7 +255,7 @@ def features(pair: Isolation) -> Tables:
         ablations.append(found.summary(**pair.bootstrap).assign(model=name))
     return {
         "gain_latents": moved.to_frame(level=pair.bootstrap["level"]),
-        "gain_ablation": pd.concat(ablations, ignore_index=True) if ablations else pd.DataFrame(),
+        "gain_ablation": pd.concat(ablations, ignore_index=True) if ablations else pd.DataFrame(columns=NO_ABLATION),
     }
 
 

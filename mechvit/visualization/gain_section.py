@@ -63,6 +63,7 @@ def _of_all() -> Iterator[Plot]:
     yield Plot(
         id="gain-steering",
         table="gain_steering_chosen",
+        drawn=lambda table: table[(table["quantity"] == "accuracy") & table["recovered"].notna()],
         figure=steering.steering_cost,
         reading=readings.steering,
         source=OPEN,
