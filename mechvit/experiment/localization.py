@@ -163,12 +163,14 @@ def _smallest_set(pair: Isolation) -> pd.DataFrame:
 
 
 def control(pair: Isolation) -> Tables:
-    """The base steered towards its clean activations: gain_steering (by scale), gain_steering_chosen (held out)."""
+    """The base steered towards its clean activations after every other block: gain_steering (by scale),
+    gain_steering_chosen (held out)."""
     from mechvit import analysis
     from mechvit.saes import sae_steering_direction
 
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(0, pair.base.cfg.n_layers, 2)]
     directions = analysis.steering_directions(
-        pair.base, pair.train, pair.corruption, seed=pair.seed, progress="Directions"
+        pair.base, pair.train, pair.corruption, hook_names=hooks, seed=pair.seed, progress="Directions"
     )
     directions.append(sae_steering_direction(pair.base, pair.saes["base"], pair.train, pair.corruption, seed=pair.seed))
     found = analysis.steer(
