@@ -200,7 +200,8 @@ def representations(pair: Isolation) -> Tables:
     from mechvit import analysis
 
     comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
-    similar = analysis.compare_views(pair.models, pair.test, comparisons, seed=pair.seed, progress="CKA")
+    groups = min(10, len(pair.test) // 2)  # of images, for the interval; fewer where a quick look has few
+    similar = analysis.compare_views(pair.models, pair.test, comparisons, groups=groups, seed=pair.seed, progress="CKA")
     cka = [
         found.to_frame(
             level=pair.bootstrap["level"], model_a=a.model, corruption_a=a.corruption.key,

@@ -101,7 +101,8 @@ def test_run_leaves_everything(run):
 
 
 def test_isolation_starts_at_the_base_and_ends_at_the_tuned_model(run):
-    """Everything patched or swapped is the tuned model's own accuracy on the same images, nothing the base's."""
+    """All weights swapped give the tuned model's own accuracy on the same images, none the base's; the last residual of
+    clean images patched into corrupted ones gives the base's clean accuracy."""
     found = tables(run)
     rows = found["performance"].assign(correct=found["performance"]["rank"] == 0)
     first = sorted(rows["image_id"].unique())[:24]
@@ -111,8 +112,8 @@ def test_isolation_starts_at_the_base_and_ends_at_the_tuned_model(run):
         patched = found["gain_patching"].query(
             "tuned_on == @key and kind == 'resid' and layer == 2 and tokens == 'all' and quantity == 'accuracy'"
         ).set_index("direction")["value"]  # fmt: skip
-        assert patched["tuned into base"] == pytest.approx(own[key])
-        assert patched["base into tuned"] == pytest.approx(own["base"])
+        clean = rows[(rows["corruption"] == "clean") & (rows["model"] == "base") & rows["image_id"].isin(first)]
+        assert patched["clean into corrupted"] == pytest.approx(clean["correct"].mean())  # one head reads both
         swapped = found["gain_swaps"].query(
             "tuned_on == @key and corruption == @key and kind == 'first' and quantity == 'accuracy'"
             " and direction == 'tuned into base'"

@@ -134,7 +134,7 @@ def test_hostile_text_stays_text(tiny_model, tiny_images):
     explorer = attention_explorer({HOSTILE: tiny_model}, {HOSTILE: array, long: array}, title=HOSTILE)
     html = explorer.html()
     assert "<script>alert" not in html
-    assert html.count("<script") == html.count("</script>") == 6
+    assert html.count("<script") == html.count("</script>") == 7
     spec = json.loads(re.search(r'<div class="ex"><script type="application/json">(.*?)</script>', html, re.S)[1])
     assert [picture["title"] for picture in spec["pictures"]] == [HOSTILE, long]
     assert spec["models"] == [HOSTILE]
