@@ -201,7 +201,10 @@ def representations(pair: Isolation) -> Tables:
 
     comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
     groups = min(10, len(pair.test) // 2)  # of images, for the interval; fewer where a quick look has few
-    similar = analysis.compare_views(pair.models, pair.test, comparisons, groups=groups, seed=pair.seed, progress="CKA")
+    few = len(pair.test) < 8
+    similar = {} if few else analysis.compare_views(
+        pair.models, pair.test, comparisons, groups=groups, seed=pair.seed, progress="CKA"
+    )  # fmt: skip
     cka = [
         found.to_frame(
             level=pair.bootstrap["level"], model_a=a.model, corruption_a=a.corruption.key,
@@ -221,7 +224,7 @@ def representations(pair: Isolation) -> Tables:
                 readings.append(read.to_frame(**labels))
                 depths.append(analysis.PredictionDepth.of(read).to_frame(**labels))
     return {
-        "gain_cka": pd.concat(cka, ignore_index=True),
+        "gain_cka": pd.concat(cka, ignore_index=True) if cka else pd.DataFrame(columns=["model_a", "model_b"]),
         "gain_lens": analysis.lens_comparison_summary(pd.concat(readings, ignore_index=True), **pair.bootstrap),
         "gain_depth": analysis.depth_summary(pd.concat(depths, ignore_index=True), **pair.bootstrap),
     }
