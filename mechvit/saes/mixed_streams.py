@@ -112,7 +112,14 @@ class MixedEpoch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after so many batches."""
         self.given, self.round = int(state["batches"]), state["round"]
-        for epoch, place in zip(self.epochs, self.round, strict=False):
+        if not self.keeps_place:
+            return  # all are read again from the start
+        if len(self.round) != len(self.epochs):
+            raise ValueError(
+                f"an epoch goes on with the streams that it was begun with, {len(self.round)}; there are "
+                f"{len(self.epochs)}: give the same models, or start anew"
+            )
+        for epoch, place in zip(self.epochs, self.round, strict=True):
             epoch.load_state_dict(place)
 
     def __iter__(self) -> Iterator[Float[Tensor, "token columns"]]:

@@ -79,6 +79,9 @@ def test_an_epoch_goes_on_after_any_batch(make):
         assert state["batches"] == cut
         again = make().epoch(3)
         again.load_state_dict(state)
+        with pytest.raises(ValueError, match="begun with, 1; there are 2"):
+            again.load_state_dict(state | {"round": state["round"][:1]})
+        again.load_state_dict(state)
         rest = list(again)
         assert len(rest) == len(whole) - cut
         assert all(torch.equal(one, two) for one, two in zip(rest, whole[cut:], strict=True))
