@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from mechvit import HookedViT
 
 
+def pytest_runtest_setup() -> None:
+    """Draw the same random numbers in a test and in the fixtures that it builds, whatever ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_hf() -> transformers.ViTForImageClassification:
     """A Hugging Face ViT: 32 px, patch 8, width 32, 3 layers, 2 heads, 5 classes; every weight far from its init."""
