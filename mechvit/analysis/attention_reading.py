@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.kernels.attention_pair import attention_pair, cosine_of_norms
-from mechvit.kernels.attention_statistics import attention_statistics
+from mechvit.kernels.attention_statistics import row_entropy
 from mechvit.models.watching import is_watched
 
 from .lens import Hooks
@@ -104,7 +104,7 @@ def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
         found.append(pattern_entropy(pattern))
 
     def of_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
-        found.append(attention_statistics(q, k, bias=bias).entropy.mean((1, 2)))
+        found.append(row_entropy(q, k, bias=bias).mean((1, 2)))
 
     return _hooks(model, ENTROPY_PATTERN, of_pattern, of_heads), found
 
@@ -127,7 +127,7 @@ class CleanAttention:
 
         def of_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
             self.kept.append((q, k))
-            self.entropy.append(attention_statistics(q, k, bias=bias).entropy.mean((1, 2)))
+            self.entropy.append(row_entropy(q, k, bias=bias).mean((1, 2)))
 
         return _hooks(self.model, SHIFT_PATTERN, of_pattern, of_heads)
 

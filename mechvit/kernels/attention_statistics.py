@@ -16,8 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .blocks import blocks, default_scale, scores_of
+from .blocks import BLOCK, blocks, default_scale, scores_of
 from .jit import cdiv, interpreted, jit, tl, uses_triton
+
+FUSED_KEYS = 768
+"""Keys from which on a CPU takes the entropy alone from PyTorch's fused attention: there its tiles grow."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,38 @@ def attention_statistics(
     )  # fmt: skip
     entropy, maximum, logsumexp, cls_mass = rows
     return RowStatistics(entropy, maximum, logsumexp, cls_mass, None if v is None else output)
+
+
+def row_entropy(
+    q: Float[Tensor, "batch head query d_head"],
+    k: Float[Tensor, "batch head key d_head"],
+    *,
+    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "batch head query"]:
+    """Only the entropy of `attention_statistics`; a CPU has it faster where there are many keys and no bias.
+
+    With p the attention, entropy = log-sum-exp - Σ p s, and Σ p s = scale q · Σ p k: the output of attention whose
+    values are the keys, which PyTorch fuses. The keys are centred first, which moves every score of a row by the same.
+    The difference keeps an error of float32's spacing at the largest score, a few times that of the pattern's own
+    entropy where scores reach the hundreds.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_shapes(q, k, bias)
+    fused = bias is None and k.shape[2] >= FUSED_KEYS and q.dtype in (torch.float32, torch.float64)
+    if not (fused and q.device.type == k.device.type == "cpu") or uses_triton(q, k):
+        return attention_statistics(q, k, bias=bias, scale=scale).entropy
+    scale = default_scale(q, scale)
+    found = torch.empty(q.shape[:-1], dtype=q.dtype)
+    together = max(1, BLOCK // q[0].numel())  # images; what is held stays small beside one layer's patterns
+    for image in range(0, len(q), together):
+        at = slice(image, image + together)
+        keys = k[at] - k[at].mean(2, keepdim=True)
+        mean, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q[at], keys, keys, scale=scale)
+        found[at] = logsumexp - mean.mul_(q[at]).sum(-1).mul_(scale)
+    return found.clamp_min_(0)
 
 
 def tile_of(q: Tensor) -> int:

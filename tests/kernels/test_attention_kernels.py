@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mechvit.kernels import attention_pair as pair
 from mechvit.kernels import attention_statistics as rows
-from mechvit.kernels import blocks
+from mechvit.kernels import blocks, jit
 
 pytest.importorskip("triton")
 SHAPES = {  # batch, heads, queries, keys, d_head
@@ -144,6 +144,47 @@ def test_blocks_cover_everything_once(sizes, monkeypatch):
         seen[block] += 1
         assert seen[block].numel() * keys <= max(200, keys)
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("keys", [rows.FUSED_KEYS - 1, rows.FUSED_KEYS, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+def test_the_entropy_alone_is_right(keys, dtype, offset, monkeypatch):
+    """Past the number of keys from which it is fused, and where all keys share a large part, as trained ones do."""
+    shape = (3, 2, 40, keys, 16)
+    q, k, _ = draw(shape, dtype)
+    k = k + offset
+    genuine, fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, []
+    monkeypatch.setattr(jit, "INTERPRET", False)
+    monkeypatch.setattr(rows, "BLOCK", 2 * q[0].numel())  # two images at a time, then one
+    monkeypatch.setattr(
+        torch.ops.aten,
+        "_scaled_dot_product_flash_attention_for_cpu",
+        lambda *args, **options: fused.append(len(args[0])) or genuine(*args, **options),
+    )
+    found = rows.row_entropy(q, k)
+    wide, narrow = exact(rows.reference, q, k).entropy, rows.reference(q, k).entropy
+    assert fused == ([2, 1] if keys >= rows.FUSED_KEYS and dtype != torch.bfloat16 else [])
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    assert (found - wide).abs().max() <= max(4 * (narrow - wide).abs().max(), 1e-13)
+    scaled = rows.reference(q.double(), k.double(), scale=0.01).entropy
+    torch.testing.assert_close(rows.row_entropy(q, k, scale=0.01).double(), scaled, rtol=1e-5, atol=1e-5)
+
+
+def test_the_entropy_alone_with_sharp_rows_or_a_bias(monkeypatch):
+    monkeypatch.setattr(jit, "INTERPRET", False)
+    shape = (1, 2, 30, 800, 16)
+    q, k, _ = draw(shape, sharp=300.0)
+    found, expected = rows.row_entropy(q, k), exact(rows.reference, q, k).entropy
+    largest = (q.double() @ k.double().transpose(-1, -2)).abs().max() / 4
+    assert largest > 1000
+    assert found.min() >= 0
+    assert (found - expected).abs().max() < 4 * largest * torch.finfo(torch.float32).eps
+    bias = bias_of(shape, torch.float32, "cpu")
+    q, k, _ = draw(shape)
+    torch.testing.assert_close(
+        rows.row_entropy(q, k, bias=bias).double(), exact(rows.reference, q, k, bias=bias).entropy, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_float64_is_exact(device):
