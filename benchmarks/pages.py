@@ -20,19 +20,36 @@ WATCH = """
     const any = (selector, test) => [...document.querySelectorAll(selector)].some(test);
     const all = (selector, test) => [...document.querySelectorAll(selector)].every(test);
     const plotted = (box) => box._fullLayout !== undefined && box.querySelector(".main-svg");
+    const shown = (box) => box.closest("details:not([open])") || plotted(box);
     const drawn = (view) => view.dataset.drawn;
     const filled = (view) => view.dataset.thumbnails ?? view.matches(".pl");
     const there = document.readyState === "complete";
     if (times.first === null && (any(".plot", plotted) || any(".ex", drawn) || any("#detail canvas", () => true)))
       times.first = performance.now();
-    if (there && times.first !== null && all(".plot, .pl-plot", plotted) && all(".ex", drawn) && all(".ex", filled))
+    if (there && times.first !== null && all(".plot, .pl-plot", shown) && all(".ex", drawn) && all(".ex", filled))
       times.all = performance.now();
     else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
 })();
 """
-"""Notes when the first figure stands, and when every figure and view does, frame by frame."""
+"""Notes when the first figure stands, and when every figure (but those folded away) and view does, frame by frame."""
+UNFOLD = """
+async () => {
+  const costs = [];
+  for (const fold of document.querySelectorAll("details.fold")) {
+    const start = performance.now();
+    fold.open = true;
+    fold.scrollIntoView();
+    const box = fold.querySelector(".plot");
+    while (!box.querySelector(".main-svg")) await new Promise(requestAnimationFrame);
+    costs.push(performance.now() - start);
+    fold.open = false;
+  }
+  return costs;
+}
+"""
+"""From the opening of each fold until its first figure stands, in milliseconds."""
 HOVER = """
 async ([view, name, moves]) => {
   const stage = document.querySelector(view + " .ex-stage");
@@ -62,6 +79,8 @@ class PageTimes:
     """Seconds until the first figure stands."""
     all: float
     """Seconds until every figure and view stands and answers."""
+    unfolding: tuple[float, ...]
+    """Seconds from the opening of each fold until its first figure stands."""
     redraws: dict[str, tuple[float, ...]]
     """View's redraw -> seconds of each, for a pointer that wanders over the picture."""
 
@@ -110,10 +129,11 @@ def open_page(browser: Browser, path: Path, *, patience: float = 60.0) -> PageTi
             if waited > patience:
                 raise ValueError(f"{path} was not whole after {patience:g} s: {'; '.join(faults) or 'no message'}")
         first, whole = page.evaluate("[pageTimes.first, pageTimes.all]")
+        unfolding = tuple(cost / 1e3 for cost in page.evaluate(UNFOLD))
         redraws = {name: hover_costs(page, name) for name in VIEWS if page.locator(VIEWS[name]).count()}
         if faults:
             raise ValueError(f"{path} said: {'; '.join(faults)}")
-        return PageTimes(first=first / 1e3, all=whole / 1e3, redraws=redraws)
+        return PageTimes(first=first / 1e3, all=whole / 1e3, unfolding=unfolding, redraws=redraws)
     finally:
         context.close()
 

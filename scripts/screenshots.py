@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
-DRAWN = """() => [...document.querySelectorAll(".plot")].every((plot) => plot.querySelector(".main-svg"))
+DRAWN = """() => [...document.querySelectorAll(".plot")]
+    .every((plot) => plot.closest("details:not([open])") || plot.querySelector(".main-svg"))
   && [...document.querySelectorAll(".ex")].every((view) => view.dataset.drawn)"""
 
 

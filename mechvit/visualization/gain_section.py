@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def gain_section(run: Run) -> Section | None:
     if not run.has("gain_patching"):
         return None
     models = in_order(run.table("gain_patching", ["tuned_on"])["tuned_on"])
-    own = [plot for model in models for plot in _of_one(run, model)]
+    own = [replace(plot, fold=f"Tuned on {title_of(model)}") for model in models for plot in _of_one(run, model)]
     return Section(id="gain", title="Where the gain lives", lead=LEAD, plots=(*_of_all(), *own))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,11 @@ class Shown:
     missing: list[Plot]
     table: tuple[str, list[str], list[tables.Group], Offer] | None
     """A caption, column titles, groups of rows, and its data."""
+
+    @property
+    def folds(self) -> list[tuple[str, list[Drawn]]]:
+        """Neighbouring figures under the heading that folds them away, an empty one where they stand open."""
+        return [(fold, list(group)) for fold, group in groupby(self.figures, lambda drawn: drawn.plot.fold)]
 
 
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:

@@ -31,6 +31,8 @@ class Plot:
     """Sums the table up to what the figure draws and the page offers as CSV; None where that is the table itself."""
     claims: tuple[str, ...] = ()
     """How the ids of the claims begin that this figure bears on."""
+    fold: str = ""
+    """Heading of a group of neighbours that the page folds away, and draws once it is opened; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
 // The report: draws each figure when it comes near the window, and the others while the browser is idle, in the page's theme;
-// follows the section being read.
+// those of a closed fold once it is opened, by hand, by a link into it, or for print. Follows the section being read.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -7,6 +7,8 @@
   const drawn = new Set();
   const PRINTED = 680; // pixels between the margins of A4 paper; a letter's are a little further apart
   let printing = false;
+
+  const folded = (box) => box.closest("details:not([open])") !== null;
 
   const draw = (box) => {
     const figure = JSON.parse(Views.themed(document.getElementById(box.dataset.spec).textContent, dark));
@@ -25,15 +27,34 @@
     watch.unobserve(boxes[0]);
     draw(boxes[0]); // before the views' scripts: the first figure comes soon
   }
-  Views.whenIdle(boxes.map((box) => () => {
+  const drawIdle = (some) => Views.whenIdle(some.map((box) => () => {
+    if (drawn.has(box) || folded(box)) return;
     watch.unobserve(box);
-    if (!drawn.has(box)) draw(box);
+    draw(box);
   }));
+  drawIdle(boxes);
+  addEventListener("toggle", ({ target }) => target.open && drawIdle([...target.querySelectorAll(".plot")]), true);
+
+  // Draws again what is seen; what was drawn and folded away since is drawn when it is next seen.
+  const redraw = () => drawn.forEach((box) => {
+    if (!folded(box)) { draw(box); return; }
+    drawn.delete(box);
+    watch.observe(box);
+  });
+  const unfold = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const fold = target && target.closest("details");
+    if (!fold || fold.open) return;
+    fold.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  addEventListener("load", unfold);
 
   const paint = (theme) => {
     root.dataset.theme = theme;
     root.dispatchEvent(new CustomEvent("theme"));
-    drawn.forEach(draw);
+    redraw();
   };
   const system = matchMedia("(prefers-color-scheme: dark)");
   const button = document.getElementById("theme");
@@ -42,9 +63,11 @@
   button.addEventListener("click", () => { paint(root.dataset.theme === "dark" ? "light" : "dark"); label(); });
   label();
 
-  let before = "light";
+  let before = "light", opened = [];
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    opened = [...document.querySelectorAll("details.fold:not([open])")];
+    opened.forEach((fold) => { fold.open = true; });
     printing = true;
     root.dataset.theme = "light";
     root.dispatchEvent(new CustomEvent("theme", { detail: { width: PRINTED } }));
@@ -52,6 +75,7 @@
   });
   addEventListener("afterprint", () => {
     printing = false;
+    opened.forEach((fold) => { fold.open = false; });
     paint(before);
   });
 
