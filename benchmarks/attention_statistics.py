@@ -87,18 +87,21 @@ def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Conte
     model, pixels = models.hooked, models.pixels
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
 
-    def entropy(largest_pattern: int | None) -> Callable[[], Tensor]:
-        def call() -> Tensor:
-            before = reading.ENTROPY_PATTERN
-            reading.ENTROPY_PATTERN = before if largest_pattern is None else largest_pattern
-            try:
-                hooks, found = reading.entropy_hooks(model)
+    def entropy(most_within: int | None = None) -> Tensor:
+        before = reading.MIXED_TOKENS
+        reading.MIXED_TOKENS = before if most_within is None else most_within
+        try:
+            with reading.entropy_reading(model) as (hooks, found):
                 model.run_with_hooks(pixels, fwd_hooks=hooks)
-            finally:
-                reading.ENTROPY_PATTERN = before
-            return torch.stack(found)
+        finally:
+            reading.MIXED_TOKENS = before
+        return torch.stack(found)
 
-        return call
+    def by_layer() -> Tensor:
+        found: list[Tensor] = []
+        read = [(name, lambda pattern, hook: found.append(reading.pattern_entropy(pattern.float()))) for name in names]
+        model.run_with_hooks(pixels, fwd_hooks=read)
+        return torch.stack(found)
 
     def of_patterns(patterns: Any) -> Tensor:
         return torch.stack([reading.pattern_entropy(pattern.float()) for pattern in patterns])
@@ -110,11 +113,9 @@ def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Conte
     def eager() -> Tensor:
         return of_patterns(models.eager(pixels, output_attentions=True).attentions)
 
-    ways: dict[str, Callable[[], Tensor]] = {CHOSEN: entropy(None)}
+    ways: dict[str, Callable[[], Tensor]] = {CHOSEN: entropy}
     if peers:
-        ways[HEADS] = entropy(0)
-    if peers and model.cfg.device.type == "cpu":  # a GPU never reads patterns
-        ways[PATTERNS] = entropy(10**9)
+        ways |= {HEADS: partial(entropy, 0), PATTERNS: by_layer}
     if peers and not memory_is_short:
         ways |= {CACHED: cached, EAGER: eager}
     return [Contender(name=name, call=call, tensors=lambda out: {"entropy": out}) for name, call in ways.items()]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
 
-from .attention_reading import CleanAttention, Shift, entropy_hooks
+from .attention_reading import CleanAttention, Shift, entropy_reading
 from .frames import tidy
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 
@@ -109,8 +109,8 @@ def attention_entropy(
     batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
     ids, entropies = [], []
     for batch in image_batches(model, images, batch_size, progress=progress):
-        hooks, found = entropy_hooks(model)
-        model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+        with entropy_reading(model) as (hooks, found):
+            model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
         ids.append(on_cpu(batch.image_ids))
         entropies.append(on_cpu(torch.stack(found, dim=1)))
     return AttentionEntropy(torch.cat(ids), torch.cat(entropies))

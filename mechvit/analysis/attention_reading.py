@@ -1,13 +1,16 @@
-"""Reading a pass's attention: the pattern itself where it is small, and only its queries and keys where it is not.
+"""Reading a pass's attention at the least cost: within it, or from its queries and keys, or from the pattern itself.
 
-Up to a few hundred tokens a layer's pattern is cheap, and takes the place of the fused attention. Beyond, or on a GPU,
-the pass stays fused, and `mechvit.kernels` makes the numbers from the queries and keys without storing a pattern.
+For the entropy, a CPU with a few hundred tokens attends block by block and measures each block's pattern on the way,
+which costs little more than fused attention alone. With more tokens, or on a GPU, the pass stays fused, and
+`mechvit.kernels` makes the numbers from the queries and keys. Neither stores a pattern. For a comparison of two passes
+a CPU keeps patterns while they are small.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.kernels.attention_pair import attention_pair, cosine_of_norms
-from mechvit.kernels.attention_statistics import row_entropy
+from mechvit.kernels.attention_statistics import FUSED_KEYS, attention_statistics, row_entropy
+from mechvit.models.attention import mixed_by
 from mechvit.models.watching import is_watched
 
 from .lens import Hooks
@@ -24,9 +28,10 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
     from mechvit.models.positions import Place
 
-ENTROPY_PATTERN, SHIFT_PATTERN = 128, 256
-"""Tokens up to which a CPU reads patterns, for the entropy alone and for a comparison of two passes;
-`benchmarks/attention_statistics.py` measures both ways."""
+MIXED_TOKENS = FUSED_KEYS - 1
+"""Tokens up to which a CPU measures the entropy while it attends: `benchmarks/attention_statistics.py` times both ways."""
+SHIFT_PATTERN = 256
+"""Tokens up to which a CPU compares two passes by their patterns."""
 
 Shift = tuple[Tensor, Tensor, Tensor]
 """Entropy, cosine and squared difference of one layer, each [batch]."""
@@ -53,24 +58,28 @@ def pattern_shift(
     return cosine_of_norms(squared, norm, clean_norm).mean((1, 2)), squared.mean((1, 2))
 
 
-def reads_patterns(model: HookedViT, layer: int, most_tokens: int) -> bool:
-    """Whether a layer's pattern is read itself: it is small, or hooks of the caller's watch (and may edit) it."""
+def is_small(model: HookedViT, most_tokens: int) -> bool:
+    """Whether a model is on a CPU and has at most so many tokens."""
+    return model.cfg.device.type == "cpu" and model.cfg.n_tokens <= most_tokens
+
+
+def watches_pattern(model: HookedViT, layer: int) -> bool:
+    """Whether hooks of the caller's watch (and may edit) a layer's scores or pattern."""
     attn = model.blocks[layer].attn
-    small = model.cfg.device.type == "cpu" and model.cfg.n_tokens <= most_tokens
-    return small or is_watched(attn.hook_attn_scores) or is_watched(attn.hook_pattern)
+    return is_watched(attn.hook_attn_scores) or is_watched(attn.hook_pattern)
 
 
 def _layer_hooks(
     model: HookedViT,
     layer: int,
-    most_tokens: int,
+    as_pattern: bool,
     place: Callable[[], Place],
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
     """Hooks that call either with the pattern, or with queries, keys [batch, head, token, d_head] and position bias."""
     at, attn = f"blocks.{layer}.attn.", model.blocks[layer].attn
-    if reads_patterns(model, layer, most_tokens):
+    if as_pattern or watches_pattern(model, layer):
         return [(at + "hook_pattern", lambda pattern, hook: on_pattern(pattern.float()))]
     turned = "rot_" if model.cfg.positions == "rotary" else ""
     held: list[Tensor] = []
@@ -86,19 +95,26 @@ def _layer_hooks(
 
 def _hooks(
     model: HookedViT,
-    most_tokens: int,
+    layers: Iterable[int],
+    as_pattern: bool,
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
-    """The hooks of every layer."""
+    """The hooks of some layers, which read patterns where asked to, and where the caller's hooks may edit them."""
     place = functools.cache(lambda: model.place(model.cfg.grid))  # one for all layers of the pass
-    layers = range(model.cfg.n_layers)
-    return [hook for layer in layers for hook in _layer_hooks(model, layer, most_tokens, place, on_pattern, on_heads)]
+    return [hook for layer in layers for hook in _layer_hooks(model, layer, as_pattern, place, on_pattern, on_heads)]
 
 
-def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
-    """Hooks that collect each layer's entropy [batch], and the list that they fill."""
+@contextmanager
+def entropy_reading(model: HookedViT) -> Iterator[tuple[Hooks, list[Tensor]]]:
+    """While it lasts, a pass with these hooks adds each layer's entropy [batch] to the list."""
     found: list[Tensor] = []
+
+    def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        rows = attention_statistics(q, k, v, bias=bias)
+        assert rows.output is not None
+        found.append(rows.entropy.mean((1, 2)))
+        return rows.output
 
     def of_pattern(pattern: Tensor) -> None:
         found.append(pattern_entropy(pattern))
@@ -106,7 +122,11 @@ def entropy_hooks(model: HookedViT) -> tuple[Hooks, list[Tensor]]:
     def of_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         found.append(row_entropy(q, k, bias=bias).mean((1, 2)))
 
-    return _hooks(model, ENTROPY_PATTERN, of_pattern, of_heads), found
+    layers = range(model.cfg.n_layers)
+    within = [layer for layer in layers if is_small(model, MIXED_TOKENS) and not watches_pattern(model, layer)]
+    hooks = _hooks(model, (layer for layer in layers if layer not in within), False, of_pattern, of_heads)
+    with mixed_by([model.blocks[layer].attn for layer in within], mix):
+        yield hooks, found
 
 
 class CleanAttention:
@@ -129,7 +149,7 @@ class CleanAttention:
             self.kept.append((q, k))
             self.entropy.append(row_entropy(q, k, bias=bias).mean((1, 2)))
 
-        return _hooks(self.model, SHIFT_PATTERN, of_pattern, of_heads)
+        return self._hooks(of_pattern, of_heads)
 
     def comparison(self) -> tuple[Hooks, list[Shift]]:
         """Hooks for a corrupted pass, and the list it fills with each layer's numbers."""
@@ -145,4 +165,10 @@ class CleanAttention:
             entropy, cosine, squared = (row.mean((1, 2)) for row in rows)
             found.append((entropy, cosine, squared))
 
-        return _hooks(self.model, SHIFT_PATTERN, of_pattern, of_heads), found
+        return self._hooks(of_pattern, of_heads), found
+
+    def _hooks(
+        self, on_pattern: Callable[[Tensor], None], on_heads: Callable[[Tensor, Tensor, Tensor | None], None]
+    ) -> Hooks:
+        layers, small = range(self.model.cfg.n_layers), is_small(self.model, SHIFT_PATTERN)
+        return _hooks(self.model, layers, small, on_pattern, on_heads)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BLOCK = 2**18
-"""Scores held at a time: 1 MiB of float32, which stay in the processor's cache."""
+BLOCK = 2**19
+"""Scores held at a time: 2 MiB of float32, which stay in the processor's cache."""
 
 Block = tuple[slice, slice, slice]
 """Images, heads and queries."""

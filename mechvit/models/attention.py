@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,6 +24,8 @@ class Attention(nn.Module):
     """
 
     hook_result: HookPoint | None
+    mix: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] | None = None
+    """Takes the place of fused attention where nothing watches the pattern: see `mixed_by`."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -83,6 +88,8 @@ class Attention(nn.Module):
         bias: Float[Tensor, "1 head query key"] | None,
     ) -> Float[Tensor, "batch head query d_head"]:
         if not (is_watched(self.hook_attn_scores) or is_watched(self.hook_pattern)):
+            if self.mix is not None:
+                return self.mix(q, k, v, bias)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         scores = q @ k.transpose(-1, -2) * self.d_head**-0.5
         scores = self.hook_attn_scores(scores if bias is None else scores + bias)
@@ -146,3 +153,22 @@ class Attention(nn.Module):
         if self.o.bias is None:
             return self.o.weight.new_zeros(self.o.out_features)
         return self.o.bias if self.scale is None else self.o.bias * self.scale
+
+
+@contextmanager
+def mixed_by(
+    attentions: Iterable[Attention], mix: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+) -> Iterator[None]:
+    """Let a function of queries, keys, values [batch, head, token, d_head] and bias mix the values while this lasts.
+
+    It gives what fused attention would, and may measure on the way. Where something watches the scores or the pattern,
+    these are made as ever, and it is not called.
+    """
+    attentions = list(attentions)
+    try:
+        for attention in attentions:
+            attention.mix = mix
+        yield
+    finally:
+        for attention in attentions:
+            attention.mix = None

@@ -147,6 +147,26 @@ def depth(summary: pd.DataFrame) -> list[str]:
     return [f"Change on the corruption tuned on, over images that both get right. {'; '.join(said)}."] if said else []
 
 
+def latents(change: pd.DataFrame) -> list[str]:
+    """How many latents the corruption moves in each model, and in how many the models differ."""
+    base, tuned = (pick(change, model=model).dropna(subset=["difference"]) for model in dict.fromkeys(change["model"]))
+    moved = [int(((part["low"] > 0) | (part["high"] < 0)).sum()) for part in (base, tuned)]
+    differ = tuned[(tuned["beyond_low"] > 0) | (tuned["beyond_high"] < 0)]
+    said = (
+        f"The corruption moves {moved[0]} of the base’s {len(base)} latents, and {moved[1]} of the {len(tuned)} that "
+        f"the tuned model’s SAE has a match for (their intervals exclude zero). In {len(differ)} of these the models "
+        "differ"
+    )
+    if len(differ):
+        row = differ.loc[differ["beyond"].abs().idxmax()]
+        before = base.set_index("feature").loc[row["feature"], "difference"]
+        said += (
+            f", most in latent {int(row['feature'])}: {signed(float(before), 3)} in the base, "
+            f"{signed(float(row['difference']), 3)} in the tuned model"
+        )
+    return [f"{said}."]
+
+
 def ablation(summary: pd.DataFrame) -> list[str]:
     """What ablating the most sensitive latents does beyond others as frequent."""
     rows = pick(summary, kind="sensitive", quantity="accuracy")

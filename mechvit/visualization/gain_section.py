@@ -125,6 +125,19 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
     )
     yield from _activations(run, model)
     yield Plot(
+        id=f"gain-latents-{model}",
+        table="gain_latents",
+        columns=["tuned_on", "model", "feature", "difference", "low", "high", "beyond", "beyond_low", "beyond_high"],
+        drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
+        figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
+        reading=readings.latents,
+        source="Section 4.4",
+        definition="One dot a latent of the base’s SAE that the tuned model’s SAE has a match for: corrupted minus "
+        "clean of its mean activation over images, in each model. On the dotted line the corruption moves it alike. "
+        "Filled where the interval of the difference between the models excludes zero.",
+        claims=(f"open_latents_{family}",),
+    )
+    yield Plot(
         id=f"gain-ablation-{model}",
         table="gain_ablation",
         drawn=lambda table: only(table).query("model == 'base' and quantity != 'loss'"),

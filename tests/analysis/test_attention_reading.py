@@ -10,6 +10,7 @@ from hf_zoo import ZOO
 
 from mechvit import HookedViT
 from mechvit.analysis import attention_entropy, attention_reading, attention_shift
+from mechvit.analysis.stream import pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.kernels import attention_statistics as statistics
 
@@ -23,7 +24,7 @@ KINDS = {
 
 
 def by_heads(monkeypatch):
-    for name in ("ENTROPY_PATTERN", "SHIFT_PATTERN"):
+    for name in ("MIXED_TOKENS", "SHIFT_PATTERN"):
         monkeypatch.setattr(attention_reading, name, 0)
 
 
@@ -41,10 +42,11 @@ def images():
 
 @pytest.fixture
 def both(monkeypatch):
-    """Run a function with patterns, and with queries and keys alone; count the fused attentions of the second."""
+    """Run a function as small models are read, and with queries and keys alone; count the fused attentions of the
+    second."""
 
     def run(function):
-        by_pattern = function()
+        within = function()
         by_heads(monkeypatch)
         fused, genuine = [], torch.nn.functional.scaled_dot_product_attention
         monkeypatch.setattr(
@@ -52,16 +54,21 @@ def both(monkeypatch):
             "scaled_dot_product_attention",
             lambda *args, **options: fused.append(1) or genuine(*args, **options),
         )
-        return by_pattern, function(), len(fused)
+        return within, function(), len(fused)
 
     return run
 
 
 def test_entropy_is_the_same_either_way(model, images, both):
-    by_pattern, by_heads, fused = both(lambda: attention_entropy(model, images, "gaussian_noise_4", batch_size=3))
+    within, by_heads, fused = both(lambda: attention_entropy(model, images, "gaussian_noise_4", batch_size=3))
     assert fused >= 3 * model.cfg.n_layers
-    torch.testing.assert_close(by_heads.entropy, by_pattern.entropy, rtol=1e-5, atol=1e-5)
-    assert by_pattern.entropy.std() > 1e-3
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    pixels = pixel_values(model, images, "gaussian_noise_4")
+    _, cache = model.run_with_cache(pixels, names_filter=names)
+    wanted = torch.stack([torch.special.entr(cache[name].double()).sum(-1).mean((1, 2)) for name in names], dim=1)
+    for found in (within, by_heads):
+        torch.testing.assert_close(found.entropy.double(), wanted, rtol=1e-5, atol=1e-5)
+    assert wanted.std() > 1e-3
 
 
 def test_shift_is_the_same_either_way(model, images, both):
@@ -83,15 +90,36 @@ def test_a_callers_edit_of_the_pattern_is_seen(images, monkeypatch):
     assert entropy[:, 0].max() < 2.8
 
 
-def test_patterns_are_read_where_they_are_small():
+def test_a_small_model_is_measured_while_it_attends(images, monkeypatch):
+    """The pass gives the logits that it always gives, without fused attention, and is left as it was."""
     model = HookedViT.from_hf(ZOO["vit classifier"]())
-    assert attention_reading.reads_patterns(model, 0, model.cfg.n_tokens)
-    assert not attention_reading.reads_patterns(model, 0, model.cfg.n_tokens - 1)
+    pixels = pixel_values(model, images, "clean")
+    wanted = model(pixels)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    with attention_reading.entropy_reading(model) as (hooks, found):
+        assert hooks == []
+        logits = model.run_with_hooks(pixels, fwd_hooks=hooks)
+        assert [entropy.shape for entropy in found] == [(7,)] * model.cfg.n_layers
+    torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
+    assert all(block.attn.mix is None for block in model.blocks)
+    assert attention_reading.is_small(model, model.cfg.n_tokens)
+    assert not attention_reading.is_small(model, model.cfg.n_tokens - 1)
 
 
-def test_no_pattern_is_ever_made(images, monkeypatch):
+def test_a_pass_that_fails_leaves_the_model_as_it_was(images):
+    model = HookedViT.from_hf(ZOO["vit classifier"]())
+    with pytest.raises(ValueError, match="input size"):
+        attention_entropy(model, dataclasses.replace(images, images=images.images[..., :24]))
+    with pytest.raises(KeyError), attention_reading.entropy_reading(model):
+        raise KeyError
+    assert all(block.attn.mix is None for block in model.blocks)
+
+
+@pytest.mark.parametrize("ways", ["within", "queries and keys"])
+def test_no_pattern_is_ever_made(ways, images, monkeypatch):
     """Of 17 x 17 scores a head, blocks of 50 hold two rows."""
-    by_heads(monkeypatch)
+    if ways == "queries and keys":
+        by_heads(monkeypatch)
     monkeypatch.setattr("mechvit.kernels.blocks.BLOCK", 50)
     sizes, genuine = [], statistics.scores_of
 

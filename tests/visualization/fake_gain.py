@@ -131,6 +131,17 @@ def related(rng: Generator) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def latents(rng: Generator, model: str):
+    """Of six, two move in the base and three in the tuned model, which has no match for the last."""
+    planted = {"base": (0.2, 0.0, 0.0, 0.0, 0.4, 0.0), "tuned": (0.2, 0.0, 0.1, 0.0, -0.2, np.nan)}
+    for name, values in planted.items():
+        for feature, value in enumerate(values):
+            apart = value - planted["base"][feature] if feature == 4 else 0.0 * value
+            about = {"model": name, "feature": feature, "clean": 0.5, "corrupted": 0.5 + value}
+            ends = {"difference": value, "low": value - 0.05, "high": value + 0.05}
+            yield about | ends | {"clean_rate": 0.1, "corrupted_rate": 0.1} | around("beyond", apart)
+
+
 MAKERS = {
     "gain_patching": patching,
     "gain_swaps": swaps,
@@ -143,5 +154,6 @@ MAKERS = {
     "gain_steering_chosen": steering,
     "gain_cka": cka,
     "gain_depth": depth,
+    "gain_latents": latents,
     "gain_ablation": ablation,
 }

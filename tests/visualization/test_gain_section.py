@@ -17,7 +17,7 @@ from mechvit.visualization.drawing import drawing, sections
 from mechvit.visualization.gain_section import gain_section
 
 OF_ALL = ["gain-patching", "gain-related", "gain-steering", "gain-similarity", "gain-depth"]
-OF_ONE = ["gain-swaps", "gain-interpolation", "gain-heads", "gain-attribution", "gain-ablation"]
+OF_ONE = ["gain-swaps", "gain-interpolation", "gain-heads", "gain-attribution", "gain-latents", "gain-ablation"]
 QUESTION = {
     "id": "open_isolate_gaussian_blur",
     "claim": "Can it be isolated <script>alert(1)</script>?",
@@ -95,6 +95,10 @@ def test_readings_say_what_the_tables_say(run):
     assert "Pearson’s r 0.99 [0.97, 1.01]" in said["gain-attribution-gaussian_blur_4"]
     assert "least alike after layer 4 on that corruption: 0.800" in said["gain-similarity"]
     assert "tuned lens: −0.30 [−0.40, −0.20] layers" in said["gain-depth"]
+    assert said["gain-latents-gaussian_blur_4"].startswith(
+        "The corruption moves 2 of the base’s 6 latents, and 3 of the 5 that the tuned model’s SAE has a match for "
+        "(their intervals exclude zero). In 1 of these the models differ, most in latent 4: +0.400 in the base, −0.200"
+    )
     assert "4 latents +2.0 [−3.0, +7.0] points" in said["gain-ablation-gaussian_noise_4"]
     assert "on other filters of its group the gain’s interval lies above zero in 1 of 1" in said["gain-related"]
 
@@ -138,7 +142,7 @@ def test_one_models_figures_wait_in_a_fold(visit, folder, html):
     page.wait_for_timeout(500)  # nothing else is drawn while the browser is idle
     assert page.evaluate("document.querySelectorAll('#gain .plot.js-plotly-plot').length") == len(OF_ALL)
     blur, noise = page.locator("#gain details.fold").all()
-    assert blur.locator("summary").inner_text().startswith("Tuned on Gaussian blur 4 5 figures: One part")
+    assert blur.locator("summary").inner_text().startswith("Tuned on Gaussian blur 4 6 figures: One part")
     page.locator("#claim-open_isolate_gaussian_blur a[href='#gain-swaps-gaussian_blur_4']").click()
     until(page, "() => document.querySelector('#gain-swaps-gaussian_blur_4 .main-svg')")
     until(
@@ -161,8 +165,9 @@ def test_one_models_figures_wait_in_a_fold(visit, folder, html):
 @needs_chromium
 def test_an_address_opens_the_fold(visit, folder, html):
     page = visit(folder / "report.html")
-    page.goto(page.url + "#gain-heads-gaussian_noise_4")
-    page.reload()
+    address = page.url + "#gain-heads-gaussian_noise_4"
+    page.goto("about:blank")
+    page.goto(address)
     until(page, "() => document.querySelector('#gain-heads-gaussian_noise_4 .main-svg')")
     until(
         page, "() => Math.abs(document.querySelector('#gain-heads-gaussian_noise_4').getBoundingClientRect().top) < 120"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -265,3 +266,29 @@ def test_page_draws_everything_offline(visit, folder):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@needs_chromium
+def test_names_are_text(visit, folder, tmp_path):
+    """A mixture, a folder and a setting may be called anything."""
+    run = tmp_path / "<b>bold<"
+    shutil.copytree(folder, run)
+    for end in ("", "_means", "_similarity"):
+        path = run / "tables" / f"transfer{end}.parquet"
+        pd.read_parquet(path).replace("mixture_of_all", HOSTILE).to_parquet(path, index=False)
+    (run / "config.json").write_text(json.dumps({"out": HOSTILE, "long": "x" * 10_000}))
+    path = render_transfer(run)
+    html = path.read_text(encoding="utf-8")
+    assert HOSTILE not in html
+    assert html.count("<script") == html.count("</script>") == render_transfer(folder).read_text().count("<script")
+    page = visit(path)  # fails on a dialog, a message or a request
+    until(page, "() => document.querySelectorAll('.plot .main-svg').length >= 4")
+    ticks = page.locator("#gains .ytick text").all_text_contents()
+    assert any("<script>alert(1)" in tick for tick in ticks), ticks
+    assert page.locator(".kicker").inner_text().startswith("Run <b>bold< ")
+    assert HOSTILE in page.locator("#made").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("img").count() == 0
