@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mechvit.models.positions import Place
 
 MIXED_TOKENS = FUSED_KEYS - 1
-"""Tokens up to which a CPU measures the entropy while it attends: `benchmarks/attention_statistics.py` times both ways."""
+"""Tokens up to which a CPU measures the entropy while it attends; `benchmarks/attention_statistics.py` times both."""
 SHIFT_PATTERN = 256
 """Tokens up to which a CPU compares two passes by their patterns."""
 
