@@ -215,8 +215,10 @@ def row_entropy(
         ValueError: shapes that do not fit.
     """
     check_shapes(q, k, bias)
-    fused = bias is None and k.shape[2] >= FUSED_KEYS and q.dtype in (torch.float32, torch.float64)
-    if not (fused and q.device.type == k.device.type == "cpu") or uses_triton(q, k):
+    suits = bias is None and k.shape[2] >= FUSED_KEYS and q.dtype in (torch.float32, torch.float64)
+    here = q.device.type == k.device.type == "cpu" and not uses_triton(q, k)
+    operator = "_scaled_dot_product_flash_attention_for_cpu"  # PyTorch's own, the only one that gives the log-sum-exp
+    if not (suits and here and hasattr(torch.ops.aten, operator)):
         return attention_statistics(q, k, bias=bias, scale=scale).entropy
     scale = default_scale(q, scale)
     found = torch.empty(q.shape[:-1], dtype=q.dtype)
@@ -224,7 +226,7 @@ def row_entropy(
     for image in range(0, len(q), together):
         at = slice(image, image + together)
         keys = k[at] - k[at].mean(2, keepdim=True)
-        mean, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q[at], keys, keys, scale=scale)
+        mean, logsumexp = getattr(torch.ops.aten, operator)(q[at], keys, keys, scale=scale)
         found[at] = logsumexp - mean.mul_(q[at]).sum(-1).mul_(scale)
     return found.clamp_min_(0)
 
