@@ -130,8 +130,8 @@ def hook_by_hook(
     for batch in image_batches(receiver, images, default_batch_size(receiver, patterns=False)):
         pixels = pixel_values(receiver, batch, CORRUPTION)
         names = [component.point(n_layers) for component in components]
-        _, given = giver.run_with_cache(pixels, names_filter=names, return_cache_object=False)
-        foil, found = foils(receiver(pixels), batch.labels), []
+        logits, given = giver.run_with_cache(pixels, names_filter=names, return_cache_object=False)
+        foil, found = foils(batch.labels, receiver(pixels), logits), []
         for component, name in zip(components, names, strict=True):
 
             def swap(x: Tensor, hook: Any, name: str = name, head: int = component.head) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
@@ -111,12 +112,10 @@ def attribution_patching(
     ids, effects = [], []
     sums = torch.zeros(2, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
     for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        giver_pixels = pixel_values(
-            giver, batch, corruption if giver_corruption is None else giver_corruption, seed=seed
-        )
-        _, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
+        giver_pixels = pixel_values(giver, batch, giver_corruption, seed=seed)
+        logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
         pixels = pixel_values(receiver, batch, corruption, seed=seed)
-        own, gradients = _activations_and_gradients(receiver, pixels, batch.labels, batch.image_ids, names)
+        own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
         products = {name: (given[name] - own[name]).float() * gradients[name].float() for name in names}
         ids.append(on_cpu(batch.image_ids))
         effects.append(on_cpu(torch.stack([_sum(receiver, component, products) for component in components])))
@@ -127,21 +126,27 @@ def attribution_patching(
     return Attribution(components, found, torch.cat(effects, dim=1), *sums / len(found))
 
 
-def _activations_and_gradients(
-    model: HookedViT, pixels: Tensor, labels: Tensor, image_ids: Tensor, names: Sequence[str]
+def activations_and_gradients(
+    receiver: HookedViT,
+    pixels: Float[Tensor, "batch 3 height width"],
+    giver_logits: Float[Tensor, "batch class"],
+    batch: ImageBatch,
+    names: Sequence[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Activations by hook point, and each image's derivative of its logit difference with respect to them."""
+    """The receiver's activations by hook point, and each image's derivative of its logit difference by them."""
     own: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
         own[hook.name] = activation
 
-    entered = model(pixels, stop_at_layer=0)
+    entered = receiver(pixels, stop_at_layer=0)
     with torch.enable_grad():
         entered = entered.requires_grad_()  # so that no weight has to
-        logits = model.run_with_hooks(entered, start_at_layer=0, fwd_hooks=[(name, keep) for name in names])
-        check_logits(logits, labels, image_ids)
-        total = logit_difference(logits, labels, foils(logits, labels)).sum()
+        logits = receiver.run_with_hooks(entered, start_at_layer=0, fwd_hooks=[(name, keep) for name in names])
+        for each in (logits, giver_logits):
+            check_logits(each, batch.labels, batch.image_ids)
+        foil = foils(batch.labels, logits.detach(), giver_logits)
+        total = logit_difference(logits, batch.labels, foil).sum()
         found = torch.autograd.grad(total, [own[name] for name in names])
     return {name: tensor.detach() for name, tensor in own.items()}, dict(zip(names, found, strict=True))
 

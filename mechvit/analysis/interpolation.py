@@ -15,7 +15,7 @@ from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES
 from .interventions import Found, changes, outcome_frame, run_interventions
-from .outcomes import QUANTITIES, RECEIVER, Outcomes, score_outcomes
+from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, score_outcomes
 from .parts import check_pair, groups_named, model_parts, weights_of, weights_replaced
 from .stream import Images, on_cpu
 
@@ -45,11 +45,12 @@ class Interpolation:
     """What every mixture of the two models' weights gave on every image under every corruption."""
 
     outcomes: Found[float | str]
-    """(corruption, alpha) -> outcomes, scored by the base model's foils; and (corruption, "receiver") -> the base."""
+    """(corruption, alpha) -> outcomes; and (corruption, "receiver" or "giver") -> the base and the tuned model, by whose
+    foils all are scored."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row an image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference, loss."""
-        mixtures = {key: found for key, found in self.outcomes.items() if key[1] != RECEIVER}
+        mixtures = {key: found for key, found in self.outcomes.items() if key[1] not in (RECEIVER, GIVER)}
         return outcome_frame(mixtures, lambda alpha: {"alpha": alpha})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
@@ -108,7 +109,7 @@ def interpolate_weights(
     ends = weights_of(base, chosen), weights_of(tuned, chosen)
 
     def logits_of(pixels: Tensor) -> dict[float | str, Tensor]:
-        found: dict[float | str, Tensor] = {RECEIVER: base(pixels)}
+        found: dict[float | str, Tensor] = {RECEIVER: base(pixels), GIVER: tuned(pixels)}
         for alpha in alphas:
             with weights_replaced(base, {name: between(ends[0][name], ends[1][name], alpha) for name in ends[0]}):
                 found[alpha] = base(pixels)

@@ -13,7 +13,7 @@ from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
-from .outcomes import QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
+from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
 from .performance import check_logits
 from .stream import Images, default_batch_size, image_batches, pixel_values
 
@@ -43,10 +43,11 @@ def run_interventions(
     """Score interventions on the same pixels, batch by batch; each batch is corrupted once for all.
 
     Args:
-        model: the receiver: it normalises the images, and its foils under each corruption serve all interventions.
+        model: the receiver: it normalises the images.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         corruptions: what to apply, `clean` too where it is wanted.
-        logits_of: pixels -> the logits of every intervention, of the receiver itself under the key "receiver".
+        logits_of: pixels -> the logits of every intervention, of the two models as they are under the keys "receiver"
+            and "giver"; their foils under each corruption serve all interventions.
         score: what is made of logits, labels, foils and image ids.
         batch_size: images a forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
@@ -65,9 +66,10 @@ def run_interventions(
     for batch in image_batches(model, images, size, progress=progress):
         for corruption in dict.fromkeys(applied):
             logits = logits_of(pixel_values(model, batch, corruption, seed=seed))
-            own = logits[RECEIVER]  # type: ignore[index]
-            check_logits(own, batch.labels, batch.image_ids)
-            foil = foils(own, batch.labels)
+            both = [logits[name] for name in (RECEIVER, GIVER)]  # type: ignore[index]
+            for own in both:
+                check_logits(own, batch.labels, batch.image_ids)
+            foil = foils(batch.labels, *both)
             for key, values in logits.items():
                 outcomes = score(values, batch.labels, foil, batch.image_ids)
                 found.setdefault((corruption.key, key), []).append(outcomes)

@@ -47,18 +47,28 @@ class Outcomes:
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
-def foils(logits: Float[Tensor, "batch class"], labels: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """The wrong class that scores highest: what an image is most easily taken for.
+def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) -> Int[Tensor, " batch"]:
+    """The wrong class that several models together take an image for most easily: the one of the highest mean log
+    probability over them.
 
-    Taken once, from the receiving model on the very images that it is patched on, and kept for all interventions, so
-    that the logit difference is linear in the logits.
+    Taken once from receiver and giver on the images that each sees, and kept for all interventions: so the logit
+    difference is linear in the logits, and neither model is favoured. (The receiver's own strongest wrong class would
+    be: its margin were a minimum and the giver's an arbitrary one, so that any other model would seem to gain.)
+
+    Args:
+        labels: of the images.
+        logits: of each model, as many as there are.
 
     Raises:
         ValueError: a model of one class, which has no wrong one.
+
+    Source: logit differences to a fixed second answer, arXiv:2309.16042 (section 2.2); the choice is ours.
     """
-    if logits.shape[-1] < 2:
-        raise ValueError(f"a foil is a wrong class, and needs a model of at least 2 classes; got {logits.shape[-1]}")
-    return logits.scatter(-1, labels[:, None], -torch.inf).argmax(-1)
+    classes = logits[0].shape[-1]
+    if classes < 2:
+        raise ValueError(f"a foil is a wrong class, and needs a model of at least 2 classes; got {classes}")
+    together = torch.stack([own.float().log_softmax(-1) for own in logits]).mean(0)
+    return together.scatter(-1, labels[:, None], -torch.inf).argmax(-1)
 
 
 def logit_difference(

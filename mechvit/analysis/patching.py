@@ -45,7 +45,7 @@ class Patching:
     correct: Bool[Tensor, "components images"]
     """Whether the label is the prediction."""
     logit_difference: Float[Tensor, "components images"]
-    """The label's logit minus that of the image's foil, the wrong class that the unpatched receiver scores highest."""
+    """The label's logit minus that of the image's foil, the wrong class that both models together take it for."""
     receiver: Outcomes
     """The receiver as it is, on its own images."""
     giver: Outcomes
@@ -167,7 +167,9 @@ def _patch_batch(
     }
     logits, own = receiver.run_with_cache(pixels[0], names_filter=points | beside, return_cache_object=False)
     giver_logits, given = giver.run_with_cache(pixels[1], names_filter=points, return_cache_object=False)
-    about = (batch.labels, foils(logits, batch.labels), batch.image_ids)
+    for each in (logits, giver_logits):
+        check_logits(each, batch.labels, batch.image_ids)
+    about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids)
     references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)
     difference = torch.empty(len(components), len(batch))

@@ -51,7 +51,7 @@ class Steering:
     outcomes: Found[Steer]
     """(corruption, way of steering) -> the steered receiver."""
     references: Found[str]
-    """(corruption, "receiver" or "giver") -> either model as it is, scored by the receiver's foils."""
+    """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
     selection: frozenset[int]
     """Ids of the images that layers and scales are chosen on; the others are held out."""
 

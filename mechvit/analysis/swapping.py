@@ -41,7 +41,7 @@ class Swaps:
     outcomes: Found[Swap]
     """(corruption, swap) -> the receiver with those weights of the giver."""
     references: Found[str]
-    """(corruption, "receiver" or "giver") -> either model as it is, scored by the receiver's foils."""
+    """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row an image, corruption and swap: corruption, kind, part, k, image_id, correct, logit_difference."""

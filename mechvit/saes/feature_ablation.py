@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from mechvit.analysis.outcomes import foils, score_outcomes
+from mechvit.analysis.performance import check_logits, label_rank
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
+from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .feature_change import LatentChange
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 AblationTarget = Literal["zero", "clean_mean"]
-QUANTITIES = ("accuracy", "loss", "logit_difference")
+QUANTITIES = ("accuracy", "loss")
 NEIGHBOURS = 8
 """Latents of the nearest frequency among which a control is drawn."""
 UNTOUCHED, SENSITIVE, CONTROL = "untouched", "sensitive", "control"
@@ -67,7 +68,7 @@ class FeatureSets:
 @dataclass(frozen=True, kw_only=True)
 class FeatureAblation:
     """One row an ablation, condition and image: corruption, latents (n of `sensitive` or of a draw), draw, image_id,
-    accuracy (0 or 1), loss (nats), logit_difference (label less foil)."""
+    accuracy (0 or 1), loss (nats)."""
 
     per_image: pd.DataFrame
     sets: FeatureSets
@@ -177,15 +178,12 @@ def ablate_features(
         ids.append(on_cpu(batch.image_ids))
         for condition in conditions:
             seen = look_at(model, site, batch, condition, seed)
-            untouched = seen.untouched()
-            foil = foils(untouched, batch.labels)
-            score = _Scoring(batch.labels, foil, batch.image_ids)
-            found[condition.key, UNTOUCHED, 0, 0].append(score(untouched))
+            found[condition.key, UNTOUCHED, 0, 0].append(_scores(seen.untouched(), batch))
             codes = sae.encode(seen.x.to(device))
             for kind, draw, latents in sets.each():
                 for n in counts:
                     logits = ablated(seen, sae, codes, latents[:n].to(device), to.to(device))
-                    found[condition.key, kind, draw, n].append(score(logits))
+                    found[condition.key, kind, draw, n].append(_scores(logits, batch))
     return FeatureAblation(per_image=_table(found, torch.cat(ids)), sets=sets, target=target)
 
 
@@ -245,18 +243,12 @@ def ablation_summary(
 _KINDS = (UNTOUCHED, SENSITIVE, CONTROL)
 
 
-@dataclass(frozen=True)
-class _Scoring:
-    labels: Int[Tensor, " batch"]
-    foil: Int[Tensor, " batch"]
-    """Of the untouched model under the same condition."""
-    image_ids: Int[Tensor, " batch"]
-
-    def __call__(self, logits: Float[Tensor, "batch class"]) -> Float[Tensor, "batch 3"]:
-        """`QUANTITIES` of each image."""
-        outcomes = score_outcomes(logits, self.labels, self.foil, self.image_ids)
-        loss = torch.nn.functional.cross_entropy(logits.float(), self.labels, reduction="none")
-        return torch.stack([outcomes.correct.float(), on_cpu(loss), outcomes.logit_difference], dim=1)
+def _scores(logits: Float[Tensor, "batch class"], batch: ImageBatch) -> Float[Tensor, "batch 2"]:
+    """`QUANTITIES` of each image, in float32."""
+    check_logits(logits, batch.labels, batch.image_ids)
+    logits = logits.float()
+    loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+    return on_cpu(torch.stack([(label_rank(logits, batch.labels) == 0).float(), loss], dim=1))
 
 
 def _table(found: dict[tuple[str, str, int, int], list[Tensor]], ids: Tensor) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def _of_all() -> Iterator[Plot]:
         source=OPEN,
         definition="The base runs on corrupted images with one activation, at all tokens, taken from the tuned model "
         "on the same images. Share of the tuned model’s lead in logit difference (the label’s logit less that of the "
-        "wrong class which the base scores highest); bold where its bootstrap interval over images excludes zero.",
+        "wrong class that both models together take the image for most easily); bold where its bootstrap interval over images excludes zero.",
         claims=("open_isolate", "open_heads"),
     )
     yield Plot(
@@ -140,7 +140,7 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
     yield Plot(
         id=f"gain-ablation-{model}",
         table="gain_ablation",
-        drawn=lambda table: only(table).query("model == 'base' and quantity != 'loss'"),
+        drawn=lambda table: only(table).query("model == 'base'"),
         figure=lambda table: _entitled(feature_ablation.feature_ablations(table), name),
         reading=readings.ablation,
         source="Section 4.4",

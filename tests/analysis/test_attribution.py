@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit import HookedViT
 from mechvit.analysis import attribution_error, attribution_patching, patch_models, resampled_means
 from mechvit.analysis.correlation import correlation, rank_correlation
+from mechvit.analysis.outcomes import foils
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
@@ -53,8 +54,8 @@ def slope(receiver: HookedViT, giver: HookedViT, batch: ImageBatch, name: str, c
     with torch.no_grad():
         pixels, n = pixels_of(receiver, batch, NOISE), torch.arange(len(batch))
         plain, cache = receiver.run_with_cache(pixels)
-        _, given = giver.run_with_cache(pixels_of(giver, batch, NOISE))
-        foil = plain.scatter(1, batch.labels[:, None], -1e9).argmax(1)
+        logits, given = giver.run_with_cache(pixels_of(giver, batch, NOISE))
+        foil = foils(batch.labels, plain, logits)
         move = torch.zeros_like(cache[name])
         move[chosen] = (given[name] - cache[name])[chosen]
 

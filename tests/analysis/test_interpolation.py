@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mechvit.analysis import interpolate_weights
 from mechvit.analysis.interpolation import between
-from mechvit.analysis.outcomes import logit_difference
+from mechvit.analysis.outcomes import foils, logit_difference
 from mechvit.analysis.parts import model_parts
 from mechvit.data import ImageBatch, corrupt, normalize
 
@@ -43,7 +43,7 @@ def test_interpolation_matches_mixtures(tiny_model, batch, parts):
     for corruption in CORRUPTIONS:
         pixels = normalize(corrupt(batch.images, corruption, batch.image_ids, seed=0), tiny_model.image_processor)
         with torch.no_grad():
-            foil = tiny_model(pixels).scatter(-1, batch.labels[:, None], -torch.inf).argmax(-1)
+            foil = foils(batch.labels, tiny_model(pixels), tuned(pixels))
             for alpha in alphas:
                 logits = mixture(tiny_model, tuned, alpha, chosen)(pixels)
                 got = found.outcomes[corruption, alpha]
@@ -60,7 +60,7 @@ def test_ends_are_the_models_bit_for_bit(tiny_model, batch):
     forth = interpolate_weights(tiny_model, tuned, batch, ["clean"], alphas=(0, 1))
     pixels = normalize(batch.images, tiny_model.image_processor)
     with torch.no_grad():
-        foil = tiny_model(pixels).scatter(-1, batch.labels[:, None], -torch.inf).argmax(-1)
+        foil = foils(batch.labels, tiny_model(pixels), tuned(pixels))
         for alpha, model in ((0.0, tiny_model), (1.0, tuned)):
             wanted = logit_difference(model(pixels), batch.labels, foil)
             assert torch.equal(forth.outcomes["clean", alpha].logit_difference, wanted)
@@ -93,7 +93,7 @@ def test_families_with_layer_scale_and_tables_have_exact_ends():
     batch = ImageBatch(images, torch.tensor([0, 1, 2, 3]), torch.arange(4))
     found = interpolate_weights(base, tuned, batch, ["clean"], alphas=(1,))
     with torch.no_grad():
-        foil = base(images).scatter(-1, batch.labels[:, None], -torch.inf).argmax(-1)
+        foil = foils(batch.labels, base(images), tuned(images))
         wanted = logit_difference(tuned(images), batch.labels, foil)
     assert torch.equal(found.outcomes["clean", 1.0].logit_difference, wanted)
 

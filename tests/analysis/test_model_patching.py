@@ -39,10 +39,10 @@ def pixels_of(model: HookedViT, batch: ImageBatch, key: str) -> Tensor:
     return normalize(corrupt(batch.images, key, batch.image_ids, seed=0), model.image_processor)
 
 
-def margin(logits: Tensor, labels: Tensor, receiver_logits: Tensor) -> Tensor:
-    """The label's logit minus that of the receiver's strongest wrong class, by a loop."""
-    out = []
-    for own, label, reference in zip(logits, labels.tolist(), receiver_logits, strict=True):
+def margin(logits: Tensor, labels: Tensor, *models: Tensor) -> Tensor:
+    """The label's logit minus that of the wrong class that is likeliest to all models together, by a loop."""
+    out, together = [], sum(model.double().log_softmax(-1) for model in models)
+    for own, label, reference in zip(logits, labels.tolist(), together, strict=True):
         foil = max((c for c in range(len(own)) if c != label), key=lambda c: float(reference[c]))
         out.append(own[label] - own[foil])
     return torch.stack(out)
@@ -56,7 +56,7 @@ def one_by_one(
     found, n = {}, receiver.cfg.n_layers
     with torch.no_grad():
         plain = receiver(pixels_of(receiver, batch, key))
-        _, cache = giver.run_with_cache(pixels_of(giver, batch, giver_key))
+        other, cache = giver.run_with_cache(pixels_of(giver, batch, giver_key))
         for kind in kinds:
             for layer in range(n + (kind == "resid")):
                 for head in range(receiver.cfg.n_heads) if kind == "head" else (-1,):
@@ -77,7 +77,7 @@ def one_by_one(
                         logits = receiver.run_with_hooks(pixels_of(receiver, batch, key), fwd_hooks=[(name, swap)])
                         found[Component(kind, layer, head, where)] = (
                             logits.argmax(-1) == batch.labels,
-                            margin(logits, batch.labels, plain),
+                            margin(logits, batch.labels, plain, other),
                         )
     return found
 
@@ -142,12 +142,12 @@ def test_matches_transformer_lens(tiny_model, batch):
     found = patch_models(tiny_model, giver, few, NOISE, kinds=("head",))
     with torch.no_grad():
         plain = tiny_model(pixels_of(tiny_model, few, NOISE))
-        _, cache = giver.run_with_cache(pixels_of(giver, few, NOISE))
+        other, cache = giver.run_with_cache(pixels_of(giver, few, NOISE))
         wanted = lens_patching.get_act_patch_attn_head_out_all_pos(
             tiny_model,
             tiny_model.to_tokens(pixels_of(tiny_model, few, NOISE)),
             cache,
-            lambda logits: margin(logits, few.labels, plain).mean(),
+            lambda logits: margin(logits, few.labels, plain, other).mean(),
         )
     torch.testing.assert_close(found.logit_difference.mean(1).view(3, 2), wanted, rtol=1e-5, atol=1e-5)
 

@@ -24,15 +24,39 @@ def table(conditions: dict[str, np.ndarray], correct: dict[str, np.ndarray], col
     return pd.concat(frames, ignore_index=True)
 
 
-def test_foils_are_the_strongest_wrong_class(logits):
-    assert foils(logits, torch.tensor([0, 3, 1])).tolist() == [2, 1, 0]
+def test_foils_are_the_strongest_wrong_class_of_all_models_together(logits):
+    labels = torch.tensor([0, 3, 1])
+    assert foils(labels, logits).tolist() == [2, 1, 0]
+    other = torch.tensor([[0.0, 9.0, 1.0, 2.0], [5.0, 0.0, 1.0, 0.0], [0.0, 3.0, 0.0, 2.5]])
+    together = (logits.double().softmax(-1).log() + other.double().softmax(-1).log()) / 2
+    wanted = [max((c for c in range(4) if c != label), key=lambda c: row[c]) for label, row in zip(labels, together)]
+    assert foils(labels, logits, other).tolist() == wanted == [1, 0, 3]
+    assert torch.equal(foils(labels, other + 100, logits), foils(labels, logits, other))
     with pytest.raises(ValueError, match="at least 2 classes; got 1"):
-        foils(logits[:, :1], torch.zeros(3, dtype=torch.int64))
+        foils(torch.zeros(3, dtype=torch.int64), logits[:, :1])
+
+
+def test_of_two_equally_good_models_neither_gains():
+    """Exchangeable models: there is nothing to recover whichever gives, and the gap turns with the roles."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(19, (300,), generator=generator)
+    models = [torch.randn(300, 19, generator=generator) + 1.5 * torch.eye(19)[labels] for _ in range(2)]
+    means = []
+    for receiver, giver in (models, models[::-1]):
+        foil = foils(labels, receiver, giver)
+        scored = [score_outcomes(logits, labels, foil, torch.arange(300)) for logits in (receiver, giver)]
+        references = pd.concat(
+            [own.to_frame(condition=name) for own, name in zip(scored, ("receiver", "giver"), strict=True)]
+        )
+        found = recovery(scored[1].to_frame(kind="whole"), references, by=["kind"]).set_index("quantity")
+        assert np.isnan(found.loc["logit_difference", "recovered"])
+        means.append(float((scored[1].logit_difference - scored[0].logit_difference).mean()))
+    assert means[0] == pytest.approx(-means[1], abs=1e-6)
 
 
 def test_scores_match_the_logits(logits):
     labels, ids = torch.tensor([0, 1, 1]), torch.tensor([7, 8, 9])
-    found = score_outcomes(logits, labels, foils(logits, labels), ids)
+    found = score_outcomes(logits, labels, foils(labels, logits), ids)
     assert found.correct.tolist() == [True, False, False]  # among equals the lower class is the prediction
     assert found.logit_difference.tolist() == [0.5, -2.0, 0.0]
     frame = Outcomes.concatenate([found, found]).to_frame(kind="mlp")

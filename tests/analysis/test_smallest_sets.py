@@ -28,7 +28,7 @@ PLANTED = {"parts": "blocks.1.mlp", "branches": "blocks.1.ln2+mlp", "blocks": "b
 def test_the_planted_part_is_found(planted, unit, quantity):
     base, tuned, images = planted
     wanted = PLANTED[unit]
-    found = smallest_set(base, tuned, images, NOISE, unit=unit, quantity=quantity, resamples=200)
+    found = smallest_set(base, tuned, images, NOISE, unit=unit, quantity=quantity, resamples=200, level=0.5)
     assert found.groups == (wanted,)
     table = found.to_frame().set_index("images")
     assert table.loc["held_out", "added"] == wanted
@@ -75,7 +75,8 @@ def test_searches_match_all_sets(tiny_model, batch):
     def shares(part):
         found = run_interventions(
             tiny_model, part, [NOISE],
-            lambda pixels: {"receiver": tiny_model(pixels)} | mixed_logits(tiny_model, tuned, pixels, mixes),
+            lambda pixels: {"receiver": tiny_model(pixels), "giver": tuned(pixels)}
+            | mixed_logits(tiny_model, tuned, pixels, mixes),
         )  # fmt: skip
         means = {key: out.logit_difference.double().mean().item() for (_, key), out in found.items()}
         start, end = means["receiver"], means[tuple(groups)]

@@ -12,6 +12,7 @@ from shifted_models import shifted
 from mechvit.analysis import steer, steering_direction, steering_directions
 from mechvit.analysis.directions import Direction
 from mechvit.analysis.halves import chosen_rows
+from mechvit.analysis.outcomes import foils
 from mechvit.analysis.steering import Steer
 from mechvit.data import ImageBatch, corrupt, normalize
 
@@ -75,7 +76,7 @@ def test_steering_matches_added_vectors(tiny_model, batch):
         pixels = pixels_of(tiny_model, batch, corruption)
         with torch.no_grad():
             plain = tiny_model(pixels)
-            foil = plain.scatter(-1, batch.labels[:, None], -torch.inf).argmax(-1)
+            foil = foils(batch.labels, plain, giver(pixels))
             every = torch.arange(len(batch))
             for direction in directions:
                 for scale in (0.0, 0.5, -2.0):

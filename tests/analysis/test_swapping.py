@@ -69,7 +69,7 @@ def test_swaps_match_copies(tiny_model, batch):
     for corruption in CORRUPTIONS:
         pixels = normalize(corrupt(batch.images, corruption, batch.image_ids, seed=3), tiny_model.image_processor)
         with torch.no_grad():
-            foil = foils(tiny_model(pixels), batch.labels)
+            foil = foils(batch.labels, tiny_model(pixels), giver(pixels))
             conditions = {("receiver",): tiny_model, ("giver",): giver}
             conditions |= {
                 ("single", n, 1): copied(tiny_model, giver, g) for n, g in groups_named(giver, names).items()

@@ -59,7 +59,7 @@ def depths():
 @pytest.fixture(scope="module")
 def ablations():
     kinds = [("untouched", 0), *product(("sensitive", "control"), (1, 4, 16))]
-    quantities = ("accuracy", "loss", "logit_difference")
+    quantities = ("accuracy", "loss")
     keys = [(c, *kind, q) for c, kind, q in product(("clean", TUNED), kinds, quantities)]
     values = [("value", "low", "high"), ("change", "change_low", "change_high")]
     return table(keys, ["corruption", "kind", "n", "quantity"], values, 3)
@@ -142,7 +142,7 @@ def test_ablations_match_table(ablations):
     for axis, corruption, quantity in (
         ("y", "clean", "accuracy"),
         ("y4", TUNED, "loss"),
-        ("y5", "clean", "logit_difference"),
+        ("y3", "clean", "loss"),
     ):
         for kind, name in (("sensitive", "most sensitive"), ("control", "others as frequent (mean of draws)")):
             part = pick(ablations, corruption=corruption, kind=kind, quantity=quantity).sort_values("n")

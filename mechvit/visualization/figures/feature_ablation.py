@@ -13,7 +13,6 @@ from .frames import images_of, pick, require
 QUANTITIES = {
     "accuracy": "change of accuracy<br>(fraction; positive = better)",
     "loss": "change of cross-entropy<br>(nats; negative = better)",
-    "logit_difference": "change of label − foil<br>(logits; positive = better)",
 }
 NAMED = 3
 """Latents of each panel whose numbers are written beside them."""
