@@ -5,6 +5,7 @@ from .attribution_error import AttributionError, attribution_error
 from .bootstrap import Interval, interval, resampled_means
 from .cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
 from .components import Component
+from .correlation import permutation_p, rank_correlation
 from .directions import Direction, steering_direction, steering_directions
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
 from .fourier import FourierSensitivity, fourier_sensitivity
@@ -23,7 +24,7 @@ from .performance import Performance, evaluate
 from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
-from .similarity import rank_correlation, relabelling_p_value, spectral_distances
+from .similarity import relabelling_p_value, spectral_distances
 from .smallest_sets import NoGap, SmallestSet, smallest_set
 from .spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .steering import Steering, steer
@@ -117,6 +118,7 @@ __all__ = [
     "patch_models",
     "performance_draws",
     "performance_summary",
+    "permutation_p",
     "prediction_depth",
     "rank_correlation",
     "recovery",

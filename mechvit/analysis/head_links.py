@@ -16,7 +16,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from .attention_maps import head_numbers
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .components import check_pair
-from .correlation import rank_correlation
+from .correlation import permutation_p, rank_correlation
 from .outcomes import GIVER, RECEIVER
 from .patching import Patching
 from .stream import Images, default_batch_size, image_batches, pixel_values
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CHANGE = "change"
 """The giver's number minus the receiver's."""
+SIZE = "size of change"
+"""The size of that, whatever its sign."""
 NUMBERS = ("distance", "cls_mass", "entropy", "entropy_difference")
 
 
@@ -70,10 +72,13 @@ class HeadLinks:
         """Spearman's correlation, over heads, of each number with the effect (both means over images).
 
         The interval is of the bootstrap over images, paired: how well this correlation among these heads of these two
-        models is known. It says nothing of other models' heads.
+        models is known. Whether heads at random would correlate as much is told by p, of a permutation test over heads.
 
         Returns:
-            one row a model and number: the labels, model, number, heads (how many), value, low, high.
+            one row a model and number: the labels, model, number, heads (how many), value, low, high, p (two-sided,
+            from 0 to 1). The model "size of change" has the size of each head's mean change, whatever its sign.
+
+        Source: Spearman, The American Journal of Psychology 15 (1904); `permutation_p`.
         """
         import pandas as pd
 
@@ -81,11 +86,16 @@ class HeadLinks:
         columns, heads = stacked.shape[1:]
         means = resampled_means(stacked.flatten(1).numpy(), resamples=resamples, seed=seed)
         effect, *others = means.reshape(len(means), columns, heads).swapaxes(0, 1)
+        drawn = dict(zip(self.numbers, others, strict=True))
+        drawn |= {(SIZE, number): np.abs(values) for (model, number), values in drawn.items() if model == CHANGE}
         rows = [
-            (*labels.values(), *name, heads, *interval(rank_correlation(drawn, effect), level))
-            for name, drawn in zip(self.numbers, others, strict=True)
-        ]
-        return pd.DataFrame(rows, columns=[*labels, "model", "number", "heads", "value", "low", "high"])
+            (
+                *labels.values(), *name, heads, *interval(rank_correlation(values, effect), level),
+                permutation_p(values[0], effect[0], seed=seed),
+            )
+            for name, values in drawn.items()
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=[*labels, "model", "number", "heads", "value", "low", "high", "p"])
 
     def _rows(self, values: Tensor, resamples: int, seed: int, level: float) -> Float[np.ndarray, "heads 3"]:
         """Each head's mean with its interval."""

@@ -45,8 +45,8 @@ class Interpolation:
     """What every mixture of the two models' weights gave on every image under every corruption."""
 
     outcomes: Found[float | str]
-    """(corruption, alpha) -> outcomes; and (corruption, "receiver" or "giver") -> the base and the tuned model, by whose
-    foils all are scored."""
+    """(corruption, alpha) -> outcomes; and (corruption, "receiver" or "giver") -> the base and the tuned model, whose
+    foils all are scored by."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row an image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference, loss."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from mechvit.data.spec import Corruption
 
+from .correlation import rank_correlation
 from .spectrum import CorruptionSpectrum
 
 PERMUTATIONS = 2000
@@ -46,23 +47,6 @@ def spectral_distances(
     stacked = np.stack(cumulative)
     width = float(frequency[1] - frequency[0])
     return [c for c, _ in spectra], width * np.abs(stacked[:, None] - stacked).sum(-1)
-
-
-def rank_correlation(
-    x: Float[np.ndarray, "*draws pairs"], y: Float[np.ndarray, "*draws pairs"]
-) -> Float[np.ndarray, "*draws"]:
-    """Spearman's: Pearson's correlation of ranks (equals share their mean); NaN where all are equal or one is NaN.
-
-    Source: Spearman, The American Journal of Psychology 15 (1904).
-    """
-    from scipy.stats import rankdata
-
-    # what differs by rounding alone is equal: differences of accuracies are multiples of one image's share
-    ranks = [np.asarray(rankdata(np.round(part, 12), axis=-1), dtype=np.float64) for part in (x, y)]
-    a, b = (part - part.mean(-1, keepdims=True) for part in ranks)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.where(np.isnan(x).any(-1) | np.isnan(y).any(-1), np.nan, found)
 
 
 def relabelling_p_value(

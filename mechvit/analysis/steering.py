@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,11 +14,12 @@ from torch import Tensor
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.image_tokens import token_slice
 
-from .bootstrap import LEVEL, RESAMPLES
+from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .directions import Direction, check_point
+from .draws import image_matrix
 from .halves import chosen_rows
 from .interventions import Found, effects, outcome_frame, run_interventions
-from .outcomes import GIVER, RECEIVER
+from .outcomes import GIVER, QUANTITIES, RECEIVER
 from .parts import check_pair
 from .stream import Images
 
@@ -86,16 +88,18 @@ class Steering:
     ) -> pd.DataFrame:
         """The hook point and scale of each source and corruption that do best on the selection, on the held-out images.
 
-        Best is the highest accuracy under the corruption, then the highest logit difference. Random directions are
-        chosen among in the same way, all of a source's controls together.
+        Best is the highest accuracy under the corruption, then the highest logit difference. For every random direction
+        of a source, the same number at each hook point, it is chosen in the same way.
 
         Args:
             most_cost: choose among those alone that lose at most so much accuracy on the selection's clean images.
 
         Returns:
-            one row a corruption, source, control (0, or the chosen random direction's number) and quantity: what
-            `summary` gives on the held-out images, and clean_change, clean_change_low, clean_change_high: the same
-            quantity's change on their clean images. A source of which nothing is cheap enough has no row.
+            one row a corruption, source, control (0, or a random direction's number) and quantity: what `summary` gives
+            on the held-out images; clean_change, clean_change_low, clean_change_high: the same quantity's change on
+            their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the corruption less
+            the mean of the source's random directions, of the same images. A direction of which nothing is cheap enough
+            has no row.
         """
         import pandas as pd
 
@@ -112,16 +116,38 @@ class Steering:
                 continue
             here = selection["value"].xs(corruption).loc[cheap].reset_index()
             here = here.sort_values(["accuracy", "logit_difference"], ascending=False, kind="stable")
-            best = here.groupby([here["source"], here["control"] > 0], sort=False).head(1)
+            best = here.groupby(by, sort=False).head(1)
             rows.append(best[[*Steer._fields]].assign(corruption=corruption))
         names = ["change", "change_low", "change_high"]
         clean = held_out[held_out["corruption"] == CLEAN.key][[*Steer._fields, "quantity", *names]]
         clean = clean.rename(columns={name: f"clean_{name}" for name in names})
         found = pd.concat(rows, ignore_index=True).merge(held_out, on=["corruption", *Steer._fields])
         found = found.merge(clean, on=[*Steer._fields, "quantity"])
+        found = found.merge(self._beyond_random(found, settings), on=["corruption", *by, "quantity"], how="left")
         return found[["corruption", *(c for c in found if c != "corruption")]].sort_values(
             ["corruption", *by], kind="stable", ignore_index=True
         )
+
+    def _beyond_random(self, chosen: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+        """corruption, source, control (0), quantity, beyond, beyond_low, beyond_high, over the held-out images."""
+        import pandas as pd
+
+        frame, rows = self.to_frame(), []
+        ways = chosen[["corruption", *Steer._fields]].drop_duplicates()
+        frame = frame[~frame["selection"]].merge(ways, on=list(ways))
+        drawn = {name: value for name, value in settings.items() if name != "level"}
+        for (corruption, source), part in frame.groupby(["corruption", "source"], sort=False):
+            if (part["control"] == 0).all() or (part["control"] > 0).all():
+                continue  # one of the two was never cheap enough
+            for quantity in QUANTITIES:
+                columns, values = image_matrix(part, quantity, ["control"])
+                means = resampled_means(values, **drawn)
+                random = np.array([control > 0 for (control,) in columns])
+                beyond = means[:, ~random][:, 0] - means[:, random].mean(1)
+                name = "accuracy" if quantity == "correct" else quantity
+                rows.append((corruption, source, 0, name, *interval(beyond, settings["level"])))
+        names = ["corruption", "source", "control", "quantity", "beyond", "beyond_low", "beyond_high"]
+        return pd.DataFrame(rows, columns=names)
 
 
 def steer(
@@ -132,7 +158,7 @@ def steer(
     directions: Sequence[Direction],
     *,
     scales: Sequence[float] = SCALES,
-    controls: int = 1,
+    controls: int = 5,
     selection_fraction: float = 0.5,
     batch_size: int | None = None,
     seed: int = 0,

@@ -12,9 +12,10 @@ import numpy as np
 from mechvit.data.spec import GROUPS, Corruption, Mixture, parse_training
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from .correlation import rank_correlation
 from .draws import Draws, image_matrix
 from .pairs import RELATIONS, Distances, Pair, group_of, place, ratio
-from .similarity import rank_correlation, relabelling_p_value, spectral_distances
+from .similarity import relabelling_p_value, spectral_distances
 from .spectrum import CorruptionSpectrum, spectrum_summary
 
 if TYPE_CHECKING:

@@ -22,6 +22,8 @@ ALPHAS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Places on the line from the base's weights to the tuned model's."""
 SCALES = (1.0, 2.0, 4.0)
 """Multiples of a steering direction."""
+CONTROLS = 5
+"""Random directions of the same length beside each."""
 MOST_COST = 0.02
 """Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
 NO_ABLATION = ["model", "corruption", "kind", "n", "quantity"]
@@ -180,6 +182,7 @@ def control(pair: Isolation) -> Tables:
         [pair.corruption],
         directions,
         scales=SCALES,
+        controls=CONTROLS,
         seed=pair.seed,
         progress="Steering",
     )

@@ -4,9 +4,10 @@ from .cached import CachedActivations, CachedStreams, cache_activations, export_
 from .config import ARCHITECTURES, SAEConfig, StreamConfig, Sweep, TrainConfig
 from .distance import distance_table, distribution_distance
 from .evaluation import evaluate_sae, evaluate_saes, load_sae, sae_cosine, sae_features
-from .feature_ablation import FeatureAblation, FeatureSets, ablate_features, ablation_summary, sensitive_features
+from .feature_ablation import FeatureAblation, ablate_features, ablation_summary
 from .feature_change import FeatureChange, LatentChange, feature_change
 from .feature_results import LogitEffects, SAEFeatures, Sensitivity
+from .feature_sets import FeatureSets, sensitive_features
 from .matching import FeatureMatch, match_features
 from .mixed_streams import MixedStreams
 from .publishing import push_to_hub

@@ -18,7 +18,7 @@ from mechvit.analysis.stream import Images, default_batch_size, image_batches, o
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
-from .feature_change import LatentChange
+from .feature_sets import CONTROL, SENSITIVE, FeatureSets
 from .network import Seen, look_at
 from .site import shared_site
 
@@ -30,39 +30,7 @@ if TYPE_CHECKING:
 
 AblationTarget = Literal["zero", "clean_mean"]
 QUANTITIES = ("accuracy", "loss")
-NEIGHBOURS = 8
-"""Latents of the nearest frequency among which a control is drawn."""
-UNTOUCHED, SENSITIVE, CONTROL = "untouched", "sensitive", "control"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSets:
-    """Latents to ablate: the most sensitive ones first, and as many others of the same frequency in several draws."""
-
-    sensitive: Int[Tensor, " n"]
-    """In falling order of sensitivity."""
-    controls: Int[Tensor, "draw n"]
-    """The i-th of each draw is matched to the i-th sensitive one; none is sensitive or twice in a draw."""
-    sensitivity: Float[Tensor, " d_sae"]
-    """|mean corrupted - mean clean activation| x |decoder row|: how far the latent's mean moves the activation."""
-    rate: Float[Tensor, " d_sae"]
-    """Share of tokens, clean and corrupted, on which each latent fires."""
-
-    def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent of a set: the labels, kind (sensitive or control), draw, place, feature, sensitivity, rate,
-        and matched: the sensitive latent in the same place."""
-        import pandas as pd
-
-        parts = []
-        for kind, draw, latents in self.each():
-            about = {**labels, "kind": kind, "draw": draw, "place": np.arange(len(latents)), "feature": latents.numpy()}
-            values = {"sensitivity": self.sensitivity[latents].numpy(), "rate": self.rate[latents].numpy()}
-            parts.append(pd.DataFrame({**about, **values, "matched": self.sensitive.numpy()}))
-        return pd.concat(parts, ignore_index=True)
-
-    def each(self) -> list[tuple[str, int, Int[Tensor, " n"]]]:
-        """Kind, draw and latents of every set."""
-        return [(SENSITIVE, 0, self.sensitive), *((CONTROL, i, row) for i, row in enumerate(self.controls))]
+UNTOUCHED = "untouched"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,52 +43,11 @@ class FeatureAblation:
     target: str
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Means over images, and what ablation changes; see `ablation_summary`."""
-        return ablation_summary(self.per_image, resamples=resamples, level=level, seed=seed)
-
-
-def sensitive_features(
-    sae: SAE, change: LatentChange, n: int, *, draws: int = 10, neighbours: int = NEIGHBOURS, seed: int = 0
-) -> FeatureSets:
-    """Choose the latents that a corruption moves most, and controls of the same frequency.
-
-    A control for each is drawn among the `neighbours` latents whose log firing rate is nearest, those taken already and
-    all sensitive ones left out; latents that never fire are never chosen.
-
-    Args:
-        sae: whose latents they are.
-        change: of `feature_change`, on images that the ablation is not measured on.
-        n: how many at most.
-        draws: of the controls.
-        neighbours: among how many each control is drawn.
-        seed: of the draws.
-
-    Raises:
-        ValueError: not twice as many latents fire as are to be chosen, or a count below 1.
-    """
-    if min(n, draws, neighbours) < 1:
-        raise ValueError(f"n, draws and neighbours must be at least 1; got {n}, {draws} and {neighbours}")
-    rate, d_sae = change.rate, sae.cfg.d_sae
-    sensitivity = change.difference.abs() * sae.W_dec.detach().double().cpu().norm(dim=1)
-    alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]
-    if len(alive) < 2 * n:
-        raise ValueError(
-            f"{n} latents and as many controls are to be chosen among those that fire, {len(alive)} of {d_sae}: choose "
-            f"at most {len(alive) // 2}"
-        )
-    order = alive[sensitivity[alive].argsort(descending=True, stable=True)]
-    sensitive, others = order[:n], order[n:].sort().values
-    generator = np.random.default_rng(seed)
-    distance = (rate[sensitive].log()[:, None] - rate[others].log()).abs().numpy()
-    controls = np.empty((draws, n), dtype=np.int64)
-    for draw in controls:
-        left = distance.copy()
-        for i in generator.permutation(n):  # no sensitive latent always has the first pick
-            near = np.argsort(left[i], kind="stable")[:neighbours]
-            pick = int(generator.choice(near[np.isfinite(left[i, near])]))
-            draw[i] = int(others[pick])
-            left[:, pick] = np.inf
-    return FeatureSets(sensitive=sensitive, controls=torch.from_numpy(controls), sensitivity=sensitivity, rate=rate)
+        """Means over images, and what ablation changes; see `ablation_summary`. With the column rate: the mean firing
+        rate of the latents, of controls over all draws; NaN for the untouched model."""
+        found = ablation_summary(self.per_image, resamples=resamples, level=level, seed=seed)
+        sets = zip(found["kind"], found["n"], strict=True)
+        return found.assign(rate=[np.nan if kind == UNTOUCHED else self.sets.mean_rate(kind, n) for kind, n in sets])
 
 
 @torch.inference_mode()

@@ -47,7 +47,8 @@ def _of_all() -> Iterator[Plot]:
         source=OPEN,
         definition="The base runs on corrupted images with one activation, at all tokens, taken from the tuned model "
         "on the same images. Share of the tuned model’s lead in logit difference (the label’s logit less that of the "
-        "wrong class that both models together take the image for most easily); bold where its bootstrap interval over images excludes zero.",
+        "wrong class that both models together take the image for most easily); bold where its bootstrap interval over "
+        "images excludes zero.",
         claims=("open_isolate", "open_heads"),
     )
     yield Plot(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_correlations_match_scipy_on_every_resample(links):
     table = found.correlations(resamples=40, level=0.8, seed=3, receiver="base").set_index(["model", "number"])
     shares = resampled_means(np.eye(24), resamples=40, seed=3)
     effect = shares @ found.effect.flatten(1).numpy()
-    assert len(table) == 12
+    assert len(table) == 4 * 4
     assert (table["heads"] == 6).all()
     assert (table["receiver"] == "base").all()
     for key, values in found.numbers.items():
@@ -102,6 +103,16 @@ def test_correlations_match_scipy_on_every_resample(links):
         draws = [stats.spearmanr(a, b).statistic for a, b in zip(own, effect, strict=True)]
         wanted = [draws[0], *np.quantile(draws[1:], [0.1, 0.9])]
         np.testing.assert_allclose(table.loc[key, ["value", "low", "high"]].to_numpy(float), wanted, atol=1e-9)
+        if key[0] != "change":
+            continue
+        size = [stats.spearmanr(np.abs(a), b).statistic for a, b in zip(own, effect, strict=True)]
+        row = table.loc[("size of change", key[1])]
+        np.testing.assert_allclose(
+            row[["value", "low"]].to_numpy(float), [size[0], np.quantile(size[1:], 0.1)], atol=1e-9
+        )
+        pairs = itertools.permutations(np.abs(own[0]))
+        exact = np.mean([abs(stats.spearmanr(pair, effect[0]).statistic) >= abs(size[0]) - 1e-12 for pair in pairs])
+        assert row["p"] == pytest.approx(exact, abs=0.02)
 
 
 def test_a_family_without_cls_has_no_cls_mass(batch, tiny_processor):

@@ -29,7 +29,10 @@ def test_foils_are_the_strongest_wrong_class_of_all_models_together(logits):
     assert foils(labels, logits).tolist() == [2, 1, 0]
     other = torch.tensor([[0.0, 9.0, 1.0, 2.0], [5.0, 0.0, 1.0, 0.0], [0.0, 3.0, 0.0, 2.5]])
     together = (logits.double().softmax(-1).log() + other.double().softmax(-1).log()) / 2
-    wanted = [max((c for c in range(4) if c != label), key=lambda c: row[c]) for label, row in zip(labels, together)]
+    wanted = [
+        max((c for c in range(4) if c != label), key=lambda c: row[c])
+        for label, row in zip(labels, together, strict=True)
+    ]
     assert foils(labels, logits, other).tolist() == wanted == [1, 0, 3]
     assert torch.equal(foils(labels, other + 100, logits), foils(labels, logits, other))
     with pytest.raises(ValueError, match="at least 2 classes; got 1"):

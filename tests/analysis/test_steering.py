@@ -132,8 +132,21 @@ def test_a_planted_direction_recovers_the_gain(planted_direction):
     wanted = clean[clean["quantity"] == "accuracy"]["change"].item()
     assert best["clean_change"].item() == wanted
     chance = found.chosen(resamples=200).query("control > 0 and quantity == 'accuracy'")
-    assert len(chance) == 1
-    assert chance["recovered"].item() < 0.9
+    assert chance["control"].tolist() == [1, 2]  # each with its own hook point and scale
+    assert (chance["recovered"] < 0.9).all()
+    held = found.to_frame().query("not selection and corruption == @NOISE")
+    picked = [
+        held.query("control == @row.control and hook_name == @row.hook_name and scale == @row.scale")
+        .set_index("image_id")["correct"]
+        .astype(float)
+        for row in [*best.itertuples(), *chance.itertuples()]
+    ]
+    beyond = (picked[0] - (picked[1] + picked[2]) / 2).to_numpy()
+    assert best["beyond"].item() == pytest.approx(beyond.mean())
+    assert chance["beyond"].isna().all()
+    draws = [np.random.default_rng(i).choice(beyond, len(beyond)).mean() for i in range(4000)]
+    ends = best[["beyond_low", "beyond_high"]].to_numpy()[0]
+    np.testing.assert_allclose(ends, np.quantile(draws, [0.025, 0.975]), atol=0.08)
 
 
 def test_scales_are_chosen_on_the_selection_alone(planted_direction):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, normalize
 from mechvit.saes import ablate_features, feature_change, sensitive_features
-from mechvit.saes.feature_ablation import FeatureSets, ablated
+from mechvit.saes.feature_ablation import ablated
+from mechvit.saes.feature_change import LatentChange
+from mechvit.saes.feature_sets import FeatureSets
 from mechvit.saes.network import look_at
 from mechvit.saes.site import sae_site
 
@@ -110,7 +114,11 @@ def test_outcomes_match_hugging_face(tiny_model, batch, hf_logits, tokens, targe
     mean = torch.rand(96, generator=generator)
     latents = 7 + torch.randperm(89, generator=generator)[:9].view(3, 3)
     sets = FeatureSets(
-        sensitive=latents[0], controls=latents[1:], sensitivity=torch.ones(96), rate=torch.full((96,), 0.2)
+        sensitive=latents[0],
+        controls=latents[1:],
+        unmatched=latents[0][:0],
+        sensitivity=torch.ones(96),
+        rate=torch.full((96,), 0.2),
     )
     found = (
         ablate_features(
@@ -144,24 +152,54 @@ def test_outcomes_match_hugging_face(tiny_model, batch, hf_logits, tokens, targe
 def test_controls_have_the_frequency_of_what_they_stand_for(tiny_model, batch):
     sae = random_sae("batchtopk")
     change = feature_change({"base": tiny_model}, sae, batch, KEY).models["base"]
-    sets = sensitive_features(sae, change, 8, draws=40, neighbours=4, seed=1)
+    sets = sensitive_features(sae, change, 8, draws=40, caliper=1.3, seed=1)
     moved = (change.corrupted - change.clean).abs() * sae.W_dec.detach().double().norm(dim=1)
-    assert sets.sensitive.tolist() == moved.argsort(descending=True)[:8].tolist()
-    log = change.rate.log()
-    others = [j for j in range(96) if j not in sets.sensitive.tolist() and change.rate[j] > 0]
+    assert sorted([*sets.sensitive.tolist(), *sets.unmatched.tolist()]) == sorted(
+        moved.argsort(descending=True)[:8].tolist()
+    )
+    assert (moved[sets.sensitive].diff() <= 0).all()
+    n = len(sets.sensitive)
+    assert n >= 4
+    others = set(range(96)) - set(moved.argsort(descending=True)[:8].tolist())
     for draw in sets.controls:
-        assert len(set(draw.tolist())) == 8
-        assert set(draw.tolist()) <= set(others)
-    for place, latent in enumerate(sets.sensitive):
-        apart = sorted(abs(float(log[j] - log[latent])) for j in others)
-        own = (log[sets.controls[:, place]] - log[latent]).abs()
-        assert own.max() <= apart[4 + 7] + 1e-9  # at most seven nearer ones can be taken already
-        assert len(set(sets.controls[:, place].tolist())) > 1
-    again = sensitive_features(sae, change, 8, draws=40, neighbours=4, seed=1)
+        assert len(set(draw.tolist())) == n
+        assert set(draw.tolist()) <= others
+    ratio = (change.rate[sets.controls] / change.rate[sets.sensitive]).log().abs()
+    assert ratio.max() <= math.log(1.3) + 1e-6
+    assert max(len(set(sets.controls[:, place].tolist())) for place in range(n)) > 1
+    assert sets.mean_rate("control", n) == pytest.approx(sets.mean_rate("sensitive", n), rel=0.3)
+    again = sensitive_features(sae, change, 8, draws=40, caliper=1.3, seed=1)
     assert torch.equal(again.controls, sets.controls)
     frame = sets.to_frame(model="base")
     assert list(frame) == ["model", "kind", "draw", "place", "feature", "sensitivity", "rate", "matched"]
-    assert len(frame) == 41 * 8
+    assert len(frame) == 41 * n
+
+
+def made_change(rate: list[float], moved: list[float]) -> LatentChange:
+    zero = torch.zeros(len(rate), dtype=torch.float64)
+    rates = torch.tensor(rate, dtype=torch.float64)
+    return LatentChange(
+        clean=zero, corrupted=torch.tensor(moved, dtype=torch.float64), error=zero, clean_rate=rates,
+        corrupted_rate=rates, beyond=zero, beyond_error=zero,
+    )  # fmt: skip
+
+
+def test_latents_without_an_equal_are_left_out_the_least_sensitive_first():
+    """Latent 0 fires most and alone; 1 and 2 share one possible control, which the more sensitive one gets."""
+    sae = random_sae()
+    rate, moved = (
+        [0.9, 0.2, 0.2, 0.21, 0.05, 0.05, 0.05, *[0.001] * 89],
+        [9.0, 7.0, 8.0, 0.0, 6.0, 0.1, 0.2, *[0.0] * 89],
+    )
+    with torch.no_grad():
+        sae.W_dec[:] = torch.nn.functional.normalize(torch.ones_like(sae.W_dec), dim=1)
+    sets = sensitive_features(sae, made_change(rate, moved), 4, draws=6)
+    assert sets.sensitive.tolist() == [2, 4]
+    assert sets.unmatched.tolist() == [0, 1]
+    assert (sets.controls[:, 0] == 3).all()
+    assert set(sets.controls[:, 1].tolist()) == {5, 6}
+    with pytest.raises(ValueError, match=r"none of the 1 most sensitive latents has another that fires within 1\.5"):
+        sensitive_features(sae, made_change(rate, moved), 1)
 
 
 def test_summary_matches_explicit_resampling(tiny_model, batch):
@@ -184,6 +222,7 @@ def test_summary_matches_explicit_resampling(tiny_model, batch):
     control = found.summary(resamples=10).set_index(["corruption", "kind", "n", "quantity"]).sort_index()
     control = control.loc[(KEY, "control", 16, "loss")]
     means = wide["control", 16].mean()
+    assert control["rate"] == pytest.approx(float(found.sets.rate[found.sets.controls].mean()))
     assert (control["draw_low"], control["draw_high"]) == pytest.approx((means.min(), means.max()))
 
 

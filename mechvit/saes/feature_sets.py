@@ -1,0 +1,131 @@
+"""Which latents to ablate: those that a corruption moves most, and controls of the same frequency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .feature_change import LatentChange
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sae_lens import SAE
+
+CALIPER = 1.5
+"""A control fires at most so many times as often as what it stands for, and at least one over so many."""
+SENSITIVE, CONTROL = "sensitive", "control"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSets:
+    """Latents to ablate: the most sensitive ones first, and as many others of the same frequency in several draws."""
+
+    sensitive: Int[Tensor, " n"]
+    """In falling order of sensitivity."""
+    controls: Int[Tensor, "draw n"]
+    """The i-th of each draw is matched to the i-th sensitive one; none is sensitive or twice in a draw."""
+    unmatched: Int[Tensor, " m"]
+    """Latents as sensitive that are left out, for no other fires as often."""
+    sensitivity: Float[Tensor, " d_sae"]
+    """|mean corrupted - mean clean activation| x |decoder row|: how far the latent's mean moves the activation."""
+    rate: Float[Tensor, " d_sae"]
+    """Share of tokens, clean and corrupted, on which each latent fires."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent of a set: the labels, kind (sensitive or control), draw, place, feature, sensitivity, rate,
+        and matched: the sensitive latent in the same place."""
+        import pandas as pd
+
+        parts = []
+        for kind, draw, latents in self.each():
+            about = {**labels, "kind": kind, "draw": draw, "place": np.arange(len(latents)), "feature": latents.numpy()}
+            values = {"sensitivity": self.sensitivity[latents].numpy(), "rate": self.rate[latents].numpy()}
+            parts.append(pd.DataFrame({**about, **values, "matched": self.sensitive.numpy()}))
+        return pd.concat(parts, ignore_index=True)
+
+    def each(self) -> list[tuple[str, int, Int[Tensor, " n"]]]:
+        """Kind, draw and latents of every set."""
+        return [(SENSITIVE, 0, self.sensitive), *((CONTROL, i, row) for i, row in enumerate(self.controls))]
+
+    def mean_rate(self, kind: str, n: int) -> float:
+        """Mean firing rate of the first n latents of a kind, of controls over all draws."""
+        latents = self.sensitive if kind == SENSITIVE else self.controls
+        return float(self.rate[latents[..., :n]].mean())
+
+
+def sensitive_features(
+    sae: SAE, change: LatentChange, n: int, *, draws: int = 10, caliper: float = CALIPER, seed: int = 0
+) -> FeatureSets:
+    """Choose the latents that a corruption moves most, and controls of the same frequency.
+
+    In every draw each sensitive latent has a control of its own within the caliper: the whole assignment is solved, its
+    costs the distance of the log firing rates and as much chance. Sensitive latents that leave no assignment, the least
+    sensitive first, are left out and named in `unmatched`. Latents that never fire are never chosen.
+
+    Args:
+        sae: whose latents they are.
+        change: of `feature_change`, on images that the ablation is not measured on.
+        n: how many at most, before any is left out.
+        draws: of the controls.
+        caliper: the largest ratio of the firing rates of a latent and its control, above 1.
+        seed: of the draws.
+
+    Raises:
+        ValueError: not twice as many latents fire as are to be chosen, no latent has a control, a count below 1 or a
+            caliper of at most 1.
+
+    Source: caliper matching, Cochran and Rubin, Sankhya A 35 (1973), there on one covariate.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if min(n, draws) < 1 or caliper <= 1:
+        raise ValueError(f"n and draws must be at least 1, and caliper above 1; got {n}, {draws} and {caliper:g}")
+    rate, d_sae = change.rate, sae.cfg.d_sae
+    sensitivity = change.difference.abs() * sae.W_dec.detach().double().cpu().norm(dim=1)
+    alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]
+    if len(alive) < 2 * n:
+        raise ValueError(
+            f"{n} latents and as many controls are to be chosen among those that fire, {len(alive)} of {d_sae}: choose "
+            f"at most {len(alive) // 2}"
+        )
+    order = alive[sensitivity[alive].argsort(descending=True, stable=True)]
+    most, others = order[:n], order[n:].sort().values
+    distance = (rate[most].log()[:, None] - rate[others].log()).abs().numpy() / np.log(caliper)
+    kept = _matchable(distance <= 1 + 1e-9)
+    if not kept.any():
+        raise ValueError(
+            f"none of the {n} most sensitive latents has another that fires within {caliper:g} times as often: choose "
+            "fewer, or raise caliper"
+        )
+    distance = distance[kept]
+    generator = np.random.default_rng(seed)
+    controls = np.empty((draws, len(distance)), dtype=np.int64)
+    for draw in controls:
+        costs = np.where(distance <= 1 + 1e-9, distance + generator.random(distance.shape), 1e6)
+        draw[:] = others.numpy()[linear_sum_assignment(costs)[1]]
+    matched = torch.from_numpy(kept)
+    return FeatureSets(
+        sensitive=most[matched],
+        controls=torch.from_numpy(controls),
+        unmatched=most[~matched],
+        sensitivity=sensitivity,
+        rate=rate,
+    )
+
+
+def _matchable(near: Bool[np.ndarray, "latents others"]) -> Bool[np.ndarray, " latents"]:
+    """Rows that can all have a column of their own; each in turn is kept if that is still so with it."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    kept = np.zeros(len(near), dtype=bool)
+    for row in range(len(near)):
+        kept[row] = True
+        found = maximum_bipartite_matching(csr_matrix(near[kept]), perm_type="column")
+        kept[row] = (found >= 0).all()
+    return kept
