@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCE = "section 5, future work"
+ABLATED = 16
+"""How many latents are ablated in the answer on latents, where so many are; fixed before any was measured."""
 Tables = Mapping[str, "pd.DataFrame"]
 
 
@@ -57,7 +59,7 @@ def _answer(
 def _interval(row: pd.Series, name: str, scale: float = 1.0) -> Interval:
     """A quantity and its interval, from the columns name, name_low and name_high (low and high for `value`)."""
     ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-    return Interval(*(scale * float(row[column]) for column in (name, *ends)))
+    return Interval(*(round(scale * float(row[column]), 9) for column in (name, *ends)))
 
 
 def _above(parts: Mapping[str, Interval], bound: float, smallest: float) -> Verdict:
@@ -112,12 +114,16 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
             "share of the gain",
         )
         part = _interval(last, "recovered")
-        few = 2 * len(chosen) <= total
         rule = (
-            f"Yes when at most half of the {total} parts do and the whole {rules.level:.0%} interval lies above 0.5; "
-            "no when it takes more than half of them; otherwise unclear."
+            f"Yes when at most half of the {total} parts do, and the {rules.level:.0%} interval lies above 0.5 and "
+            "reaches 0.9; partly when it lies above 0.5 but below 0.9; no when it takes more than half of the parts; "
+            "otherwise unclear."
         )
-        verdict: Verdict = "no" if not few else "yes" if part.low > 0.5 else "unclear"
+        verdict: Verdict = "unclear"
+        if 2 * len(chosen) > total and not np.isnan(part.value):
+            verdict = "no"
+        elif part.low > 0.5:
+            verdict = "yes" if part.high >= 0.9 else "partly"
         more = [f"{len(chosen)} of {total} parts: {', '.join(chosen)}", *_best_component(tables, str(key))]
         yield _answer(words, {"recovered": part}, rule, verdict, more)
 
@@ -140,8 +146,9 @@ def _best_component(tables: Tables, key: str) -> list[str]:
 
 def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = tables["gain_steering_chosen"]
-    table = table[(table["quantity"] == "accuracy") & (table["control"] == 0)]
-    for key, found in table.groupby("tuned_on", sort=False):
+    table = table[table["quantity"] == "accuracy"]
+    for key, both in table.groupby("tuned_on", sort=False):
+        found, random = both[both["control"] == 0], both[both["control"] > 0]
         corruption = Corruption.parse(str(key))
         words = Words(
             f"open_control_{corruption.family}",
@@ -153,22 +160,29 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
             "share of the gain",
         )
         names = {"mean_difference": "mean difference", "sae": "SAE latents"}
-        parts = {
-            names.get(row["source"], str(row["source"])): _interval(row, "recovered") for _, row in found.iterrows()
-        }
-        parts = {name: part for name, part in parts.items() if not np.isnan(part.value)}
+        rows = {names.get(row["source"], str(row["source"])): row for _, row in found.iterrows()}
+        parts = {name: _interval(row, "recovered") for name, row in rows.items() if not np.isnan(row["recovered"])}
         if not parts:
             continue
         rule = (
-            f"Yes when every {rules.level:.0%} interval lies above 0.5; partly when one does; no when every one lies "
-            "below 0.5; otherwise unclear."
+            f"A direction does it when its {rules.level:.0%} interval lies above 0.5, and that of its accuracy beyond "
+            "random directions of the same length above 0. Yes when all do; partly when some do; no when each lies "
+            "below 0.5 or not above the random ones; otherwise unclear."
         )
-        more = [
-            f"change on clean images in points, {names.get(row['source'], row['source'])} "
-            f"{_interval(row, 'clean_change', 100)}"
-            for _, row in found.iterrows()
+        beyond = {name: _interval(rows[name], "beyond", 100) for name in parts}
+        more = [f"beyond random directions in points, {name} {part}" for name, part in beyond.items()]
+        more += [
+            f"recovered by random directions, {names.get(source, source)}: mean {share:.2f}"
+            for source, share in random.groupby("source", sort=False)["recovered"].mean().items()
         ]
-        yield _answer(words, parts, rule, _above(parts, 0.5, 0.5), more)
+        more += [
+            f"change on clean images in points, {name} {_interval(row, 'clean_change', 100)}"
+            for name, row in rows.items()
+        ]
+        does = [parts[name].low > 0.5 and beyond[name].low > 0 for name in parts]
+        fails = [parts[name].high < 0.5 or beyond[name].high <= 0 for name in parts]
+        verdict: Verdict = "yes" if all(does) else "partly" if any(does) else "no" if all(fails) else "unclear"
+        yield _answer(words, parts, rule, verdict, more)
 
 
 def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
@@ -176,28 +190,34 @@ def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = table[(table["quantity"] == "accuracy") & (table["kind"] == "sensitive") & (table["model"] == "base")]
     for key, found in table.groupby("tuned_on", sort=False):
         corruption = Corruption.parse(str(key))
-        rows = found[found["corruption"] == key]
+        rows = found[(found["corruption"] == key) & (found["n"] <= ABLATED)]
         if rows.empty:
             continue
+        row = rows.loc[rows["n"].idxmax()]
         words = Words(
             f"open_latents_{corruption.family}",
             f"Does {corruption.title} harm the base through the SAE latents that it moves most?",
             SOURCE,
-            "Accuracy under the corruption with these latents ablated, less that with as many others of the same "
-            "frequency ablated",
+            f"Accuracy under the corruption with {int(row['n'])} of these latents ablated, less that of the untouched "
+            "base, and less that with as many others of the same frequency ablated",
             "percentage points",
         )
-        parts = {f"{int(row['n'])} latents": _interval(row, "beyond", 100) for _, row in rows.iterrows()}
+        parts = {
+            "less the untouched base": _interval(row, "change", 100),
+            "less others as frequent": _interval(row, "beyond", 100),
+        }
         rule = (
-            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
-            f"below {rules.smallest_gain:g}; otherwise unclear."
+            f"Yes when both {rules.level:.0%} intervals lie above 0: without these latents the base does better, and "
+            f"not as it would without others; no when the first lies below {rules.smallest_gain:g}; otherwise unclear."
         )
-        yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain))
+        helps = all(part.low > 0 for part in parts.values())
+        hurts = parts["less the untouched base"].high < rules.smallest_gain
+        yield _answer(words, parts, rule, "yes" if helps else "no" if hurts else "unclear")
 
 
 def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = tables["gain_head_correlations"]
-    table = table[(table["model"] == "change") & (table["number"] == "entropy_difference")]
+    table = table[(table["model"] == "size of change") & (table["number"] == "entropy_difference")]
     for _, row in table.iterrows():
         corruption = Corruption.parse(row["tuned_on"])
         part = _interval(row, "value")
@@ -207,10 +227,15 @@ def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"open_heads_{corruption.family}",
             f"Do the heads whose attention entropy under {corruption.title} tuning changes most carry the gain?",
             SOURCE,
-            f"Spearman's correlation over {int(row['heads'])} heads of the change in entropy difference (tuned minus "
-            "base) with the effect of patching the head into the base",
+            f"Spearman's correlation over {int(row['heads'])} heads of the size of the change in entropy difference "
+            "(tuned minus base) with the effect of patching the head into the base",
             "correlation",
         )
-        verdict: Verdict = "yes" if part.low > 0 or part.high < 0 else "unclear"
-        rule = f"Yes when the {rules.level:.0%} interval excludes 0; otherwise unclear. It covers the images only."
-        yield _answer(words, {"correlation": part}, rule, verdict)
+        verdict: Verdict = "unclear"
+        if row["p"] < 1 - rules.level:
+            verdict = "yes" if part.low > 0 else "no" if part.high < 0 else "unclear"
+        rule = (
+            f"Yes when the {rules.level:.0%} interval over images lies above 0, no when it lies below, each only where "
+            f"a permutation test over heads has p below {1 - rules.level:.2g}; otherwise unclear."
+        )
+        yield _answer(words, {"correlation": part}, rule, verdict, [f"p over heads {row['p']:.2g}"])

@@ -70,7 +70,9 @@ def smallest(n: int, low: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize(("n", "low", "answer"), [(7, 0.6, "yes"), (7, 0.4, "unclear"), (8, 0.9, "no")])
+@pytest.mark.parametrize(
+    ("n", "low", "answer"), [(7, 0.6, "yes"), (3, 0.55, "partly"), (7, 0.4, "unclear"), (8, 0.9, "no")]
+)
 def test_isolation_counts_parts_and_asks_held_out_images(n, low, answer):
     table = smallest(n, low)
     table.loc[table["images"] == "selection", "recovered_low"] = 0.99
@@ -91,45 +93,79 @@ def test_isolation_names_the_best_activation():
     assert "attention of block 2, head 1: 0.75 [0.65, 0.85]" in row.measured
 
 
+HIGH, LOW, WIDE = (0.7, 0.6, 0.8), (0.1, 0.0, 0.3), (0.4, 0.2, 0.6)
+BEATS, TIES, LOSES = (0.1, 0.05, 0.15), (0.02, -0.03, 0.07), (-0.1, -0.2, 0.0)
+
+
 @pytest.mark.parametrize(
     ("mean", "sae", "answer"),
     [
-        ((0.7, 0.6, 0.8), (0.9, 0.6, 1.1), "yes"),
-        ((0.7, 0.6, 0.8), (0.4, 0.2, 0.6), "partly"),
-        ((0.1, 0.0, 0.3), (0.2, 0.0, 0.4), "no"),
-        ((0.1, 0.0, 0.3), (0.4, 0.2, 0.6), "unclear"),
+        ((HIGH, BEATS), (HIGH, BEATS), "yes"),
+        ((HIGH, BEATS), (HIGH, TIES), "partly"),
+        ((HIGH, BEATS), (WIDE, BEATS), "partly"),
+        ((LOW, BEATS), (LOW, BEATS), "no"),
+        ((LOW, BEATS), (HIGH, LOSES), "no"),
+        ((LOW, BEATS), (WIDE, BEATS), "unclear"),
+        ((HIGH, TIES), (LOW, TIES), "unclear"),
     ],
 )
-def test_control_is_answered_by_the_share_recovered(mean, sae, answer):
+def test_control_is_answered_by_the_share_recovered_beyond_random_directions(mean, sae, answer):
     rows = [
         {"tuned_on": NOISE, "quantity": "accuracy", "control": control, "source": source,
-         **numbers("recovered", *share), **numbers("clean_change", -0.01, -0.02, 0.0)}
-        for source, share in (("mean_difference", mean), ("sae", sae))
-        for control in (0, 1)
+         **numbers("recovered", *(share if control == 0 else (0.3 * control, 0, 1))),
+         **numbers("clean_change", -0.01, -0.02, 0.0), **numbers("beyond", *beyond)}
+        for source, (share, beyond) in (("mean_difference", mean), ("sae", sae))
+        for control in (0, 1, 2)
     ]  # fmt: skip
     (row,) = ask(gain_steering_chosen=pd.DataFrame(rows)).values()
     assert (row.id, row.verdict) == ("open_control_gaussian_noise", answer)
     assert "change on clean images in points, SAE latents -1 [-2, 0]" in row.measured
+    assert "recovered by random directions, mean difference: mean 0.45" in row.measured
+    assert "beyond random directions in points, SAE latents" in row.measured
 
 
-def test_latents_are_answered_beyond_controls_and_of_the_base():
+@pytest.mark.parametrize(
+    ("change", "beyond", "answer"),
+    [
+        ((0.02, 0.01, 0.03), (0.02, 0.01, 0.03), "yes"),
+        ((0.02, -0.01, 0.03), (0.02, 0.01, 0.03), "unclear"),
+        ((-0.02, -0.08, 0.004), (0.08, 0.03, 0.12), "no"),  # others harm more, but none of these helps
+        ((0.02, 0.01, 0.03), (0.0, -0.01, 0.01), "unclear"),
+    ],
+)
+def test_latents_are_answered_beyond_untouched_and_controls_and_of_the_base(change, beyond, answer):
+    other = (-0.2, -0.3, -0.1)
     rows = [
         {"tuned_on": BLUR, "model": model, "corruption": corruption, "kind": kind, "quantity": "accuracy", "n": n,
-         **numbers("beyond", *((0.02, 0.01, 0.03) if (model, corruption) == ("base", BLUR) else (-0.2, -0.3, -0.1)))}
+         **numbers("change", *(change if asked else other)), **numbers("beyond", *(beyond if asked else other))}
         for model in ("base", "tuned") for corruption in ("clean", BLUR) for kind in ("sensitive", "control")
-        for n in (1, 4)
+        for n in (1, 16, 64)
+        for asked in [(model, corruption, n) == ("base", BLUR, 16)]
     ]  # fmt: skip
     (row,) = ask(gain_ablation=pd.DataFrame(rows)).values()
-    assert row.verdict == "yes"
-    assert row.measured == "percentage points: 1 latents 2 [1, 3]; 4 latents 2 [1, 3]"
+    assert row.verdict == answer
+    assert "with 16 of these latents ablated" in row.rule
+    assert row.value == pytest.approx(100 * min(change[0], beyond[0]))
 
 
-@pytest.mark.parametrize(("ends", "answer"), [((-0.6, -0.1), "yes"), ((-0.2, 0.4), "unclear")])
-def test_heads_are_answered_by_the_correlation(ends, answer):
-    row = {"tuned_on": BLUR, "model": "change", "number": "entropy_difference", "heads": 36, "value": -0.3}
-    table = pd.DataFrame([row | {"low": ends[0], "high": ends[1]}, row | {"number": "distance", "low": 1, "high": 1}])
+@pytest.mark.parametrize(
+    ("ends", "p", "answer"),
+    [
+        ((0.1, 0.6), 0.01, "yes"),
+        ((0.1, 0.6), 0.2, "unclear"),
+        ((-0.6, -0.1), 0.01, "no"),
+        ((-0.6, -0.1), 0.2, "unclear"),
+        ((-0.2, 0.4), 0.01, "unclear"),
+    ],
+)
+def test_heads_are_answered_by_sign_interval_and_permutations(ends, p, answer):
+    row = {"tuned_on": BLUR, "model": "size of change", "number": "entropy_difference", "heads": 36}
+    row |= {"value": sum(ends) / 2, "low": ends[0], "high": ends[1], "p": p}
+    misleading = {"low": 0.9, "high": 1.0, "p": 0.0001}
+    table = pd.DataFrame([row, row | {"number": "distance"} | misleading, row | {"model": "change"} | misleading])
     (found,) = ask(gain_head_correlations=table).values()
     assert found.verdict == answer
+    assert f"p over heads {p:.2g}" in found.measured
 
 
 def test_what_was_not_measured_is_left_out():
