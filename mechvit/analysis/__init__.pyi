@@ -16,6 +16,7 @@ from .interpolation import Interpolation, interpolate_weights
 from .interventions import effects
 from .lens import LogitLens, logit_lens
 from .lens_comparison import LensReading, compare_lenses, lens_comparison_summary
+from .neurons import Neuron, NeuronPatching, choose_neurons, patch_neurons
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .parts import model_parts, part_groups, weights_replaced
 from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
@@ -58,6 +59,8 @@ __all__ = [
     "LensReading",
     "LensTraining",
     "LogitLens",
+    "Neuron",
+    "NeuronPatching",
     "NoGap",
     "Outcomes",
     "PatchLens",
@@ -83,6 +86,7 @@ __all__ = [
     "attention_summary",
     "attribution_error",
     "attribution_patching",
+    "choose_neurons",
     "cka_of",
     "class_trajectories",
     "clean_and_corrupted",
@@ -116,6 +120,7 @@ __all__ = [
     "part_groups",
     "patch_lens",
     "patch_models",
+    "patch_neurons",
     "performance_draws",
     "performance_summary",
     "permutation_p",
