@@ -57,8 +57,8 @@ class Options:
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id. Measured is on the test
     part; lenses are trained on the part `sae`."""
-    tokens: Literal["cls", "mean", "patches"] = "mean"
-    """What an example of CKA is: an image's class token, the mean of its patches, or each of them."""
+    tokens: Literal["cls", "mean", "patch"] = "mean"
+    """What of an image is its example for CKA: its class token, the mean of its patches, or one patch at random."""
     every_pair: bool = False
     """Compare every layer with every layer, for similarity_matrix.html."""
     biased: bool = False

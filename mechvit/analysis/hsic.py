@@ -58,11 +58,9 @@ class Moments:
         group: Int[Tensor, " image"],
         groups: int,
     ) -> None:
-        """Take a batch of images in, each of which gives equally many examples."""
-        per_image = x.shape[1] // len(group)
-        of_example = group.repeat_interleave(per_image)
+        """Take a batch of images in, each of which gives one example."""
         for which in group.unique().tolist():
-            rows = of_example == which
+            rows = group == which
             part = torch.einsum(self.form, x[:, rows], y[:, rows])
             if self.sums is None:
                 self.layers = (len(x), len(y))

@@ -106,7 +106,8 @@ def mean_corruption_error(
 
     The mean corruption error mCE is CE's mean over corruptions, and so is the relative mCE; 1 is the reference itself,
     less is more robust. The relative error tells a model that loses little under corruption from one that is better
-    everywhere.
+    everywhere. It is NaN where the interval of its denominator holds 0: what costs the reference nothing that is sure
+    cannot be shared. Means leave such families out, the same ones for every model, and say how many there are.
 
     Args:
         performance: per image, as `corrupted_performance` and `study` give it; the sums run over the levels in it.
@@ -119,11 +120,11 @@ def mean_corruption_error(
         seed: of the bootstrap.
 
     Returns:
-        model, group, family, level, quantity, value, low, high. `level` 0 is a family's sum over its levels (for
-        `error`, the mean), others single levels, for which the ratios are of that level alone and not there where
+        model, group, family, level, quantity, families, value, low, high. `level` 0 is a family's sum over its levels
+        (for `error`, the mean), others single levels, for which the ratios are of that level alone and not there where
         reference errors are given. The family `clean` has its error alone; `all` is the mean over a group's families,
-        with the group `low`, `middle` or `high` over a band's, and with the group `all` over every family: mCE. A
-        ratio whose denominator is not positive is NaN, and resamples in which it is not are left out.
+        with the group `low`, `middle` or `high` over a band's, and with the group `all` over every family: mCE.
+        `families` is how many a mean is over. Resamples in which a denominator is not positive are left out.
 
     Raises:
         ValueError: a reference that the table or the given errors lack, a model without clean images or without some of
@@ -138,10 +139,11 @@ def mean_corruption_error(
     _check_reference(reference, errors, corruptions)
     rows = []
     for model in dict.fromkeys(performance["model"]):
-        rows.append((model, "clean", "clean", 0, "error", *interval(errors[model, "clean"], level)))
-        for key, draws in _quantities(errors, model, corruptions, reference, bands or {}):
+        rows.append((model, "clean", "clean", 0, "error", 1, *interval(errors[model, "clean"], level)))
+        for key, draws in _quantities(errors, model, corruptions, reference, bands or {}, level):
             rows.append((model, *key, *interval(draws, level)))
-    return pd.DataFrame(rows, columns=["model", "group", "family", "level", "quantity", "value", "low", "high"])
+    names = ["model", "group", "family", "level", "quantity", "families", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _quantities(
@@ -150,26 +152,33 @@ def _quantities(
     corruptions: list[Corruption],
     reference: str | Mapping[str, float],
     bands: Mapping[str, str],
-) -> Iterator[tuple[tuple[str, str, int, str], np.ndarray]]:
-    """(group, family, level, quantity) and its draws: by levels, families, groups, bands and over all."""
+    confidence: float,
+) -> Iterator[tuple[tuple[str, str, int, str, int], np.ndarray]]:
+    """(group, family, level, quantity, families) and its draws: by levels, families, groups, bands and over all."""
     whole: dict[str, dict[str, np.ndarray]] = {}
     groups = {c.family: c.group for c in corruptions}
     for family, group in groups.items():
         members = [c for c in corruptions if c.family == family]
         for part in ([c] for c in members):
-            for name, draws in _family(errors, model, part, reference if isinstance(reference, str) else None).items():
-                yield (group, family, part[0].level, name), draws
-        whole[family] = _family(errors, model, members, reference)
+            against = reference if isinstance(reference, str) else None
+            for name, draws in _family(errors, model, part, against, confidence).items():
+                yield (group, family, part[0].level, name, 1), draws
+        whole[family] = _family(errors, model, members, reference, confidence)
         for name, draws in whole[family].items():
-            yield (group, family, 0, name), draws
+            yield (group, family, 0, name, 1), draws
     for group in (*GROUPS, *(band for band, _ in BANDS), "all"):
         chosen = [family for family in whole if group in ("all", groups[family], bands.get(family))]
         for name in QUANTITIES if chosen else ():
-            yield (group, "all", 0, name), np.mean([whole[family][name] for family in chosen], axis=0)
+            known = [whole[family][name] for family in chosen if not np.isnan(whole[family][name][0])]
+            yield (group, "all", 0, name, len(known)), np.mean(known or [whole[chosen[0]][name]], axis=0)
 
 
 def _family(
-    errors: Draws, model: str, members: list[Corruption], reference: str | Mapping[str, float] | None
+    errors: Draws,
+    model: str,
+    members: list[Corruption],
+    reference: str | Mapping[str, float] | None,
+    confidence: float,
 ) -> dict[str, np.ndarray]:
     """Every quantity of one model over some levels of one family; without a reference the error alone."""
 
@@ -185,14 +194,16 @@ def _family(
         theirs, theirs_clean = (np.full_like(error, reference[key]) for key in (members[0].family, "clean"))
     return {
         "error": error,
-        "corruption_error": _ratio(error, theirs),
-        "relative_error": _ratio(error - clean, theirs - theirs_clean),
+        "corruption_error": _ratio(error, theirs, theirs[0] > 0),
+        "relative_error": _ratio(
+            error - clean, theirs - theirs_clean, interval(theirs - theirs_clean, confidence).low > 0
+        ),
     }
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def _ratio(above: np.ndarray, below: np.ndarray, sure: bool) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(below > 0, above / below, np.nan)
+        return np.where(sure & (below > 0), above / below, np.nan)
 
 
 def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:

@@ -37,11 +37,15 @@ def draw(seed, n, d, mean=3.0):
     return mean + np.random.default_rng(seed).normal(size=(n, d))
 
 
-def examples(hidden, tokens):
+def examples(hidden, tokens, image_ids=None, seed=0):
     """Hugging Face's hidden state as rows, float64."""
     hidden = hidden.double()
-    rows = {"cls": hidden[:, 0], "mean": hidden[:, 1:].mean(1), "patches": hidden[:, 1:].flatten(0, 1)}[tokens]
-    return rows.numpy()
+    if tokens == "patch":
+        draws = [np.random.default_rng([seed, int(image)]).random(2) for image in image_ids]
+        place = [1 + 4 * int(4 * row) + int(4 * column) for row, column in draws]
+        assert len(set(place)) > 5
+        return hidden[range(len(hidden)), place].numpy()
+    return {"cls": hidden[:, 0], "mean": hidden[:, 1:].mean(1)}[tokens].numpy()
 
 
 @pytest.mark.parametrize("debiased", [True, False])
@@ -72,7 +76,7 @@ def test_only_the_debiased_estimator_is_near_zero_for_independent_data():
 
 
 @pytest.mark.parametrize("debiased", [True, False])
-@pytest.mark.parametrize("tokens", ["cls", "mean", "patches"])
+@pytest.mark.parametrize("tokens", ["cls", "mean", "patch"])
 def test_models_match_hugging_face(tiny_model, batch, hf_pass, tokens, debiased):
     """One model clean and corrupted, every layer with every layer."""
     found = linear_cka(
@@ -85,20 +89,21 @@ def test_models_match_hugging_face(tiny_model, batch, hf_pass, tokens, debiased)
         if tokens == "cls" and 0 in (i, j):
             assert np.isnan(value)  # its embedding is the same for all images
         else:
-            expected = gram_cka(examples(clean[i], tokens), examples(noisy[j], tokens), debiased)
+            views = (examples(hidden, tokens, batch.image_ids) for hidden in (clean[i], noisy[j]))
+            expected = gram_cka(*views, debiased)
             assert value == pytest.approx(expected, abs=2e-4)
     assert found.value.nan_to_num(1).min() < 0.95
 
 
 def test_groups_are_left_out_whole(tiny_model, batch, hf_pass):
     """The jackknife's values are CKA of the images that stay, by the drawn groups."""
-    found = linear_cka(tiny_model, tiny_model, batch, CLEAN, NOISE, tokens="patches", groups=4, batch_size=5, seed=3)
+    found = linear_cka(tiny_model, tiny_model, batch, CLEAN, NOISE, tokens="patch", groups=4, batch_size=5, seed=3)
     group = np.random.default_rng(3).permutation(24) % 4
     clean = hf_pass("clean")[1]
-    same = linear_cka(tiny_model, tiny_model, batch, tokens="patches", every_pair=True, groups=4, batch_size=5, seed=3)
+    same = linear_cka(tiny_model, tiny_model, batch, tokens="patch", every_pair=True, groups=4, batch_size=5, seed=3)
     for which in range(4):
         rows = torch.from_numpy(group != which)
-        expected = gram_cka(examples(clean[1][rows], "patches"), examples(clean[3][rows], "patches"))
+        expected = gram_cka(*(examples(clean[layer][rows], "patch", batch.image_ids[rows], 3) for layer in (1, 3)))
         assert same.left_out[which, 1 * 4 + 3].item() == pytest.approx(expected, abs=2e-4)
     low, high = found.interval()
     left_out = found.left_out.numpy()

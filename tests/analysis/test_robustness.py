@@ -84,8 +84,33 @@ def test_the_reference_is_one_without_spread(summary):
 def test_a_ratio_over_nothing_is_nan(summary):
     """Under snow_1 the base is better than on clean images: it has no error to share."""
     assert np.isnan(value(summary, "tuned", "weather", "snow", 0, "relative_error"))
-    assert np.isnan(value(summary, "tuned", "all", "all", 0, "relative_error"))
+    whole = summary.query("model == 'tuned' and group == 'all' and quantity == 'relative_error'")
+    fog, shot = (value(summary, "tuned", group, family, 0, "relative_error") for group, family in
+                 (("weather", "fog"), ("noise", "shot_noise")))  # fmt: skip
+    assert whole["value"].item() == pytest.approx((fog + shot) / 2)
+    assert whole["families"].item() == 2
+    assert value(summary, "tuned", "weather", "all", 0, "relative_error") == pytest.approx(fog)
     assert np.isfinite(value(summary, "tuned", "noise", "all", 0, "relative_error"))
+
+
+def test_a_relative_error_needs_a_cost_that_is_sure():
+    """A corruption that costs the reference one image of 300 gives no share, however the other model fares."""
+    wrong = {("base", "clean"): 30, ("base", "fog_1"): 31, ("base", "snow_1"): 90}
+    wrong |= {("tuned", "clean"): 30, ("tuned", "fog_1"): 38, ("tuned", "snow_1"): 60}
+    generator, frames = np.random.default_rng(0), []
+    for (model, corruption), count in wrong.items():
+        rank = np.zeros(300, dtype=int)
+        rank[generator.permutation(300)[:count]] = 1
+        frames.append(pd.DataFrame({"model": model, "corruption": corruption, "image_id": range(300), "rank": rank}))
+    found = mean_corruption_error(pd.concat(frames), resamples=500)
+    assert np.isnan(value(found, "tuned", "weather", "fog", 0, "relative_error"))
+    snow = value(found, "tuned", "weather", "snow", 0, "relative_error")
+    assert snow == pytest.approx(0.5)
+    (row,) = found.query("model == 'tuned' and group == 'all' and quantity == 'relative_error'").itertuples()
+    assert (row.value, row.families) == (pytest.approx(snow), 1)
+    assert row.high < 1.5
+    (row,) = found.query("model == 'tuned' and group == 'all' and quantity == 'corruption_error'").itertuples()
+    assert (row.value, row.families) == (pytest.approx((38 / 31 + 60 / 90) / 2), 2)
 
 
 def test_intervals_are_paired(performance):
