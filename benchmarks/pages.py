@@ -50,6 +50,27 @@ async () => {
 }
 """
 """From the opening of each fold until its first figure stands, in milliseconds."""
+HEADS = """
+async () => {
+  const probe = new OffscreenCanvas(16, 16).getContext("2d", { willReadFrequently: true });
+  const inked = (canvas) => {
+    probe.clearRect(0, 0, 16, 16);
+    if (canvas.width && canvas.height) probe.drawImage(canvas, 0, 0, 16, 16);
+    return probe.getImageData(0, 0, 16, 16).data.some(Boolean);
+  };
+  const stands = (slot) => [slot.querySelectorAll(".cv-thumbs canvas"), slot.querySelectorAll(".cv-zoom canvas")]
+    .every((part) => part.length && [...part].every(inked));
+  const start = performance.now();
+  document.querySelector(".cv").scrollIntoView();
+  for (const slot of document.querySelectorAll(".cv-slot"))
+    while (!stands(slot)) {
+      if (slot.getBoundingClientRect().top > innerHeight) slot.scrollIntoView();
+      await new Promise(requestAnimationFrame);
+    }
+  return performance.now() - start;
+}
+"""
+"""From scrolling to circuitsvis's patterns until every panel of the shown set is drawn, in milliseconds."""
 HOVER = """
 async ([view, name, moves]) => {
   const stage = document.querySelector(view + " .ex-stage");
@@ -79,6 +100,8 @@ class PageTimes:
     """Seconds until the first figure stands."""
     all: float
     """Seconds until every figure and view stands and answers."""
+    heads: float | None
+    """Seconds from coming into view until every panel of circuitsvis stands; None for a page without any."""
     unfolding: tuple[float, ...]
     """Seconds from the opening of each fold until its first figure stands."""
     redraws: dict[str, tuple[float, ...]]
@@ -130,10 +153,11 @@ def open_page(browser: Browser, path: Path, *, patience: float = 60.0) -> PageTi
                 raise ValueError(f"{path} was not whole after {patience:g} s: {'; '.join(faults) or 'no message'}")
         first, whole = page.evaluate("[pageTimes.first, pageTimes.all]")
         unfolding = tuple(cost / 1e3 for cost in page.evaluate(UNFOLD))
+        heads = page.evaluate(HEADS) / 1e3 if page.locator(".cv").count() else None
         redraws = {name: hover_costs(page, name) for name in VIEWS if page.locator(VIEWS[name]).count()}
         if faults:
             raise ValueError(f"{path} said: {'; '.join(faults)}")
-        return PageTimes(first=first / 1e3, all=whole / 1e3, unfolding=unfolding, redraws=redraws)
+        return PageTimes(first=first / 1e3, all=whole / 1e3, heads=heads, unfolding=unfolding, redraws=redraws)
     finally:
         context.close()
 

@@ -5,9 +5,11 @@
 
 "First figure" and "everything" are seconds from the opening of the file, by the page's clock, until the first figure
 stands, and until every figure and view stands and answers; figures folded away are drawn when their fold is opened, and
-"unfolding" is the time until the first one stands; a redraw is what a pointer's move over a picture costs until
-the page is laid out again. The synthetic report has 8 pictures of 224 px, 12 layers of 12 heads and two models, its
-tables and patterns drawn at random by the tests' own makers; the synthetic features page 200 latents.
+"unfolding" is the time until the first one stands. circuitsvis's patterns are drawn when they come into view:
+"attention heads" is the time from scrolling there until every panel shown stands. A redraw is what a pointer's move
+over a picture costs until the page is laid out again. The synthetic report has 8 pictures of 224 px, 12 layers of 12
+heads and two models, its tables and patterns drawn at random by the tests' own makers; the synthetic features page 200
+latents.
 
 OUT/result.json holds every time, OUT/table.md the table.
 """
@@ -79,6 +81,11 @@ def measures_of(name: str, path: Path, times: list[PageTimes]) -> list[Measure]:
         Measure(part=name, contender="first figure", over="", seconds=first, value=first, unit="s", limit=FIRST),
         Measure(part=name, contender="everything", over="", seconds=whole, value=whole, unit="s", limit=WHOLE),
     ]
+    if times[0].heads is not None:
+        heads = spread([one.heads for one in times if one.heads is not None])
+        rows.append(
+            Measure(part=name, contender="attention heads", over="", seconds=heads, value=heads, unit="s", limit=WHOLE)
+        )
     if times[0].unfolding:
         opening = spread([cost for one in times for cost in one.unfolding])
         rows.append(Measure(part=name, contender="unfolding", over="", seconds=opening, value=opening, unit="s"))

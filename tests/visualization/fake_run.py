@@ -56,5 +56,5 @@ def write_fake_run(run: Path, *, saes: bool = True, images: int = 60, seed: int 
 def write_large_run(run: Path) -> Path:
     """A run of the size that the budgets are stated for: 8 pictures of 224 px, 12 layers of 12 heads, two models."""
     write_fake_run(run, images=200)
-    large_views(run / "views")
+    large_views(np.random.default_rng(1), run / "views")
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +26,22 @@ def picture(rng: Generator, corruption: str, size: int = 64) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def pattern(rng: Generator) -> np.ndarray:
+def pattern(rng: Generator, layers: int = LAYERS, heads: int = HEADS, grid: tuple[int, int] = GRID) -> np.ndarray:
     """Attention that prefers near patches, its rows summing to one: float16 [layers, heads, tokens, tokens]."""
-    place = np.stack(np.divmod(np.arange(GRID[0] * GRID[1]), GRID[1]), 1)
-    near = np.zeros((PREFIX + len(place),) * 2)
+    place = np.stack(np.divmod(np.arange(grid[0] * grid[1]), grid[1]), 1)
+    near = np.zeros((PREFIX + len(place),) * 2, np.float32)
     near[PREFIX:, PREFIX:] = -np.square(place[:, None] - place).sum(-1)
-    width = rng.uniform(0.05, 0.6, (LAYERS, HEADS, 1, 1))
-    scores = np.exp(width * near + 0.6 * rng.normal(size=(LAYERS, HEADS, *near.shape)))
+    width = rng.uniform(0.05, 0.6, (layers, heads, 1, 1)).astype(np.float32)
+    noise = rng.standard_normal((layers, heads, *near.shape), np.float32)
+    scores = np.exp(width * near + np.float32(0.6) * noise)
     return (scores / scores.sum(-1, keepdims=True)).astype(np.float16)
 
 
 def write_views(rng: Generator, run: Path) -> None:
     views = run / "views"
     views.mkdir()
-    ids = [3, 11, 27]
-    pictures = {f"{i}/{corruption}": picture(rng, corruption) for i in ids for corruption in CORRUPTIONS}
-    save_file(pictures, views / "examples.safetensors")
-    listed = [{"image_id": i, "label": LABELS[n]} for n, i in enumerate(ids)]
-    (views / "examples.json").write_text(json.dumps(listed))
-    models, corruptions = (
-        ["base", "gaussian_blur_4", "gaussian_noise_4"],
-        ["clean", "gaussian_blur_4", "gaussian_noise_4"],
-    )
-    save_file({f"{m}/{c}": pattern(rng) for m in models for c in corruptions}, views / "attention.safetensors")
-    about = {"image_id": 11, "label": LABELS[1], "grid": GRID, "n_prefix_tokens": PREFIX}
-    (views / "attention.json").write_text(json.dumps({**about, "models": models, "corruptions": corruptions}))
+    write_examples(rng, views, LABELS, 64)
+    write_attention(views, lambda: pattern(rng), GRID)
     shown = {"models": ["Base", "Blur 4 tuned", "Noise 4 tuned"], "titles": LABELS[:2]}
     shown["conditions"] = ["clean", "Gaussian blur 4", "Gaussian noise 4"]
     explorer, lens = random_explorer(**shown, layers=3, heads=2, side=6), random_lens(**shown, names=LABELS)
@@ -57,11 +49,33 @@ def write_views(rng: Generator, run: Path) -> None:
     (views / "lens.json").write_text(json.dumps({"spec": lens.spec(), "figures": lens.figures()}))
 
 
-def large_views(views: Path) -> None:
-    """Replace the explorer and the lens by ones of the budgets' size, in the bytes that an experiment allows."""
+def write_examples(rng: Generator, views: Path, labels: list[str], size: int) -> None:
+    """One picture a label under every corruption."""
+    ids = range(3, 3 + 8 * len(labels), 8)
+    pictures = {f"{i}/{corruption}": picture(rng, corruption, size) for i in ids for corruption in CORRUPTIONS}
+    save_file(pictures, views / "examples.safetensors")
+    listed = [{"image_id": i, "label": label} for i, label in zip(ids, labels, strict=True)]
+    (views / "examples.json").write_text(json.dumps(listed))
+
+
+def write_attention(views: Path, pattern: Callable[[], np.ndarray], grid: tuple[int, int]) -> None:
+    """The second image's attention in the base under every condition, and in each tuned model on clean and its own."""
+    strongest = ["gaussian_blur_4", "gaussian_noise_4"]
+    own = {"base": ["clean", *strongest], **{model: ["clean", model] for model in strongest}}
+    save_file({f"{m}/{c}": pattern() for m in own for c in own[m]}, views / "attention.safetensors")
+    about = {"image_id": 11, "label": LABELS[1], "grid": grid, "n_prefix_tokens": PREFIX}
+    (views / "attention.json").write_text(
+        json.dumps({**about, "models": list(own), "corruptions": ["clean", *strongest]})
+    )
+
+
+def large_views(rng: Generator, views: Path) -> None:
+    """Replace the views by ones of the budgets' size, the explorer in the bytes that an experiment allows."""
     names = [f"class {place}" for place in range(1000)]
     shown = {"models": ["Base", "Blur 4 tuned"], "conditions": ["clean", "Gaussian blur 4"]}
     titles = [f"picture {place}" for place in range(8)]
+    write_examples(rng, views, titles, 224)
+    write_attention(views, lambda: pattern(rng, 12, 12, (14, 14)), (14, 14))
     explorer = random_explorer(**shown, titles=titles, max_bytes=EXPLORER_BYTES)
     lens = random_lens(**shown, titles=titles, names=names, side=14, layers=13)
     (views / "explorer.json").write_text(json.dumps(explorer.spec()))

@@ -11,7 +11,7 @@ import torch
 from mechvit.analysis.attention_maps import AttentionMaps, encode
 from mechvit.analysis.patch_lens import PatchLens
 from mechvit.visualization.explorer import AttentionExplorer, ExplorerPicture
-from mechvit.visualization.packing import fitting_tokens, pack
+from mechvit.visualization.packing import fitting_tokens, pack, size
 from mechvit.visualization.page import picture_uri
 from mechvit.visualization.patch_lens import LensPicture, PatchLensView
 from mechvit.visualization.patterns import pooling_factor
@@ -68,13 +68,13 @@ def random_explorer(
     """By default the size that the budgets are stated for: 12 x 12 heads, 197 tokens, 8 pictures of 224 pixels."""
     patterns = len(titles) * len(models) * len(conditions) * (layers * heads + 2)
     tokens = fitting_tokens(patterns, (side, side), 1, 50, max_bytes)
-    pictures = []
+    pictures, room = [], max_bytes
     for place, title in enumerate(titles):
         seeds = iter(range(100 * place, 100 * place + len(models) * len(conditions)))
         found = [[random_maps(layers, heads, side, 1, next(seeds)) for _ in conditions] for _ in models]
-        coarse, fine = (
-            [[pack(maps, (side, side), most) for maps in line] for line in found] for most in (tokens, None)
-        )
+        coarse = [[pack(maps, (side, side), tokens) for maps in line] for line in found]
+        fine = [[pack(maps, (side, side), None) for maps in line] for line in found] if room > 0 else None
+        room -= size(fine or [])
         shown = random_pictures(side, len(conditions), place)
         pictures.append(ExplorerPicture(title=title, pictures=shown, coarse=coarse, fine=fine))
     return AttentionExplorer(

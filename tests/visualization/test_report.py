@@ -149,7 +149,7 @@ def test_attention_sets_pair_base_with_the_tuned_model(html):
 
 
 def test_max_tokens_shrinks_with_heads():
-    assert [max_tokens(heads) for heads in (12, 16, 6, 3)] == [50, 50, 70, 100]
+    assert [max_tokens(heads) for heads in (12, 16, 6, 3)] == [35, 30, 50, 70]
 
 
 def test_a_run_without_saes_says_so(tmp_path):
