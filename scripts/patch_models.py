@@ -54,13 +54,20 @@ class Options:
     """What the giver's images suffer; the same when None."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
-    kinds: tuple[Literal["resid", "attn", "mlp", "head"], ...] = ("resid", "attn", "mlp", "head")
+    kinds: tuple[Literal["resid", "attn", "mlp", "head", "head_input", "logits"], ...] = (
+        "resid",
+        "attn",
+        "mlp",
+        "head",
+    )
     """What is patched: the residual stream that enters each block and the head, attention's and the MLP's output of
-    each block, each single head."""
+    each block, each single head; what the head reads, and what it gives (the giver itself)."""
     tokens: tuple[Literal["all", "cls", "patches"], ...] = ("all",)
     """At which tokens, each on its own."""
     attribution: bool = True
     """Approximate all effects by the gradient, too, MLP neurons among them, and compare."""
+    neurons: tuple[int, int] = (16, 48)
+    """MLP neurons that are patched exactly, too: so many of the largest approximate effects, and so many at random."""
     limit: int | None = None
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
@@ -84,6 +91,8 @@ def main(options: Options) -> None:
             "the receiver is the giver and sees the same images, so that patching changes nothing: give another "
             "--giver, or --giver-corruption clean"
         )
+    if min(options.neurons) < 0 or (options.attribution and not sum(options.neurons)):
+        raise ValueError(f"--neurons must be two counts, not both 0; got {options.neurons}")
     check_out(options.out, options.overwrite, HOLDS)
     receiver, giver = (load_classifier(checkpoint, options.device) for checkpoint in (options.receiver, options.giver))
     with new_folder(options.out, options.overwrite, HOLDS) as folder:
@@ -106,7 +115,7 @@ def make_tables(
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """All tables by name, and the forward passes an image that patching took."""
     from mechvit import analysis
-    from mechvit.analysis.components import check_pair, components_of
+    from mechvit.analysis.components import KINDS, check_pair, components_of
 
     check_pair(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
@@ -124,10 +133,16 @@ def make_tables(
         "references": patching.references(),
     }
     if options.attribution:
-        attribution = analysis.attribution_patching(*models, **ways, **shared, progress="Gradients")
-        error = analysis.attribution_error(attribution, patching)
+        approximated = ways | {"kinds": tuple(kind for kind in options.kinds if kind in KINDS) or KINDS}
+        attribution = analysis.attribution_patching(*models, **approximated, **shared, progress="Gradients")
         tables |= {"attribution": attribution.to_frame(), "neurons": attribution.neurons()}
-        tables |= {"attribution_error": error.components, "attribution_agreement": error.overall}
+        if set(attribution.components) & set(patching.components):
+            error = analysis.attribution_error(attribution, patching)
+            tables |= {"attribution_error": error.components, "attribution_agreement": error.overall}
+        top, random = options.neurons
+        chosen = analysis.choose_neurons(attribution, top=top, random=random, seed=options.seed)
+        exact = analysis.patch_neurons(*models, chosen, giver_corruption=given, **shared, progress="Neurons")
+        tables |= {"neuron_error": exact.to_frame(), "neuron_agreement": exact.agreement()}
     if "head" in options.kinds and "all" in options.tokens:
         links = analysis.head_links(*models, patching, **shared, progress="Attention")
         tables |= {"head_links": links.to_frame(), "head_correlations": links.correlations()}

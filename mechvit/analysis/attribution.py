@@ -104,7 +104,7 @@ def attribution_patching(
     """
     check_pair(receiver, giver)
     cfg = receiver.cfg
-    components = components_of(cfg, kinds, tokens)
+    components = components_of(cfg, kinds, tokens, KINDS)
     giver_corruption = corruption if giver_corruption is None else giver_corruption
     neurons = [f"blocks.{layer}.mlp.hook_post" for layer in range(cfg.n_layers)]
     names = list(dict.fromkeys([*(c.point(cfg.n_layers) for c in components), *neurons]))

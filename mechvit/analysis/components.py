@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 KINDS: tuple[str, ...] = ("resid", "attn", "mlp", "head")
 """Residual stream, what attention and MLP add to it, and single heads' z."""
+ENDS: tuple[str, ...] = ("head_input", "logits")
+"""After the blocks, on request: what the classification head reads (pooled and normalised), and what it gives, which is
+everything: patched, it makes the receiver the giver."""
 BY: tuple[str, ...] = ("kind", "layer", "head", "tokens")
 """The columns that name a component in tables."""
 WHOLE = -1
@@ -30,10 +33,10 @@ class Component(NamedTuple):
     """What is replaced by another model's."""
 
     kind: str
-    """One of `KINDS`."""
+    """One of `KINDS` or `ENDS`."""
     layer: int
     """The block, 0 to n_layers - 1. Of `resid` a layer of the lens, 0 to n_layers: the residual stream that enters
-    block l (0 is the embedding), n_layers what the head reads."""
+    block l (0 is the embedding), n_layers that after the last block; of `ENDS` n_layers."""
     head: int
     """0 to n_heads - 1; `WHOLE` (-1) where the component is no single head."""
     tokens: str
@@ -42,7 +45,7 @@ class Component(NamedTuple):
     @property
     def start(self) -> int:
         """The first block that runs as a whole once the component is replaced."""
-        return self.layer if self.kind == "resid" else self.layer + 1
+        return self.layer if self.kind in ("resid", *ENDS) else self.layer + 1
 
     @property
     def before_mlp(self) -> bool:
@@ -51,25 +54,32 @@ class Component(NamedTuple):
 
     def point(self, n_layers: int) -> str:
         """The hook point where it is read."""
+        if self.kind in ENDS:
+            return f"hook_{self.kind}"
         if self.kind == "resid" and self.layer == n_layers:
             return f"blocks.{n_layers - 1}.hook_resid_post"
         name = {"resid": "hook_resid_pre", "attn": "hook_attn_out", "mlp": "hook_mlp_out", "head": "attn.hook_z"}
         return f"blocks.{self.layer}.{name[self.kind]}"
 
 
-def components_of(cfg: HookedViTConfig, kinds: Sequence[str], tokens: Sequence[str]) -> tuple[Component, ...]:
+def components_of(
+    cfg: HookedViTConfig, kinds: Sequence[str], tokens: Sequence[str], known_kinds: Sequence[str] = (*KINDS, *ENDS)
+) -> tuple[Component, ...]:
     """Every component of these kinds at these tokens, in reading order.
 
     Raises:
         ValueError: an unknown kind or token name, none, one twice, or CLS in a model that has none.
     """
-    for name, given, known in (("kinds", kinds, KINDS), ("tokens", tokens, ("all", "cls", "patches"))):
+    for name, given, known in (("kinds", kinds, known_kinds), ("tokens", tokens, ("all", "cls", "patches"))):
         if not given or isinstance(given, str) or len(set(given)) < len(given) or not set(given) <= set(known):
             raise ValueError(f"{name} must be some of {', '.join(known)}, none twice; got {given!r}")
     for where in tokens:
         token_slice(cfg, where)
     found = []
     for kind in kinds:
+        if kind in ENDS:
+            found.append(Component(kind, cfg.n_layers, WHOLE, "all"))
+            continue
         for layer in range(cfg.n_layers + (kind == "resid")):
             heads = range(cfg.n_heads) if kind == "head" else (WHOLE,)
             found += [Component(kind, layer, head, where) for head in heads for where in tokens]

@@ -17,6 +17,7 @@ from mechvit.models.image_tokens import token_slice
 from .bootstrap import LEVEL, RESAMPLES
 from .components import (
     BY,
+    ENDS,
     KINDS,
     Component,
     batch_that_fits,
@@ -115,7 +116,7 @@ def patch_models(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruption: of the receiver's images, in [0, 1] at the model's input size.
         giver_corruption: of the giver's images; the same when None.
-        kinds: some of "resid", "attn", "mlp", "head".
+        kinds: some of "resid", "attn", "mlp", "head", and of "head_input", "logits" (see `ENDS`).
         tokens: where to patch: some of "all", "cls", "patches".
         batch_size: images in a forward pass, patched copies counted; None takes 32 on a CPU, else 128, and holds at
             most 1 GiB of activations.
@@ -162,8 +163,11 @@ def _patch_batch(
     """Correct and logit difference, [components, batch], and the two references."""
     n_layers = receiver.cfg.n_layers
     points = {component.point(n_layers) for component in components}
+    inner = [i for i, component in enumerate(components) if component.kind not in ENDS]
     beside = {
-        f"blocks.{c.layer}.hook_resid_{'pre' if c.before_mlp else 'mid'}" for c in components if c.start > c.layer
+        f"blocks.{c.layer}.hook_resid_{'pre' if c.before_mlp else 'mid'}"
+        for c in (components[i] for i in inner)
+        if c.start > c.layer
     }
     logits, own = receiver.run_with_cache(pixels[0], names_filter=points | beside, return_cache_object=False)
     giver_logits, given = giver.run_with_cache(pixels[1], names_filter=points, return_cache_object=False)
@@ -173,20 +177,28 @@ def _patch_batch(
     references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)
     difference = torch.empty(len(components), len(batch))
-    for start, chosen in _together(components, copies):
+    for start, chosen in _together(components, inner, copies):
         entered = _entering(receiver, start, [components[i] for i in chosen], own, given)
         patched = receiver(entered, start_at_layer=start).float().unflatten(0, (len(chosen), len(batch)))
         labels = batch.labels.expand(len(chosen), -1)
         check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)))
         correct[chosen] = on_cpu(label_rank(patched, labels) == 0)
         difference[chosen] = on_cpu(logit_difference(patched, *about[:2]))
+    for i in set(range(len(components))) - set(inner):
+        patched = given[components[i].point(n_layers)]
+        if components[i].kind == "head_input":
+            assert receiver.head is not None  # check_pair
+            patched = receiver.hook_logits(receiver.head(patched))
+        outcomes = score_outcomes(patched, *about)
+        correct[i], difference[i] = outcomes.correct, outcomes.logit_difference
     return correct, difference, *references
 
 
-def _together(components: Sequence[Component], copies: int) -> Iterator[tuple[int, list[int]]]:
-    """Places of at most so many components that start at one block, with that block; those before an MLP come first."""
-    order = sorted(range(len(components)), key=lambda i: (components[i].start, not components[i].before_mlp))
-    for start in sorted({component.start for component in components}):
+def _together(components: Sequence[Component], chosen: Sequence[int], copies: int) -> Iterator[tuple[int, list[int]]]:
+    """Places of at most so many of the chosen components that start at one block, with that block; those before an MLP
+    come first."""
+    order = sorted(chosen, key=lambda i: (components[i].start, not components[i].before_mlp))
+    for start in sorted({components[i].start for i in chosen}):
         here = [i for i in order if components[i].start == start]
         yield from ((start, here[i : i + copies]) for i in range(0, len(here), copies))
 

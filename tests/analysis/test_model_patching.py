@@ -169,6 +169,31 @@ def test_all_before_the_head_gives_the_giver(tiny_model, batch):
         assert torch.equal(found.correct[i], reference.correct)
 
 
+@pytest.mark.parametrize("name", ["vit classifier", "deit with teacher", "siglip classifier", "clip zero-shot"])
+def test_everything_gives_exactly_the_giver(name, batch, tiny_processor):
+    """Every weight is another's: of the receiver nothing is left once the logits are patched, its head alone once what
+    the head reads is, and with the giver's head that is the giver, bit for bit."""
+    entry = ZOO[name]
+    receiver = HookedViT.from_hf(entry(), tiny_processor, **entry.zero_shot_head())
+    giver, few = perturbed(receiver), first(batch, 6)
+    kinds = ("resid", "head_input", "logits")
+    found = patch_models(receiver, giver, few, NOISE, kinds=kinds)
+    place = {(c.kind, c.layer): i for i, c in enumerate(found.components)}
+    n = receiver.cfg.n_layers
+    assert torch.equal(found.logit_difference[place["logits", n]], found.giver.logit_difference)
+    assert torch.equal(found.correct[place["logits", n]], found.giver.correct)
+    summary = found.to_frame().query("kind == 'logits'")
+    assert len(summary) == 6
+    apart = found.logit_difference[place["head_input", n]] - found.giver.logit_difference
+    assert apart.abs().max() > 1e-4, "the heads differ"
+    receiver.head.load_state_dict(giver.head.state_dict())
+    found = patch_models(receiver, giver, few, NOISE, kinds=kinds)
+    for kind in ("logits", "head_input"):
+        assert torch.equal(found.logit_difference[place[kind, n]], found.giver.logit_difference)
+        assert torch.equal(found.correct[place[kind, n]], found.giver.correct)
+    assert found.passes == pytest.approx(2 + sum(n - layer for layer in range(n)) / n)
+
+
 def test_embedding_of_a_clean_image_gives_the_clean_pass(tiny_model, batch):
     found = patch_models(tiny_model, tiny_model, batch, NOISE, giver_corruption=CLEAN, kinds=("resid",))
     torch.testing.assert_close(

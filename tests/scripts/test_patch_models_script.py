@@ -7,7 +7,14 @@ import pytest
 from script_calls import call
 
 from mechvit import HookedViT
-from mechvit.analysis import attribution_error, attribution_patching, head_links, patch_models
+from mechvit.analysis import (
+    attribution_error,
+    attribution_patching,
+    choose_neurons,
+    head_links,
+    patch_models,
+    patch_neurons,
+)
 from mechvit.data import load_images, prepare
 
 BLUR = "gaussian_blur_2"
@@ -17,7 +24,7 @@ def test_patch_models_matches_functions(checkpoints, tiny_processor, tmp_path, c
     out = tmp_path / "patching"
     call(
         "patch_models", receiver=checkpoints["base"], giver=checkpoints[BLUR], corruption=BLUR, limit=38, out=str(out),
-        tokens=("all", "patches"),
+        tokens=("all", "patches"), neurons=(3, 4),
     )  # fmt: skip
     printed = capsys.readouterr().out
     images = prepare(load_images("photos", "test", limit=38, image_size=32), tiny_processor)
@@ -26,6 +33,7 @@ def test_patch_models_matches_functions(checkpoints, tiny_processor, tmp_path, c
     patching = patch_models(*ways, tokens=("all", "patches"))
     attribution = attribution_patching(*ways, tokens=("all", "patches"))
     error, links = attribution_error(attribution, patching), head_links(*ways, patching)
+    neurons = patch_neurons(*ways, choose_neurons(attribution, top=3, random=4))
     wanted = {
         "summary": patching.summary(),
         "patching": patching.to_frame(),
@@ -34,6 +42,8 @@ def test_patch_models_matches_functions(checkpoints, tiny_processor, tmp_path, c
         "neurons": attribution.neurons(),
         "attribution_error": error.components,
         "attribution_agreement": error.overall,
+        "neuron_error": neurons.to_frame(),
+        "neuron_agreement": neurons.agreement(),
         "head_links": links.to_frame(),
         "head_correlations": links.correlations(),
     }
@@ -62,6 +72,8 @@ def test_one_model_from_clean_to_corrupted_without_gradients(checkpoints, tmp_pa
 
 def test_bad_input_is_refused_first(checkpoints, tmp_path):
     two = {"receiver": "nowhere", "giver": "nowhere", "out": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match="--neurons must be two counts, not both 0"):
+        call("patch_models", **two, corruption=BLUR, giver_corruption="clean", neurons=(0, 0))
     with pytest.raises(ValueError, match="sees the same images, so that patching changes nothing"):
         call("patch_models", **two, corruption=BLUR)
     with pytest.raises(ValueError, match="sees the same images"):
