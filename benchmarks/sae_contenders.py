@@ -59,9 +59,10 @@ def draw(d_in: int, n_batches: int, batch_size: int, *, device: str, seed: int) 
 
 
 def learner_maker(config: TrainConfig, batches: Batches, *, device: str, seed: int) -> Callable[[bool], Learner]:
-    """Give a function that makes a learner: of sae-lens's own SAE, or of its sparse form (`fast`).
+    """Give a function that makes a learner: of sae-lens's own SAE, or of its sparse form (`fast`) on any device.
 
-    All start at the same weights, set once from the first batch.
+    All start at the same weights, set once from the first batch. A step of the sparse form that falls back to the dense
+    one raises a ValueError: its time would be that of stock sae-lens.
     """
     import torch
 
@@ -84,6 +85,26 @@ def learner_maker(config: TrainConfig, batches: Batches, *, device: str, seed: i
     def make(fast: bool) -> Learner:
         learner = fresh(fast)
         learner.sae.load_state_dict(weights)
+        if fast:
+            only_sparse(learner.sae, torch.device(device).type)
         return learner
 
     return make
+
+
+def only_sparse(sae: Any, device_type: str) -> None:
+    """Have an SAE use its sparse form on this kind of device, its default there or not, and refuse a dense step."""
+    sae.devices = (device_type,)
+    forward = sae.training_forward_pass
+
+    def checked(step_input: Any) -> Any:
+        output = forward(step_input)
+        if not output.feature_acts.is_sparse:
+            raise ValueError(
+                f"the sparse contender took a dense step on {output.sae_in.device} (autocast, a hook, settings or too "
+                "many active latents): its time would be stock sae-lens's. Measure settings to which the sparse form "
+                "applies."
+            )
+        return output
+
+    sae.training_forward_pass = checked

@@ -5,10 +5,10 @@
     benchmarks/sae_step.py --quick --out runs/benchmarks/quick                  # does it run? its ratios mean little
 
 A step is sae-lens's own `SAETrainer.step`: forward pass, backward pass, Adam, and the count of when each latent fired
-last. "stock" takes sae-lens's classes, "sparse" the sparse form of the same SAE (mechvit's default on a CPU). Both
-start at the same weights with k = 32 latents active a token, and take the same batches in turn; after one step they
-must have the same loss and weights, or nothing is timed. With `dead`, a tenth of the latents has not fired for long,
-so that BatchTopK's auxiliary loss works.
+last. "stock" takes sae-lens's classes, "sparse" the sparse form of the same SAE (mechvit's default on a CPU; a
+sparse contender that takes a dense step is refused). Both start at the same weights with k = 32 latents active a token,
+and take the same batches in turn; after one step they must have the same loss and weights, or nothing is timed. With
+`dead`, a tenth of the latents has not fired for long, so that BatchTopK's auxiliary loss works.
 
 By part, each measured in the same rounds: the encoder's dense product alone (the floor that both share), the rest of
 the forward pass, the backward pass, Adam, and what is left of the step.
@@ -126,7 +126,8 @@ def contenders(rows: list[Tensor], made: list[Learner]) -> list[Contender]:
         adam = learner.trainer.optimizer.step
         found.append(Contender(name=f"{name}, {ADAM}", call=adam, context=partial(_with_gradients, learner)))
     weight = made[0].sae.W_enc.detach()
-    out, chunk = torch.empty(256, weight.shape[1], device=weight.device), rows[0].split(256)
+    together = 256 if weight.device.type == "cpu" else len(rows[0])  # as the sparse form encodes
+    out, chunk = torch.empty(together, weight.shape[1], device=weight.device), rows[0].split(together)
 
     def product() -> None:
         for part in chunk:

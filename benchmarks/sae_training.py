@@ -5,9 +5,9 @@
 
 The same batches in memory and the same first weights; all end at the same weights, or nothing is timed. Our loop also
 logs, checks on held-out tokens (256 here) and writes a checkpoint, which `fit` does not. "stock SAE" takes sae-lens's
-own classes, "sparse SAE" the sparse form of the same steps (`fast`, the default). A value is a median over rounds of
-one time over another in the same round; below 1 is more tokens a second. Leave the machine alone while it runs. A
-single step, and where its time goes: sae_step.py.
+own classes, "sparse SAE" the sparse form of the same steps (`fast`, the default on a CPU). A value is a median over
+rounds of one time over another in the same round; below 1 is more tokens a second. Leave the machine alone while it
+runs. A single step, and where its time goes: sae_step.py.
 
 OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios.
 """
@@ -83,7 +83,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
     config = TrainConfig(
         architectures=(architecture,),  # type: ignore[arg-type]
         expansion_factor=options.expansion_factor,
-        k=min(32, options.expansion_factor * d_in // 4),
+        k=min(32, options.expansion_factor * d_in // 32),  # few enough for the sparse form
         epochs=1,
         train_batch_size_tokens=options.batch_size_tokens,
         l1_coefficient=0.2,

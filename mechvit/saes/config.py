@@ -166,7 +166,7 @@ class TrainConfig:
     train_batch_size_tokens: int = 4096
     """Tokens a training step, of all processes together."""
     fast: bool = True
-    """Use the sparse form of the same losses and gradients where it applies (on a CPU, in full precision)."""
+    """Use the sparse form of the same losses and gradients where it applies (on a CPU, without autocast)."""
     autocast: bool = False
     """Train in bfloat16 where autocast allows."""
     seed: int = 0

@@ -20,7 +20,10 @@ from . import parallel
 from .sparse import Codes, Kept, encode_above, sparse_decode, sparse_encode
 
 DEVICES = ("cpu",)
-"""Where the sparse form is used: where `benchmarks/sae_training.py` has shown it to be the faster one."""
+"""Where the sparse form is used by default: where `benchmarks/sae_step.py` has shown it to be the faster one.
+
+It computes the same on CUDA, and stays off there until it has been timed; an SAE whose `devices` name "cuda" uses it.
+"""
 
 MAX_DENSITY = 1 / 16
 """Share of active entries above which the vanilla SAE's dense form is the faster one."""
@@ -31,14 +34,14 @@ def _folded_bias(sae: StandardTrainingSAE | BatchTopKTrainingSAE) -> Float[Tenso
     return (sae.b_enc - sae.b_dec @ sae.W_enc).detach()
 
 
-def _applies(sae: StandardTrainingSAE | BatchTopKTrainingSAE, x: Tensor) -> bool:
+def _applies(sae: FastStandardTrainingSAE | FastBatchTopKTrainingSAE, x: Tensor) -> bool:
     """Whether nothing about these inputs, settings or hooks needs what the sparse form leaves out."""
     hooked = any(
         point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
         for point in sae.hook_dict.values()
     )
     return (
-        x.device.type in DEVICES
+        x.device.type in sae.devices
         and x.ndim == 2
         and x.dtype == sae.W_enc.dtype
         and x.dtype in (torch.float32, torch.float64)
@@ -55,6 +58,8 @@ def _mse(sae_out: Tensor, sae_in: Tensor) -> Tensor:
 
 class FastStandardTrainingSAE(StandardTrainingSAE):
     """`StandardTrainingSAE` whose decoder and gradients touch active entries only, once few are active."""
+
+    devices = DEVICES
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the active entries only."""
@@ -80,6 +85,7 @@ class FastStandardTrainingSAE(StandardTrainingSAE):
 class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
     """`BatchTopKTrainingSAE` with an exact threshold in place of a sort, decoder and gradients on kept entries only."""
 
+    devices = DEVICES
     _last_threshold = 0.0
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:

@@ -17,7 +17,10 @@ from torch import Tensor
 from mechvit.kernels.sparse_products import offsets_of, sampled_products, sparse_times_dense
 
 _ROWS = 256
-"""Tokens encoded at a time: their pre-activations stay in the processor's cache."""
+"""Tokens encoded at a time on a CPU: their pre-activations stay in the processor's cache."""
+
+_ENTRIES = 2**27
+"""Pre-activations held at a time elsewhere: few pieces, since to count what is kept of each makes the host wait."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,10 @@ def encode_above(
     d_sae = weight.shape[1]
     places, values = [], []
     least = floor - bias  # so that the bias is added to the few entries that are kept
-    product = x.new_empty(min(_ROWS, len(x)), d_sae)
-    for start in range(0, len(x), _ROWS):
-        rows = x[start : start + _ROWS]
+    together = _ROWS if x.device.type == "cpu" else max(1, _ENTRIES // d_sae)
+    product = x.new_empty(min(together, len(x)), d_sae)
+    for start in range(0, len(x), together):
+        rows = x[start : start + together]
         pre = torch.mm(rows, weight, out=product[: len(rows)])
         place = nonzero(pre > least)
         if start == 0 and len(place) > max_density * pre.numel():

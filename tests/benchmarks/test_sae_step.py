@@ -8,6 +8,8 @@ import torch
 from contenders import check_agreement
 from report import Result
 
+from mechvit.saes import fast
+
 
 @pytest.fixture(autouse=True)
 def same_threads():
@@ -59,3 +61,17 @@ def test_dead_latents_bring_the_auxiliary_loss():
             with torch.enable_grad():
                 output = learner.step(rows[0])
             assert (float(output.losses["auxiliary_reconstruction_loss"]) > 0) == dead
+
+
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+def test_the_sparse_contender_takes_sparse_steps_also_where_they_are_no_default(architecture, monkeypatch):
+    options = sae_step.Options(out="out", device="cpu", quick=True, k=4)
+    monkeypatch.setattr(fast.FastStandardTrainingSAE, "devices", ())
+    monkeypatch.setattr(fast.FastBatchTopKTrainingSAE, "devices", ())
+    rows, (stock, sparse) = sae_step.learners(architecture, 16, options, dead=False)
+    with torch.enable_grad():
+        assert not stock.step(rows[0]).feature_acts.is_sparse
+        assert sparse.step(rows[0]).feature_acts.is_sparse
+        sparse.sae.devices = ("cuda",)
+        with pytest.raises(ValueError, match="the sparse contender took a dense step on cpu"):
+            sparse.step(rows[0])

@@ -11,6 +11,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file
 
+from mechvit.kernels import jit
 from mechvit.saes import fast
 from mechvit.saes.fast import MAX_DENSITY, reconstruct
 
@@ -237,6 +238,50 @@ def test_other_settings_take_the_stock_path(make_pair, tokens, forward_backward,
     assert not found[0].feature_acts.is_sparse
     assert found[0].loss.item() == expected[0].loss.item()
     assert all(torch.equal(found[1][name], grad) for name, grad in expected[1].items())
+
+
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+def test_a_device_where_it_is_not_used_takes_the_stock_path(make_pair, tokens, forward_backward, architecture):
+    ours, _ = make_pair(architecture, rare=RARE[architecture])
+    assert ours.devices == fast.DEVICES == ("cpu",)
+    assert forward_backward(ours, tokens())[0].feature_acts.is_sparse
+    ours.devices = ("cuda",)
+    assert not forward_backward(ours, tokens())[0].feature_acts.is_sparse
+
+
+def assert_step_matches_stock(make_pair, tokens, forward_backward, architecture, device):
+    """In float32, both shortcut and first search, with dead latents."""
+    ours, stock = make_pair(architecture, "float32", rare=RARE[architecture])
+    ours = ours.to(device)
+    ours.devices = (torch.device(device).type,)
+    dead = dead_latents(0.4) if architecture == "batchtopk" else None
+    for seed in range(3):
+        x = tokens(n=90, seed=seed).float()
+        out, grads = forward_backward(ours, x.to(device), None if dead is None else dead.to(device))
+        assert out.feature_acts.is_sparse
+        found = (out, {name: grad.cpu() for name, grad in grads.items()})
+        expected = forward_backward(stock, x.double(), dead)
+        out.sae_out = out.sae_out.cpu()
+        assert_same(found, expected, 5e-5)
+        assert torch.equal(out.feature_acts.to_dense().cpu() != 0, expected[0].feature_acts != 0)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+def test_a_step_on_the_interpreted_kernels_matches_stock(
+    make_pair, tokens, forward_backward, architecture, monkeypatch
+):
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("the kernels are compiled")
+    monkeypatch.setattr(jit, "INTERPRET", True)
+    assert_step_matches_stock(make_pair, tokens, forward_backward, architecture, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+def test_a_step_on_cuda_matches_stock(make_pair, tokens, forward_backward, architecture):
+    assert_step_matches_stock(make_pair, tokens, forward_backward, architecture, "cuda")
 
 
 @pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
