@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import fake_tables as fake
@@ -11,7 +12,9 @@ from fake_claims import claims
 from fake_views import LABELS, large_views, write_views
 
 
-def write_fake_run(run: Path, *, saes: bool = True, images: int = 60, seed: int = 0) -> Path:
+def write_fake_run(
+    run: Path, *, saes: bool = True, images: int = 60, seed: int = 0, labels: Sequence[str] = LABELS
+) -> Path:
     """Write the run folder `run`; without `saes` it lacks every SAE table."""
     rng = np.random.default_rng(seed)
     tables = run / "tables"
@@ -28,11 +31,11 @@ def write_fake_run(run: Path, *, saes: bool = True, images: int = 60, seed: int 
     }
     for name, frame in frames.items():
         frame.to_parquet(tables / f"{name}.parquet")
-    write_views(rng, run)
+    write_views(rng, run, labels)
     (run / "claims.json").write_text(json.dumps(claims()))
     config = {
         "preset": "photos",
-        "images": {"source": "photos", "size": 64, "seed": 0, "classes": LABELS},
+        "images": {"source": "photos", "size": 64, "seed": 0, "classes": list(labels)},
         "finetuning": {"learning_rate": 5e-5, "epochs": 10, "batch_size": 64},
         "saes": {"expansion": 32, "k": 32, "learning_rate": 1e-3},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +37,19 @@ def pattern(rng: Generator, layers: int = LAYERS, heads: int = HEADS, grid: tupl
     return (scores / scores.sum(-1, keepdims=True)).astype(np.float16)
 
 
-def write_views(rng: Generator, run: Path) -> None:
+def write_views(rng: Generator, run: Path, labels: Sequence[str] = LABELS) -> None:
     views = run / "views"
     views.mkdir()
-    write_examples(rng, views, LABELS, 64)
-    write_attention(views, lambda: pattern(rng), GRID)
-    shown = {"models": ["Base", "Blur 4 tuned", "Noise 4 tuned"], "titles": LABELS[:2]}
+    write_examples(rng, views, labels, 64)
+    write_attention(views, labels[1], lambda: pattern(rng), GRID)
+    shown = {"models": ["Base", "Blur 4 tuned", "Noise 4 tuned"], "titles": labels[:2]}
     shown["conditions"] = ["clean", "Gaussian blur 4", "Gaussian noise 4"]
-    explorer, lens = random_explorer(**shown, layers=3, heads=2, side=6), random_lens(**shown, names=LABELS)
+    explorer, lens = random_explorer(**shown, layers=3, heads=2, side=6), random_lens(**shown, names=labels)
     (views / "explorer.json").write_text(json.dumps(explorer.spec()))
     (views / "lens.json").write_text(json.dumps({"spec": lens.spec(), "figures": lens.figures()}))
 
 
-def write_examples(rng: Generator, views: Path, labels: list[str], size: int) -> None:
+def write_examples(rng: Generator, views: Path, labels: Sequence[str], size: int) -> None:
     """One picture a label under every corruption."""
     ids = range(3, 3 + 8 * len(labels), 8)
     pictures = {f"{i}/{corruption}": picture(rng, corruption, size) for i in ids for corruption in CORRUPTIONS}
@@ -58,12 +58,12 @@ def write_examples(rng: Generator, views: Path, labels: list[str], size: int) ->
     (views / "examples.json").write_text(json.dumps(listed))
 
 
-def write_attention(views: Path, pattern: Callable[[], np.ndarray], grid: tuple[int, int]) -> None:
+def write_attention(views: Path, label: str, pattern: Callable[[], np.ndarray], grid: tuple[int, int]) -> None:
     """The second image's attention in the base under every condition, and in each tuned model on clean and its own."""
     strongest = ["gaussian_blur_4", "gaussian_noise_4"]
     own = {"base": ["clean", *strongest], **{model: ["clean", model] for model in strongest}}
     save_file({f"{m}/{c}": pattern() for m in own for c in own[m]}, views / "attention.safetensors")
-    about = {"image_id": 11, "label": LABELS[1], "grid": grid, "n_prefix_tokens": PREFIX}
+    about = {"image_id": 11, "label": label, "grid": grid, "n_prefix_tokens": PREFIX}
     (views / "attention.json").write_text(
         json.dumps({**about, "models": list(own), "corruptions": ["clean", *strongest]})
     )
@@ -75,7 +75,7 @@ def large_views(rng: Generator, views: Path) -> None:
     shown = {"models": ["Base", "Blur 4 tuned"], "conditions": ["clean", "Gaussian blur 4"]}
     titles = [f"picture {place}" for place in range(8)]
     write_examples(rng, views, titles, 224)
-    write_attention(views, lambda: pattern(rng, 12, 12, (14, 14)), (14, 14))
+    write_attention(views, titles[1], lambda: pattern(rng, 12, 12, (14, 14)), (14, 14))
     explorer = random_explorer(**shown, titles=titles, max_bytes=EXPLORER_BYTES)
     lens = random_lens(**shown, titles=titles, names=names, side=14, layers=13)
     (views / "explorer.json").write_text(json.dumps(explorer.spec()))

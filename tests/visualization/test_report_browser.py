@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsing import needs_chromium, until
+from fake_run import write_fake_run
 
+from mechvit.visualization import render_report
 from mechvit.visualization.sections import SECTIONS
 from mechvit.visualization.style import PAPER
 
@@ -152,6 +154,46 @@ def test_narrow_page_never_scrolls_sideways(visit, short):
              .filter((e) => !e.closest('.scroll') && e.getBoundingClientRect().right > 400).map((e) => e.textContent)"""
     )
     assert clipped == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_labels_break_nothing(visit, tmp_path, width):
+    labels = [letter * 10_000 for letter in "xyz"]
+    page = visit(render_report(write_fake_run(tmp_path / "run", labels=labels)), width=width)
+    scroll_through(page)
+    page.locator("#views .cv").scroll_into_view_if_needed()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    lines = {
+        "#views .question .clip": 1, "#examples .label span": 2, "#views .ex:not(.pl) > .ex-title": 2,
+        "#views .pl > .ex-title": 2,
+    }  # fmt: skip
+    for selector, most in lines.items():
+        shown = page.locator(selector).first
+        assert shown.text_content() in labels
+        height, line = shown.evaluate("e => [e.offsetHeight, parseFloat(getComputedStyle(e).lineHeight)]")
+        assert height < (most + 0.5) * line, selector
+    assert len(page.locator("#views .question .clip").get_attribute("title")) == 300
+    assert page.locator("#made dd", has_text="x" * 10_000).evaluate("e => e.offsetHeight < 200")
+    assert page.evaluate("document.querySelector('#examples').offsetHeight") < 1500
+    assert page.evaluate("document.documentElement.scrollHeight") < 60_000
+    page.emulate_media(media="print")
+    assert page.locator("#made dd", has_text="x" * 10_000).evaluate("e => e.scrollHeight === e.clientHeight")
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_long_titles_break_no_attention_view(visit, tmp_path, width, tiny_model, tiny_images):
+    from mechvit.visualization import attention_view
+
+    pixels = np.asarray(tiny_images[0]["pixels"], np.uint8).transpose(1, 2, 0)
+    long = "x" * 10_000
+    view = attention_view(tiny_model, {long: pixels, "dark": pixels // 2}, layers=[0], title=long)
+    page = visit(view.save(tmp_path / "attention.html"), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("h1").bounding_box()["height"] < 120
+    caption = page.locator(".cv-panel figcaption").first
+    assert caption.text_content() == long
+    assert caption.bounding_box()["height"] < 80
+    assert len(page.title()) == 200
 
 
 def test_saved_attention_view_opens_offline(visit, tmp_path, tiny_model, tiny_images):
