@@ -141,7 +141,7 @@ def open_page(browser: Browser, path: Path, *, patience: float = 60.0) -> PageTi
     try:
         page = context.new_page()
         faults: list[str] = []
-        page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda said: faults.append(said.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.add_init_script(WATCH)
         page.goto(path.resolve().as_uri())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from .page import render, write_whole
+from .page import framed, render, write_whole
 from .style import colour, title_of
 
 if TYPE_CHECKING:
@@ -79,8 +78,7 @@ class FeatureBrowser:
 
     def _repr_html_(self) -> str:
         """A notebook's output: the page in a frame of its own."""
-        frame = 'width="100%" height="860" style="border:0" title="SAE features"'
-        return f'<iframe srcdoc="{html.escape(self.html())}" {frame}></iframe>'
+        return framed(self.html(), "SAE features", 860)
 
 
 def feature_browser(

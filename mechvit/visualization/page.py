@@ -91,7 +91,7 @@ def render(template: str, **values: object) -> str:
 
 def framed(page: str, title: str, height: int) -> str:
     """A whole page as a notebook's output: in a frame of its own, so that several views never disturb each other."""
-    look = f'width="100%" height="{height}" style="border:0;background:#fff" title="{html.escape(title)}"'
+    look = f'width="100%" height="{height}" style="border:0" title="{html.escape(title)}"'
     return f'<iframe srcdoc="{html.escape(page)}" {look}></iframe>'
 
 

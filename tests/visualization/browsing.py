@@ -28,3 +28,17 @@ def hover_cost(page, name: str, moves: int) -> tuple[float, float]:
     """Milliseconds from the start of a redraw until it is laid out, by the page's clock: the median and the largest."""
     costs = [1e3 * cost for cost in hover_costs(page, name, moves)]
     return float(np.median(costs)), max(costs)
+
+
+def check_paper(page) -> None:
+    """A dark page is light while it is printed, and dark again afterwards; nothing is left out to save ink."""
+    shown = "[document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor]"
+    assert page.evaluate(shown) == ["dark", "rgb(23, 25, 29)"]
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(shown) == ["light", "rgb(255, 255, 255)"]
+    assert page.evaluate("getComputedStyle(document.querySelector('h1')).printColorAdjust") == "exact"
+    assert not page.locator("#theme").is_visible()
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(shown) == ["dark", "rgb(23, 25, 29)"]

@@ -52,19 +52,17 @@ def visit(browser) -> Iterator[Callable]:
     faults: list[str] = []
     contexts = []
 
-    def message(said) -> None:
-        if said.type in ("error", "warning"):
-            faults.append(f"console {said.type}: {said.text}")
-
     def request(asked) -> None:
         if not asked.url.startswith(("file:", "data:", "blob:")):
             faults.append(f"request: {asked.url}")
 
-    def open_page(path: Path, width: int = 1280, theme: str = "light"):
-        context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=theme)
+    def open_page(path: Path, width: int = 1280, theme: str = "light", touch: bool = False):
+        context = browser.new_context(
+            offline=True, viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch
+        )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", message)
+        page.on("console", lambda said: faults.append(f"console {said.type}: {said.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", request)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from browsing import needs_chromium, until
+from browsing import check_paper, needs_chromium, until
 
 from mechvit.analysis import CorruptionSpectrum, Transfer, transfer
 from mechvit.data import Corruption, Mixture
@@ -265,7 +265,7 @@ def test_page_draws_everything_offline(visit, folder):
         until(page, "name => document.querySelector(`#${name} .js-plotly-plot`)?._fullData?.length", plot)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("#theme").click()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    check_paper(page)
 
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -1,7 +1,7 @@
 // Feature browser: the address leads to a latent (#sae=0&feature=123) or to a patch (#sae=0&image=3&token=17).
 "use strict";
 (() => {
-  const { spec, state, make, setMode, choice, list, dark, address, toFeature } = Features;
+  const { spec, state, make, setMode, choice, list, address, toFeature } = Features;
   const detail = document.getElementById("detail");
   let latest = null;
 
@@ -60,20 +60,12 @@
     const match = state.feature !== null && sae.pages[sae.pageOf.get(state.feature)]?.matches[index];
     return match ? toFeature(index, match[0]) : address({ sae: index, image: state.image });
   };
-  const theme = make("button", { type: "button", id: "theme", onclick: () => {
-    document.documentElement.dataset.theme = dark() ? "light" : "dark";
-    label();
-    Features.render(false);
-  } });
-  const label = () => { theme.textContent = dark() ? "Light theme" : "Dark theme"; };
   const modes = [["heat", "Heat"], ["light", "Spotlight"], ["off", "Off"]];
   const names = spec.saes.map(({ name }, i) => [i, name]);
   document.getElementById("bar").append(
     ...(names.length > 1 ? [choice("SAE", "sae", names, 0, (i) => Features.go(elsewhere(i), null))] : []),
-    choice("Overlay", "overlay", modes, "heat", (mode) => { detail.dataset.overlay = mode; setMode(mode); }),
-    theme);
+    choice("Overlay", "overlay", modes, "heat", (mode) => { detail.dataset.overlay = mode; setMode(mode); }));
   detail.classList.toggle("coarse", spec.side <= 96);
-  label();
   list.refresh();
   read();
 })();

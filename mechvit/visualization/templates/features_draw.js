@@ -131,16 +131,16 @@ const Features = (() => {
       make("input", { type: "radio", name, value, checked: value === selected, onchange: () => changed(value) }),
       make("span.clip", { title: text.slice(0, 300) }, text)))));
 
-  // Rows of [text, value, shown, colour]; negative bars grow left of the middle where any is negative.
+  // Rows of [text, value, shown, tint], a tint with a `colour` and its partner in the `dark`; negative bars grow left of the middle where any is negative.
   const bars = (rows, { top = 0, tick = null } = {}) => {
     const both = rows.some(([, value]) => value < 0);
     const largest = top || Math.max(1e-12, ...rows.map(([, value]) => Math.abs(value)));
-    return make("div.bars", {}, rows.flatMap(([text, value, shown, colour]) => {
+    return make("div.bars", {}, rows.flatMap(([text, value, shown, tint]) => {
       const width = (Math.min(1, Math.abs(value ?? 0) / largest) * 100) / (both ? 2 : 1);
       const bar = make(value < 0 ? "i.down" : "i");
       bar.style.width = `${width}%`;
       bar.style.left = `${both ? (value < 0 ? 50 - width : 50) : 0}%`;
-      if (colour) bar.style.background = colour;
+      if (tint) ["colour", "dark"].forEach((name) => bar.style.setProperty(`--${name}`, tint[name]));
       const marks = [both && 50, tick !== null && (100 * tick) / largest].filter((place) => place !== false);
       const lines = marks.map((place) => { const line = make("u"); line.style.left = `${place}%`; return line; });
       return [make("span.clip", { title: text.slice(0, 300) }, text), make("i", {}, bar, lines), make("b", {}, shown)];

@@ -2,8 +2,6 @@
 "use strict";
 Object.assign(Features, (() => {
   const { spec, state, make, number, signed, percent, named, mapOf, tile, choice, bars, histogram, list } = Features;
-  const dark = () => document.documentElement.dataset.theme === "dark";
-  const tinted = (of) => (dark() ? of.dark : of.colour);
   const address = (parts) => `#${Object.entries(parts).map(([key, value]) => `${key}=${value}`).join("&")}`;
   const toFeature = (sae, feature) => address({ sae, feature });
   const conditions = () => spec.conditions.length > 1 && choice("", "condition",
@@ -146,9 +144,9 @@ Object.assign(Features, (() => {
         bars(classes(page.labels.filter(([, share]) => share > 0), percent))),
       page.corrupted.length > 0 && panel("Clean against corrupted",
         "Mean activation over the same tokens; and of the tokens on which it fires clean, how many it keeps.",
-        bars([["Clean", page.clean, number(page.clean), tinted(spec.conditions[0])],
+        bars([["Clean", page.clean, number(page.clean), spec.conditions[0]],
           ...page.corrupted.map(({ mean, kept }, i) => [spec.corruptions[i].title, mean,
-            `${number(mean)} · keeps ${percent(kept)}`, tinted(spec.corruptions[i])])], { tick: page.clean })),
+            `${number(mean)} · keeps ${percent(kept)}`, spec.corruptions[i]])], { tick: page.clean })),
       page.raised && panel("Direct effect on the classes",
         "Logit for one unit of activation in every token that the head reads, through the decoder and the head alone.",
         bars(classes([...page.raised, ...[...page.lowered].reverse()], signed))),
@@ -163,5 +161,5 @@ Object.assign(Features, (() => {
     ];
   };
 
-  return { dark, address, toFeature, conditions, panel, card, under, latentPage };
+  return { address, toFeature, conditions, panel, card, under, latentPage };
 })());

@@ -5,15 +5,14 @@
   const root = document.documentElement;
   const dark = JSON.parse(document.getElementById("dark-colours").textContent);
   const drawn = new Set();
-  const PRINTED = 680; // pixels between the margins of A4 paper; a letter's are a little further apart
-  let printing = false;
+  let paper = null, opened = []; // while the page is printed: its width, and the folds that are opened for it
 
   const folded = (box) => box.closest("details:not([open])") !== null;
 
   const draw = (box) => {
     const figure = JSON.parse(Views.themed(document.getElementById(box.dataset.spec).textContent, dark));
     drawn.add(box);
-    const size = printing ? { width: PRINTED, autosize: false } : { autosize: true };
+    const size = paper ? { width: paper.width, autosize: false } : { autosize: true };
     return Plotly.react(box, figure.data, { ...figure.layout, ...size }, Views.plotConfig);
   };
   const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
@@ -51,32 +50,16 @@
   addEventListener("hashchange", unfold);
   addEventListener("load", unfold);
 
-  const paint = (theme) => {
-    root.dataset.theme = theme;
-    root.dispatchEvent(new CustomEvent("theme"));
+  root.addEventListener("theme", ({ detail }) => {
+    paper = detail;
+    if (paper) {
+      opened = [...document.querySelectorAll("details.fold:not([open])")];
+      opened.forEach((fold) => { fold.open = true; });
+      boxes.forEach(draw);
+      return;
+    }
+    opened.splice(0).forEach((fold) => { fold.open = false; });
     redraw();
-  };
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const button = document.getElementById("theme");
-  const label = () => { button.textContent = root.dataset.theme === "dark" ? "Light theme" : "Dark theme"; };
-  system.addEventListener("change", () => { paint(system.matches ? "dark" : "light"); label(); });
-  button.addEventListener("click", () => { paint(root.dataset.theme === "dark" ? "light" : "dark"); label(); });
-  label();
-
-  let before = "light", opened = [];
-  addEventListener("beforeprint", () => {
-    before = root.dataset.theme;
-    opened = [...document.querySelectorAll("details.fold:not([open])")];
-    opened.forEach((fold) => { fold.open = true; });
-    printing = true;
-    root.dataset.theme = "light";
-    root.dispatchEvent(new CustomEvent("theme", { detail: { width: PRINTED } }));
-    boxes.forEach(draw);
-  });
-  addEventListener("afterprint", () => {
-    printing = false;
-    opened.forEach((fold) => { fold.open = false; });
-    paint(before);
   });
 
   const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));

@@ -156,19 +156,6 @@ const Views = (() => {
   const plotConfig = { displaylogo: false, showSendToCloud: false, responsive: true,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg" } };
 
-  const theme = (button) => {
-    const root = document.documentElement;
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const set = (dark) => {
-      root.dataset.theme = dark ? "dark" : "light";
-      button.textContent = dark ? "Light theme" : "Dark theme";
-      root.dispatchEvent(new CustomEvent("theme"));
-    };
-    button.addEventListener("click", () => set(root.dataset.theme !== "dark"));
-    system.addEventListener("change", () => set(system.matches));
-    set(system.matches);
-  };
-
   // Does what is left, one piece after another, while the browser has nothing else to do.
   const idle = window.requestIdleCallback ?? ((act) => setTimeout(act, 50));
   const whenIdle = (pieces) => {
@@ -201,6 +188,6 @@ const Views = (() => {
     return (signed && value > 0 ? "+" : "") + text.replaceAll("-", "−");
   };
 
-  return { make, choice, range, select, HEAT, CHANGE, gradient, bytes, inflate, drawer, stage, theme, themed, plotConfig,
+  return { make, choice, range, select, HEAT, CHANGE, gradient, bytes, inflate, drawer, stage, themed, plotConfig,
     whenIdle, nearby, number };
 })();
