@@ -172,6 +172,7 @@ def _page(i: int, name: str, found: BrowsedFeatures, top: float, place: Mapping[
         ],
         "histogram": sae.histogram[i].tolist(),
         "labels": _pairs(label[:LABELS_SHOWN], share[:LABELS_SHOWN]),
+        "otherLabels": _number(share[LABELS_SHOWN:].sum()),
         "topLabel": [int(features.top_label[j]), _number(features.top_label_purity[j])],
         "selective": int(features.selective_label[j]),
         "raised": _pairs(logits.raised[j], logits.raised_by[j]) if logits else None,

@@ -63,6 +63,14 @@ def test_a_latent_without_a_page_says_so(open_at, found):
     assert page.locator("#detail canvas").count() == 0
 
 
+def test_a_number_beyond_the_last_latent_is_named(open_at):
+    page = open_at("feature=99999999")
+    assert page.locator("#detail h2").inner_text() == "Latent 99999999"
+    assert "There is no such latent: those of base standard are 0 to 47." in page.locator("#detail").inner_text()
+    page.locator("#detail nav a").click()
+    assert page.locator("#detail h2").inner_text() == "Ask an image"
+
+
 def test_a_patch_leads_to_its_latents_and_on(open_at, found):
     page = open_at("image=2")
     sae = found.saes["base standard"]
@@ -71,7 +79,7 @@ def test_a_patch_leads_to_its_latents_and_on(open_at, found):
     box = canvas.bounding_box()
     row, col = 1, 3
     canvas.click(position={"x": box["width"] * (col + 0.5) / 4, "y": box["height"] * (row + 0.5) / 4})
-    assert page.locator(".found h3").inner_text() == "Strongest at row 2, column 4"
+    assert page.locator(".found h3").inner_text() == "Strongest at row 1, column 3"
 
     def cards():
         return [int(text) for text in page.locator(".strong > span > b").all_inner_texts()]
@@ -104,15 +112,15 @@ def test_a_patch_leads_to_its_latents_and_on(open_at, found):
     assert cards() == [j for j in sae.strongest.feature[2, 2, 0].tolist() if j >= 0]
     canvas.focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator(".found h3").inner_text() == "Strongest at row 1, column 2"
+    assert page.locator(".found h3").inner_text() == "Strongest at row 0, column 1"
     page.keyboard.press("ArrowDown")
-    assert page.locator(".found h3").inner_text() == "Strongest at row 2, column 2"
+    assert page.locator(".found h3").inner_text() == "Strongest at row 1, column 1"
     first = cards()[0]
     page.locator(".strong").first.click()
     assert page.locator("#detail h2").inner_text() == f"Latent {first}"
     assert page.evaluate("location.hash") == f"#sae=0&feature={first}"
     page.go_back()
-    until(page, "() => document.querySelector('.found h3')?.textContent === 'Strongest at row 2, column 2'")
+    until(page, "() => document.querySelector('.found h3')?.textContent === 'Strongest at row 1, column 1'")
 
 
 def test_overlays_are_drawn_where_the_latent_fires(open_at, found):
@@ -189,7 +197,7 @@ def test_other_tokens_and_no_head(visit, tiny_hf, tiny_processor, tiny_images, t
     browser = feature_browser({"one": (bare, make_sae(hook_tokens=tokens))}, tiny_images, settings=SMALL)
     sae = browser.found.saes["one"]
     page = visit(browser.save(tmp_path / "features.html"))
-    place = "CLS" if tokens == "cls" else "row 3, column 3"
+    place = "CLS" if tokens == "cls" else "row 2, column 2"
     assert page.locator(".found h3").inner_text() == f"Strongest at {place}"
     assert page.locator(".under button").all_inner_texts() == (["CLS"] if tokens == "cls" else [])
     token = 0 if tokens == "cls" else 10

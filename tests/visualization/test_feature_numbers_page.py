@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from browsing import needs_chromium
 
@@ -39,6 +41,21 @@ def test_class_distribution(shown):
     share = sae.label_share[place].nan_to_num(0).sort(descending=True, stable=True).values
     wanted = [100 * float(value) for value in share if value > 0][:8]
     assert numbers(panel(page, "Classes").locator(".bars > b").all_inner_texts()) == pytest.approx(wanted, abs=0.51)
+
+
+def test_classes_beyond_those_shown_are_summed_up(visit, browser_of_features, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[type(browser_of_features).__module__], "LABELS_SHOWN", 2)
+    sae = found.saes["base standard"]
+    share = sae.label_share.nan_to_num(0).sort(descending=True).values
+    place = int(share[:, 2:].sum(1).argmax())
+    path = browser_of_features.save(tmp_path / "features.html")
+    page = visit(path)
+    page.evaluate("hash => { location.hash = hash; }", f"feature={int(sae.chosen[place])}")
+    bars = panel(page, "Classes").locator(".bars")
+    bars.wait_for()
+    assert bars.locator("> span").all_inner_texts()[2:] == ["other classes"]
+    wanted = [100 * float(value) for value in (*share[place, :2], share[place, 2:].sum())]
+    assert numbers(bars.locator("> b").all_inner_texts()) == pytest.approx(wanted, abs=0.51)
 
 
 def test_direct_effect_through_decoder_and_head(shown):

@@ -8,7 +8,8 @@
   Features.render = (jump) => {
     list.show(state.sae);
     list.mark(state.feature);
-    const parts = state.feature === null ? Features.imagePage() : Features.latentPage(state.feature);
+    const parts = state.absent ? Features.absentPage(state.absent)
+      : state.feature === null ? Features.imagePage() : Features.latentPage(state.feature);
     detail.replaceChildren(...parts.filter(Boolean));
     if (jump) detail.scrollTop = 0;
     const radio = document.querySelector(`#bar [name=sae][value="${state.sae}"]`);
@@ -22,9 +23,10 @@
     state.sae = within(asked.get("sae"), spec.saes.length, 0);
     const sae = spec.saes[state.sae];
     state.feature = within(asked.get("feature"), sae.size, null);
+    state.absent = state.feature === null && /^\d+$/.test(asked.get("feature") ?? "") ? asked.get("feature") : null;
     state.image = within(asked.get("image"), spec.shown.length, before.image);
     state.token = within(asked.get("token"), sae.nTokens, null);
-    const moved = before.feature !== state.feature || before.image !== state.image;
+    const moved = before.feature !== state.feature || before.absent !== state.absent || before.image !== state.image;
     Features.render(moved);
     if (moved && matchMedia("(max-width: 1080px)").matches) detail.scrollIntoView(); // it lies below the table there
   };

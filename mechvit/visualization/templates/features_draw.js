@@ -2,7 +2,7 @@
 "use strict";
 const Features = (() => {
   const spec = JSON.parse(document.getElementById("spec").textContent);
-  const state = { sae: 0, feature: null, image: 0, token: null, condition: 0 }; // what is looked at
+  const state = { sae: 0, feature: null, absent: null, image: 0, token: null, condition: 0 }; // what is looked at
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const floats = (text) => new Float32Array(bytes(text).buffer);
   const integers = (text) => new Int32Array(bytes(text).buffer);
@@ -20,7 +20,7 @@ const Features = (() => {
     return node;
   };
   const number = (value, digits = 3) => {
-    if (value === null || Number.isNaN(value)) return "–";
+    if (value === null || !Number.isFinite(value)) return "–";
     if (value === 0) return "0";
     const far = Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5;
     const text = far ? value.toExponential(1) : Number(value.toPrecision(digits)).toString();
@@ -58,7 +58,7 @@ const Features = (() => {
     return decoded.get(source);
   };
   const overlay = { mode: "heat" };
-  const drawn = new Map(); // canvas -> how it was drawn, to draw it again in another mode
+  const drawn = new WeakMap(); // canvas -> how it was drawn, to draw it again in another mode
 
   // dark violet to yellow (plasma): its lightness alone tells weak from strong, for every kind of colour vision
   const RAMP = [[13, 8, 135], [126, 3, 168], [204, 71, 120], [248, 149, 64], [240, 249, 33]];
@@ -108,10 +108,7 @@ const Features = (() => {
   };
   const setMode = (mode) => {
     overlay.mode = mode;
-    for (const [canvas, how] of drawn) {
-      if (canvas.isConnected) draw(canvas, ...how);
-      else drawn.delete(canvas);
-    }
+    document.querySelectorAll("canvas").forEach((canvas) => draw(canvas, ...drawn.get(canvas)));
   };
 
   // A canvas of one example of a latent that has a page; null where there is no such example.

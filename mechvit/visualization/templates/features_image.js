@@ -75,7 +75,7 @@ Features.imagePage = (() => {
     const sae = spec.saes[state.sae];
     const token = state.token ?? centre(sae);
     const [row, column] = place(sae, token);
-    const where = row < 0 ? sae.special[token] : `row ${row + 1}, column ${column + 1}`;
+    const where = row < 0 ? sae.special[token] : `row ${row}, column ${column}`;
     const { canvas, spread, plain } = picture(sae, token, where);
     const found = strongest(sae, state.image, token);
     const most = Math.max(...found.map(([, value]) => value), 1e-12);

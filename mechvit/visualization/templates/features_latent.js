@@ -81,20 +81,32 @@ Object.assign(Features, (() => {
         fact("Moved", percent(own.sensitivity[corruption][latent]), spec.corruptions[corruption].title));
   };
 
+  const toImages = () => make("a.button", { href: address({ sae: state.sae, image: state.image }) }, "Images");
+  let steps = []; // the buttons to the neighbours in the table
+  // After the table is sorted or filtered anew: a latent may have lost its neighbours, or got some.
+  const relisted = () => steps.forEach(({ by, latent, button }) => { button.disabled = list.beside(latent, by) === undefined; });
+
+  const absentPage = (number) => {
+    const { name, size } = spec.saes[state.sae];
+    return [
+      make("div.head", {}, make("h2.clip", {}, `Latent ${number.slice(0, 30)}`), make("nav", {}, toImages())),
+      make("p.note", {}, `There is no such latent: those of ${name.slice(0, 300)} are 0 to ${size - 1}.`),
+    ];
+  };
+
   const latentPage = (latent) => {
     const sae = spec.saes[state.sae];
     const place = sae.pageOf.get(latent);
     const page = sae.pages[place];
     const rate = sae.table.rate[latent];
     const tags = [rate === 0 && "dead", rate > spec.denseAbove && "dense"].filter(Boolean);
-    const step = (by, text, title) => {
-      const next = list.beside(latent, by);
-      const onclick = () => Features.go(toFeature(state.sae, next));
-      return make("button", { type: "button", title, disabled: next === undefined, onclick }, text);
-    };
-    const nav = make("nav", {},
-      make("a.button", { href: address({ sae: state.sae, image: state.image }) }, "Images"),
-      step(-1, "←", "The one above in the table"), step(1, "→", "The one below in the table"));
+    steps = [[-1, "←", "above"], [1, "→", "below"]].map(([by, text, where]) => {
+      const title = `The latent ${where} in the table`;
+      const onclick = () => Features.go(toFeature(state.sae, list.beside(latent, by)));
+      return { by, latent, button: make("button", { type: "button", title, "aria-label": title, onclick }, text) };
+    });
+    relisted();
+    const nav = make("nav", {}, toImages(), steps.map(({ button }) => button));
     const where = `${sae.kind} · ${sae.hook}, ${sae.tokens === "all" ? "all tokens" : sae.tokens}`;
     return [
       make("div.head", {}, make("h2", {}, `Latent ${latent}`), tags.map((tag) => make("span.tag", {}, tag)), nav),
@@ -141,7 +153,8 @@ Object.assign(Features, (() => {
       panel("Activations", "Clean tokens on which it fires; heights are logarithmic.",
         histogram(page.histogram, sae.table.max[latent])),
       panel("Classes", "Share of all its activation.",
-        bars(classes(page.labels.filter(([, share]) => share > 0), percent))),
+        bars([...classes(page.labels.filter(([, share]) => share > 0), percent),
+          ...(page.otherLabels > 0.005 ? [["other classes", page.otherLabels, percent(page.otherLabels)]] : [])])),
       page.corrupted.length > 0 && panel("Clean against corrupted",
         "Mean activation over the same tokens; and of the tokens on which it fires clean, how many it keeps.",
         bars([["Clean", page.clean, number(page.clean), spec.conditions[0]],
@@ -161,5 +174,5 @@ Object.assign(Features, (() => {
     ];
   };
 
-  return { address, toFeature, conditions, panel, card, under, latentPage };
+  return { address, toFeature, conditions, panel, card, under, latentPage, absentPage, relisted };
 })());

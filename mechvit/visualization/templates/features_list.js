@@ -18,7 +18,8 @@ Features.list = (() => {
   const columns = [
     ["", "", null, "text"],
     ["latent", "Latent", (i) => i, "text"],
-    ["label", "Class", (i) => named(sae().table.label[i]), "text"],
+    ["label", "Class", (i) => (sae().table.label[i] < 0 ? NaN : named(sae().table.label[i])), "text",
+      (i) => named(sae().table.label[i])],
     ["rate", "log₁₀ rate", (i) => sae().table.rate[i], "", (i) => number(Math.log10(sae().table.rate[i])),
       "Share of tokens on which the latent fires, as a power of ten"],
     ["mean", "Mean", (i) => sae().table.mean[i], "", (i) => number(sae().table.mean[i]), "Mean activation where it fires"],
@@ -95,6 +96,7 @@ Features.list = (() => {
       return cell;
     }));
     rows();
+    Features.relisted();
     root.querySelector(".rows").scrollTop = 0;
   };
 
@@ -141,7 +143,7 @@ Features.list = (() => {
         else line.removeAttribute("aria-current");
       });
     },
-    // The latent that many places on in the table's order; undefined at its end.
-    beside: (latent, step) => (order.includes(latent) ? order[order.indexOf(latent) + step] : order[0]),
+    // The latent that many places on in the table's order; undefined at its end, and where the table lacks the latent.
+    beside: (latent, step) => (order.includes(latent) ? order[order.indexOf(latent) + step] : undefined),
   };
 })();
