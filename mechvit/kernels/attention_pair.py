@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .attention_statistics import attention_statistics, check_shapes, tile_of
 from .blocks import blocks, default_scale, scores_of
-from .jit import cdiv, interpreted, jit, tl, uses_triton
+from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 
 Heads = Float[Tensor, "batch head token d_head"]
 Bias = Float[Tensor, "1_or_batch 1_or_head query key"] | None
@@ -51,7 +51,7 @@ def reference(
         torch.special.entr(c).sum(-1),
         torch.cosine_similarity(p, c, dim=-1),
         (p - c).square().sum(-1),
-        (p * (logs[0] - logs[1])).sum(-1),
+        torch.where(p == 0, 0, p * (logs[0] - logs[1])).sum(-1),
     )
 
 
@@ -67,20 +67,24 @@ def blocked(
     """The same with a few MiB of scores at a time, on any device and in any float dtype."""
     wide, scale = torch.promote_types(q.dtype, torch.float32), default_scale(q, scale)
     found = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(5)]
-    for block in blocks(q, k):
-        logs, patterns, entropies = [], [], []
-        for query, key, added in ((q, k, bias), (other_q, other_k, other_bias)):
-            log = scores_of(block, query, key, added, scale).log_softmax(-1)
-            pattern = log.exp()
-            entropies.append(-torch.linalg.vecdot(pattern, log))
-            logs.append(log)
-            patterns.append(pattern)
-        (p, c), (first, second) = patterns, logs
-        kl = torch.linalg.vecdot(p, first.sub_(second))
-        norms = [torch.linalg.vector_norm(x, dim=-1) for x in patterns]
-        squared = torch.linalg.vector_norm(p.sub_(c), dim=-1).square_()
-        for whole, part in zip(found, (*entropies, cosine_of_norms(squared, *norms), squared, kl), strict=True):
-            whole[block] = part
+    lowest = torch.finfo(wide).min
+    with torch.autocast(q.device.type, enabled=False):  # sums need float32
+        for block in blocks(q, k):
+            logs, patterns, entropies = [], [], []
+            for query, key, added in ((q, k, bias), (other_q, other_k, other_bias)):
+                log = scores_of(block, query, key, added, scale).log_softmax(-1)
+                pattern = log.exp()
+                # 0 log 0 is 0, where a bias masks a key out.
+                entropies.append(-torch.linalg.vecdot(pattern, log if added is None else log.clamp_min(lowest)))
+                logs.append(log)
+                patterns.append(pattern)
+            (p, c), (first, second) = patterns, logs
+            ratio = first.sub_(second)
+            kl = torch.linalg.vecdot(p, ratio if bias is None else ratio.masked_fill_(p == 0, 0))
+            norms = [torch.linalg.vector_norm(x, dim=-1) for x in patterns]
+            squared = torch.linalg.vector_norm(p.sub_(c), dim=-1).square_()
+            for whole, part in zip(found, (*entropies, cosine_of_norms(squared, *norms), squared, kl), strict=True):
+                whole[block] = part
     return PairStatistics(*found)
 
 
@@ -94,8 +98,10 @@ def _kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS queries of one head of one image, all keys of both patterns in steps of COLUMNS."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    b, h = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
+    tiles = tl.cdiv(queries, ROWS)
+    rows = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
+    head = tl.program_id(0) // tiles
+    b, h = (head // heads).to(tl.int64), (head % heads).to(tl.int64)
     width = tl.arange(0, WIDTH)
     here, wide = rows < queries, width < d_head
     inside = here[:, None] & wide[None, :]
@@ -133,7 +139,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         log1, log2 = s1 - lse1[:, None], s2 - lse2[:, None]
         p1 = tl.where(both, tl.exp(log1), 0.0)
         p2 = tl.where(both, tl.exp(log2), 0.0)
-        kl += tl.sum(p1 * (log1 - log2), 1)
+        kl += tl.sum(tl.where(p1 == 0.0, 0.0, p1 * (log1 - log2)), 1)
         squared += tl.sum((p1 - p2) * (p1 - p2), 1)
         norm1 += tl.sum(p1 * p1, 1)
         norm2 += tl.sum(p2 * p2, 1)
@@ -155,18 +161,21 @@ def attention_pair(
     Args:
         q, k: queries and keys of the first pattern (clean), [batch, head, token, d_head], of any strides.
         other_q, other_k: of the second (corrupted), of the same shapes.
-        bias, other_bias: added to the scores, one for all images or heads where that dimension is 1.
+        bias, other_bias: added to the scores, one for all images or heads where that dimension is 1; -inf masks a key
+            out, and every row must keep one. KL is infinite where only the second masks a key.
         scale: 1 / √d_head when None.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes, dtypes or devices that do not fit.
     """
     check_shapes(q, k, bias)
     check_shapes(other_q, other_k, other_bias)
-    if q.shape != other_q.shape or k.shape != other_k.shape or q.dtype != other_q.dtype:
+    same = (q.shape, q.dtype, q.device) == (other_q.shape, other_q.dtype, other_q.device)
+    if not same or k.shape != other_k.shape:
         raise ValueError(
-            f"the two patterns must have one shape and dtype; got queries {tuple(q.shape)} {q.dtype} and "
-            f"{tuple(other_q.shape)} {other_q.dtype}, keys {tuple(k.shape)} and {tuple(other_k.shape)}"
+            f"the two patterns must have one shape and dtype, on one device; got queries {tuple(q.shape)} {q.dtype} on "
+            f"{q.device} and {tuple(other_q.shape)} {other_q.dtype} on {other_q.device}, keys {tuple(k.shape)} and "
+            f"{tuple(other_k.shape)}"
         )
     if not uses_triton(q, k, other_q, other_k):
         return blocked(q, k, other_q, other_k, bias, other_bias, scale)
@@ -177,11 +186,12 @@ def attention_pair(
     biases = [q if added is None else added for added in (bias, other_bias)]
     strides = [[0 if size == 1 else stride for size, stride in zip(x.shape, x.stride(), strict=True)] for x in biases]
     tile = tile_of(q)
-    _kernel[(cdiv(queries, tile), batch * heads)](
-        q, k, first.logsumexp, biases[0], other_q, other_k, second.logsumexp, biases[1], *found,
-        *q.stride(), *k.stride(), *strides[0], *other_q.stride(), *other_k.stride(), *strides[1],
-        heads, queries, k.shape[2], d_head, default_scale(q, scale),
-        HAS_BIAS1=bias is not None, HAS_BIAS2=other_bias is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
-        WIDTH=max(16, 1 << (d_head - 1).bit_length()),
-    )  # fmt: skip
+    with on_device_of(q):
+        _kernel[(cdiv(queries, tile) * batch * heads,)](
+            q, k, first.logsumexp, biases[0], other_q, other_k, second.logsumexp, biases[1], *found,
+            *q.stride(), *k.stride(), *strides[0], *other_q.stride(), *other_k.stride(), *strides[1],
+            heads, queries, k.shape[2], d_head, default_scale(q, scale),
+            HAS_BIAS1=bias is not None, HAS_BIAS2=other_bias is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
+            WIDTH=max(16, 1 << (d_head - 1).bit_length()),
+        )  # fmt: skip
     return PairStatistics(first.entropy, second.entropy, *found)

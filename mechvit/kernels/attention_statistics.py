@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .blocks import BLOCK, blocks, default_scale, scores_of
-from .jit import cdiv, interpreted, jit, tl, uses_triton
+from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 
 FUSED_KEYS = 768
 """Keys from which on a CPU takes the entropy alone from PyTorch's fused attention: there its tiles grow."""
@@ -68,18 +68,21 @@ def blocked(
     rows = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(4)]
     entropy, maximum, logsumexp, cls_mass = rows
     output = None if v is None else torch.empty_like(q)
-    for block in blocks(q, k):
-        scores = scores_of(block, q, k, bias, default_scale(q, scale))
-        top = scores.amax(-1, keepdim=True)
-        pattern = scores.sub_(top).softmax(-1)  # torch's is one fused pass
-        if output is not None:
-            assert v is not None
-            output[block] = (pattern @ v[block[:2]].to(wide)).to(output.dtype)
-        largest = pattern.amax(-1)
-        log_sum = largest.log().neg_()
-        maximum[block], cls_mass[block] = largest, pattern[..., 0]
-        logsumexp[block] = top[..., 0] + log_sum
-        entropy[block] = log_sum - scores.mul_(pattern).sum(-1)
+    with torch.autocast(q.device.type, enabled=False):  # sums need float32
+        for block in blocks(q, k):
+            scores = scores_of(block, q, k, bias, default_scale(q, scale))
+            top = scores.amax(-1, keepdim=True)
+            pattern = scores.sub_(top).softmax(-1)  # torch's is one fused pass
+            if bias is not None:
+                scores.clamp_min_(torch.finfo(wide).min)  # 0 log 0 is 0, where the bias masks a key out
+            if output is not None:
+                assert v is not None
+                output[block] = (pattern @ v[block[:2]].to(wide)).to(output.dtype)
+            largest = pattern.amax(-1)
+            log_sum = largest.log().neg_()
+            maximum[block], cls_mass[block] = largest, pattern[..., 0]
+            logsumexp[block] = top[..., 0] + log_sum
+            entropy[block] = log_sum - scores.mul_(pattern).sum(-1)
     return RowStatistics(entropy, maximum, logsumexp, cls_mass, output)
 
 
@@ -92,8 +95,10 @@ def _kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS queries of one head of one image, all its keys in steps of COLUMNS."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    b, h = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
+    tiles = tl.cdiv(queries, ROWS)
+    rows = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
+    head = tl.program_id(0) // tiles
+    b, h = (head // heads).to(tl.int64), (head % heads).to(tl.int64)
     width = tl.arange(0, WIDTH)
     here, wide = rows < queries, width < d_head
     q = tl.load(
@@ -125,8 +130,9 @@ def _kernel(  # type: ignore[no-untyped-def]
         grown = tl.where(m == -float("inf"), 0.0, new - m)
         shrink = tl.exp(-grown)
         shrink = tl.where(m == -float("inf"), 0.0, shrink)
-        e = tl.exp(s - new[:, None])
-        below = tl.where(there[None, :], s - new[:, None], 0.0)
+        top = tl.where(new == -float("inf"), 0.0, new)  # every key so far is masked out
+        e = tl.exp(s - top[:, None])
+        below = tl.where(s == -float("inf"), 0.0, s - top[:, None])
         w = shrink * (w - grown * total) + tl.sum(e * below, 1)
         total = shrink * total + tl.sum(e, 1)
         if start == 0:
@@ -167,15 +173,18 @@ def attention_statistics(
     Args:
         q, k: queries and keys, of any strides.
         v: values; the attention output is computed too where they are given.
-        bias: added to the scores, one for all images or heads where that dimension is 1.
+        bias: added to the scores, one for all images or heads where that dimension is 1; -inf masks a key out, and
+            every row must keep one.
         scale: 1 / √d_head when None.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes, dtypes or devices that do not fit.
     """
     check_shapes(q, k, bias)
-    if v is not None and v.shape != k.shape:
-        raise ValueError(f"v must be shaped as k, {tuple(k.shape)}; got {tuple(v.shape)}")
+    if v is not None and (v.shape, v.dtype, v.device) != (k.shape, k.dtype, k.device):
+        raise ValueError(
+            f"v must be as k, {k.dtype} {tuple(k.shape)} on {k.device}; got {v.dtype} {tuple(v.shape)} on {v.device}"
+        )
     given = [tensor for tensor in (q, k, v) if tensor is not None]
     if not uses_triton(*given):
         return blocked(q, k, v, bias, scale)
@@ -186,13 +195,14 @@ def attention_statistics(
     # A dimension of size 1 is broadcast by a stride of 0.
     strides = [0 if size == 1 else stride for size, stride in zip(added.shape, added.stride(), strict=True)]
     tile = tile_of(q)
-    _kernel[(cdiv(queries, tile), batch * heads)](
-        q, k, value, added, *rows, output,
-        *q.stride(), *k.stride(), *value.stride(), *strides, *output.stride(),
-        heads, queries, k.shape[2], d_head, default_scale(q, scale),
-        HAS_BIAS=bias is not None, HAS_V=v is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
-        WIDTH=max(16, 1 << (d_head - 1).bit_length()),
-    )  # fmt: skip
+    with on_device_of(q):
+        _kernel[(cdiv(queries, tile) * batch * heads,)](
+            q, k, value, added, *rows, output,
+            *q.stride(), *k.stride(), *value.stride(), *strides, *output.stride(),
+            heads, queries, k.shape[2], d_head, default_scale(q, scale),
+            HAS_BIAS=bias is not None, HAS_V=v is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
+            WIDTH=max(16, 1 << (d_head - 1).bit_length()),
+        )  # fmt: skip
     entropy, maximum, logsumexp, cls_mass = rows
     return RowStatistics(entropy, maximum, logsumexp, cls_mass, None if v is None else output)
 
@@ -233,16 +243,17 @@ def row_entropy(
 
 def tile_of(q: Tensor) -> int:
     """Queries and keys that a program takes at a time: as many as fit a GPU's shared memory."""
-    return 64 if q.dtype.itemsize == 2 and q.shape[-1] <= 64 else 32
+    narrow = q.shape[-1] <= 64
+    return (64 if narrow else 32) if q.dtype.itemsize == 2 else (32 if narrow else 16)
 
 
 def check_shapes(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
     """Raise a ValueError unless q [batch, head, query, d], k [batch, head, key, d] and the bias fit together."""
     fits = q.dim() == k.dim() == 4 and q.shape[:2] == k.shape[:2] and q.shape[3] == k.shape[3] and k.shape[2] > 0
-    if not fits or q.dtype != k.dtype or not q.is_floating_point():
+    if not fits or q.dtype != k.dtype or q.device != k.device or not q.is_floating_point():
         raise ValueError(
-            "q and k must be floats of one dtype, [batch, head, query, d_head] and [batch, head, key, d_head]; got "
-            f"{q.dtype} {tuple(q.shape)} and {k.dtype} {tuple(k.shape)}"
+            "q and k must be floats of one dtype on one device, [batch, head, query, d_head] and [batch, head, key, "
+            f"d_head]; got {q.dtype} {tuple(q.shape)} on {q.device} and {k.dtype} {tuple(k.shape)} on {k.device}"
         )
     if bias is None:
         return
@@ -253,3 +264,5 @@ def check_shapes(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
         or (tuple(bias.shape[2:]) != whole[2:])
     ):
         raise ValueError(f"bias must be {whole}, or 1 in the first two; got {tuple(bias.shape)}")
+    if bias.device != q.device:
+        raise ValueError(f"bias must be on the queries' device, {q.device}; got {bias.device}")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .jit import cdiv, interpreted, jit, tl, uses_triton
+from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 
 WIDEST = 1024
 """Dimensions that a program copies at a time."""
@@ -72,7 +72,7 @@ def write_rows(
         scale: multiplied before the cast, in float32 at least.
 
     Raises:
-        ValueError: shapes that do not fit, or slots beyond the buffer (which on CUDA are not looked at).
+        ValueError: shapes or devices that do not fit, or slots beyond the buffer (which on CUDA are not looked at).
     """
     kept = range(resid.shape[1])[first:stop] if resid.dim() == 3 else range(0)
     n_rows = resid.shape[0] * len(kept)
@@ -85,6 +85,9 @@ def write_rows(
             f"integer slot for each token that is kept ({len(kept)} an image); got {tuple(buffer.shape)}, "
             f"{tuple(resid.shape)} and {got}"
         )
+    elsewhere = {resid.device, buffer.device if isinstance(slots, int) else slots.device} - {buffer.device}
+    if elsewhere:
+        raise ValueError(f"resid and slots must be on the buffer's device, {buffer.device}; got {elsewhere.pop()}")
     if not n_rows:
         return
     if isinstance(slots, int) or not slots.is_cuda:
@@ -96,11 +99,12 @@ def write_rows(
         return
     d_model = buffer.shape[1]
     width = min(WIDEST, 1 << (d_model - 1).bit_length())
-    _kernel[(n_rows, cdiv(d_model, width))](
-        buffer, resid, *((buffer, slots) if isinstance(slots, int) else (slots, 0)), buffer.stride(0), *resid.stride(),
-        len(kept), kept.start, d_model, scale,
-        CONSECUTIVE=isinstance(slots, int), SCALED=scale != 1 or interpreted(), WIDTH=width,
-    )  # fmt: skip
+    with on_device_of(buffer):
+        _kernel[(n_rows, cdiv(d_model, width))](
+            buffer, resid, *((buffer, slots) if isinstance(slots, int) else (slots, 0)), buffer.stride(0),
+            *resid.stride(), len(kept), kept.start, d_model, scale,
+            CONSECUTIVE=isinstance(slots, int), SCALED=scale != 1 or interpreted(), WIDTH=width,
+        )  # fmt: skip
 
 
 def to_host(batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

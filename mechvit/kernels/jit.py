@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ try:
 except ImportError:  # it exists for Linux alone
     triton = tl = None
 
-__all__ = ["cdiv", "interpreted", "jit", "tl", "uses_triton"]
+__all__ = ["cdiv", "interpreted", "jit", "on_device_of", "tl", "uses_triton"]
 
 
 def jit(function: Callable[..., None]) -> Any:
@@ -36,6 +37,11 @@ def uses_triton(*tensors: Tensor) -> bool:
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     here = all(tensor.is_cuda for tensor in tensors) or interpreted()
     return triton is not None and here and all(tensor.dtype in kinds for tensor in tensors)
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Launch kernels on a CUDA tensor's device while it lasts: Triton takes torch's current one."""
+    return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()
 
 
 def cdiv(a: int, b: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .jit import cdiv, jit, tl, uses_triton
+from .jit import cdiv, jit, on_device_of, tl, uses_triton
 
 WIDEST = 512
 """Dimensions that a program adds up at a time."""
@@ -107,9 +107,10 @@ def sparse_times_dense(
     width = dense.shape[1]
     out = torch.empty(n_rows, width, dtype=dense.dtype, device=dense.device)
     tile = min(WIDEST, max(16, 1 << (width - 1).bit_length()))
-    _times_kernel[(n_rows, cdiv(width, tile))](
-        offsets, columns, values, dense, out, dense.stride(0), out.stride(0), width, WIDTH=tile
-    )
+    with on_device_of(dense):
+        _times_kernel[(n_rows, cdiv(width, tile))](
+            offsets, columns, values, dense, out, dense.stride(0), out.stride(0), width, WIDTH=tile
+        )
     return out
 
 
@@ -134,7 +135,8 @@ def sampled_products(
     width = left.shape[1]
     if len(columns):
         tile = min(WIDEST, max(16, 1 << (width - 1).bit_length()))
-        _samples_kernel[(len(columns),)](
-            rows, columns, left, right, out, left.stride(0), right.stride(0), width, WIDTH=tile
-        )
+        with on_device_of(left):
+            _samples_kernel[(len(columns),)](
+                rows, columns, left, right, out, left.stride(0), right.stride(0), width, WIDTH=tile
+            )
     return out

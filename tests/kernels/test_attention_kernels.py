@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from head_draws import SHAPES, bias_of, draw, exact
 from torch.nn import functional as F
 
 from mechvit.kernels import attention_pair as pair
@@ -13,38 +14,8 @@ from mechvit.kernels import attention_statistics as rows
 from mechvit.kernels import blocks, jit
 
 pytest.importorskip("triton")
-SHAPES = {  # batch, heads, queries, keys, d_head
-    "one tile": (2, 3, 64, 64, 16),
-    "odd": (2, 2, 37, 37, 24),
-    "vit": (1, 2, 197, 197, 64),
-    "pooling": (3, 2, 1, 50, 16),
-    "one key": (1, 1, 5, 1, 8),
-    "wide head": (1, 1, 70, 65, 144),
-}
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float64: 1e-12}
 half = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-
-
-def draw(shape, dtype=torch.float32, device="cpu", seed=0, sharp=2.0):
-    """Queries, keys and values as attention holds them: [batch, token, head, d_head], transposed (not contiguous)."""
-    batch, heads, queries, keys, d_head = shape
-    generator = torch.Generator().manual_seed(seed)
-    sizes = ((queries, sharp), (keys, 1.0), (keys, 1.0))
-    return [
-        (size * torch.randn(batch, n, heads, d_head, generator=generator)).to(device, dtype).transpose(1, 2)
-        for n, size in sizes
-    ]
-
-
-def bias_of(shape, dtype, device, batch=1, heads=None):
-    return torch.randn(batch, heads or shape[1], shape[2], shape[3], generator=torch.Generator().manual_seed(9)).to(
-        device, dtype
-    )
-
-
-def exact(function, *tensors, **options):
-    wide = [None if tensor is None else tensor.double() for tensor in tensors]
-    return function(*wide, **{name: None if t is None else t.double() for name, t in options.items()})
 
 
 def assert_close(found, expected, tolerance):
@@ -190,28 +161,3 @@ def test_the_entropy_alone_with_sharp_rows_or_a_bias(monkeypatch):
 def test_float64_is_exact(device):
     q, k, v = (x.double() for x in draw(SHAPES["vit"], device=device))
     assert_close(rows.attention_statistics(q, k, v), rows.reference(q, k, v), 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"k": (2, 2, 37, 25)}, "q and k must be"),
-        ({"k": (2, 3, 37, 24)}, "q and k must be"),
-        ({"bias": (1, 2, 37, 36)}, "bias must be"),
-        ({"bias": (3, 2, 37, 37)}, "bias must be"),
-        ({"v": (2, 2, 36, 24)}, "v must be"),
-    ],
-    ids=str,
-)
-def test_shapes_that_do_not_fit_are_named(change, reason):
-    given = {"q": (2, 2, 37, 24), "k": (2, 2, 37, 24)} | change
-    tensors = {name: torch.zeros(shape) for name, shape in given.items()}
-    q, k, v = tensors.pop("q"), tensors.pop("k"), tensors.pop("v", None)
-    with pytest.raises(ValueError, match=reason):
-        rows.attention_statistics(q, k, v, **tensors)
-
-
-def test_pairs_of_two_shapes_are_named():
-    a, b = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 6, 8)
-    with pytest.raises(ValueError, match="one shape and dtype"):
-        pair.attention_pair(a, a, b, b)

@@ -8,7 +8,7 @@ import torch
 from mechvit.kernels import cache_write
 
 pytest.importorskip("triton")
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def draw(batch, tokens, width, dtype, device):
@@ -20,10 +20,11 @@ def draw(batch, tokens, width, dtype, device):
 
 def loop(buffer, resid, slots, kept, scale):
     expected = buffer.clone()
+    wide = torch.promote_types(resid.dtype, torch.float32)
     row = 0
     for image in resid:
         for token in kept:
-            expected[slots[row]] = (image[token].float() * scale).to(buffer.dtype)
+            expected[slots[row]] = (image[token].to(wide) * scale).to(buffer.dtype)
             row += 1
     return expected
 
@@ -96,6 +97,16 @@ def test_bad_input_is_refused_before_anything_is_written(resid, slots, reason):
     with pytest.raises(ValueError, match=reason):
         cache_write.write_rows(buffer, torch.zeros(resid), slots)
     assert (buffer == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("resid", "slots"),
+    [("meta", torch.arange(6)), ("cpu", torch.arange(6, device="meta")), ("meta", 0)],
+    ids=["resid", "slots", "resid, consecutive"],
+)
+def test_another_device_is_refused(resid, slots):
+    with pytest.raises(ValueError, match="must be on the buffer's device, cpu; got meta"):
+        cache_write.write_rows(torch.ones(7, 8), torch.zeros(2, 3, 8, device=resid), slots)
 
 
 def test_host_tensors_pass_through():
