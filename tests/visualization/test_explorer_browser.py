@@ -211,6 +211,22 @@ def test_thumbnails_show_numbers(page, spec):
     ]
     assert abs(change[2, 0]) > 0.001
     assert numbers[2].startswith(f"entropy {change[2, 0]:+#.2g} nats".replace("-", "−"))
+    most = f"{np.abs(change).max():#.3g}"
+    legend = page.locator(".ex-legend span")
+    assert legend.count() == 3
+    assert legend.nth(2).text_content() == f"thumbnails: entropy −{most}  +{most} nats"
+    canvas = page.locator(".ex-board canvas")
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 4)  # the second head of the first layer
+    said = f"Layer 0, head 1: entropy {change[0, 1]:+#.3g} nats".replace("-", "−")
+    assert canvas.get_attribute("title") == said
+    page.get_by_label("Thumbnails show").select_option(label="CLS mass")
+    page.get_by_label("of", exact=True).select_option(label="Base, clean")
+    most = f"{np.asarray(clean['prefix_mass']).max():#.3g}"
+    until(page, "(said) => document.querySelectorAll('.ex-legend span')[2].textContent === said",
+          f"thumbnails: CLS mass 0  {most}")  # fmt: skip
+    page.get_by_label("Thumbnails show").select_option(label="attention")
+    until(page, "() => document.querySelectorAll('.ex-legend span').length === 2")
 
 
 def test_corruption_picture_and_direction(page, spec):
@@ -293,6 +309,8 @@ def test_models_without_cls_or_with_registers(visit, tmp_path, tiny_processor, t
     prefix = model.cfg.n_prefix_tokens
     drawn(page, query=0 if prefix else patch(2, 2, 0), picture=0)
     assert page.locator(".ex-panel").count() == 1
+    assert page.locator(".ex-legend").inner_text().count("difference") == 0  # there is none to show
+    assert ("CLS" in page.locator(".ex-help").inner_text()) == ("CLS" in explorer.prefix)
     chips = page.locator(".cv-choice", has_text="Token").locator("label").all_inner_texts()
     assert chips == list(explorer.prefix)
     choose(page, "Range", "this head")
@@ -328,9 +346,30 @@ def test_narrow_and_dark(visit, explorer, tmp_path):
     page = visit(explorer.save(tmp_path / "explorer.html"), width=400, theme="dark")
     drawn(page, picture=0)
     assert page.evaluate("document.documentElement.scrollWidth") == 400
+    for name in (".ex-numbers", ".ex-values", ".ex-status", ".ex-panel figcaption"):
+        cut = "name => [...document.querySelectorAll(name)].filter((e) => e.scrollWidth > e.clientWidth).length"
+        assert page.evaluate(cut, name) == 0, name
+        assert page.locator(name).first.evaluate("e => getComputedStyle(e).textOverflow") == "clip"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 25, 29)"
     page.get_by_role("button", name="Light theme").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_a_tap_locks_a_patch_and_another_frees_it(visit, explorer, tmp_path):
+    page = visit(explorer.save(tmp_path / "explorer.html"), width=400, touch=True)
+    drawn(page, picture=0)
+    page.locator(".ex-stage").first.scroll_into_view_if_needed()
+    box = page.locator(".ex-stage").first.bounding_box()
+
+    def tap(row: int, column: int) -> None:
+        page.touchscreen.tap(box["x"] + box["width"] * (column + 0.5) / 4, box["y"] + box["height"] * (row + 0.5) / 4)
+
+    tap(1, 2)
+    drawn(page, query=patch(1, 2), locked=1)
+    tap(3, 0)
+    drawn(page, query=patch(3, 0), locked=1)
+    tap(3, 0)
+    drawn(page, query=patch(3, 0), locked=0)
 
 
 @pytest.mark.slow

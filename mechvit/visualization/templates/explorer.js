@@ -92,11 +92,22 @@
       redraw();
     };
 
-    const thumbnails = Thumbnails(spec, s, data, { pick, colour, cellName, root });
-
-    // Panels.
-    const legends = [make("span"), make("span"), make("span")];
     const measures = ["entropy", "distance", ...spec.prefix.map((name) => `${name} mass`)];
+    const units = [" nats", " patches"];
+    const measured = (terms, row, cell, i) =>
+      `${measures[i]} ${number(measure(terms, row, cell, i), terms.length > 1)}${units[i] ?? ""}`;
+    const thumbnails = Thumbnails(spec, s, data, { pick, colour, cellName, measured, root });
+
+    // Panels, and what their colours mean.
+    const legend = make("p", "ex-legend");
+    const scale = (name, colours, from, to) => {
+      const [line, bar] = [make("span"), make("i")];
+      bar.style.background = gradient(colours);
+      line.append(`${name} ${from} `, bar, ` ${to}`);
+      return line;
+    };
+    const scales = (name, top, change, unit = "") => (change
+      ? scale(name, CHANGE, `−${number(top)}`, `+${number(top)}${unit}`) : scale(name, HEAT, "0", `${number(top)}${unit}`));
     const numbersOf = ({ terms }) => {
       const say = (value) => number(value, terms.length > 1, terms.length > 1 ? 2 : 3);
       const [entropy, distance, ...mass] = measures.map((_, i) => measure(terms, s.row, s.cell, i));
@@ -124,9 +135,10 @@
           spec.prefix.map((name, at) => `${name} ${number(values[at], change)}`).join(" · ")}`;
         panel.numbers.textContent = numbersOf(panel);
       });
-      legends[0].textContent = number(top);
-      legends[1].textContent = `+${number(most)}`;
-      legends[2].textContent = `−${number(most)}`;
+      const asked = s.showing - 1;
+      const lines = [scales("attention", top, false), changes.length && scales("difference", most, true),
+        s.showing && scales(`thumbnails: ${measures[asked]}`, thumbnails.top(), shown[s.source].terms.length > 1, units[asked])];
+      legend.replaceChildren(...lines.filter(Boolean));
       root.dataset.drawn = [s.picture, s.corruption, s.row, s.cell, s.query, Number(s.locked)].join(" ");
     };
     const draw = () => {
@@ -185,13 +197,6 @@
     const showing = select("Thumbnails show", ["attention", ...measures], 0, (index) => set({ showing: index }));
     const labels = make("div", "ex-labels");
     const aside = make("div", "ex-aside");
-    const legend = make("p", "ex-legend");
-    const bars = [HEAT, CHANGE].map((colours) => {
-      const bar = make("i");
-      bar.style.background = gradient(colours);
-      return bar;
-    });
-    legend.append("attention 0 ", bars[0], legends[0], make("br"), "difference ", legends[2], bars[1], legends[1]);
     const heading = make("p", "ex-thumbs");
     heading.append(showing, sources);
     aside.append(heading, labels, legend);

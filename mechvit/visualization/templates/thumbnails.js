@@ -1,7 +1,7 @@
 // The thumbnails: one canvas with a tile a head, and below them the rollouts; each shows its map of the query, or one number.
-// acts: pick(row, cell), colour(value, top, change), cellName(row, cell), root.
+// acts: pick(row, cell), colour(value, top, change), cellName(row, cell), measured(terms, row, cell, which), root.
 "use strict";
-const Thumbnails = (spec, s, data, { pick, colour, cellName, root }) => {
+const Thumbnails = (spec, s, data, { pick, colour, cellName, measured, root }) => {
   const { make } = Views;
   const { side, weights, measure, scaleOf, scaleOfAll, largest, patches } = data;
   const layers = spec.layers.length;
@@ -27,6 +27,13 @@ const Thumbnails = (spec, s, data, { pick, colour, cellName, root }) => {
     const row = Math.floor(y / high) >= layers ? Math.floor((y - gap) / high) : Math.floor(y / high);
     return [row, Math.floor((((event.clientX - box.left) / box.width) * thumbs.width) / wide)];
   };
+  let shown = [], all = 1; // the drawn terms, and the value of the strongest colour of numbers
+  const say = (row, cell) =>
+    cellName(row, cell) + (s.showing && row < layers ? `: ${measured(shown, row, cell, s.showing - 1)}` : "");
+  thumbs.addEventListener("pointermove", (event) => {
+    const [row, cell] = cellAt(event);
+    thumbs.title = row >= 0 && row < rows && cell >= 0 && cell < cells(row) ? say(row, cell) : "";
+  });
   thumbs.addEventListener("click", (event) => pick(...cellAt(event)));
   thumbs.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
@@ -42,7 +49,8 @@ const Thumbnails = (spec, s, data, { pick, colour, cellName, root }) => {
     const context = thumbs.getContext("2d", { willReadFrequently: true });
     const drawn = context.createImageData(width, height);
     const change = terms.length > 1;
-    const all = s.showing ? largest(spec.layers.flatMap((_, row) => spec.heads.map((_, cell) =>
+    shown = terms;
+    all = s.showing ? largest(spec.layers.flatMap((_, row) => spec.heads.map((_, cell) =>
       measure(terms, row, cell, s.showing - 1)))) : scaleOfAll(terms);
     let filled = 0;
     for (let row = 0; row < rows; row++)
@@ -69,7 +77,7 @@ const Thumbnails = (spec, s, data, { pick, colour, cellName, root }) => {
     chosen.style.top = `${(100 * (s.row * high + (s.row >= layers ? gap : 0))) / height}%`;
     chosen.style.width = `${(100 * (wide + 1)) / width}%`;
     chosen.style.height = `${(100 * (high + 1)) / height}%`;
-    thumbs.setAttribute("aria-label", `${cellName(s.row, s.cell)}: arrow keys choose another`);
+    thumbs.setAttribute("aria-label", `${say(s.row, s.cell)}; arrow keys choose another`);
   };
-  return { board, draw };
+  return { board, draw, top: () => all };
 };
