@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mechvit import HookedViT
 
 HOLDS = "summary.parquet"
+Kind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,7 @@ class Options:
     """What the giver's images suffer; the same when None."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
-    kinds: tuple[Literal["resid", "attn", "mlp", "head", "head_input", "logits"], ...] = (
-        "resid",
-        "attn",
-        "mlp",
-        "head",
-    )
+    kinds: tuple[Kind, ...] = ("resid", "attn", "mlp", "head")
     """What is patched: the residual stream that enters each block and the head, attention's and the MLP's output of
     each block, each single head; what the head reads, and what it gives (the giver itself)."""
     tokens: tuple[Literal["all", "cls", "patches"], ...] = ("all",)

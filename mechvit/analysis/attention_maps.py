@@ -112,6 +112,8 @@ def attention_maps(
 
     Raises:
         ValueError: a layer, head or rollout that there is not.
+
+    Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1.
     """
     cfg = model.cfg
     kept, chosen = chosen_of("layers", layers, cfg.n_layers), list(chosen_of("heads", heads, cfg.n_heads))

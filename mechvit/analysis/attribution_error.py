@@ -49,6 +49,9 @@ def attribution_error(
 
     Raises:
         ValueError: other images, or no component in common.
+
+    Source: attribution patching against patching, Syed et al., arXiv:2310.10348 (section 4); paired percentile
+    bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     shared = [component for component in patching.components if component in set(attribution.components)]
     if not shared or not torch.equal(attribution.image_id, patching.image_id):

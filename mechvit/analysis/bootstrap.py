@@ -75,6 +75,8 @@ def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interv
 
     Raises:
         ValueError: a level outside (0, 1).
+
+    Source: percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     if not 0 < level < 1:
         raise ValueError(f"the level of an interval lies between 0 and 1; got {level}")

@@ -166,7 +166,10 @@ def compare_views(
 
 def clean_and_corrupted(models: Mapping[str, HookedViT], corruptions: list[Corruption]) -> list[tuple[View, View]]:
     """The comparisons that tell what tuning changed: the first model with each other one, clean and under each
-    corruption, and each model's clean view with its view of each corruption."""
+    corruption, and each model's clean view with its view of each corruption.
+
+    Source: comparisons of a tuned model's layers with the base's, as in arXiv:1905.00414 (section 6).
+    """
     names, conditions = list(models), [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
     between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
     within = [(View(name, CLEAN), View(name, c)) for name in names for c in conditions[1:]]

@@ -125,5 +125,8 @@ def steering_directions(
 def steering_direction(
     model: HookedViT, images: Images, corruption: Corruption | str, *, hook_name: str, **settings: object
 ) -> Direction:
-    """`steering_directions` at one hook point."""
+    """`steering_directions` at one hook point.
+
+    Source: contrastive activation addition, arXiv:2312.06681, section 3.
+    """
     return steering_directions(model, images, corruption, hook_names=[hook_name], **settings)[0]  # type: ignore[arg-type]

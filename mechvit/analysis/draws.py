@@ -62,6 +62,8 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
 
     ECE is recomputed in each resample: 15 bins, L1. Being a sum of absolute values it is biased upwards in small
     samples, and its resamples more so than the sample.
+
+    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     by = ("model", "corruption")
     conditions, rank = image_matrix(performance, "rank", by)
@@ -94,7 +96,10 @@ def _calibration_gaps(
 
 
 def lens_draws(lens: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
-    """Draws of the label's mean probability, by (model, corruption, layer)."""
+    """Draws of the label's mean probability, by (model, corruption, layer).
+
+    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
     columns, values = image_matrix(lens, "probability", ("model", "corruption", "layer"))
     return dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
 
@@ -102,7 +107,10 @@ def lens_draws(lens: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
 def attention_draws(
     attention: pd.DataFrame, quantity: str = "entropy_difference", *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:
-    """Draws of a quantity's mean over images, by (model, corruption, layer)."""
+    """Draws of a quantity's mean over images, by (model, corruption, layer).
+
+    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
     columns, values = image_matrix(attention, quantity, ("model", "corruption", "layer"))
     return dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
 
@@ -116,6 +124,8 @@ def first_correct_draws(
     the images that both get right at some layer; negative is earlier), and the constants "n" and "n_paired", arrays of
     one count. A resample that holds no such image is NaN. Without a base only "mean" and "n" are there. A table without
     rows (no model is right at any layer) gives no draws.
+
+    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     if len(first) == 0:
         return {}

@@ -79,7 +79,10 @@ class Moments:
 
 
 def cka_of(x: Float[Tensor, "example d_a"], y: Float[Tensor, "example d_b"], *, debiased: bool = True) -> float:
-    """Linear CKA of two matrices in memory; estimators as in `linear_cka`."""
+    """Linear CKA of two matrices in memory; estimators as in `linear_cka`.
+
+    Source: arXiv:1905.00414, section 3; arXiv:2010.15327, equation 3.
+    """
     x, y = (widened(part[None].double(), part[None, :1].double()) for part in (x, y))
     xy, xx, yy = (hsic(a[0].mT @ b[0], debiased) for a, b in ((x, y), (x, x), (y, y)))
     return float(xy / (xx * yy).sqrt())

@@ -104,6 +104,9 @@ def effects(
         one row a corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity, value,
         low, high, change, change_low, change_high (minus the receiver, on the same images), recovered, recovered_low,
         recovered_high (see `mechvit.analysis.recovery`).
+
+    Source: normalised patching metrics, arXiv:2309.16042 (section 2); paired percentile bootstrap, Efron and
+    Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 

@@ -119,6 +119,9 @@ def lens_comparison_summary(
 
     Returns:
         model, corruption, lens, layer, quantity (probability, divergence), value, low, high.
+
+    Source: the tuned lens against the logit lens, arXiv:2303.08112 (section 3); paired percentile bootstrap, Efron
+    and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 

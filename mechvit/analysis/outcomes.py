@@ -74,7 +74,10 @@ def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) 
 def logit_difference(
     logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
 ) -> Float[Tensor, "*condition batch"]:
-    """The label's logit minus the foil's; differentiable."""
+    """The label's logit minus the foil's; differentiable.
+
+    Source: arXiv:2309.16042 (section 2.2).
+    """
     batch = torch.arange(len(labels), device=logits.device)
     return logits[..., batch, labels] - logits[..., batch, foil]
 
@@ -89,6 +92,8 @@ def score_outcomes(
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model.
+
+    Source: accuracy and logit difference as patching metrics, arXiv:2309.16042 (section 2.2).
     """
     check_logits(logits, labels, image_ids)
     logits = logits.float()

@@ -28,6 +28,8 @@ def model_parts(model: HookedViT) -> dict[str, tuple[str, ...]]:
 
     Returns:
         part -> the names of its tensors, as in `own_state_dict`; every tensor is in exactly one part.
+
+    Source: modules as units of what tuning changes, arXiv:1902.01996.
     """
     blocks = [f"blocks.{layer}.{part}" for layer in range(model.cfg.n_layers) for part in _BLOCK]
     found: dict[str, list[str]] = {part: [] for part in ("embed", *blocks, "ln_final", "head")}
@@ -50,6 +52,8 @@ def part_groups(model: HookedViT, unit: Unit) -> dict[str, tuple[str, ...]]:
 
     Raises:
         ValueError: another unit.
+
+    Source: modules as units of what tuning changes, arXiv:1902.01996.
     """
     if unit not in get_args(Unit):
         raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}; got {unit!r}")
@@ -101,6 +105,8 @@ def weights_replaced(model: HookedViT, weights: Mapping[str, Tensor]) -> Iterato
 
     Raises:
         ValueError: a tensor that does not fit.
+
+    Source: weights of one model in another, arXiv:1902.01996.
     """
     parameters = {name: model.get_parameter(name) for name in weights}
     for name, parameter in parameters.items():

@@ -90,6 +90,8 @@ def patch_lens(
 
     Raises:
         ValueError: the model has no classes, or `top` is below one.
+
+    Source: the logit lens, nostalgebraist (2020), here at single patches.
     """
     require_classifier(model)
     if top < 1:
@@ -128,6 +130,8 @@ def class_trajectories(
 
     Raises:
         ValueError: the model has no classes, or not these.
+
+    Source: the paper's section 3.2; the logit lens, nostalgebraist (2020).
     """
     require_classifier(model)
     chosen = [int(index) for index in classes]

@@ -140,6 +140,8 @@ def evaluate(
 
     Raises:
         ValueError: no images, another input size, labels that are not classes, logits that are not finite.
+
+    Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2), as torchmetrics computes it.
     """
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []

@@ -64,6 +64,8 @@ def corrupted_performance(
     Raises:
         ValueError: no models, nothing to apply, no images, another input size, labels that are not classes, logits that
             are not finite.
+
+    Source: ImageNet-C, arXiv:1903.12261, section 4.
     """
     import pandas as pd
 

@@ -82,6 +82,8 @@ def corruption_spectrum(
 
     Raises:
         ValueError: no images.
+
+    Source: the Fourier view of corruptions, Yin et al., arXiv:1906.08988, section 4.
     """
     if len(images) == 0:
         raise ValueError("there is no image to look at; give at least one (an empty data set, or limit=0?)")
@@ -113,6 +115,9 @@ def spectrum_summary(
     Returns:
         corruption, family, level, group (ImageNet-C's), mean_squared_difference, centroid (the power's mean frequency,
         cycles a pixel), low, high, band (`BANDS`, by the centroid).
+
+    Source: Yin et al., arXiv:1906.08988, section 4; paired percentile bootstrap, Efron and Tibshirani, An
+    Introduction to the Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 
@@ -130,7 +135,10 @@ def spectrum_summary(
 
 
 def family_bands(summary: pd.DataFrame) -> dict[str, str]:
-    """The band of each family of a `spectrum_summary`: that of its levels' mean centroid."""
+    """The band of each family of a `spectrum_summary`: that of its levels' mean centroid.
+
+    Source: low and high frequency corruptions, Yin et al., arXiv:1906.08988, section 4.
+    """
     return {str(family): band_of(float(rows["centroid"].mean())) for family, rows in summary.groupby("family")}
 
 

@@ -78,6 +78,8 @@ def study(
     Raises:
         ValueError: no models, no images, attention asked for a corruption that is not applied, another input size,
             labels that are not classes, logits that are not finite.
+
+    Source: the paper's sections 4.1 to 4.3.
     """
     if not models:
         raise ValueError("there is no model to study; give a mapping of at least one name to a HookedViT")

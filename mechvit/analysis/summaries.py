@@ -40,6 +40,9 @@ def performance_summary(
 
     Raises:
         ValueError: a base that the table lacks, or images that some model lacks.
+
+    Source: the paper's section 4.1; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 
@@ -58,7 +61,11 @@ def performance_summary(
 def lens_summary(
     lens: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean probability of the right class by layer: model, corruption, layer, probability, low, high."""
+    """Mean probability of the right class by layer: model, corruption, layer, probability, low, high.
+
+    Source: the paper's section 4.2; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 13.
+    """
     draws = lens_draws(lens, resamples=resamples, seed=seed)
     return _by_layer(draws, level, "probability")
 
@@ -67,6 +74,8 @@ def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
     """The smallest layer whose prediction is the label: model, corruption, image_id, layer.
 
     Images that a model gets right at no layer have no row for it.
+
+    Source: the paper's section 3.2.
     """
     correct = lens.loc[lens["rank"] == 0, ["model", "corruption", "image_id", "layer"]]
     return correct.groupby(["model", "corruption", "image_id"], sort=False, as_index=False)["layer"].min()
@@ -91,6 +100,9 @@ def first_correct_summary(
 
     Raises:
         ValueError: a base that the table lacks.
+
+    Source: the paper's section 4.2; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 
@@ -117,6 +129,9 @@ def attention_summary(
 
     Returns:
         model, corruption, layer, quantity, value, low, high.
+
+    Source: the paper's section 4.3; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 

@@ -76,6 +76,8 @@ def transfer(
     Raises:
         ValueError: no base or nothing besides it, a model whose training is not known, two models trained on one
             corruption, or images or corruptions that some model lacks.
+
+    Source: the paper's section 5 asks for it; relabelling test, Mantel, Cancer Research 27 (1967).
     """
     accuracy = _accuracy_draws(performance, resamples, seed)
     known = _known(accuracy, base, trained)

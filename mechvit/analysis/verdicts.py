@@ -19,6 +19,9 @@ def all_above(effects: Sequence[Interval], smallest: float) -> Verdict:
 
     Raises:
         ValueError: no effect, or a negative `smallest`.
+
+    Source: a claim of several effects holds where each one's interval lies beyond the bound, Berger, Technometrics
+    24 (1982).
     """
     _check(effects, smallest)
     if all(effect.low > 0 for effect in effects):
@@ -36,6 +39,9 @@ def all_within(effects: Sequence[Interval], margin: float) -> Verdict:
 
     Raises:
         ValueError: no effect, or a negative margin.
+
+    Source: equivalence by an interval within a margin, Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics
+    15 (1987).
     """
     _check(effects, margin)
     if all(-margin < effect.low and effect.high < margin for effect in effects):

@@ -47,6 +47,8 @@ class Isolation:
     """What the translators' epochs are chosen on."""
     saes: Mapping[str, SAE]
     """`base` and `tuned`: an SAE of each, at the same hook point."""
+    shared: SAE
+    """One SAE trained on both."""
     seed: int
     """Of the noise."""
     bootstrap: Mapping[str, Any]
@@ -70,39 +72,44 @@ def patching(pair: Isolation) -> Tables:
     """Activations of one model in the other, and what the heads that matter attend to.
 
     gain_patching: direction, and the columns of `Patching.summary`; gain_attribution: kind, components, quantity,
-    value, low, high; gain_attribution_components: as `AttributionError.components`; gain_heads: as
-    `HeadLinks.to_frame`; gain_head_correlations: as `HeadLinks.correlations`.
+    value, low, high; gain_attribution_components: as `AttributionError.components`; gain_neurons and
+    gain_neuron_agreement: as `NeuronPatching.to_frame` and `agreement`; gain_heads: as `HeadLinks.to_frame`;
+    gain_head_correlations: as `HeadLinks.correlations`.
     """
     import pandas as pd
 
     from mechvit import analysis
+    from mechvit.analysis.components import ENDS, KINDS
 
     base, tuned, corruption = pair.base, pair.tuned, pair.corruption
-    branches = ("resid", "attn", "mlp")
-    ways: dict[str, tuple[HookedViT, HookedViT, Corruption, tuple[str, ...]]] = {
-        INTO_BASE: (base, tuned, corruption, (*branches, "head")),
-        INTO_TUNED: (tuned, base, corruption, branches),
-        CLEAN_INTO_CORRUPTED: (base, base, CLEAN, branches),
+    ways = {
+        INTO_BASE: (base, tuned, corruption),
+        INTO_TUNED: (tuned, base, corruption),
+        CLEAN_INTO_CORRUPTED: (base, base, CLEAN),
     }
     found = {
         way: analysis.patch_models(
-            receiver, giver, pair.test, corruption, giver_corruption=other, kinds=kinds, seed=pair.seed,
+            receiver, giver, pair.test, corruption, giver_corruption=other, kinds=(*KINDS, *ENDS), seed=pair.seed,
             progress=f"Patching, {way}",
         )
-        for way, (receiver, giver, other, kinds) in ways.items()
+        for way, (receiver, giver, other) in ways.items()
     }  # fmt: skip
     places = analysis.patch_models(
-        base, tuned, pair.test, corruption, kinds=("resid",), tokens=_places(base), seed=pair.seed
+        base, tuned, pair.test, corruption, kinds=("resid", "attn", "mlp"), tokens=_places(base), seed=pair.seed
     )
     summaries = [way.summary(**pair.bootstrap).assign(direction=name) for name, way in found.items()]
     summaries.append(places.summary(**pair.bootstrap).assign(direction=INTO_BASE))
     approximate = analysis.attribution_patching(base, tuned, pair.test, corruption, seed=pair.seed)
     error = analysis.attribution_error(approximate, found[INTO_BASE], **pair.bootstrap)
+    chosen = analysis.choose_neurons(approximate, seed=pair.seed)
+    neurons = analysis.patch_neurons(base, tuned, pair.test, corruption, chosen, seed=pair.seed, progress="Neurons")
     heads = analysis.head_links(base, tuned, pair.test, corruption, found[INTO_BASE], seed=pair.seed)
     return {
         "gain_patching": pd.concat(summaries, ignore_index=True),
         "gain_attribution": error.overall,
         "gain_attribution_components": error.components,
+        "gain_neurons": neurons.to_frame(**pair.bootstrap),
+        "gain_neuron_agreement": neurons.agreement(**pair.bootstrap),
         "gain_heads": heads.to_frame(**pair.bootstrap),
         "gain_head_correlations": heads.correlations(**pair.bootstrap),
     }
@@ -218,8 +225,9 @@ def representations(pair: Isolation) -> Tables:
     readings, depths = [], []
     for name, model in pair.models.items():
         translator = analysis.train_tuned_lens(
-            model, pair.train, pair.held_out, [pair.corruption], progress=f"Tuned lens of {name}"
-        )
+            model, pair.train, pair.held_out, [pair.corruption], config=analysis.LensTraining(seed=pair.seed),
+            progress=f"Tuned lens of {name}",
+        )  # fmt: skip
         lenses = {"logit": None, "tuned": translator}
         for corruption in (CLEAN, pair.corruption):
             for lens, read in analysis.compare_lenses(model, lenses, pair.test, corruption, seed=pair.seed).items():
@@ -237,7 +245,8 @@ def features(pair: Isolation) -> Tables:
     """The latents that the corruption moves most, in each model's own SAE, ablated against others as frequent.
 
     gain_latents: model and the columns of `FeatureChange.to_frame`, with the tuned model's latents matched to the
-    base's; gain_ablation: model and the columns of `FeatureAblation.summary`.
+    base's; gain_latents_shared: the same of the SAE trained on both, whose latents need no match; gain_ablation: model
+    and the columns of `FeatureAblation.summary`.
     """
     import pandas as pd
 
@@ -248,6 +257,9 @@ def features(pair: Isolation) -> Tables:
         pair.models, pair.saes, pair.test, pair.corruption, matches={"tuned": match}, seed=pair.seed,
         progress="Latents under corruption",
     )  # fmt: skip
+    together = saes.feature_change(
+        pair.models, pair.shared, pair.test, pair.corruption, seed=pair.seed, progress="Shared latents"
+    )
     ablations = []
     for name, model in pair.models.items():
         sae = pair.saes[name]
@@ -257,6 +269,7 @@ def features(pair: Isolation) -> Tables:
         if not counts:
             continue
         sets = saes.sensitive_features(sae, change, max(counts), draws=5, seed=pair.seed)
+        counts = [n for n in counts if n <= len(sets.sensitive)]
         found = saes.ablate_features(
             model, sae, pair.test, [pair.corruption], sets, counts=counts, seed=pair.seed,
             progress=f"Ablation, {name}",
@@ -264,6 +277,7 @@ def features(pair: Isolation) -> Tables:
         ablations.append(found.summary(**pair.bootstrap).assign(model=name))
     return {
         "gain_latents": moved.to_frame(level=pair.bootstrap["level"]),
+        "gain_latents_shared": together.to_frame(level=pair.bootstrap["level"]),
         "gain_ablation": pd.concat(ablations, ignore_index=True) if ablations else pd.DataFrame(columns=NO_ABLATION),
     }
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from mechvit.data.spec import Corruption
 
 from .config import ExperimentConfig
-from .run import Run
+from .sae_stages import SAEStages
 from .stages import write_json, write_tables
 
 if TYPE_CHECKING:
     import datasets
-    from sae_lens import SAE
 
 PREPARED = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
 """The parts of the images that are resized once and kept in the run."""
@@ -48,7 +47,7 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
     return _Reproduction(config, say).report()
 
 
-class _Reproduction(Run):
+class _Reproduction(SAEStages):
     """The stages of the paper, in order."""
 
     def __init__(self, config: ExperimentConfig, say: Callable[[str], None]) -> None:
@@ -71,6 +70,7 @@ class _Reproduction(Run):
             self.evaluate_saes(key)
         self.relate()
         for key in self.sae_keys[1:]:
+            self.train_shared_sae(key)
             self.isolate(key)
         return self.finish()
 
@@ -99,71 +99,6 @@ class _Reproduction(Run):
             settings=[key, config.corruptions, config.count("attention"), config.seed],
             after=[self.made(key), "images/test"],
             outputs=outputs,
-        )
-
-    def train_saes(self, key: str) -> None:
-        """The SAEs of one model's residuals."""
-        config, out = self.config, self.folder / "saes" / key
-        settings = self.seeded(config.saes)
-
-        def work() -> None:
-            from mechvit.saes import train_saes
-
-            train_saes(
-                self.model(key),
-                self.images("sae"),
-                self.images("sae_validation"),
-                out,
-                corruptions=config.tuned,
-                config=settings,
-                overwrite=True,
-                progress=f"SAEs of {key}",
-            )
-
-        self.stages.run(
-            f"saes/{key}",
-            work,
-            settings=[key, config.corruptions, settings],
-            after=[self.made(key), "images/sae", "images/sae_validation"],
-            outputs=[out],
-        )
-
-    def saes(self, key: str, device: str) -> dict[str, SAE]:
-        """A model's SAEs by their architectures."""
-        from mechvit.saes import load_sae, read_history
-
-        folder = self.folder / "saes" / key
-        return {name: load_sae(folder / name, device=device) for name in read_history(folder)["architecture"].unique()}
-
-    def evaluate_saes(self, key: str) -> None:
-        """Quality of a model's SAEs, and the cosines of their codes, as opened again by stock sae-lens."""
-        config, out = self.config, self.folder / "parts" / "saes" / key
-        strongest = [c.key for c in config.strongest] if config.sae_models == "strongest" else list(config.corruptions)
-        watched = [c for c in config.tuned if c.key in strongest]
-
-        def work() -> None:
-            from mechvit.saes import evaluate_saes
-
-            model, test = self.model(key), self.images("test")
-            saes = self.saes(key, str(model.cfg.device))
-            found = evaluate_saes(
-                model,
-                saes,
-                test.select(range(min(config.count("sae_test"), len(test)))),
-                watched,
-                cosine_corruptions=[c for c in watched if key in ("base", c.key)],
-                seed=config.seed,
-                progress=f"SAEs of {key} on test images",
-            )
-            tables = {"sae_quality": found.quality_frame(model=key), "sae_cosine": found.cosine_frame(model=key)}
-            write_tables(out, tables)
-
-        self.stages.run(
-            f"sae-evaluation/{key}",
-            work,
-            settings=[key, strongest, config.count("sae_test"), config.seed],
-            after=[self.made(key), f"saes/{key}", "images/test"],
-            outputs=[out / "sae_quality.parquet", out / "sae_cosine.parquet"],
         )
 
     def relate(self) -> None:
@@ -213,6 +148,7 @@ class _Reproduction(Run):
                 train=images("finetune"),
                 held_out=self.images("finetune_validation"),
                 saes={name: found[architecture] for name, found in saes.items()},
+                shared=next(iter(self.saes(f"shared/{key}", str(base.cfg.device)).values())),
                 seed=config.seed,
                 bootstrap=config.rules.bootstrap,
             )
@@ -222,7 +158,14 @@ class _Reproduction(Run):
             f"gain/{key}",
             work,
             settings=[key, some, config.seed, config.rules.bootstrap],
-            after=[*map(self.made, ("base", key)), "saes/base", f"saes/{key}", "images/test", "images/finetune"],
+            after=[
+                *map(self.made, ("base", key)),
+                "saes/base",
+                f"saes/{key}",
+                f"saes/shared/{key}",
+                "images/test",
+                "images/finetune",
+            ],
             outputs=[out / "gain_patching.parquet"],
         )
 

@@ -68,10 +68,14 @@ class FeatureChange:
     images: int
 
     def to_frame(self, *, level: float = LEVEL, **labels: str) -> pd.DataFrame:
-        """One row a model and latent: the labels, model, feature, clean, corrupted, difference, low, high,
-        clean_rate, corrupted_rate, beyond (the difference less the first model's), beyond_low, beyond_high.
+        """One row a model and latent: the labels, model, feature, clean, corrupted, difference, low, high, q,
+        clean_rate, corrupted_rate, beyond (the difference less the first model's), beyond_low, beyond_high, beyond_q.
 
-        Intervals are the mean ± Student's t times the standard error over images.
+        Intervals are the mean ± Student's t times the standard error over images, of one latent at a time. Among many
+        latents some intervals exclude 0 by chance: q is the p-value adjusted over all of a model's latents, the share
+        of false discoveries among those with a q as small or smaller.
+
+        Source: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995).
         """
         import pandas as pd
         from scipy.stats import t
@@ -85,15 +89,30 @@ class FeatureChange:
                 "difference": found.difference,
                 "low": found.difference - reach * found.error,
                 "high": found.difference + reach * found.error,
+                "q": _adjusted_p(found.difference, found.error, self.images),
                 "clean_rate": found.clean_rate,
                 "corrupted_rate": found.corrupted_rate,
                 "beyond": found.beyond,
                 "beyond_low": found.beyond - reach * found.beyond_error,
                 "beyond_high": found.beyond + reach * found.beyond_error,
+                "beyond_q": _adjusted_p(found.beyond, found.beyond_error, self.images),
             }
             about = {**labels, "model": name, "feature": np.arange(len(found.clean))}
             parts.append(pd.DataFrame({**about, **{key: values.numpy() for key, values in columns.items()}}))
         return pd.concat(parts, ignore_index=True)
+
+
+def _adjusted_p(mean: Float[Tensor, " n"], error: Float[Tensor, " n"], images: int) -> Float[Tensor, " n"]:
+    """Two-sided p-values of means of 0, adjusted over those that are known; 1 where nothing varies around 0."""
+    from scipy.stats import false_discovery_control, t
+
+    found = mean.clone()
+    known = mean.isfinite()
+    size, spread = mean[known].abs().numpy(), error[known].numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(size == 0, 1.0, 2 * t.sf(size / spread, images - 1))
+    found[known] = torch.from_numpy(false_discovery_control(p) if len(p) else p)
+    return found
 
 
 @torch.inference_mode()
@@ -126,6 +145,8 @@ def feature_change(
     Raises:
         ValueError: fewer than two images, SAEs that do not fit the models or read other sites, an SAE of another size
             without a match, activations that are not finite.
+
+    Source: the paper's section 4.4 compares codes clean and corrupted; Student's t interval of a mean.
     """
     corruption = as_corruption(corruption)
     if not models or len(images) < 2:

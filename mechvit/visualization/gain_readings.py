@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from .figures.feature_ablation import DISCOVERY
 from .figures.frames import pick
 from .readings import listing, signed
 from .style import in_order, title_of
@@ -83,11 +84,7 @@ def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
     rows = pick(overall, kind="all").set_index("quantity")
     said = [
         f"{name} {rows.loc[key, 'value']:.2f} [{rows.loc[key, 'low']:.2f}, {rows.loc[key, 'high']:.2f}]"
-        for key, name in (
-            ("pearson", "Pearson’s r"),
-            ("spearman", "Spearman’s ρ"),
-            ("relative_error", "relative error"),
-        )
+        for key, name in AGREEMENT.items()
         if key in rows.index
     ]
     return [f"Over {len(components)} components: {listing(said)}."]
@@ -96,15 +93,21 @@ def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
 def heads(correlations: pd.DataFrame) -> list[str]:
     """The numbers whose correlation with the patching effect is sure."""
     rows = correlations.dropna(subset=["value"])
-    sure = rows[(rows["low"] > 0) | (rows["high"] < 0)]
+    sure = rows[((rows["low"] > 0) | (rows["high"] < 0)) & (rows["p"] < 0.05)]
     if sure.empty:
-        return ["No number of a head’s attention goes with its patching effect more than the images’ sampling allows."]
+        return [
+            "No number of a head’s attention goes with its patching effect beyond what images and a permutation of the "
+            "heads allow."
+        ]
     said = [
         f"{row.number.replace('_', ' ')} ({row.model}) {signed(row.value, 2)} [{signed(row.low, 2)}, "
         f"{signed(row.high, 2)}]"
         for row in sure.itertuples()
     ]
-    return [f"Rank correlations with the patching effect whose interval excludes zero: {listing(said)}."]
+    return [
+        "Rank correlations with the patching effect whose interval over images excludes zero, and with p below 0.05 "
+        f"over heads: {listing(said)}."
+    ]
 
 
 def steering(chosen: pd.DataFrame) -> list[str]:
@@ -116,8 +119,8 @@ def steering(chosen: pd.DataFrame) -> list[str]:
     names = {"mean_difference": "the mean difference", "sae": "the SAE’s latents"}
     said = [
         f"on {title_of(row['corruption'])}, {names.get(row['source'], row['source'])} at {row['hook_name']} recovers "
-        f"{between(row, 'recovered')} of the gain in accuracy and changes that on clean images by "
-        f"{between(row, 'clean_change', 1, 100)} points"
+        f"{between(row, 'recovered')} of the gain in accuracy, {between(row, 'beyond', 1, 100)} points beyond random "
+        f"directions, and changes that on clean images by {between(row, 'clean_change', 1, 100)} points"
         for _, row in rows.iterrows()
     ]
     return [f"Held out: {'; '.join(said)}."]
@@ -149,13 +152,11 @@ def depth(summary: pd.DataFrame) -> list[str]:
 
 def latents(change: pd.DataFrame) -> list[str]:
     """How many latents the corruption moves in each model, and in how many the models differ."""
-    base, tuned = (pick(change, model=model).dropna(subset=["difference"]) for model in dict.fromkeys(change["model"]))
-    moved = [int(((part["low"] > 0) | (part["high"] < 0)).sum()) for part in (base, tuned)]
-    differ = tuned[(tuned["beyond_low"] > 0) | (tuned["beyond_high"] < 0)]
+    base, tuned, moved, differ = _changed(change)
     said = (
-        f"The corruption moves {moved[0]} of the base’s {len(base)} latents, and {moved[1]} of the {len(tuned)} that "
-        f"the tuned model’s SAE has a match for (their intervals exclude zero). In {len(differ)} of these the models "
-        "differ"
+        f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the base’s {len(base)} latents, and "
+        f"{moved[1]} of the {len(tuned)} that the tuned model’s SAE has a match for. In {len(differ)} of these the "
+        "models differ"
     )
     if len(differ):
         row = differ.loc[differ["beyond"].abs().idxmax()]
@@ -165,6 +166,40 @@ def latents(change: pd.DataFrame) -> list[str]:
             f"{signed(float(row['difference']), 3)} in the tuned model"
         )
     return [f"{said}."]
+
+
+def shared_latents(change: pd.DataFrame) -> list[str]:
+    """The same of one SAE trained on both models, where no latent has to be matched."""
+    base, _, moved, differ = _changed(change)
+    before = base.set_index("feature")["difference"].loc[differ["feature"]]
+    less = int((differ["difference"].abs().to_numpy() < before.abs().to_numpy()).sum())
+    return [
+        f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the {len(base)} latents in the base and "
+        f"{moved[1]} in the tuned model; in {len(differ)} the models differ, and {less} of these move less in the "
+        "tuned model."
+    ]
+
+
+def _changed(change: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[int], pd.DataFrame]:
+    """Latents known in the base, and in the tuned model; how many the corruption moves in each; those that differ."""
+    base, tuned = (pick(change, model=model).dropna(subset=["difference"]) for model in dict.fromkeys(change["model"]))
+    moved = [int((part["q"] < DISCOVERY).sum()) for part in (base, tuned)]
+    return base, tuned, moved, tuned[tuned["beyond_q"] < DISCOVERY]
+
+
+def neurons(agreement: pd.DataFrame) -> list[str]:
+    """How near the approximation comes for single neurons, patched exactly for comparison."""
+    said = []
+    for reason, words in (("top", "the largest by attribution"), ("random", "drawn at random")):
+        rows = pick(agreement, chosen=reason).set_index("quantity")
+        if len(rows):
+            numbers = [
+                f"{name} {rows.loc[key, 'value']:.2f} [{rows.loc[key, 'low']:.2f}, {rows.loc[key, 'high']:.2f}]"
+                for key, name in AGREEMENT.items()
+                if key in rows.index
+            ]
+            said.append(f"of {int(rows['neurons'].iloc[0])} MLP neurons {words}, {listing(numbers)}")
+    return [f"Patched one by one for comparison: {'; '.join(said)}."] if said else []
 
 
 def ablation(summary: pd.DataFrame) -> list[str]:

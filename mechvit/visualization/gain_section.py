@@ -25,6 +25,9 @@ LEAD = (
     "the base on that corruption. A recovered share of 0 is the base as it is, 1 the tuned model."
 )
 OPEN = "Section 5, future work"
+LATENTS = [
+    "tuned_on", "model", "feature", "difference", "low", "high", "q", "beyond", "beyond_low", "beyond_high", "beyond_q"
+]  # fmt: skip
 
 
 def gain_section(run: Run) -> Section | None:
@@ -72,7 +75,7 @@ def _of_all() -> Iterator[Plot]:
         definition="A direction is added to the base’s residual stream after one block: the mean clean less the mean "
         "corrupted residual, or the decoder directions of the SAE latents that move most. Block and scale are chosen "
         "on half of the images among those that cost at most two points of clean accuracy there; shown is the "
-        "other half. Grey: random directions of the same length, chosen alike.",
+        "other half. Grey: random directions of the same length, each chosen alike.",
         claims=("open_control",),
     )
     yield Plot(
@@ -128,16 +131,30 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
     yield Plot(
         id=f"gain-latents-{model}",
         table="gain_latents",
-        columns=["tuned_on", "model", "feature", "difference", "low", "high", "beyond", "beyond_low", "beyond_high"],
+        columns=LATENTS,
         drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
         figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
         reading=readings.latents,
         source="Section 4.4",
         definition="One dot a latent of the base’s SAE that the tuned model’s SAE has a match for: corrupted minus "
         "clean of its mean activation over images, in each model. On the dotted line the corruption moves it alike. "
-        "Filled where the interval of the difference between the models excludes zero.",
+        "Filled where the models differ at a false discovery rate of 5%.",
         claims=(f"open_latents_{family}",),
     )
+    if run.has("gain_latents_shared"):
+        yield Plot(
+            id=f"gain-shared-{model}",
+            table="gain_latents_shared",
+            columns=LATENTS,
+            drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
+            figure=lambda table: _entitled(
+                feature_ablation.feature_changes(table).update_layout(title_text="One SAE trained on both models"), name
+            ),
+            reading=readings.shared_latents,
+            source="Section 4.4",
+            definition="One dot a latent of a BatchTopK SAE trained on base and tuned model alike, so that nothing has "
+            "to be matched: corrupted minus clean of its mean activation over images, in each model.",
+        )
     yield Plot(
         id=f"gain-ablation-{model}",
         table="gain_ablation",
@@ -146,7 +163,8 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
         reading=readings.ablation,
         source="Section 4.4",
         definition="The base’s SAE latents whose mean moves most under the corruption (on other images), set to zero "
-        "with the SAE’s error kept, against as many others of the same firing rate. Change against the untouched base.",
+        "with the SAE’s error kept, against as many others that fire as often (each within 1.5 times). Change against "
+        "the untouched base.",
         claims=(f"open_latents_{family}",),
     )
 
@@ -154,7 +172,8 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
 def _activations(run: Run, model: str) -> Iterator[Plot]:
     """The heads that matter, and how well a gradient approximates patching."""
     only, name, family = partial(_only, model=model), title_of(model), family_of(model)
-    correlations, overall = (only(run.table(table)) for table in ("gain_head_correlations", "gain_attribution"))
+    names = ("gain_head_correlations", "gain_attribution", "gain_neuron_agreement")
+    correlations, overall, neurons = (only(run.table(table)) for table in names)
     yield Plot(
         id=f"gain-heads-{model}",
         table="gain_heads",
@@ -172,7 +191,7 @@ def _activations(run: Run, model: str) -> Iterator[Plot]:
         table="gain_attribution_components",
         drawn=only,
         figure=lambda table: _entitled(patching.attribution_scatter(table, overall), name),
-        reading=lambda table: readings.attribution(table, overall),
+        reading=lambda table: [*readings.attribution(table, overall), *readings.neurons(neurons)],
         source=OPEN,
         definition="Attribution patching (one gradient for all components) against patching itself, in logits.",
     )

@@ -25,7 +25,8 @@ TABLES = {
     "attention_summary", "sae_quality", "sae_cosine", "sae_history", "sae_distance", "related", "related_means",
     "gain_patching", "gain_attribution", "gain_attribution_components", "gain_heads", "gain_head_correlations",
     "gain_swaps", "gain_interpolation", "gain_weight_change", "gain_smallest_set", "gain_steering",
-    "gain_steering_chosen", "gain_cka", "gain_lens", "gain_depth", "gain_latents", "gain_ablation",
+    "gain_steering_chosen", "gain_cka", "gain_lens", "gain_depth", "gain_latents", "gain_latents_shared",
+    "gain_ablation", "gain_neurons", "gain_neuron_agreement",
 }  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def heads(rng: Generator, model: str):
 def head_correlations(rng: Generator, model: str):
     for which, number in product(("receiver", "giver", "change"), ("distance", "entropy")):
         sure = (which, number) == ("receiver", "distance")
-        yield {"model": which, "number": number, "heads": LAYERS * HEADS} | around("value", -0.5, 0.1 if sure else 0.9)
+        about = {"model": which, "number": number, "heads": LAYERS * HEADS, "p": 0.01 if sure else 0.6}
+        yield about | around("value", -0.5, 0.1 if sure else 0.9)
 
 
 def steering(rng: Generator, model: str):
@@ -87,7 +88,7 @@ def steering(rng: Generator, model: str):
         about = {"corruption": model, "source": source, "hook_name": "blocks.1.hook_resid_post", "tokens": "all"}
         about |= {"control": control, "scale": 1.0, "quantity": "accuracy"}
         numbers = around("value", 0.6) | around("change", 0.02) | around("recovered", 0.1 if control else 0.2)
-        yield about | numbers | around("clean_change", -0.01, 0.01)
+        yield about | numbers | around("clean_change", -0.01, 0.01) | around("beyond", np.nan if control else 0.03)
 
 
 def cka(rng: Generator, model: str):
@@ -139,7 +140,13 @@ def latents(rng: Generator, model: str):
             apart = value - planted["base"][feature] if feature == 4 else 0.0 * value
             about = {"model": name, "feature": feature, "clean": 0.5, "corrupted": 0.5 + value}
             ends = {"difference": value, "low": value - 0.05, "high": value + 0.05}
-            yield about | ends | {"clean_rate": 0.1, "corrupted_rate": 0.1} | around("beyond", apart)
+            ends |= {"q": 0.01 if value else 1.0, "beyond_q": 0.01 if apart else 1.0, "clean_rate": 0.1}
+            yield about | ends | {"corrupted_rate": 0.1} | around("beyond", apart)
+
+
+def neuron_agreement(rng: Generator, model: str):
+    for chosen, quantity in product(("all", "top", "random"), ("pearson", "spearman", "relative_error")):
+        yield {"chosen": chosen, "neurons": 16, "quantity": quantity} | around("value", 0.9)
 
 
 MAKERS = {
@@ -155,5 +162,7 @@ MAKERS = {
     "gain_cka": cka,
     "gain_depth": depth,
     "gain_latents": latents,
+    "gain_latents_shared": latents,
+    "gain_neuron_agreement": neuron_agreement,
     "gain_ablation": ablation,
 }

@@ -17,7 +17,9 @@ from mechvit.visualization.drawing import drawing, sections
 from mechvit.visualization.gain_section import gain_section
 
 OF_ALL = ["gain-patching", "gain-related", "gain-steering", "gain-similarity", "gain-depth"]
-OF_ONE = ["gain-swaps", "gain-interpolation", "gain-heads", "gain-attribution", "gain-latents", "gain-ablation"]
+OF_ONE = [
+    "gain-swaps", "gain-interpolation", "gain-heads", "gain-attribution", "gain-latents", "gain-shared", "gain-ablation"
+]  # fmt: skip
 QUESTION = {
     "id": "open_isolate_gaussian_blur",
     "claim": "Can it be isolated <script>alert(1)</script>?",
@@ -89,16 +91,20 @@ def test_readings_say_what_the_tables_say(run):
     assert "has 3 of 11: blocks.0.attn, blocks.0.mlp and blocks.1.attn" in said["gain-swaps-gaussian_noise_4"]
     assert "on held-out images it recovers +0.90 [+0.85, +0.95]" in said["gain-swaps-gaussian_noise_4"]
     assert "at blocks.1.hook_resid_post recovers +0.20 [+0.15, +0.25]" in said["gain-steering"]
+    assert "+3.0 [−2.0, +8.0] points beyond random directions" in said["gain-steering"]
     assert "highest at alpha 0.5, 77.5%" in said["gain-interpolation-gaussian_blur_4"]
     assert "distance (receiver) −0.50 [−0.60, −0.40]" in said["gain-heads-gaussian_blur_4"]
-    assert said["gain-heads-gaussian_blur_4"].count("(") == 1
+    assert said["gain-heads-gaussian_blur_4"].count("(receiver)") == 1
     assert "Pearson’s r 0.99 [0.97, 1.01]" in said["gain-attribution-gaussian_blur_4"]
     assert "least alike after layer 4 on that corruption: 0.800" in said["gain-similarity"]
     assert "tuned lens: −0.30 [−0.40, −0.20] layers" in said["gain-depth"]
     assert said["gain-latents-gaussian_blur_4"].startswith(
-        "The corruption moves 2 of the base’s 6 latents, and 3 of the 5 that the tuned model’s SAE has a match for "
-        "(their intervals exclude zero). In 1 of these the models differ, most in latent 4: +0.400 in the base, −0.200"
+        "At a false discovery rate of 5%, the corruption moves 2 of the base’s 6 latents, and 3 of the 5 that the "
+        "tuned model’s SAE has a match for. In 1 of these the models differ, most in latent 4: +0.400 in the base, −0.200"
     )
+    shared = said["gain-shared-gaussian_blur_4"]
+    assert "moves 2 of the 6 latents in the base and 3 in the tuned model; in 1 the models differ, and 1 of" in shared
+    assert "of 16 MLP neurons the largest by attribution, Pearson’s r 0.90" in said["gain-attribution-gaussian_blur_4"]
     assert "4 latents +2.0 [−3.0, +7.0] points" in said["gain-ablation-gaussian_noise_4"]
     assert "on other filters of its group the gain’s interval lies above zero in 1 of 1" in said["gain-related"]
 

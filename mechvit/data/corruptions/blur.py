@@ -47,7 +47,10 @@ BILATERAL_COLOUR = 0.2
 def gaussian_blur(
     images: Float[Tensor, "batch channel height width"], level: int, image_ids: Ids, seed: int
 ) -> Float[Tensor, "batch channel height width"]:
-    """Convolve with a Gaussian of `level` pixels' standard deviation, cut at 4 of them, borders mirrored (kornia)."""
+    """Convolve with a Gaussian of `level` pixels' standard deviation, cut at 4 of them, borders mirrored (kornia).
+
+    Source: the paper's section 3.1.
+    """
     radius = math.ceil(4 * level)
     height, width = images.shape[-2:]
     if radius >= min(height, width):
@@ -73,12 +76,18 @@ def _blur_operator(size: int, level: int) -> Float[Tensor, "size size"]:
 
 
 def gaussian_blur_c(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """ImageNet-C's Gaussian blur by severity (skimage's `gaussian`: borders go on as their last pixel)."""
+    """ImageNet-C's Gaussian blur by severity (skimage's `gaussian`: borders go on as their last pixel).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     return smooth(images, BLUR_SIGMA[level]).clamp_(0, 1)
 
 
 def defocus_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Convolve with a disc, borders mirrored without their last pixel."""
+    """Convolve with a disc, borders mirrored without their last pixel.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     kernel = defocus_kernel(level)
     reach = kernel.shape[0] // 2
     height, width = images.shape[-2:]
@@ -117,6 +126,8 @@ def glass_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     From the lower right corner, row by row, each pixel p takes the colour that p + d then has, d uniform in
     [-reach, reach - 1] in both directions. ImageNet-C's code means to swap the two, but assigns numpy views, so that
     its published images hold copies, as here.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
     """
     sigma, reach, times = GLASS[level]
     blurred = smooth(images, sigma)
@@ -152,14 +163,20 @@ def glass_source(
 
 
 def motion_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Smear in a direction drawn for each image, -45 to 45 degrees (see `streak`)."""
+    """Smear in a direction drawn for each image, -45 to 45 degrees (see `streak`).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     radius, sigma = MOTION[level]
     angle = 90 * uniform(image_ids, 1, named_seed(seed, "motion_blur"))[:, 0] - 45
     return streak(images, radius, sigma, angle).clamp_(0, 1)
 
 
 def zoom_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Average the image and its enlargements."""
+    """Average the image and its enlargements.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     factors = np.arange(1, *ZOOM[level]).tolist()
     total = images.clone()
     for factor in factors:
@@ -168,21 +185,30 @@ def zoom_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def box_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """The mean of 2 level + 1 pixels a side, borders going on as their last pixel (kornia)."""
+    """The mean of 2 level + 1 pixels a side, borders going on as their last pixel (kornia).
+
+    Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.5.
+    """
     from kornia.filters import box_blur as kornia_box_blur
 
     return _each(images, lambda image: kornia_box_blur(image, 2 * level + 1, "replicate"))
 
 
 def median_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """The median of 2 level + 1 pixels a side, channel by channel, borders going on as their last pixel (kornia)."""
+    """The median of 2 level + 1 pixels a side, channel by channel, borders going on as their last pixel (kornia).
+
+    Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.5.
+    """
     from kornia.filters import median_blur as kornia_median_blur
 
     return _each(images, lambda image: kornia_median_blur(image, 2 * level + 1, "replicate"))
 
 
 def linear_motion_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """The mean of 2 level + 1 pixels on a line through each pixel, its direction drawn for each image (kornia)."""
+    """The mean of 2 level + 1 pixels on a line through each pixel, its direction drawn for each image (kornia).
+
+    Source: Gonzalez and Woods, Digital Image Processing (2018), section 5.6.
+    """
     from kornia.filters import motion_blur as kornia_motion_blur
 
     angles = iter(180 * uniform(image_ids, 1, named_seed(seed, "linear_motion_blur")))
@@ -195,7 +221,10 @@ def linear_motion_blur(images: Images, level: int, image_ids: Ids, seed: int) ->
 
 
 def bilateral_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Blur with a Gaussian of `level` pixels, cut at 2 of them, that spares edges (kornia)."""
+    """Blur with a Gaussian of `level` pixels, cut at 2 of them, that spares edges (kornia).
+
+    Source: Tomasi and Manduchi, ICCV (1998).
+    """
     from kornia.filters import bilateral_blur as kornia_bilateral_blur
 
     side, sigma = 4 * level + 1, (float(level), float(level))

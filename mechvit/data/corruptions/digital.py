@@ -34,14 +34,20 @@ SATURATE: dict[int, tuple[float, float]] = {1: (0.3, 0), 2: (0.1, 0), 3: (2, 0),
 
 
 def contrast(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Draw each channel towards its own mean over the image."""
+    """Draw each channel towards its own mean over the image.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     # image by image: a mean over the last axes of a whole batch may add in another order
     mean = torch.stack([image.mean((1, 2), keepdim=True) for image in images])
     return ((images - mean) * CONTRAST[level] + mean).clamp_(0, 1)
 
 
 def elastic_transform(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Move three corners at random (an affine map), then every pixel by a smooth random field; linear interpolation."""
+    """Move three corners at random (an affine map), then every pixel by a smooth random field; linear interpolation.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     height, width = images.shape[-2:]
     unit = ELASTIC_UNIT * min(height, width)
     strength, sigma, reach = (unit * part for part in ELASTIC[level])
@@ -94,7 +100,10 @@ def sample(
 
 
 def pixelate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Shrink and enlarge with a box filter (Pillow's, without its rounding to bytes)."""
+    """Shrink and enlarge with a box filter (Pillow's, without its rounding to bytes).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     small = [max(1, int(size * PIXELATE[level])) for size in images.shape[-2:]]
     sizes = list(zip(images.shape[-2:], small, strict=True))
     shrunk = along_lines(images, *(box_resize_operator(size, part) for size, part in sizes))
@@ -102,7 +111,10 @@ def pixelate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def jpeg_compression(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Write and read as JPEG (Pillow, on the CPU, image by image, after rounding to bytes)."""
+    """Write and read as JPEG (Pillow, on the CPU, image by image, after rounding to bytes).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     from PIL import Image
 
     pixels = (images * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -115,7 +127,10 @@ def jpeg_compression(images: Images, level: int, image_ids: Ids, seed: int) -> I
 
 
 def saturate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Scale the saturation of HSV (kornia)."""
+    """Scale the saturation of HSV (kornia).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     from kornia.color import hsv_to_rgb, rgb_to_hsv
 
     factor, more = SATURATE[level]
@@ -124,5 +139,8 @@ def saturate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def sharpen(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Unsharp mask: add `level` times the difference from a Gaussian blur of 1 pixel (skimage's `unsharp_mask`)."""
+    """Unsharp mask: add `level` times the difference from a Gaussian blur of 1 pixel (skimage's `unsharp_mask`).
+
+    Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.6.
+    """
     return (images + level * (images - smooth(images, 1.0, "reflect"))).clamp_(0, 1)

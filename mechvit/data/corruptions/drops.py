@@ -27,6 +27,8 @@ def spatter(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """Put blurred thresholded noise on the image: lit water to severity 3, then mud.
 
     Water is shaded on the CPU, image by image (see `water_light`).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
     """
     mean, std, blur, threshold, last, is_mud = SPATTER[level]
     height, width = images.shape[-2:]

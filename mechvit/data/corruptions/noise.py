@@ -29,18 +29,26 @@ def gaussian_noise(
     """Add ImageNet-C's Gaussian noise of severity `level` and clip to [0, 1].
 
     The draw depends on the seed and the image's id alone, and is the same at every severity up to its scale.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
     """
     noise = standard_normal(image_ids, images[0].numel(), seed).view_as(images)
     return (images + NOISE_STD[level] * noise.to(images.dtype)).clamp_(0, 1)
 
 
 def shot_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Count photons: Poisson(c x) / c, for c photons at full white."""
+    """Count photons: Poisson(c x) / c, for c photons at full white.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     return _count_photons(images, SHOT_PHOTONS[level], image_ids, named_seed(seed, "shot_noise"))
 
 
 def poisson_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Count photons as `shot_noise` does, 128 / 2^level of them at full white."""
+    """Count photons as `shot_noise` does, 128 / 2^level of them at full white.
+
+    Source: Poisson noise of photon counts, Hasinoff, Photon, Poisson noise (2014).
+    """
     return _count_photons(images, 128 // 2**level, image_ids, named_seed(seed, "poisson_noise"))
 
 
@@ -62,13 +70,19 @@ def _count_photons(images: Images, photons: int, image_ids: Ids, seed: int) -> I
 
 
 def impulse_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Set a share of all values, channel by channel, to 0 or 1 (skimage's `s&p`)."""
+    """Set a share of all values, channel by channel, to 0 or 1 (skimage's `s&p`).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     draw = uniform(image_ids, images[0].numel(), named_seed(seed, "impulse_noise")).view_as(images)
     return _salt_and_pepper(images, draw, IMPULSE_SHARE[level])
 
 
 def salt_and_pepper(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Make `level` percent of the pixels black or white, in all channels together."""
+    """Make `level` percent of the pixels black or white, in all channels together.
+
+    Source: Gonzalez and Woods, Digital Image Processing (2018), section 5.2.
+    """
     height, width = images.shape[-2:]
     draw = uniform(image_ids, height * width, named_seed(seed, "salt_and_pepper")).view(-1, 1, height, width)
     return _salt_and_pepper(images, draw, level / 100)
@@ -81,6 +95,9 @@ def _salt_and_pepper(images: Images, draw: Tensor, share: float) -> Images:
 
 
 def speckle_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Add Gaussian noise in proportion to the pixel: x + x n."""
+    """Add Gaussian noise in proportion to the pixel: x + x n.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     noise = standard_normal(image_ids, images[0].numel(), named_seed(seed, "speckle_noise")).view_as(images)
     return (images + images * (SPECKLE_STD[level] * noise).to(images.dtype)).clamp_(0, 1)

@@ -31,7 +31,10 @@ image that is not whitened."""
 
 
 def snow(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Whiten the image and let flakes fall: enlarged thresholded noise, smeared, and once more upside down."""
+    """Whiten the image and let flakes fall: enlarged thresholded noise, smeared, and once more upside down.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     from kornia.color import rgb_to_grayscale
 
     mean, std, zoom, threshold, radius, sigma, kept = SNOW[level]
@@ -51,6 +54,8 @@ def frost(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
     ImageNet-C blends random crops of five photographs of frozen panes, which cannot be shipped here. `frost_texture`
     stands in for them, so that numbers on this corruption are near ImageNet-C's, not equal.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
     """
     kept, iced = FROST[level]
     height, width = images.shape[-2:]
@@ -73,7 +78,10 @@ def frost_texture(height: int, width: int, image_ids: Ids, seed: int) -> Float[T
 
 
 def fog(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Add a plasma fractal and scale back to the image's own maximum."""
+    """Add a plasma fractal and scale back to the image's own maximum.
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     weight, roughness = FOG[level]
     height, width = images.shape[-2:]
     cloud = plasma(height, width, roughness, image_ids, named_seed(seed, "fog"))[:, None].to(images.dtype)
@@ -82,7 +90,10 @@ def fog(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def brightness(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Raise the value of HSV (kornia)."""
+    """Raise the value of HSV (kornia).
+
+    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """
     from kornia.color import hsv_to_rgb, rgb_to_hsv
 
     hue, saturation, value = rgb_to_hsv(images).unbind(1)

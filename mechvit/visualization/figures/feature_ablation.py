@@ -14,6 +14,8 @@ QUANTITIES = {
     "accuracy": "change of accuracy<br>(fraction; positive = better)",
     "loss": "change of cross-entropy<br>(nats; negative = better)",
 }
+DISCOVERY = 0.05
+"""Latents below this q are called different."""
 NAMED = 3
 """Latents of each panel whose numbers are written beside them."""
 
@@ -79,17 +81,17 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
 def feature_changes(change: pd.DataFrame) -> go.Figure:
     """Every latent's mean activation, corrupted minus clean, in each tuned model against the base.
 
-    On the diagonal the corruption moves a latent alike in both. Filled are latents whose two changes differ by more
-    than the interval of their difference.
+    On the diagonal the corruption moves a latent alike in both. Filled are latents whose two changes differ, at a false
+    discovery rate of 5%.
 
     Args:
-        change: `FeatureChange.to_frame` of a base and tuned models: model, feature, difference, beyond, beyond_low,
-            beyond_high; the first model is the base.
+        change: `FeatureChange.to_frame` of a base and tuned models: model, feature, difference, low, high, beyond,
+            beyond_q; the first model is the base.
 
     Raises:
         ValueError: a column is missing, or there is no second model.
     """
-    columns = ("model", "feature", "difference", "low", "high", "beyond", "beyond_low", "beyond_high")
+    columns = ("model", "feature", "difference", "low", "high", "beyond", "beyond_q")
     require(change, columns, "feature_change")
     first, *tuned = dict.fromkeys(change["model"])
     require(change[change["model"] != first], columns, "feature_change (a model beside the first)")
@@ -100,7 +102,7 @@ def feature_changes(change: pd.DataFrame) -> go.Figure:
     for col, model in enumerate(tuned, start=1):
         part = pick(change, model=model).dropna(subset=["difference"]).set_index("feature")
         x = base.loc[part.index]
-        apart = ((part["beyond_low"] > 0) | (part["beyond_high"] < 0)).to_numpy()
+        apart = (part["beyond_q"] < DISCOVERY).to_numpy()
         furthest = part["beyond"].abs().nlargest(NAMED).index
         trace = go.Scatter(
             x=x.to_numpy(),

@@ -20,6 +20,8 @@ KINDS = {
     "attn": ("Attention", _BLUE[1], "circle"),
     "mlp": ("MLP", _ORANGE[1], "square"),
     "head": ("Head", _GREEN[1], "circle-open"),
+    "head_input": ("What the head reads", MUTED, "diamond-open"),
+    "logits": ("Logits", MUTED, "x"),
 }
 """Each kind's name, colour and symbol."""
 TOKENS = {"all": "all tokens", "cls": "CLS", "patches": "patches"}

@@ -1,0 +1,116 @@
+"""The stages that train and evaluate SAEs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mechvit.data.spec import Corruption
+
+from .run import Run
+from .stages import write_tables
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+
+class SAEStages(Run):
+    """Each model's own SAEs, and one of base and tuned model together."""
+
+    def train_saes(self, key: str) -> None:
+        """The SAEs of one model's residuals."""
+        config, out = self.config, self.folder / "saes" / key
+        settings = self.seeded(config.saes)
+
+        def work() -> None:
+            from mechvit.saes import train_saes
+
+            train_saes(
+                self.model(key),
+                self.images("sae"),
+                self.images("sae_validation"),
+                out,
+                corruptions=config.tuned,
+                config=settings,
+                overwrite=True,
+                progress=f"SAEs of {key}",
+            )
+
+        self.stages.run(
+            f"saes/{key}",
+            work,
+            settings=[key, config.corruptions, settings],
+            after=[self.made(key), "images/sae", "images/sae_validation"],
+            outputs=[out],
+        )
+
+    def saes(self, key: str, device: str) -> dict[str, SAE]:
+        """A model's SAEs by their architectures."""
+        from mechvit.saes import load_sae, read_history
+
+        folder = self.folder / "saes" / key
+        return {name: load_sae(folder / name, device=device) for name in read_history(folder)["architecture"].unique()}
+
+    def evaluate_saes(self, key: str) -> None:
+        """Quality of a model's SAEs, and the cosines of their codes, as opened again by stock sae-lens."""
+        config, out = self.config, self.folder / "parts" / "saes" / key
+        strongest = [c.key for c in config.strongest] if config.sae_models == "strongest" else list(config.corruptions)
+        watched = [c for c in config.tuned if c.key in strongest]
+
+        def work() -> None:
+            from mechvit.saes import evaluate_saes
+
+            model, test = self.model(key), self.images("test")
+            saes = self.saes(key, str(model.cfg.device))
+            found = evaluate_saes(
+                model,
+                saes,
+                test.select(range(min(config.count("sae_test"), len(test)))),
+                watched,
+                cosine_corruptions=[c for c in watched if key in ("base", c.key)],
+                seed=config.seed,
+                progress=f"SAEs of {key} on test images",
+            )
+            tables = {"sae_quality": found.quality_frame(model=key), "sae_cosine": found.cosine_frame(model=key)}
+            write_tables(out, tables)
+
+        self.stages.run(
+            f"sae-evaluation/{key}",
+            work,
+            settings=[key, strongest, config.count("sae_test"), config.seed],
+            after=[self.made(key), f"saes/{key}", "images/test"],
+            outputs=[out / "sae_quality.parquet", out / "sae_cosine.parquet"],
+        )
+
+    def train_shared_sae(self, key: str) -> None:
+        """One SAE of the base and a tuned model together, of as many tokens as one model's own."""
+        config, out = self.config, self.folder / "saes" / "shared" / key
+        architecture = "batchtopk" if "batchtopk" in config.saes.architectures else config.saes.architectures[0]
+        even = config.saes.train_batch_size_tokens + config.saes.train_batch_size_tokens % 2  # half of each model
+        settings = self.seeded(
+            replace(
+                config.saes, architectures=(architecture,), epochs=max(1, config.saes.epochs // 2),
+                train_batch_size_tokens=even,
+            )
+        )  # fmt: skip
+
+        def work() -> None:
+            from mechvit.saes import ImageStreams, MixedStreams, train_on
+
+            streams = [
+                ImageStreams(
+                    self.model(name), self.images("sae"), self.images("sae_validation"),
+                    corruptions=[Corruption.parse(key)], config=settings,
+                )
+                for name in ("base", key)
+            ]  # fmt: skip
+            mixed = MixedStreams(streams, batch_size=settings.train_batch_size_tokens)
+            train_on(mixed, out, config=settings, overwrite=True, progress=f"SAE of base and {key}")
+
+        self.stages.run(
+            f"saes/shared/{key}",
+            work,
+            settings=[key, settings],
+            after=[*map(self.made, ("base", key)), "images/sae", "images/sae_validation"],
+            outputs=[out],
+        )
