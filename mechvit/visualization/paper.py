@@ -114,6 +114,7 @@ def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float) 
     below = [max(_below(p) for p in panels if p.row == row) for row in range(rows)]
     across = width - lefts[0] - 8
     legend = _legend(figure, across)
+    below[-1] += _bar(figure, across)
     inner = sum(heights) + sum(above[1:]) + sum(below[:-1])
     total = inner + above[0] + below[-1] + legend
     for panel in panels:
@@ -126,6 +127,7 @@ def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float) 
             panel.title.update(x=sum(panel.x.domain) / 2, y=panel.y.domain[1], yshift=gap)
     margin = {"l": lefts[0], "r": 8, "t": above[0] + legend, "b": below[-1], "pad": 0}
     figure.update_layout(width=round(width), height=round(total), margin=margin)
+    figure.update_xaxes(automargin=False)
     figure.update_yaxes(automargin=False)
 
 
@@ -163,7 +165,10 @@ def _label(panel: Panel, wide: float, left: float) -> None:
 
 def _above(panel: Panel) -> float:
     ticks = max(map(lines_of, panel.x.ticktext or ("",))) * TICK * LINE + 4 if panel.x.side == "top" else 0
-    return 6 + ticks + lines_of(panel.title.text if panel.title is not None else None) * LABEL * LINE
+    titles = [panel.title.text if panel.title is not None else None]
+    if panel.x.side == "top":
+        titles.append(panel.x.title.text)
+    return 6 + ticks + sum(map(lines_of, titles)) * LABEL * LINE
 
 
 def _below(panel: Panel) -> float:
@@ -172,6 +177,17 @@ def _below(panel: Panel) -> float:
     ticks = 0 if panel.x.showticklabels is False else max(map(lines_of, panel.x.ticktext or ("",)), default=1) or 1
     title = lines_of(panel.x.title.text)
     return 4 + ticks * TICK * LINE + (title * LABEL * LINE + 5 if title else 0)
+
+
+def _bar(figure: go.Figure, width: float) -> float:
+    """Wrap a map's colour bar, and give the height in pixels of what stands below the map: names of groups, the bar."""
+    bars = [trace.colorbar for trace in figure.data if trace.type == "heatmap" and trace.coloraxis is None]
+    names = any(note.yref == "paper" and note.y < 0 for note in figure.layout.annotations)
+    for bar in bars:
+        bar.update(thickness=7, ypad=4, tickfont={"size": TICK, "family": FONT})
+        bar.title.update(text=wrapped(bar.title.text, width, LABEL), font={"size": LABEL, "family": FONT})
+    height = max((24 + TICK * LINE + lines_of(bar.title.text) * LABEL * LINE for bar in bars), default=0)
+    return height + (LABEL * LINE + 4 if names else 0)
 
 
 def _legend(figure: go.Figure, width: float) -> float:

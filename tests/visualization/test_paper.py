@@ -96,6 +96,27 @@ def test_wrapping_keeps_every_character(words, pixels):
     assert wrapped(f"<b>{text}</b>", pixels, 10).startswith("<b>")
 
 
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_maps_colours_are_explained_below_it(figures, column):
+    drawn = for_paper(figures["transfer"], column)
+    (heat,) = drawn.data
+    assert heat.colorbar.title.text.replace("<br>", " ") == "change over the base, percentage points (positive: better)"
+    assert lines_of(heat.colorbar.title.text) == (2 if column == "single" else 1)
+    assert (heat.colorbar.tickfont.size, heat.colorbar.title.font.size) == pytest.approx((7 * POINT, 8 * POINT))
+    assert drawn.layout.margin.b >= 24 + 7 * POINT + lines_of(heat.colorbar.title.text) * 8 * POINT
+    assert (drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text) == ("tested on", "trained on")
+    names = max(lines_of(text) for text in drawn.layout.xaxis.ticktext)
+    assert drawn.layout.margin.t >= names * 7 * POINT + 8 * POINT
+
+
+def test_training_curves_say_what_they_measure(figures):
+    titles = {
+        note.text.replace("<br>", " ") for note in for_paper(figures["sae-training"], "single").layout.annotations
+    }
+    assert {"<b>Explained variance (fraction)</b>", "<b>L0 (active latents a token)</b>"} <= titles
+    assert all("(" in title for title in titles)
+
+
 def test_an_unknown_column_is_named(figures):
     with pytest.raises(ValueError, match="column must be one of single, double; got 'triple'"):
         for_paper(figures["gains"], "triple")

@@ -85,6 +85,7 @@ def test_gains_match_table(found):
     assert list(heat.y) == ["Base, accuracy", "Clean (control)", *(title_of(key, short=True) for key in models[2:])]
     assert list(heat.x) == [title_of(key, short=True) for key in tested]
     assert heat.zmin == -heat.zmax
+    assert heat.colorbar.title.text == "change over the base, percentage points (positive: better)"
     for i, model in enumerate(models):
         for j, key in enumerate(tested):
             row, text = rows.loc[(model, key)], heat.text[i][j]

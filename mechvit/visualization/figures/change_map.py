@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
-from ..style import GRID, INK, PAPER, RAMPS, finish
+from ..style import GRID, INK, MUTED, PAPER, RAMPS, finish
 
 _LOW, _HIGH = RAMPS["gaussian_noise"][0], RAMPS["gaussian_blur"][0]
 SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1, _HIGH[1]]]
@@ -37,19 +38,21 @@ def change_map(
     x: Sequence[str],
     y: Sequence[str],
     title: str,
+    colours: str,
     hover: str,
     customdata: np.ndarray,
     height: int,
     text_size: float = 12.5,
     reach: float | None = None,
 ) -> go.Figure:
-    """Draw a matrix, rows from the top: each cell's text, and its change as colour.
+    """Draw a matrix, models from the top and what they are tested on across: each cell's text, and its change as colour.
 
     Args:
         change: what is coloured; NaN is no colour.
         text: of each cell.
         x, y: names of columns and rows.
         title: of the figure.
+        colours: title of the colour bar: what the change is of, its unit and sign.
         hover: plotly's template of the box under the pointer, which may use `customdata`.
         customdata: [rows, columns, values].
         height: pixels.
@@ -71,12 +74,23 @@ def change_map(
         xgap=3,
         ygap=3,
         colorscale=SCALE,
-        showscale=False,
+        colorbar=colour_bar(colours),
         hoverongaps=False,
         hovertemplate=hover,
     )
     figure = finish(go.Figure(heat), title, height=height, legend=False)
     figure.update_traces(textfont_color=INK, hoverlabel={"bgcolor": PAPER})
-    figure.update_xaxes(side="top", showline=False, ticks="", tickfont={"color": INK}, title_text="")
-    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"color": INK})
+    figure.update_xaxes(side="top", showline=False, ticks="", tickfont={"color": INK})
+    figure.update_xaxes(title={"text": "tested on", "standoff": 8}, automargin=True)
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"color": INK}, title_text="trained on")
     return figure
+
+
+def colour_bar(title: str) -> dict[str, Any]:
+    """A thin bar at the foot of the figure, its title below it."""
+    return {
+        "orientation": "h", "thickness": 9, "len": 1, "x": 0, "xanchor": "left", "xpad": 0,
+        "y": 0, "yref": "container", "yanchor": "bottom",
+        "outlinewidth": 0, "nticks": 5, "tickfont": {"size": 11, "color": MUTED},
+        "title": {"text": title, "side": "bottom", "font": {"size": 12, "color": MUTED}},
+    }  # fmt: skip

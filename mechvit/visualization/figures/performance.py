@@ -130,8 +130,9 @@ def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
         x=[title_of(key, short=True) for key in conditions],
         y=[title_of(key, short=True) if key == "base" else f"{title_of(key, short=True)} tuned" for key in models],
         title=f"{METRICS[metric]} of every model on every condition",
+        colours=f"change over the base, percentage points (positive: {'worse' if metric == 'ece' else 'better'})",
         hover="<b>%{y}</b> on %{x}: %{z:+.1f} points [%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]<extra></extra>",
         customdata=np.dstack([grids["gain_low"] * 100, grids["gain_high"] * 100]),
-        height=420,
+        height=490,
     )
-    return figure.update_layout(margin={"l": 112, "t": 84, "b": 16})
+    return figure.update_layout(margin={"l": 132, "t": 102, "b": 68})

@@ -24,11 +24,11 @@ STATISTICS = {
     "mean_difference": "Mean, tuned − base",
 }
 CURVES = {
-    "explained_variance": "explained variance",
+    "explained_variance": "explained variance (fraction)",
     "l0": "L0 (active latents a token)",
     "dead_fraction": "dead latents (fraction)",
-    "loss": "loss",
-    "normalised_mse": "normalised MSE",
+    "loss": "loss (squared activation a token)",
+    "normalised_mse": "normalised MSE (fraction)",
 }
 
 

@@ -74,18 +74,20 @@ def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure
         title="What training on each corruption gives on every other"
         if quantity == "gain"
         else "Share of what training on the tested corruption itself gives",
+        colours="change over the base, percentage points (positive: better)"
+        if quantity == "gain"
+        else "share of the tested corruption’s own gain (negative: it harms)",
         hover="<b>trained on %{y}, tested on %{x}</b><br>accuracy %{customdata[0]:.3f}<br>"
         "gain %{customdata[1]:+.1f} points [%{customdata[2]:+.1f}, %{customdata[3]:+.1f}]<br>"
         "share of own gain %{customdata[4]:.2f} [%{customdata[5]:.2f}, %{customdata[6]:.2f}]<extra></extra>",
         customdata=np.dstack([grids[name] * (100 if name.startswith("gain") else 1) for name in names]),
-        height=210 + 34 * len(rows),
+        height=256 + 34 * len(rows),
         text_size=12.5 if len(columns) <= 12 else 10.5,
         reach=None if quantity == "gain" else 1.6,
     )
     figure.update_xaxes(tickangle=-40)
-    figure.update_yaxes(title_text="trained on")
     _set_groups_apart(figure, transfer, rows, columns)
-    return figure.update_layout(margin={"l": 150, "t": 150, "b": 60, "r": 70})
+    return figure.update_layout(margin={"l": 150, "t": 166, "b": 90, "r": 70})
 
 
 def _cell(quantity: str, base: bool, grids: dict[str, np.ndarray], i: int, j: int) -> str:
