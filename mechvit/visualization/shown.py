@@ -59,7 +59,7 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
         named = dict(list(images.items())[:limit])
         if not named:
             raise ValueError("there is no image to look at; give at least one")
-        pixels = torch.from_numpy(unit_pixels([_pil(image) for image in named.values()], model.image_processor))
+        pixels = torch.from_numpy(unit_pixels([as_rgb(image) for image in named.values()], model.image_processor))
         ids = torch.arange(len(named))
         batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids)
         return next(image_batches(model, batch, limit)), [str(name) for name in named]
@@ -74,7 +74,8 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
     ]
 
 
-def _pil(image: Any) -> Any:
+def as_rgb(image: Any) -> Any:
+    """A PIL image of any mode, or a uint8 array [height, width] or [height, width, channels], as a PIL image in RGB."""
     from PIL import Image
 
     return image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image).convert("RGB")

@@ -65,6 +65,14 @@ def test_pooled_view_shows_the_picture_the_model_saw(tiny_model, photo):
     assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_pictures_of_other_modes_are_seen_in_rgb(tiny_model, photo, mode):
+    other = photo.convert(mode)
+    view, wanted = (attention_view(tiny_model, picture, layers=[0]) for picture in (other, other.convert("RGB")))
+    np.testing.assert_array_equal(view.panels[0].patterns, wanted.panels[0].patterns)
+    assert view.panels[0].picture == wanted.panels[0].picture
+
+
 @pytest.mark.parametrize(
     ("name", "prefix"),
     [

@@ -45,7 +45,7 @@ def change_map(
     text_size: float = 12.5,
     reach: float | None = None,
 ) -> go.Figure:
-    """Draw a matrix, models from the top and what they are tested on across: each cell's text, and its change as colour.
+    """Draw a matrix, models down and what they are tested on across: each cell's text, and its change as colour.
 
     Args:
         change: what is coloured; NaN is no colour.
