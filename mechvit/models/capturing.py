@@ -36,18 +36,19 @@ class Tap(nn.Module):
 class CompiledCache:
     """What `HookedViT.compile_cache` gives: called on pixels, it returns the named activations.
 
-    The graph is compiled at the first call. On CUDA it is replayed as a CUDA graph, and what is returned is a copy. A
-    batch smaller than `batch_size` (the last of an epoch) runs uncompiled.
+    The graph is compiled at the first call; where that fails a warning says why, and every call runs uncompiled. What
+    fails later, or for want of memory, is raised. On CUDA it is replayed as a CUDA graph, and what is returned is a
+    copy. A batch smaller than `batch_size` (the last of an epoch) runs uncompiled.
 
     Attributes:
         names: the hook points, in the order in which a pass reaches them.
-        compiled: False once compiling failed (a warning said why) and every call runs uncompiled.
+        compiled: False once compiling failed.
     """
 
     def __init__(
         self, model: HookedViT, names: Sequence[str], stop_at_layer: int | None, batch_size: int, backend: str
     ) -> None:
-        self.names, self.compiled = tuple(names), True
+        self.names, self.compiled, self._ran = tuple(names), True, False
         self._model, self._stop, self._batch_size = model, stop_at_layer, batch_size
         self._kept: dict[str, Tensor] = {}
         for name in self.names:
@@ -60,18 +61,22 @@ class CompiledCache:
         self._run_compiled = torch.compile(run, backend=backend, mode=mode, fullgraph=True, dynamic=False)
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
-        self._kept.clear()
         self._model(pixels, None, stop_at_layer=self._stop)
-        return {name: self._kept[name] for name in self.names}
+        # Left empty, as the compiler found it: it compiles again for a dict with other keys.
+        return {name: self._kept.pop(name) for name in self.names}
 
     @torch.no_grad()
     def __call__(self, pixel_values: Float[Tensor, "batch channel height width"]) -> dict[str, Tensor]:
         """Give the activations of at most `batch_size` images.
 
         Raises:
-            ValueError: more images, or pixels that do not fit the model.
+            ValueError: more images, or pixels that do not fit the model or are on another device.
         """
         check_input(self._model.cfg, pixel_values, None, None, self._stop)
+        if pixel_values.device != self._model.cfg.device:
+            raise ValueError(
+                f"pixel_values must be on the model's device, {self._model.cfg.device}; got {pixel_values.device}."
+            )
         if len(pixel_values) > self._batch_size:
             raise ValueError(
                 f"This was compiled for batches of {self._batch_size} images; got {len(pixel_values)}. Cut the batch, "
@@ -79,11 +84,16 @@ class CompiledCache:
             )
         if self.compiled and len(pixel_values) == self._batch_size:
             try:
-                return self._compiled_call(pixel_values)
+                found = self._compiled_call(pixel_values)
             except Exception as error:  # a compiler fails in any way it likes
+                if self._ran or isinstance(getattr(error, "inner_exception", error), torch.OutOfMemoryError):
+                    raise
                 self.compiled = False
                 reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:200]
                 warnings.warn(f"the forward pass runs uncompiled, since compiling failed ({reason})", stacklevel=3)
+            else:
+                self._ran = True
+                return found
         return self._run(pixel_values)
 
     def _compiled_call(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -116,6 +116,75 @@ def test_a_compiler_that_fails_is_named_and_left_out():
     assert_same(cache(draw() + 1), model, draw() + 1, 2)
 
 
+def test_full_batches_compile_once():
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    cache = build("vit classifier").compile_cache(NAMES, stop_at_layer=2, batch_size=4, backend=backend)
+    for _ in range(3):
+        cache(draw())
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["once it ran", "at the first call"])
+def test_want_of_memory_and_later_failures_are_raised(first):
+    model, error = build("vit classifier"), torch.OutOfMemoryError if first else RuntimeError
+
+    def backend(graph, inputs):
+        def run(*args):
+            if first or cache._ran:
+                raise error("planted")
+            return graph.forward(*args)
+
+        return run
+
+    cache = model.compile_cache(NAMES, stop_at_layer=2, batch_size=4, backend=backend)
+    if not first:
+        cache(draw())
+    with pytest.raises(error, match="planted"):
+        cache(draw())
+    assert cache.compiled
+
+
+def test_want_of_memory_while_compiling_is_raised():
+    def backend(graph, inputs):
+        raise torch.OutOfMemoryError("planted")
+
+    cache = build("vit classifier").compile_cache(NAMES, stop_at_layer=2, batch_size=4, backend=backend)
+    with pytest.raises(Exception, match="planted"):
+        cache(draw())
+    assert cache.compiled
+
+
+def test_pixels_elsewhere_are_refused():
+    cache = build("vit classifier").compile_cache(NAMES, stop_at_layer=2, batch_size=4, backend="eager")
+    with pytest.raises(ValueError, match="on the model's device, cpu; got meta"):
+        cache(draw().to("meta"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["vit classifier", "dinov3 encoder"])
+def test_cuda_graphs_give_the_same_and_keep_earlier_results(name):
+    """The third call is the first that replays the graph, into the memory of the second."""
+    model = build(name).to("cuda")
+    cache = model.compile_cache(NAMES, stop_at_layer=2, batch_size=4)
+    batches = [(draw() + i).to("cuda") for i in range(5)]
+    found = [cache(pixels) for pixels in batches]
+    assert cache.compiled
+    for pixels, kept in zip(batches, found, strict=True):
+        assert_same(kept, model, pixels, 2, 1e-4)
+    assert_same(cache(batches[0][:3]), model, batches[0][:3], 2, 1e-4)
+    half = model.compile_cache(NAMES[0], stop_at_layer=2, batch_size=4, dtype=torch.bfloat16)
+    for pixels, exact in zip(batches, found, strict=True):
+        resid, expected = half(pixels)[NAMES[0]], exact[NAMES[0]]
+        assert resid.dtype == torch.bfloat16
+        assert (resid.float() - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
 @pytest.mark.parametrize(
     ("names", "options", "reason"),
     [
