@@ -22,7 +22,7 @@ ALPHAS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Places on the line from the base's weights to the tuned model's."""
 SCALES = (1.0, 2.0, 4.0)
 """Multiples of a steering direction."""
-CONTROLS = 5
+CONTROLS = 3
 """Random directions of the same length beside each."""
 MOST_COST = 0.02
 """Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
@@ -101,7 +101,7 @@ def patching(pair: Isolation) -> Tables:
     summaries.append(places.summary(**pair.bootstrap).assign(direction=INTO_BASE))
     approximate = analysis.attribution_patching(base, tuned, pair.test, corruption, seed=pair.seed)
     error = analysis.attribution_error(approximate, found[INTO_BASE], **pair.bootstrap)
-    chosen = analysis.choose_neurons(approximate, seed=pair.seed)
+    chosen = analysis.choose_neurons(approximate, top=16, random=16, seed=pair.seed)
     neurons = analysis.patch_neurons(base, tuned, pair.test, corruption, chosen, seed=pair.seed, progress="Neurons")
     heads = analysis.head_links(base, tuned, pair.test, corruption, found[INTO_BASE], seed=pair.seed)
     return {

@@ -39,8 +39,12 @@ def provenance(stages: list[dict[str, Any]], config: ExperimentConfig) -> dict[s
     }
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and GPU of this machine."""
+def hardware(device: str | None = None) -> dict[str, Any]:
+    """Processor, cores, memory and GPU of this machine.
+
+    Args:
+        device: whose name the GPU's is, as in cuda:1; the current CUDA device's otherwise.
+    """
     import torch
 
     about: dict[str, Any] = {
@@ -51,7 +55,8 @@ def hardware() -> dict[str, Any]:
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         about["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    about["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    chosen = device if device is not None and device.startswith("cuda") else None
+    about["gpu"] = torch.cuda.get_device_name(chosen) if torch.cuda.is_available() else "none"
     return about
 
 

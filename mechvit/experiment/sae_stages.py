@@ -83,13 +83,13 @@ class SAEStages(Run):
         )
 
     def train_shared_sae(self, key: str) -> None:
-        """One SAE of the base and a tuned model together, of as many tokens as one model's own."""
+        """One SAE of the base and a tuned model together, of half as many tokens as one model's own."""
         config, out = self.config, self.folder / "saes" / "shared" / key
         architecture = "batchtopk" if "batchtopk" in config.saes.architectures else config.saes.architectures[0]
         even = config.saes.train_batch_size_tokens + config.saes.train_batch_size_tokens % 2  # half of each model
         settings = self.seeded(
             replace(
-                config.saes, architectures=(architecture,), epochs=max(1, config.saes.epochs // 2),
+                config.saes, architectures=(architecture,), epochs=max(1, config.saes.epochs // 4),
                 train_batch_size_tokens=even,
             )
         )  # fmt: skip

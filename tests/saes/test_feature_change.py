@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_saes import CHOSEN, float64_codes, random_sae
+from scipy import stats
 
 from mechvit.data import ImageBatch
 from mechvit.models.fingerprint import checkpoint_hash
@@ -73,6 +74,30 @@ def test_frame_and_intervals(models, batch, pixels):
     np.testing.assert_allclose(
         row[["low", "high"]].to_numpy(float), np.quantile(draws, [0.025, 0.975]), atol=0.15 * reach
     )
+
+
+def test_q_is_the_adjusted_p_of_a_t_test(models, batch, pixels):
+    """Of every latent that is known, one model at a time; nothing that does not vary around 0 is a discovery."""
+    sae = random_sae()
+    frame = feature_change(models, sae, batch, KEY, seed=3).to_frame()
+    moved = {}
+    for name, model in models.items():
+        moved[name] = per_image(model, sae, pixels[KEY], "all")[0] - per_image(model, sae, pixels["clean"], "all")[0]
+    for name, column, values in (
+        ("base", "q", moved["base"]),
+        ("tuned", "q", moved["tuned"]),
+        ("tuned", "beyond_q", moved["tuned"] - moved["base"]),
+    ):
+        p = np.nan_to_num(stats.ttest_1samp(values, 0).pvalue, nan=1.0)
+        order = np.argsort(p)
+        adjusted = np.empty(96)
+        adjusted[order] = np.minimum(1, np.minimum.accumulate((p[order] * 96 / np.arange(1, 97))[::-1])[::-1])
+        np.testing.assert_allclose(frame.query("model == @name")[column], adjusted, atol=2e-3)
+        assert 0 < (adjusted < 0.05).sum() < 96
+    assert (frame.query("model == 'base'")["beyond_q"] == 1).all()
+    dead = frame.query("model == 'base' and corrupted_rate == 0 and clean_rate == 0")
+    assert len(dead)
+    assert (dead["q"] == 1).all()
 
 
 def test_matched_saes_are_compared_latent_by_latent(models, batch):

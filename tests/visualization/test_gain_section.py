@@ -148,7 +148,7 @@ def test_one_models_figures_wait_in_a_fold(visit, folder, html):
     page.wait_for_timeout(500)  # nothing else is drawn while the browser is idle
     assert page.evaluate("document.querySelectorAll('#gain .plot.js-plotly-plot').length") == len(OF_ALL)
     blur, noise = page.locator("#gain details.fold").all()
-    assert blur.locator("summary").inner_text().startswith("Tuned on Gaussian blur 4 6 figures: One part")
+    assert blur.locator("summary").inner_text().startswith(f"Tuned on Gaussian blur 4 {len(OF_ONE)} figures: One part")
     page.locator("#claim-open_isolate_gaussian_blur a[href='#gain-swaps-gaussian_blur_4']").click()
     until(page, "() => document.querySelector('#gain-swaps-gaussian_blur_4 .main-svg')")
     until(
