@@ -133,7 +133,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 2) if options.quick else options.rounds
-    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now(device)
     measures, timings, agreement = [], {}, {}
     with torch.inference_mode():
         for tokens in options.tokens[: 1 if options.quick else None]:

@@ -255,7 +255,7 @@ def main(options: Options) -> None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 2) if options.quick else options.rounds
     shape = "tiny" if options.quick else options.shape
-    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now(device)
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         models = make_models(shape, options.batch_size, device, options.dtype, options.seed)
         title = f"penultimate residual, {shape}, batch {options.batch_size}"

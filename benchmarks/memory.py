@@ -26,12 +26,12 @@ def peak_extra(call: Callable[[], Any], device: str = "cpu") -> int:
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
     libc = ctypes.CDLL(None)
     libc.mallopt(MMAP_THRESHOLD, 2**16)
     call()

@@ -175,7 +175,7 @@ def main(options: Options) -> None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     rounds = min(options.rounds, 3) if options.quick else options.rounds
     shape = "tiny" if options.quick else "vit_b_16"
-    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now()
+    options, beginning = replace(options, device=device, rounds=rounds), Beginning.now(device)
     measures, timings, agreement = [], {}, {}
     with torch.inference_mode():
         chosen = [part for name, part in PARTS.items() if name in options.parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,7 +10,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PACKAGES = ("mechvit", "torch", "transformers", "transformer-lens", "sae-lens", "numpy")
+OPTIONAL = ("triton", "nnsight")
+"""Packages whose versions are written where they are installed."""
 NO_SETTINGS = ("out", "overwrite", "scratch")
 """Options that change no time."""
 FILES = ("result.json", "table.md", "figure.html")
@@ -43,6 +46,8 @@ class Measure:
     """`x` for a ratio; of the difference otherwise."""
     limit: float | None = None
     """Largest median allowed, in the same unit; None where there is no limit, as for another shape than its own."""
+    at_least: float | None = None
+    """Smallest median allowed, for what should be large; there is one of the two limits at most."""
 
     @classmethod
     def ratio(cls, part: str, timing: Timing, contender: str, over: str, limit: float | None = None) -> Measure:
@@ -53,13 +58,17 @@ class Measure:
     @property
     def verdict(self) -> str:
         """`met` or `missed`, by the median, and whether the limit lies within the median's confidence interval."""
-        if self.limit is None:
+        bound = self.bound
+        if bound is None:
             return ""
-        judged = "met" if self.value.median <= self.limit else "missed"
-        low, high = self.value.low, self.value.high
-        return (
-            judged if low is not None and high is not None and not low <= self.limit <= high else f"{judged} (unsure)"
-        )
+        median, low, high = self.value.median, self.value.low, self.value.high
+        judged = "met" if (median <= bound if self.at_least is None else median >= bound) else "missed"
+        return judged if low is not None and high is not None and not low <= bound <= high else f"{judged} (unsure)"
+
+    @property
+    def bound(self) -> float | None:
+        """Whichever limit there is."""
+        return self.limit if self.at_least is None else self.at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +121,18 @@ class Beginning:
     load: float
 
     @classmethod
-    def now(cls) -> Beginning:
-        """Look at the machine."""
+    def now(cls, device: str | None = None) -> Beginning:
+        """Look at the machine, and at the GPU that is measured, as in cuda:1."""
         import torch
 
         from mechvit.experiment.provenance import hardware
 
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        for name in OPTIONAL:
+            with contextlib.suppress(PackageNotFoundError):
+                versions[name] = version(name)
         return cls(
-            hardware=hardware(),
+            hardware=hardware(device),
             versions=versions | ({"cuda": torch.version.cuda} if torch.version.cuda else {}),
             started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             load=_load_average(),
@@ -168,13 +180,13 @@ def markdown(result: Result) -> str:
         "|---|---|---:|---|---:|---|---|---:|---|",
     ]
     for row in result.measures:
-        value = row.value
+        value, sign = row.value, "<=" if row.at_least is None else ">="
+        bound = "" if row.bound is None else f"{sign} {row.bound:g} {row.unit}"
         known = "too few rounds" if value.low is None else f"{value.low:.3f} .. {value.high:.3f}"
-        limit = "" if row.limit is None else f"<= {row.limit:g} {row.unit}"
         lines.append(
             f"| {row.part} | {row.contender} | {row.seconds.median * 1e3:.2f} | {row.over} | "
             f"{value.median:.3f} {row.unit} | {value.lower_quartile:.3f} .. {value.upper_quartile:.3f} | {known} | "
-            f"{limit} | {row.verdict} |"
+            f"{bound} | {row.verdict} |"
         )
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
     gpu = f", {result.hardware['gpu']}" if str(result.settings.get("device", "")).startswith("cuda") else ""
@@ -214,7 +226,7 @@ def figure(result: Result) -> go.Figure:
         },
         hovertemplate="%{y}: %{x:.3f}<extra></extra>",
     )
-    limited = [(row.limit, name) for row, name in zip(rows, names, strict=True) if row.limit is not None]
+    limited = [(row.bound, name) for row, name in zip(rows, names, strict=True) if row.bound is not None]
     limits = go.Scatter(
         x=[limit for limit, _ in limited],
         y=[name for _, name in limited],

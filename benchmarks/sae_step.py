@@ -229,7 +229,7 @@ def main(options: Options) -> None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     options = replace(options, device=device, rounds=min(options.rounds, 2) if options.quick else options.rounds)
     limits = {} if options.quick else LIMITS["cuda" if device.startswith("cuda") else "cpu"]
-    beginning, measures, timings, agreement = Beginning.now(), [], {}, {}
+    beginning, measures, timings, agreement = Beginning.now(device), [], {}, {}
     for d_in in (16,) if options.quick else options.d_in:
         for architecture in options.architectures:
             for dead in (False, True) if options.dead and architecture == "batchtopk" else (False,):

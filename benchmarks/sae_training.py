@@ -126,7 +126,7 @@ def main(options: Options) -> None:
         )
     torch.set_num_threads(options.threads)
     options = replace(options, device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    beginning = Beginning.now()
+    beginning = Beginning.now(options.device)
     measures, timings, agreement = [], {}, {}
     for architecture in options.architectures:
         title = f"training, {architecture}"

@@ -101,7 +101,7 @@ def main(options: Options) -> None:
         )
     torch.set_num_threads(options.threads)
     options = replace(options, device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    beginning = Beginning.now()
+    beginning = Beginning.now(options.device)
     measures: list[Measure] = []
     timings: dict[str, Timing] = {}
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="activation-cache-") as folder:

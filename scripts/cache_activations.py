@@ -89,6 +89,8 @@ def main(options: Options) -> None:
     if device is None and parallel and torch.cuda.is_available():
         device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     check_device(device)
+    if device is not None and device.startswith("cuda:"):
+        torch.cuda.set_device(device)  # else every process would hold a context on the first GPU
     from mechvit.models import HookedViT
     from mechvit.saes.cached import cache_activations, export_for_sae_lens
 

@@ -25,7 +25,7 @@ def provenance(stages: list[dict[str, Any]], config: ExperimentConfig) -> dict[s
     """
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "hardware": hardware(),
+        "hardware": hardware(config.device),
         "seeds": {
             "images and noise": config.seed,
             "base": config.base.seed + config.seed,

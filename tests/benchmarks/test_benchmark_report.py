@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
-from report import FILES, Measure, Result, figure, markdown, write
+import report
+import torch
+from report import FILES, Beginning, Measure, Result, figure, markdown, write
 from timing import Timing, spread
 
 TIMING = Timing(seconds={"ours": tuple(1 + i / 100 for i in range(9)), "theirs": (1.0,) * 9})
@@ -50,6 +53,36 @@ def test_json_round_trip(result):
 )  # fmt: skip
 def test_verdict(limit, n, verdict):
     assert measure(limit, n).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("at_least", "n", "verdict"),
+    [
+        (0.9, 9, "met"), (1.1, 9, "missed"), (1.02, 9, "met (unsure)"), (1.05, 9, "missed (unsure)"),
+        (0.9, 3, "met (unsure)"),
+    ],
+)  # fmt: skip
+def test_verdict_on_what_should_be_large(at_least, n, verdict, result):
+    row = dataclasses.replace(measure(None, n), at_least=at_least)
+    assert row.verdict == verdict
+    whole = dataclasses.replace(result, measures=(row,))
+    assert f"| >= {at_least:g} x | {verdict} |" in markdown(whole)
+    assert Result.from_json(whole.to_json()) == whole
+
+
+def test_a_beginning_names_the_gpu_that_is_measured(monkeypatch):
+    names = {None: "first", "cuda:1": "second"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.get)
+    assert Beginning.now("cuda:1").hardware["gpu"] == "second"
+    assert Beginning.now("cpu").hardware["gpu"] == Beginning.now().hardware["gpu"] == "first"
+
+
+def test_optional_packages_are_named_where_they_are_installed(monkeypatch):
+    monkeypatch.setattr(report, "OPTIONAL", ("plotly", "no-such-package"))
+    versions = Beginning.now().versions
+    assert "plotly" in versions
+    assert "no-such-package" not in versions
 
 
 def test_files_hold_the_medians(result, tmp_path):

@@ -105,3 +105,17 @@ def test_runs_under_torchrun(script, options, checkpoint, tmp_path):
     one, two = CachedActivations(tmp_path / "one"), CachedActivations(tmp_path / "two")
     # how many threads compute may change an activation's last bits, and these processes may have other numbers of them
     torch.testing.assert_close(next(one.in_order(10**6)), next(two.in_order(10**6)), rtol=2**-7, atol=1e-3)
+
+
+def test_each_process_has_a_gpu_of_its_own(script, options, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(script, "check_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **options: 1 / 0)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(ZeroDivisionError):
+        script.main(options(device=None))
+    assert chosen == ["cuda:1"]

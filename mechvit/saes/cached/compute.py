@@ -84,9 +84,10 @@ def compute_shard(
     def stored() -> Iterator[dict[str, Tensor]]:
         for batch, drawn, pixels in _inputs(model, images.select(rows), plan):
             start = sum(part.shape[1] for part in about) * plan.tokens_per_image
+            # To fetch these from a GPU waits for all that was queued before: first them, then the pass.
+            about.append(torch.stack([batch.image_ids, batch.labels, drawn]).cpu())
             exact = forward(pixels)
             kept = _kept(exact, {hook: tensor[start:] for hook, tensor in shard.items()}, plan, model)
-            about.append(torch.stack([batch.image_ids, batch.labels, drawn]).cpu())
             under_way.append((batch, exact))
             yield kept | {FINITE: torch.stack([tensor.isfinite().all() for tensor in kept.values()])}
 
