@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # how fast pages are is measured there
 
@@ -14,7 +16,8 @@ from browsing import CHROMIUM
 from fake_run import write_fake_run
 from feature_pages import make_browser
 
-from mechvit.visualization import Run, read_run, render_report
+from mechvit import HookedViT
+from mechvit.visualization import Run, attention_explorer, read_run, render_report
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +103,14 @@ def open_at(visit, path):
         return page
 
     return go
+
+
+@pytest.fixture(scope="module")
+def explorer(tiny_hf, tiny_processor, tiny_images):
+    """Base and tuned, three pictures, blur and noise."""
+    tuned = copy.deepcopy(tiny_hf)
+    with torch.no_grad():
+        for layer in tuned.vit.layers:
+            layer.attention.q_proj.weight.mul_(1.5)
+    models = {"Base": HookedViT.from_hf(tiny_hf, tiny_processor), "Tuned": HookedViT.from_hf(tuned, tiny_processor)}
+    return attention_explorer(models, tiny_images, ["gaussian_blur_4", "gaussian_noise_4"], limit=3)
