@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from sae_lens import SAE
 
-CALIPER = 1.5
+CALIPER = 1.2
 """A control fires at most so many times as often as what it stands for, and at least one over so many."""
 SENSITIVE, CONTROL = "sensitive", "control"
 
@@ -64,13 +64,14 @@ def sensitive_features(
     """Choose the latents that a corruption moves most, and controls of the same frequency.
 
     In every draw each sensitive latent has a control of its own within the caliper: the whole assignment is solved, its
-    costs the distance of the log firing rates and as much chance. Sensitive latents that leave no assignment, the least
-    sensitive first, are left out and named in `unmatched`. Latents that never fire are never chosen.
+    costs the distance of the log firing rates and half as much chance. Sensitive latents that leave no assignment, the
+    least sensitive first, are left out and named in `unmatched`, and others, next in order, take their places. Latents
+    that never fire are never chosen.
 
     Args:
         sae: whose latents they are.
         change: of `feature_change`, on images that the ablation is not measured on.
-        n: how many at most, before any is left out.
+        n: how many; fewer where no more can be matched.
         draws: of the controls.
         caliper: the largest ratio of the firing rates of a latent and its control, above 1.
         seed: of the draws.
@@ -94,23 +95,26 @@ def sensitive_features(
             f"at most {len(alive) // 2}"
         )
     order = alive[sensitivity[alive].argsort(descending=True, stable=True)]
-    most, others = order[:n], order[n:].sort().values
-    distance = (rate[most].log()[:, None] - rate[others].log()).abs().numpy() / np.log(caliper)
-    kept = _matchable(distance <= 1 + 1e-9)
+    looked_at, kept = n, np.zeros(0, dtype=bool)
+    while looked_at <= len(alive) // 2 and kept.sum() < n:
+        most, others = order[:looked_at], order[looked_at:].sort().values
+        distance = (rate[most].log()[:, None] - rate[others].log()).abs().numpy() / np.log(caliper)
+        kept = _matchable(distance <= 1 + 1e-9)
+        looked_at += max(1, n - int(kept.sum()))
     if not kept.any():
         raise ValueError(
-            f"none of the {n} most sensitive latents has another that fires within {caliper:g} times as often: choose "
-            "fewer, or raise caliper"
+            f"no sensitive latent has another that fires within {caliper:g} times as often to stand beside it: raise "
+            "caliper"
         )
-    distance = distance[kept]
+    distance = distance[kept][:n]
     generator = np.random.default_rng(seed)
     controls = np.empty((draws, len(distance)), dtype=np.int64)
     for draw in controls:
-        costs = np.where(distance <= 1 + 1e-9, distance + generator.random(distance.shape), 1e6)
+        costs = np.where(distance <= 1 + 1e-9, distance + 0.5 * generator.random(distance.shape), 1e6)
         draw[:] = others.numpy()[linear_sum_assignment(costs)[1]]
     matched = torch.from_numpy(kept)
     return FeatureSets(
-        sensitive=most[matched],
+        sensitive=most[matched][:n],
         controls=torch.from_numpy(controls),
         unmatched=most[~matched],
         sensitivity=sensitivity,
@@ -123,9 +127,14 @@ def _matchable(near: Bool[np.ndarray, "latents others"]) -> Bool[np.ndarray, " l
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    kept = np.zeros(len(near), dtype=bool)
+    def together(rows: np.ndarray) -> bool:
+        return bool((maximum_bipartite_matching(csr_matrix(near[rows]), perm_type="column") >= 0).all())
+
+    kept = np.ones(len(near), dtype=bool)
+    if together(kept):
+        return kept
+    kept[:] = False
     for row in range(len(near)):
         kept[row] = True
-        found = maximum_bipartite_matching(csr_matrix(near[kept]), perm_type="column")
-        kept[row] = (found >= 0).all()
+        kept[row] = together(kept)
     return kept

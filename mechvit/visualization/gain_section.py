@@ -163,7 +163,7 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
         reading=readings.ablation,
         source="Section 4.4",
         definition="The base’s SAE latents whose mean moves most under the corruption (on other images), set to zero "
-        "with the SAE’s error kept, against as many others that fire as often (each within 1.5 times). Change against "
+        "with the SAE’s error kept, against as many others that fire as often (each within 1.2 times). Change against "
         "the untouched base.",
         claims=(f"open_latents_{family}",),
     )

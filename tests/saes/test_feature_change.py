@@ -92,7 +92,7 @@ def test_q_is_the_adjusted_p_of_a_t_test(models, batch, pixels):
         order = np.argsort(p)
         adjusted = np.empty(96)
         adjusted[order] = np.minimum(1, np.minimum.accumulate((p[order] * 96 / np.arange(1, 97))[::-1])[::-1])
-        np.testing.assert_allclose(frame.query("model == @name")[column], adjusted, atol=2e-3)
+        np.testing.assert_allclose(frame[frame["model"] == name][column], adjusted, atol=2e-3)
         assert 0 < (adjusted < 0.05).sum() < 96
     assert (frame.query("model == 'base'")["beyond_q"] == 1).all()
     dead = frame.query("model == 'base' and corrupted_rate == 0 and clean_rate == 0")
