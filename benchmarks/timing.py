@@ -24,6 +24,8 @@ class Contender:
     """Entered before the clock starts, left after it stops."""
     tensors: Callable[[Any], Mapping[str, Any]] | None = None
     """Names the tensors in the call's result that must equal the other contenders' of the same name."""
+    times: int = 1
+    """How often one call does the work: its time is divided by this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,8 @@ class Timing:
     """How long each contender took, round by round."""
 
     seconds: Mapping[str, tuple[float, ...]]
-    """Contender's name -> seconds per call, one value a round; the same position is the same round in all."""
+    """Contender's name -> seconds per call (over its `times`), one value a round; the same position is the same round
+    in all."""
 
     def of(self, name: str) -> Spread:
         """Seconds per call."""
@@ -126,7 +129,7 @@ def time_interleaved(
             gc.collect()
             for name in order:
                 with named[name].context():
-                    seconds[name].append(_measure(named[name].call, calls, device))
+                    seconds[name].append(_measure(named[name].call, calls, device) / named[name].times)
                 bar.update()
     return Timing(seconds={name: tuple(times) for name, times in seconds.items()})
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import attention_statistics
 import cache_activations
+import cache_contenders as ways
+import contenders
 import memory
 import model_patching
 import pytest
 import startup
 import torch
 from report import Result
+from timing import Timing
 
 BENCHMARKS = Path(startup.__file__).parent
 
@@ -26,9 +30,14 @@ def same_threads():
     torch.set_num_threads(before)
 
 
+def read_with_text(out, capsys):
+    said = capsys.readouterr().out
+    assert (out / "table.md").read_text() in said
+    return Result.from_json((out / "result.json").read_text()), said
+
+
 def read(out, capsys):
-    assert (out / "table.md").read_text() in capsys.readouterr().out
-    return Result.from_json((out / "result.json").read_text())
+    return read_with_text(out, capsys)[0]
 
 
 def test_attention_statistics(tmp_path, capsys):
@@ -50,9 +59,14 @@ def test_attention_statistics(tmp_path, capsys):
 def test_cache_activations(tmp_path, capsys):
     module = cache_activations
     module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True, captured=False))
-    result = read(tmp_path / "out", capsys)
+    absent = importlib.util.find_spec("nnsight") is None
+    result, said = read_with_text(tmp_path / "out", capsys)
+    assert ("left out: nnsight is not installed" in said) == absent
     (timing,) = result.timings.values()
-    assert {module.FLOOR, module.STATES, module.HOOK, module.EAGER, module.BRIDGE} <= set(timing.seconds)
+    assert set(timing.seconds) - {ways.NNSIGHT} == {
+        ways.FLOOR, ways.STATES, ways.HOOK, ways.EAGER, ways.BRIDGE, ways.FLOOR_HOST, ways.HOST, ways.FLOOR_DISK,
+        ways.DISK, ways.PRODUCT, ways.COPY, ways.WRITE,
+    }  # fmt: skip
     assert all(error < 1e-5 for part in result.agreement.values() for error in part.values())
     assert all(row.limit is None for row in result.measures)
     rates = {row.contender: row.value.median for row in result.measures if row.unit == "images/s"}
@@ -60,6 +74,31 @@ def test_cache_activations(tmp_path, capsys):
         torch.tensor([8 / seconds for seconds in timing.seconds[module.EAGER]]).double().quantile(0.5).item(), rel=1e-6
     )
     assert {row.unit for row in result.measures} >= {"% of the matrix peak", "% of the copy peak", "MB/s kept"}
+    pairs = {(row.contender, row.over) for row in result.measures if row.unit == "x"}
+    assert {(ways.HOST, ways.FLOOR_HOST), (ways.DISK, ways.FLOOR_DISK)} < pairs
+
+
+def test_batches_go_to_the_host_one_after_another():
+    kept: list[torch.Tensor] = []
+    made = iter(torch.arange(3.0))
+    last = ways.streamed(lambda: next(made), lambda batch: kept.append(batch) or batch, 3)()
+    assert [*map(float, kept), float(last)] == [0, 1, 2, 2]
+
+
+def test_peaks_have_a_verdict(monkeypatch):
+    """A forward pass at two fifths of the product's rate, and a write at four fifths of the copy's."""
+    module = cache_activations
+    monkeypatch.setitem(module.PEAKS, "cpu", module.PEAKS["cuda"])
+    models = contenders.make_models("tiny", 2, "cpu", "float32", 0)
+    product = 2 * ways.SIDE["cpu"] ** 3 / module.floating_point_operations(models)
+    others = dict.fromkeys((ways.FLOOR_HOST, ways.HOST, ways.FLOOR_DISK, ways.DISK, ways.FLOOR), 1.0)
+    seconds = others | {ways.EAGER: 1 / 0.4, ways.PRODUCT: product, ways.COPY: 0.8, ways.WRITE: 1.0}
+    timing = Timing(seconds={name: (value,) * 9 for name, value in seconds.items()})
+    verdicts = {
+        row.contender: row.verdict for row in module.rows(timing, models, "planted", judged=True) if row.at_least
+    }
+    assert verdicts == {ways.EAGER: "missed", ways.WRITE: "met"}
+    assert not any(row.bound for row in module.rows(timing, models, "planted", judged=False))
 
 
 def test_model_patching(tmp_path, capsys):
@@ -100,7 +139,6 @@ def test_bare_blocks_are_those_that_patching_runs():
 
 def test_flops_match_a_count_by_torch():
     """torch counts every product of the truncated forward, attention explicit: it does not see into a fused one."""
-    import contenders
     from torch.utils.flop_counter import FlopCounterMode
 
     models = contenders.make_models("tiny", 3, "cpu", "float32", 0)

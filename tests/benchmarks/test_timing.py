@@ -70,6 +70,17 @@ def test_planted_times_come_back_by_round(clock):
     assert found.difference("b", "a", scale=1e3).median == pytest.approx(np.median([1000.0, 3000.0, 500.0, 7000.0]))
 
 
+def test_a_call_that_does_the_work_several_times_is_divided(clock):
+    def taking(seconds):
+        clock.now += seconds
+
+    found = time_interleaved(
+        [Contender(name="a", call=lambda: taking(2.0)), Contender(name="b", call=lambda: taking(12.0), times=4)],
+        rounds=2, calls=3,
+    )  # fmt: skip
+    assert found.seconds == {"a": (2.0, 2.0), "b": (3.0, 3.0)}
+
+
 def test_ratio_is_paired_by_round():
     """Contender b is always 1.5 times a; the ratio of the medians would be 15."""
     found = Timing(seconds={"a": (1.0, 2.0, 40.0), "b": (1.5, 3.0, 60.0), "c": (30.0, 2.0, 40.0)})
