@@ -26,6 +26,7 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 	$(BIN)/python benchmarks/model_cost.py --overwrite --out runs/benchmarks/model_cost
 	$(BIN)/python benchmarks/cache_activations.py --overwrite --out runs/benchmarks/cache_activations
 	$(BIN)/python benchmarks/attention_statistics.py --overwrite --out runs/benchmarks/attention_statistics
+	$(BIN)/python benchmarks/attention_statistics.py --tokens 4097 --no-peers --rounds 2 --overwrite --out runs/benchmarks/attention_statistics_4097
 	$(BIN)/python benchmarks/model_patching.py --overwrite --out runs/benchmarks/model_patching
 	$(BIN)/python benchmarks/sae_training.py --overwrite --out runs/benchmarks/sae_training
 	$(BIN)/python benchmarks/sae_step.py --overwrite --out runs/benchmarks/sae_step
@@ -36,9 +37,10 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
 	$(BIN)/python benchmarks/model_cost.py --device cuda --overwrite --out runs/benchmarks/cuda/model_cost
 	$(BIN)/python benchmarks/cache_activations.py --device cuda --dtype bfloat16 --batch-size 256 --overwrite --out runs/benchmarks/cuda/cache_activations
-	$(BIN)/python benchmarks/attention_statistics.py --device cuda --dtype bfloat16 --overwrite --out runs/benchmarks/cuda/attention_statistics
+	$(BIN)/python benchmarks/attention_statistics.py --device cuda --dtype bfloat16 --tokens 37 197 577 1370 4097 --overwrite --out runs/benchmarks/cuda/attention_statistics
+	$(BIN)/python benchmarks/sae_training.py --device cuda --overwrite --out runs/benchmarks/cuda/sae_training
 	$(BIN)/python benchmarks/sae_step.py --device cuda --overwrite --out runs/benchmarks/cuda/sae_step
-	$(BIN)/python benchmarks/store.py --device cuda --parts streaming mixing --overwrite --out runs/benchmarks/cuda/store
+	$(BIN)/python benchmarks/store.py --device cuda --parts streaming mixing writer --images 2048 --overwrite --out runs/benchmarks/cuda/store
 	$(BIN)/python benchmarks/model_patching.py --device cuda --dtype bfloat16 --overwrite --out runs/benchmarks/cuda/model_patching
 
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones

@@ -50,9 +50,9 @@ SHAPES["vit_l_16"] = SHAPES["vit_b_16"] | {
     "num_hidden_layers": 24,
     "num_attention_heads": 16,
 }
-for _tokens, _size in ((1370, 592), (4097, 1024)):
+for _tokens, _size in ((577, 384), (1370, 592), (4097, 1024)):
     SHAPES[f"vit_b_16_{_tokens}"] = SHAPES["vit_b_16"] | {"image_size": _size}
-"""Shapes by name: arguments of `transformers.ViTConfig`. The last two are ViT-B/16 with so many tokens."""
+"""Shapes by name: arguments of `transformers.ViTConfig`. The last three are ViT-B/16 with so many tokens."""
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference that counts as agreement, over the largest value of the reference."""

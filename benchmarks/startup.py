@@ -5,7 +5,9 @@
 Each is a process of its own, timed from its start to its end, after one that is not counted (the files are then in
 memory). "First image" loads a ViT-B/16 checkpoint of random weights and runs one image.
 
-OUT/result.json holds every time, OUT/table.md the table.
+The limits are in seconds; beside them stands the time over that of a Python that does nothing, in the same rounds.
+
+OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Options:
     """The settings of one benchmark."""
 
     out: str
-    """Folder of the result: result.json, table.md."""
+    """Folder of the result: result.json, table.md, figure.html."""
     rounds: int = 6
     """Times that everything is started; even is better."""
     first_image: bool = True
@@ -75,7 +77,7 @@ def main(options: Options) -> None:
             contenders.append(process(FIRST, "-c", FIRST_IMAGE, folder))
         timing = time_interleaved(contenders, rounds=options.rounds, progress="start-up")
     limits = LIMITS | dict.fromkeys(scripts, HELP_LIMIT)
-    measures = tuple(
+    measures = [
         Measure(
             part="start-up",
             contender=name,
@@ -86,7 +88,8 @@ def main(options: Options) -> None:
             limit=limits.get(name),
         )
         for name in timing.seconds
-    )
+    ]
+    measures += [Measure.ratio("start-up", timing, name, PYTHON) for name in timing.seconds if name != PYTHON]
     publish(options, beginning, title="Starting up", measures=measures, timings={"start-up": timing})
 
 

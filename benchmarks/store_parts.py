@@ -173,15 +173,18 @@ def reading(part: str, options: Options, scratch: Path) -> Found:
 
 
 def writing(options: Options, scratch: Path) -> Found:
-    """Time the writer against the bare forward pass."""
+    """Time the writer against the bare forward pass, both on the device."""
     from mechvit.data import iter_batches, normalize
     from mechvit.saes.cached import Plan, cache_activations, writer
 
-    model = with_processor("tiny" if options.quick else "vit_b_16", "cpu", 0)
+    device = str(options.device)
+    model = with_processor("tiny" if options.quick else "vit_b_16", device, 0)
     size, stop = model.cfg.image_size, model.cfg.n_layers - 1
     images = ways.random_images(options.images, size)
     hooks = (f"blocks.{stop - 1}.hook_resid_post",)
-    ready = [normalize(batch.images, model.image_processor) for batch in iter_batches(images, batch_size=32)]
+    ready = [
+        normalize(batch.images, model.image_processor) for batch in iter_batches(images, batch_size=32, device=device)
+    ]
     done = scratch / "done"
     plan: Plan = cache_activations(model, images, done, hooks=hooks, batch_size=32, progress=None).plan
     fresh: list[Path] = []
@@ -212,6 +215,7 @@ def writing(options: Options, scratch: Path) -> Found:
             ),
         ],
         rounds=options.rounds,
+        device=device,
         progress=title,
     )
     rows = [

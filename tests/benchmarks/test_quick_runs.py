@@ -56,6 +56,21 @@ def test_attention_statistics(tmp_path, capsys):
     assert sum(row.part.endswith("peak memory") for row in result.measures) == 5
 
 
+@pytest.mark.parametrize("tokens", attention_statistics.SHAPES)
+def test_shapes_have_their_tokens(tokens):
+    shape, batches = attention_statistics.SHAPES[tokens]
+    size, patch = (contenders.SHAPES[shape][name] for name in ("image_size", "patch_size"))
+    assert (size // patch) ** 2 + 1 == tokens
+    assert 1 <= batches["cpu"] <= batches["cuda"]
+
+
+def test_attention_statistics_of_a_chosen_batch(tmp_path, capsys):
+    module = attention_statistics
+    options = module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True, batch_size=3, peers=False)
+    module.main(options)
+    assert list(read(tmp_path / "out", capsys).timings) == ["17 tokens, batch 3"]
+
+
 def test_cache_activations(tmp_path, capsys):
     module = cache_activations
     module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True, captured=False))
@@ -153,7 +168,11 @@ def test_startup_counts_every_script(tmp_path, capsys):
     result = read(tmp_path / "out", capsys)
     names = {row.contender for row in result.measures}
     assert {f"scripts/{path.name} --help" for path in startup.SCRIPTS.glob("*.py")} < names
-    assert {row.unit for row in result.measures} == {"s"}
+    assert {row.unit for row in result.measures} == {"s", "x"}
+    ratios = {row.contender: row.value for row in result.measures if row.unit == "x"}
+    assert names - set(ratios) == {startup.PYTHON}
+    assert ratios[startup.IMPORT] == result.timings["start-up"].ratio(startup.IMPORT, startup.PYTHON)
+    assert (tmp_path / "out/figure.html").is_file()
 
 
 def test_peak_memory_is_what_a_call_holds():
