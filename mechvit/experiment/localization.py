@@ -22,7 +22,7 @@ ALPHAS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Places on the line from the base's weights to the tuned model's."""
 SCALES = (1.0, 2.0, 4.0)
 """Multiples of a steering direction."""
-CONTROLS = 3
+CONTROLS = 2
 """Random directions of the same length beside each."""
 MOST_COST = 0.02
 """Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
@@ -82,20 +82,21 @@ def patching(pair: Isolation) -> Tables:
     from mechvit.analysis.components import ENDS, KINDS
 
     base, tuned, corruption = pair.base, pair.tuned, pair.corruption
+    every, branches = (*KINDS, *ENDS), ("resid", "attn", "mlp")
     ways = {
-        INTO_BASE: (base, tuned, corruption),
-        INTO_TUNED: (tuned, base, corruption),
-        CLEAN_INTO_CORRUPTED: (base, base, CLEAN),
+        INTO_BASE: (base, tuned, corruption, every),
+        INTO_TUNED: (tuned, base, corruption, every),
+        CLEAN_INTO_CORRUPTED: (base, base, CLEAN, branches),
     }
     found = {
         way: analysis.patch_models(
-            receiver, giver, pair.test, corruption, giver_corruption=other, kinds=(*KINDS, *ENDS), seed=pair.seed,
+            receiver, giver, pair.test, corruption, giver_corruption=other, kinds=kinds, seed=pair.seed,
             progress=f"Patching, {way}",
         )
-        for way, (receiver, giver, other) in ways.items()
+        for way, (receiver, giver, other, kinds) in ways.items()
     }  # fmt: skip
     places = analysis.patch_models(
-        base, tuned, pair.test, corruption, kinds=("resid", "attn", "mlp"), tokens=_places(base), seed=pair.seed
+        base, tuned, pair.test, corruption, kinds=("resid",), tokens=_places(base), seed=pair.seed
     )
     summaries = [way.summary(**pair.bootstrap).assign(direction=name) for name, way in found.items()]
     summaries.append(places.summary(**pair.bootstrap).assign(direction=INTO_BASE))

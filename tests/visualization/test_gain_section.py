@@ -100,7 +100,8 @@ def test_readings_say_what_the_tables_say(run):
     assert "tuned lens: −0.30 [−0.40, −0.20] layers" in said["gain-depth"]
     assert said["gain-latents-gaussian_blur_4"].startswith(
         "At a false discovery rate of 5%, the corruption moves 2 of the base’s 6 latents, and 3 of the 5 that the "
-        "tuned model’s SAE has a match for. In 1 of these the models differ, most in latent 4: +0.400 in the base, −0.200"
+        "tuned model’s SAE has a match for. In 1 of these the models differ, most in latent 4: +0.400 in the base, "
+        "−0.200"
     )
     shared = said["gain-shared-gaussian_blur_4"]
     assert "moves 2 of the 6 latents in the base and 3 in the tuned model; in 1 the models differ, and 1 of" in shared

@@ -81,13 +81,13 @@ def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure
         "gain %{customdata[1]:+.1f} points [%{customdata[2]:+.1f}, %{customdata[3]:+.1f}]<br>"
         "share of own gain %{customdata[4]:.2f} [%{customdata[5]:.2f}, %{customdata[6]:.2f}]<extra></extra>",
         customdata=np.dstack([grids[name] * (100 if name.startswith("gain") else 1) for name in names]),
-        height=256 + 34 * len(rows),
+        height=300 + 34 * len(rows),
         text_size=12.5 if len(columns) <= 12 else 10.5,
         reach=None if quantity == "gain" else 1.6,
     )
     figure.update_xaxes(tickangle=-40)
     _set_groups_apart(figure, transfer, rows, columns)
-    return figure.update_layout(margin={"l": 150, "t": 166, "b": 90, "r": 70})
+    return figure.update_layout(margin={"l": 150, "t": 166, "b": 128, "r": 70})
 
 
 def _cell(quantity: str, base: bool, grids: dict[str, np.ndarray], i: int, j: int) -> str:

@@ -16,7 +16,7 @@
     return Plotly.react(box, figure.data, { ...figure.layout, ...size }, Views.plotConfig);
   };
   const watch = new IntersectionObserver((entries) => entries.forEach((entry) => {
-    if (!entry.isIntersecting) return;
+    if (!entry.isIntersecting || folded(entry.target)) return; // folded again since: it has no width
     watch.unobserve(entry.target);
     draw(entry.target);
   }), { rootMargin: "500px" });
