@@ -116,34 +116,20 @@ def rows(timing: Timing, models: Models, title: str, *, judged: bool) -> list[Me
             value = spread([amount / seconds for seconds in timing.seconds[name]])
             found.append(Measure(part=title, contender=name, over="", seconds=timing.of(name), value=value, unit=unit))
     work = floating_point_operations(models) / (2.0 * SIDE[kind] ** 3)
+    shares = []
     for name in (n for n in (FLOOR, EAGER, CAPTURED) if n in ways):
         pairs = zip(timing.seconds[name], timing.seconds[PRODUCT], strict=True)
-        value = spread([100 * work * product / seconds for seconds, product in pairs])
-        found.append(
-            Measure(
-                part=title,
-                contender=name,
-                over=PRODUCT,
-                seconds=timing.of(name),
-                value=value,
-                unit="% of the matrix peak",
-                at_least=least.get(name),
-            )
-        )
+        values = [100 * work * product / seconds for seconds, product in pairs]
+        shares.append((name, PRODUCT, values, "% of the matrix peak"))
     pairs = zip(timing.seconds[WRITE], timing.seconds[COPY], strict=True)
-    value = spread([100 * copied / written for written, copied in pairs])
-    found.append(
+    shares.append((WRITE, COPY, [100 * copied / written for written, copied in pairs], "% of the copy peak"))
+    return found + [
         Measure(
-            part=title,
-            contender=WRITE,
-            over=COPY,
-            seconds=timing.of(WRITE),
-            value=value,
-            unit="% of the copy peak",
-            at_least=least.get(WRITE),
+            part=title, contender=name, over=over, seconds=timing.of(name), value=spread(values), unit=unit,
+            at_least=least.get(name),
         )
-    )
-    return found
+        for name, over, values, unit in shares
+    ]  # fmt: skip
 
 
 def main(options: Options) -> None:

@@ -11,7 +11,7 @@ import torch
 from .attribution import Attribution
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .components import Component, component_frame
-from .correlation import Rows, correlation, rank_correlation
+from .correlation import Rows, agreement
 from .patching import Patching
 
 if TYPE_CHECKING:
@@ -82,10 +82,6 @@ def _overall(shared: list[Component], exact: Rows, approximate: Rows, level: flo
     rows = []
     for kind in ["all", *(kinds if len(kinds) > 1 else [])]:
         chosen = [place for place, component in enumerate(shared) if kind in ("all", component.kind)]
-        x, y = exact[:, chosen], approximate[:, chosen]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            quantities = {"relative_error": np.linalg.norm(y - x, axis=1) / np.linalg.norm(x, axis=1)}
-        if len(chosen) > 2:
-            quantities = {"pearson": correlation(x, y), "spearman": rank_correlation(x, y)} | quantities
+        quantities = agreement(exact[:, chosen], approximate[:, chosen])
         rows += [(kind, len(chosen), name, *interval(drawn, level)) for name, drawn in quantities.items()]
     return pd.DataFrame(rows, columns=["kind", "components", "quantity", "value", "low", "high"])

@@ -31,6 +31,20 @@ def rank_correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
     return correlation(_ranks(x), _ranks(y))
 
 
+def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*draws"]]:
+    """How near approximate effects are to exact ones, in every row: pearson and spearman (of three or more), and
+    relative_error, |approximate - exact| / |exact| (L2).
+
+    Source: attribution patching against patching, arXiv:2310.10348 (section 4).
+    """
+    found = {}
+    if exact.shape[-1] > 2:
+        found = {"pearson": correlation(exact, approximate), "spearman": rank_correlation(exact, approximate)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.linalg.norm(approximate - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
+    return found | {"relative_error": error}
+
+
 def permutation_p(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float:

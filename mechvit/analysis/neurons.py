@@ -17,7 +17,7 @@ from mechvit.data.spec import Corruption
 from .attribution import Attribution, activations_and_gradients
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .components import batch_that_fits, check_pair
-from .correlation import correlation, rank_correlation
+from .correlation import agreement
 from .outcomes import foils, logit_difference
 from .performance import check_logits
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
@@ -75,11 +75,7 @@ class NeuronPatching:
         rows = []
         for reason in ["all", *(reasons if len(reasons) > 1 else [])]:
             own = [i for i, neuron in enumerate(self.neurons) if reason in ("all", neuron.chosen)]
-            x, y = exact[:, own], approximate[:, own]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found = {"relative_error": np.linalg.norm(y - x, axis=1) / np.linalg.norm(x, axis=1)}
-            if len(own) > 2:
-                found = {"pearson": correlation(x, y), "spearman": rank_correlation(x, y)} | found
+            found = agreement(exact[:, own], approximate[:, own])
             rows += [(reason, len(own), name, *interval(drawn, level)) for name, drawn in found.items()]
         return pd.DataFrame(rows, columns=["chosen", "neurons", "quantity", "value", "low", "high"])
 
