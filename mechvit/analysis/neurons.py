@@ -150,9 +150,9 @@ def patch_neurons(
             theirs, names_filter=list(posts.values()), return_cache_object=False
         )  # fmt: skip
         own, gradients = activations_and_gradients(
-            receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values()]
+            receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values(), "hook_logits"]
         )
-        logits = receiver(own[resids[layers[-1]]], start_at_layer=layers[-1] + 1)
+        logits = own["hook_logits"]
         foil = foils(batch.labels, logits, giver_logits)
         start = logit_difference(logits.float(), batch.labels, foil)
         found = torch.empty(len(asked), len(batch))

@@ -67,7 +67,7 @@ def blocked(
     """The same with a few MiB of scores at a time, on any device and in any float dtype."""
     wide, scale = torch.promote_types(q.dtype, torch.float32), default_scale(q, scale)
     found = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(5)]
-    lowest = torch.finfo(wide).min
+    lowest, masked = torch.finfo(wide).min, bias is not None or other_bias is not None
     with torch.autocast(q.device.type, enabled=False):  # sums need float32
         for block in blocks(q, k):
             logs, patterns, entropies = [], [], []
@@ -80,7 +80,7 @@ def blocked(
                 patterns.append(pattern)
             (p, c), (first, second) = patterns, logs
             ratio = first.sub_(second)
-            kl = torch.linalg.vecdot(p, ratio if bias is None else ratio.masked_fill_(p == 0, 0))
+            kl = torch.linalg.vecdot(p, ratio.masked_fill_(p == 0, 0) if masked else ratio)
             norms = [torch.linalg.vector_norm(x, dim=-1) for x in patterns]
             squared = torch.linalg.vector_norm(p.sub_(c), dim=-1).square_()
             for whole, part in zip(found, (*entropies, cosine_of_norms(squared, *norms), squared, kl), strict=True):

@@ -59,6 +59,18 @@ def test_pairs_of_masked_keys(masked, device):
         assert_close(pair.blocked(*given, first, second), expected)
 
 
+def test_a_key_that_rounds_to_no_weight_may_be_masked_in_the_other(device):
+    """Its weight is 0 in float32 without a mask, and its log ratio infinite: it adds nothing to KL."""
+    (q, k, _), (other_q, other_k, _) = (draw((1, 1, 5, 20, 24), device=device, seed=seed) for seed in (0, 1))
+    q[..., 0], k[..., 3, :], k[..., 3, 0] = 1000, 0, -1000
+    mask = torch.zeros(1, 1, 5, 20, device=device)
+    mask[..., 3] = float("-inf")
+    for found in (pair.attention_pair, pair.blocked):
+        kl = found(q, k, other_q, other_k, other_bias=mask).kl
+        assert kl.isfinite().all()
+        torch.testing.assert_close(kl, pair.reference(q, k, other_q, other_k, other_bias=mask).kl, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("keys", [197, rows.FUSED_KEYS])
 def test_autocast_changes_nothing(keys, monkeypatch):
     monkeypatch.setattr(jit, "INTERPRET", False)

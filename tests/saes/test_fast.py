@@ -272,7 +272,7 @@ def test_a_step_on_the_interpreted_kernels_matches_stock(
 ):
     pytest.importorskip("triton")
     if torch.cuda.is_available():
-        pytest.skip("the kernels are compiled")
+        pytest.skip("the kernels are compiled")  # on a GPU test_a_step_on_cuda_matches_stock runs them instead
     monkeypatch.setattr(jit, "INTERPRET", True)
     assert_step_matches_stock(make_pair, tokens, forward_backward, architecture, "cpu")
 
