@@ -67,21 +67,18 @@ class CompiledCache:
 
     @torch.no_grad()
     def __call__(self, pixel_values: Float[Tensor, "batch channel height width"]) -> dict[str, Tensor]:
-        """Give the activations of at most `batch_size` images.
+        """Give the activations of at most `batch_size` images, which are moved to the model's device.
 
         Raises:
-            ValueError: more images, or pixels that do not fit the model or are on another device.
+            ValueError: more images, or pixels that do not fit the model.
         """
         check_input(self._model.cfg, pixel_values, None, None, self._stop)
-        if pixel_values.device != self._model.cfg.device:
-            raise ValueError(
-                f"pixel_values must be on the model's device, {self._model.cfg.device}; got {pixel_values.device}."
-            )
         if len(pixel_values) > self._batch_size:
             raise ValueError(
                 f"This was compiled for batches of {self._batch_size} images; got {len(pixel_values)}. Cut the batch, "
                 "or compile for a larger batch_size."
             )
+        pixel_values = pixel_values.to(self._model.cfg.device)
         if self.compiled and len(pixel_values) == self._batch_size:
             try:
                 found = self._compiled_call(pixel_values)

@@ -36,7 +36,7 @@ class FromCheckpoints:
         Args:
             path_or_hub_id: a folder that a Hugging Face model's or a HookedViT's `save_pretrained` wrote (safetensors),
                 or a hub id.
-            device: where to; CUDA where there is one, else the CPU, when None.
+            device: where to; CUDA where there is one (under torchrun each process its own), else the CPU, when None.
             dtype: the checkpoint's own when None.
             fold_ln, center_writing_weights, center_unembed, fold_value_biases: see `process_weights_`.
             text_embeds, class_names: see `from_hf`.

@@ -106,6 +106,8 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
     ) -> Any:
         """Run the model on normalised pixels.
 
+        Pixels, a residual stream and labels are moved to the model's device, the first two to its dtype.
+
         Args:
             pixel_values: what the image processor gives; with `start_at_layer` a residual stream.
             return_type: "logits" [batch, class] (a bare encoder gives its last hidden state [batch, token, d_model]),
@@ -129,7 +131,7 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
             interpolate_pos_encoding=interpolate_pos_encoding,
             check_finite=check_finite,
         )
-        given = given.to(self.cfg.dtype)
+        given = given.to(self.cfg.device, self.cfg.dtype)
         resid, grid = self._enter(given) if start_at_layer is None else (given, self.cfg.grid)
         place = self.place(grid)
         for block in self.blocks[start_at_layer:stop_at_layer]:
@@ -145,7 +147,7 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
         if return_type in ("logits", None):
             return logits if return_type else None
         assert labels is not None
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels.to(logits.device))
         return (logits, loss) if return_type == "both" else loss
 
     def _enter(self, pixels: Tensor) -> tuple[Float[Tensor, "batch token d_model"], Grid]:
@@ -193,7 +195,7 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
         """Apply the model's own head to a residual stream at `head_tokens`: the logit lens. No hook fires.
 
         Args:
-            resid: any layer's residual stream at `head_tokens`.
+            resid: any layer's residual stream at `head_tokens`; moved to the model's device and dtype, as in `forward`.
             apply_ln: normalise by `ln_final` (before or after pooling) as the model does; the bare head when False.
 
         Raises:
@@ -201,6 +203,7 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
         """
         self._require_head()
         check_head_tokens(self.cfg, resid)
+        resid = resid.to(self.cfg.device, self.cfg.dtype)
         readers = [self.hook_head_input, self.hook_logits, self.head, self.pooler, self.ln_final]
         with unwatched([module for module in readers if module is not None]):
             if self.ln_final is not None and self.cfg.final_norm == "tokens" and apply_ln:

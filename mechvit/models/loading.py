@@ -18,6 +18,7 @@ from transformers.initialization import no_init_weights
 
 from .checks import check_text_embeds, check_unprocessed_config
 from .config import HookedViTConfig
+from .devices import device_named
 from .families import Family, find_family
 from .hooked_vit import HookedViT
 from .image_processor import output_size, read_image_processor
@@ -52,7 +53,7 @@ def load_pretrained(
     size = None if image_processor is None else output_size(image_processor)
     if size is not None:
         model.set_image_size(size)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.to(device_named(device))
 
 
 @torch.no_grad()

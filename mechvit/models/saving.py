@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from .config import HookedViTConfig
+from .devices import device_named
 from .hooked_vit import HookedViT
 from .image_processor import FILES, read_image_processor
 
@@ -98,7 +99,7 @@ def load_hooked_vit(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{place}: the weights must be those of its config; {error}. Save the model again.") from error
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype)
+    return model.to(device_named(device), dtype)
 
 
 def _to_json(cfg: HookedViTConfig) -> dict[str, Any]:

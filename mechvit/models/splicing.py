@@ -52,6 +52,8 @@ class Splice(nn.Module):
         for name, point in self.points.items():
             point.name = f"{self.name}.{name}"  # another model may have named it since
         x = self.original(x)
+        if self.sae.b_dec.device != x.device:
+            self.sae.to(x.device)  # the model was moved since
         if self.tokens == slice(None):
             return self._reconstruct(x)
         start, stop, _ = self.tokens.indices(x.shape[1])
@@ -93,7 +95,7 @@ class SplicedSAEs(HookedRootModule):
         """Splice an SAE in at its `cfg.metadata.hook_name` until `reset_saes`, in the place of any that is there.
 
         Meanwhile that name is no hook point; NAME.hook_sae_input, _acts_pre, _acts_post, _recons, _error and _output
-        are, and see the chosen tokens alone.
+        are, and see the chosen tokens alone. The SAE itself is moved to the model's device, and goes with it.
 
         Args:
             sae: one of sae-lens whose output is decode(encode(x)).
@@ -103,7 +105,7 @@ class SplicedSAEs(HookedRootModule):
                 trained on (`cfg.metadata.hook_tokens`), else all.
 
         Raises:
-            ValueError: the SAE fits no hook point of the model, its width, its device, its dtype or its tokens.
+            ValueError: the SAE fits no hook point of the model, its width, its dtype or its tokens.
         """
         name, chosen = self._check_sae(sae, tokens)
         here = self.get_submodule(name)
@@ -215,11 +217,12 @@ class SplicedSAEs(HookedRootModule):
         width = _width(self.cfg, name, cast(bool, sae.hook_z_reshaping_mode))
         if cfg.d_in != width:
             raise ValueError(f"d_in must be {width}, the width at {name!r}; got {cfg.d_in}. Use an SAE of this model.")
-        weight, here = sae.b_dec, (self.cfg.device, self.cfg.dtype)
-        if (weight.device, weight.dtype) != here:
+        if sae.b_dec.is_meta and self.cfg.device.type != "meta":
+            raise ValueError(f"The SAE of {name!r} must hold weights; it is on the meta device. Load it from disk.")
+        if sae.b_dec.dtype != self.cfg.dtype:
             raise ValueError(
-                f"The SAE of {name!r} must be on the model's device and dtype, {here[0]} and {here[1]}; got "
-                f"{weight.device} and {weight.dtype}. Call sae.to(device={str(here[0])!r}, dtype={here[1]}) first."
+                f"The SAE of {name!r} must have the model's dtype, {self.cfg.dtype}; got {sae.b_dec.dtype}. "
+                f"Call sae.to(dtype={self.cfg.dtype}) first."
             )
         return name, self._check_tokens(name, cfg.metadata.hook_tokens or "all" if tokens is None else tokens)
 

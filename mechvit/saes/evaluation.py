@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING
 
 from mechvit.analysis.stream import Images
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
+from mechvit.models.devices import device_named
 
 from .feature_results import SAEFeatures
 from .results import SAECosine, SAEEvaluation, SAEQuality
 from .single_pass import DENSE_ABOVE, SinglePass, Wanted
 
 if TYPE_CHECKING:
+    import torch
     from sae_lens import SAE
 
     from mechvit.models import HookedViT
 
 
-def load_sae(path: str | os.PathLike[str], device: str = "cpu") -> SAE:
+def load_sae(path: str | os.PathLike[str], device: torch.device | str | None = None) -> SAE:
     """Open a published SAE with stock sae-lens.
+
+    Args:
+        path: the SAE's folder.
+        device: where to; when None, where `HookedViT.from_pretrained` puts a model: CUDA where there is one, else the
+            CPU.
 
     Raises:
         ValueError: the folder is not one that `save_inference_model` wrote.
@@ -35,7 +42,7 @@ def load_sae(path: str | os.PathLike[str], device: str = "cpu") -> SAE:
             f"{folder} is not a published SAE: it lacks {' and '.join(missing)}. Give the folder of one architecture "
             "that train_saes wrote, as in saes/base/batchtopk"
         )
-    return SAE.load_from_disk(folder, device=device)
+    return SAE.load_from_disk(folder, device=str(device_named(device)))
 
 
 def evaluate_saes(

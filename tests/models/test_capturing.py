@@ -159,10 +159,10 @@ def test_want_of_memory_while_compiling_is_raised():
     assert cache.compiled
 
 
-def test_pixels_elsewhere_are_refused():
-    cache = build("vit classifier").compile_cache(NAMES, stop_at_layer=2, batch_size=4, backend="eager")
-    with pytest.raises(ValueError, match="on the model's device, cpu; got meta"):
-        cache(draw().to("meta"))
+def test_pixels_are_moved_to_the_models_device():
+    cache = build("vit classifier").to("meta").compile_cache(NAMES, stop_at_layer=2, batch_size=4, backend="eager")
+    assert {tensor.device.type for tensor in cache(draw()).values()} == {"meta"}
+    assert {tensor.device.type for tensor in cache(draw(3)).values()} == {"meta"}
 
 
 @pytest.mark.gpu

@@ -176,8 +176,8 @@ REFUSED = {
     ),
     "heads not joined": (lambda: [make_sae(name="blocks.0.attn.hook_q")], {}, "d_in must be 16"),
     "a pattern": (lambda: [make_sae(name="blocks.0.attn.hook_pattern", d_in=17)], {}, "holds no vectors"),
-    "another dtype": (lambda: [make_sae(dtype="float64")], {}, r"got cpu and torch.float64. Call sae.to\("),
-    "another device": (lambda: [make_sae().to("meta")], {}, "got meta and torch.float32. Call sae.to"),
+    "another dtype": (lambda: [make_sae(dtype="float64")], {}, r"got torch.float64. Call sae.to\("),
+    "no weights": (lambda: [make_sae().to("meta")], {}, "must hold weights; it is on the meta device"),
     "one point twice": (
         lambda: [make_sae(), make_sae(seed=1)],
         {},

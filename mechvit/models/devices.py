@@ -1,0 +1,69 @@
+"""Where to compute: a GPU where torch can use one (under torchrun each process its own), else the CPU; and why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+
+def default_device() -> torch.device:
+    """Return CUDA's device of this process where torch can use one, else the CPU."""
+    return device_named("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def device_named(name: torch.device | str | None) -> torch.device:
+    """Return the device of a name, as in cuda, cuda:1 or cpu; `default_device` for None.
+
+    `cuda` without a number is the current GPU, and under torchrun that of the process's local rank, so that no two
+    processes of a machine share one.
+
+    Raises:
+        RuntimeError: torch knows no such device.
+    """
+    if name is None:
+        return default_device()
+    device = torch.device(name)
+    if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
+        return device
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
+
+
+def unused_gpu() -> str | None:
+    """Say why torch uses none of the GPUs that this machine shows; None where it uses them, or where there is none."""
+    if torch.cuda.is_available():
+        return None
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1"):
+        return f"CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU" if _shows_gpu() else None
+    if not _shows_gpu():
+        return None
+    if torch.version.hip is None and torch.version.cuda is None:
+        return f"this torch ({torch.__version__}) was built without CUDA: install a build with it"
+    return (
+        f"this torch ({torch.__version__}, CUDA {torch.version.cuda}) cannot use it{_reason()}: "
+        "update the driver, or install a torch built for it"
+    )
+
+
+def _shows_gpu() -> bool:
+    """Whether the machine shows an NVIDIA GPU by its driver's files or devices."""
+    cards = Path("/proc/driver/nvidia/gpus")
+    listed = cards.is_dir() and any(cards.iterdir())
+    return listed or any(Path("/dev").glob("nvidia[0-9]*")) or (
+        Path("/dev/dxg").exists() and shutil.which("nvidia-smi") is not None
+    )  # fmt: skip
+
+
+def _reason() -> str:
+    """What CUDA itself says when it cannot start, such as a driver that is too old."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f" ({str(error).splitlines()[0].rstrip('.')})"
+    return ""
