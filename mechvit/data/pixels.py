@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from mechvit.models.pixel_values import pixel_scale, resized_bytes
 
 if TYPE_CHECKING:
     import datasets
@@ -22,35 +23,23 @@ def unit_pixels(images: Sequence[Image], image_processor: Any) -> UInt8[np.ndarr
     """Run the checkpoint's resize and crop, and stop before rescaling: RGB bytes at the model's input size.
 
     Raises:
-        ValueError: the processor gives values outside 0..255 or images of several sizes.
+        ValueError: the processor gives images of several sizes, or has a setting that cannot be reproduced.
     """
-    rgb = [image.convert("RGB") for image in images]
-    pixels = image_processor(rgb, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
-    if pixels.dtype == np.uint8:
-        return pixels
-    rounded = np.rint(pixels)
-    if rounded.min() < 0 or rounded.max() > 255:
-        raise ValueError(
-            f"{type(image_processor).__name__} must give 0..255 when do_rescale and do_normalize are off; got "
-            f"{pixels.min():.3g} to {pixels.max():.3g}"
-        )
-    return rounded.astype(np.uint8)
+    pixel_scale(image_processor)  # refuses one that is not understood
+    return resized_bytes([image.convert("RGB") for image in images], image_processor)
 
 
 def normalize(
     images: Float[Tensor, "batch 3 height width"], image_processor: Any
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Turn RGB in [0, 1] into the model's `pixel_values` with the processor's mean and standard deviation.
+    """Turn RGB in [0, 1] into the model's `pixel_values` as the processor rescales and normalises.
 
-    Without a processor, or where `do_normalize` is off, the images pass unchanged.
+    Without a processor the images pass unchanged.
+
+    Raises:
+        ValueError: a processor with a setting that cannot be reproduced; the message names it.
     """
-    if image_processor is None or not image_processor.do_normalize:
-        return images
-    mean, std = (
-        torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-        for values in (image_processor.image_mean, image_processor.image_std)
-    )
-    return (images - mean) / std
+    return images if image_processor is None else pixel_scale(image_processor).values(images)
 
 
 def prepare(

@@ -19,6 +19,7 @@ from .config import HookedViTConfig
 from .embedding import Embedding
 from .head import AttentionPooler, head_tokens, make_head, make_pooler, pool
 from .image_tokens import ImageTokens, as_pixels
+from .pixel_values import check_channels, pixel_scale
 from .positions import Grid, Place, RelativePositionBias, rotary_angles
 from .running import HookedRuns
 from .splicing import SplicedSAEs
@@ -46,6 +47,9 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
 
     def __init__(self, cfg: HookedViTConfig, hf_config: Any, image_processor: Any = None) -> None:
         super().__init__()
+        if image_processor is not None:
+            check_channels(cfg.n_channels, "num_channels of the config")
+            pixel_scale(image_processor)  # refuses one that is not understood
         self.cfg, self.hf_config, self.image_processor = cfg, hf_config, image_processor
         self.embed = Embedding(cfg)
         self.hook_embed = HookPoint()  # [batch, token, d_model]: special tokens and patches

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .pixel_values import pixel_scale
+
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where Hugging Face keeps an image processor: by itself, or as a part of a processor that has a tokenizer, too."""
 
 
 def read_image_processor(where: str | os.PathLike[str]) -> Any:
-    """Load the image processor of a folder or hub id; None where it has none.
+    """Load the image processor of a folder or hub id, and see that all it does is understood; None where it has none.
 
     Two families' processors cannot be used as they are. DINOv3's exists for torchvision alone; here it is a
     `ViTImageProcessorPil` with the same settings, which resizes bytes instead of floats. SigLIP 2's cuts an image of
@@ -21,8 +23,19 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     many patches.
 
     Raises:
-        OSError, ValueError: the file is damaged, or of a kind that transformers does not know.
+        OSError, ValueError: the file is damaged, of a kind that transformers does not know, or with a setting that
+            cannot be reproduced (`pixel_scale`).
     """
+    processor = _read(where)
+    if processor is not None:
+        try:
+            pixel_scale(processor)
+        except ValueError as error:
+            raise ValueError(f"the image processor of {where}: {error}") from error
+    return processor
+
+
+def _read(where: str | os.PathLike[str]) -> Any:
     import transformers
     from transformers.image_processing_utils import BaseImageProcessor
 

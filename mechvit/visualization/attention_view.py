@@ -207,12 +207,13 @@ def _pixel_values(model: HookedViT, image: object) -> Any:
 
 
 def _picture(model: HookedViT, pixel_values: Any) -> str:
-    """The pixels as the model sees them, un-normalised, as a data URI."""
-    values = pixel_values[0].float().cpu().numpy()
-    processor = model.image_processor
-    if processor is not None and getattr(processor, "do_normalize", False):
-        mean, std = (np.asarray(part, np.float32) for part in (processor.image_mean, processor.image_std))
-        values = values * std[:, None, None] + mean[:, None, None]
+    """The pixels as the model sees them, back in RGB, as a data URI."""
+    from mechvit.models.pixel_values import pixel_scale
+
+    values = pixel_values[0].float().cpu()
+    if model.image_processor is not None:
+        values = pixel_scale(model.image_processor).unit(values[None])[0].numpy()
     else:
+        values = values.numpy()
         values = (values - values.min()) / max(float(np.ptp(values)), 1e-6)
     return picture_uri((np.clip(values, 0, 1) * 255).round().astype(np.uint8))
