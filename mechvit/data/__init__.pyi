@@ -1,8 +1,9 @@
 from .batches import ImageBatch, iter_batches
 from .corruptions import CORRUPTIONS, corrupt
+from .labels import InferredLabels, align_labels, config_classes
 from .mixtures import corrupt_by_mixture, drawn_members
 from .pixels import normalize, prepare, unit_pixels
-from .sources import align_labels, load_images
+from .sources import load_images
 from .spec import (
     CLEAN,
     FAMILIES,
@@ -26,8 +27,10 @@ __all__ = [
     "PAPER_CORRUPTIONS",
     "Corruption",
     "ImageBatch",
+    "InferredLabels",
     "Mixture",
     "align_labels",
+    "config_classes",
     "corrupt",
     "corrupt_by_mixture",
     "drawn_members",

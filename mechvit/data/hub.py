@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from .label_columns import as_classes, is_class_column
 
 if TYPE_CHECKING:
     import datasets
@@ -17,17 +21,20 @@ def load_hub(source: str) -> datasets.Dataset:
     Only the files of that split are downloaded: of ImageNet the 50,000 validation images, and not the training set.
 
     Args:
-        source: `owner/name`, or `owner/name@split`; by default the first of validation, test and train it has.
+        source: `owner/name`, or `owner/name@split`; by default the first of validation, test and train it has. Of
+            several columns of images or classes one is named, as in `owner/name:image=COLUMN:label=COLUMN`; a column of
+            text or whole numbers is taken as classes only where it is named.
 
     Raises:
         PermissionError: the set is gated or private.
         ConnectionError: the hub cannot be reached.
-        ValueError: no such set or split, or no image or label column.
+        ValueError: no such set, split or column, no column of images or classes, or several and none of them named.
     """
     import datasets
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
-    name, _, split = source.partition("@")
+    hub = HubSet.parse(source)
+    name, split = hub.name, hub.split
     if Path(name).is_dir() and not any(Path(name).rglob("*.parquet")):
         raise ValueError(f"{name} is a folder: write folder:{name} to load a folder of images")
     try:
@@ -48,7 +55,7 @@ def load_hub(source: str) -> datasets.Dataset:
             f"the data set {name} could not be loaded from the hub ({type(error).__name__}: {error}). Check the "
             "network; offline, use photos (embedded) or folder:PATH"
         ) from error
-    return _tidy(rows, name)
+    return _tidy(rows, hub)
 
 
 def _not_found(name: str, error: Exception) -> Exception:
@@ -64,18 +71,74 @@ def _not_found(name: str, error: Exception) -> Exception:
     )
 
 
-def _tidy(rows: datasets.Dataset, name: str) -> datasets.Dataset:
+@dataclass(frozen=True)
+class HubSet:
+    """A hub data set as it is written on a command line: NAME[@SPLIT][:image=COLUMN][:label=COLUMN]."""
+
+    name: str
+    split: str = ""
+    image: str | None = None
+    label: str | None = None
+    written: str = ""
+    """As it was given."""
+
+    @classmethod
+    def parse(cls, source: str) -> HubSet:
+        """Read one.
+
+        Raises:
+            ValueError: an option that is neither image nor label, one that is given twice, or an empty one.
+        """
+        where, *options = re.split(r":(?=\w+=)", source)
+        name, _, split = where.partition("@")
+        columns = dict(option.split("=", 1) for option in options)
+        if len(columns) < len(options) or set(columns) - {"image", "label"} or not all(columns.values()):
+            raise ValueError(
+                f"a hub set's columns are named once each, as in {where}:image=COLUMN:label=COLUMN; got {source!r}"
+            )
+        return cls(name, split, columns.get("image"), columns.get("label"), source)
+
+
+def _tidy(rows: datasets.Dataset, hub: HubSet) -> datasets.Dataset:
     """The image and class columns under their common names, an id for each row, and nothing else."""
     import datasets
 
-    image = next((c for c, feature in rows.features.items() if isinstance(feature, datasets.Image)), None)
-    label = next((c for c, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)), None)
-    if image is None or label is None:
-        raise ValueError(
-            f"{name} must have an Image column and a ClassLabel column; its columns are "
-            f"{', '.join(f'{c}: {type(f).__name__}' for c, f in rows.features.items())}"
-        )
+    kinds = {column: isinstance(feature, datasets.Image) for column, feature in rows.features.items()}
+    image = _column(rows, hub, "image", [column for column, is_image in kinds.items() if is_image])
+    if not kinds[image]:
+        raise ValueError(f"the column {image!r} of {hub.name} holds no images; {_columns(rows)}")
+    classes = [c for c, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    label = _column(rows, hub, "label", classes)
     rows = rows.select_columns([image, label]).rename_columns({image: "image", label: "label"})
+    rows = as_classes(rows, "label")
     rows = rows.add_column("image_id", list(range(len(rows))))
-    rows = rows.add_column("file", [f"{name} row {i}" for i in range(len(rows))])
+    rows = rows.add_column("file", [f"{hub.name} row {i}" for i in range(len(rows))])
     return rows.cast_column("image", datasets.Image(decode=False))
+
+
+def _column(rows: datasets.Dataset, hub: HubSet, role: Literal["image", "label"], fitting: list[str]) -> str:
+    """The column that was named, or the only one that fits.
+
+    Raises:
+        ValueError: no such column, none that fits, or several.
+    """
+    kind = {"image": "an Image column", "label": "a ClassLabel column"}[role]
+    named = {"image": hub.image, "label": hub.label}[role]
+    if named is not None:
+        if named not in rows.features:
+            raise ValueError(f"{hub.name} has no column {named!r}; {_columns(rows)}")
+        return named
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise ValueError(
+            f"{hub.name} has {len(fitting)} columns that can be the {role}, {' and '.join(fitting)}: name one, as in "
+            f"{hub.written}:{role}={fitting[0]}"
+        )
+    can_be = [c for c, feature in rows.features.items() if role == "label" and is_class_column(feature)]
+    advice = f": name the column that holds the classes, as in {hub.written}:label={can_be[0]}" if can_be else ""
+    raise ValueError(f"{hub.name} must have {kind}; {_columns(rows)}{advice}")
+
+
+def _columns(rows: datasets.Dataset) -> str:
+    return f"its columns are {', '.join(f'{c}: {type(feature).__name__}' for c, feature in rows.features.items())}"

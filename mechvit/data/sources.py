@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .class_names import as_text
 from .files import readable_rows
+from .label_columns import without_unlabelled
 from .photos import SPLITS, load_photos
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ def load_images(
     seed: int = 0,
     image_size: int = 64,
     bad_files: Literal["error", "skip"] = "error",
+    unlabelled: Literal["error", "skip"] = "error",
 ) -> datasets.Dataset:
     """Load the images of one split.
 
     Args:
         source: `photos` (embedded, no download), `folder:PATH` (an image folder with a sub-folder for each class), or
             a hub data set's id such as `ILSVRC/imagenet-1k` (its validation split where it has one; write
-            `id@train` for another).
+            `id@train` for another). Where a hub set has several columns of images or classes, name one, as in
+            `uoft-cs/cifar100:label=fine_label` (or `id@train:image=picture:label=species`).
         split: `finetune`, `finetune_validation`, `sae`, `sae_validation` or `test`; `photos` also has `train`, the base
             model's. Images of different parts never overlap: every image of a folder or hub set belongs to one part
             only, and the crops of `photos` come from disjoint cells.
@@ -45,12 +47,15 @@ def load_images(
         image_size: side of the crops of `photos`, in pixels; other sources keep their own sizes.
         bad_files: what to do with a file that is truncated or no image: `error` names it, `skip` leaves it out and
             warns with names and count.
+        unlabelled: what to do with images of a hub set that have no label (None, -1, -100): `error` counts them, `skip`
+            leaves them out and warns.
 
     Returns:
         The columns `image` (PIL), `label` (ClassLabel), `image_id` (unique within the source) and `file`.
 
     Raises:
-        ValueError: an unknown split, an empty folder, a bad file, a hub set without images or labels.
+        ValueError: an unknown split, an empty folder, a bad file, images without a label, a hub set without images or
+            classes, or with several columns of them.
         ConnectionError, PermissionError: a hub set that cannot be reached, or is gated; the message says what to do.
     """
     if split not in SPLITS:
@@ -64,7 +69,7 @@ def load_images(
     else:
         from .hub import load_hub
 
-        rows = load_hub(source)
+        rows = without_unlabelled(load_hub(source), unlabelled, source)
     order = _rows_of_part(np.asarray(rows["label"]), SPLITS[split], seed)
     if len(order) == 0:
         raise ValueError(
@@ -97,7 +102,7 @@ def _folder(root: Path) -> datasets.Dataset:
 
     if not root.is_dir():
         raise ValueError(f"folder:{root} is not a folder; give one with a sub-folder of images for each class")
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = _in_order([entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")])
     listed = [
         (label, path)
         for label, name in enumerate(names)
@@ -116,7 +121,7 @@ def _folder(root: Path) -> datasets.Dataset:
     features = datasets.Features(
         {
             "image": datasets.Image(decode=False),
-            "label": datasets.ClassLabel(names=names),
+            "label": datasets.ClassLabel(names=_class_names(names, root)),
             "image_id": datasets.Value("int64"),
             "file": datasets.Value("string"),
         }
@@ -124,53 +129,19 @@ def _folder(root: Path) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def align_labels(dataset: datasets.Dataset, id2label: Mapping[int, str]) -> datasets.Dataset:
-    """Give every image the checkpoint's own class index.
+def _in_order(folders: list[str]) -> list[str]:
+    """Class folders in sorted order; numbers as numbers, so that 2 comes before 10."""
+    if all(name.isdecimal() for name in folders):
+        return sorted(folders, key=lambda name: (int(name), name))
+    return sorted(folders, key=lambda name: (as_text(name), name))
 
-    Classes are matched by name (whole, or any of ImageNet's comma-separated synonyms; case, `_` and `-` do not
-    matter). Where no name matches and the checkpoint's classes are unnamed (`LABEL_3`) or the folders are WordNet ids
-    or numbers, the sorted classes are taken in the checkpoint's order if there are as many (unnamed: at most as many).
 
-    Raises:
-        ValueError: classes that the checkpoint lacks; the message names them.
-    """
-    import datasets
-
-    names: Sequence[str] = dataset.features["label"].names
-    known: dict[str, int] = {}
-    for index, label in sorted(id2label.items()):
-        for synonym in (label, *label.split(",")):
-            known.setdefault(_plain(synonym), index)
-    found = [known.get(_plain(name), known.get(_plain(name.split(",")[0]))) for name in names]
-    if all(index is None for index in found):
-        unnamed = all(re.fullmatch(r"LABEL_\d+", label) for label in id2label.values())
-        numbered = all(re.fullmatch(r"n\d{8}|\d+", name) for name in names)
-        if (unnamed and len(names) <= len(id2label)) or (numbered and len(names) == len(id2label)):
-            found = list(range(len(names)))
-    lacking = [name for name, index in zip(names, found, strict=True) if index is None]
-    if lacking:
+def _class_names(folders: list[str], root: Path) -> list[str]:
+    """The names of the classes, in NFC: macOS writes folders' accents apart."""
+    names = [as_text(name) for name in folders]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
-            f"{len(lacking)} of the data set's {len(names)} classes are not among the checkpoint's {len(id2label)}: "
-            f"{', '.join(lacking[:5])}{', …' if len(lacking) > 5 else ''}. Name the class folders as the checkpoint's "
-            f"id2label does ({', '.join(list(id2label.values())[:3])}, …)"
+            f"{root} has two folders called {twice[0]!r}, which differ only in how Unicode composes their letters: "
+            "put their images into one"
         )
-    index_of = np.asarray(found)
-    labels = index_of[np.asarray(dataset["label"])]
-    features = dataset.features.copy()
-    features["label"] = datasets.ClassLabel(names=_unique([id2label[i] for i in sorted(id2label)]))
-    plain = dataset.remove_columns("label").add_column("label", labels.tolist())
-    return plain.cast_column("label", features["label"])
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Names made unique, since ImageNet's id2label has two `crane`s and ClassLabel takes no name twice."""
-    seen: set[str] = set()
-    result = []
-    for index, name in enumerate(names):
-        result.append(name if name not in seen else f"{name} ({index})")
-        seen.add(name)
-    return result
+    return names

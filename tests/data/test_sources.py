@@ -148,7 +148,129 @@ def test_folder_without_images_is_refused(tmp_path, make):
         load_images(f"folder:{tmp_path / 'empty'}")
 
 
+def test_folders_of_numbers_come_as_numbers(tmp_path):
+    for i in range(12):
+        save_image(tmp_path / str(i) / "0.png", seed=i)
+        save_image(tmp_path / str(i) / "1.png", seed=100 + i)
+    images = load_images(f"folder:{tmp_path}", "finetune")
+    assert images.features["label"].names == [str(i) for i in range(12)]
+    aligned = align_labels(images, {i: f"LABEL_{i}" for i in range(20)}, say=print)
+    assert aligned["label"] == [int(Path(file).parent.name) for file in images["file"]]
+
+
+def test_folders_names_are_composed(tmp_path):
+    """macOS writes the accents of folders apart; a checkpoint's JSON does not."""
+    for i in range(10):
+        save_image(tmp_path / "cafe\u0301" / f"{i}.png", seed=i)
+    images = load_images(f"folder:{tmp_path}", "finetune")
+    assert images.features["label"].names == ["caf\u00e9"]
+    assert Path(images[0]["file"]).is_file()
+    assert set(align_labels(images, {0: "bar", 1: "caf\u00e9"})["label"]) == {1}
+    save_image(tmp_path / "caf\u00e9" / "0.png", seed=0)
+    with pytest.raises(ValueError, match=r"two folders called 'café'"):
+        load_images(f"folder:{tmp_path}", "finetune")
+
+
 # hub
+
+
+def hub_set(folder: Path, features: dict[str, object], rows: dict[str, list], split: str = "validation") -> str:
+    """A folder of Parquet files in the hub's layout."""
+    (folder / "data").mkdir(exist_ok=True)
+    made = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    made.to_parquet(folder / "data" / f"{split}-00000.parquet")
+    return str(folder)
+
+
+def test_one_of_several_columns_must_be_named(tmp_path):
+    """CIFAR-100's layout, with a second column of pictures."""
+    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(40)]
+    source = hub_set(
+        tmp_path,
+        {
+            "img": datasets.Image(),
+            "mask": datasets.Image(),
+            "fine_label": datasets.ClassLabel(names=["ant", "bee", "cow", "dog"]),
+            "coarse_label": datasets.ClassLabel(names=["insect", "mammal"]),
+        },
+        {
+            "img": pictures,
+            "mask": [Image.new("L", (8, 8), i) for i in range(40)],
+            "fine_label": [i % 4 for i in range(40)],
+            "coarse_label": [i % 4 // 2 for i in range(40)],
+        },
+    )
+    with pytest.raises(
+        ValueError, match=r"2 columns that can be the image, img and mask: name one, as in .*:image=img"
+    ):
+        load_images(source)
+    with pytest.raises(
+        ValueError, match=r"fine_label and coarse_label: name one, as in .*@validation:image=img:label=fine_label"
+    ):
+        load_images(f"{source}@validation:image=img")
+    fine = load_images(f"{source}:image=img:label=fine_label")
+    coarse = load_images(f"{source}@validation:label=coarse_label:image=mask")
+    assert fine.features["label"].names == ["ant", "bee", "cow", "dog"]
+    assert fine["label"] == [i % 4 for i in fine["image_id"]]
+    assert coarse["label"] == [i % 4 // 2 for i in coarse["image_id"]]
+    assert fine[0]["image"].mode == "RGB"
+    assert coarse[0]["image"].mode == "L"
+    for wrong, message in [
+        (":image=img:label=species", "no column 'species'"),
+        (":image=fine_label:label=fine_label", "'fine_label' of .* holds no images"),
+        (":image=img:image=mask", "named once each"),
+        (":lable=fine_label", "named once each"),
+        (":image=img:label=", "named once each"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_images(source + wrong)
+
+
+def test_columns_of_text_and_numbers_are_classes_only_where_named(tmp_path):
+    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(20)]
+    source = hub_set(
+        tmp_path,
+        {
+            "image": datasets.Image(),
+            "species": datasets.Value("string"),
+            "grade": datasets.Value("int64"),
+            "score": datasets.Value("float32"),
+        },
+        {
+            "image": pictures,
+            "species": ["wolf", "ant"] * 10,
+            "grade": [2, 0] * 10,
+            "score": [0.0, 1.0] * 10,
+        },
+    )
+    with pytest.raises(ValueError, match=r"must have a ClassLabel column.*:label=species"):
+        load_images(source)
+    assert load_images(f"{source}:label=species").features["label"].names == ["ant", "wolf"]
+    by_grade = load_images(f"{source}:label=grade")
+    assert by_grade.features["label"].names == ["0", "1", "2"]
+    assert by_grade["label"] == [2 - 2 * (i % 2) for i in by_grade["image_id"]]
+    with pytest.raises(ValueError, match="'label' holds float32"):
+        load_images(f"{source}:label=score")
+
+
+@pytest.mark.parametrize("missing", [-1, None])
+def test_hub_images_without_a_label_are_counted_or_left_out(tmp_path, missing):
+    source = hub_set(
+        tmp_path,
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])},
+        {
+            "image": [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(40)],
+            "label": [missing if i % 4 == 0 else i % 2 for i in range(40)],
+        },
+    )
+    with pytest.raises(ValueError, match=r"10 of 40 images of .* have no label .*--unlabelled skip"):
+        load_images(source)
+    with pytest.warns(UserWarning, match="left out 10 of 40 images"):
+        parts = [load_images(source, split, unlabelled="skip") for split in ("finetune", "sae", "test")]
+    ids = [i for part in parts for i in part["image_id"]]
+    assert all(i % 4 for i in ids)
+    assert all(part[0]["image"].getpixel((0, 0))[0] == part[0]["image_id"] for part in parts)
+    assert [i % 2 for i in ids] == [label for part in parts for label in part["label"]]
 
 
 def test_hub_layout_loads_offline(tmp_path):
@@ -192,7 +314,7 @@ def test_folder_without_prefix_is_explained(folder):
         load_images(str(folder))
 
 
-# arguments, labels, pixels
+# arguments, pixels
 
 
 @pytest.mark.parametrize(
@@ -210,42 +332,6 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_bad_files_must_be_a_known_word(folder):
     with pytest.raises(ValueError, match="'error' or 'skip'; got 'ignore'"):
         load_images(f"folder:{folder}", bad_files="ignore")
-
-
-def labelled(names: list[str]) -> datasets.Dataset:
-    features = datasets.Features({"label": datasets.ClassLabel(names=names), "image_id": datasets.Value("int64")})
-    rows = list(range(len(names)))
-    return datasets.Dataset.from_dict({"label": rows, "image_id": rows}, features=features)
-
-
-@pytest.mark.parametrize(
-    ("names", "id2label", "expected"),
-    [
-        (["cat", "dog"], {0: "Dog", 1: "elk", 2: "CAT"}, [2, 0]),
-        (
-            ["tench", "great_white-shark"],
-            {0: "tench, Tinca tinca", 1: "ant", 2: "great white shark, white shark"},
-            [0, 2],
-        ),
-        (["n01440764", "n01443537"], {0: "tench", 1: "goldfish"}, [0, 1]),
-        (["x", "y"], {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, [0, 1]),
-    ],
-)
-def test_labels_align(names, id2label, expected):
-    aligned = align_labels(labelled(names), id2label)
-    assert aligned["label"] == expected
-    assert aligned.features["label"].num_classes == len(id2label)
-
-
-def test_labels_keep_doubled_class_names():
-    aligned = align_labels(labelled(["drake"]), {0: "crane", 1: "drake", 2: "crane"})
-    assert aligned.features["label"].names == ["crane", "drake", "crane (2)"]
-    assert aligned["label"] == [1]
-
-
-def test_unknown_classes_are_named():
-    with pytest.raises(ValueError, match=r"1 of the data set's 2 classes.*checkpoint's 2: zebra"):
-        align_labels(labelled(["cat", "zebra"]), {0: "cat", 1: "dog"})
 
 
 def test_prepare_is_the_processors_own_resize(folder, tiny_processor, tmp_path):

@@ -13,8 +13,7 @@ from script_calls import call
 
 from mechvit import HookedViT
 from mechvit.analysis import evaluate
-from mechvit.data import load_images, prepare
-from mechvit.data.sources import align_labels
+from mechvit.data import align_labels, load_images, prepare
 
 FAMILIES = {"dinov2 classifier": 48, "clip classifier": 48, "siglip classifier": 32, "beit classifier, shared bias": 32}
 

@@ -1,0 +1,262 @@
+"""The classes of a data set matched with a checkpoint's: by names, by WordNet ids, by class indices, or refused.
+
+In this order: the same names in the same order are the identity; then names are compared (`class_names`); where the
+data set's classes are WordNet ids, the table of ImageNet-1k tells their names; where they are numbers (or `LABEL_3`),
+these are class indices if they are 0 to n - 1, or if the checkpoint's classes have no names. Anything else is refused,
+and two classes are never made one. What was inferred is said once, as an `InferredLabels` warning.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .class_names import Meaning, as_text, folded, meanings, synonyms, unique_names
+from .label_columns import as_classes, with_classes, without_unlabelled
+from .synsets import SYNSET_ID, synset_names
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class InferredLabels(UserWarning):
+    """Classes were matched with a checkpoint's by something else than their exact names; the message says by what."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which of a checkpoint's classes each class of a data set is."""
+
+    classes: tuple[int | None, ...]
+    """The checkpoint's class of each; None for those in `faults`. No class comes twice."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Name -> why it is none of the checkpoint's classes, or not surely one."""
+    inferred: tuple[str, ...] = ()
+    """What was matched by something else than exact names, a sentence each."""
+
+
+def align_labels(
+    dataset: datasets.Dataset,
+    id2label: Mapping[int, str],
+    *,
+    unlabelled: Literal["error", "skip"] = "error",
+    say: Callable[[str], None] | None = None,
+) -> datasets.Dataset:
+    """Give every image the checkpoint's own class index.
+
+    Only classes that have images need be the checkpoint's.
+
+    Args:
+        dataset: its column `label` holds classes (ClassLabel), names, or class indices.
+        id2label: the checkpoint's classes, 0 to n - 1.
+        unlabelled: what to do with images that have no label (None, -1, -100): `error` counts them, `skip` leaves them
+            out and warns.
+        say: what is told of every inferred matching; None warns (`InferredLabels`), once for the same sentence.
+
+    Raises:
+        ValueError: classes that the checkpoint lacks or that may be several of its; the message names both sides.
+    """
+    labels = class_names(id2label)
+    labelled = without_unlabelled(as_classes(dataset, "label"), unlabelled)
+    names = [as_text(name) for name in labelled.features["label"].names]
+    found = match_classes(names, dict(enumerate(labels)))
+    codes = np.asarray(labelled["label"], dtype=np.int64)
+    _refuse([(names[i], found.faults[names[i]]) for i in np.unique(codes) if found.classes[i] is None], names, labels)
+    for sentence in found.inferred:
+        (say or _warn)(sentence)
+    index_of = np.asarray([-1 if index is None else index for index in found.classes])
+    return with_classes(labelled, "label", index_of[codes].tolist(), unique_names(labels))
+
+
+def class_names(id2label: Mapping[Any, Any], where: str = "the checkpoint") -> list[str]:
+    """Return a checkpoint's class names in order, as text.
+
+    Raises:
+        ValueError: the indices are not 0 to n - 1, or a name is neither text nor a number.
+    """
+    keys = [int(key) if str(key).isdecimal() else key for key in id2label]
+    if set(keys) != set(range(len(keys))):
+        raise ValueError(
+            f"id2label of {where} must number its {len(keys)} classes 0 to {len(keys) - 1}; its keys are "
+            f"{_some([str(key) for key in id2label])}: correct id2label in config.json"
+        )
+    return [as_text(name) for _, name in sorted(zip(keys, id2label.values(), strict=True))]
+
+
+def config_classes(hf_config: Any, where: str = "the checkpoint") -> dict[int, str]:
+    """Return the classes of a Hugging Face config, index -> name.
+
+    Raises:
+        ValueError: as `class_names`, or `label2id` gives a class of `id2label` another index.
+    """
+    names = class_names(hf_config.id2label or {}, where)
+    for name, index in (getattr(hf_config, "label2id", None) or {}).items():
+        own = [i for i, known in enumerate(names) if known == as_text(name)]
+        if own and int(index) not in own:
+            raise ValueError(
+                f"id2label and label2id of {where} contradict each other: {name!r} is class {own[0]} in one and "
+                f"{index} in the other: correct them in config.json"
+            )
+    return dict(enumerate(names))
+
+
+def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> Matching:
+    """Match a data set's class names with a checkpoint's; see the module for the rules.
+
+    Raises:
+        ValueError: as `class_names`.
+    """
+    labels, names = class_names(id2label), [as_text(name) for name in names]
+    by_name = _one_to_one(names, labels, meanings(names, labels))
+    if not by_name.faults or any(index is not None for index in by_name.classes):
+        return by_name
+    if all(SYNSET_ID.fullmatch(name) for name in names):
+        return _by_synset(names, labels)
+    if all(label in synset_names() for label in labels):
+        return _by_name_of_synset(names, labels)
+    numbers = [re.fullmatch(r"(?:LABEL_)?(\d+)", name) for name in names]
+    if all(numbers):
+        return _by_index(names, [int(found[1]) for found in numbers if found], labels)
+    return by_name
+
+
+def _one_to_one(names: Sequence[str], labels: Sequence[str], found: Sequence[Meaning]) -> Matching:
+    """Take what is one class alone and nobody else's; say what is wrong with the rest."""
+    claims: dict[int, list[str]] = defaultdict(list)
+    for name, meaning in zip(names, found, strict=True):
+        if len(meaning.classes) == 1:
+            claims[meaning.classes[0]].append(name)
+    classes: list[int | None] = []
+    faults: dict[str, str] = {}
+    rules: dict[str, list[str]] = defaultdict(list)
+    for name, meaning in zip(names, found, strict=True):
+        index = meaning.classes[0] if len(meaning.classes) == 1 else None
+        if not meaning.classes:
+            faults[name] = "is none of them"
+        elif meaning.rule == "taken":
+            faults[name] = f"can only be {_class(meaning.classes[0], labels)}, which another name is exactly"
+        elif index is None:
+            faults[name] = f"can be {' or '.join(_class(i, labels) for i in meaning.classes)}"
+        elif len(claims[index]) > 1:
+            others = " and ".join(repr(other) for other in claims[index])
+            faults[name] = f"cannot be told from others: {others} would all be {_class(index, labels)}"
+        classes.append(None if name in faults else index)
+        if name not in faults and meaning.rule != "exact" and index is not None:
+            rules[meaning.rule].append(f"{name} as {_class(index, labels)}")
+    by = {"place": "place, all others having the checkpoint's names in its order", "synonym": "synonym"}
+    inferred = [f"{_classes(len(own))} matched by {by.get(rule, rule)}: {_some(own)}" for rule, own in rules.items()]
+    return Matching(tuple(classes), faults, tuple(inferred))
+
+
+def _by_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
+    """WordNet ids: class indices where the checkpoint's classes are ImageNet-1k's, else the classes of those names."""
+    table = synset_names()
+    place = {synset: index for index, synset in enumerate(table)}
+    about = {name: f"({table[name]})" if name in table else "(no class of ImageNet-1k)" for name in names}
+    nothing = "is a WordNet id {}, which tells a class only where there are names, or ImageNet-1k's 1,000 classes"
+    if _unnamed(labels) and len(labels) != len(table):
+        return Matching((None,) * len(names), {name: nothing.format(about[name]) for name in names})
+    if _unnamed(labels) or _named_as(labels, list(table.values())):
+        class_of = dict(enumerate(range(len(table))))
+        how = f"matched by WordNet id, the checkpoint's {len(table):,} classes being ImageNet-1k's in its order"
+    else:
+        class_of, how = (
+            _classes_in_table(labels, list(table.values())),
+            "matched by WordNet id, which gives their names",
+        )
+    classes = tuple(class_of.get(place.get(name, -1)) for name in names)
+    faults = {
+        name: f"is a WordNet id {about[name]} of which no class, or more than one, has the names"
+        for name, index in zip(names, classes, strict=True)
+        if index is None
+    }
+    matched = sum(index is not None for index in classes)
+    return Matching(classes, faults, (f"{_classes(matched)} {how}",) if matched else ())
+
+
+def _by_name_of_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
+    """Names where the checkpoint's classes are WordNet ids: the name gives a class of ImageNet-1k, that the id."""
+    table = synset_names()
+    found = _one_to_one(names, list(table.values()), meanings(names, list(table.values())))
+    class_of = {place: labels.index(synset) for place, synset in enumerate(table) if synset in labels}
+    classes = tuple(None if place is None else class_of.get(place) for place in found.classes)
+    faults = {
+        name: found.faults.get(name, "is none of them")
+        for name, index in zip(names, classes, strict=True)
+        if index is None
+    }
+    matched = len(names) - len(faults)
+    how = "matched by the WordNet ids that are the checkpoint's classes"
+    return Matching(classes, faults, (f"{_classes(matched)} {how}", *found.inferred) if matched else ())
+
+
+def _classes_in_table(labels: Sequence[str], table: Sequence[str]) -> dict[int, int]:
+    """Place in ImageNet-1k's table -> the class that is surely meant by it."""
+    found = _one_to_one(labels, table, meanings(labels, table))
+    return {place: index for index, place in enumerate(found.classes) if place is not None}
+
+
+def _by_index(names: Sequence[str], numbers: Sequence[int], labels: Sequence[str]) -> Matching:
+    """Numbers: class indices where they are 0 to n - 1, or where the checkpoint's classes have no names."""
+    n = len(labels)
+    numbered = any(re.fullmatch(r"(LABEL_)?\d+", label) for label in labels)
+    whole = sorted(numbers) == list(range(n)) and not numbered
+    if not whole and not _unnamed(labels):
+        why = f"is a number, which is a class index only where the numbers are 0 to {n - 1} and the classes no numbers"
+        return Matching((None,) * len(names), dict.fromkeys(names, why))
+    faults = {}
+    for name, number in zip(names, numbers, strict=True):
+        if number >= n:
+            faults[name] = f"is no class index, 0 to {n - 1}"
+        elif numbers.count(number) > 1:
+            faults[name] = f"is the index {number}, which another name is too"
+    classes = tuple(None if name in faults else number for name, number in zip(names, numbers, strict=True))
+    matched = len(names) - len(faults)
+    return Matching(classes, faults, (f"{_classes(matched)} matched by their numbers, which are class indices",))
+
+
+def _unnamed(labels: Sequence[str]) -> bool:
+    """Whether the classes have no names but their indices: LABEL_0, LABEL_1, or 0, 1."""
+    return any(list(labels) == [f"{stem}{i}" for i in range(len(labels))] for stem in ("LABEL_", ""))
+
+
+def _named_as(labels: Sequence[str], table: Sequence[str]) -> bool:
+    """Whether each class has a name in common with the table's class at its place."""
+    return len(labels) == len(table) and all(
+        {folded(part) for part in synonyms(label)} & {folded(part) for part in synonyms(names)}
+        for label, names in zip(labels, table, strict=True)
+    )
+
+
+def _refuse(faults: Sequence[tuple[str, str]], names: Sequence[str], labels: Sequence[str]) -> None:
+    if not faults:
+        return
+    lacking = "are not among" if all(why == "is none of them" for _, why in faults) else "cannot be matched with"
+    told = [name if why == "is none of them" else f"{name!r} {why}" for name, why in faults]
+    raise ValueError(
+        f"{len(faults)} of the data set's {len(names)} classes {lacking} the checkpoint's {len(labels)}: "
+        f"{_some(told)}. Name the class folders as the checkpoint's id2label does ({_some(labels, 3)}), by WordNet id "
+        f"(ImageNet), or by class index, all of 0 to {len(labels) - 1}"
+    )
+
+
+def _class(index: int, labels: Sequence[str]) -> str:
+    return f"{index} ({labels[index]})"
+
+
+def _classes(count: int) -> str:
+    return f"{count:,} {'class' if count == 1 else 'classes'}"
+
+
+def _some(items: Sequence[str], count: int = 5) -> str:
+    return ", ".join(items[:count]) + (", …" if len(items) > count else "")
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, InferredLabels, stacklevel=1)  # one place for all, so that it is said once
