@@ -171,16 +171,10 @@ def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
     Raises:
         ValueError: either cannot be read; names the checkpoint.
     """
-    from transformers import AutoConfig
-
+    from mechvit.models.checkpoint_config import read_hf_config
     from mechvit.models.image_processor import read_image_processor
 
-    try:
-        hf_config, processor = AutoConfig.from_pretrained(checkpoint), read_image_processor(checkpoint)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint} must be a folder or hub id of a model with its image processor: {error}"
-        ) from error
+    hf_config, processor = read_hf_config(checkpoint), read_image_processor(checkpoint)
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return hf_config, processor

@@ -59,16 +59,18 @@ def finetune(
         `out`.
 
     Raises:
-        ValueError: no trainable classifier, no image processor, images that are not prepared, have another size than
+        ValueError: no trainable classifier, no image processor, weights that are not exactly those of its config (as
+            `HookedViT.from_pretrained` checks them), images that are not prepared, have another size than
             the model takes, or labels it lacks.
     """
-    import transformers
+    from mechvit.models.checkpoint_config import read_hf_config
+    from mechvit.models.loading import load_hf_model
 
-    architecture = check_trainable(transformers.AutoConfig.from_pretrained(checkpoint), os.fspath(checkpoint))
+    check_trainable(read_hf_config(checkpoint), os.fspath(checkpoint))
     processor = read_image_processor(checkpoint)
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
-    model = getattr(transformers, architecture).from_pretrained(checkpoint)
+    model = load_hf_model(checkpoint)
     config = config or FinetuneConfig()
     return _train(model, processor, train_images, validation_images, Path(out), corruption, config, device, progress)
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from .checks import ON_REQUEST, check_unprocessed_config
+from .checkpoint_config import read_hf_config
+from .checks import ON_REQUEST
 from .config import HookedViTConfig
 from .families import FAMILIES, Family, find_family
 from .hooked_vit import HookedViT
-from .loading import read_config
 from .saving import is_hooked_vit, load_hooked_vit
 
 LEARNED, ROTARY, GATED, HEAD = "learned positions", "rotary positions", "gated MLPs", "a head"
@@ -134,10 +134,9 @@ def checkpoint_table(path_or_hub_id: str, zero_shot: bool = False) -> str:
     if is_hooked_vit(path_or_hub_id) and not zero_shot:
         cfg = load_hooked_vit(path_or_hub_id, "cpu", None).cfg
     else:
-        config = read_config(path_or_hub_id)
-        check_unprocessed_config(config, path_or_hub_id)
-        _, architecture = find_family(config.get("model_type"), config.get("architectures") or [], path_or_hub_id)
-        cfg = _model(architecture, transformers.AutoConfig.for_model(**config), zero_shot).cfg
+        hf_config = read_hf_config(path_or_hub_id)
+        _, architecture = find_family(hf_config.model_type, hf_config.architectures, path_or_hub_id)
+        cfg = _model(architecture, hf_config, zero_shot).cfg
     size, rows = sizes(cfg), [("hook point", "shape", "one image", "meaning", "exists")]
     for name, point in points_of(cfg).items():
         numbers = [size[dim] for dim in point.shape.split(", ")]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .checkpoint_config import one_line
 from .pixel_values import pixel_scale
 
 FILES = ("preprocessor_config.json", "processor_config.json")
@@ -22,11 +23,22 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     any shape into at most `max_num_patches`; here it is a `SiglipImageProcessorPil` that resizes to the square of as
     many patches.
 
+    No code that a checkpoint brings is run.
+
     Raises:
-        OSError, ValueError: the file is damaged, of a kind that transformers does not know, or with a setting that
-            cannot be reproduced (`pixel_scale`).
+        ValueError: the file is damaged, of a kind that transformers does not know, or with a setting that cannot be
+            reproduced (`pixel_scale`).
     """
-    processor = _read(where)
+    where = os.path.expanduser(os.fspath(where))
+    try:
+        processor = _read(where)
+    except Exception as error:  # settings of another form raise almost anything
+        own = "custom code" in str(error)
+        reason = "it needs code of its own, which is never run." if own else one_line(error)
+        raise ValueError(
+            f"{where}: its image processor must be one of transformers' own, as `save_pretrained` writes it; "
+            f"{reason} Correct {' or '.join(FILES)}."
+        ) from error
     if processor is not None:
         try:
             pixel_scale(processor)
@@ -35,7 +47,7 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     return processor
 
 
-def _read(where: str | os.PathLike[str]) -> Any:
+def _read(where: str) -> Any:
     import transformers
     from transformers.image_processing_utils import BaseImageProcessor
 
@@ -54,7 +66,7 @@ def _read(where: str | os.PathLike[str]) -> Any:
         kept = ("do_resize", "do_rescale", "do_normalize", "image_mean", "image_std", "resample", "rescale_factor")
         same = {name: getattr(theirs, name) for name in kept}
         return transformers.SiglipImageProcessorPil(size={"height": side, "width": side}, **same)
-    return transformers.AutoImageProcessor.from_pretrained(where, backend="pil")
+    return transformers.AutoImageProcessor.from_pretrained(where, backend="pil", trust_remote_code=False)
 
 
 def output_size(image_processor: Any) -> int | None:

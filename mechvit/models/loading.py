@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
+from .checkpoint_config import make_hf_config, quiet, read_config
 from .checks import check_text_embeds, check_unprocessed_config
 from .config import HookedViTConfig
 from .devices import device_named
@@ -35,25 +34,39 @@ def load_pretrained(
 ) -> HookedViT:
     """Load a folder or a hub model; see `HookedViT.from_pretrained`."""
     where = os.path.expanduser(os.fspath(path_or_hub_id))
-    config = read_config(where)
-    check_unprocessed_config(config, where)
-    family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
-    hf_model, info = _load_hf(architecture, where, dtype)
-    if info["missing_keys"] or info["unexpected_keys"]:
-        names = set(hf_model.state_dict()) - info["missing_keys"] | info["unexpected_keys"]
-        options = _options(family, architecture, names)
-        hf_model, info = _load_hf(architecture, where, dtype, **options) if options else (hf_model, info)
-    with _quiet():
+    hf_model = load_hf_model(where, dtype)
+    with quiet():
         image_processor = read_image_processor(where)
-    mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
-    missing = info["missing_keys"] - set(mismatched)
-    extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
-    _check_weights(where, missing, extra, mismatched)
     model = from_hf(hf_model, image_processor, text_embeds, class_names)
     size = None if image_processor is None else output_size(image_processor)
     if size is not None:
         model.set_image_size(size)
     return model.to(device_named(device))
+
+
+def load_hf_model(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Any:
+    """Load a checkpoint as a model of transformers' own class, its weights exactly those of its config.
+
+    Only config.json and safetensors files are read: nothing is unpickled, and no code of the checkpoint's is run.
+
+    Raises:
+        ValueError: nothing is there, it is of another kind, or its weights are missing, left over or mis-shaped.
+    """
+    where = os.path.expanduser(os.fspath(path_or_hub_id))
+    config = read_config(where)
+    check_unprocessed_config(config, where)
+    family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
+    hf_config = make_hf_config(config, architecture, where)
+    hf_model, info = _load_hf(architecture, hf_config, where, dtype)
+    if info["missing_keys"] or info["unexpected_keys"]:
+        names = set(hf_model.state_dict()) - info["missing_keys"] | info["unexpected_keys"]
+        options = _options(family, architecture, names)
+        hf_model, info = _load_hf(architecture, hf_config, where, dtype, **options) if options else (hf_model, info)
+    mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
+    missing = info["missing_keys"] - set(mismatched)
+    extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
+    _check_weights(where, missing, extra, mismatched)
+    return hf_model
 
 
 @torch.no_grad()
@@ -133,7 +146,7 @@ def _joined(parts: list[tuple[int, Tensor]]) -> Tensor:
 def _build(family: Family, architecture: str, hf_config: Any, names: Collection[str], device: str = "cpu") -> Any:
     """Make the Hugging Face model that has weights of these names, not initialised."""
     options = _options(family, architecture, names)
-    with torch.device(device), no_init_weights(), _quiet():
+    with torch.device(device), no_init_weights(), quiet():
         return getattr(transformers, architecture)(copy.deepcopy(hf_config), **options)
 
 
@@ -182,11 +195,14 @@ def _config(
     )
 
 
-def _load_hf(architecture: str, where: str, dtype: torch.dtype | None, **options: Any) -> tuple[Any, dict[str, Any]]:
-    with _quiet():
+def _load_hf(
+    architecture: str, hf_config: Any, where: str, dtype: torch.dtype | None, **options: Any
+) -> tuple[Any, dict[str, Any]]:
+    with quiet():
         try:
             return getattr(transformers, architecture).from_pretrained(
                 where,
+                config=hf_config,
                 dtype=dtype or "auto",
                 use_safetensors=True,
                 output_loading_info=True,
@@ -207,38 +223,3 @@ def _check_weights(where: str, missing: Any, extra: Any, mismatched: Mapping[str
             f"{where}: the weights must be exactly those of its config; {'; '.join(faults)}. "
             "Correct the config, or save the model again."
         )
-
-
-def read_config(where: str) -> dict[str, Any]:
-    """Read a checkpoint's config.json, of a folder or of the hub."""
-    looks_local = Path(where).exists() or where.startswith((".", os.sep)) or where.count("/") > 1
-    if looks_local and not (Path(where) / "config.json").is_file():
-        found = "a folder without one" if Path(where).is_dir() else "no such folder"
-        raise ValueError(
-            f"{where} must be a folder with a config.json, as `save_pretrained` writes it; got {found}. "
-            "Pass the checkpoint's folder, or a hub id such as google/vit-base-patch16-224."
-        )
-    with _quiet():
-        try:
-            return transformers.PreTrainedConfig.get_config_dict(where)[0]
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"{where} must be a folder with a config.json or a model on the Hugging Face hub; it could not be "
-                f"read: {reason} Check the name and the connection (and log in, if it is gated)."
-            ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' log and progress bar; what matters is raised here."""
-    log = transformers.utils.logging
-    verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bar:
-            log.enable_progress_bar()

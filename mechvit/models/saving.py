@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
+from .checkpoint_config import make_hf_config
 from .config import HookedViTConfig
 from .devices import device_named
 from .hooked_vit import HookedViT
@@ -88,7 +88,7 @@ def load_hooked_vit(
     try:
         about = json.loads((place / CONFIG_FILE).read_text())
         hf_config = dict(about["hugging_face"])
-        config = transformers.AutoConfig.for_model(hf_config.pop("model_type"), **hf_config)
+        config = make_hf_config(hf_config, about["hooked_vit"]["architecture"], str(place))
         processor = read_image_processor(place)
         weights = load_file(place / WEIGHTS_FILE)
         model = HookedViT(_from_json(about["hooked_vit"]), config, processor)

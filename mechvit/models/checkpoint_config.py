@@ -1,0 +1,139 @@
+"""A checkpoint's config.json: the one place that reads it. No code that a checkpoint brings is ever run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .checks import check_unprocessed_config
+from .families import find_family
+
+UNUSED = ("auto_map", "attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
+"""Settings that name code, on the hub or beside the config, and change nothing of what is computed."""
+POINTERS = {
+    "configuration_files": "other configs",
+    "transformers_weights": "other files of weights",
+    "base_model_name_or_path": "another checkpoint",
+    "fusion_config": "layers that are made anew",
+}
+"""Settings by which a config would not say itself what the model is."""
+
+
+def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
+    """Read the Hugging Face config of a supported checkpoint, without its weights.
+
+    Raises:
+        ValueError: nothing is there, it is of another kind, or its config.json is damaged or makes no config.
+    """
+    where = os.path.expanduser(os.fspath(path_or_hub_id))
+    config = read_config(where)
+    check_unprocessed_config(config, where)
+    _, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
+    return make_hf_config(config, architecture, where)
+
+
+def read_config(where: str) -> dict[str, Any]:
+    """Read a checkpoint's config.json, of a folder or of the hub, as a dict whose kind and class are words."""
+    looks_local = Path(where).exists() or where.startswith((".", os.sep)) or where.count("/") > 1
+    if looks_local and not (Path(where) / "config.json").is_file():
+        found = "a folder without one" if Path(where).is_dir() else "no such folder"
+        raise ValueError(
+            f"{where} must be a folder with a config.json, as `save_pretrained` writes it; got {found}. "
+            "Pass the checkpoint's folder, or a hub id such as google/vit-base-patch16-224."
+        )
+    try:
+        with quiet():
+            path = transformers.utils.cached_file(where, "config.json")
+        config = json.loads(Path(path or where).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{where} must be a folder with a config.json or a model on the Hugging Face hub; its config.json could "
+            f"not be read: {one_line(error)} Check the name and the connection (and log in, if it is gated)."
+        ) from error
+    _check_form(config, where)
+    return dict(config)
+
+
+def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> Any:
+    """Make the Hugging Face config of one of transformers' own classes out of what `read_config` found.
+
+    Raises:
+        ValueError: a setting is missing, of another type, or of a value that the class refuses.
+    """
+    config_class = getattr(transformers, architecture).config_class
+    own = config.get(config_class.base_config_key) if config_class.base_config_key else None
+    settings = copy.deepcopy(dict(config if own is None else own))  # a tower's own part of the config of two
+    for part in (settings, settings.get("vision_config"), settings.get("text_config")):
+        if isinstance(part, dict):
+            for name in [name for name in part if name in UNUSED or name.startswith("_")]:
+                del part[name]
+            if methods := [name for name in part if callable(getattr(config_class, name, None))]:
+                raise ValueError(f"{where}: its config.json sets {', '.join(methods)}, which is no setting. Remove it.")
+    try:
+        with quiet():
+            found = config_class(**settings)
+    except Exception as error:  # a setting of the wrong kind raises almost anything
+        raise ValueError(
+            f"{where}: its config.json does not make a {config_class.__name__}: {one_line(error)} Correct the setting."
+        ) from error
+    if not isinstance(found.dtype, torch.dtype | None):
+        raise ValueError(f"{where}: its config.json has a dtype that is none: {config.get('dtype')!r}. Correct it.")
+    found.name_or_path = where
+    return found
+
+
+def _check_form(config: Any, where: str) -> None:
+    """Raise a ValueError unless a config has the form that every other check relies on."""
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{where}: its config.json must hold settings by name, as `save_pretrained` writes them; it holds a "
+            f"{type(config).__name__}. Save the model's config again."
+        )
+    classes = config.get("architectures")
+    forms = {
+        "model_type": isinstance(config.get("model_type"), str | None),
+        "architectures": classes is None or (isinstance(classes, list) and all(isinstance(n, str) for n in classes)),
+        "auto_map": isinstance(config.get("auto_map"), dict | None),
+        "quantization_config": isinstance(config.get("quantization_config"), dict | None),
+        "vision_config": isinstance(config.get("vision_config"), dict | None),
+        "text_config": isinstance(config.get("text_config"), dict | None),
+    }
+    for name, right in forms.items():
+        if not right:
+            raise ValueError(f"{where}: the {name} of its config.json is of another form than transformers writes.")
+    for name, meaning in POINTERS.items():
+        if config.get(name):
+            raise ValueError(
+                f"{where}: its config.json names {meaning} ({name}), which are not followed. Load the checkpoint with "
+                "transformers and save it with `save_pretrained`."
+            )
+
+
+def one_line(error: BaseException, longest: int = 300) -> str:
+    """Give what an error says on one line that ends in a full stop, cut where it is long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= longest else f"{text[:longest]} ..."
+    return text if text.endswith(".") else f"{text}."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' log and progress bar; what matters is raised here."""
+    log = transformers.utils.logging
+    verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bar:
+            log.enable_progress_bar()
