@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from timing import Contender, Spread
 
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -212,4 +211,4 @@ def memory_rows(title: str, ways: list[Contender], models: Models, timing: Any, 
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -24,7 +24,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-import tyro
 from cache_contenders import (
     CAPTURED,
     COPY,
@@ -42,7 +41,7 @@ from cache_contenders import (
 )
 from timing import Timing, spread
 
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -166,4 +165,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from timing import Contender
 
+from mechvit.terminal import say
+
 if TYPE_CHECKING:
     from contenders import Models
     from torch import Tensor
@@ -133,7 +135,7 @@ def peers(models: Models, stop: int, name: str, folder: str) -> dict[str, Callab
 
     found[BRIDGE] = bridged
     if importlib.util.find_spec("nnsight") is None:
-        print("left out: nnsight is not installed (pip install 'mechvit[benchmarks]')")
+        say("left out: nnsight is not installed (pip install 'mechvit[benchmarks]')")
         return found
     from nnsight import NNsight
 

@@ -19,10 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from timing import Contender, Timing
 
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -259,4 +258,4 @@ def hook_points(options: Options) -> tuple[Timing, list[Measure]]:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

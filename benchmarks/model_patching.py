@@ -17,10 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from timing import Contender
 
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from report import Measure
@@ -198,4 +197,4 @@ def measures(title: str, timing: Any, limit: float | None) -> tuple[Measure, ...
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

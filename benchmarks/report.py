@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from timing import Spread, Timing
 
+from mechvit.terminal import say
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -164,7 +166,7 @@ def publish(
         load=(beginning.load, _load_average()),
     )
     folder = write(result, options.out, overwrite=options.overwrite)
-    print(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    say(f"\n{markdown(result)}\n{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return result
 
 

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
 from timing import spread
 
-from mechvit.experiment.command_line import check_out, run
+from mechvit.experiment.command_line import check_out, read, run
 
 if TYPE_CHECKING:
     from pages import PageTimes
@@ -131,4 +130,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

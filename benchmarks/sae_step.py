@@ -25,10 +25,9 @@ from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from timing import Contender, Timing, spread, time_interleaved
 
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from report import Measure
@@ -249,4 +248,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

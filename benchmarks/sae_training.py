@@ -19,11 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from contenders import SHAPES, check_agreement
 from timing import Contender, time_interleaved
 
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,4 +143,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -18,10 +18,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from timing import Contender
 
-from mechvit.experiment.command_line import check_out, run
+from mechvit.experiment.command_line import check_out, read, run
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PYTHON, IMPORT, FIRST = "python -c pass", "import mechvit", "first image, ViT-B/16"
@@ -94,4 +93,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -28,9 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
-from mechvit.experiment.command_line import check_device, check_out, run
+from mechvit.experiment.command_line import check_device, check_out, read, run
 
 if TYPE_CHECKING:
     from report import Measure
@@ -113,4 +111,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

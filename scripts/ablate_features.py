@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import (
     check_out,
@@ -30,8 +28,10 @@ from mechvit.experiment.command_line import (
     names_of,
     new_folder,
     prepared_images,
+    read,
     run,
 )
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import datasets
@@ -96,9 +96,9 @@ def main(options: Options) -> None:
     chosen = tables["ablation_summary"].query("kind == 'sensitive' and quantity == 'accuracy'")
     shown = ["model", "selected_by", "corruption", "n", "value", "change", "change_low", "change_high", "beyond",
              "beyond_low", "beyond_high"]  # fmt: skip
-    print("accuracy with the most sensitive latents ablated; its change, and that beyond others as frequent\n")
-    print(chosen[shown].to_string(index=False, float_format="%.4f"))
-    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+    say("accuracy with the most sensitive latents ablated; its change, and that beyond others as frequent\n")
+    say(chosen[shown].to_string(index=False, float_format="%.4f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
 def make_tables(names: dict[str, str], corruptions: list[Corruption], options: Options) -> dict[str, pd.DataFrame]:
@@ -157,4 +157,4 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     corruptions_named,
@@ -26,8 +24,10 @@ from mechvit.experiment.command_line import (
     names_of,
     new_folder,
     prepared_images,
+    read,
     run,
 )
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def main(options: Options) -> None:
         for name, frame in tables.items():
             frame.to_parquet(folder / f"{name}.parquet", index=False)
         drawn = draw(tables, list(tuned), corruptions, folder / "figures")
-    print(f"{options.out}: {len(tables)} tables, {drawn} figures")
+    say(f"{options.out}: {len(tables)} tables, {drawn} figures")
 
 
 def make_tables(
@@ -131,7 +131,7 @@ def make_tables(
     if "base" in set(tables["first_correct"]["model"]):
         tables["first_correct_summary"] = analysis.first_correct_summary(tables["first_correct"])
     else:
-        print("no first_correct_summary: the base model gets no image right at any layer")
+        say("no first_correct_summary: the base model gets no image right at any layer")
     return tables
 
 
@@ -139,7 +139,7 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
     """Draw what the models' names and the tables allow, say what is left out and why; returns how many were drawn."""
     tested = [c.key for c in corruptions]
     if others := [name for name in tuned if name not in tested]:
-        print(
+        say(
             f"no figures: {', '.join(others)} must be called after the corruption it was tuned on, one of "
             f"--corruptions ({', '.join(tested)})"
         )
@@ -150,7 +150,7 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
     drawn = 0
     for name, table in FIGURES.items():
         if table not in tables or tables[table].empty:
-            print(f"no figure {name}: the table {table} is empty")
+            say(f"no figure {name}: the table {table} is empty")
             continue
         figure = getattr(figures, name)(tables[table])
         figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
@@ -159,4 +159,4 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from mechvit.data.spec import PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     corruptions_named,
     load_classifier,
     names_of,
     prepared_images,
+    read,
     run,
     sae_folders,
 )
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -97,7 +97,7 @@ def main(options: Options) -> None:
         saes, images, corruptions, features={next(iter(saes)): options.features}, settings=settings,
         title=options.title, allow_other_model=options.allow_other_model, progress="SAE features",
     )  # fmt: skip
-    print(browser.save(options.out))
+    say(browser.save(options.out))
 
 
 def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
@@ -115,4 +115,4 @@ def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import check_device, corruptions_named, run
+from mechvit.experiment.command_line import check_device, corruptions_named, read, run
 from mechvit.saes.config import HookTokens
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import datasets
@@ -116,13 +115,13 @@ def main(options: Options) -> None:
         if int(os.environ.get("RANK", "0")) > 0:
             return
         plan = cache.plan
-        print(
+        say(
             f"{options.out}: {plan.n_images} images x {plan.tokens_per_image} tokens of "
             f"{', '.join(f'{hook} ({width})' for hook, width in plan.hooks.items())}; {plan.n_shards} shards, "
             f"{sum(map(plan.bytes_of, range(plan.n_shards))) / 1e6:,.1f} MB in {plan.dtype}"
         )
         if options.sae_lens is not None:
-            print(f"{export_for_sae_lens(cache, options.sae_lens)}: for stock sae-lens")
+            say(f"{export_for_sae_lens(cache, options.sae_lens)}: for stock sae-lens")
     finally:
         if parallel:
             torch.distributed.destroy_process_group()
@@ -152,4 +151,4 @@ def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
     check_out,
@@ -30,8 +28,10 @@ from mechvit.experiment.command_line import (
     names_of,
     new_folder,
     prepared_images,
+    read,
     run,
 )
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import datasets
@@ -101,9 +101,9 @@ def main(options: Options) -> None:
             lens.save(folder / "lenses" / name)
         drawn = draw(tables, folder / "figures")
     shown = tables["depth_change"].query("subset == 'all'").drop(columns="subset")
-    print(f"{len(images)} images; prediction depth in layers, its change from {next(iter(models))}'s\n")
-    print(shown.to_string(index=False, float_format="%.3f"))
-    print(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
+    say(f"{len(images)} images; prediction depth in layers, its change from {next(iter(models))}'s\n")
+    say(shown.to_string(index=False, float_format="%.3f"))
+    say(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
 
 
 def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: int | None) -> datasets.Dataset:
@@ -194,4 +194,4 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

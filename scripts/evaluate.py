@@ -15,8 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     check_out,
@@ -25,8 +23,10 @@ from mechvit.experiment.command_line import (
     names_of,
     new_folder,
     prepared_images,
+    read,
     run,
 )
+from mechvit.terminal import say
 
 HOLDS = "performance.parquet"
 
@@ -89,14 +89,14 @@ def main(options: Options) -> None:
     wide = summary.pivot(index=["model", "corruption"], columns="metric", values="value").rename_axis(columns=None)
     rows = [(name, corruption.key) for name in names for corruption in corruptions]
     shown = wide.loc[rows, ["accuracy", "top5", "top10", "ece"]].reset_index()
-    print(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins\n")
-    print(shown.to_string(index=False, float_format="%.4f"))
+    say(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins\n")
+    say(shown.to_string(index=False, float_format="%.4f"))
     if options.out is not None:
         with new_folder(options.out, options.overwrite, HOLDS) as folder:
             performance.to_parquet(folder / HOLDS, index=False)
             summary.to_parquet(folder / "performance_summary.parquet", index=False)
-        print(f"\n{options.out}: {HOLDS}, performance_summary.parquet")
+        say(f"\n{options.out}: {HOLDS}, performance_summary.parquet")
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -23,8 +23,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     check_out,
@@ -33,9 +31,11 @@ from mechvit.experiment.command_line import (
     names_of,
     new_folder,
     prepared_images,
+    read,
     run,
     sae_folders,
 )
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,18 +98,18 @@ def main(options: Options) -> None:
         .rename_axis(columns=None)
         .reset_index()
     )
-    print(wide[["architecture", "corruption", *SHOWN]].to_string(index=False, float_format="%.4g"))
+    say(wide[["architecture", "corruption", *SHOWN]].to_string(index=False, float_format="%.4g"))
     if "sae_matches" in tables:
         live = tables["sae_matches"].query("firing_rate > 0")
         cosines = live.groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean().reset_index()
-        print("\nmean cosine of matched latents, of those of sae_a that fire on clean images")
-        print(cosines.to_string(index=False, float_format="%.4g"))
+        say("\nmean cosine of matched latents, of those of sae_a that fire on clean images")
+        say(cosines.to_string(index=False, float_format="%.4g"))
     if options.out is not None:
         with new_folder(options.out, options.overwrite, HOLDS) as folder:
             for name, table in tables.items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)
             draw(wide.merge(tables["sae_settings"], on="architecture"), tables["sae_density"], folder)
-        print(f"\n{options.out}: {', '.join(tables)}; frontier.html, density.html")
+        say(f"\n{options.out}: {', '.join(tables)}; frontier.html, density.html")
 
 
 def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataFrame]:
@@ -176,4 +176,4 @@ def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

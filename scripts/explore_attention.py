@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from mechvit.experiment.command_line import corruptions_named, load_classifier, names_of, prepared_images, run
+from mechvit.experiment.command_line import corruptions_named, load_classifier, names_of, prepared_images, read, run
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -70,9 +69,9 @@ def main(options: Options) -> None:
 
     shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed}
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("layers", "heads", "max_bytes")}
-    print(attention_explorer(models, images, corruptions, **chosen, **shared).save(options.out))
+    say(attention_explorer(models, images, corruptions, **chosen, **shared).save(options.out))
     if options.lens is not None:
-        print(patch_lens_view(models, images, corruptions, **shared).save(options.lens))
+        say(patch_lens_view(models, images, corruptions, **shared).save(options.lens))
 
 
 def shown(options: Options, model: HookedViT) -> Any:
@@ -91,4 +90,4 @@ def shown(options: Options, model: HookedViT) -> Any:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from mechvit.experiment.command_line import run
+from mechvit.experiment.command_line import read, run
+from mechvit.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,8 @@ def main(options: Options) -> None:
     from mechvit.visualization.export import export_figures
 
     for path in export_figures(options.run, options.out, options.formats, options.columns):
-        print(path)
+        say(path)
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -19,18 +19,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import tyro
-
 from mechvit.data.spec import Mixture
 from mechvit.experiment.command_line import (
     check_device,
     check_out,
     corruptions_named,
     prepared_images,
+    read,
     read_checkpoint,
     run,
 )
 from mechvit.finetuning.config import FinetuneConfig
+from mechvit.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +93,11 @@ def main(options: Options) -> None:
     )
     log = json.loads(Path(out, "training_log.json").read_text())
     kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])
-    print(
+    say(
         f"{out}: epoch {log['kept_epoch']:g} of {len(log['epochs'])} kept, validation loss {kept['eval_loss']:.3f}, "
         f"accuracy {kept['eval_accuracy']:.3f} on {len(validation)} images"
     )
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -13,9 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from mechvit.experiment.command_line import run
+from mechvit.experiment.command_line import read, run
+from mechvit.terminal import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ def main(options: Options) -> None:
 
     table = family_table() if options.model is None else checkpoint_table(options.model, options.zero_shot)
     if options.out is None:
-        print(table, end="")
+        say(table, end="")
         return
     place = Path(options.out)
     beside = place.with_name(place.name + ".partial")
@@ -53,4 +52,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

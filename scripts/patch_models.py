@@ -24,10 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import Corruption
-from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, run
+from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, read, run
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,12 +97,12 @@ def main(options: Options) -> None:
         drawn = draw(tables, folder / "figures")
     summary, references = tables["summary"], tables["references"].groupby("condition")["correct"].mean()
     shown = summary.query("quantity == 'logit_difference'").drop(columns="quantity")
-    print(
+    say(
         f"{len(tables['references']) // 2} images, {len(shown)} components, {passes:.1f} forward passes an image; "
         f"accuracy of the receiver {references['receiver']:.3f}, of the giver {references['giver']:.3f}\n"
     )
-    print(shown.nlargest(12, "recovered").to_string(index=False, float_format="%.3f"))
-    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+    say(shown.nlargest(12, "recovered").to_string(index=False, float_format="%.3f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
 def make_tables(
@@ -165,4 +164,4 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

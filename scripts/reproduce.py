@@ -17,6 +17,7 @@ import time
 
 from mechvit.experiment.command_line import run, with_preset
 from mechvit.experiment.config import PRESETS, ExperimentConfig
+from mechvit.terminal import say
 
 
 def parse(arguments: list[str]) -> ExperimentConfig:
@@ -36,13 +37,13 @@ def main(config: ExperimentConfig) -> None:
     started = time.perf_counter()
     report = reproduce(config)
     stages = json.loads((Path(config.out) / "provenance.json").read_text())["stages"]
-    print(f"\n{'stage':32} seconds  peak GB")
+    say(f"\n{'stage':32} seconds  peak GB")
     for stage in stages:
-        print(f"{stage['name']:32} {stage['seconds']:7.1f}  {stage['peak_memory_bytes'] / 1e9:7.2f}")
+        say(f"{stage['name']:32} {stage['seconds']:7.1f}  {stage['peak_memory_bytes'] / 1e9:7.2f}")
     total, peak = sum(s["seconds"] for s in stages), max(s["peak_memory_bytes"] for s in stages)
-    print(f"{'all stages':32} {total:7.1f}  {peak / 1e9:7.2f}")
-    print(f"\nthis call took {time.perf_counter() - started:.0f} s; open {report}")
+    say(f"{'all stages':32} {total:7.1f}  {peak / 1e9:7.2f}")
+    say(f"\nthis call took {time.perf_counter() - started:.0f} s; open {report}")
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse(sys.argv[1:])))
+    run(main, parse(sys.argv[1:]))

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
-from mechvit.experiment.command_line import check_out, load_classifier, names_of, new_folder, prepared_images, run
+from mechvit.experiment.command_line import check_out, load_classifier, names_of, new_folder, prepared_images, read, run
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import datasets
@@ -86,9 +85,9 @@ def main(options: Options) -> None:
         drawn = draw(tables, spectra, folder / "figures")
     whole = tables["robustness"].query("family == 'all' or family == 'clean'")
     shown = whole.pivot(index=["model", "group"], columns="quantity", values="value").rename_axis(columns=None)
-    print(f"{len(images)} images, {len(corruptions)} corruptions; errors relative to {options.reference}'s\n")
-    print(shown.reset_index().to_string(index=False, float_format="%.4f"))
-    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+    say(f"{len(images)} images, {len(corruptions)} corruptions; errors relative to {options.reference}'s\n")
+    say(shown.reset_index().to_string(index=False, float_format="%.4f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
 def load_models(names: dict[str, str], device: str | None) -> dict[str, HookedViT]:
@@ -150,4 +149,4 @@ def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from mechvit.experiment.command_line import run
+from mechvit.experiment.command_line import read, run
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -61,14 +60,14 @@ def main(options: Options) -> None:
             show(page, options.picture)
             page.wait_for_timeout(1000)  # patterns are inflated
             page.screenshot(path=options.out / f"{name}.png")
-            print(options.out / f"{name}.png")
+            say(options.out / f"{name}.png")
         features = options.run / "features.html"
         if features.is_file():  # a run may have no SAEs
             page.goto(features.resolve().as_uri())
             page.locator("tbody tr").nth(options.picture).click()
             page.wait_for_timeout(1500)
             page.screenshot(path=options.out / "features.png")
-            print(options.out / "features.png")
+            say(options.out / "features.png")
         browser.close()
 
 
@@ -121,4 +120,4 @@ def lens(page: Page, picture: int) -> None:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, run
+from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, read, run
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import datasets
@@ -101,10 +100,10 @@ def main(options: Options) -> None:
             frame.to_parquet(folder / f"{name}.parquet", index=False)
         drawn = draw(tables, folder / "figures")
     shown = ["source", "control", "hook_name", "scale", "value", "change", "recovered", "clean_change"]
-    print(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
+    say(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
     accuracy = tables["chosen"].query("quantity == 'accuracy'")
-    print(accuracy[shown].to_string(index=False, float_format="%.4f") if len(accuracy) else "nothing is cheap enough")
-    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+    say(accuracy[shown].to_string(index=False, float_format="%.4f") if len(accuracy) else "nothing is cheap enough")
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
 def steer_all(
@@ -189,4 +188,4 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

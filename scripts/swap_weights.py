@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
     check_out,
@@ -33,8 +31,10 @@ from mechvit.experiment.command_line import (
     names_of,
     new_folder,
     prepared_images,
+    read,
     run,
 )
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,10 +104,10 @@ def main(options: Options) -> None:
             frame.to_parquet(folder / f"{name}.parquet", index=False)
         drawn = draw(tables, options.quantity, folder / "figures")
     if "smallest_set" in tables:
-        print(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
+        say(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
         shown = ["step", "added", "images", "value", "recovered", "recovered_low", "recovered_high"]
-        print(tables["smallest_set"][shown].to_string(index=False, float_format="%.4f"))
-    print(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+        say(tables["smallest_set"][shown].to_string(index=False, float_format="%.4f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
 def load_pair(base: str, tuned: str, device: str | None) -> tuple[HookedViT, HookedViT]:
@@ -139,7 +139,7 @@ def make_tables(
         )  # fmt: skip
         tables["smallest_set"] = found.to_frame()
     except analysis.NoGap as reason:
-        print(f"no smallest set: {reason}")
+        say(f"no smallest set: {reason}")
     if options.reverse:
         reverse = analysis.swap_weights(tuned, base, images, conditions, progress="Reverse swaps", **swapped)
         tables["swaps_reverse"] = reverse.summary()
@@ -167,7 +167,7 @@ def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
         if tables[name][tables[name]["quantity"] == quantity]["recovered"].notna().any():
             drawn[f"{name}_curves"] = figures.swap_curves(tables[name], quantity=quantity)
         else:
-            print(f"no figure {name}_curves: no gap in {quantity} between the models under any corruption")
+            say(f"no figure {name}_curves: no gap in {quantity} between the models under any corruption")
     folder.mkdir()
     for name, figure in drawn.items():
         figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
@@ -175,4 +175,4 @@ def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

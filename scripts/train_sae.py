@@ -17,11 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import check_out, corruptions_named, load_model, names_of, prepared_images, run
+from mechvit.experiment.command_line import (
+    check_out,
+    corruptions_named,
+    load_model,
+    names_of,
+    prepared_images,
+    read,
+    run,
+)
 from mechvit.saes.config import SAEConfig, TrainConfig
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     from mechvit import HookedViT
@@ -87,11 +94,11 @@ def main(options: Options) -> None:
         if rank() > 0:
             return
     history = read_history(options.out)
-    print("the last check of each SAE's training, on held-out images:\n")
+    say("the last check of each SAE's training, on held-out images:\n")
     last = history[history["step"] == history.groupby("architecture")["step"].transform("max")]
     wide = last.pivot(index=["architecture", "epoch"], columns="metric", values="value").reset_index()
-    print(wide.rename_axis(columns=None).to_string(index=False, float_format="%.4g"))
-    print("\n" + "\n".join(map(str, published.values())))
+    say(wide.rename_axis(columns=None).to_string(index=False, float_format="%.4g"))
+    say("\n" + "\n".join(map(str, published.values())))
     if options.push_to_hub is not None:
         push_to_hub(options.out, options.push_to_hub)
 
@@ -179,4 +186,4 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

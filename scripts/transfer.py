@@ -22,6 +22,7 @@ import time
 
 from mechvit.experiment.command_line import run, with_preset
 from mechvit.experiment.transfer_config import PRESETS, TransferConfig
+from mechvit.terminal import say
 
 
 def parse(arguments: list[str]) -> TransferConfig:
@@ -48,12 +49,12 @@ def main(config: TransferConfig) -> None:
     rows, columns = (list(dict.fromkeys(matrix[name])) for name in ("trained_on", "tested_on"))
     gains = matrix.pivot(index="trained_on", columns="tested_on", values="gain").loc[rows, columns] * 100
     gains.loc["base"] = matrix[matrix["trained_on"] == "base"].set_index("tested_on")["accuracy"] * 100
-    print("\ngain over the base in percentage points; first row: the base's accuracy, percent\n")
-    print(gains.rename_axis(index=None, columns=None).to_string(float_format="%.1f"))
-    print("\nmeans (gains are fractions, transfer the share of the tested corruption's own gain)\n")
-    print(means.to_string(index=False, float_format="%.3f"))
-    print(f"\nthis call took {time.perf_counter() - started:.0f} s; open {page}")
+    say("\ngain over the base in percentage points; first row: the base's accuracy, percent\n")
+    say(gains.rename_axis(index=None, columns=None).to_string(float_format="%.1f"))
+    say("\nmeans (gains are fractions, transfer the share of the tested corruption's own gain)\n")
+    say(means.to_string(index=False, float_format="%.3f"))
+    say(f"\nthis call took {time.perf_counter() - started:.0f} s; open {page}")
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse(sys.argv[1:])))
+    run(main, parse(sys.argv[1:]))

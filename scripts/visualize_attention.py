@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import load_classifier, run
+from mechvit.experiment.command_line import load_classifier, read, run
+from mechvit.terminal import say
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -79,7 +78,7 @@ def main(options: Options) -> None:
         for name, model in models.items()
         for inputs in [inputs_of(model, picture, corruption, options.seed)]
     ]
-    print(views[0].beside(*views[1:]).save(options.out))
+    say(views[0].beside(*views[1:]).save(options.out))
 
 
 def inputs_of(model: HookedViT, picture: object, corruption: Corruption, seed: int) -> dict[Corruption, object]:
@@ -96,4 +95,4 @@ def inputs_of(model: HookedViT, picture: object, corruption: Corruption, seed: i
 
 
 if __name__ == "__main__":
-    run(main, tyro.cli(Options, description=__doc__))
+    run(main, read(Options, __doc__))

@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.terminal import progress_bar
 
 from .lens import residual_hooks
 from .stream import Images, image_batches, pixel_values
@@ -94,8 +95,6 @@ def train_tuned_lens(
     Source: arXiv:2303.08112, section 3. There the translators are trained with SGD on unlabelled text; for a ViT only
     the tokens that the head reads are translated.
     """
-    from tqdm.auto import tqdm
-
     config = config or LensTraining()
     conditions = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
     training = _Reader(model, images, conditions, config)
@@ -105,7 +104,7 @@ def train_tuned_lens(
     optimizer = torch.optim.AdamW([weight, bias], lr=config.lr, weight_decay=config.weight_decay)
     before = best = _held_out(model, held_out, weight, bias)
     kept, epoch_of = (weight.detach().clone(), bias.detach().clone()), torch.zeros(len(best), dtype=torch.int64)
-    for epoch in tqdm(range(1, config.epochs + 1), desc=progress, unit="epoch", disable=progress is None, leave=False):
+    for epoch in progress_bar(range(1, config.epochs + 1), progress, unit="epoch", leave=False):
         optimizer.param_groups[0]["lr"] = config.lr * (1 - 0.9 * (epoch - 1) / config.epochs)
         for seen in training.epoch(epoch):
             loss = divergence(model, translated(seen.residuals, weight, bias), seen.final).mean(1).sum()

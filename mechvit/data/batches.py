@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.terminal import progress_bar
+
 from .pixels import unit_pixels
 
 if TYPE_CHECKING:
@@ -51,8 +53,6 @@ def iter_batches(
     Raises:
         ValueError: a column is missing, or raw images come without a processor.
     """
-    from tqdm.auto import tqdm
-
     columns = set(dataset.column_names)
     if missing := {"label", "image_id"} - columns:
         raise ValueError(f"the data set lacks {', '.join(sorted(missing))}; load it with mechvit.data.load_images")
@@ -66,9 +66,7 @@ def iter_batches(
     stored = dataset.select_columns([column])
     about = dataset.select_columns(["label", "image_id"]).with_format("numpy")[:]
     views = _pixel_views(dataset) if column == "pixels" else None
-    for start in tqdm(
-        range(0, len(rows), batch_size), desc=progress, unit="batch", disable=progress is None, leave=False
-    ):
+    for start in progress_bar(range(0, len(rows), batch_size), progress, unit="batch", leave=False):
         chosen = rows[start : start + batch_size]
         if views is not None:
             pixels = np.stack([part[row] for part, row in _places(views, chosen)])

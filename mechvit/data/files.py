@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm.auto import tqdm
+
+from mechvit.terminal import printable, progress_bar
 
 if TYPE_CHECKING:
     import datasets
@@ -52,7 +53,7 @@ def readable_rows(
     bad: list[str] = []
     with (
         ThreadPoolExecutor() as pool,
-        tqdm(total=wanted, desc="Checking images", delay=2, leave=False) as bar,
+        progress_bar(label="Checking images", total=wanted, delay=2, leave=False) as bar,
     ):
         at = 0
         while len(good) < wanted and at < len(order):
@@ -72,7 +73,7 @@ def readable_rows(
     if not good:
         raise ValueError(f"none of the {len(bad)} files could be read as an image; the first: {bad[0]}")
     if bad:
-        warnings.warn(f"left out {len(bad)} of {len(bad) + len(good)} files: {_some(bad)}", stacklevel=3)
+        warnings.warn(f"left out {len(bad)} of {len(bad) + len(good)} files: {printable(_some(bad))}", stacklevel=3)
     return good
 
 

@@ -117,7 +117,7 @@ class Corruption:
         if key == "clean":
             return CLEAN
         family, _, level = key.rpartition("_")
-        if not level.isdigit():
+        if not re.fullmatch("0|[1-9][0-9]*", level):
             raise ValueError(
                 f"a corruption is written family_level, as in gaussian_blur_4, or clean; got {key!r}{_nearest(key)} "
                 f"(families: {', '.join(f for f in FAMILIES if f != 'clean')})"

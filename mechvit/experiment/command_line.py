@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from mechvit.data.spec import Corruption
+from mechvit.settings_checks import SettingError
+from mechvit.terminal import one_line
+
+from .faults import explain, flag_of
 
 if TYPE_CHECKING:
     import datasets
@@ -21,33 +26,86 @@ Config = TypeVar("Config")
 
 
 def run(main: Callable[..., None], *arguments: object) -> None:
-    """Call `main(*arguments)`; bad input ends the process with `error: ...` on one line of stderr and exit code 2.
+    """Call `main(*arguments)`; what the user can mend ends the process with one line, `error: ...`, and exit code 2.
 
-    Bad input is a ValueError or an OSError (a missing file, no connection, no permission). Set MECHVIT_TRACEBACK=1 to
-    see where it was raised. Ctrl-C exits with 130.
+    That is bad input (a ValueError), a file or a connection (an OSError, a damaged safetensors file, a full disk), a
+    training that diverged, and memory that ran out, where the flags that lower it are named: see `faults`. Anything
+    else is a bug and shows where. Set MECHVIT_TRACEBACK=1 to see where any error was raised. Ctrl-C exits with 130.
     """
     try:
         main(*arguments)
-    except (ValueError, OSError) as error:
-        if os.environ.get("MECHVIT_TRACEBACK"):
-            raise
-        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        line = None if os.environ.get("MECHVIT_TRACEBACK") else explain(error, *arguments[:1])
+        if line is None:
+            raise
+        refuse(line)
+
+
+def refuse(line: str) -> NoReturn:
+    """End the process with one line on stderr and exit code 2."""
+    print(f"error: {one_line(line)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def read(kind: type[Config], description: str | None, *, args: Sequence[str] | None = None, **default: Any) -> Config:
+    """Read the command line into settings; what it cannot be is refused in one line, `error: ...`, with exit code 2.
+
+    Args:
+        kind: the settings' dataclass, whose own errors are taken as the command line's.
+        description: what `--help` begins with.
+        args: the words after the script's name; those of this process when None.
+        default: `default=`, the settings where no flag is given, in place of the dataclass's own.
+    """
+    import io
+    from contextlib import redirect_stderr, redirect_stdout
+
+    import tyro
+
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a name's letters shows their escapes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    said = io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(said):  # no terminal, hence no colours
+            return tyro.cli(kind, args=args, description=description, **default)
+    except SystemExit as end:
+        if end.code == 2:
+            refuse(_refused(said.getvalue(), end.__context__, kind))
+    return tyro.cli(kind, args=args, description=description, **default)  # --help
+
+
+def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
+    """What tyro shows in a box of several lines, as one; a setting's own error with its whole flag."""
+    rows = [row.strip("│| ") for row in shown.splitlines()[1:-1] if not re.fullmatch("[│| ]*[─-]+[│| ]*", row)]
+    ends = (at for at, row in enumerate(rows) if row.startswith(("For full helptext", "Argument helptext")))
+    text = " ".join(row for row in rows[: next(ends, None)] if row)
+    place = re.match(r"Error parsing (\S+): ", text)
+    if place is None or cause is None:
+        return f"{text} (see --help)"
+    if hasattr(cause, "message") and cause.__context__ is not None:  # tyro's own, around the setting's
+        cause = cause.__context__
+    if isinstance(cause, SettingError):
+        nested = place[1] != getattr(kind, "__name__", "")
+        flag = f"--{place[1]}.{cause.name}".replace("_", "-") if nested else flag_of(cause.name, kind)
+        return f"{flag} {cause.problem}"
+    problem = str(getattr(cause, "message", cause)).partition("Got errors")[0]
+    return f"{place[1]}: {problem}" if place[1].startswith("--") else problem
 
 
 def with_preset(presets: Mapping[str, Config], arguments: list[str], description: str | None) -> Config:
     """Read a command line into a configuration; the defaults of all settings are those of `--preset`, or the first."""
     import argparse
 
-    import tyro
-
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", choices=presets, default=next(iter(presets)))
-    preset = presets[first.parse_known_args(arguments)[0].preset]
-    return tyro.cli(type(preset), default=preset, args=arguments, description=description)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", nargs="?", default=next(iter(presets)))
+    chosen = first.parse_known_args(arguments)[0].preset
+    if chosen not in presets:
+        refuse(f"--preset must be one of {', '.join(presets)}; got {chosen}")
+    preset = presets[chosen]
+    return read(type(preset), description, args=arguments, default=preset)
 
 
 def check_out(out: str | os.PathLike[str], overwrite: bool, holds: str) -> None:
@@ -185,9 +243,10 @@ def check_device(device: str | None) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the last: built without mps or xla
-        raise ValueError(f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        if (torch.ones(1, device=device) + 1).is_meta:
+            raise RuntimeError("it holds shapes and no numbers")
+    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError, ImportError: not built into torch
+        raise SettingError("device", f"{device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def prepared_images(

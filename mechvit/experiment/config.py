@@ -8,6 +8,17 @@ from typing import Literal
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
 from mechvit.saes.config import SAEConfig
+from mechvit.settings_checks import (
+    COUNT,
+    Range,
+    SettingError,
+    check,
+    check_choice,
+    check_common,
+    check_seeds,
+    check_some,
+    listed,
+)
 
 from .evidence import Rules
 
@@ -45,9 +56,8 @@ class ImageCounts:
     as many of those to fine-tune on, from which steering directions are made."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+        check(self, COUNT, *vars(self))
+        check(self, Range(2), "finetune", "test", "isolation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,21 +101,37 @@ class ExperimentConfig:
     rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
-        tuned = self.tuned
-        if not tuned or CLEAN in tuned or len(set(tuned)) < len(tuned):
-            raise ValueError(f"corruptions must name at least one, each once, and not clean; got {self.corruptions}")
+        check_common(self)
+        check_seeds(self, "base", "finetuning", "saes")
+        check_choice(self, preset=("photos", "imagenet"), sae_models=("strongest", "all"))
+        check(self, Range(2), "limit", or_none=True)
+        check(self, COUNT, "example_images")
+        check_some(self, "corruptions", "tuned")
+        if CLEAN in self.tuned:
+            raise SettingError("corruptions", "must not name clean, which every model is tested on")
         if len(set(self.others)) < len(self.others):
-            raise ValueError(f"related filters must be named once each; got {', '.join(self.related)}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit must be at least 1; got {self.limit}")
+            raise SettingError("related", f"must name each filter once; got {listed(self.related)}")
         if self.model is None and self.images != "photos":
             raise ValueError(
                 f"images of your own ({self.images}) need a model that knows their classes: give --model DIR"
             )
-        if self.example_images < 1 or self.seed < 0:
-            raise ValueError(
-                f"example_images must be positive and seed not negative; got {self.example_images}, {self.seed}"
-            )
+        self._check_saes()
+
+    def _check_saes(self) -> None:
+        """What can be said of the SAEs without a given model; of one that is trained here the shape is known."""
+        if len(self.saes.hook_names) > 1:
+            raise SettingError("hook_names", f"must be one in this run; got {listed(self.saes.hook_names)}")
+        for name, values in vars(self.saes.sweep).items():
+            if values:
+                raise SettingError(f"saes.sweep.{name}", "is for train_sae.py: this run trains one SAE of each kind")
+        if self.model is not None or self.saes.hook_names:
+            return
+        layer, layers = self.saes.hook_layer, self.shape.n_layers
+        if layers < 2 and layer is None:
+            raise SettingError("n_layers", f"must be at least 2, for SAEs on the last block but one; got {layers}")
+        if layer is not None and layer >= layers:
+            raise SettingError("hook_layer", f"must be below the {layers} blocks of the model; got {layer}")
+        self.saes.saes({"the residual stream": self.shape.d_model})
 
     @property
     def tuned(self) -> tuple[Corruption, ...]:

@@ -19,6 +19,7 @@ from mechvit.analysis.bootstrap import Interval, interval
 from mechvit.analysis.draws import Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
 from mechvit.analysis.verdicts import Verdict, all_above, all_within
 from mechvit.data.spec import Corruption
+from mechvit.settings_checks import LEVEL, NOT_NEGATIVE, RESAMPLES, SEED, SHARE, check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,13 @@ class Rules:
     """Resamples of the bootstrap."""
     seed: int = 0
     """Seed of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        check(self, NOT_NEGATIVE, "smallest_gain", "unchanged", "smallest_shift", "smallest_entropy")
+        check(self, SHARE, "ahead", "identical")
+        check(self, LEVEL, "level")
+        check(self, RESAMPLES, "resamples")
+        check(self, SEED, "seed")
 
     @property
     def bootstrap(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from mechvit.data.spec import (
     parse_training,
 )
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
+from mechvit.saes.config import SAEConfig
+from mechvit.settings_checks import COUNT, RESAMPLES, SettingError, check, check_common, listed
 
 from .config import IMAGENET, PHOTOS, ExperimentConfig, ImageCounts
 
@@ -55,9 +57,7 @@ class TransferCounts:
     """Images of these, from the first, that the corruptions' spectra are averaged over."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+        check(self, COUNT, *vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +106,12 @@ class TransferConfig:
     """Of every model, alike."""
 
     def __post_init__(self) -> None:
+        check_common(self)
+        check(self, RESAMPLES, "resamples")
         if len(self.single) < 2:
-            raise ValueError(f"corruptions must name at least two to transfer between; got {self.corruptions}")
-        if self.resamples < 1:
-            raise ValueError(f"resamples must be at least 1; got {self.resamples}")
+            raise SettingError(
+                "corruptions", f"must name at least two to transfer between; got {listed(self.corruptions) or 'none'}"
+            )
         keys = [what.key for what in self.mixed]
         if len(set(keys)) < len(keys):
             raise ValueError(f"each mixture may be given once; got {', '.join(keys)}")
@@ -120,7 +122,9 @@ class TransferConfig:
         """The corruptions that models are trained on, one each."""
         found = tuple(dict.fromkeys(c for word in self.corruptions for c in corruptions_of(word)))
         if CLEAN in found:
-            raise ValueError("corruptions must not name clean; a model trained on clean images comes with --control")
+            raise SettingError(
+                "corruptions", "must not name clean; a model trained on clean images comes with --control"
+            )
         return found
 
     @property
@@ -158,6 +162,7 @@ class TransferConfig:
             shape=self.shape,
             base=self.base,
             finetuning=self.finetuning,
+            saes=SAEConfig(hook_layer=0, k=1),  # it trains none: the least that any model has
         )
 
 

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 from transformers import ProgressCallback, TrainerCallback
 
+from mechvit.terminal import printable
+
+from .config import TrainingFailed
+
 
 class KeepBest(TrainerCallback):
     """Keep the weights of the epoch with the lowest validation loss in memory, and stop after `patience` worse ones.
@@ -36,10 +40,12 @@ class KeepBest(TrainerCallback):
         """Put the best epoch's weights into the model.
 
         Raises:
-            RuntimeError: the validation loss was never finite, so that no epoch could be kept.
+            TrainingFailed: the validation loss was never finite, so that no epoch could be kept.
         """
         if not self.weights:
-            raise RuntimeError("the validation loss was not finite in any epoch: lower the learning rate, or use fp32")
+            raise TrainingFailed(
+                "the validation loss was not finite in any epoch: lower the learning rate, or use fp32"
+            )
         model.load_state_dict(self.weights)
 
 
@@ -53,7 +59,7 @@ class TrainingBar(ProgressCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         if self.training_bar is not None:
-            self.training_bar.set_description(self.label)
+            self.training_bar.set_description(printable(self.label))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.training_bar is not None and logs and "eval_accuracy" in logs:

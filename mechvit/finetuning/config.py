@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from mechvit.settings_checks import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE_BELOW_ONE,
+    Range,
+    SettingError,
+    check,
+    check_choice,
+)
+
+Precision = Literal["fp32", "bf16", "fp16"]
+LARGEST = {
+    "image_size": 1024, "patch_size": 1024, "d_model": 8192, "n_layers": 200, "n_heads": 512, "d_mlp": 65536,
+}  # fmt: skip
+"""What a ViT from scratch may be at most: far more than any published one, far less than fills a machine by itself."""
+
+
+class TrainingFailed(RuntimeError):
+    """A training that left nothing to keep, for the reason that it states."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +44,18 @@ class FinetuneConfig:
     """AdamW's decoupled weight decay."""
     warmup_fraction: float = 0.0
     """Share of all steps over which the learning rate rises, before it falls linearly to zero."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """fp32, or mixed precision by autocast."""
     seed: int = 0
     """Of the order of images, of new weights and of the noise."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "epochs", "patience", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f"warmup_fraction must be in [0, 1); got {self.warmup_fraction}")
+        check(self, POSITIVE, "learning_rate")
+        check(self, COUNT, "epochs", "patience", "batch_size")
+        check(self, NOT_NEGATIVE, "weight_decay")
+        check(self, SHARE_BELOW_ONE, "warmup_fraction")
+        check(self, SEED, "seed")
+        check_choice(self, precision=get_args(Precision))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +76,9 @@ class ViTShape:
     """Width of the MLPs."""
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
-        if self.d_model % self.n_heads:
-            raise ValueError(f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}")
+        for name, largest in LARGEST.items():
+            check(self, Range(1, largest), name)
+        for whole, part in (("image_size", "patch_size"), ("d_model", "n_heads")):
+            size, of = getattr(self, whole), getattr(self, part)
+            if size % of:
+                raise SettingError(whole, f"{size} must be a multiple of {part} {of}")

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal, get_args
+
+from mechvit.settings_checks import (
+    COUNT,
+    COUNT_OR_ZERO,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    SHARE_BELOW_ONE,
+    Range,
+    SettingError,
+    check,
+    check_choice,
+    check_named,
+    check_some,
+    listed,
+)
 
 Architecture = Literal["standard", "batchtopk", "topk", "jumprelu", "gated", "matryoshka_batchtopk"]
 HookTokens = Literal["all", "patches", "cls"]
@@ -17,18 +33,6 @@ arXiv:2406.04093, `jumprelu` arXiv:2407.14435, `gated` arXiv:2404.16014, `matryo
 
 PENALISED = ("standard", "jumprelu", "gated")
 """Sparse by a penalty whose coefficient is given or steered; the others keep the k largest."""
-
-
-def _check_counts(config: object, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
-
-
-def _check_choices(config: object, **choices: tuple[str, ...]) -> None:
-    for name, known in choices.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} must be among {', '.join(known)}; got {getattr(config, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +62,19 @@ class StreamConfig:
     """Fixes the initial weights, the order of the images, and which image gets which corruption."""
 
     def __post_init__(self) -> None:
-        _check_counts(
-            self,
-            *("images_per_batch", "buffer_images", "segment_images", "calibration_images", "train_batch_size_tokens"),
-        )
-        _check_choices(self, tokens=get_args(HookTokens))
-        if not 0 <= self.clean_fraction <= 1:
-            raise ValueError(f"clean_fraction must lie in [0, 1]; got {self.clean_fraction}")
-        if self.seed < 0 or (self.hook_layer is not None and self.hook_layer < 0):
-            raise ValueError(f"seed and hook_layer must not be negative; got {self.seed} and {self.hook_layer}")
+        images = ("images_per_batch", "buffer_images", "segment_images", "calibration_images")
+        check(self, COUNT, *images, "train_batch_size_tokens")
+        check(self, SHARE, "clean_fraction")
+        check(self, SEED, "seed")
+        check(self, COUNT_OR_ZERO, "hook_layer", or_none=True)
+        check_choice(self, tokens=get_args(HookTokens))
+        check_named(self, "hook_names")
+        if self.hook_names:
+            check_some(self, "hook_names")
         if self.hook_names and self.hook_layer is not None:
-            raise ValueError(f"give hook_names or hook_layer; got {self.hook_names} and {self.hook_layer}")
-        if len(set(self.hook_names)) < len(self.hook_names):
-            raise ValueError(f"hook_names must name each hook point once; got {self.hook_names}")
+            raise SettingError(
+                "hook_names", f"or hook_layer, not both; got {listed(self.hook_names)} and {self.hook_layer}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +89,11 @@ class Sweep:
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
-            if len(set(values)) < len(values):
-                raise ValueError(f"sweep.{name} must give each value once; got {values}")
+            if values:
+                check_some(self, name)
+        check(self, COUNT, "expansion_factor", "k")
+        check(self, POSITIVE, "lr")
+        check(self, NOT_NEGATIVE, "l1_coefficient")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,40 +180,27 @@ class TrainConfig:
     """Fixes the initial weights, the order of the images, and which image gets which corruption."""
 
     def __post_init__(self) -> None:
-        counts = ("expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "matryoshka_levels")
-        _check_counts(self, *counts)
-        _check_choices(self, b_dec_init=("mean", "geometric_median"), decoder_init=("random", "data"))
-        _check_choices(self, lr_schedule=("cosine", "linear", "constant"))
-        if not self.architectures or len(set(self.architectures)) < len(self.architectures):
-            raise ValueError(f"architectures must name at least one, each once; got {self.architectures}")
-        if unknown := set(self.architectures) - set(ARCHITECTURES):
-            raise ValueError(f"architectures must be among {', '.join(ARCHITECTURES)}; got {sorted(unknown)}")
-        for name in ("warm_up_fraction", "l1_warm_up_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
-        if not (0 <= self.aux_loss_coefficient < math.inf and 0 < self.dead_after_epochs < math.inf):
-            raise ValueError(
-                "aux_loss_coefficient must not be negative and dead_after_epochs must be positive; "
-                f"got {self.aux_loss_coefficient} and {self.dead_after_epochs}"
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative; got {self.seed}")
+        check(self, COUNT, "expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens")
+        check(self, Range(1, 32), "matryoshka_levels")
+        check(self, SHARE_BELOW_ONE, "warm_up_fraction", "l1_warm_up_fraction")
+        check(self, NOT_NEGATIVE, "aux_loss_coefficient", "lr_end")
+        check(self, NOT_NEGATIVE, "l1_coefficient", or_none=True)
+        check(self, POSITIVE, "dead_after_epochs", "lr")
+        check(self, SEED, "seed")
+        check_some(self, "architectures")
+        check_choice(self, architectures=ARCHITECTURES, b_dec_init=("mean", "geometric_median"))
+        check_choice(self, decoder_init=("random", "data"), lr_schedule=("cosine", "linear", "constant"))
         self._check_swept()
 
     def _check_swept(self) -> None:
-        """Each setting that a sweep varies, and its own value."""
+        """What a sweep varies goes with the other settings."""
         for lr in (self.lr, *self.sweep.lr):
-            if not (0 <= self.lr_end <= lr and 0 < lr < math.inf):
-                raise ValueError(f"lr must be positive and lr_end must lie in [0, lr]; got {lr} and {self.lr_end}")
-        for l1 in (self.l1_coefficient, *self.sweep.l1_coefficient):
-            if l1 is not None and not 0 <= l1 < math.inf:
-                raise ValueError(f"l1_coefficient must not be negative, or None to steer it; got {l1}")
-        for name in ("expansion_factor", "k"):
-            if any(value < 1 for value in getattr(self.sweep, name)):
-                raise ValueError(f"sweep.{name} must be at least 1; got {getattr(self.sweep, name)}")
+            if self.lr_end > lr:
+                raise SettingError("lr_end", f"must be at most lr, {lr:g}; got {self.lr_end:g}")
         if self.sweep.l1_coefficient and not set(self.architectures) & set(PENALISED):
-            raise ValueError(
-                f"sweep.l1_coefficient is for {', '.join(PENALISED)}; the architectures are {self.architectures}"
+            raise SettingError(
+                "sweep.l1_coefficient",
+                f"is for {listed(PENALISED)}; the architectures are {listed(self.architectures)}",
             )
 
     def saes(self, widths: Mapping[str, int]) -> tuple[SAESpec, ...]:
@@ -222,12 +216,13 @@ class TrainConfig:
         for spec in made:
             d_sae = spec.expansion_factor * widths[spec.hook_name]
             if spec.k > d_sae and (spec.aims_at_k or spec.architecture not in PENALISED):
-                raise ValueError(
-                    f"k must be at most the {d_sae} latents of the SAE ({spec.expansion_factor} x d_in of "
-                    f"{spec.hook_name}); got {spec.k}"
+                raise SettingError(
+                    "k",
+                    f"must be at most the {d_sae} latents of the SAE ({spec.expansion_factor} x d_in of "
+                    f"{spec.hook_name}); got {spec.k}",
                 )
             if spec.architecture == "matryoshka_batchtopk" and d_sae < 2 ** (self.matryoshka_levels - 1):
-                raise ValueError(f"{self.matryoshka_levels} matryoshka_levels need more latents than {d_sae}")
+                raise SettingError("matryoshka_levels", f"of {self.matryoshka_levels} need more latents than {d_sae}")
         several = len(widths) > 1
         return tuple(replace(spec, name=_name(spec, made, several)) for spec in made)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from mechvit.terminal import progress_bar
 
 from . import parallel
 from .checkpoints import Position, save_checkpoint
@@ -24,6 +25,7 @@ from .streams import ActivationStreams
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainStepOutput
+    from tqdm import tqdm
 
 _SHOWN = 3
 """SAEs whose figures the progress bar shows."""
@@ -47,8 +49,8 @@ class Loop:
         """Train; `position` says at the end what was reached and measured."""
         steps = self.streams.steps_per_epoch(self.config.train_batch_size_tokens)
         hidden = progress is None or self.logs is None
-        with tqdm(
-            total=steps * self.config.epochs, initial=position.step, desc=progress, unit="batch", disable=hidden,
+        with progress_bar(
+            label=None if hidden else progress, total=steps * self.config.epochs, initial=position.step, unit="batch",
             leave=False,
         ) as bar:  # fmt: skip
             while position.epoch < self.config.epochs:

@@ -81,15 +81,15 @@ def test_limit_caps_every_part_and_raises_none():
     ("changes", "message"),
     [
         ({"corruptions": ()}, "must name at least one"),
-        ({"corruptions": ("gaussian_blur_1", "clean")}, "not clean"),
+        ({"corruptions": ("gaussian_blur_1", "clean")}, "must not name clean"),
         ({"corruptions": ("gaussian_blur_1", "gaussian_blur_1")}, "each once"),
         ({"corruptions": ("gaussian_blur",)}, "written family_level"),
         ({"corruptions": ("smog_3",)}, "'smog'"),
         ({"corruptions": ("gaussian_noise_6",)}, "1 to 5; got 6"),
         ({"limit": 0}, "limit must be at least 1; got 0"),
         ({"images": "folder:here"}, r"\(folder:here\).*give --model DIR"),
-        ({"example_images": 0}, "example_images must be positive"),
-        ({"seed": -1}, "seed not negative"),
+        ({"example_images": 0}, "example_images must be at least 1; got 0"),
+        ({"seed": -1}, "seed must be in"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, message):
@@ -97,7 +97,7 @@ def test_settings_that_cannot_be_are_refused(changes, message):
         ExperimentConfig(**changes)
 
 
-@pytest.mark.parametrize("part", ["train", "test", "attention"])
+@pytest.mark.parametrize("part", ["train", "sae", "attention"])
 def test_every_part_needs_an_image(part):
     with pytest.raises(ValueError, match=f"{part} must be at least 1; got 0"):
         ImageCounts(**{part: 0})

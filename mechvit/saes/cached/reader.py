@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.terminal import progress_bar
 
 from .plan import MANIFEST_FILE, PLAN_FILE, Plan
 from .shards import ACTIVATIONS, IMAGES, PARTIAL, check_bytes, check_shard, file_name
@@ -77,7 +77,7 @@ class CachedActivations:
             ValueError: names the first file that differs.
         """
         shards = json.loads((self.folder / MANIFEST_FILE).read_text())["shards"]
-        for index, shard in enumerate(tqdm(shards, desc=progress, unit="shard", disable=progress is None)):
+        for index, shard in enumerate(progress_bar(shards, progress, unit="shard")):
             check_bytes(self.folder / self.plan.shard(index), shard["sha256"])
 
     def check_model(self, model: HookedViT, *, allow_other_model: bool = False) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
 from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.saes.identity import images_fingerprint
 from mechvit.saes.store import token_slice
+from mechvit.terminal import printable, progress_bar
 
 from .compute import compute_shard, forward_of, run_to
 from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
@@ -227,7 +227,7 @@ def _write_missing(
     forward = forward_of(model, plan)
     with (
         ThreadPoolExecutor(1) as disk,
-        tqdm(total=total, initial=done, desc=progress, unit="image", disable=progress is None) as bar,
+        progress_bar(label=progress, total=total, initial=done, unit="image") as bar,
     ):
         written: Future[None] | None = None
         for index in missing:
@@ -248,6 +248,6 @@ def _intact(cache: Path, plan: Plan, index: int) -> bool:
         check_shard(cache, plan, index)
         check_bytes(folder, checksums_of(folder))
     except ValueError as error:
-        warnings.warn(f"{error}; this shard is made again", stacklevel=2)
+        warnings.warn(f"{printable(error)}; this shard is made again", stacklevel=2)
         return False
     return True

@@ -1,0 +1,108 @@
+"""Which exceptions a user can mend, and the one line that says how; all others are bugs and keep their traceback."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mechvit.settings_checks import SettingError
+from mechvit.terminal import one_line
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, a file larger than is allowed."""
+_FULL_TEXT = re.compile(r"no space left on device|disk quota exceeded|file too large|file write failed", re.I)
+_MEMORY_TEXT = re.compile(
+    r"DefaultCPUAllocator: (can't allocate|not enough) memory|out of memory|_ALLOC_FAILED|Cannot allocate memory"
+)
+"""What torch says in a plain RuntimeError: of its CPU allocator, CUDA, cuBLAS, cuDNN and MPS."""
+_OF_THE_INPUT = {
+    ("safetensors", "SafetensorError"),
+    ("datasets", "DatasetsError"),
+    ("PIL", "DecompressionBombError"),
+}
+"""Exceptions of libraries that tell of a file and are neither a ValueError nor an OSError: package and class."""
+_BATCH = re.compile(r"batch|images_per|max_bytes")
+
+
+def explain(error: BaseException, options: object = None) -> str | None:
+    """Say in one line what went wrong where the user can mend it; None where it is a bug.
+
+    Args:
+        error: what was raised.
+        options: the command line's settings, whose flags are named.
+    """
+    if is_out_of_memory(error):
+        return one_line(_out_of_memory(error, options))
+    if is_disk_full(error):
+        return one_line(_disk_full(error, options))
+    if isinstance(error, SettingError):
+        return one_line(f"{flag_of(error.name, options)} {error.problem}")
+    known = isinstance(error, (ValueError, OSError)) or _is_of_the_input(error) or _is_of_the_training(error)
+    return (one_line(error) or type(error).__name__) if known else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the machine's or the device's."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_MEMORY_TEXT.search(str(error)))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written for want of space."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    if isinstance(error, (OSError, RuntimeError)) or _is_of_the_input(error):
+        return bool(_FULL_TEXT.search(str(error)))
+    return False
+
+
+def flag_of(name: str, options: object) -> str:
+    """The flag of a setting, that of the outermost settings which have one; its own name where several could be meant.
+
+    Args:
+        name: of the setting.
+        options: a command line's settings, or their dataclass.
+    """
+    flags = [flag for flag, setting in _flags(options) if setting == name or flag == f"--{name.replace('_', '-')}"]
+    outermost = [flag for flag in flags if flag.count(".") == min(other.count(".") for other in flags)]
+    return outermost[0] if len(outermost) == 1 else name
+
+
+def _out_of_memory(error: BaseException, options: object) -> str:
+    flags = [flag for flag, name in _flags(options) if _BATCH.search(name)]
+    size = re.search(r"allocate ([\d.]+ ?(?:bytes|[KMGTP]i?B))", str(error), re.I)
+    tried = f" (it tried to take {size[1]} more)" if size else ""
+    return f"out of memory{tried}: lower {' or '.join(flags) or 'the batch size'}, or end other programs"
+
+
+def _disk_full(error: BaseException, options: object) -> str:
+    place = getattr(error, "filename", None) or getattr(options, "out", None)
+    where = f" for {place}" if place else ""
+    return f"no space is left{where} ({one_line(error)}): free some, or give another place, and run this again"
+
+
+def _is_of_the_input(error: BaseException) -> bool:
+    kinds = {(kind.__module__.partition(".")[0], kind.__qualname__) for kind in type(error).__mro__}
+    return not kinds.isdisjoint(_OF_THE_INPUT)
+
+
+def _is_of_the_training(error: BaseException) -> bool:
+    from mechvit.finetuning.config import TrainingFailed
+
+    return isinstance(error, TrainingFailed)
+
+
+def _flags(options: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
+    """Every flag of a command line's settings or of their dataclass, with the setting's own name."""
+    if not dataclasses.is_dataclass(options):
+        return
+    for field in dataclasses.fields(options):
+        flag, value = prefix + field.name.replace("_", "-"), getattr(options, field.name, field.default_factory)
+        if dataclasses.is_dataclass(value):
+            yield from _flags(value, flag + ".")
+        else:
+            yield flag, field.name

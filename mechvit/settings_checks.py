@@ -1,0 +1,183 @@
+"""Ranges that settings must lie in: a light module that configurations and command lines import without torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used: its name, and what is wrong with it. Command lines name the flag instead."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name, self.problem = name, problem
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a setting may be."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    open_below: bool = False
+    """`least` itself is not allowed."""
+    open_above: bool = False
+    """`most` itself is not allowed."""
+    whole: bool = True
+    """Whole numbers alone."""
+
+    def __contains__(self, value: Any) -> bool:
+        if not self.is_number(value) or not math.isfinite(value):
+            return False
+        above = value > self.least if self.open_below else value >= self.least
+        return above and (value < self.most if self.open_above else value <= self.most)
+
+    def is_number(self, value: Any) -> bool:
+        """Whether it is a number of the right kind; True and False are none."""
+        return isinstance(value, Integral if self.whole else Real) and not isinstance(value, bool)
+
+    def __str__(self) -> str:
+        """What must be, to stand after `must be`."""
+        if self.least == -math.inf and self.most == math.inf:
+            return "finite"
+        if self.most == math.inf:
+            kind = "" if self.whole else "finite and "
+            return f"{kind}{'above' if self.open_below else 'at least'} {self.least:g}"
+        shown = [f"{end:.0f}" if self.whole else f"{end:g}" for end in (self.least, self.most)]
+        return f"in {'(' if self.open_below else '['}{shown[0]}, {shown[1]}{')' if self.open_above else ']'}"
+
+
+COUNT = Range(1)
+COUNT_OR_ZERO = Range(0)
+SEED = Range(0, 2**32 - 1)
+"""numpy and transformers take no larger one."""
+RESAMPLES = Range(1, 1_000_000)
+"""Of a bootstrap; more would fill the memory with draws."""
+POSITIVE = Range(0, open_below=True, whole=False)
+NOT_NEGATIVE = Range(0, whole=False)
+SHARE = Range(0, 1, whole=False)
+SHARE_BELOW_ONE = Range(0, 1, open_above=True, whole=False)
+SHARE_ABOVE_ZERO = Range(0, 1, open_below=True, whole=False)
+LEVEL = Range(0, 1, open_below=True, open_above=True, whole=False)
+"""Of an interval."""
+
+
+def check_number(name: str, value: Any, allowed: Range) -> None:
+    """Refuse a number outside its range.
+
+    Raises:
+        SettingError: names the setting, the range and the value.
+    """
+    if value in allowed:
+        return
+    if allowed.whole and isinstance(value, Real) and not isinstance(value, Integral) and math.isfinite(value):
+        raise SettingError(name, f"must be a whole number; got {value}")
+    raise SettingError(name, f"must be {allowed}; got {value if allowed.is_number(value) else repr(value)}")
+
+
+def check(settings: object, allowed: Range, *names: str, or_none: bool = False) -> None:
+    """Refuse settings outside a range; a tuple's members are looked at one by one.
+
+    Args:
+        settings: an object with these attributes.
+        allowed: what each must lie in.
+        names: the attributes.
+        or_none: take None besides.
+
+    Raises:
+        SettingError: the first that does not.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if or_none and value is None:
+            continue
+        for member in value if isinstance(value, tuple) else (value,):
+            check_number(name, member, allowed)
+
+
+def check_named(settings: object, *names: str) -> None:
+    """Refuse an empty text, or one with a NUL character, where a path, an id or a name must stand; None is let pass.
+
+    Raises:
+        SettingError: the first of these.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        for member in value if isinstance(value, tuple) else (value,):
+            if member is not None and not str(member).strip():
+                raise SettingError(name, "must not be empty")
+            if "\0" in str(member):
+                raise SettingError(name, "must not hold a NUL character")
+
+
+def check_some(settings: object, *names: str, each_once: bool = True) -> None:
+    """Refuse tuples that are empty, or that give a value twice.
+
+    Raises:
+        SettingError: the first of these.
+    """
+    for name in names:
+        values = getattr(settings, name)
+        if not values:
+            raise SettingError(name, "must name at least one")
+        if each_once and len(set(values)) < len(values):
+            raise SettingError(name, f"must name each once; got {listed(values)}")
+
+
+def check_choice(settings: object, **choices: Collection[str]) -> None:
+    """Refuse words that are not among a setting's choices; a tuple's members are looked at one by one.
+
+    Raises:
+        SettingError: the first of these.
+    """
+    for name, known in choices.items():
+        value = getattr(settings, name)
+        for member in value if isinstance(value, tuple) else (value,):
+            if member not in known:
+                raise SettingError(name, f"must be among {listed(known)}; got {member!r}")
+
+
+def listed(values: Iterable[object]) -> str:
+    """Join values by commas."""
+    return ", ".join(map(str, values))
+
+
+def check_seeds(settings: Any, *parts: str) -> None:
+    """Refuse a seed that is out of range, or whose sum with a part's own, which is what that part uses, is.
+
+    Raises:
+        SettingError: names `seed`.
+    """
+    check(settings, SEED, "seed")
+    for name in parts:
+        own = getattr(settings, name).seed
+        if settings.seed + own not in SEED:
+            raise SettingError("seed", f"and {name}.seed ({own}) may add up to {SEED.most:.0f}; got {settings.seed}")
+
+
+def check_common(settings: Any) -> None:
+    """Refuse what settings that all commands know cannot be: empty names and paths, counts below 1, bad seeds.
+
+    Every text is looked at, and by name `limit` and those that end in `_limit`, `batch_size`, `seed`, `images` and
+    `bad_files`.
+
+    Raises:
+        SettingError: the first that cannot be.
+    """
+    for name, value in vars(settings).items():
+        members = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(member, (str, os.PathLike)) for member in members):
+            check_named(settings, name)
+        if name.endswith("limit") or name == "batch_size":
+            check(settings, COUNT, name, or_none=True)
+    if hasattr(settings, "seed"):
+        check(settings, SEED, "seed")
+    if hasattr(settings, "bad_files"):
+        check_choice(settings, bad_files=("error", "skip"))
+    if str(getattr(settings, "images", "")).strip() == "folder:":
+        raise SettingError("images", "must name the folder after folder:, as in folder:photos")

@@ -1,0 +1,254 @@
+"""What a user can mend is one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from mechvit.experiment import PRESETS
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.faults import explain, flag_of
+from mechvit.finetuning import FinetuneConfig
+from mechvit.finetuning.config import TrainingFailed
+from mechvit.saes import SAEConfig
+from mechvit.settings_checks import COUNT, SettingError, check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    epochs: int = 1
+    batch_size: int = 2
+
+    def __post_init__(self) -> None:
+        check(self, COUNT, "epochs", "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings."""
+
+    out: str
+    limit: int | None = None
+    batch_size: int = 8
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        check(self, COUNT, "limit", or_none=True)
+        if self.inner.epochs == 9:
+            raise SettingError("epochs", "must not be 9")
+
+
+def ended(error: BaseException, capsys, options: object = None) -> str:
+    """What `run` prints when this is raised."""
+
+    def main(options: object) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(main, options)
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    return line[len("error: ") : -1]
+
+
+def raised(work) -> BaseException:
+    with pytest.raises(BaseException) as error:  # noqa: PT011
+        work()
+    return error.value
+
+
+# memory
+
+
+OUT_OF_MEMORY = {
+    "python": MemoryError(),
+    "numpy": raised(lambda: np.empty(10**15)),
+    "torch on the CPU": raised(lambda: torch.empty(10**15)),
+    "cuda": torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of ..."
+    ),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB, other allocations: 1.00 KB)"),
+}
+
+
+@pytest.mark.parametrize("case", OUT_OF_MEMORY)
+def test_memory_that_ran_out_names_the_flags_of_the_batch(case, capsys):
+    line = ended(OUT_OF_MEMORY[case], capsys, Options(out="x"))
+    assert line.startswith("out of memory")
+    assert "lower --batch-size or --inner.batch-size" in line
+    assert "Error" not in line
+
+
+def test_what_was_asked_for_is_said(capsys):
+    assert "(it tried to take 7.11 PiB more)" in ended(OUT_OF_MEMORY["numpy"], capsys)
+    assert "(it tried to take 4000000000000000 bytes more)" in ended(OUT_OF_MEMORY["torch on the CPU"], capsys)
+    assert "lower the batch size" in ended(OUT_OF_MEMORY["python"], capsys)
+
+
+def test_flags_of_nested_settings():
+    line = explain(MemoryError(), PRESETS["photos"])
+    assert "--base.batch-size or --finetuning.batch-size or --saes.train-batch-size-tokens or" in line
+
+
+# disks, files, training
+
+
+def test_a_full_disk_names_the_place(capsys):
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/x/table.parquet")
+    assert "no space is left for runs/x/table.parquet" in ended(full, capsys)
+    nameless = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+    assert "no space is left for results" in ended(nameless, capsys, Options(out="results"))
+    assert "no space is left (" in ended(OSError(errno.EDQUOT, "Disk quota exceeded"), capsys)
+
+
+WRITES = {
+    "plain": "open(place, 'w').write('x' * 4_000_000)",
+    "safetensors": "import torch; from safetensors.torch import save_file; save_file({'a': torch.zeros(10**6)}, place)",
+    "parquet": "import numpy, pandas; pandas.DataFrame({'a': numpy.random.rand(10**6)}).to_parquet(place)",
+    "datasets": "import datasets; datasets.Dataset.from_dict({'a': list(range(10**6))}).save_to_disk(place)",
+}
+
+
+@pytest.mark.parametrize("case", WRITES)
+def test_a_write_that_really_fails_is_one_line(case, tmp_path):
+    """A limit on the size of files stands for a full disk: the same calls fail, in the same places."""
+    code = textwrap.dedent(f"""
+        import dataclasses
+        from mechvit.experiment.command_line import run
+        @dataclasses.dataclass
+        class Options:
+            out: str
+        def main(options):
+            place = options.out
+            {WRITES[case]}
+        run(main, Options({str(tmp_path / "out")!r}))
+    """)
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, preexec_fn=limit, cwd=tmp_path
+    )
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: no space is left for {tmp_path / 'out'} (")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_file_and_a_training_that_diverged(tmp_path, capsys):
+    from safetensors.torch import load_file
+
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 20)
+    assert "deserializing header" in ended(raised(lambda: load_file(tmp_path / "w.safetensors")), capsys)
+    assert ended(TrainingFailed("no epoch was finite"), capsys) == "no epoch was finite"
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        TypeError("unsupported operand"),
+        AssertionError(),
+        KeyError("key"),
+        IndexError("list index out of range"),
+        AttributeError("no attribute"),
+        ZeroDivisionError("division by zero"),
+        NotImplementedError(),
+    ],
+)
+def test_a_bug_is_not_hidden(bug):
+    def main() -> None:
+        raise bug
+
+    with pytest.raises(type(bug)):
+        run(main)
+
+
+def test_the_traceback_is_there_for_those_who_ask(monkeypatch):
+    monkeypatch.setenv("MECHVIT_TRACEBACK", "1")
+    with pytest.raises(MemoryError):
+        run(lambda: (_ for _ in ()).throw(MemoryError()))
+
+
+# names
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "\x9b2J", "a\u202egnp", "\udcff", "a\nb"])
+def test_an_error_cannot_speak_to_the_terminal(name, capsys, tmp_path):
+    line = ended(raised(lambda: (tmp_path / name / "none").read_bytes()), capsys)
+    assert "none" in line
+    assert line.isprintable()
+
+
+# flags
+
+
+def test_a_setting_s_error_names_its_flag(capsys):
+    options = Options(out="x")
+    assert flag_of("limit", options) == flag_of("limit", Options) == "--limit"
+    assert flag_of("batch_size", Options) == "--batch-size", "the outermost"
+    assert flag_of("epochs", Options) == "--inner.epochs"
+    assert flag_of("inner.epochs", Options) == "--inner.epochs"
+    assert flag_of("nowhere", Options) == flag_of("nowhere", None) == "nowhere"
+    assert ended(SettingError("limit", "must be 3"), capsys, options) == "--limit must be 3"
+    assert flag_of("k", SAEConfig) == "--k"
+
+
+REFUSED = {
+    ("--out", "x", "--limit", "0"): "--limit must be at least 1; got 0",
+    ("--out", "x", "--inner.epochs", "0"): "--inner.epochs must be at least 1; got 0",
+    ("--out", "x", "--inner.epochs", "9"): "--inner.epochs must not be 9",
+    ("--out", "x", "--inner.epochs", "many"): "--inner.epochs: invalid literal for int() with base 10: 'many'",
+    ("--out", "x", "--limit", "\x1b[31m"): "could be instantiated from ['\\x1b[31m'].",
+    ("--out", "x", "--limits", "3"): "Unrecognized options: --limits",
+    ("--out",): "Missing value for argument '--out'",
+    (): "--out STR",
+    ("--out", "x", "stray\x1b[2J"): r"stray\x1b[2J",
+    ("--out", "x", "--inner", "3"): "--inner",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_a_command_line_that_cannot_be_is_one_line(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        read(Options, "What it does.", args=words)
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert REFUSED[words] in shown.err
+    assert shown.err[:-1].isprintable()
+
+
+def test_help_is_shown_as_ever(capsys):
+    with pytest.raises(SystemExit) as end:
+        read(Options, "What it does.", args=["--help"])
+    assert not end.value.code
+    assert "What it does." in capsys.readouterr().out
+    assert read(Options, None, args=["--out", "x", "--inner.epochs", "3"]) == Options(out="x", inner=Inner(epochs=3))
+    assert read(FinetuneConfig, None, args=[], default=FinetuneConfig(epochs=3)).epochs == 3
+
+
+@pytest.mark.parametrize("device", ["mars", "", "meta", "cuda:99", "cpu:x", "CPU", "hpu", "ipu"])
+def test_a_device_that_cannot_compute_is_refused(device):
+    if device.startswith("cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 99:
+        pytest.skip("there is one")
+    with pytest.raises(SettingError, match="cannot be used here"):
+        check_device(device)
+    check_device("cpu")
+    check_device(None)
