@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from mechvit.kernels.attention_pair import attention_pair, cosine_of_norms
 from mechvit.kernels.attention_statistics import FUSED_KEYS, attention_statistics, row_entropy
 from mechvit.models.attention import mixed_by
+from mechvit.models.interrupts import temporary
 from mechvit.models.watching import is_watched
 
 from .lens import Hooks
@@ -105,7 +105,7 @@ def _hooks(
     return [hook for layer in layers for hook in _layer_hooks(model, layer, as_pattern, place, on_pattern, on_heads)]
 
 
-@contextmanager
+@temporary
 def entropy_reading(model: HookedViT) -> Iterator[tuple[Hooks, list[Tensor]]]:
     """While it lasts, a pass with these hooks adds each layer's entropy [batch] to the list."""
     found: list[Tensor] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
+
+from mechvit.models.interrupts import temporary
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -93,7 +94,7 @@ def weights_of(model: HookedViT, parts: Sequence[str] | frozenset[str]) -> dict[
     return {name: tensors[name] for part in parts for name in named[part]}
 
 
-@contextmanager
+@temporary
 def weights_replaced(model: HookedViT, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let a model compute with other tensors in the place of its own while the context lasts.
 

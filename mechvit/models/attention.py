@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
 from .config import HookedViTConfig
+from .interrupts import temporary
 from .positions import Place, RelativePositionBias, rotate
 from .watching import is_watched
 
@@ -155,7 +155,7 @@ class Attention(nn.Module):
         return self.o.bias if self.scale is None else self.o.bias * self.scale
 
 
-@contextmanager
+@temporary
 def mixed_by(
     attentions: Iterable[Attention], mix: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 ) -> Iterator[None]:
@@ -164,11 +164,11 @@ def mixed_by(
     It gives what fused attention would, and may measure on the way. Where something watches the scores or the pattern,
     these are made as ever, and it is not called.
     """
-    attentions = list(attentions)
+    before = [(attention, attention.mix) for attention in attentions]
     try:
-        for attention in attentions:
+        for attention, _ in before:
             attention.mix = mix
         yield
     finally:
-        for attention in attentions:
-            attention.mix = None
+        for attention, own in before:
+            attention.mix = own

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import transformers
 
 from .checks import check_unprocessed_config
 from .families import find_family
+from .interrupts import temporary
 
 UNUSED = ("auto_map", "attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 """Settings that name code, on the hub or beside the config, and change nothing of what is computed."""
@@ -124,7 +124,7 @@ def one_line(error: BaseException, longest: int = 300) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-@contextmanager
+@temporary
 def quiet() -> Iterator[None]:
     """Silence transformers' log and progress bar; what matters is raised here."""
     log = transformers.utils.logging

@@ -19,6 +19,7 @@ from .config import HookedViTConfig
 from .embedding import Embedding
 from .head import AttentionPooler, head_tokens, make_head, make_pooler, pool
 from .image_tokens import ImageTokens, as_pixels
+from .interrupts import sigint_held
 from .pixel_values import check_channels, pixel_scale
 from .positions import Grid, Place, RelativePositionBias, rotary_angles
 from .running import HookedRuns
@@ -79,8 +80,9 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
         """
         trained_for = self.cfg.position_image_size or self.cfg.image_size
         positions = None if image_size == trained_for else trained_for
-        self.cfg = dataclasses.replace(self.cfg, image_size=image_size, position_image_size=positions)
-        self.embed.cfg = self.cfg
+        changed = dataclasses.replace(self.cfg, image_size=image_size, position_image_size=positions)
+        with sigint_held():
+            self.cfg = self.embed.cfg = changed
         return self
 
     def process_weights_(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from .devices import device_named
 from .families import Family, find_family
 from .hooked_vit import HookedViT
 from .image_processor import output_size, read_image_processor
+from .interrupts import temporary
 
 Shape = tuple[int, ...]
 
@@ -146,8 +147,15 @@ def _joined(parts: list[tuple[int, Tensor]]) -> Tensor:
 def _build(family: Family, architecture: str, hf_config: Any, names: Collection[str], device: str = "cpu") -> Any:
     """Make the Hugging Face model that has weights of these names, not initialised."""
     options = _options(family, architecture, names)
-    with torch.device(device), no_init_weights(), quiet():
+    with _uninitialised(device):
         return getattr(transformers, architecture)(copy.deepcopy(hf_config), **options)
+
+
+@temporary
+def _uninitialised(device: str) -> Iterator[None]:
+    """Make modules on a device, without initial weights and without a word."""
+    with torch.device(device), no_init_weights(), quiet():
+        yield
 
 
 def _options(family: Family, architecture: str, names: Collection[str]) -> dict[str, bool]:

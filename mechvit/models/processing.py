@@ -11,6 +11,7 @@ from .attention import Attention
 from .block import MLP, LayerNorm
 from .head import AttentionPooler, DistilledHead, LinearHead, ZeroShotHead
 from .hooked_vit import HookedViT
+from .interrupts import sigint_held
 
 
 @torch.no_grad()
@@ -21,7 +22,7 @@ def process_weights(
     center_unembed: bool = False,
     fold_value_biases: bool = False,
 ) -> HookedViT:
-    """Rewrite a model's weights in place, and return it; sums are taken in float64.
+    """Rewrite a model's weights in place, and return it; sums are taken in float64. Ctrl-C waits meanwhile.
 
     Args:
         fold_ln: fold each LayerNorm's gain and bias into the weights that read it: W' = W diag(w), b' = b + W b_ln;
@@ -43,17 +44,18 @@ def process_weights(
         "fold_value_biases": fold_value_biases,
     }
     _check_valid(model, steps)
-    if fold_ln:
-        fold_layer_norms(model)
-    if center_writing_weights:
-        _center_writing_weights(model)
-    if center_unembed:
-        _center_unembed(model)
-    if fold_value_biases:
-        for attn in _attentions(model):
-            _fold_value_bias(attn)
-    done = [name for name, asked in steps.items() if asked and name not in model.cfg.processing]
-    return _describe(model, processing=(*model.cfg.processing, *done))
+    with sigint_held():
+        if fold_ln:
+            fold_layer_norms(model)
+        if center_writing_weights:
+            _center_writing_weights(model)
+        if center_unembed:
+            _center_unembed(model)
+        if fold_value_biases:
+            for attn in _attentions(model):
+                _fold_value_bias(attn)
+        done = [name for name, asked in steps.items() if asked and name not in model.cfg.processing]
+        return _describe(model, processing=(*model.cfg.processing, *done))
 
 
 def _check_valid(model: HookedViT, steps: dict[str, bool]) -> None:

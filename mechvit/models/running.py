@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from .caching import NamesFilter, caching_hooks
 from .checks import check_input, check_reached, check_target
 from .config import HookedViTConfig
 from .image_tokens import ImageTokens, as_pixels
+from .interrupts import sigint_held, temporary
 
 if TYPE_CHECKING:
     from .capturing import CompiledCache
@@ -106,14 +107,33 @@ class HookedRuns(HookedRootModule):
     def add_caching_hooks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Attach the hooks of `get_caching_hooks` until `reset_hooks`, and return the dict that they fill."""
         cache, fwd, bwd = self.get_caching_hooks(*args, **kwargs)
-        for name, hook, direction in [(*pair, "fwd") for pair in fwd] + [(*pair, "bwd") for pair in bwd]:
-            self.add_hook(name, hook, direction)
+        with sigint_held():
+            for name, hook, direction in [(*pair, "fwd") for pair in fwd] + [(*pair, "bwd") for pair in bwd]:
+                self.add_hook(name, hook, direction)
         return cache
+
+    @temporary
+    def hooks(  # type: ignore[override]
+        self,
+        fwd_hooks: Sequence[tuple] = (),
+        bwd_hooks: Sequence[tuple] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Iterator[Any]:
+        """Attach hooks while the context lasts, as transformer-lens does; Ctrl-C waits while they go on and off."""
+        with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
+            yield self
+
+    def reset_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """Remove hooks as transformer-lens does; Ctrl-C waits meanwhile."""
+        with sigint_held():
+            super().reset_hooks(*args, **kwargs)
 
     def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
         """Attach a hook as transformer-lens does; a name that is no hook point raises a ValueError."""
         check_target(name, self.hook_dict)
-        super().add_hook(name, *args, **kwargs)
+        with sigint_held():
+            super().add_hook(name, *args, **kwargs)
 
     def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable, dir: Any) -> None:
         check_target(name, self.hook_dict)
@@ -123,9 +143,10 @@ class HookedRuns(HookedRootModule):
         self, direction: Any = "both", including_permanent: bool = False, level: Any = None
     ) -> None:
         """Remove hooks as transformer-lens does, without touching the points that have none (1 ms a call of 100)."""
-        for point in self.hook_points():
-            if point.fwd_hooks or point.bwd_hooks:
-                point.remove_hooks(direction, including_permanent=including_permanent, level=level)
+        with sigint_held():
+            for point in self.hook_points():
+                if point.fwd_hooks or point.bwd_hooks:
+                    point.remove_hooks(direction, including_permanent=including_permanent, level=level)
 
     def compile_cache(
         self,
@@ -173,7 +194,8 @@ class HookedRuns(HookedRootModule):
         self._request([(block, "hook_mlp_in") for block in self.blocks], use)
 
     def _request(self, points: list[tuple[nn.Module, str]], use: bool) -> None:
-        for module, name in points:
-            if (getattr(module, name) is None) == use:
-                setattr(module, name, HookPoint() if use else None)
-        self.setup()
+        with sigint_held():
+            for module, name in points:
+                if (getattr(module, name) is None) == use:
+                    setattr(module, name, HookPoint() if use else None)
+            self.setup()

@@ -8,7 +8,6 @@ firing meanwhile, on what the SAE reads), and an SAE may be applied to the patch
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -20,6 +19,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from .checks import check_name, check_reached
 from .config import HookedViTConfig
 from .image_tokens import token_slice
+from .interrupts import sigint_held, temporary
 from .watching import is_watched
 
 if TYPE_CHECKING:
@@ -70,13 +70,20 @@ class Splice(nn.Module):
         """The reconstruction without hooks: `out` itself where nothing watches, else computed again."""
         if not any(map(is_watched, self.points.values())):
             return out.detach()
-        try:
-            for name in self.points:
-                setattr(self.sae, name, nn.Identity())
+        with _without_points(self.sae, self.points):
             return self.sae.decode(self.sae.encode(x))
-        finally:
-            for name, point in self.points.items():
-                setattr(self.sae, name, point)
+
+
+@temporary
+def _without_points(sae: SAE[Any], points: dict[str, HookPoint]) -> Iterator[None]:
+    """Take an SAE's hook points out of it for a while."""
+    try:
+        for name in points:
+            setattr(sae, name, nn.Identity())
+        yield
+    finally:
+        for name, point in points.items():
+            setattr(sae, name, point)
 
 
 class SplicedSAEs(HookedRootModule):
@@ -124,7 +131,7 @@ class SplicedSAEs(HookedRootModule):
             raise ValueError(f"No SAE is spliced in at {missing[0]!r}; those that are: {list(splices)}.")
         self._put({name: splices[name].original for name in names})
 
-    @contextmanager
+    @temporary
     def saes(
         self,
         saes: SAE[Any] | Sequence[SAE[Any]] = (),
@@ -195,12 +202,13 @@ class SplicedSAEs(HookedRootModule):
 
     def _put(self, modules: dict[str, nn.Module]) -> None:
         """Put a splice or a hook point at each name."""
-        for name, module in modules.items():
-            here = self.get_submodule(name)
-            if isinstance(here, Splice):
-                here.sae.setup()  # its hook points get their own names back
-            self.set_submodule(name, module)
-        self.setup()
+        with sigint_held():
+            for name, module in modules.items():
+                here = self.get_submodule(name)
+                if isinstance(here, Splice):
+                    here.sae.setup()  # its hook points get their own names back
+                self.set_submodule(name, module)
+            self.setup()
 
     def _check_sae(self, sae: Any, tokens: str | None) -> tuple[str, slice]:
         """Give the hook point and the tokens of an SAE once it is known to fit."""

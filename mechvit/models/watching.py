@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch import nn
 from transformer_lens.hook_points import HookPoint
+
+from .interrupts import temporary
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -24,7 +25,7 @@ def is_watched(point: nn.Module) -> bool:
     )
 
 
-@contextmanager
+@temporary
 def unwatched(modules: list[nn.Module]) -> Iterator[None]:
     """Let no hook fire at the hook points of some modules."""
     points = [point for module in modules for point in module.modules() if type(point) is HookPoint]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.interrupts import random_numbers_kept
 
 from .config import StreamConfig
 from .identity import images_fingerprint
@@ -162,7 +163,7 @@ class ImageEpoch:
             seed = np.random.SeedSequence((config.seed, self.number, segment)).generate_state(1)[0]
             state = torch.Generator().manual_seed(int(seed)).get_state()
             for index in range(start, start + store.n_batches):
-                with torch.random.fork_rng(devices=[]):
+                with random_numbers_kept():
                     torch.set_rng_state(state)
                     batch = next(store)
                     state = torch.get_rng_state()

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
+from mechvit.models.interrupts import random_numbers_kept
 
 from . import parallel
 from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint, write_json
@@ -129,7 +130,7 @@ def train_on(
     if parallel.from_first(_finished(final, folder, settings, overwrite) if writes else None):
         return {spec.name: final / spec.name for spec in specs}
     used = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=used):
+    with random_numbers_kept(used):
         sample = _sample(streams, 4 * size)
         learners = _start(streams, config, sample, torch.device(device) if device is not None else sample.device)
         position = load_checkpoint(folder, learners) or Position()
