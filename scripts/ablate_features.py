@@ -47,7 +47,7 @@ class Options:
     """What is ablated in what."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of image classifiers with their image processors, the base first; of one input size."""
+    """Folders or hub ids of image classifiers with their image processors, the base first."""
     sae: str
     """Folder of one SAE (with cfg.json), as train_sae.py writes it, trained on these models."""
     corruptions: tuple[str, ...]
@@ -110,7 +110,7 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
     models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
     base = next(iter(models.values()))
     sae = load_sae(options.sae, device=str(base.cfg.device))
-    choose, measure = (part_of(options, base, part) for part in ("sae_validation", "test"))
+    choose, measure = (part_of(options, models, part) for part in ("sae_validation", "test"))
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
     shared |= {"allow_other_model": options.allow_other_model}
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -131,10 +131,11 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
     return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
 
 
-def part_of(options: Options, base: HookedViT, part: str) -> datasets.Dataset:
-    """One part of the images, as the base takes them."""
+def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datasets.Dataset:
+    """One part of the images, as each model takes them, with the base's classes."""
+    base = next(iter(models.values()))
     return prepared_images(
-        options.images, part, base.hf_config, base.image_processor,
+        options.images, part, base.hf_config, [model.image_processor for model in models.values()],
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
     )  # fmt: skip
 

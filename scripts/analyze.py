@@ -25,6 +25,7 @@ from mechvit.experiment.command_line import (
     new_folder,
     prepared_images,
     read,
+    read_checkpoint,
     run,
 )
 from mechvit.terminal import say
@@ -95,18 +96,19 @@ def main(options: Options) -> None:
 def make_tables(
     models: dict[str, str], corruptions: tuple[Corruption, ...], options: Options
 ) -> dict[str, pd.DataFrame]:
-    """Per-image tables of all models on the same pixels, and their summaries."""
+    """Per-image tables of all models on the same images, each as its own processor resizes them, and summaries."""
     import pandas as pd
 
     from mechvit import analysis
 
     parts = []
+    processors = [read_checkpoint(checkpoint)[1] for checkpoint in models.values()]
     for name, checkpoint in models.items():
         model = load_classifier(checkpoint, options.device)
         if name == "base":
             classes = model.cfg.id2label
             images = prepared_images(
-                options.images, "test", model.hf_config, model.image_processor,
+                options.images, "test", model.hf_config, processors,
                 limit=options.limit, seed=options.seed, bad_files=options.bad_files,
             )  # fmt: skip
         if model.cfg.id2label != classes:

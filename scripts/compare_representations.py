@@ -48,7 +48,7 @@ class Options:
     """What is compared on what."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of image classifiers with their image processors, the base first; of one input size."""
+    """Folders or hub ids of image classifiers with their image processors, the base first."""
     out: str
     """Folder for tables, lenses and figures."""
     corruptions: tuple[str, ...]
@@ -107,10 +107,10 @@ def main(options: Options) -> None:
 
 
 def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: int | None) -> datasets.Dataset:
-    """One part of the images, as the base takes them."""
+    """One part of the images, as each model takes them, with the base's classes."""
     base = next(iter(models.values()))
     return prepared_images(
-        options.images, part, base.hf_config, base.image_processor,
+        options.images, part, base.hf_config, [model.image_processor for model in models.values()],
         limit=limit, seed=options.seed, bad_files=options.bad_files,
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ class Options:
     """What is tested on what."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of image classifiers with their image processors; all with one input size and classes."""
+    """Folders or hub ids of image classifiers with their image processors; all with the same classes."""
     out: str
     """Folder for tables and figures."""
     images: str = "photos"
@@ -75,7 +75,7 @@ def main(options: Options) -> None:
     models = load_models(names, options.device)
     first = next(iter(models.values()))
     images = prepared_images(
-        options.images, "test", first.hf_config, first.image_processor,
+        options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
     )  # fmt: skip
     tables, spectra = make_tables(models, images, corruptions, options)

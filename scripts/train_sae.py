@@ -135,9 +135,10 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     model, *others = (load_model(name, device) for name in (options.model, *options.also_model))
     check_sizes(model, others, options.also_model)
     classes = model.hf_config if model.cfg.n_classes else None
+    processors = [each.image_processor for each in (model, *others)]
     images, validation = (
         prepared_images(
-            options.images, part, classes, model.image_processor,
+            options.images, part, classes, processors,
             limit=limit, seed=options.seed, bad_files=options.bad_files,
         )
         for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))

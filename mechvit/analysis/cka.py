@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -16,14 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
+from mechvit.models.preprocessing import check_alike
 
 from .bootstrap import LEVEL
 from .hsic import Moments, hsic, widened
 from .jackknife import jackknife_interval
 from .lens import residual_hooks
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, default_batch_size, distinct, model_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,8 @@ def linear_cka(
     dimensions; minibatches' average of the unbiased one estimates the same number as ours with more variance.
 
     Args:
-        model_a, model_b: of one input size; they may differ in width, and with `every_pair` in depth.
+        model_a, model_b: they may differ in width, and with `every_pair` in depth; each sees the images as its own
+            processor resizes them.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption_a, corruption_b: what each model sees; the same for both when `corruption_b` is None.
         tokens: what of an image is its example: its first token (`cls`), the `mean` of its patches, or one `patch`
@@ -151,8 +153,9 @@ def compare_views(
     first = models[views[0].model]
     size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
     done, origin = 0, dict[View, Tensor]()
-    for batch in image_batches(first, images, size, progress=progress):
-        seen = _look(models, batch, views, tokens, seed)
+    for batches in model_batches({view.model: models[view.model] for view in views}, images, size, progress=progress):
+        batch = batches[views[0].model]
+        seen = _look(models, batches, views, tokens, seed)
         for view, x in seen.items():  # shifted by one example, so that no sum is far larger than what varies
             seen[view] = widened(x, origin.setdefault(view, x[:, :1].clone()))
         group = torch.from_numpy(group_of[done : done + len(batch)]).to(batch.images.device)
@@ -193,17 +196,16 @@ def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: 
 
 
 def _look(
-    models: Mapping[str, HookedViT], batch: ImageBatch, views: list[View], tokens: CKATokens, seed: int
+    models: Mapping[str, HookedViT], batches: Mapping[str, ImageBatch], views: list[View], tokens: CKATokens, seed: int
 ) -> dict[View, Float[Tensor, "layer example d"]]:
-    """Every view's examples of one batch; each corruption is made once for all models."""
+    """Every view's examples of one batch; each corruption is made once for all models that resize alike."""
     seen = {}
-    for corruption in dict.fromkeys(view.corruption for view in views):
-        images = corrupt(batch.images, corruption, batch.image_ids, seed=seed)
-        corrupted = ImageBatch(images, batch.labels, batch.image_ids)
-        for view in (view for view in views if view.corruption == corruption):
+    for (batch, names), corruption in product(distinct(batches), dict.fromkeys(view.corruption for view in views)):
+        shown = corrupted(batch, corruption, seed=seed)
+        for view in (view for view in views if view.corruption == corruption and view.model in names):
             model = models[view.model]
             hooks, residuals = residual_hooks(model, _reading(tokens, model.cfg, batch.image_ids, seed))
-            model.run_with_hooks(pixel_values(model, corrupted, CLEAN), fwd_hooks=hooks)
+            model.run_with_hooks(pixel_values(model, shown, CLEAN), fwd_hooks=hooks)
             seen[view] = torch.stack(residuals)
     return seen
 
@@ -240,6 +242,9 @@ def _check(
             f"an interval needs at least 2 groups and 2 images in each, 8 in all; got {groups} groups of "
             f"{len(images)} images"
         )
+    if tokens == "patch":
+        processors = {view.model: models[view.model].image_processor for view in views}
+        check_alike(processors, "CKA of patches at one place", in_="place")
     for name in dict.fromkeys(view.model for view in views):
         if tokens == "cls" and not models[name].cfg.cls_token:
             raise ValueError(f"the model {name!r} has no class token; take tokens='mean' or 'patch'")

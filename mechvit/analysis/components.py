@@ -9,6 +9,7 @@ import numpy as np
 
 from mechvit.models.config import HookedViTConfig
 from mechvit.models.image_tokens import token_slice
+from mechvit.models.preprocessing import check_alike
 
 from .stream import default_batch_size
 
@@ -100,6 +101,8 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
                 f"receiver and giver must have one shape, so that an activation of one fits the other; they differ in "
                 f"{what}: give two checkpoints of one architecture, on one device"
             )
+    processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
+    check_alike(processors, "to take activations of one in the other's place")
 
 
 def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> float:

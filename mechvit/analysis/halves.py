@@ -40,5 +40,5 @@ def split_images(images: Images, fraction: float = 0.5, *, seed: int = 0) -> tup
 
 def _rows(images: Images, rows: np.ndarray) -> Images:
     if isinstance(images, ImageBatch):
-        return ImageBatch(*(part[rows] for part in (images.images, images.labels, images.image_ids)))
+        return images.take(rows)
     return cast("datasets.Dataset", images).select(rows)

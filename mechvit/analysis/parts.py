@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
 from mechvit.models.interrupts import temporary
+from mechvit.models.preprocessing import check_alike
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -128,7 +129,7 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
     """Refuse two models whose weights cannot take each other's place.
 
     Raises:
-        ValueError: they differ in shape, classes, dtype or device, or normalise images differently.
+        ValueError: they differ in shape, classes, dtype or device, or in a setting of their image processors (named).
     """
     for field in fields(receiver.cfg):
         own, other = getattr(receiver.cfg, field.name), getattr(giver.cfg, field.name)
@@ -137,12 +138,8 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
                 f"two models whose weights take each other's place must have one config; their {field.name} is "
                 f"{own} and {other}: give a model and one fine-tuned from it, on one device and in one dtype"
             )
-    own, other = _normalisation(receiver), _normalisation(giver)
-    if own != other:
-        raise ValueError(
-            f"both models must normalise images alike; their mean and deviation are {own} and {other}: give one the "
-            "other's image processor"
-        )
+    processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
+    check_alike(processors, "to take weights of one in the other's place", in_="everything")
 
 
 def check_weights(base: HookedViT, tuned: HookedViT) -> None:
@@ -159,10 +156,3 @@ def check_weights(base: HookedViT, tuned: HookedViT) -> None:
                 f"both models must have the same weights; {name} is {first} and {second}: give a model and one "
                 "fine-tuned from it"
             )
-
-
-def _normalisation(model: HookedViT) -> tuple[Any, Any] | None:
-    processor = model.image_processor
-    if processor is None or not processor.do_normalize:
-        return None
-    return tuple(processor.image_mean), tuple(processor.image_std)

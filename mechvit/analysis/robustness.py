@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from mechvit.data.batches import ImageBatch
-from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
 from .performance import Performance, score
 from .spectrum import BANDS
-from .stream import Images, default_batch_size, image_batches, pixel_values
+from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +49,7 @@ def corrupted_performance(
     """Classify every image clean and under every corruption; each batch is corrupted once for all models.
 
     Args:
-        models: name -> model; all with one input size.
+        models: name -> model; each sees the images as its own processor resizes them.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruptions: what to apply.
         clean: whether clean images are classified first, named among the corruptions or not.
@@ -77,12 +76,11 @@ def corrupted_performance(
     found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
     first = next(iter(models.values()))
     size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
-    for batch in image_batches(first, images, size, progress=progress):
-        for c in applied:
-            pixels = corrupt(batch.images, c, batch.image_ids, seed=seed)
-            corrupted = ImageBatch(pixels, batch.labels, batch.image_ids)
-            for name, model in models.items():
-                logits = model(pixel_values(model, corrupted, CLEAN))
+    for batches in model_batches(models, images, size, progress=progress):
+        for (batch, names), c in product(distinct(batches), applied):
+            shown = corrupted(batch, c, seed=seed)
+            for name in names:
+                logits = models[name](pixel_values(models[name], shown, CLEAN))
                 found[name, c].append(score(logits, batch.labels, batch.image_ids))
     frames = [
         Performance.concatenate(parts).to_frame(model=name, corruption=c.key) for (name, c), parts in found.items()

@@ -1,8 +1,10 @@
-"""Images of any accepted kind -> batches on the model's device -> pixel values, clean or corrupted."""
+"""Images of any accepted kind -> batches on the model's device, each model's own -> pixel values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from jaxtyping import Float
@@ -12,6 +14,7 @@ from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
 from mechvit.data.spec import Corruption
+from mechvit.models.preprocessing import check_alike, described, resizing_key, resizing_of, unequal
 
 if TYPE_CHECKING:
     import datasets
@@ -34,7 +37,8 @@ def image_batches(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no image at all, a batch size below 1, or images of another size than the model's input.
+        ValueError: no image at all, a batch size below 1, images of another size than the model's input, or resized by
+            other settings than those of the model's image processor (named).
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
@@ -43,12 +47,8 @@ def image_batches(
     device = model.cfg.device
     batches: Iterator[ImageBatch]
     if isinstance(images, ImageBatch):
-        batches = (
-            ImageBatch(
-                *(part[i : i + batch_size].to(device) for part in (images.images, images.labels, images.image_ids))
-            )
-            for i in range(0, len(images), batch_size)
-        )
+        check_resized(model, images)
+        batches = (images.take(slice(i, i + batch_size)).to(device) for i in range(0, len(images), batch_size))
     else:
         batches = iter_batches(images, model.image_processor, batch_size, device=device, progress=progress)
     size = model.cfg.image_size
@@ -62,12 +62,79 @@ def image_batches(
         yield batch
 
 
+def model_batches(
+    models: Mapping[str, HookedViT], images: Images, batch_size: int, *, progress: str | None = None
+) -> Iterator[dict[str, ImageBatch]]:
+    """Stream the same images to several models, each as its own image processor resizes and crops them.
+
+    Models whose processors resize alike get one and the same batch, so that it has to be corrupted once (`distinct`).
+
+    Args:
+        models: name -> model.
+        images: a `datasets.Dataset`, raw or prepared for all of these models; or an `ImageBatch`, if they resize alike.
+        batch_size, progress: as in `image_batches`.
+
+    Raises:
+        ValueError: as `image_batches`; images of one way of resizing for models of several (the settings are named).
+    """
+    processors = {name: model.image_processor for name, model in models.items() if model.image_processor is not None}
+    if isinstance(images, ImageBatch) and processors:
+        check_alike(processors, "an ImageBatch, which holds pixels that are resized already,")
+    keys = {name: resizing_key(processors[name]) if name in processors else None for name in models}
+    resizing = next((key for key in keys.values() if key is not None), None)
+    keys = {name: key or resizing for name, key in keys.items()}  # a model without a processor takes what others do
+    leaders: dict[str | None, str] = {}
+    for name in (*processors, *models):
+        leaders.setdefault(keys[name], name)
+    bars = [progress, *[None] * (len(leaders) - 1)]
+    streams = {
+        key: image_batches(models[name], images, batch_size, progress=bar)
+        for (key, name), bar in zip(leaders.items(), bars, strict=True)
+    }
+    for parts in zip(*streams.values(), strict=True):
+        by_key = dict(zip(streams, parts, strict=True))
+        yield {name: by_key[key] for name, key in keys.items()}
+
+
+def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, list[str]]]:
+    """Each batch once, in the order of the models that get it, with their names."""
+    found: dict[int, tuple[ImageBatch, list[str]]] = {}
+    for name, batch in batches.items():
+        found.setdefault(id(batch), (batch, []))[1].append(name)
+    yield from found.values()
+
+
+def corrupted(batch: ImageBatch, corruption: Corruption | str, *, seed: int) -> ImageBatch:
+    """The same images, corrupted in [0, 1]."""
+    return replace(batch, images=corrupt(batch.images, corruption, batch.image_ids, seed=seed))
+
+
+def check_resized(model: HookedViT, batch: ImageBatch) -> None:
+    """Refuse images that were resized for another model; those of which it is not known are taken as they are.
+
+    Raises:
+        ValueError: names the settings that differ.
+    """
+    if batch.resized_by is None or model.image_processor is None:
+        return
+    own, theirs = resizing_of(model.image_processor), json.loads(batch.resized_by)
+    if own != theirs:
+        raise ValueError(
+            f"the images were resized for another model: {described(unequal(theirs, own))} (theirs, and of this "
+            "model's image processor). Give a data set, of which each model takes its own pixels"
+        )
+
+
 def pixel_values(
     model: HookedViT, batch: ImageBatch, corruption: Corruption | str, *, seed: int = 0
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Corrupt in [0, 1], then normalise as the model's image processor says, in the model's own dtype."""
-    images = corrupt(batch.images, corruption, batch.image_ids, seed=seed)
-    return normalize(images, model.image_processor).to(model.cfg.dtype)
+    """Corrupt in [0, 1], then rescale and normalise as the model's image processor says, in the model's own dtype.
+
+    Raises:
+        ValueError: the images were resized for another model (the settings are named).
+    """
+    check_resized(model, batch)
+    return normalize(corrupted(batch, corruption, seed=seed).images, model.image_processor).to(model.cfg.dtype)
 
 
 def default_batch_size(model: HookedViT, *, patterns: bool) -> int:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import CLEAN, Corruption
 
 from .attention import AttentionShift
 from .attention_reading import CleanAttention
 from .lens import LogitLens, read_lens, residual_hooks
 from .performance import Performance, score
-from .stream import Images, default_batch_size, image_batches, pixel_values
+from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,11 +59,12 @@ def study(
 ) -> StudyTables:
     """Run every model once on every image, clean and under each corruption, and tabulate all that is asked of it.
 
-    Each batch is corrupted once for all models, and each model's clean pass is shared by all corruptions. What is held
+    Each model sees the images as its own processor resizes them; those that resize alike share a batch, which is
+    corrupted once. Each model's clean pass is shared by all corruptions. What is held
     at a time is one batch's activations of one model; only numbers per image and layer are kept.
 
     Args:
-        models: name -> model; all with one input size. Models too large to hold together are studied one call each:
+        models: name -> model. Models too large to hold together are studied one call each:
             the numbers are the same.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruptions: what to apply. Clean images are always studied, whether named here or not.
@@ -94,15 +94,15 @@ def study(
         batch_size = min(default_batch_size(model, patterns=bool(watched)) for model in models.values())
     found = {(name, c): _Condition() for name in models for c in applied}
     seen = 0
-    for batch in image_batches(next(iter(models.values())), images, batch_size, progress=progress):
-        left = len(batch) if attention_limit is None else max(0, min(len(batch), attention_limit - seen))
-        corrupted = {
-            c: ImageBatch(corrupt(batch.images, c, batch.image_ids, seed=seed), batch.labels, batch.image_ids)
-            for c in applied
-        }
-        for name, model in models.items():
-            _study_batch(model, corrupted, watched if left else set(), left, {c: found[name, c] for c in applied})
-        seen += len(batch)
+    for batches in model_batches(models, images, batch_size, progress=progress):
+        count = len(next(iter(batches.values())))
+        left = count if attention_limit is None else max(0, min(count, attention_limit - seen))
+        for batch, seeing in distinct(batches):
+            shown = {c: corrupted(batch, c, seed=seed) for c in applied}
+            for name in seeing:
+                own = {c: found[name, c] for c in applied}
+                _study_batch(models[name], shown, watched if left else set(), left, own)
+        seen += count
     return _tables(found)
 
 

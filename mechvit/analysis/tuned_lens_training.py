@@ -183,8 +183,7 @@ class _Reader:
     def _look(self, order: np.ndarray, turns: list[Corruption]) -> Iterator[_Seen]:
         """Run the model on the images in this order, its batches under conditions in turn."""
         if isinstance(self.images, ImageBatch):
-            rows = torch.from_numpy(order).to(self.images.labels.device)
-            chosen: Images = ImageBatch(*(part[rows] for part in vars(self.images).values()))
+            chosen: Images = self.images.take(torch.from_numpy(order).to(self.images.labels.device))
         else:
             chosen = self.images if (np.diff(order) == 1).all() else self.images.select(order)
         for place, batch in enumerate(image_batches(self.model, chosen, self.config.batch_size)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.models.preprocessing import resizing_of
 from mechvit.terminal import progress_bar
 
 from .pixels import unit_pixels
+from .prepared import pixel_column, resized_by
 
 if TYPE_CHECKING:
     import datasets
@@ -26,9 +29,20 @@ class ImageBatch:
     images: Float[Tensor, "batch 3 height width"]
     labels: Int[Tensor, " batch"]
     image_ids: Int[Tensor, " batch"]
+    resized_by: str | None = None
+    """`mechvit.models.preprocessing.resizing_key` of what resized them; None where that is not known."""
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    def take(self, rows: slice | np.ndarray | Int[Tensor, " row"]) -> ImageBatch:
+        """Some of the images, in this order."""
+        return ImageBatch(self.images[rows], self.labels[rows], self.image_ids[rows], self.resized_by)
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        """The same images on a device."""
+        images, labels, image_ids = (part.to(device) for part in (self.images, self.labels, self.image_ids))
+        return ImageBatch(images, labels, image_ids, self.resized_by)
 
 
 def iter_batches(
@@ -44,14 +58,15 @@ def iter_batches(
 
     Args:
         dataset: prepared (`pixels`, see `prepare`) or raw (`image`), with `label` and `image_id`.
-        image_processor: the checkpoint's own; needed for raw images only.
+        image_processor: the checkpoint's own; needed for raw images, and for those prepared for several models.
         batch_size: images a batch; the last one may be smaller.
         rows: the images to take, in this order; all in order when None.
         device: where the batch is put.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: a column is missing, or raw images come without a processor.
+        ValueError: a column is missing, raw images come without a processor, or the images were prepared with other
+            settings than the processor's (named).
     """
     columns = set(dataset.column_names)
     if missing := {"label", "image_id"} - columns:
@@ -61,16 +76,18 @@ def iter_batches(
             "the data set must have the column 'pixels' (mechvit.data.prepare), or 'image' together with an image "
             f"processor; got the columns {sorted(columns)} and image_processor={image_processor!r}"
         )
-    column = "pixels" if "pixels" in columns else "image"
+    column = pixel_column(dataset, image_processor) if "pixels" in columns else "image"
+    settings = resizing_of(image_processor) if column == "image" else resized_by(dataset)[column]
+    key = None if settings is None else json.dumps(settings, sort_keys=True)
     rows = np.arange(len(dataset)) if rows is None else np.asarray(rows)
     stored = dataset.select_columns([column])
     about = dataset.select_columns(["label", "image_id"]).with_format("numpy")[:]
-    views = _pixel_views(dataset) if column == "pixels" else None
+    views = _pixel_views(dataset, column) if column != "image" else None
     for start in progress_bar(range(0, len(rows), batch_size), progress, unit="batch", leave=False):
         chosen = rows[start : start + batch_size]
         if views is not None:
             pixels = np.stack([part[row] for part, row in _places(views, chosen)])
-        elif column == "pixels":
+        elif column != "image":
             pixels = np.array(stored.with_format("numpy")[chosen][column])
         else:
             pixels = unit_pixels(stored[chosen][column], image_processor)
@@ -78,19 +95,20 @@ def iter_batches(
             images=torch.from_numpy(pixels).to(device).to(torch.float32).div_(255),
             labels=torch.as_tensor(about["label"][chosen], dtype=torch.int64, device=device),
             image_ids=torch.as_tensor(about["image_id"][chosen], dtype=torch.int64, device=device),
+            resized_by=key,
         )
 
 
-def _pixel_views(dataset: datasets.Dataset) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """The parts of the column `pixels` in Arrow's own memory, and the row at which each ends.
+def _pixel_views(dataset: datasets.Dataset, column: str) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """The parts of a column of pixels in Arrow's own memory, and the row at which each ends.
 
     datasets' gather takes 0.1 ms an image, as long as a small ViT takes for it. None where rows are picked from others.
     """
     if dataset._indices is not None:
         return None
-    shape = dataset.features["pixels"].shape
+    shape = dataset.features[column].shape
     parts = []
-    for chunk in dataset.data.column("pixels").chunks:
+    for chunk in dataset.data.column(column).chunks:
         flat = chunk.storage
         for _ in shape:
             flat = flat.flatten()

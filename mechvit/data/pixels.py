@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mechvit.models.pixel_values import pixel_scale, resized_bytes
 
+from .prepared import pixel_columns, record_columns
+
 if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
@@ -53,7 +55,8 @@ def prepare(
 
     Args:
         dataset: the columns `image`, `label` and `image_id`, as `load_images` gives them.
-        image_processor: the checkpoint's own.
+        image_processor: the checkpoint's own; or a list, of several models that are compared: where they do not resize
+            alike, there is a column for each (`pixels`, `pixels_2`, ...), and a model is shown its own.
         path: where to keep the result, memory-mapped, so that sets larger than memory work; in memory when None.
             It is written beside and renamed.
 
@@ -62,16 +65,21 @@ def prepare(
     """
     import datasets
 
-    sample = unit_pixels([dataset[0]["image"]], image_processor)
+    columns = pixel_columns(image_processor)
+
+    def resized(images: Sequence[Image]) -> dict[str, np.ndarray]:
+        return {name: unit_pixels(images, each) for name, each in columns.items()}
+
+    shapes = {name: pixels.shape[1:] for name, pixels in resized([dataset[0]["image"]]).items()}
     features = datasets.Features(
         {
-            "pixels": datasets.Array3D(shape=sample.shape[1:], dtype="uint8"),
+            **{name: datasets.Array3D(shape=shape, dtype="uint8") for name, shape in shapes.items()},
             "label": dataset.features["label"],
             "image_id": datasets.Value("int64"),
         }
     )
     prepared = dataset.map(
-        lambda rows: {"pixels": unit_pixels(rows["image"], image_processor)},
+        lambda rows: resized(rows["image"]),
         batched=True,
         batch_size=batch_size,
         remove_columns=[c for c in dataset.column_names if c not in features],
@@ -80,6 +88,7 @@ def prepare(
         load_from_cache_file=False,
         desc="Resizing images",
     )
+    record_columns(prepared, columns)
     if path is None:
         return prepared
     final = Path(path)

@@ -265,7 +265,8 @@ def prepared_images(
     Args:
         source, split, limit, seed, bad_files: see `mechvit.data.load_images`.
         hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own.
-        image_processor: the checkpoint's; what it makes is the size of the crops of `photos`.
+        image_processor: the checkpoint's; what it makes is the size of the crops of `photos`. Or a list: that of every
+            model that is compared, each of which is shown what its own makes.
         path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
 
     Raises:
@@ -274,12 +275,14 @@ def prepared_images(
     from mechvit.data import align_labels, load_images, prepare
     from mechvit.models.image_processor import output_size
 
-    size = output_size(image_processor)
-    if size is None:
+    processors = image_processor if isinstance(image_processor, Sequence) else [image_processor]
+    sizes = [output_size(each) for each in processors]
+    if None in sizes:
         raise ValueError(
-            f"the image processor must make squares of one size of any image; this {type(image_processor).__name__} "
-            "keeps other shapes: give it do_resize and a size, or do_center_crop and a crop_size"
+            f"the image processor must make squares of one size of any image; this "
+            f"{type(processors[sizes.index(None)]).__name__} keeps other shapes: give it do_resize and a size, or "
+            "do_center_crop and a crop_size"
         )
-    images = load_images(source, split, limit=limit, seed=seed, image_size=size, bad_files=bad_files)
+    images = load_images(source, split, limit=limit, seed=seed, image_size=sizes[0] or 0, bad_files=bad_files)
     labelled = images if hf_config is None else align_labels(images, hf_config.id2label)
-    return prepare(labelled, image_processor, path=path)
+    return prepare(labelled, processors, path=path)

@@ -58,7 +58,7 @@ def make_views(
         {"image_id": image_id, "label": names[label]}
         for image_id, label in zip(batch.image_ids.tolist(), batch.labels.tolist(), strict=True)
     ]
-    one = ImageBatch(batch.images[:1], batch.labels[:1], batch.image_ids[:1])
+    one = batch.take(slice(1))
     patterns = {
         f"{key}/{corruption.key}": attention(model, one, corruption.key, config.seed)
         for key, model in models.items()
@@ -100,7 +100,7 @@ def spread(labels: np.ndarray, count: int) -> list[int]:
 
 def attention(model: HookedViT, image: ImageBatch, corruption: str, seed: int) -> np.ndarray:
     """Every layer's pattern on one image: float16 [layer, head, query, key]."""
-    one = ImageBatch(*(part.to(model.cfg.device) for part in (image.images, image.labels, image.image_ids)))
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    _, cache = model.run_with_cache(pixel_values(model, one, corruption, seed=seed), names_filter=names)
+    pixels = pixel_values(model, image.to(model.cfg.device), corruption, seed=seed)
+    _, cache = model.run_with_cache(pixels, names_filter=names)
     return np.stack([cache[name][0].float().cpu().numpy() for name in names]).astype(np.float16)

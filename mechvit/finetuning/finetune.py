@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mechvit.data import CLEAN, Corruption, Mixture, corrupt, corrupt_by_mixture, normalize
+from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.models.families import find_family, input_size
 from mechvit.models.image_processor import output_size, read_image_processor
 
@@ -177,7 +178,12 @@ def _train(
         model=model,
         args=arguments,
         data_collator=corrupting_collator(
-            corruption, processor, arguments.device, config.seed, resized=_must_resize(model, train_images)
+            corruption,
+            processor,
+            arguments.device,
+            config.seed,
+            resized=_must_resize(model, _size(train_images, processor)),
+            column=pixel_column(train_images, processor),
         ),
         train_dataset=rows if mixed is None else mixed,
         eval_dataset=validation_images.with_format("numpy"),
@@ -200,17 +206,23 @@ def _train(
 
 
 def corrupting_collator(
-    corruption: Corruption | Mixture, processor: Any, device: torch.device, seed: int, *, resized: bool = False
+    corruption: Corruption | Mixture,
+    processor: Any,
+    device: torch.device,
+    seed: int,
+    *,
+    resized: bool = False,
+    column: str = "pixels",
 ) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
     """Make a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device.
 
     A mixture's member is drawn for the rows' `epoch`, or the first where they have none. `resized` asks the model to
-    resize its positions to the images.
+    resize its positions to the images; `column` holds the model's own pixels.
     """
     asked = {"interpolate_pos_encoding": True} if resized else {}
 
     def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows])).to(device)
+        pixels = torch.from_numpy(np.stack([row[column] for row in rows])).to(device)
         image_ids = torch.tensor([int(row["image_id"]) for row in rows], device=device)
         labels = torch.tensor([int(row["label"]) for row in rows], device=device)
         images = pixels.to(torch.float32).div_(255)
@@ -227,17 +239,17 @@ def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
 
 
-def _size(images: datasets.Dataset) -> tuple[int, int]:
-    height, width = images.features["pixels"].shape[1:]
+def _size(images: datasets.Dataset, processor: Any) -> tuple[int, int]:
+    height, width = images.features[pixel_column(images, processor)].shape[1:]
     return height, width
 
 
-def _must_resize(model: PreTrainedModel, images: datasets.Dataset) -> bool:
-    """Whether the model's forward has to be asked to resize its positions to these images."""
+def _must_resize(model: PreTrainedModel, images: tuple[int, int]) -> bool:
+    """Whether the model's forward has to be asked to resize its positions to images of this size."""
     family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
     size = input_size(model.config)
     own = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-    return _size(images) != own and not family.any_size
+    return images != own and not family.any_size
 
 
 def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, role: str) -> None:
@@ -246,11 +258,12 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
         raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
     if len(images) == 0:
         raise ValueError(f"there are no {role} images")
-    side = output_size(processor)
-    if side is not None and _size(images) != (side, side):
+    side, sizes = output_size(processor), [images.features[column].shape[1:] for column in resized_by(images)]
+    if side is not None and (side, side) not in sizes:
         raise ValueError(
-            f"the model's image processor makes images of {(side, side)} pixels; the {role} images have {_size(images)}"
+            f"the model's image processor makes images of {(side, side)} pixels; the {role} images have {sizes[0]}"
         )
+    pixel_column(images, processor)  # refuses those that were resized otherwise
     highest = max(images["label"])
     if highest >= model.config.num_labels:
         raise ValueError(

@@ -32,6 +32,14 @@ class PixelScale:
     std: tuple[float, ...] = (1.0,)
     """One for each channel, or one for all."""
 
+    def is_same(self, other: PixelScale) -> bool:
+        """Whether both give every image the same values, but for rounding."""
+        lines = []
+        for each in (self, other):
+            mean, std = np.broadcast_to(each.mean, 3), np.broadcast_to(each.std, 3)
+            lines.append(np.array([each.scale / std, (each.offset + mean) / std]))
+        return bool(np.allclose(lines[0], lines[1], rtol=1e-6, atol=1e-6))
+
     def values(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Put RGB in [0, 1] on the scale."""
         if self.scale != 1:
@@ -180,7 +188,9 @@ def _scale(settings: dict[str, Any]) -> PixelScale:
 
 
 def _tuple(values: Any) -> tuple[float, ...]:
-    return tuple(map(float, values)) if isinstance(values, list) else (float(values if values is not None else "nan"),)
+    if isinstance(values, list):
+        return tuple(map(float, values))
+    return (float("nan" if values is None else values),) * 3
 
 
 def _fault(image_processor: Any, scale: PixelScale, options: dict[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mechvit.analysis.stream import Images
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.models.preprocessing import check_alike
 
 from .browse_stream import Group, ImageStream, Shown, column
 from .browsed import BrowsedFeatures, Browsing
@@ -130,6 +131,8 @@ def _groups(
                 "taken away on its own: fold the scale into its weights first"
             )
         groups.setdefault((id(model), site), Group(model, site, {})).saes[name] = sae
+    processors = {name: model.image_processor for name, (model, _) in saes.items()}
+    check_alike(processors, "a browser of several models, which shows their latents on one picture,")
     return list(groups.values())
 
 

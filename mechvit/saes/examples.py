@@ -85,7 +85,7 @@ def chosen_codes(
 def subset(images: Images, rows: Int[Tensor, " row"]) -> Images:
     """Some rows of a data set."""
     if isinstance(images, ImageBatch):
-        return ImageBatch(*(part[rows.to(part.device)] for part in (images.images, images.labels, images.image_ids)))
+        return images.take(rows.to(images.labels.device))
     return images.select(rows.tolist())
 
 

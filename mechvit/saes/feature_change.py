@@ -12,9 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL
-from mechvit.analysis.stream import Images, default_batch_size, image_batches
-from mechvit.data.batches import ImageBatch
-from mechvit.data.corruptions import corrupt
+from mechvit.analysis.stream import Images, corrupted, default_batch_size, distinct, model_batches
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .network import look_at
@@ -131,7 +129,7 @@ def feature_change(
     """Mean activation of every latent on clean and on corrupted images, in each model, from one pass over the images.
 
     Args:
-        models: name -> model, the base first; of one input size.
+        models: name -> model, the base first; each sees the images as its own processor resizes them.
         saes: one SAE for all (trained on all models' activations, see `MixedStreams`), or one a model.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the models' input size.
@@ -156,17 +154,18 @@ def feature_change(
     first = next(iter(models.values()))
     size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
     tallies = {name: _Tally() for name in models}
-    for batch in image_batches(first, images, size, progress=progress):
-        pixels = {c: corrupt(batch.images, c, batch.image_ids, seed=seed) for c in (CLEAN, corruption)}
+    for batches in model_batches(models, images, size, progress=progress):
         reference: Tensor | None = None
-        for name, model in models.items():
-            codes = []
-            for images_seen in pixels.values():
-                seen = look_at(model, site, ImageBatch(images_seen, batch.labels, batch.image_ids), CLEAN, 0)
-                found = by_model[name].encode(seen.x.to(by_model[name].W_enc.device))
-                codes.append(_matched(found, (matches or {}).get(name)))
-            moved = tallies[name].add(codes[0], codes[1], reference)
-            reference = moved if reference is None else reference
+        for batch, names in distinct(batches):  # the first model's is the first
+            conditions = [corrupted(batch, c, seed=seed) for c in (CLEAN, corruption)]
+            for name in names:
+                codes = []
+                for shown in conditions:
+                    x = look_at(models[name], site, shown, CLEAN, 0).x
+                    found = by_model[name].encode(x.to(by_model[name].W_enc.device))
+                    codes.append(_matched(found, (matches or {}).get(name)))
+                moved = tallies[name].add(codes[0], codes[1], reference)
+                reference = moved if reference is None else reference
     return FeatureChange({name: tally.result() for name, tally in tallies.items()}, len(images))
 
 

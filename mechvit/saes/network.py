@@ -98,7 +98,7 @@ def clean_mean(
     """The mean clean activation at each position that the SAE reads, over the first `n_images`, summed in float64."""
     total, left = torch.zeros((), dtype=torch.float64), n_images
     for batch in image_batches(model, images, batch_size):
-        part = ImageBatch(batch.images[:left], batch.labels[:left], batch.image_ids[:left])
+        part = batch.take(slice(left))
         total = total.to(model.cfg.device) + look_at(model, site, part, CLEAN, 0).x.double().sum(0)
         left -= len(part)
         if left == 0:

@@ -19,8 +19,10 @@ def alike(models: Mapping[str, HookedViT], *names: str) -> None:
     """Check that the models can be laid over the same pictures.
 
     Raises:
-        ValueError: there is none, or one differs from the first in its config's `names`.
+        ValueError: there is none, or one differs from the first in its config's `names`, or resizes pictures otherwise.
     """
+    from ..models.preprocessing import check_alike
+
     if not models:
         raise ValueError('models must map a title to a HookedViT, as in {"base": model}; got none')
     (first, model), *others = models.items()
@@ -32,6 +34,7 @@ def alike(models: Mapping[str, HookedViT], *names: str) -> None:
                 f"models beside each other must share {', '.join(names)}; {first!r} and {title!r} have {got}: "
                 "make one view of each"
             )
+    check_alike({title: model.image_processor for title, model in models.items()}, "a view of models on one picture")
 
 
 def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch, list[str]]:
@@ -50,6 +53,7 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
     from mechvit.analysis.stream import image_batches
     from mechvit.data import unit_pixels
     from mechvit.data.batches import ImageBatch
+    from mechvit.models.preprocessing import resizing_key
 
     if limit < 1:
         raise ValueError(f"limit must be at least 1 picture; got {limit}")
@@ -61,7 +65,7 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
             raise ValueError("there is no image to look at; give at least one")
         pixels = torch.from_numpy(unit_pixels([as_rgb(image) for image in named.values()], model.image_processor))
         ids = torch.arange(len(named))
-        batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids)
+        batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids, resizing_key(model.image_processor))
         return next(image_batches(model, batch, limit)), [str(name) for name in named]
     batch = next(image_batches(model, images, limit))
     names: Sequence[str] | Mapping[int, str] = model.cfg.id2label
@@ -111,20 +115,20 @@ def shown_images(
 
     from mechvit.analysis.stream import pixel_values
     from mechvit.data import corrupt
-    from mechvit.data.batches import ImageBatch
 
     cfg = next(iter(models.values())).cfg
     height, width = (side * cfg.patch_size for side in cfg.grid)
     for place, title in enumerate(titles):
-        parts = [part[place : place + 1] for part in (batch.images, batch.labels, batch.image_ids)]
-        seen = [corrupt(parts[0], condition, parts[2], seed=seed)[0, :, :height, :width] for condition in conditions]
+        alone = batch.take(slice(place, place + 1))
+        shown = [corrupt(alone.images, condition, alone.image_ids, seed=seed) for condition in conditions]
+        seen = [images[0, :, :height, :width] for images in shown]
         inputs = []
         for model in models.values():
-            one = ImageBatch(*(part.to(model.cfg.device) for part in parts))
+            one = alone.to(model.cfg.device)
             inputs.append(torch.cat([pixel_values(model, one, condition, seed=seed) for condition in conditions]))
         yield ShownImage(
             title=title,
-            label=int(parts[1]),
+            label=int(alone.labels),
             pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in seen),
             pixel_values=tuple(inputs),
         )

@@ -138,5 +138,5 @@ def test_pairs_that_do_not_fit_are_refused(tiny_model, tiny_hf):
     with pytest.raises(ValueError, match=r"their dtype is torch\.float32 and torch\.float16"):
         check_pair(tiny_model, half)
     bare = HookedViT.from_hf(tiny_hf)  # pixels as they are
-    with pytest.raises(ValueError, match="must normalise images alike"):
+    with pytest.raises(ValueError, match=r"resize, crop, rescale and normalise alike; .*image_mean"):
         check_pair(tiny_model, bare)

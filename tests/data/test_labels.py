@@ -350,6 +350,6 @@ def test_the_table_is_the_packages_own():
     from mechvit.data.synsets import synset_names
 
     assert synset_names() == dict(zip(IDS, IMAGENET, strict=True))
-    assert IDS == sorted(IDS)
+    assert sorted(IDS) == IDS
     assert [int(row[0]) for row in ROWS] == list(range(1000))
     assert "Princeton University" in files("mechvit.data").joinpath("imagenet_synsets.LICENSE.txt").read_text()

@@ -1,0 +1,82 @@
+"""Prepared image sets: which column holds the pixels of which image processor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mechvit.models.preprocessing import described, resizing_of, unequal
+
+if TYPE_CHECKING:
+    import datasets
+
+FIRST = "pixels"
+"""The column of the first image processor; those of others are `pixels_2`, `pixels_3`, and so on."""
+_RECORD = "mechvit resized by"
+"""The key under which a set's description, which every view of it keeps, says what its columns were resized by."""
+
+
+def pixel_columns(image_processor: Any) -> dict[str, Any]:
+    """Give each of some image processors a column, where it does not resize as an earlier one does.
+
+    Args:
+        image_processor: one, or a sequence of them.
+    """
+    given = image_processor if isinstance(image_processor, Sequence) else [image_processor]
+    if not given:
+        raise ValueError("images are resized by at least one image processor; got none")
+    distinct = {json.dumps(resizing_of(each), sort_keys=True): each for each in reversed(given)}
+    kept = [each for each in given if any(each is one for one in distinct.values())]
+    return {FIRST if place == 0 else f"{FIRST}_{place + 1}": each for place, each in enumerate(kept)}
+
+
+def record_columns(prepared: datasets.Dataset, columns: Mapping[str, Any]) -> None:
+    """Write into a set what its columns were resized by."""
+    about = {name: resizing_of(image_processor) for name, image_processor in columns.items()}
+    prepared.info.description = json.dumps({_RECORD: about})
+
+
+def resized_by(dataset: datasets.Dataset) -> dict[str, dict[str, Any] | None]:
+    """Read what each column of pixels was resized by; None of a set that was made without saying so.
+
+    Raises:
+        ValueError: the set is joined from parts that were resized in several ways.
+    """
+    names = [name for name in dataset.column_names if name == FIRST or name.startswith(f"{FIRST}_")]
+    text = dataset.info.description or ""
+    if _RECORD not in text:
+        return dict.fromkeys(names)
+    try:
+        about = json.loads(text)[_RECORD]
+    except ValueError as error:
+        raise ValueError(
+            "the images are joined from sets that were resized in several ways: prepare them together"
+        ) from error
+    return {name: about.get(name) for name in names}
+
+
+def pixel_column(dataset: datasets.Dataset, image_processor: Any) -> str:
+    """Name the column of a prepared set that holds a model's own pixels.
+
+    Args:
+        dataset: as `prepare` gives it. One that does not say what it was resized by is taken as it is.
+        image_processor: the model's; None takes the only column.
+
+    Raises:
+        ValueError: the set was resized by other settings; the message names those that differ.
+    """
+    known = resized_by(dataset)
+    if image_processor is None:
+        if len(known) == 1:
+            return next(iter(known))
+        raise ValueError(f"the images hold the pixels of several models, {', '.join(known)}: give an image processor")
+    wanted = resizing_of(image_processor)
+    for name, settings in known.items():
+        if settings in (wanted, None):
+            return name
+    first = next(iter(known.values())) or {}
+    raise ValueError(
+        f"the images were resized for another model: {described(unequal(first, wanted))} (theirs, and of this model's "
+        "image processor). Prepare them with this model's own; for several models with a list of theirs"
+    )
