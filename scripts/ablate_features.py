@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import (
+    ModelDtype,
     check_out,
     corruptions_named,
     load_classifier,
@@ -77,6 +78,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -107,7 +110,9 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
 
     from mechvit.saes import ablate_features, feature_change, load_sae, sensitive_features
 
-    models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
+    models = {
+        name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
+    }
     base = next(iter(models.values()))
     sae = load_sae(options.sae, device=str(base.cfg.device))
     choose, measure = (part_of(options, models, part) for part in ("sae_validation", "test"))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
+    ModelDtype,
     corruptions_named,
     load_classifier,
     names_of,
@@ -73,6 +74,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -104,7 +107,7 @@ def make_tables(
     parts = []
     processors = [read_checkpoint(checkpoint)[1] for checkpoint in models.values()]
     for name, checkpoint in models.items():
-        model = load_classifier(checkpoint, options.device)
+        model = load_classifier(checkpoint, options.device, options.model_dtype)
         if name == "base":
             classes = model.cfg.id2label
             images = prepared_images(

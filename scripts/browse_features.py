@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
+    ModelDtype,
     corruptions_named,
     load_classifier,
     names_of,
@@ -72,6 +73,8 @@ class Options:
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps training and test images apart."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier page at OUT."""
 
@@ -107,7 +110,7 @@ def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
     given = {options.model: options.saes} | ({options.tuned: options.tuned_saes} if options.tuned else {})
     found: dict[str, tuple[HookedViT, SAE]] = {}
     for name, checkpoint in names_of(given).items():
-        model = load_classifier(checkpoint, options.device)
+        model = load_classifier(checkpoint, options.device, options.model_dtype)
         for key, folder in sae_folders(given[checkpoint]).items():
             shown = f"{name} {key}" if len(given) > 1 else key
             found[shown] = (model, load_sae(folder, device=str(model.cfg.device)))

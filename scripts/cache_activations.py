@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import check_device, corruptions_named, read, run
+from mechvit.experiment.command_line import ModelDtype, check_device, corruptions_named, read, run
 from mechvit.saes.config import HookTokens
 from mechvit.terminal import say
 
@@ -72,6 +72,8 @@ class Options:
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, each process its
     own)."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Start anew where an earlier cache is at OUT, instead of going on with it."""
 
@@ -96,7 +98,7 @@ def main(options: Options) -> None:
     if parallel:  # the processes only wait for each other, at times for hours
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
     try:
-        model = HookedViT.from_pretrained(options.model, device=device)
+        model = HookedViT.from_pretrained(options.model, device=device, dtype=getattr(torch, options.model_dtype))
         cache = cache_activations(
             model,
             raw_images(options, model),

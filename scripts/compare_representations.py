@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
+    ModelDtype,
     check_out,
     corruptions_named,
     load_classifier,
@@ -79,6 +80,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -90,7 +93,9 @@ def main(options: Options) -> None:
     if len(names) < 2 or not corruptions:
         raise ValueError("give --model a base and at least one other, and --corruptions one besides clean")
     check_out(options.out, options.overwrite, HOLDS)
-    models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
+    models = {
+        name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
+    }
     images = part_of(options, models, "test", options.limit)
     lenses = trained_lenses(models, corruptions, options) if options.lens_epochs else {}
     tables = make_tables(models, lenses, images, corruptions, options)

@@ -17,6 +17,7 @@ from typing import Literal
 
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
+    ModelDtype,
     check_out,
     corruptions_named,
     load_classifier,
@@ -52,6 +53,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     out: str | None = None
     """Folder for the tables; None writes none."""
     overwrite: bool = False
@@ -69,7 +72,7 @@ def main(options: Options) -> None:
 
     frames = []
     for name, checkpoint in names.items():
-        model = load_classifier(checkpoint, options.device)
+        model = load_classifier(checkpoint, options.device, options.model_dtype)
         images = prepared_images(
             options.images, "test", model.hf_config, model.image_processor,
             limit=options.limit, seed=options.seed, bad_files=options.bad_files,

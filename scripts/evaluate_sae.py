@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
+    ModelDtype,
     check_out,
     corruptions_named,
     load_classifier,
@@ -80,6 +81,8 @@ class Options:
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps training and test images apart."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     out: str | None = None
     """Folder for the tables and figures; None writes none."""
     overwrite: bool = False
@@ -121,7 +124,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     from mechvit.saes.site import sae_site
 
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
-    model = load_classifier(options.model, options.device)
+    model = load_classifier(options.model, options.device, options.model_dtype)
     (name,) = names_of([options.model])
     sites: dict[Any, dict[str, Any]] = {}
     for key, folder in folders.items():

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechvit.experiment.command_line import corruptions_named, load_classifier, names_of, prepared_images, read, run
+from mechvit.experiment.command_line import (
+    ModelDtype,
+    corruptions_named,
+    load_classifier,
+    names_of,
+    prepared_images,
+    read,
+    run,
+)
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -50,6 +58,8 @@ class Options:
     """Of the images' parts, the crops and the noise."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace earlier pages at OUT and LENS."""
 
@@ -63,7 +73,9 @@ def main(options: Options) -> None:
             raise ValueError(f"{page} exists: name another page, or --overwrite to replace an earlier one")
     if len(set(pages)) < len(pages):
         raise ValueError(f"--out and --lens must be two pages; got {options.out} for both")
-    models = {name: load_classifier(checkpoint, options.device) for name, checkpoint in names.items()}
+    models = {
+        name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
+    }
     images = shown(options, next(iter(models.values())))
     from mechvit.visualization import attention_explorer, patch_lens_view
 

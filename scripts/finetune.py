@@ -59,6 +59,8 @@ class Options:
     """`cpu` to stay there; by default CUDA where there is one."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the new checkpoint; by default the old one's. Training itself keeps its weights in float32 at least."""
     config: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Training; the defaults are the paper's."""
 
@@ -71,6 +73,8 @@ def main(options: Options) -> None:
     check_device(options.device)
     import json
     from pathlib import Path
+
+    import torch
 
     from mechvit.finetuning import check_trainable, finetune
 
@@ -89,6 +93,7 @@ def main(options: Options) -> None:
         options.out,
         corruption=corruption,
         config=options.config,
+        save_dtype=None if options.save_dtype is None else getattr(torch, options.save_dtype),
         device=options.device,
     )
     log = json.loads(Path(out, "training_log.json").read_text())
@@ -97,6 +102,12 @@ def main(options: Options) -> None:
         f"{out}: epoch {log['kept_epoch']:g} of {len(log['epochs'])} kept, validation loss {kept['eval_loss']:.3f}, "
         f"accuracy {kept['eval_accuracy']:.3f} on {len(validation)} images"
     )
+    if "as_saved" in log:
+        rounded = log["as_saved"]
+        print(
+            f"as saved, in {log['dtype']}: validation loss {rounded['eval_loss']:.3f}, accuracy "
+            f"{rounded['eval_accuracy']:.3f} (--save-dtype float32 keeps the weights as they were trained)"
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import Corruption
-from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, read, run
+from mechvit.experiment.command_line import (
+    ModelDtype,
+    check_out,
+    load_classifier,
+    new_folder,
+    prepared_images,
+    read,
+    run,
+)
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -73,6 +81,8 @@ class Options:
     """Images a forward pass, patched copies counted; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -89,7 +99,10 @@ def main(options: Options) -> None:
     if min(options.neurons) < 0 or (options.attribution and not sum(options.neurons)):
         raise ValueError(f"--neurons must be two counts, not both 0; got {options.neurons}")
     check_out(options.out, options.overwrite, HOLDS)
-    receiver, giver = (load_classifier(checkpoint, options.device) for checkpoint in (options.receiver, options.giver))
+    receiver, giver = (
+        load_classifier(checkpoint, options.device, options.model_dtype)
+        for checkpoint in (options.receiver, options.giver)
+    )
     with new_folder(options.out, options.overwrite, HOLDS) as folder:
         tables, passes = make_tables(receiver, giver, corruption, given, options)
         for name, frame in tables.items():

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
-from mechvit.experiment.command_line import check_out, load_classifier, names_of, new_folder, prepared_images, read, run
+from mechvit.experiment.command_line import (
+    ModelDtype,
+    check_out,
+    load_classifier,
+    names_of,
+    new_folder,
+    prepared_images,
+    read,
+    run,
+)
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -61,6 +70,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -72,7 +83,7 @@ def main(options: Options) -> None:
     if not corruptions or "clean" in options.families:
         raise ValueError(f"--families and --levels must name some, clean apart; families are {', '.join(FAMILIES)}")
     check_out(options.out, options.overwrite, HOLDS)
-    models = load_models(names, options.device)
+    models = load_models(names, options.device, options.model_dtype)
     first = next(iter(models.values()))
     images = prepared_images(
         options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
@@ -90,9 +101,9 @@ def main(options: Options) -> None:
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
-def load_models(names: dict[str, str], device: str | None) -> dict[str, HookedViT]:
+def load_models(names: dict[str, str], device: str | None, dtype: ModelDtype) -> dict[str, HookedViT]:
     """All models at once, so that each batch is corrupted once; all must have the same classes."""
-    models = {name: load_classifier(checkpoint, device) for name, checkpoint in names.items()}
+    models = {name: load_classifier(checkpoint, device, dtype) for name, checkpoint in names.items()}
     classes = next(iter(models.values())).cfg.id2label
     for name, model in models.items():
         if model.cfg.id2label != classes:

@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import check_out, load_classifier, new_folder, prepared_images, read, run
+from mechvit.experiment.command_line import (
+    ModelDtype,
+    check_out,
+    load_classifier,
+    new_folder,
+    prepared_images,
+    read,
+    run,
+)
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -79,6 +87,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -92,7 +102,10 @@ def main(options: Options) -> None:
             f"{', '.join(map(str, options.scales)) or 'none'}"
         )
     check_out(options.out, options.overwrite, HOLDS)
-    base, tuned = load_classifier(options.base, options.device), load_classifier(options.tuned, options.device)
+    base, tuned = (
+        load_classifier(options.base, options.device, options.model_dtype),
+        load_classifier(options.tuned, options.device, options.model_dtype),
+    )
     directions, found = steer_all(base, tuned, corruption, options)
     tables = make_tables(directions, found, options.most_cost)
     with new_folder(options.out, options.overwrite, HOLDS) as folder:

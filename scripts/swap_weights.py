@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
+    ModelDtype,
     check_out,
     corruptions_named,
     load_classifier,
@@ -81,6 +82,8 @@ class Options:
     """Images a forward pass; None takes 32 on a CPU, else 128."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -93,7 +96,7 @@ def main(options: Options) -> None:
     if not 0 < options.share <= 1:
         raise ValueError(f"--share must be above 0 and at most 1; got {options.share}")
     check_out(options.out, options.overwrite, HOLDS)
-    base, tuned = load_pair(options.base, options.tuned, options.device)
+    base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
     images = prepared_images(
         options.images, "test", base.hf_config, base.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
@@ -110,11 +113,11 @@ def main(options: Options) -> None:
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
-def load_pair(base: str, tuned: str, device: str | None) -> tuple[HookedViT, HookedViT]:
+def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
     """Both models, once their weights are known to fit each other's place."""
     from mechvit.analysis.parts import check_pair
 
-    pair = load_classifier(base, device), load_classifier(tuned, device)
+    pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
     check_pair(*pair)
     return pair
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
+    ModelDtype,
     check_out,
     corruptions_named,
     load_model,
@@ -65,6 +66,8 @@ class Options:
     """Of the images' parts and the crops. One seed in all scripts keeps training and test images apart."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier training at OUT that has other settings."""
     checkpoint_every: int = 1000
@@ -132,7 +135,7 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
     names_of([options.model, *options.also_model])  # refuses one that comes twice
-    model, *others = (load_model(name, device) for name in (options.model, *options.also_model))
+    model, *others = (load_model(name, device, options.model_dtype) for name in (options.model, *options.also_model))
     check_sizes(model, others, options.also_model)
     classes = model.hf_config if model.cfg.n_classes else None
     processors = [each.image_processor for each in (model, *others)]
@@ -171,7 +174,7 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
     assert options.cache is not None
     assert options.validation_cache is not None
     caches = [CachedActivations(folder) for folder in (options.cache, options.validation_cache)]
-    model = None if options.model is None else load_model(options.model, device)
+    model = None if options.model is None else load_model(options.model, device, options.model_dtype)
     for cache in caches:
         if model is not None:
             cache.check_model(model)

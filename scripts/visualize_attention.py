@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import load_classifier, read, run
+from mechvit.experiment.command_line import ModelDtype, load_classifier, read, run
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Options:
     """Of the noise."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
     """Replace an earlier page at OUT."""
 
@@ -61,9 +63,9 @@ def main(options: Options) -> None:
 
     with Image.open(options.image) as opened:
         picture = opened.convert("RGB")
-    models = {"Base" if options.tuned else "": load_classifier(options.model, options.device)}
+    models = {"Base" if options.tuned else "": load_classifier(options.model, options.device, options.model_dtype)}
     if options.tuned is not None:
-        models["Tuned"] = load_classifier(options.tuned, options.device)
+        models["Tuned"] = load_classifier(options.tuned, options.device, options.model_dtype)
     from mechvit.visualization import attention_view
 
     views = [

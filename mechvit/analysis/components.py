@@ -99,7 +99,8 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
             what = f"{name}, {own} and {given}" if name != "id2label" else "classes (id2label)"
             raise ValueError(
                 f"receiver and giver must have one shape, so that an activation of one fits the other; they differ in "
-                f"{what}: give two checkpoints of one architecture, on one device"
+                f"{what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
+                "takes dtype=torch.float32)"
             )
     processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
     check_alike(processors, "to take activations of one in the other's place")

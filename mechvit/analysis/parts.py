@@ -136,7 +136,8 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
         if field.name != "dropout" and own != other:  # dropout is never applied
             raise ValueError(
                 f"two models whose weights take each other's place must have one config; their {field.name} is "
-                f"{own} and {other}: give a model and one fine-tuned from it, on one device and in one dtype"
+                f"{own} and {other}: give a model and one fine-tuned from it, on one device and in one dtype "
+                "(from_pretrained takes dtype=torch.float32)"
             )
     processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
     check_alike(processors, "to take weights of one in the other's place", in_="everything")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 Config = TypeVar("Config")
+ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
+"""In what precision models compute."""
 
 
 def run(main: Callable[..., None], *arguments: object) -> None:
@@ -194,13 +196,13 @@ def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
     return {place.relative_to(shared).as_posix(): path for place, path in zip(places, found, strict=True)}
 
 
-def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
+def load_classifier(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
     """Load a model that can be evaluated.
 
     Raises:
         ValueError: no checkpoint, one of another kind, one without a head or an image processor, or no such device.
     """
-    model = load_model(checkpoint, device)
+    model = load_model(checkpoint, device, dtype)
     if model.head is None:
         raise ValueError(
             f"{checkpoint} has no classification head; give a classifier, such as a ViTForImageClassification"
@@ -208,16 +210,18 @@ def load_classifier(checkpoint: str, device: str | None) -> HookedViT:
     return model
 
 
-def load_model(checkpoint: str, device: str | None) -> HookedViT:
-    """Load a model with its image processor, with a head or without.
+def load_model(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
+    """Load a model with its image processor, with a head or without, in one dtype whatever its checkpoint's is.
 
     Raises:
         ValueError: no checkpoint, one of another kind, one without an image processor, or no such device.
     """
+    import torch
+
     from mechvit.models import HookedViT
 
     check_device(device)
-    model = HookedViT.from_pretrained(checkpoint, device=device)
+    model = HookedViT.from_pretrained(checkpoint, device=device, dtype=getattr(torch, dtype))
     if model.image_processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return model

@@ -37,9 +37,12 @@ class Run:
         return self.config.model is not None and Path(self.config.model).expanduser().is_dir()
 
     def model(self, key: str) -> HookedViT:
+        """One of the run's models, in float32 whatever its checkpoint's dtype is, so that all can be compared."""
+        import torch
+
         from mechvit.models import HookedViT
 
-        return HookedViT.from_pretrained(self.checkpoint(key), device=self.config.device)
+        return HookedViT.from_pretrained(self.checkpoint(key), device=self.config.device, dtype=torch.float32)
 
     def images(self, part: str) -> datasets.Dataset:
         import datasets

@@ -38,6 +38,7 @@ def finetune(
     *,
     corruption: Corruption | Mixture = CLEAN,
     config: FinetuneConfig | None = None,
+    save_dtype: torch.dtype | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> Path:
@@ -53,6 +54,9 @@ def finetune(
             image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image keeps the
             first epoch's, so that losses of epochs can be compared.
         config: the paper's by default: AdamW, lr 5e-5 falling linearly, up to 10 epochs, early stopping.
+        save_dtype: of the new checkpoint; the old one's when None. Weights are trained in float32 at least, whatever
+            the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
+            changes what the model does, `as_saved` in the log says what it is then.
         device: cuda if there is one, by default.
         progress: show the trainer's progress bar.
 
@@ -72,8 +76,11 @@ def finetune(
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     model = load_hf_model(checkpoint)
-    config = config or FinetuneConfig()
-    return _train(model, processor, train_images, validation_images, Path(out), corruption, config, device, progress)
+    config, save_dtype = config or FinetuneConfig(), save_dtype or model.dtype
+    model = model.to(torch.promote_types(model.dtype, torch.float32))
+    return _train(
+        model, processor, train_images, validation_images, Path(out), corruption, config, save_dtype, device, progress
+    )
 
 
 def check_trainable(hf_config: Any, where: str) -> str:
@@ -125,7 +132,9 @@ def train_from_scratch(
         )
     )
     processor = ViTImageProcessorPil(size={"height": shape.image_size, "width": shape.image_size})
-    return _train(model, processor, train_images, validation_images, Path(out), CLEAN, config, device, progress)
+    return _train(
+        model, processor, train_images, validation_images, Path(out), CLEAN, config, torch.float32, device, progress
+    )
 
 
 def _train(
@@ -136,6 +145,7 @@ def _train(
     out: Path,
     corruption: Corruption | Mixture,
     config: FinetuneConfig,
+    save_dtype: torch.dtype,
     device: str | None,
     progress: bool,
 ) -> Path:
@@ -143,6 +153,7 @@ def _train(
 
     from .callbacks import KeepBest, TrainingBar
     from .epochs import CountEpochs, EpochRows
+    from .rounding import round_weights
 
     _check(model, processor, train_images, "training")
     _check(model, processor, validation_images, "validation")
@@ -197,9 +208,13 @@ def _train(
         trainer.add_callback(TrainingBar(out.name))
     trainer.train()
     best.restore(model)
-    model.save_pretrained(beside)
+    saved = {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
+    if torch.promote_types(save_dtype, torch.float32) != save_dtype:
+        found = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval").metrics
+        saved |= {"as_saved": {key: found[key] for key in ("eval_loss", "eval_accuracy")}}
+    model.to(getattr(torch, saved["dtype"])).save_pretrained(beside)
     processor.save_pretrained(beside)
-    _write_log(beside / "training_log.json", corruption, trainer.state.log_history, best.best_epoch)
+    _write_log(beside / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
     shutil.rmtree(out, ignore_errors=True)
     os.replace(beside, out)
     return out
@@ -273,11 +288,16 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
 
 
 def _write_log(
-    path: Path, corruption: Corruption | Mixture, history: list[dict[str, float]], kept_epoch: float
+    path: Path,
+    corruption: Corruption | Mixture,
+    saved: dict[str, Any],
+    history: list[dict[str, float]],
+    kept_epoch: float,
 ) -> None:
     """What it was trained on, and one row an epoch, without timings, so that equal runs write equal files."""
     members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
     about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
+    about |= saved
     epochs: dict[float, dict[str, float]] = {}
     for entry in history:
         if "loss" in entry or "eval_loss" in entry:

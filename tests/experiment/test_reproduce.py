@@ -284,3 +284,20 @@ def test_model_without_an_image_processor_is_refused(tmp_path, tiny_hf):
     tiny_hf.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="has no image processor"):
         reproduce(tiny(tmp_path / "run", model=str(tmp_path / "model")), say=lambda line: None)
+
+
+@pytest.mark.slow
+def test_a_half_precision_base_is_reproduced(run, tmp_path):
+    """Tuned models are saved as their base is; all analyses run in float32, so that the base and they compare."""
+    import torch
+    from transformers import ViTForImageClassification, ViTImageProcessorPil
+
+    base = ViTForImageClassification.from_pretrained(run / "models" / "base").to(torch.bfloat16)
+    base.save_pretrained(tmp_path / "base")
+    ViTImageProcessorPil.from_pretrained(run / "models" / "base").save_pretrained(tmp_path / "base")
+    reproduce(tiny(tmp_path / "run", model=str(tmp_path / "base")), say=lambda line: None)
+    assert tables(tmp_path / "run").keys() == TABLES
+    tuned = ViTForImageClassification.from_pretrained(tmp_path / "run" / "models" / "gaussian_blur_2", dtype="auto")
+    assert tuned.dtype == torch.bfloat16
+    moved = tuned.state_dict()["classifier.weight"] != base.state_dict()["classifier.weight"]
+    assert moved.float().mean() > 0.5

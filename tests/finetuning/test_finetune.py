@@ -13,6 +13,7 @@ from mechvit.data import CLEAN, Corruption, corrupt, iter_batches, load_images, 
 from mechvit.finetuning import FinetuneConfig, ViTShape, finetune, train_from_scratch
 from mechvit.finetuning.callbacks import KeepBest
 from mechvit.finetuning.finetune import corrupting_collator
+from mechvit.finetuning.rounding import round_weights
 
 SHAPE = ViTShape(image_size=32, d_model=32, n_layers=2, n_heads=2, d_mlp=64)
 NOISE = Corruption("gaussian_noise", 4)
@@ -35,9 +36,9 @@ def base(images, tmp_path_factory):
     )
 
 
-def losses(checkpoint: Path, images, corruption: Corruption) -> tuple[float, float]:
+def losses(checkpoint: Path, images, corruption: Corruption, dtype: torch.dtype | str = "auto") -> tuple[float, float]:
     """Mean cross-entropy and accuracy by Hugging Face's model and torch's own loss."""
-    model = ViTForImageClassification.from_pretrained(checkpoint).eval()
+    model = ViTForImageClassification.from_pretrained(checkpoint, dtype=dtype).eval()
     loss = correct = count = 0.0
     with torch.no_grad():
         for batch in iter_batches(images, batch_size=50):
@@ -87,6 +88,57 @@ def test_same_seed_same_weights(base, images, tmp_path):
         for name in ("a", "b")
     )
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def half_bases(base, tmp_path_factory):
+    """The base rounded to each half precision, and the very same weights in float32."""
+    found = {}
+    for dtype in (torch.bfloat16, torch.float16):
+        for saved in (dtype, torch.float32):
+            folder = tmp_path_factory.mktemp(f"{dtype}-{saved}".replace("torch.", ""))
+            ViTForImageClassification.from_pretrained(base).to(dtype).to(saved).save_pretrained(folder)
+            AutoImageProcessor.from_pretrained(base, backend="pil").save_pretrained(folder)
+            found[dtype, saved] = folder
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_base_is_trained_in_float32(half_bases, images, tmp_path, dtype):
+    """The same weights in float32 are the reference: the training must be theirs to the bit, whatever is saved."""
+    config = FinetuneConfig(learning_rate=5e-5, epochs=2, batch_size=16)
+    few, validation = images["finetune"].select(range(64)), images["finetune_validation"]
+
+    def tuned(base, name, **options):
+        return finetune(base, few, validation, tmp_path / name, config=config, progress=False, device="cpu", **options)
+
+    expected = tuned(half_bases[dtype, torch.float32], "reference")
+    wide = tuned(half_bases[dtype, dtype], "wide", save_dtype=torch.float32)
+    assert (wide / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    own = tuned(half_bases[dtype, dtype], "own")
+    found, reference = (
+        ViTForImageClassification.from_pretrained(folder, dtype="auto").state_dict() for folder in (own, expected)
+    )
+    for name, weight in reference.items():
+        assert found[name].dtype == dtype
+        assert torch.equal(found[name], weight.to(dtype)), name
+    log = json.loads((own / "training_log.json").read_text())
+    assert log["epochs"] == json.loads((expected / "training_log.json").read_text())["epochs"]
+    assert log["dtype"] == str(dtype).removeprefix("torch.")
+    loss, accuracy = losses(own, validation, CLEAN, dtype=torch.float32)
+    assert log["as_saved"]["eval_loss"] == pytest.approx(loss, abs=1e-5)
+    assert log["as_saved"]["eval_accuracy"] == pytest.approx(accuracy)
+
+
+def test_a_weight_that_overflows_is_saved_in_float32(base):
+    model = ViTForImageClassification.from_pretrained(base)
+    with torch.no_grad():
+        model.classifier.weight[0, 0] = 1e5
+    with pytest.warns(UserWarning, match="too large for torch.float16"):
+        assert round_weights(model, torch.float16) == torch.float32
+    assert model.classifier.weight[0, 0] == 1e5
+    assert round_weights(model, torch.bfloat16) == torch.bfloat16
+    assert model.classifier.weight[0, 0] == torch.tensor(1e5).bfloat16().float()
 
 
 def test_early_stopping_counts_epochs_without_improvement():
