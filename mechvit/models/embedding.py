@@ -5,9 +5,30 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import HookedViTConfig
 from .positions import Grid, resize_positions
+
+
+class PatchProjection(nn.Conv2d):
+    """Each patch through one linear map.
+
+    On a GPU it is a matrix product over the patches: cuDNN rounds a float32 convolution to 10 bits (TF32) unless told
+    otherwise, while torch's products round only if `torch.set_float32_matmul_precision` asks for it.
+    """
+
+    def forward(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch d_model row column"]:
+        """Map every patch; what is left over at the right and lower border is ignored."""
+        return self.product(pixels) if pixels.is_cuda else super().forward(pixels)
+
+    def product(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch d_model row column"]:
+        """The same as one matrix product."""
+        size = self.kernel_size[0]
+        rows, columns = (side // size for side in pixels.shape[2:])
+        patches = pixels[:, :, : rows * size, : columns * size].unflatten(3, (columns, size)).unflatten(2, (rows, size))
+        lines = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # [batch, row, column, channel * size * size]
+        return F.linear(lines, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class Embedding(nn.Module):
@@ -26,7 +47,8 @@ class Embedding(nn.Module):
         rows, columns = cfg.position_grid
         n_positions = cfg.n_prefix_tokens - cfg.n_registers + rows * columns
         self.positions = token(n_positions if cfg.positions == "learned" else 0)
-        self.patch = nn.Conv2d(cfg.n_channels, cfg.d_model, cfg.patch_size, stride=cfg.patch_size, bias=cfg.patch_bias)
+        size = cfg.patch_size
+        self.patch = PatchProjection(cfg.n_channels, cfg.d_model, size, stride=size, bias=cfg.patch_bias)
 
     def forward(
         self, pixels: Float[Tensor, "batch channel height width"]
