@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ def _train(
         disable_tqdm=not progress,
     )
     best = KeepBest(config.patience)
-    rows = train_images.with_format("numpy")
+    rows, held_out = train_images.with_format("numpy"), validation_images.with_format("numpy")
     mixed = EpochRows(rows) if isinstance(corruption, Mixture) else None
     trainer = Trainer(
         model=model,
@@ -197,7 +197,7 @@ def _train(
             column=pixel_column(train_images, processor),
         ),
         train_dataset=rows if mixed is None else mixed,
-        eval_dataset=validation_images.with_format("numpy"),
+        eval_dataset=held_out,
         compute_metrics=_accuracy,
         callbacks=[best] if mixed is None else [best, CountEpochs(mixed)],
     )
@@ -208,10 +208,10 @@ def _train(
         trainer.add_callback(TrainingBar(out.name))
     trainer.train()
     best.restore(model)
-    saved = {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
+    saved: dict[str, Any] = {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
-        found = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval").metrics
-        saved |= {"as_saved": {key: found[key] for key in ("eval_loss", "eval_accuracy")}}
+        found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}
+        saved["as_saved"] = {key: found[key] for key in ("eval_loss", "eval_accuracy")}
     model.to(getattr(torch, saved["dtype"])).save_pretrained(beside)
     processor.save_pretrained(beside)
     _write_log(beside / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
