@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.stored_files import check_finite, read_object, read_tensors
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -81,17 +82,27 @@ class TunedLens:
         """Read a lens and refuse it for any model but its own.
 
         Raises:
-            ValueError: no lens lies there, or it belongs to another model.
+            ValueError: no lens lies there, its files are damaged or not finite, or it belongs to another model.
         """
-        from safetensors.torch import load_file
-
         place = Path(folder)
         if missing := [name for name in (WEIGHTS, ABOUT) if not (place / name).is_file()]:
             raise ValueError(f"{place} is no saved tuned lens: it lacks {' and '.join(missing)}; write it with save")
-        about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
-        weights = load_file(place / WEIGHTS)
-        lens = cls(weight=weights["weight"], bias=weights["bias"], **about)
+        about = read_object(place / ABOUT, ("checkpoint_hash", "about"))
+        weights = read_tensors(place / WEIGHTS)
+        check_finite(weights, place / WEIGHTS)
+        lens = cls(
+            weight=weights.get("weight", torch.zeros(0)),
+            bias=weights.get("bias", torch.zeros(0)),
+            checkpoint_hash=str(about["checkpoint_hash"]),
+            about=about["about"],
+        )
         lens.check_model(model)
+        layers, d = model.cfg.n_layers, model.cfg.d_model
+        if (lens.weight.shape, lens.bias.shape) != ((layers, d, d), (layers, d)):
+            raise ValueError(
+                f"{place / WEIGHTS} must hold weight {[layers, d, d]} and bias {[layers, d]}; got "
+                f"{ {name: list(tensor.shape) for name, tensor in weights.items()} }: train the lens again"
+            )
         return lens
 
 

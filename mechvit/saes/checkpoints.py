@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+
+from mechvit.models.stored_files import read_object, read_tensors
 
 from .learner import Learner
 
@@ -64,11 +66,11 @@ def load_checkpoint(folder: Path, learners: list[Learner]) -> Position | None:
     found = sorted(_checkpoints(folder))
     if not found:
         return None
-    state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+    state = read_object(found[-1] / "state.json", ("position", "learners"))
     for learner in learners:
-        tensors = load_file(found[-1] / f"{learner.spec.name}.safetensors")
+        tensors = read_tensors(found[-1] / f"{learner.spec.name}.safetensors")
         restore_learner(learner, tensors, state["learners"][learner.spec.name])
-    random = load_file(found[-1] / "random.safetensors")
+    random = read_tensors(found[-1] / "random.safetensors")
     torch.set_rng_state(random["cpu"])
     if "cuda" in random and torch.cuda.is_available():
         torch.cuda.set_rng_state(random["cuda"])
@@ -166,7 +168,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """
     path = folder / SETTINGS
     if path.is_file():
-        return changed(json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings)))
+        return changed(read_object(path), json.loads(json.dumps(settings)))
     if (folder / "history.parquet").is_file():
         return [f"it has no {SETTINGS}, so that its settings are not known"]
     raise ValueError(f"{folder} exists and is no earlier training of SAEs (it has no {SETTINGS}): give another out")

@@ -13,6 +13,7 @@ from mechvit.models.devices import device_named
 
 from .feature_results import SAEFeatures
 from .results import SAECosine, SAEEvaluation, SAEQuality
+from .sae_files import CONFIG, WEIGHTS, open_sae
 from .single_pass import DENSE_ABOVE, SinglePass, Wanted
 
 if TYPE_CHECKING:
@@ -31,18 +32,17 @@ def load_sae(path: str | os.PathLike[str], device: torch.device | str | None = N
             CPU.
 
     Raises:
-        ValueError: the folder is not one that `save_inference_model` wrote.
+        ValueError: the folder is not one that `save_inference_model` wrote; settings, tensors or shapes that are
+            missing or wrong; weights that are NaN or infinite. Names the file.
     """
-    from sae_lens import SAE
-
     folder = Path(path)
-    missing = [name for name in ("cfg.json", "sae_weights.safetensors") if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise ValueError(
             f"{folder} is not a published SAE: it lacks {' and '.join(missing)}. Give the folder of one architecture "
             "that train_saes wrote, as in saes/base/batchtopk"
         )
-    return SAE.load_from_disk(folder, device=str(device_named(device)))
+    return open_sae(folder, str(device_named(device)))
 
 
 def evaluate_saes(

@@ -69,12 +69,16 @@ class Run:
         return _read_json(path) if path.is_file() else None
 
     def _view(self, name: str, absent: Any) -> tuple[Any, dict[str, np.ndarray]]:
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         about, arrays = (self.path / "views" / f"{name}.{end}" for end in ("json", "safetensors"))
         if not (about.is_file() and arrays.is_file()):
             return absent, {}
-        return _read_json(about), load_file(arrays)
+        try:
+            return _read_json(about), load_file(arrays)
+        except SafetensorError as error:
+            raise ValueError(f"{arrays} is damaged or no safetensors file ({error}): write it again") from error
 
 
 def read_run(run: str | Path) -> Run:

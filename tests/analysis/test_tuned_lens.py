@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 from hf_zoo import ZOO
+from safetensors.torch import load_file, save_file
 
 from mechvit import HookedViT
 from mechvit.analysis import (
@@ -228,6 +229,46 @@ def test_refused_for_another_model(trained, tiny_model, batch, tmp_path):
             attempt()
     with pytest.raises(ValueError, match=r"no saved tuned lens: it lacks tuned_lens.safetensors and"):
         TunedLens.load(tmp_path, tiny_model)
+
+
+def mark_nan(folder):
+    weights = load_file(folder / "tuned_lens.safetensors")
+    weights["bias"][1, 2] = torch.nan
+    save_file(weights, folder / "tuned_lens.safetensors")
+
+
+def cut(name, to):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:to])
+
+
+def rewrite(text):
+    return lambda folder: (folder / "tuned_lens.json").write_text(text)
+
+
+DAMAGES = {
+    "truncated": (cut("tuned_lens.safetensors", -9), r"tuned_lens\.safetensors is damaged"),
+    "empty": (cut("tuned_lens.safetensors", 0), r"tuned_lens\.safetensors is damaged"),
+    "not finite": (mark_nan, r"tuned_lens\.safetensors: bias holds 1 values that are NaN or infinite, of 96"),
+    "cut JSON": (cut("tuned_lens.json", 5), r"tuned_lens\.json is damaged or no JSON"),
+    "a list": (rewrite("[]"), r"tuned_lens\.json must hold a JSON object; got list"),
+    "without the hash": (rewrite('{"about": {}}'), r"tuned_lens\.json lacks checkpoint_hash"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_named(trained, tiny_model, tmp_path, damage):
+    spoil, message = DAMAGES[damage]
+    trained.save(tmp_path / "lens")
+    spoil(tmp_path / "lens")
+    with pytest.raises(ValueError, match=message):
+        TunedLens.load(tmp_path / "lens", tiny_model)
+
+
+def test_translators_of_another_shape_are_named(trained, tiny_model, tmp_path):
+    trained.save(tmp_path / "lens")
+    save_file({"weight": trained.weight[:2].contiguous()}, tmp_path / "lens" / "tuned_lens.safetensors")
+    with pytest.raises(ValueError, match=r"must hold weight \[3, 32, 32\] and bias \[3, 32\]; got"):
+        TunedLens.load(tmp_path / "lens", tiny_model)
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"patience": 0}, {"lr": 0.0}, {"weight_decay": -1.0}])

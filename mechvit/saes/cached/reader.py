@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from torch import Tensor
 
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.stored_files import open_tensors, read_object
 from mechvit.terminal import progress_bar
 
 from .plan import MANIFEST_FILE, PLAN_FILE, Plan
@@ -76,7 +75,7 @@ class CachedActivations:
         Raises:
             ValueError: names the first file that differs.
         """
-        shards = json.loads((self.folder / MANIFEST_FILE).read_text())["shards"]
+        shards = read_object(self.folder / MANIFEST_FILE, ("shards",))["shards"]
         for index, shard in enumerate(progress_bar(shards, progress, unit="shard")):
             check_bytes(self.folder / self.plan.shard(index), shard["sha256"])
 
@@ -97,7 +96,7 @@ class CachedActivations:
         """`image_id`, `label` and `corruption` (an index into `plan.corruptions`; -1 is clean) of every image."""
         columns: dict[str, list[Tensor]] = {"image_id": [], "label": [], "corruption": []}
         for index in range(self.plan.n_shards):
-            with safe_open(self.path(index, IMAGES), "pt") as file:
+            with open_tensors(self.path(index, IMAGES)) as file:
                 for name, parts in columns.items():
                     parts.append(file.get_tensor(name))
         return {name: torch.cat(parts) for name, parts in columns.items()}
@@ -144,7 +143,7 @@ class CachedActivations:
         """Rows first..last-1 of one hook point, as stored."""
         size, parts = self.plan.rows_per_shard, []
         for index in range(first // size, -(-last // size)):
-            with safe_open(self.path(index, hook), "pt") as file:
+            with open_tensors(self.path(index, hook)) as file:
                 rows = file.get_slice(ACTIVATIONS)
                 parts.append(rows[max(first - index * size, 0) : last - index * size])
         return torch.cat(parts)

@@ -112,6 +112,15 @@ def test_one_changed_bit_is_found_by_its_checksum(numbered_cache):
         CachedActivations(cache.folder, verify=True)
 
 
+@pytest.mark.parametrize("name", ["hook_0", "images"])
+def test_a_shard_that_is_damaged_after_opening_is_named_when_it_is_read(numbered_cache, name):
+    cache = numbered_cache()
+    path = cache.path(3, name)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=rf"shard-00003/{name}\.safetensors is damaged"):
+        cache.images() if name == "images" else list(cache.in_order(50))
+
+
 def test_refuses_what_is_no_cache(tmp_path, numbered_cache):
     with pytest.raises(ValueError, match="is no cache of activations"):
         CachedActivations(tmp_path / "nowhere")

@@ -1,0 +1,141 @@
+"""The two files of a published SAE, checked before sae-lens opens them: `cfg.json` and `sae_weights.safetensors`."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from mechvit.models.stored_files import check_finite, open_tensors, read_object
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+NEEDED = ("architecture", "d_in", "d_sae", "dtype")
+
+
+def read_sae_config(path: Path) -> dict[str, Any]:
+    """Read a `cfg.json`.
+
+    Raises:
+        ValueError: no JSON object, a setting that is missing or of another type, an architecture or dtype that
+            sae-lens cannot load; names the file and the setting.
+    """
+    from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+    from sae_lens.util import DTYPE_MAP
+
+    config = read_object(path)
+    if missing := [name for name in NEEDED if name not in config]:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}, which sae-lens writes there: save the SAE again with "
+            "save_inference_model, or add what it was made with"
+        )
+    architecture, dtype = config["architecture"], config["dtype"]
+    if not isinstance(architecture, str) or architecture not in SAE_CLASS_REGISTRY:
+        training = isinstance(architecture, str) and architecture in SAE_TRAINING_CLASS_REGISTRY
+        known = ", ".join(sorted(SAE_CLASS_REGISTRY))
+        hint = "that is an SAE in training: publish it with save_inference_model" if training else f"known are {known}"
+        raise ValueError(f"{path}: sae-lens has no architecture {architecture!r} to load; {hint}")
+    if not isinstance(dtype, str) or dtype not in DTYPE_MAP:
+        raise ValueError(f"{path}: dtype must be one of {', '.join(map(str, DTYPE_MAP))}; got {dtype!r}")
+    _check_settings(path, config, SAE_CLASS_REGISTRY[architecture][1])
+    return config
+
+
+def _check_settings(path: Path, config: dict[str, Any], config_class: Any) -> None:
+    """Refuse settings of another type than sae-lens's configuration declares, and sizes that no SAE has."""
+    declared = typing.get_type_hints(config_class)
+    for field in fields(config_class):
+        if field.name in config and field.name not in ("metadata", "device", "dtype"):
+            value, wanted = config[field.name], declared[field.name]
+            if field.name != "normalize_activations" and not _is_a(value, wanted):  # sae-lens checks that one itself
+                name = getattr(wanted, "__name__", "") if isinstance(wanted, type) else str(wanted)
+                raise ValueError(f"{path}: {field.name} must be {name.removeprefix('typing.')}; got {value!r}")
+    for name in ("d_in", "d_sae", "d_out"):
+        if name in config and config[name] < 1:
+            raise ValueError(f"{path}: {name} must be at least 1; got {config[name]}")
+    if "k" in declared and not 1 <= config.get("k", 1) <= config["d_sae"]:
+        raise ValueError(f"{path}: k must be 1 to d_sae, {config['d_sae']}; got {config['k']}")
+    about = config.get("metadata", {})
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: metadata must be a JSON object; got {type(about).__name__}")
+    if not isinstance(about.get("hook_name"), (str, types.NoneType)):
+        raise ValueError(f"{path}: metadata.hook_name must name a hook point; got {about['hook_name']!r}")
+
+
+def _is_a(value: Any, wanted: Any) -> bool:
+    """Tell whether a JSON value has a declared type; whole numbers are floats, truth values are no numbers."""
+    if typing.get_origin(wanted) is typing.Literal:
+        return value in typing.get_args(wanted)
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        return any(_is_a(value, part) for part in typing.get_args(wanted))
+    if wanted in (int, float):
+        return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool)
+    return isinstance(value, wanted) if isinstance(wanted, type) else True
+
+
+def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
+    """Compare the names and shapes in a `sae_weights.safetensors` with its configuration; no weight is read.
+
+    Raises:
+        ValueError: a damaged file, tensors that are missing, left over or of another shape; names the file and each.
+    """
+    with open_tensors(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if "scaling_factor" in found and bool((file.get_tensor("scaling_factor") == 1).all()):
+            del found["scaling_factor"]  # of older sae-lens, which leaves it out when it loads
+    d_in, d_sae, d_out = config["d_in"], config["d_sae"], config.get("d_out", config["d_in"])
+    sizes = {"W_dec": (d_sae, d_out), "W_enc": (d_in, d_sae), "b_dec": (d_out,)}
+    wrong = [name for name, shape in sizes.items() if found.get(name, shape) != shape]
+    wanted = sizes if wrong else _expected(config)  # which makes an SAE of that size
+    faults = [
+        f"{name} is {list(found[name])}, must be {list(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    if not wrong:
+        faults += [f"it lacks {name}" for name in wanted if name not in found]
+        faults += [f"{name} is left over" for name in found if name not in wanted]
+    if faults:
+        raise ValueError(f"{path} does not hold the weights that {CONFIG} beside it tells of: {'; '.join(faults)}")
+
+
+def _expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Give the names and shapes of the weights that sae-lens looks for."""
+    from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
+    from sae_lens.registry import get_sae_class
+
+    whole = handle_config_defaulting({**config, "device": "meta"})
+    sae_class, config_class = get_sae_class(whole["architecture"])
+    weights = sae_class(config_class.from_dict(whole)).state_dict()
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
+
+
+def open_sae(folder: Path, device: str) -> SAE:
+    """Open a published SAE with stock sae-lens, once its files are known to be right.
+
+    Raises:
+        ValueError: anything that is wrong with either file, or values that are not finite; names the file.
+    """
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
+
+    def read(*args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        config, weights = sae_lens_disk_loader(*args, **kwargs)
+        check_finite(weights, folder / WEIGHTS)
+        return config, weights
+
+    config = read_sae_config(folder / CONFIG)
+    try:
+        check_sae_weights(folder / WEIGHTS, config)
+        return SAE.load_from_disk(folder, device=device, converter=read)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if str(folder) in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} is no SAE that sae-lens can open: {type(error).__name__}, {reason}") from error
