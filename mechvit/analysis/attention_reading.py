@@ -23,6 +23,7 @@ from mechvit.models.interrupts import temporary
 from mechvit.models.watching import is_watched
 
 from .lens import Hooks
+from .stream import wide
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -39,7 +40,7 @@ Shift = tuple[Tensor, Tensor, Tensor]
 
 def pattern_entropy(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, " batch"]:
     """-sum p log p (nats) of each row, averaged over heads and queries (the paper's equation 1); 0 log 0 is 0."""
-    rows = pattern.shape[1] * pattern.shape[2]
+    pattern, rows = wide(pattern), pattern.shape[1] * pattern.shape[2]
     log = pattern.clamp_min(torch.finfo(pattern.dtype).tiny).log_()
     return log.mul_(pattern).sum((1, 2, 3)).div_(-rows)
 
@@ -53,6 +54,7 @@ def pattern_shift(
 
     The cosine comes from norms (`cosine_of_norms`): no product of patterns is formed.
     """
+    clean, corrupted, clean_norm = wide(clean), wide(corrupted), wide(clean_norm)
     norm = torch.linalg.vector_norm(corrupted, dim=-1)
     squared = torch.linalg.vector_norm(corrupted - clean, dim=-1).square_()
     return cosine_of_norms(squared, norm, clean_norm).mean((1, 2)), squared.mean((1, 2))
@@ -142,7 +144,7 @@ class CleanAttention:
         """Hooks for the clean forward pass."""
 
         def of_pattern(pattern: Tensor) -> None:
-            self.kept.append((pattern, torch.linalg.vector_norm(pattern, dim=-1)))
+            self.kept.append((pattern, torch.linalg.vector_norm(wide(pattern), dim=-1)))
             self.entropy.append(pattern_entropy(pattern))
 
         def of_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:

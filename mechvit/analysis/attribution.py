@@ -17,7 +17,7 @@ from mechvit.models.image_tokens import token_slice
 from .components import KINDS, Component, batch_that_fits, check_pair, component_frame, components_of
 from .outcomes import foils, logit_difference
 from .performance import check_logits
-from .stream import Images, image_batches, on_cpu, pixel_values
+from .stream import Images, image_batches, on_cpu, pixel_values, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ def attribution_patching(
         logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
         pixels = pixel_values(receiver, batch, corruption, seed=seed)
         own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
-        products = {name: (given[name] - own[name]).float() * gradients[name].float() for name in names}
+        products = {name: (wide(given[name]) - wide(own[name])).float() * gradients[name].float() for name in names}
         ids.append(on_cpu(batch.image_ids))
         effects.append(on_cpu(torch.stack([_sum(receiver, component, products) for component in components])))
         for layer, name in enumerate(neurons):

@@ -24,7 +24,7 @@ from .bootstrap import LEVEL
 from .hsic import Moments, hsic, widened
 from .jackknife import jackknife_interval
 from .lens import residual_hooks
-from .stream import Images, corrupted, default_batch_size, distinct, model_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, default_batch_size, distinct, model_batches, on_cpu, pixel_values, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +217,7 @@ def _reading(
     if tokens == "cls":
         return lambda residual: residual[:, 0].clone()
     if tokens == "mean":
-        return lambda residual: residual[:, cfg.n_prefix_tokens :].mean(1)
+        return lambda residual: wide(residual[:, cfg.n_prefix_tokens :]).mean(1)
     share = np.array([np.random.default_rng([seed, int(image) % 2**63]).random(2) for image in image_ids])
     row, column = np.floor(share * cfg.grid).astype(np.int64).T  # the same place in a model of other patches
     place = torch.from_numpy(cfg.n_prefix_tokens + row * cfg.grid[1] + column)

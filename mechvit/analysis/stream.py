@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -144,6 +145,17 @@ def default_batch_size(model: HookedViT, *, patterns: bool) -> int:
     most = 32 if cfg.device.type == "cpu" else 128
     per_image = 4 * cfg.n_layers * cfg.n_heads * cfg.n_tokens * min(cfg.n_tokens, 2 * cfg.d_head)
     return max(1, min(most, 2**28 // per_image)) if patterns else most
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Give a tensor of half precision in float32, so that sums neither overflow nor stall; any other as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def wide_sum(tensor: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Sum over some dimensions, half precision in float32, without a wider copy of the whole."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.sum(dim, dtype=torch.float32 if half else None)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:

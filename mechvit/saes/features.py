@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.stream import wide, wide_sum
+
 from .feature_results import LogitEffects, SAEFeatures, Sensitivity
 
 
@@ -47,6 +49,7 @@ class Pair:
         """Take a batch in, an image at a time: no third array of the codes' size is made."""
         self.tokens += clean.shape[0] * clean.shape[1]
         for a, b in zip(clean, other, strict=True):
+            a, b = wide(a), wide(b)
             self.clean = self.clean + a.sum(0).double()
             self.other = self.other + b.sum(0).double()
             self.moved = self.moved + (b - a).abs_().sum(0).double()
@@ -85,7 +88,7 @@ class FeatureTally:
             self.images = TopImages(self.top, self.n_tokens, codes)
             self.mass = torch.zeros(0, codes.shape[-1], device=codes.device)
         self.images.add(codes, first_image)
-        per_image = codes.sum(1)
+        per_image = wide_sum(codes, 1)
         self.total = self.total + per_image.double().sum(0)
         self.fired = self.fired + (codes != 0).sum((0, 1), dtype=torch.int32).long()
         assert self.mass is not None
@@ -99,7 +102,7 @@ class FeatureTally:
         """Describe every latent, given the ids and labels of the whole stream."""
         assert self.images is not None
         assert self.mass is not None
-        score, place = self.images.score.T.cpu(), self.images.place.T.cpu()
+        score, place = wide(self.images.score).T.cpu(), self.images.place.T.cpu()
         image, token, present = place // self.n_tokens, place % self.n_tokens, place >= 0
         top_label, top_purity = purity(torch.where(present, labels[image], -1))
         fired, total = torch.as_tensor(self.fired).cpu().double(), torch.as_tensor(self.total).cpu()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mechvit.analysis.performance import ECE_BINS, calibration_bin, score
+from mechvit.analysis.stream import wide, wide_sum
 from mechvit.data.batches import ImageBatch
 
 from .results import Classification, FiringRates
@@ -38,7 +39,7 @@ class Reconstruction:
         active = codes != 0
         self.fired = self.fired + active.sum((0, 1), dtype=torch.int32).long()  # int32 sums are three times as fast
         self.active = self.active + active.sum(2, dtype=torch.int32).sum(0)
-        self.l1 += float(codes.sum(2).double().sum())
+        self.l1 += float(wide_sum(codes, 2).double().sum())
         self.images += len(x)
         x, x_hat = x.flatten(0, 1).double(), x_hat.flatten(0, 1).double()
         self.variance.add_batch(x_hat, x)
@@ -108,6 +109,7 @@ def recovered(floor: float, reconstructed: float, untouched: float) -> float:
 
 def code_cosine(clean: Float[Tensor, "*token d_sae"], other: Float[Tensor, "*token d_sae"]) -> Float[Tensor, "*token"]:
     """Cosine over latents; 1 where both codes are empty, 0 where one is."""
+    clean, other = wide(clean), wide(other)
     dot = torch.linalg.vecdot(clean, other)
     a, b = torch.linalg.vector_norm(clean, dim=-1), torch.linalg.vector_norm(other, dim=-1)
     empty = (a == 0) & (b == 0)
