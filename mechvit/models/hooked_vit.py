@@ -65,7 +65,7 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
         if self.head is not None:
             self.hook_head_input = HookPoint()  # [batch, d_head_input]
             self.hook_logits = HookPoint()  # [batch, class]
-        self.carried = Carried()
+        self.carried, self.left_hooked = Carried(), []
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()

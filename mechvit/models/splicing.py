@@ -20,7 +20,8 @@ from .checks import check_name, check_reached
 from .config import HookedViTConfig
 from .image_tokens import token_slice
 from .interrupts import sigint_held, temporary
-from .watching import is_watched
+from .sae_checks import check_reconstructs, is_sae
+from .watching import has_hooks, is_watched
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -90,6 +91,8 @@ class SplicedSAEs(HookedRootModule):
     """What a HookedViT does with sae-lens SAEs: put them in the place of the hook points that they were trained on."""
 
     cfg: HookedViTConfig
+    left_hooked: list[HookPoint]
+    """Hook points of SAEs that were taken out with hooks on them."""
 
     @property
     def acts_to_saes(self) -> dict[str, SAE[Any]]:
@@ -188,8 +191,11 @@ class SplicedSAEs(HookedRootModule):
         return self.saes(**own)
 
     def hook_points(self) -> list[HookPoint]:
-        """All hook points, those behind a spliced SAE too, so that `reset_hooks` reaches them."""
-        return [*self.hook_dict.values(), *(splice.original for splice in self._splices.values())]
+        """All hook points, those behind a spliced SAE and those of SAEs that were taken out with hooks on them too, so
+        that `reset_hooks` reaches them."""
+        self.left_hooked = [point for point in self.left_hooked if has_hooks(point)]
+        originals = [splice.original for splice in self._splices.values()]
+        return [*self.hook_dict.values(), *originals, *self.left_hooked]
 
     @property
     def _splices(self) -> dict[str, Splice]:
@@ -207,18 +213,17 @@ class SplicedSAEs(HookedRootModule):
                 here = self.get_submodule(name)
                 if isinstance(here, Splice):
                     here.sae.setup()  # its hook points get their own names back
+                    self.left_hooked += [point for point in here.points.values() if has_hooks(point)]
                 self.set_submodule(name, module)
             self.setup()
 
     def _check_sae(self, sae: Any, tokens: str | None) -> tuple[str, slice]:
         """Give the hook point and the tokens of an SAE once it is known to fit."""
-        if not (isinstance(sae, HookedRootModule) and hasattr(sae, "encode")):
+        if not is_sae(sae):
             raise ValueError(f"Only sae-lens SAEs can be spliced in; got {type(sae).__name__}. Load it with sae_lens.")
+        check_reconstructs(sae)
         cfg: Any = sae.cfg
-        name, other = cfg.metadata.hook_name, cfg.metadata.hook_name_out
-        if hasattr(cfg, "d_out") or other not in (None, name) or cfg.architecture() == "temporal":
-            got = f"{cfg.architecture()!r}, from {name!r} to {other or name!r}"
-            raise ValueError(f"An SAE's output must be decode(encode(x)), at the point that it reads; got {got}.")
+        name = cfg.metadata.hook_name
         if name is None:
             raise ValueError("The SAE names no hook point. Set sae.cfg.metadata.hook_name to one of model.hook_dict.")
         check_name(name, self._model_points())

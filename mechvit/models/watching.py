@@ -20,8 +20,13 @@ def is_watched(point: nn.Module) -> bool:
     """
     if type(point) is nn.Identity:  # a hook point that was taken out
         return False
-    return type(point) is not HookPoint or bool(
-        point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
+    return type(point) is not HookPoint or has_hooks(point)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether a module has any torch hook of its own."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 

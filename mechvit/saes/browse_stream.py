@@ -20,6 +20,7 @@ from .browsed import BrowsedSAE, Browsing, Predicted, Strongest, sensitivity_ind
 from .choosing import nearest_directions
 from .examples import ChosenTally, ExamplePass, chosen_codes, pick_examples, subset
 from .feature_results import SAEFeatures
+from .latent_directions import latent_directions
 from .network import look_at
 from .site import Site
 
@@ -43,7 +44,7 @@ class Shown(NamedTuple):
     strongest: Strongest
     predicted: Predicted | None
     written: Tensor
-    """activation x length of the decoder direction of each latent, over all tokens of these images, clean."""
+    """activation x length of what a unit of it writes, for each latent, over all tokens of these images, clean."""
 
 
 class ImageStream:
@@ -84,6 +85,7 @@ class ImageStream:
         """The shown images under one condition, as [image, ...] by SAE ("" for the model) and what it is."""
         found: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         start = 0
+        lengths = {name: latent_directions(sae).float().norm(dim=1) for name, sae in group.saes.items()}
         for batch in image_batches(group.model, subset(self.images, self.shown), self.batch_size(group)):
             self._keep(self.shown[start:], batch, condition)
             start += len(batch)
@@ -94,7 +96,7 @@ class ImageStream:
                 found["", "share"].append(share)
             for name, sae in group.saes.items():
                 codes = sae.encode(seen.x.to(sae.W_enc.device)).float()
-                size = codes * sae.W_dec.float().norm(dim=1)
+                size = codes * lengths[name]
                 latent = size.topk(min(self.settings.strongest, sae.cfg.d_sae)).indices
                 activation = codes.gather(-1, latent)
                 found[name, "latent"].append(torch.where(activation > 0, latent, -1))
@@ -133,7 +135,7 @@ class ImageStream:
         examples = self._examples(group, chosen, rows)
         pages = {}
         for name, sae in group.saes.items():
-            nearest, cosine = nearest_directions(sae.W_dec, chosen[name], settings.nearest)
+            nearest, cosine = nearest_directions(latent_directions(sae), chosen[name], settings.nearest)
             pages[name] = BrowsedSAE(
                 site=site,
                 architecture=str(sae.cfg.metadata.architecture_in_training or sae.cfg.architecture()),

@@ -19,6 +19,7 @@ from .browsed import BrowsedFeatures, Browsing
 from .choosing import CHOICE, alike, choose, match_exactly, match_mutually, partners_of
 from .examples import QUANTILES
 from .feature_results import SAEFeatures
+from .latent_directions import fixed_scale
 from .single_pass import SinglePass, Wanted
 from .site import Site, shared_site
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
     from mechvit.models import HookedViT
-
-LINEAR = ("none", "expected_average_only_in")
-"""Settings of sae-lens's `normalize_activations` whose decoder adds each latent's direction to the output as it is."""
 
 
 @torch.inference_mode()
@@ -125,7 +123,7 @@ def _groups(
         site = shared_site(model, {name: sae}, allow_other_model)
         if wrong := [j for j in asked.get(name, ()) if not 0 <= j < sae.cfg.d_sae]:
             raise ValueError(f"the SAE {name!r} has the latents 0 to {sae.cfg.d_sae - 1}; got {wrong[:8]}")
-        if sae.cfg.normalize_activations not in LINEAR:
+        if not fixed_scale(sae):
             raise ValueError(
                 f"the SAE {name!r} normalises its input ({sae.cfg.normalize_activations}), so that no latent can be "
                 "taken away on its own: fold the scale into its weights first"

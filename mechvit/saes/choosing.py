@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from .browsed import Partners, sensitivity_index
 from .feature_results import SAEFeatures
+from .latent_directions import unit_directions
 from .matching import EXACT_UP_TO, match_features
 from .site import Site
 
@@ -85,7 +86,7 @@ def match_mutually(a: SAE, b: SAE, chosen: Int[Tensor, " chosen"]) -> Partners:
 
     These pairs are in every greedy match, too (see `match_features`), and are found without matching all the others.
     """
-    unit_a, unit_b = (normalize(sae.W_dec.float(), dim=1) for sae in (a, b))
+    unit_a, unit_b = unit_directions(a), unit_directions(b)
     cosine, there = (unit_a[chosen.to(unit_a.device)] @ unit_b.T.to(unit_a.device)).max(1)
     back = (unit_b[there.to(unit_b.device)].to(unit_a.device) @ unit_a.T).argmax(1).cpu()
     mutual = back == chosen
@@ -110,10 +111,10 @@ def partners_of(partners: Partners | None, chosen: Int[Tensor, " chosen"]) -> li
 
 
 def nearest_directions(
-    W_dec: Float[Tensor, "d_sae d"], chosen: Iterable[int] | Int[Tensor, " chosen"], top: int
+    directions: Float[Tensor, "d_sae d"], chosen: Iterable[int] | Int[Tensor, " chosen"], top: int
 ) -> tuple[Int[Tensor, "chosen near"], Float[Tensor, "chosen near"]]:
-    """The latents whose decoder directions have the highest cosines with each chosen one's, and these cosines."""
-    unit = normalize(W_dec.float(), dim=1)
+    """The latents whose directions have the highest cosines with each chosen one's, and these cosines."""
+    unit = normalize(directions.float(), dim=1)
     own = torch.as_tensor(chosen).to(unit.device)
     cosine = unit[own] @ unit.T
     cosine[torch.arange(len(own)), own] = -torch.inf

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvit.analysis.stream import Images, on_cpu
+from mechvit.analysis.stream import Images, on_cpu, wide
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
 
 from .browsed import Ablation
+from .latent_directions import latent_directions
 from .network import Seen, look_at
 from .site import Site
 from .store import token_slice
@@ -78,8 +79,8 @@ def pick_examples(
 def chosen_codes(
     sae: SAE, x: Float[Tensor, "batch token d"], chosen: Int[Tensor, " chosen"]
 ) -> Float[Tensor, "batch token chosen"]:
-    """The activations of some latents. All are encoded: in some architectures each depends on the others."""
-    return sae.encode(x.to(sae.W_enc.device))[..., chosen.to(sae.W_enc.device)]
+    """The activations of some latents, in float32 at least. All are encoded: some architectures choose among all."""
+    return wide(sae.encode(x.to(sae.W_enc.device))[..., chosen.to(sae.W_enc.device)])
 
 
 def subset(images: Images, rows: Int[Tensor, " row"]) -> Images:
@@ -113,6 +114,7 @@ class ExamplePass:
         }
         n_tokens = len(range(model.cfg.n_tokens)[token_slice(model, site.tokens)])
         self.maps = {name: torch.zeros(len(conditions), *part.shape, n_tokens) for name, part in rows.items()}
+        self.written = {name: latent_directions(sae, chosen[name]) for name, sae in saes.items()}
         self.effects = {name: AblationTally(len(part), model.cfg.n_classes) for name, part in chosen.items()}
 
     def add(self, batch: ImageBatch, start: int, batch_size: int, seed: int) -> None:
@@ -133,13 +135,11 @@ class ExamplePass:
         return place[latent, example] - start, latent, example
 
     def _ablate(self, name: str, codes: Tensor, seen: Seen, batch: ImageBatch, start: int, batch_size: int) -> None:
-        sae = self.saes[name]
         image, latent, example = self._here(name, start, len(codes))
         top = example < self.n_top
         before = seen.untouched()
         for i, j in zip(image[top].split(batch_size), latent[top].split(batch_size), strict=True):
-            direction = sae.W_dec[self.chosen[name].to(sae.W_dec.device)[j.to(sae.W_dec.device)]]
-            written = (codes[i, :, j][..., None] * direction[:, None]).to(seen.x)
+            written = (codes[i, :, j][..., None] * self.written[name][j.to(codes.device), None]).to(seen.x)
             some = replace(seen, entered=seen.entered[i], whole=seen.whole[i], logits=None)
             self.effects[name].add(j, before[i], some.spliced(some.x - written), batch.labels[i])
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.performance import check_logits, label_rank
-from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
+from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu, wide
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .feature_sets import CONTROL, SENSITIVE, FeatureSets
+from .latent_directions import fixed_scale, latent_directions
 from .network import Seen, look_at
 from .site import shared_site
 
@@ -68,9 +69,9 @@ def ablate_features(
 ) -> FeatureAblation:
     """Ablate the n most sensitive latents, or their controls, and let the network go on.
 
-    With z the codes of an activation x and S the latents, x + (target - z_S) W_dec[S] takes x's place at every token
-    that the SAE reads: what the SAE does not rebuild stays, and with no latent nothing changes, to the bit. The network
-    up to the SAE runs once a condition.
+    With z the codes of an activation x, S the latents and W_j what a unit of latent j writes (`latent_directions`),
+    x + (target - z_S) W_S takes x's place at every token that the SAE reads: what the SAE does not rebuild stays, and
+    with no latent nothing changes, to the bit. The network up to the SAE runs once a condition.
 
     Args:
         model: with a head.
@@ -97,7 +98,8 @@ def ablate_features(
     _check(model, sae, sets, counts, target, clean_mean)
     site = shared_site(model, {"sae": sae}, allow_other_model)
     size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
-    device = sae.W_dec.device
+    directions = latent_directions(sae)
+    device = directions.device
     to = torch.zeros(sae.cfg.d_sae) if target == "zero" or clean_mean is None else clean_mean.float()
     found: dict[tuple[str, str, int, int], list[Tensor]] = defaultdict(list)
     ids = []
@@ -109,16 +111,22 @@ def ablate_features(
             codes = sae.encode(seen.x.to(device))
             for kind, draw, latents in sets.each():
                 for n in counts:
-                    logits = ablated(seen, sae, codes, latents[:n].to(device), to.to(device))
+                    logits = ablated(seen, directions, codes, latents[:n].to(device), to.to(device))
                     found[condition.key, kind, draw, n].append(_scores(logits, batch))
     return FeatureAblation(per_image=_table(found, torch.cat(ids)), sets=sets, target=target)
 
 
 def ablated(
-    seen: Seen, sae: SAE, codes: Float[Tensor, "batch read d_sae"], latents: Int[Tensor, " n"], to: Tensor
+    seen: Seen,
+    directions: Float[Tensor, "d_sae d"],
+    codes: Float[Tensor, "batch read d_sae"],
+    latents: Int[Tensor, " n"],
+    to: Float[Tensor, " d_sae"],
 ) -> Float[Tensor, "batch class"]:
-    """The logits with some latents at `to` [d_sae] and the rest of the activation, the SAE's error too, as it is."""
-    change = (to[latents].to(codes) - codes[..., latents]) @ sae.W_dec[latents]
+    """The logits with some latents at `to`, by what a unit of each writes (`latent_directions`); the rest of the
+    activation, the SAE's error too, stays as it is."""
+    chosen = wide(codes[..., latents])
+    change = (to[latents].to(chosen) - chosen) @ directions[latents]
     return seen.spliced(seen.x + change.to(seen.x))
 
 
@@ -199,7 +207,7 @@ def _check(
 ) -> None:
     if model.head is None:
         raise ValueError(f"ablation is measured on a classifier's answers; this {model.cfg.architecture} has no head")
-    if sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
+    if not fixed_scale(sae):
         raise ValueError(
             "ablation needs an SAE whose decoder writes into the activation as it is; this one scales what it reads "
             f"({sae.cfg.normalize_activations}): fold that into its weights"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitEffects:
-    """The classes whose logits a latent's decoder direction raises and lowers most, read by the head directly.
+    """The classes whose logits a latent raises and lowers most, by what it writes (`latent_directions`) and the head
+    reads directly.
 
     The effect is that of one unit of activation in every token that the head reads, less its mean over classes, before
     the division by the final LayerNorm's scale (and a zero-shot head's norm), which are held fixed. What the later
@@ -79,7 +80,7 @@ class SAEFeatures:
     Source: the class selectivity index of arXiv:1803.06959, with activations averaged over an image's tokens.
     """
     logits: LogitEffects | None
-    """None where the SAE reads no residual stream or the model has no head."""
+    """None where the SAE reads no residual stream or scales its output token by token, or the model has no head."""
     sensitivity: Mapping[str, Sensitivity]
     """By corruption key."""
 

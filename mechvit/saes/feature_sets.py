@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .feature_change import LatentChange
+from .latent_directions import latent_directions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class FeatureSets:
     unmatched: Int[Tensor, " m"]
     """Latents as sensitive that are left out, for no other fires as often."""
     sensitivity: Float[Tensor, " d_sae"]
-    """|mean corrupted - mean clean activation| x |decoder row|: how far the latent's mean moves the activation."""
+    """|mean corrupted - mean clean code| x |what a unit of it writes|: how far the latent's mean moves activations."""
     rate: Float[Tensor, " d_sae"]
     """Share of tokens, clean and corrupted, on which each latent fires."""
 
@@ -77,8 +78,8 @@ def sensitive_features(
         seed: of the draws.
 
     Raises:
-        ValueError: not twice as many latents fire as are to be chosen, no latent has a control, a count below 1 or a
-            caliper of at most 1.
+        ValueError: not twice as many latents fire as are to be chosen, no latent has a control, a count below 1, a
+            caliper of at most 1, or an SAE whose latents have no directions (`latent_directions`).
 
     Source: caliper matching, Cochran and Rubin, Sankhya A 35 (1973), there on one covariate.
     """
@@ -87,7 +88,7 @@ def sensitive_features(
     if min(n, draws) < 1 or caliper <= 1:
         raise ValueError(f"n and draws must be at least 1, and caliper above 1; got {n}, {draws} and {caliper:g}")
     rate, d_sae = change.rate, sae.cfg.d_sae
-    sensitivity = change.difference.abs() * sae.W_dec.detach().double().cpu().norm(dim=1)
+    sensitivity = change.difference.abs() * latent_directions(sae).double().cpu().norm(dim=1)
     alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]
     if len(alive) < 2 * n:
         raise ValueError(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.stream import wide
 from mechvit.models.head import AttentionPooler
 
 from .feature_results import LogitEffects
@@ -28,25 +29,25 @@ def class_directions(model: HookedViT) -> Float[Tensor, "class d_model"]:
     Raises:
         ValueError: the model has no head.
     """
-    to_class = model.W_U.T
+    to_class = wide(model.W_U.T)
     if isinstance(model.pooler, AttentionPooler):
         attn = model.pooler.attn
-        found = torch.einsum("hmd,hdn,cn->cm", attn.W_V, attn.W_O, to_class)
+        found = torch.einsum("hmd,hdn,cn->cm", wide(attn.W_V), wide(attn.W_O), to_class)
     else:
         found = to_class.unflatten(-1, (-1, model.cfg.d_model)).sum(1)
     return found if model.ln_final is None else found * model.ln_final.w
 
 
 @torch.no_grad()
-def logit_effects(model: HookedViT, W_dec: Float[Tensor, "d_sae d_model"], top: int = 5) -> LogitEffects:
-    """The classes that each decoder direction raises and lowers most; see `LogitEffects` for what is left out."""
+def logit_effects(model: HookedViT, written: Float[Tensor, "d_sae d_model"], top: int = 5) -> LogitEffects:
+    """The classes that what each latent writes (`latent_directions`) raises and lowers most; see `LogitEffects`."""
     directions = class_directions(model).float()
     if model.ln_final is not None:
         directions = directions - directions.mean(1, keepdim=True)  # the LayerNorm takes the mean of what it reads away
     directions = directions - directions.mean(0)  # a softmax does not see what all classes share
     top = min(top, len(directions))
     parts: list[tuple[Tensor, ...]] = []
-    for rows in W_dec.to(directions).split(_ROWS):
+    for rows in written.to(directions).split(_ROWS):
         effect = rows @ directions.T
         high, low = effect.topk(top), effect.topk(top, largest=False)
         parts.append((high.indices, high.values, low.indices, low.values))

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
+
+from .latent_directions import unit_directions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ class FeatureMatch:
 
 @torch.no_grad()
 def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) -> FeatureMatch:
-    """Match the latents of two SAEs one to one by the cosine of their decoder directions.
+    """Match the latents of two SAEs one to one by the cosine of what they write (`latent_directions`).
 
     Where the smaller SAE has at most `exact_up_to` latents, the match has the largest possible sum of cosines
     (Hungarian algorithm, O(n^3)). Beyond that it is greedy, pair by pair from the highest cosine down, until no more
@@ -59,17 +60,17 @@ def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) ->
         exact_up_to: where exact matching ends.
 
     Raises:
-        ValueError: the SAEs have different widths.
+        ValueError: the SAEs have different widths, a decoder is not affine, or hooks are left in an SAE.
 
     Source: mean max cosine similarity is that of `nearest_cosine` (arXiv:2309.08600); scipy's linear_sum_assignment.
     """
-    if sae_a.cfg.d_in != sae_b.cfg.d_in:
+    a = unit_directions(sae_a, name="the first SAE")
+    b = unit_directions(sae_b, name="the second SAE").to(a)
+    if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"features are matched by their directions in one space; got SAEs of width {sae_a.cfg.d_in} and "
-            f"{sae_b.cfg.d_in}: give two SAEs of the same model and hook point"
+            f"features are matched by their directions in one space; got SAEs of width {a.shape[1]} and "
+            f"{b.shape[1]}: give two SAEs of the same model and hook point"
         )
-    a = normalize(sae_a.W_dec.float(), dim=1)
-    b = normalize(sae_b.W_dec.to(a), dim=1)
     nearest_cosine, nearest = _nearest(a, b)[:2]
     match = torch.full((len(a),), -1, device=a.device)
     rows, columns = (a.any(1).nonzero()[:, 0], b.any(1).nonzero()[:, 0])

@@ -16,6 +16,7 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
 
 from .features import FeatureTally
+from .latent_directions import fixed_scale, latent_directions
 from .logit_effects import logit_effects
 from .network import Seen, clean_mean, look_at
 from .quality import Classified, Reconstruction, code_cosine, recovered
@@ -32,6 +33,11 @@ DENSE_ABOVE = 0.1
 """A latent that fires on a larger share of tokens is dense."""
 MEAN_IMAGES = 256
 """Images, the first ones, over which the mean of mean ablation is taken."""
+
+
+def signed(sae: SAE) -> bool:
+    """Tell whether an SAE's codes may be negative."""
+    return bool(sae.cfg.architecture() == "abstopk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,11 @@ class SinglePass:
     def __init__(self, model: HookedViT, saes: Mapping[str, SAE], wanted: Wanted) -> None:
         self.model, self.saes, self.wanted = model, saes, wanted
         self.site = shared_site(model, saes, wanted.allow_other_model)
+        if wanted.top_images and (both := [name for name, sae in saes.items() if signed(sae)]):
+            raise ValueError(
+                f"latents are described by how strongly they fire; those of the SAE {both[0]!r} (abstopk) fire with "
+                "both signs: leave the descriptions out, with top_images=None"
+            )
         read = range(model.cfg.n_tokens)[token_slice(model, self.site.tokens)]
         self.n_tokens = len(read)
         self.first_patch = model.cfg.n_prefix_tokens - read.start  # where it lies among the tokens that are read
@@ -139,7 +150,12 @@ class SinglePass:
     def measure(self, key: tuple[str, str], codes: Tensor, here: Seen, batch: ImageBatch) -> None:
         """Reconstruction and, with a head, what the network makes of it."""
         x_hat = self.saes[key[0]].decode(codes).to(here.x.device)
-        self.reconstructions[key].add(here.x, codes, x_hat)
+        if not bool(x_hat.isfinite().all()):
+            raise ValueError(
+                f"the reconstruction of the SAE {key[0]!r} is not finite under {key[1]}: its codes may be too large "
+                f"for its {codes.dtype}; call sae.to(dtype=torch.float32) first"
+            )
+        self.reconstructions[key].add(here.x, codes.abs() if signed(self.saes[key[0]]) else codes, x_hat)
         if self.mean is not None:
             self.spliced[key].add(here.spliced(x_hat), batch)
 
@@ -158,7 +174,8 @@ class SinglePass:
         features = {}
         for name, tally in self.features.items():
             read_by_head = self.site.writes_residual and self.model.head is not None
-            effects = logit_effects(self.model, self.saes[name].W_dec) if read_by_head else None
+            sae = self.saes[name]
+            effects = logit_effects(self.model, latent_directions(sae)) if read_by_head and fixed_scale(sae) else None
             features[name] = tally.result(ids, labels, effects)
         return SAEEvaluation(
             {key: self.quality(*key) for key in self.reconstructions},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.hook_table import points_of, sizes
+from mechvit.models.sae_checks import check_reconstructs, check_unhooked
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -48,9 +49,16 @@ def sae_site(model: HookedViT, sae: SAE, name: str = "the SAE") -> Site:
     """What an SAE reads, by its own metadata, once it is known to fit the model.
 
     Raises:
-        ValueError: a hook that the model lacks or that has not one vector a token, another width, or unknown tokens.
+        ValueError: no SAE or a transcoder, an SAE whose weights lack a normalisation of its training, hooks left in it,
+            a hook point that the model lacks or that has not one vector a token, another width, or unknown tokens.
     """
+    check_reconstructs(sae, name)
+    check_unhooked(sae, name)
     cfg, about = model.cfg, sae.cfg.metadata
+    if about.hook_name in model.acts_to_saes:
+        raise ValueError(
+            f"{name} reads {about.hook_name}, where an SAE is spliced in: take it out with model.reset_saes() first"
+        )
     hook = str(about.hook_name)
     point = points_of(cfg).get(re.sub(r"^blocks\.\d+\.", "blocks.{l}.", hook)) if hook in model.hook_dict else None
     batch, token, *dims = point.shape.split(", ") if point else ("", "")

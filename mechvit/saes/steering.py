@@ -12,6 +12,7 @@ from mechvit.analysis.directions import Direction, Tokens, check_point
 from mechvit.analysis.stream import Images, image_batches
 from mechvit.data.spec import CLEAN, Corruption
 
+from .latent_directions import latent_directions
 from .network import look_at
 from .site import check_checkpoint, sae_site
 
@@ -38,11 +39,11 @@ def sae_steering_direction(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> Direction:
-    """The sum of mean clean minus mean corrupted activation times decoder direction, over the latents that write most.
+    """The sum of mean clean minus mean corrupted activation times what a unit writes, over the latents that write most.
 
-    With m_j the mean activation of latent j over images and tokens and W_j its decoder direction, the n latents with
-    the largest |m_j(clean) - m_j(corrupted)| |W_j| are taken, a rule that no rescaling of a latent changes. With all
-    latents this is the mean difference of the SAE's reconstructions.
+    With m_j the mean activation of latent j over images and tokens and W_j its direction (`latent_directions`), the n
+    latents with the largest |m_j(clean) - m_j(corrupted)| |W_j| are taken, a rule that no rescaling of a latent
+    changes. With all latents this is the mean difference of the SAE's reconstructions.
 
     Args:
         model: the one that is to be steered.
@@ -59,8 +60,8 @@ def sae_steering_direction(
         one row for all tokens that the SAE reads, with the source `sae`.
 
     Raises:
-        ValueError: an SAE that does not fit the model or was trained on another, a hook point that cannot be steered,
-            n_latents outside 1..d_sae, no images, or activations that are not finite.
+        ValueError: an SAE that does not fit the model, was trained on another or scales what it reads, a hook point
+            that cannot be steered, n_latents outside 1..d_sae, no images, or activations that are not finite.
 
     Source: the sparse form of the mean difference of arXiv:2312.06681, section 3.
     """
@@ -71,6 +72,7 @@ def sae_steering_direction(
     if not 1 <= n_latents <= sae.cfg.d_sae:
         raise ValueError(f"n_latents must be 1 to {sae.cfg.d_sae}, the SAE's latents; got {n_latents}")
     other = corruption if isinstance(corruption, Corruption) else Corruption.parse(corruption)
+    written = latent_directions(sae)
     moved = torch.zeros(sae.cfg.d_sae, dtype=torch.float64, device=sae.W_dec.device)
     count = 0
     for batch in image_batches(model, images, batch_size, progress=progress):
@@ -78,12 +80,12 @@ def sae_steering_direction(
             codes = sae.encode(look_at(model, site, batch, condition, seed).x.to(sae.W_dec))
             moved += sign * codes.flatten(0, 1).double().sum(0)
         count += codes[..., 0].numel()
-    return Direction(site.hook, cast(Tokens, site.tokens), _written(moved / count, sae.W_dec, n_latents), "sae")
+    return Direction(site.hook, cast(Tokens, site.tokens), _written(moved / count, written, n_latents), "sae")
 
 
 def _written(
-    moved: Float[Tensor, " d_sae"], decoder: Float[Tensor, "d_sae d_model"], n_latents: int
+    moved: Float[Tensor, " d_sae"], directions: Float[Tensor, "d_sae d_model"], n_latents: int
 ) -> Float[Tensor, "1 d_model"]:
     """What the latents that write most write."""
-    most = (moved.abs() * decoder.double().norm(dim=1)).topk(n_latents).indices
-    return (moved[most] @ decoder[most].double())[None].to("cpu", torch.float32)
+    most = (moved.abs() * directions.double().norm(dim=1)).topk(n_latents).indices
+    return (moved[most] @ directions[most].double())[None].to("cpu", torch.float32)

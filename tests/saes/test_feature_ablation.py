@@ -99,11 +99,11 @@ def test_ablating_nothing_changes_no_bit(tiny_model, batch, kind):
     seen = look_at(tiny_model, sae_site(tiny_model, sae), batch, CLEAN, 0)
     codes = sae.encode(seen.x)
     none = torch.zeros(0, dtype=torch.int64)
-    assert torch.equal(ablated(seen, sae, codes, none, torch.zeros(96)), seen.untouched())
+    assert torch.equal(ablated(seen, sae.W_dec, codes, none, torch.zeros(96)), seen.untouched())
     dead = torch.arange(7)  # of random_sae
-    assert torch.equal(ablated(seen, sae, codes, dead, torch.zeros(96)), seen.untouched())
+    assert torch.equal(ablated(seen, sae.W_dec, codes, dead, torch.zeros(96)), seen.untouched())
     live = torch.arange(20, 40)
-    assert (ablated(seen, sae, codes, live, torch.zeros(96)) - seen.untouched()).abs().max() > 1e-2
+    assert (ablated(seen, sae.W_dec, codes, live, torch.zeros(96)) - seen.untouched()).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("tokens", ["all", "patches", "cls"])
