@@ -9,7 +9,6 @@ token to token: then only the unit vector is given.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from mechvit.analysis.stream import wide
+from mechvit.models.interrupts import temporary
 from mechvit.models.sae_checks import check_unhooked
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _decodes_to(sae: SAE, rows: Float[Tensor, "d_sae d"]) -> bool:
     return bool((off <= 16 * torch.finfo(codes.dtype).eps * size).all())  # False where anything is NaN
 
 
-@contextmanager
+@temporary
 def _plain_output(sae: Any) -> Iterator[None]:
     """Let `decode` neither scale its output by what was read before nor split it by head."""
     sae.d_head = getattr(sae, "d_head", None)  # that of a hook_z SAE is there only once it has read an activation
