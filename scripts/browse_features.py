@@ -59,6 +59,8 @@ class Options:
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     n_features: int = 200
     """Latents of each SAE that are shown with images; all are in the table."""
     features: tuple[int, ...] = ()
@@ -91,6 +93,7 @@ def main(options: Options) -> None:
     images = prepared_images(
         options.images, "test", model.hf_config, model.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
     )  # fmt: skip
     from mechvit.saes.browsed import Browsing
     from mechvit.visualization import feature_browser

@@ -66,6 +66,8 @@ class Options:
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     seed: int = 0
     """Of the images' parts, the crops, and which image gets which corruption. One seed in all scripts keeps training
     and test images apart."""
@@ -148,6 +150,7 @@ def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
         seed=options.seed,
         image_size=model.cfg.image_size,
         bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
     )
     return align_labels(images, model.cfg.id2label) if model.cfg.n_classes else images
 

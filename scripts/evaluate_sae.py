@@ -67,6 +67,8 @@ class Options:
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     top_images: int = 16
     """Images kept for each latent, with the patch where it is strongest; 0 leaves sae_features and sae_sensitivity
     out."""
@@ -133,6 +135,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     images = prepared_images(
         options.images, "test", model.hf_config, model.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
     )  # fmt: skip
     parts: dict[str, list[pd.DataFrame]] = {}
     for site, saes in sites.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.experiment.command_line import (
     ModelDtype,
@@ -41,6 +41,10 @@ class Options:
     """Picture files, as Pillow opens them, instead of --images."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file of --images that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     lens: Path | None = None
     """The patch lens's page, an .html file; None writes none."""
     corruptions: tuple[str, ...] = ("gaussian_blur_4",)
@@ -90,15 +94,12 @@ def shown(options: Options, model: HookedViT) -> Any:
     """The named picture files, or the first test images."""
     if options.pictures is None:
         return prepared_images(
-            options.images, "test", model.hf_config, model.image_processor, limit=options.limit, seed=options.seed
-        )
-    from PIL import Image
+            options.images, "test", model.hf_config, model.image_processor,
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files, pixel_range=options.pixel_range,
+        )  # fmt: skip
+    from mechvit.data import open_pictures
 
-    opened = {}
-    for name, path in names_of([str(path) for path in options.pictures]).items():
-        with Image.open(path) as picture:
-            opened[name] = picture.convert("RGB")
-    return opened
+    return open_pictures(names_of([str(path) for path in options.pictures]), pixel_range=options.pixel_range)
 
 
 if __name__ == "__main__":

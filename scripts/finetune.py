@@ -53,6 +53,8 @@ class Options:
     """At most this many images to choose the best epoch by; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     seed: int = 0
     """Of the images' parts and the crops. One seed in all scripts keeps tuning and test images apart."""
     device: str | None = None
@@ -82,7 +84,14 @@ def main(options: Options) -> None:
     check_trainable(hf_config, options.model)
     train, validation = (
         prepared_images(
-            options.images, part, hf_config, processor, limit=limit, seed=options.seed, bad_files=options.bad_files
+            options.images,
+            part,
+            hf_config,
+            processor,
+            limit=limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
         )
         for part, limit in (("finetune", options.limit), ("finetune_validation", options.validation_limit))
     )

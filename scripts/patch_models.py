@@ -75,6 +75,8 @@ class Options:
     """At most this many images; None takes the whole part."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps tuning and test images apart."""
     batch_size: int | None = None
@@ -130,6 +132,7 @@ def make_tables(
     images = prepared_images(
         options.images, "test", receiver.hf_config, receiver.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
     )  # fmt: skip
     models = (receiver, giver, images, corruption)
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}

@@ -31,6 +31,8 @@ class Options:
     """Folder or hub id of a ViTForImageClassification with its image processor."""
     image: Path
     """A picture's file, as Pillow opens it."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in a picture of more than eight bits that does not state them, as in 0 4095."""
     out: Path
     """The page, an .html file."""
     tuned: str | None = None
@@ -59,10 +61,9 @@ def main(options: Options) -> None:
     corruption = Corruption.parse(options.corruption)
     if options.out.exists() and not (options.overwrite and options.out.is_file()):
         raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace an earlier page")
-    from PIL import Image
+    from mechvit.data import open_picture
 
-    with Image.open(options.image) as opened:
-        picture = opened.convert("RGB")
+    picture = open_picture(options.image, pixel_range=options.pixel_range)
     models = {"Base" if options.tuned else "": load_classifier(options.model, options.device, options.model_dtype)}
     if options.tuned is not None:
         models["Tuned"] = load_classifier(options.tuned, options.device, options.model_dtype)

@@ -2,6 +2,8 @@ from .batches import ImageBatch, iter_batches
 from .corruptions import CORRUPTIONS, corrupt
 from .labels import InferredLabels, align_labels, config_classes
 from .mixtures import corrupt_by_mixture, drawn_members
+from .picture import open_picture, open_pictures
+from .picture_column import PictureColumn
 from .pixels import normalize, prepare, unit_pixels
 from .sources import load_images
 from .spec import (
@@ -29,6 +31,7 @@ __all__ = [
     "ImageBatch",
     "InferredLabels",
     "Mixture",
+    "PictureColumn",
     "align_labels",
     "config_classes",
     "corrupt",
@@ -37,6 +40,8 @@ __all__ = [
     "iter_batches",
     "load_images",
     "normalize",
+    "open_picture",
+    "open_pictures",
     "parse_training",
     "prepare",
     "severities",

@@ -79,6 +79,10 @@ def iter_batches(
     column = pixel_column(dataset, image_processor) if "pixels" in columns else "image"
     settings = resizing_of(image_processor) if column == "image" else resized_by(dataset)[column]
     key = None if settings is None else json.dumps(settings, sort_keys=True)
+    if column == "image":
+        from .picture_column import opened_here
+
+        dataset = opened_here(dataset)
     rows = np.arange(len(dataset)) if rows is None else np.asarray(rows)
     stored = dataset.select_columns([column])
     about = dataset.select_columns(["label", "image_id"]).with_format("numpy")[:]

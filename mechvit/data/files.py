@@ -1,56 +1,50 @@
-"""Finding image files that cannot be decoded before any compute is spent on them."""
+"""Finding images that cannot be read before any compute is spent on them."""
 
 from __future__ import annotations
 
-import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mechvit.terminal import printable, progress_bar
+
+from .picture import Decoded, decode, refuse_unstated
 
 if TYPE_CHECKING:
     import datasets
 
 _CHUNK = 256
-
-
-def defect(image: Mapping[str, Any]) -> str | None:
-    """Why an undecoded image (`{"bytes": …, "path": …}`) cannot be read, or None if it can.
-
-    The whole file is decoded (a JPEG at an eighth of its size), so that truncation is found.
-    """
-    try:
-        with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
-            opened.draft("RGB", (32, 32))
-            opened.load()
-    except UnidentifiedImageError:
-        return "is not an image"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"cannot be decoded ({error})"
-    return None
+_NO_PIXELS = Image.new("RGB", (1, 1))
+"""In place of pixels that were checked, so that they are not kept."""
 
 
 def readable_rows(
-    rows: datasets.Dataset, order: np.ndarray, limit: int | None, bad_files: Literal["error", "skip"]
+    rows: datasets.Dataset,
+    order: np.ndarray,
+    limit: int | None,
+    bad_files: Literal["error", "skip"],
+    pixel_range: tuple[float, float] | None = None,
 ) -> list[int]:
-    """The first `limit` rows of `order` whose images can be decoded.
+    """Return the first `limit` rows of `order` whose images can be read, as they will be when they are used.
 
     Args:
-        rows: the columns `image` (undecoded) and `file`.
+        rows: the columns `image` (undecoded), `label` and `file`.
+        pixel_range: see `mechvit.data.open_picture`.
 
     Raises:
-        ValueError: a bad file under `error`, every file bad, or an unknown `bad_files`.
+        ValueError: a bad file under `error`, every file of the set or of a class bad, 16-bit values that may well be of
+            12, or an unknown `bad_files`.
     """
     if bad_files not in ("error", "skip"):
         raise ValueError(f"bad_files must be 'error' or 'skip'; got {bad_files!r}")
     wanted = len(order) if limit is None else min(limit, len(order))
-    good: list[int] = []
-    bad: list[str] = []
+    good: dict[int, Decoded] = {}
+    bad: dict[int, str] = {}
     with (
         ThreadPoolExecutor() as pool,
         progress_bar(label="Checking images", total=wanted, delay=2, leave=False) as bar,
@@ -60,21 +54,58 @@ def readable_rows(
             chunk = [int(row) for row in order[at : at + min(_CHUNK, wanted - len(good))]]
             at += len(chunk)
             batch = rows[chunk]
-            for row, file, why in zip(chunk, batch["file"], pool.map(defect, batch["image"]), strict=True):
-                if why is None:
-                    good.append(row)
+            tried = pool.map(lambda image, file: _tried(image, file, pixel_range), batch["image"], batch["file"])
+            for row, found in zip(chunk, tried, strict=True):
+                if isinstance(found, Decoded):
+                    good[row] = found
                     bar.update()
                 elif bad_files == "error":
                     raise ValueError(
-                        f"{file} {why}; mend or remove it, or pass bad_files='skip' to leave such files out"
+                        f"{found}; mend or remove it, or pass bad_files='skip' (--bad-files skip) to leave such files "
+                        "out"
                     )
                 else:
-                    bad.append(f"{file} {why}")
+                    bad[row] = found
     if not good:
-        raise ValueError(f"none of the {len(bad)} files could be read as an image; the first: {bad[0]}")
+        first = next(iter(bad.values()))
+        raise ValueError(f"none of the {len(bad)} files could be read as an image; the first: {first}")
+    _check_classes(rows, good, bad, pixel_range)
+    names = rows.select_columns(["file"])
+    refuse_unstated({names[row]["file"]: found.highest for row, found in good.items() if found.highest is not None})
     if bad:
-        warnings.warn(f"left out {len(bad)} of {len(bad) + len(good)} files: {printable(_some(bad))}", stacklevel=3)
-    return good
+        left = printable(_some([*bad.values()]))
+        warnings.warn(f"left out {len(bad)} of {len(bad) + len(good)} files: {left}", stacklevel=3)
+    if several := [names[row]["file"] for row, found in good.items() if found.has_more_frames]:
+        first = printable(_some(several))
+        warnings.warn(f"{len(several)} files have several frames, of which the first is taken: {first}", stacklevel=3)
+    return list(good)
+
+
+def _tried(image: Any, file: str, pixel_range: tuple[float, float] | None) -> Decoded | str:
+    """Read an image as it will be read (a JPEG at an eighth of its size), or return why that fails."""
+    try:
+        return replace(decode(image, pixel_range, file, is_draft=True), rgb=_NO_PIXELS)
+    except ValueError as error:
+        return str(error)
+
+
+def _check_classes(
+    rows: datasets.Dataset, good: Collection[int], bad: Mapping[int, str], pixel_range: tuple[float, float] | None
+) -> None:
+    """Refuse classes of which no image at all can be read, in this part or another."""
+    if not bad:
+        return
+    labels = np.asarray(rows["label"])
+    for label in sorted(set(labels[list(bad)].tolist()) - set(labels[list(good)].tolist())):
+        others = (int(row) for row in np.flatnonzero(labels == label) if int(row) not in bad)
+        if not any(isinstance(_tried(rows[row]["image"], rows[row]["file"], pixel_range), Decoded) for row in others):
+            own = [why for row, why in bad.items() if labels[row] == label]
+            raise ValueError(f"no image of the class {_class_name(rows, label)} can be read; the first: {own[0]}")
+
+
+def _class_name(rows: datasets.Dataset, label: int) -> str:
+    names = getattr(rows.features["label"], "names", [])
+    return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _some(items: Sequence[str], count: int = 5) -> str:

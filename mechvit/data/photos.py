@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from .picture import open_picture
+
 if TYPE_CHECKING:
     import datasets
 
@@ -61,8 +63,8 @@ def photograph(name: str) -> Image.Image:
     found = [folder / f"{name}{suffix}" for suffix in (".png", ".jpg") if (folder / f"{name}{suffix}").is_file()]
     if not found:
         raise ValueError(f"scikit-image carries no photograph named {name!r}; this set uses {', '.join(PHOTOGRAPHS)}")
-    with as_file(found[0]) as path, Image.open(path) as image:
-        rgb = image.convert("RGB")
+    with as_file(found[0]) as path:
+        rgb = open_picture(path)
     scale = _MAX_SIDE / max(rgb.size)
     if scale < 1:
         rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.LANCZOS)
@@ -120,13 +122,15 @@ def load_photos(split: str, *, limit: int | None, seed: int, image_size: int) ->
     """
     import datasets
 
+    from .picture_column import PictureColumn
+
     if split not in SPLITS:
         raise ValueError(f"the splits of photos are {', '.join(SPLITS)}; got {split!r}")
     count = DEFAULT_COUNT if limit is None else limit
     first_id = list(SPLITS).index(split) * 1_000_000
     features = datasets.Features(
         {
-            "image": datasets.Image(),
+            "image": PictureColumn(),
             "label": datasets.ClassLabel(names=list(PHOTOGRAPHS)),
             "image_id": datasets.Value("int64"),
             "file": datasets.Value("string"),

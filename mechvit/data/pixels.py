@@ -14,21 +14,26 @@ from torch import Tensor
 
 from mechvit.models.pixel_values import pixel_scale, resized_bytes
 
+from .picture import open_picture
 from .prepared import pixel_columns, record_columns
 
 if TYPE_CHECKING:
     import datasets
-    from PIL.Image import Image
 
 
-def unit_pixels(images: Sequence[Image], image_processor: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
+def unit_pixels(images: Sequence[Any], image_processor: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
     """Run the checkpoint's resize and crop, and stop before rescaling: RGB bytes at the model's input size.
 
+    Args:
+        images: pictures as `open_picture` takes them.
+        image_processor: the checkpoint's own.
+
     Raises:
-        ValueError: the processor gives images of several sizes, or has a setting that cannot be reproduced.
+        ValueError: a picture that cannot be read; the processor gives images of several sizes, or has a setting that
+            cannot be reproduced.
     """
     pixel_scale(image_processor)  # refuses one that is not understood
-    return resized_bytes([image.convert("RGB") for image in images], image_processor)
+    return resized_bytes([open_picture(image) for image in images], image_processor)
 
 
 def normalize(
@@ -65,9 +70,11 @@ def prepare(
     """
     import datasets
 
-    columns = pixel_columns(image_processor)
+    from .picture_column import opened_here
 
-    def resized(images: Sequence[Image]) -> dict[str, np.ndarray]:
+    columns, dataset = pixel_columns(image_processor), opened_here(dataset)
+
+    def resized(images: Sequence[Any]) -> dict[str, np.ndarray]:
         return {name: unit_pixels(images, each) for name, each in columns.items()}
 
     shapes = {name: pixels.shape[1:] for name, pixels in resized([dataset[0]["image"]]).items()}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .bit_depth import checked_range
+from .class_folders import class_files
 from .class_names import as_text
 from .files import readable_rows
 from .label_columns import without_unlabelled
@@ -31,6 +33,7 @@ def load_images(
     image_size: int = 64,
     bad_files: Literal["error", "skip"] = "error",
     unlabelled: Literal["error", "skip"] = "error",
+    pixel_range: tuple[float, float] | None = None,
 ) -> datasets.Dataset:
     """Load the images of one split.
 
@@ -45,27 +48,30 @@ def load_images(
         limit: at most this many images, the first of a class-balanced order; None takes all (of photos: 1,900).
         seed: of the random order within classes, or of the crops.
         image_size: side of the crops of `photos`, in pixels; other sources keep their own sizes.
-        bad_files: what to do with a file that is truncated or no image: `error` names it, `skip` leaves it out and
-            warns with names and count.
+        bad_files: what to do with an image that is truncated, missing or otherwise not readable: `error` names it,
+            `skip` leaves it out and warns with names and count.
         unlabelled: what to do with images of a hub set that have no label (None, -1, -100): `error` counts them, `skip`
             leaves them out and warns.
+        pixel_range: the values of black and white in pictures of more than eight bits a channel, where they do not
+            state them; see `open_picture`, which reads every image.
 
     Returns:
-        The columns `image` (PIL), `label` (ClassLabel), `image_id` (unique within the source) and `file`.
+        The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source) and `file`.
 
     Raises:
-        ValueError: an unknown split, an empty folder, a bad file, images without a label, a hub set without images or
-            classes, or with several columns of them.
+        ValueError: an unknown split, an empty folder or class, a bad file, 16-bit values of at most 4,095 without a
+            `pixel_range`, images without a label, a hub set without images or classes, or with several columns of them.
         ConnectionError, PermissionError: a hub set that cannot be reached, or is gated; the message says what to do.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all; got {limit}")
+    pixel_range = checked_range(pixel_range)
     if source == "photos":
         return load_photos(split, limit=limit, seed=seed, image_size=image_size)
     if source.startswith("folder:"):
-        rows = _folder(Path(source.removeprefix("folder:")).expanduser())
+        rows = _folder(Path(source.removeprefix("folder:")).expanduser(), bad_files)
     else:
         from .hub import load_hub
 
@@ -76,10 +82,10 @@ def load_images(
             f"{source} has {len(rows)} images, too few to give any to the split {split!r}; ten images or more are "
             "needed, and more of each class to judge a model"
         )
-    chosen = readable_rows(rows, order, limit, bad_files)
-    import datasets
+    chosen = readable_rows(rows, order, limit, bad_files, pixel_range)
+    from .picture_column import PictureColumn
 
-    return rows.select(chosen).cast_column("image", datasets.Image())
+    return rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
 
 
 def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
@@ -96,21 +102,11 @@ def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
     return order[parts[order] == part]
 
 
-def _folder(root: Path) -> datasets.Dataset:
+def _folder(root: Path, bad_files: Literal["error", "skip"]) -> datasets.Dataset:
     """Every file of every class sub-folder, in sorted order, not yet decoded."""
     import datasets
 
-    if not root.is_dir():
-        raise ValueError(f"folder:{root} is not a folder; give one with a sub-folder of images for each class")
-    names = _in_order([entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")])
-    listed = [
-        (label, path)
-        for label, name in enumerate(names)
-        for path in sorted((root / name).rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
-    if not listed:
-        raise ValueError(f"{root} has no images: it must hold a sub-folder for each class with its images in it")
+    names, listed = class_files(root, bad_files)
     files = [os.fspath(path) for _, path in listed]
     columns = {
         "image": [{"path": file, "bytes": None} for file in files],
@@ -127,13 +123,6 @@ def _folder(root: Path) -> datasets.Dataset:
         }
     )
     return datasets.Dataset.from_dict(columns, features=features)
-
-
-def _in_order(folders: list[str]) -> list[str]:
-    """Class folders in sorted order; numbers as numbers, so that 2 comes before 10."""
-    if all(name.isdecimal() for name in folders):
-        return sorted(folders, key=lambda name: (int(name), name))
-    return sorted(folders, key=lambda name: (as_text(name), name))
 
 
 def _class_names(folders: list[str], root: Path) -> list[str]:

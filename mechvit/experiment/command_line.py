@@ -262,12 +262,13 @@ def prepared_images(
     limit: int | None,
     seed: int,
     bad_files: Literal["error", "skip"] = "error",
+    pixel_range: tuple[float, float] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """Load one part of the images as a checkpoint takes them: resized, with its own class ids.
 
     Args:
-        source, split, limit, seed, bad_files: see `mechvit.data.load_images`.
+        source, split, limit, seed, bad_files, pixel_range: see `mechvit.data.load_images`.
         hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own.
         image_processor: the checkpoint's; what it makes is the size of the crops of `photos`. Or a list: that of every
             model that is compared, each of which is shown what its own makes.
@@ -287,6 +288,8 @@ def prepared_images(
             f"{type(processors[sizes.index(None)]).__name__} keeps other shapes: give it do_resize and a size, or "
             "do_center_crop and a crop_size"
         )
-    images = load_images(source, split, limit=limit, seed=seed, image_size=sizes[0] or 0, bad_files=bad_files)
+    images = load_images(
+        source, split, limit=limit, seed=seed, image_size=sizes[0] or 0, bad_files=bad_files, pixel_range=pixel_range
+    )
     labelled = images if hf_config is None else align_labels(images, hf_config.id2label)
     return prepare(labelled, processors, path=path)

@@ -100,6 +100,7 @@ class Run:
             "count": config.count(part),
             "seed": config.seed,
             "bad_files": config.bad_files,
+            **({} if config.images == "photos" else {"pixel_range": config.pixel_range}),
         }
         self.stages.run(
             f"images/{part}", lambda: self._prepare(part, out), settings=settings, after=["base"], outputs=[out]
@@ -116,6 +117,7 @@ class Run:
             limit=config.count(part),
             seed=config.seed,
             bad_files=config.bad_files,
+            pixel_range=config.pixel_range,
             path=out,
         )
 

@@ -115,8 +115,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """A folder's content by names, sizes and modification times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """A folder's content by names, sizes and modification times; links are followed, as where images are read."""
+    from mechvit.data.class_folders import files_below
+
+    files = [path for path in files_below(folder) if path.is_file()]
     return digest([[os.fspath(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
 
 

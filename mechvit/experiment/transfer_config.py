@@ -89,6 +89,8 @@ class TransferConfig:
     """At most this many images of every part, for a quick look."""
     bad_files: Literal["error", "skip"] = "error"
     """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     device: str | None = None
     """Where to compute; CUDA where there is one."""
     batch_size: int | None = None
@@ -155,6 +157,7 @@ class TransferConfig:
             images=self.images,
             limit=self.limit,
             bad_files=self.bad_files,
+            pixel_range=self.pixel_range,
             corruptions=tuple(c.key for c in self.single),
             device=self.device,
             seed=self.seed,

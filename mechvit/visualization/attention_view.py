@@ -14,7 +14,6 @@ from jaxtyping import Float
 from .notices import licences, notices
 from .page import circuitsvis_script, framed, picture_uri, render, write_whole
 from .patterns import pool_patterns, pooling_factor, prefix_names, token_names
-from .shown import as_rgb
 
 if TYPE_CHECKING:
     from ..models import HookedViT
@@ -131,8 +130,8 @@ def attention_view(
 
     Args:
         model: a HookedViT.
-        image: a PIL image of any mode, a uint8 array [height, width, 3], or normalised pixel values [3, height, width]
-            or [1, 3, height, width]; or a mapping of panel titles to these.
+        image: a picture as `mechvit.data.open_picture` takes it (a path, a PIL image, an array), or a tensor of
+            normalised pixel values [3, height, width] or [1, 3, height, width]; or a mapping of panel titles to these.
         layers: which blocks, 0 to n_layers - 1; all by default, one shown at a time.
         heads: which heads, 0 to n_heads - 1; all by default.
         max_tokens: pool to at most this many tokens; None for full resolution (then choose a head or two).
@@ -189,13 +188,15 @@ def _pixel_values(model: HookedViT, image: object) -> Any:
     """Normalised pixel values [1, 3, height, width] of any accepted image."""
     import torch
 
+    from mechvit.data import open_picture
+
     if not isinstance(image, torch.Tensor):
         if model.image_processor is None:
             raise ValueError(
                 "a picture needs the model's image processor, and this model has none: give normalised pixel values "
                 "[3, height, width], or load the model from a folder with a preprocessor_config.json"
             )
-        return model.image_processor(images=as_rgb(image), return_tensors="pt")["pixel_values"]
+        return model.image_processor(images=open_picture(image), return_tensors="pt")["pixel_values"]
     values = image if image.ndim == 4 else image[None]
     if values.ndim != 4 or values.shape[:2] != (1, 3) or not values.is_floating_point():
         raise ValueError(

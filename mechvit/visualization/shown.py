@@ -42,7 +42,8 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
 
     Args:
         model: gives the image processor, the device and class names.
-        images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to PIL images or uint8 arrays.
+        images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to pictures as
+            `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
         limit: at most this many.
 
     Raises:
@@ -51,7 +52,7 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
     import torch
 
     from mechvit.analysis.stream import image_batches
-    from mechvit.data import unit_pixels
+    from mechvit.data import open_pictures, unit_pixels
     from mechvit.data.batches import ImageBatch
     from mechvit.models.preprocessing import resizing_key
 
@@ -63,7 +64,8 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
         named = dict(list(images.items())[:limit])
         if not named:
             raise ValueError("there is no image to look at; give at least one")
-        pixels = torch.from_numpy(unit_pixels([as_rgb(image) for image in named.values()], model.image_processor))
+        opened = open_pictures({str(name): image for name, image in named.items()})
+        pixels = torch.from_numpy(unit_pixels([*opened.values()], model.image_processor))
         ids = torch.arange(len(named))
         batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids, resizing_key(model.image_processor))
         return next(image_batches(model, batch, limit)), [str(name) for name in named]
@@ -76,13 +78,6 @@ def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch
         str(known.get(label, f"image {image_id}"))
         for label, image_id in zip(batch.labels.tolist(), batch.image_ids.tolist(), strict=True)
     ]
-
-
-def as_rgb(image: Any) -> Any:
-    """A PIL image of any mode, or a uint8 array [height, width] or [height, width, channels], as a PIL image in RGB."""
-    from PIL import Image
-
-    return image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image).convert("RGB")
 
 
 def conditions_of(corruptions: Sequence[Any]) -> list[Any]:

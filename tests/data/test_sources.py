@@ -214,7 +214,7 @@ def test_one_of_several_columns_must_be_named(tmp_path):
     assert fine["label"] == [i % 4 for i in fine["image_id"]]
     assert coarse["label"] == [i % 4 // 2 for i in coarse["image_id"]]
     assert fine[0]["image"].mode == "RGB"
-    assert coarse[0]["image"].mode == "L"
+    assert coarse[0]["image"].getpixel((0, 0)) == (coarse[0]["image_id"],) * 3
     for wrong, message in [
         (":image=img:label=species", "no column 'species'"),
         (":image=fine_label:label=fine_label", "'fine_label' of .* holds no images"),

@@ -1,0 +1,115 @@
+"""Folders of images with a sub-folder for each class: their files, with links followed."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+from .class_names import as_text
+from .picture import path_text
+
+
+def class_files(root: Path, bad_files: Literal["error", "skip"]) -> tuple[list[str], list[tuple[int, Path]]]:
+    """List the classes of an image folder, and the class and path of every file in it, in order; hidden ones aside.
+
+    Raises:
+        ValueError: no folder or no image in it, a class without files, a folder that two classes share, or a name that
+            is not UTF-8 (of a file: under `error` only).
+    """
+    if not root.is_dir():
+        raise ValueError(f"folder:{root} is not a folder; give one with a sub-folder of images for each class")
+    names = _in_order([entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")])
+    if wrong := [path_text(name) for name in names if not _is_utf8(name)]:
+        raise ValueError(f"{root} has class folders whose names are not UTF-8: {', '.join(wrong)}; rename them")
+    listed = [
+        (label, path)
+        for label, name in enumerate(names)
+        for path in files_below(root / name)
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    if not listed:
+        raise ValueError(f"{root} has no images: it must hold a sub-folder for each class with its images in it")
+    filled = {label for label, _ in listed}
+    if empty := [name for label, name in enumerate(names) if label not in filled]:
+        raise ValueError(
+            f"{root} has {len(empty)} class folders without a file: {', '.join(empty[:5])}"
+            f"{', ...' if len(empty) > 5 else ''}; put images into them, or remove them"
+        )
+    _check_apart(names, listed)
+    unnamed = [path_text(path) for _, path in listed if not _is_utf8(os.fspath(path))]
+    if unnamed and bad_files == "error":
+        raise ValueError(
+            f"{len(unnamed)} files have names that are not UTF-8: {'; '.join(unnamed[:5])}; rename them, or pass "
+            "bad_files='skip' (--bad-files skip) to leave such files out"
+        )
+    if unnamed:
+        warnings.warn(
+            f"left out {len(unnamed)} files whose names are not UTF-8: {'; '.join(unnamed[:5])}", stacklevel=4
+        )
+    return names, [(label, path) for label, path in listed if _is_utf8(os.fspath(path))]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return every file below a folder, sorted, links to files and folders followed and broken links to files included.
+
+    A folder is read once, even where several links lead to it, and a link to a folder that holds it is left alone.
+
+    Raises:
+        OSError: a folder that cannot be read.
+    """
+    found: list[Path] = []
+    real = os.path.realpath(folder)
+    seen = {real}
+    plain: deque[tuple[str, tuple[str, ...]]] = deque([(os.fspath(folder), (real,))])
+    linked: deque[tuple[str, tuple[str, ...]]] = deque()
+    while plain or linked:  # what is reached without a link keeps the path that it has without one
+        if plain:
+            place, chain = plain.popleft()
+        else:
+            place, above = linked.popleft()
+            real = os.path.realpath(place)
+            if real in seen or any(held == real or held.startswith(real.rstrip(os.sep) + os.sep) for held in above):
+                continue
+            seen.add(real)
+            chain = (*above, real)
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    if entry.is_file() or entry.is_symlink():
+                        found.append(Path(entry.path))
+                elif entry.is_symlink():
+                    linked.append((entry.path, chain))
+                elif (real := os.path.join(chain[-1], entry.name)) not in seen:
+                    seen.add(real)
+                    plain.append((entry.path, (*chain, real)))
+    return sorted(found)
+
+
+def _in_order(folders: list[str]) -> list[str]:
+    """Class folders in sorted order; numbers as numbers, so that 2 comes before 10."""
+    if all(name.isdecimal() for name in folders):
+        return sorted(folders, key=lambda name: (int(name), name))
+    return sorted(folders, key=lambda name: (as_text(name), name))
+
+
+def _check_apart(names: list[str], listed: list[tuple[int, Path]]) -> None:
+    """Refuse a folder whose images belong to two classes, through links."""
+    owner: dict[str, int] = {}
+    for label, place in dict.fromkeys((label, path.parent) for label, path in listed):
+        first = owner.setdefault(os.path.realpath(place), label)
+        if first != label:
+            raise ValueError(
+                f"{path_text(place)} is the same folder as one of the class {names[first]}: links give its images to "
+                f"the classes {names[first]} and {names[label]}; remove one of them"
+            )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
