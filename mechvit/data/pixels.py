@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mechvit.models.pixel_values import pixel_scale, resized_bytes
 
+from .content import record_content
 from .picture import open_picture
 from .prepared import pixel_columns, record_columns
 
@@ -102,6 +103,7 @@ def prepare(
     beside = final.with_name(final.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
     prepared.save_to_disk(beside)
+    record_content(beside)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(beside, final)
     return datasets.load_from_disk(final)

@@ -15,6 +15,8 @@ FIRST = "pixels"
 """The column of the first image processor; those of others are `pixels_2`, `pixels_3`, and so on."""
 _RECORD = "mechvit resized by"
 """The key under which a set's description, which every view of it keeps, says what its columns were resized by."""
+CONTENT = "content"
+"""The key of the hashes of its columns (`mechvit.data.content`)."""
 
 
 def pixel_columns(image_processor: Any) -> dict[str, Any]:
@@ -44,16 +46,21 @@ def resized_by(dataset: datasets.Dataset) -> dict[str, dict[str, Any] | None]:
         ValueError: the set is joined from parts that were resized in several ways.
     """
     names = [name for name in dataset.column_names if name == FIRST or name.startswith(f"{FIRST}_")]
-    text = dataset.info.description or ""
-    if _RECORD not in text:
-        return dict.fromkeys(names)
-    try:
-        about = json.loads(text)[_RECORD]
-    except ValueError as error:
-        raise ValueError(
-            "the images are joined from sets that were resized in several ways: prepare them together"
-        ) from error
+    about = described_by(dataset).get(_RECORD, {})
     return {name: about.get(name) for name in names}
+
+
+def described_by(dataset: datasets.Dataset) -> dict[str, Any]:
+    """Read what `prepare` wrote into a set's description; nothing of any other set.
+
+    Raises:
+        ValueError: the set is joined from parts that were resized in several ways.
+    """
+    texts = [text for text in (dataset.info.description or "").split("\n\n") if _RECORD in text]
+    found: list[dict[str, Any]] = [json.loads(text) for text in texts]
+    if any(about[_RECORD] != found[0][_RECORD] for about in found):
+        raise ValueError("the images are joined from sets that were resized in several ways: prepare them together")
+    return found[0] if len(found) == 1 else {_RECORD: found[0][_RECORD]} if found else {}
 
 
 def pixel_column(dataset: datasets.Dataset, image_processor: Any) -> str:

@@ -40,6 +40,13 @@ class Differences:
         return self.place | self.resample
 
 
+def all_settings(image_processor: Any) -> dict[str, Any] | None:
+    """Give every setting of an image processor with its class, for what is kept of a model's pixels; None of none."""
+    if image_processor is None:
+        return None
+    return {"image_processor_type": type(image_processor).__name__, **settings_of(image_processor)}
+
+
 def resizing_of(image_processor: Any) -> dict[str, Any]:
     """Give the settings that decide which bytes an image processor makes of a picture; those without effect are out."""
     settings = settings_of(image_processor)

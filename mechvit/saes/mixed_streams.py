@@ -78,12 +78,14 @@ class MixedStreams:
             yield torch.cat(parts)
 
     def about(self) -> dict[str, Any]:
-        """The first model's, with the names and hashes of all: `model_names`, `checkpoint_hashes`."""
+        """The first model's, with the names, hashes and image processors of all: `model_names`, `checkpoint_hashes`,
+        `processors`."""
         abouts = [stream.about() for stream in self.streams]
         return abouts[0] | {
             "model_name": " + ".join(about["model_name"] for about in abouts),
             "model_names": [about["model_name"] for about in abouts],
             "checkpoint_hashes": [about["checkpoint_hash"] for about in abouts],
+            "processors": [about.get("processor") for about in abouts],
         }
 
 

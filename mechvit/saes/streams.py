@@ -15,6 +15,7 @@ from torch import Tensor
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.interrupts import random_numbers_kept
+from mechvit.models.preprocessing import all_settings
 
 from .config import StreamConfig
 from .identity import images_fingerprint
@@ -130,8 +131,9 @@ class ImageStreams:
             "hook_tokens": self.config.tokens,
             "corruptions": [c.key for c in self.corruptions],
             "clean_fraction": self.config.clean_fraction if self.corruptions else 1.0,
-            "data_fingerprint": images_fingerprint(self.images),
-            "validation_fingerprint": images_fingerprint(self.validation_images),
+            "data_fingerprint": images_fingerprint(self.images, self.model.image_processor),
+            "validation_fingerprint": images_fingerprint(self.validation_images, self.model.image_processor),
+            "processor": all_settings(self.model.image_processor),
         }
 
 

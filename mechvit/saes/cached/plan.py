@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mechvit.models.preprocessing import unequal
+
 DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 
@@ -35,7 +37,7 @@ class Plan:
     seed: int
     """Of the draw of corruptions and of their noise."""
     data_fingerprint: str
-    """`images_fingerprint` of the data set."""
+    """`images_fingerprint` of the data set: of all its pixels, as the model is shown them."""
     n_images: int
     batch_size: int
     """Images a forward pass; it may change an activation's last bits, so it belongs to the plan."""
@@ -43,6 +45,8 @@ class Plan:
     """A whole number of batches."""
     compiled: bool = False
     """Whether the forward pass was compiled, which may change an activation's last bits."""
+    processor: dict[str, Any] | None = None
+    """Every setting of the model's image processor; None in a cache from before they were kept."""
 
     @property
     def n_rows(self) -> int:
@@ -81,7 +85,10 @@ class Plan:
         return self.rows_of(index) * sum(self.hooks.values()) * DTYPES[self.dtype].itemsize
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"corruptions": list(self.corruptions)}
+        found = asdict(self) | {"corruptions": list(self.corruptions)}
+        if self.processor is None:  # as it was written then, which its shards' digest is made of
+            del found["processor"]
+        return found
 
     @classmethod
     def read(cls, path: Path, key: str | None = None) -> Plan:
@@ -103,12 +110,20 @@ class Plan:
         Raises:
             ValueError: names every setting that differs, with both values.
         """
+        if other.processor is None and self.processor is not None:
+            raise ValueError(
+                f"{where} was begun by a version that kept neither the image processor's settings nor the hash of all "
+                "pixels, so that it is not known to go on with the same images. Use another folder, or overwrite to "
+                "start anew"
+            )
         now, was = self.to_json(), other.to_json()
+        settings = unequal(was.pop("processor", None) or {}, now.pop("processor", None) or {})
         differ = [
             f"{name} was {was[name]!r} and is now {now[name]!r}"
             for name in now
             if name != "model_name" and json.dumps(now[name]) != json.dumps(was[name])  # the order of hooks counts
         ]
+        differ += [f"the processor's {name} was {old!r} and is now {new!r}" for name, (old, new) in settings.items()]
         if differ:
             raise ValueError(
                 f"{where} was begun with other settings: {'; '.join(differ)}. Use the same, another folder, or "

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.preprocessing import all_settings, described, unequal
 from mechvit.models.stored_files import open_tensors, read_object
 from mechvit.terminal import progress_bar
 
@@ -83,13 +84,21 @@ class CachedActivations:
         """Refuse a model that these are not the activations of.
 
         Raises:
-            ValueError: the model's weights have another hash.
+            ValueError: the model's weights have another hash, or its image processor other settings (named; a cache
+                from before they were kept has none).
         """
         found = checkpoint_hash(model)
         if found != self.plan.checkpoint_hash and not allow_other_model:
             raise ValueError(
                 f"{self.folder} holds activations of another model ({self.plan.model_name}, checkpoint hash "
                 f"{self.plan.checkpoint_hash[:12]}) than this one ({found[:12]}): give that model, or allow_other_model"
+            )
+        own = all_settings(model.image_processor)
+        differ = unequal(self.plan.processor, own) if self.plan.processor and own else {}
+        if differ and not allow_other_model:
+            raise ValueError(
+                f"{self.folder} holds activations of other pixels than this model's image processor makes: "
+                f"{described(differ)} (the cache's, and the model's): give that processor, or allow_other_model"
             )
 
     def images(self) -> dict[str, Int[Tensor, " image"]]:

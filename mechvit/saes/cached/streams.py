@@ -43,7 +43,7 @@ class CachedStreams:
         world: int = 1,
         buffer_bytes: int = 1 << 30,
     ) -> None:
-        for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image"):
+        for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image", "processor"):
             ours, theirs = getattr(train.plan, name), getattr(validation.plan, name)
             if str(ours) != str(theirs):  # of hook points the order counts too
                 raise ValueError(
@@ -97,4 +97,5 @@ class CachedStreams:
             "validation_fingerprint": self.validation.plan.data_fingerprint,
             "cached_dtype": plan.dtype,
             "corruption_seed": plan.seed,
+            **({} if plan.processor is None else {"processor": plan.processor}),
         }

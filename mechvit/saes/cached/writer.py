@@ -18,6 +18,7 @@ from torch import Tensor
 from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
 from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.preprocessing import all_settings
 from mechvit.saes.identity import images_fingerprint
 from mechvit.saes.store import token_slice
 from mechvit.terminal import printable, progress_bar
@@ -101,11 +102,12 @@ def cache_activations(
         corruptions=tuple(c.key for c in corruptions),
         clean_fraction=clean_fraction if corruptions else 1.0,
         seed=seed,
-        data_fingerprint=images_fingerprint(images),
+        data_fingerprint=images_fingerprint(images, model.image_processor),
         n_images=len(images),
         batch_size=batch_size,
         images_per_shard=max(shard_bytes // batch_bytes, 1) * batch_size,
         compiled=compiled,
+        processor=all_settings(model.image_processor),
     )
     cache = Path(out)
     rank, world = _process()

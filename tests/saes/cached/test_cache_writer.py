@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
 from collections import namedtuple
 from dataclasses import replace
 
@@ -12,9 +14,13 @@ import pytest
 import torch
 from cache_contents import CORRUPTIONS, HOOKS, files_of
 from safetensors.torch import load_file
+from transformers import ViTImageProcessorPil
 
-from mechvit.data import Corruption, corrupt
-from mechvit.saes.cached import CachedActivations, shards, writer
+from mechvit import HookedViT
+from mechvit.data import Corruption, corrupt, load_images
+from mechvit.saes.cached import CachedActivations, Plan, shards, writer
+from mechvit.saes.cached.plan import MANIFEST_FILE, PLAN_FILE
+from mechvit.saes.cached.shards import write_json
 from mechvit.saes.config import SAEConfig
 from mechvit.saes.store import ImageActivationsStore, draw_corruptions
 
@@ -204,6 +210,67 @@ def test_a_restart_with_other_images_or_weights_is_refused(make_cache, tiny_mode
         tiny_model.blocks[0].mlp.b_out[0] += 1
     with pytest.raises(ValueError, match="settings: checkpoint_hash was"):
         make_cache()
+
+
+# what the images were resized and normalised by
+
+
+def with_processor(tiny_hf, **changes):
+    processor = ViTImageProcessorPil(**{"size": {"height": 32, "width": 32}} | changes)
+    return HookedViT.from_hf(tiny_hf, image_processor=processor)
+
+
+@pytest.fixture
+def raw():
+    """Pictures that each processor has to resize."""
+    return load_images("photos", "test", limit=12, image_size=40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"resample": 3}, "the processor's resample was 2 and is now 3"),
+        ({"image_mean": [0.4] * 3}, r"the processor's image_mean was \[0.5, 0.5, 0.5\] and is now \[0.4, 0.4, 0.4\]"),
+        ({"rescale_factor": 1 / 127.5}, "the processor's rescale_factor was 0.0039.* and is now 0.0078"),
+        ({"do_center_crop": True, "crop_size": 32}, "the processor's crop_size was None and is now"),
+    ],
+    ids=["resample", "image_mean", "rescale_factor", "crop"],
+)
+def test_no_setting_of_the_processor_changes_within_a_cache(make_cache, tiny_hf, raw, changes, said):
+    """A run that was killed went on with another resampling or mean, half of its shards each."""
+    cache = make_cache(model=with_processor(tiny_hf), images=raw)
+    shutil.rmtree(cache.folder / cache.plan.shard(1))
+    (cache.folder / MANIFEST_FILE).unlink()
+    other = with_processor(tiny_hf, **changes)
+    with pytest.raises(ValueError, match=f"was begun with other settings: .*{said}"):
+        make_cache(model=other, images=raw)
+    whole = make_cache(model=with_processor(tiny_hf), images=raw)
+    whole.check_model(with_processor(tiny_hf))
+    with pytest.raises(ValueError, match=f"activations of other pixels than this model's .*{next(iter(changes))}"):
+        whole.check_model(other)
+    whole.check_model(other, allow_other_model=True)
+
+
+def test_a_cache_from_before_is_read_but_not_gone_on_with(make_cache, tiny_model):
+    """Its plan holds no image processor, and its digest is made without one."""
+    cache = make_cache()
+    for name in (PLAN_FILE, MANIFEST_FILE):
+        (cache.folder / name).unlink()
+    old = replace(cache.plan, processor=None)
+    assert "processor" not in old.to_json()
+    assert old.digest != cache.plan.digest
+    assert Plan(**{k: v for k, v in old.to_json().items() if k != "corruptions"}, corruptions=old.corruptions) == old
+    write_json(cache.folder / PLAN_FILE, old.to_json())
+    with pytest.raises(ValueError, match="begun by a version that kept neither the image processor's settings"):
+        make_cache()
+    make_cache(overwrite=True)
+
+
+def test_a_whole_cache_from_before_is_read(numbered_cache, tiny_model):
+    cache = numbered_cache()
+    assert "processor" not in json.loads((cache.folder / PLAN_FILE).read_text())
+    assert CachedActivations(cache.folder, verify=True).n_rows == 53 * 7
+    cache.check_model(tiny_model, allow_other_model=True)
 
 
 # what cannot be stored

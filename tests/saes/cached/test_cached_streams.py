@@ -9,6 +9,7 @@ import torch
 from cache_contents import CORRUPTIONS, HOOKS, numbered
 
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.preprocessing import all_settings
 from mechvit.saes.cached import CachedStreams
 from mechvit.saes.identity import images_fingerprint
 
@@ -70,7 +71,9 @@ def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_image
         "validation_fingerprint": images_fingerprint(tiny_images.select(range(16, 24))),
         "cached_dtype": "float32",
         "corruption_seed": 3,
+        "processor": all_settings(tiny_model.image_processor),
     }
+    assert about["processor"]["size"] == {"height": 32, "width": 32}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_image
         ({"widths": (3,)}, "hooks"),
         ({"tokens": "patches"}, "tokens"),
         ({"tokens_per_image": 6}, "tokens_per_image"),
+        ({"processor": {"resample": 3}}, "processor"),
     ],
 )
 def test_caches_that_do_not_belong_together_are_refused(numbered_cache, changes, name):

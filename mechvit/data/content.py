@@ -1,0 +1,107 @@
+"""A data set's content in sixteen digits: every id, label and pixel, hashed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .prepared import CONTENT, described_by, pixel_column, resized_by
+
+if TYPE_CHECKING:
+    import datasets
+
+_CHUNK = 256
+"""Images that are read at a time."""
+_KNOWN: dict[str, str] = {}
+"""The hashes that this process has found."""
+
+
+def images_fingerprint(images: datasets.Dataset, image_processor: Any = None) -> str:
+    """Hash all that a model is shown: the first 16 hex digits of a SHA-256 of every image's id, label and pixels.
+
+    Of prepared images the bytes of the model's own column count, of raw ones the bytes of their files; where they lie
+    does not matter. Hashing is done once: in a set that `prepare` keeps on disk it was done then, and any other set is
+    read once in a process. It is done again for a set whose files have another size or time of change.
+
+    Args:
+        images: prepared or raw, with `image_id` and `label`.
+        image_processor: the model's, which says which column it is shown; needed where there are several.
+    """
+    column = pixel_column(images, image_processor) if resized_by(images) else "image"
+    about = described_by(images).get(CONTENT)
+    if about is not None and (about["of"], about["files"]) == (images._fingerprint, _arrow_files(images)):
+        return str(about[column])
+    key = json.dumps([images._fingerprint, column, _arrow_files(images), _picture_files(images, column)])
+    if key not in _KNOWN:
+        _KNOWN[key] = _hashed(images, column)
+    return _KNOWN[key]
+
+
+def record_content(folder: Path) -> None:
+    """Write the hash of every column of a saved set into its `dataset_info.json`."""
+    import datasets
+
+    images = datasets.load_from_disk(folder)
+    found: dict[str, Any] = {"of": images._fingerprint, "files": _arrow_files(images)}
+    found |= {column: _hashed(images, column) for column in resized_by(images)}
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    info["description"] = json.dumps(described_by(images) | {CONTENT: found})
+    path.write_text(json.dumps(info, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _hashed(images: datasets.Dataset, column: str) -> str:
+    digest = hashlib.sha256(str(len(images)).encode())
+    plain = images.with_format("numpy")
+    for name in ("image_id", "label"):
+        digest.update(np.asarray(plain[name][:], dtype=np.int64).tobytes())
+    for part in _pictures(images, column):
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _pictures(images: datasets.Dataset, column: str) -> Iterator[bytes]:
+    """The bytes of every image, in order; of raw ones also how they are to be read."""
+    if column != "image":
+        pixels = images.select_columns([column]).with_format("numpy")
+        for start in range(0, len(images), _CHUNK):
+            yield np.ascontiguousarray(pixels[start : start + _CHUNK][column], dtype=np.uint8).tobytes()
+        return
+    yield repr(getattr(images.features["image"], "pixel_range", None)).encode()
+    for start in range(0, len(images), _CHUNK):
+        for row in _undecoded(images)[start : start + _CHUNK]["image"]:
+            content = row["bytes"] if row["bytes"] is not None else Path(row["path"]).read_bytes()
+            yield hashlib.sha256(content).digest()
+
+
+def _undecoded(images: datasets.Dataset) -> datasets.Dataset:
+    import datasets
+
+    return images.select_columns(["image"]).with_format(None).cast_column("image", datasets.Image(decode=False))
+
+
+def _arrow_files(images: datasets.Dataset) -> list[list[Any]]:
+    """Name, size and time of change of the files that a set is mapped from; none of a set in memory."""
+    return [_seen(Path(file["filename"])) for file in images.cache_files]
+
+
+def _picture_files(images: datasets.Dataset, column: str) -> list[list[Any]]:
+    """The same of the picture files that a raw set names."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column != "image" or not pa.types.is_struct(images.data.column("image").type):
+        return []
+    stored = pa.chunked_array(images.data.column("image"))
+    named = stored.filter(pc.struct_field(stored, "bytes").is_null())
+    return [_seen(Path(path)) for path in pc.struct_field(named, "path").to_pylist()]
+
+
+def _seen(path: Path) -> list[Any]:
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]

@@ -1,0 +1,37 @@
+"""The commit that a hub id points to, settled once, so that all that is read of it in a process is of one state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+_SETTLED: dict[tuple[str, str], str | None] = {}
+"""(kind, hub id) -> commit, as it was when it was first asked for."""
+
+
+def hub_revision(path_or_hub_id: str | os.PathLike[str], kind: Literal["model", "dataset"] = "model") -> str | None:
+    """Resolve a hub id to the commit of its main branch.
+
+    Offline, or where the hub cannot be reached, it is the commit that the hub's cache on this machine holds.
+
+    Returns:
+        the commit's hash; None for a local file or folder, and where neither the hub nor its cache knows.
+    """
+    where = os.fspath(path_or_hub_id)
+    if Path(where).expanduser().exists():
+        return None
+    if (kind, where) not in _SETTLED:
+        _SETTLED[kind, where] = _resolved(where, kind)
+    return _SETTLED[kind, where]
+
+
+def _resolved(hub_id: str, kind: str) -> str | None:
+    import huggingface_hub
+
+    offline = huggingface_hub.constants.is_offline_mode()
+    try:
+        found = huggingface_hub.HfApi().resolve_revision(hub_id, repo_type=kind, local_files_only=offline)
+    except Exception:  # no such name, no access, no connection: whoever reads its files says so
+        return None
+    return str(found.resolved)
