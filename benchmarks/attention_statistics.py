@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Spread
 
-from mechvit.experiment.command_line import check_device, check_out, read, run
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -128,7 +129,7 @@ def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Conte
 
 def main(options: Options) -> None:
     """Time each sequence length, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models

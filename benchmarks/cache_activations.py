@@ -41,7 +41,8 @@ from cache_contenders import (
 )
 from timing import Timing, spread
 
-from mechvit.experiment.command_line import check_device, check_out, read, run
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -133,7 +134,7 @@ def rows(timing: Timing, models: Models, title: str, *, judged: bool) -> list[Me
 
 def main(options: Options) -> None:
     """Time everything, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models

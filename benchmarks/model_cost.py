@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Timing
 
-from mechvit.experiment.command_line import check_device, check_out, read, run
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -164,7 +165,7 @@ PARTS: dict[str, Part] = {
 
 def main(options: Options) -> None:
     """Time each part, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models

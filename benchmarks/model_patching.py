@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender
 
-from mechvit.experiment.command_line import check_device, check_out, read, run
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from report import Measure
@@ -148,7 +149,7 @@ def hook_by_hook(
 
 def main(options: Options) -> None:
     """Time all contenders, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement

@@ -251,12 +251,12 @@ def write(result: Result, out: str | os.PathLike[str], *, overwrite: bool = Fals
     Raises:
         ValueError: there is something at `out` that may not be replaced.
     """
-    from mechvit.experiment.command_line import new_folder
+    from mechvit.files import new_folder, write_text
+    from mechvit.visualization.figure_page import write_figure_pages
 
-    with new_folder(out, overwrite, FILES[0]) as folder:
-        (folder / FILES[0]).write_text(result.to_json(), encoding="utf-8")
-        (folder / FILES[1]).write_text(markdown(result), encoding="utf-8")
-        config = {"displaylogo": False, "showSendToCloud": False}
+    with new_folder(out, "benchmark", overwrite=overwrite) as folder:
+        write_text(folder / FILES[0], result.to_json())
+        write_text(folder / FILES[1], markdown(result))
         if any(row.unit == RATIO for row in result.measures):
-            figure(result).write_html(folder / FILES[2], include_plotlyjs=True, config=config)
+            write_figure_pages({FILES[2].removesuffix(".html"): figure(result)}, folder)
     return Path(out)

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 
 from timing import spread
 
-from mechvit.experiment.command_line import check_out, read, run
+from mechvit.experiment.command_line import read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from pages import PageTimes
@@ -101,7 +102,7 @@ def measures_of(name: str, path: Path, times: list[PageTimes]) -> list[Measure]:
 
 def main(options: Options) -> None:
     """Open every page in turn, round by round, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     from pages import chromium, open_page
     from report import Beginning, publish
     from timing import Timing, orders

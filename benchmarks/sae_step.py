@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Timing, spread, time_interleaved
 
-from mechvit.experiment.command_line import check_device, check_out, read, run
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from report import Measure
@@ -218,7 +219,7 @@ def rows_of(title: str, timing: Timing, n_tokens: int, limit: float | None) -> l
 
 def main(options: Options) -> None:
     """Time every SAE, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     check_device(options.device)
     import torch
     from contenders import check_agreement

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from contenders import SHAPES, check_agreement
 from timing import Contender, time_interleaved
 
-from mechvit.experiment.command_line import check_device, check_out, read, run
+from mechvit.experiment.command_line import check_device, read, run
+from mechvit.files import check_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +115,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
 
 def main(options: Options) -> None:
     """Time each part, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     check_device(options.device)
     import torch
     from report import Beginning, Measure, publish

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from timing import Contender
 
-from mechvit.experiment.command_line import check_out, read, run
+from mechvit.experiment.command_line import read, run
+from mechvit.files import check_out
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PYTHON, IMPORT, FIRST = "python -c pass", "import mechvit", "first image, ViT-B/16"
@@ -60,7 +61,7 @@ def process(name: str, *arguments: str) -> Contender:
 
 def main(options: Options) -> None:
     """Start everything, print the table and write it."""
-    check_out(options.out, options.overwrite, "result.json")
+    check_out(options.out, "benchmark", overwrite=options.overwrite)
     from report import Beginning, Measure, publish
     from timing import time_interleaved
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from scipy.stats import entropy
 
+from mechvit.files import write_json
 from mechvit.saes.cached import CachedActivations, Plan
 from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE
-from mechvit.saes.cached.shards import ACTIVATIONS, checksums_of, read_header, write_json, write_shard
+from mechvit.saes.cached.shards import ACTIVATIONS, checksums_of, read_header, write_shard
 from mechvit.saes.cached.shuffle import allows_direct
 
 if TYPE_CHECKING:

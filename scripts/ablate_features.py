@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     corruptions_named,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechvit import HookedViT
-
-HOLDS = "feature_change.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +90,9 @@ def main(options: Options) -> None:
     names = names_of(options.model)
     if not corruptions or not options.counts or min(*options.counts, options.draws) < 1:
         raise ValueError("give --corruptions one besides clean, and --counts and --draws of at least 1")
-    check_out(options.out, options.overwrite, HOLDS)
-    tables = make_tables(names, corruptions, options)
-    with new_folder(options.out, options.overwrite, HOLDS) as folder:
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+    with result_folder(options, "ablation of latents", *options.model, options.sae) as folder:
+        tables = make_tables(names, corruptions, options)
+        write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     chosen = tables["ablation_summary"].query("kind == 'sensitive' and quantity == 'accuracy'")
     shown = ["model", "selected_by", "corruption", "n", "value", "change", "change_low", "change_high", "beyond",
@@ -151,6 +147,7 @@ def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datase
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """A figure a model and corruption, and with several models one a corruption; returns how many."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
     drawn = {
         f"feature_ablation_{model}_{key}".replace("/", "_"): figures.feature_ablations(part)
@@ -159,10 +156,7 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     for key, part in tables["feature_change"].groupby("selected_by", sort=False):
         if part["model"].nunique() > 1:
             drawn[f"feature_change_{key}"] = figures.feature_changes(part)
-    folder.mkdir()
-    for name, figure in drawn.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-    return len(drawn)
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

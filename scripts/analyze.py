@@ -23,12 +23,13 @@ from mechvit.experiment.command_line import (
     corruptions_named,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
     read_checkpoint,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -90,10 +91,9 @@ def main(options: Options) -> None:
     tuned = names_of(options.tuned)
     if "base" in tuned:
         raise ValueError(f"a tuned model must not be called base, the other one's name: rename {tuned['base']}")
-    with new_folder(options.out, options.overwrite, "performance.parquet") as folder:
+    with result_folder(options, "analysis", options.base, *options.tuned) as folder:
         tables = make_tables({"base": options.base, **tuned}, corruptions, options)
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        write_tables(folder, tables)
         drawn = draw(tables, list(tuned), corruptions, folder / "figures")
     say(f"{options.out}: {len(tables)} tables, {drawn} figures")
 
@@ -153,17 +153,15 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
         )
         return 0
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
-    folder.mkdir()
-    drawn = 0
+    drawn = {}
     for name, table in FIGURES.items():
         if table not in tables or tables[table].empty:
             say(f"no figure {name}: the table {table} is empty")
             continue
-        figure = getattr(figures, name)(tables[table])
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-        drawn += 1
-    return drawn
+        drawn[name] = getattr(figures, name)(tables[table])
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

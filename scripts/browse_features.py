@@ -13,11 +13,12 @@ strongest latents. Latents of SAEs that read the same hook point are matched and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.data.spec import PAPER_CORRUPTIONS
+from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
     corruptions_named,
@@ -25,6 +26,7 @@ from mechvit.experiment.command_line import (
     names_of,
     prepared_images,
     read,
+    result_pages,
     run,
     sae_folders,
 )
@@ -83,11 +85,16 @@ class Options:
 
 def main(options: Options) -> None:
     """Describe the SAEs of one model or two on the same images, and write the page."""
-    if options.out.exists() and not (options.overwrite and options.out.is_file()):
-        raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace an earlier page")
     if (options.tuned is None) != (not options.tuned_saes):
         raise ValueError("--tuned and --tuned-saes go together: give both or neither")
     corruptions = corruptions_named(options.corruptions)
+    read = options.model, options.tuned, *options.saes, *options.tuned_saes
+    with result_pages(options, [options.out], *read):
+        draw(options, corruptions)
+
+
+def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
+    """Make the page and write it."""
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]
     images = prepared_images(

@@ -20,7 +20,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import ModelDtype, check_device, corruptions_named, read, run
+from mechvit.experiment.command_line import ModelDtype, check_device, corruptions_named, local_inputs, read, run
+from mechvit.files import check_out, check_replaceable, out_folder
 from mechvit.saes.config import HookTokens
 from mechvit.terminal import say
 
@@ -83,8 +84,10 @@ class Options:
 def main(options: Options) -> None:
     """Cache the activations and say what they are."""
     corruptions = corruptions_named(options.corruptions)
-    if options.sae_lens is not None and os.path.lexists(options.sae_lens):
-        raise ValueError(f"{options.sae_lens} exists: give another --sae-lens")
+    inputs = local_inputs(options.images, options.model)
+    check_replaceable(out_folder(options.out, inputs), "cached activations", whole=False)
+    if options.sae_lens is not None:
+        check_out(options.sae_lens, "activations for sae-lens", inputs=[*inputs, options.out])
     parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
     import torch
 

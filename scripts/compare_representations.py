@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     corruptions_named,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import note, write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
     from mechvit.analysis import TunedLens
-
-HOLDS = "cka.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,16 +92,15 @@ def main(options: Options) -> None:
     names = names_of(options.model)
     if len(names) < 2 or not corruptions:
         raise ValueError("give --model a base and at least one other, and --corruptions one besides clean")
-    check_out(options.out, options.overwrite, HOLDS)
-    models = {
-        name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
-    }
-    images = part_of(options, models, "test", options.limit)
-    lenses = trained_lenses(models, corruptions, options) if options.lens_epochs else {}
-    tables = make_tables(models, lenses, images, corruptions, options)
-    with new_folder(options.out, options.overwrite, HOLDS) as folder:
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+    with result_folder(options, "representations", *options.model) as folder:
+        models = {
+            name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
+        }
+        images = part_of(options, models, "test", options.limit)
+        lenses = trained_lenses(models, corruptions, options) if options.lens_epochs else {}
+        tables = make_tables(models, lenses, images, corruptions, options)
+        write_tables(folder, tables)
+        note(folder / "lenses", under=True)
         for name, lens in lenses.items():
             lens.save(folder / "lenses" / name)
         drawn = draw(tables, folder / "figures")
@@ -181,6 +178,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """Draw every table that there is; returns how many figures. The first model is drawn as the base."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
     first = tables["cka"]["model_a"].iloc[0]
     shown = {
@@ -195,10 +193,7 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     }
     if (shown["cka"]["layer_a"] != shown["cka"]["layer_b"]).any():
         drawn["similarity_matrix"] = figures.similarity_matrix(shown["cka"])
-    folder.mkdir()
-    for name, figure in drawn.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-    return len(drawn)
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

@@ -12,24 +12,25 @@ gains over the first model, to OUT/performance_summary.parquet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
+from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     corruptions_named,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
-
-HOLDS = "performance.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,14 @@ class Options:
 def main(options: Options) -> None:
     """Evaluate one model after the other, print one row a model and corruption, write the tables."""
     corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
+    with nullcontext() if options.out is None else result_folder(options, "evaluation", *options.model) as folder:
+        measure(options, corruptions, names, folder)
     if options.out is not None:
-        check_out(options.out, options.overwrite, HOLDS)
+        say(f"\n{options.out}: performance.parquet, performance_summary.parquet")
+
+
+def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str, str], folder: Path | None) -> None:
+    """Evaluate and print; write the tables into a folder if there is one."""
     import pandas as pd
 
     from mechvit.analysis import evaluate, performance_summary
@@ -97,11 +104,8 @@ def main(options: Options) -> None:
     shown = wide.loc[rows, ["accuracy", "top5", "top10", "ece"]].reset_index()
     say(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins\n")
     say(shown.to_string(index=False, float_format="%.4f"))
-    if options.out is not None:
-        with new_folder(options.out, options.overwrite, HOLDS) as folder:
-            performance.to_parquet(folder / HOLDS, index=False)
-            summary.to_parquet(folder / "performance_summary.parquet", index=False)
-        say(f"\n{options.out}: {HOLDS}, performance_summary.parquet")
+    if folder is not None:
+        write_tables(folder, {"performance": performance, "performance_summary": summary})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ and, with --stability, sae_matches, all .parquet; frontier.html and density.html
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -26,16 +27,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     corruptions_named,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
     sae_folders,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
     from mechvit.saes import SAEEvaluation
 
-HOLDS = "sae_quality.parquet"
 SHOWN = (
     "explained_variance", "l0", "dead_fraction", "accuracy", "accuracy_recovered", "cross_entropy_recovered",
     "cross_entropy_recovered_from_mean",
@@ -94,8 +94,15 @@ class Options:
 def main(options: Options) -> None:
     """Evaluate all SAEs, those of one hook point on one stream of activations; print the quality, write the tables."""
     folders = sae_folders(options.saes)
+    inputs = options.model, *options.saes
+    with nullcontext() if options.out is None else result_folder(options, "evaluation of SAEs", *inputs) as folder:
+        tables = measure(options, folders, folder)
     if options.out is not None:
-        check_out(options.out, options.overwrite, HOLDS)
+        say(f"\n{options.out}: {', '.join(tables)}; frontier.html, density.html")
+
+
+def measure(options: Options, folders: dict[str, str], folder: Path | None) -> dict[str, pd.DataFrame]:
+    """Evaluate and print; write tables and figures into a folder if there is one."""
     tables = make_tables(folders, options)
     wide = (
         tables["sae_quality"]
@@ -109,12 +116,10 @@ def main(options: Options) -> None:
         cosines = live.groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean().reset_index()
         say("\nmean cosine of matched latents, of those of sae_a that fire on clean images")
         say(cosines.to_string(index=False, float_format="%.4g"))
-    if options.out is not None:
-        with new_folder(options.out, options.overwrite, HOLDS) as folder:
-            for name, table in tables.items():
-                table.to_parquet(folder / f"{name}.parquet", index=False)
-            draw(wide.merge(tables["sae_settings"], on="architecture"), tables["sae_density"], folder)
-        say(f"\n{options.out}: {', '.join(tables)}; frontier.html, density.html")
+    if folder is not None:
+        write_tables(folder, tables)
+        draw(wide.merge(tables["sae_settings"], on="architecture"), tables["sae_density"], folder)
+    return tables
 
 
 def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataFrame]:
@@ -176,9 +181,10 @@ def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) 
 def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
     """The frontier and the density histograms, as pages that need no network."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
-    for name, figure in (("frontier", figures.frontier(points)), ("density", figures.feature_density(density))):
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
+    drawn = {"frontier": figures.frontier(points), "density": figures.feature_density(density)}
+    write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mechvit.data.spec import Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
     corruptions_named,
@@ -21,6 +23,7 @@ from mechvit.experiment.command_line import (
     names_of,
     prepared_images,
     read,
+    result_pages,
     run,
 )
 from mechvit.terminal import say
@@ -72,11 +75,14 @@ def main(options: Options) -> None:
     """Load the models and the pictures, and write the pages."""
     corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
     pages = [page for page in (options.out, options.lens) if page is not None]
-    for page in pages:
-        if page.exists() and not (options.overwrite and page.is_file()):
-            raise ValueError(f"{page} exists: name another page, or --overwrite to replace an earlier one")
     if len(set(pages)) < len(pages):
         raise ValueError(f"--out and --lens must be two pages; got {options.out} for both")
+    with result_pages(options, pages, *options.model, *(options.pictures or ())):
+        draw(options, corruptions, names)
+
+
+def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, str]) -> None:
+    """Make the pages and write them."""
     models = {
         name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
     }

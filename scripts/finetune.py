@@ -22,13 +22,14 @@ from typing import Literal
 from mechvit.data.spec import Mixture
 from mechvit.experiment.command_line import (
     check_device,
-    check_out,
     corruptions_named,
+    local_inputs,
     prepared_images,
     read,
     read_checkpoint,
     run,
 )
+from mechvit.files import check_out
 from mechvit.finetuning.config import FinetuneConfig
 from mechvit.terminal import say
 
@@ -71,7 +72,8 @@ def main(options: Options) -> None:
     """Fine-tune and say which epoch was kept."""
     members = corruptions_named(options.corruption)
     corruption = members[0] if len(members) == 1 else Mixture(members)
-    check_out(options.out, options.overwrite, "training_log.json")
+    inputs = local_inputs(options.images, options.model)
+    check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs)
     check_device(options.device)
     import json
     from pathlib import Path
@@ -104,6 +106,7 @@ def main(options: Options) -> None:
         config=options.config,
         save_dtype=None if options.save_dtype is None else getattr(torch, options.save_dtype),
         device=options.device,
+        overwrite=options.overwrite,
     )
     log = json.loads(Path(out, "training_log.json").read_text())
     kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])

@@ -9,11 +9,11 @@ Of a checkpoint only the config is read. Without --model the table is that of al
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mechvit.experiment.command_line import read, run
+from mechvit.files import write_text
 from mechvit.terminal import say
 
 
@@ -35,20 +35,36 @@ def main(options: Options) -> None:
     """Make the table; print or write it."""
     if options.zero_shot and options.model is None:
         raise ValueError("--zero-shot is about one checkpoint: give its --model")
-    if options.out is not None and os.path.lexists(options.out) and not options.overwrite:
-        raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace it")
-    if options.out is not None and Path(options.out).is_dir():
-        raise ValueError(f"{options.out} is a folder: give --out a file's name")
+    if options.out is not None:
+        check(Path(options.out), options.overwrite)
     from mechvit.models.hook_table import checkpoint_table, family_table
 
     table = family_table() if options.model is None else checkpoint_table(options.model, options.zero_shot)
     if options.out is None:
         say(table, end="")
         return
-    place = Path(options.out)
-    beside = place.with_name(place.name + ".partial")
-    beside.write_text(table, encoding="utf-8")
-    os.replace(beside, place)
+    write_text(options.out, table, ours=is_own_table)
+
+
+def check(place: Path, overwrite: bool) -> None:
+    """Refuse, before the table is made, a file that is not to be written.
+
+    Raises:
+        ValueError: a folder, an earlier table without --overwrite, or another file.
+    """
+    if place.is_dir() or not place.name:
+        raise ValueError(f"--out must be a file's name, as in hook_points.md; got {str(place)!r}")
+    if place.exists() and not is_own_table(place):
+        raise ValueError(f"{place} exists and is no table of hook points: give another --out, or move it away")
+    if place.exists() and not overwrite:
+        raise ValueError(f"{place} exists: give another --out, or --overwrite to replace it")
+
+
+def is_own_table(place: Path) -> bool:
+    """Tell whether a file is a table that this command wrote, or empty."""
+    with place.open("rb") as file:
+        start = file.read(200)
+    return not start or start.startswith(b"# Hook points")
 
 
 if __name__ == "__main__":

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     load_classifier,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
 
-HOLDS = "summary.parquet"
 Kind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
 
 
@@ -100,15 +99,13 @@ def main(options: Options) -> None:
         )
     if min(options.neurons) < 0 or (options.attribution and not sum(options.neurons)):
         raise ValueError(f"--neurons must be two counts, not both 0; got {options.neurons}")
-    check_out(options.out, options.overwrite, HOLDS)
-    receiver, giver = (
-        load_classifier(checkpoint, options.device, options.model_dtype)
-        for checkpoint in (options.receiver, options.giver)
-    )
-    with new_folder(options.out, options.overwrite, HOLDS) as folder:
+    with result_folder(options, "patching", options.receiver, options.giver) as folder:
+        receiver, giver = (
+            load_classifier(checkpoint, options.device, options.model_dtype)
+            for checkpoint in (options.receiver, options.giver)
+        )
         tables, passes = make_tables(receiver, giver, corruption, given, options)
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+        write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     summary, references = tables["summary"], tables["references"].groupby("condition")["correct"].mean()
     shown = summary.query("quantity == 'logit_difference'").drop(columns="quantity")
@@ -163,6 +160,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """Draw every table that there is; returns how many figures."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
     drawn: dict[str, go.Figure] = {
         f"patching_{quantity}": figures.patching_map(tables["summary"], quantity=quantity)
@@ -173,10 +171,7 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
         drawn["attribution"] = figures.attribution_scatter(*error)
     if "head_links" in tables:
         drawn["head_links"] = figures.head_links(tables["head_links"], tables["head_correlations"])
-    folder.mkdir()
-    for name, figure in drawn.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-    return len(drawn)
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

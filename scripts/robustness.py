@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
 
-HOLDS = "performance.parquet"
 SPECTRUM_IMAGES = 64
 """Images that corruptions' spectra are averaged over."""
 
@@ -84,18 +83,16 @@ def main(options: Options) -> None:
     names = names_of(options.model)
     if not corruptions or "clean" in options.families:
         raise ValueError(f"--families and --levels must name some, clean apart; families are {', '.join(FAMILIES)}")
-    check_out(options.out, options.overwrite, HOLDS)
-    models = load_models(names, options.device, options.model_dtype)
-    first = next(iter(models.values()))
-    images = prepared_images(
-        options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
-        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-    )  # fmt: skip
-    tables, spectra = make_tables(models, images, corruptions, options)
-    with new_folder(options.out, options.overwrite, HOLDS) as folder:
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+    with result_folder(options, "robustness", *options.model) as folder:
+        models = load_models(names, options.device, options.model_dtype)
+        first = next(iter(models.values()))
+        images = prepared_images(
+            options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+        )  # fmt: skip
+        tables, spectra = make_tables(models, images, corruptions, options)
+        write_tables(folder, tables)
         drawn = draw(tables, spectra, folder / "figures")
     whole = tables["robustness"].query("family == 'all' or family == 'clean'")
     shown = whole.pivot(index=["model", "group"], columns="quantity", values="value").rename_axis(columns=None)
@@ -149,6 +146,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -> int:
     """Draw every table that there is; returns how many."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
     drawn = {
         "corruption_errors": figures.corruption_errors(tables["robustness"]),
@@ -156,10 +154,7 @@ def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -
     }
     if "fourier" in tables:
         drawn["fourier_map"] = figures.fourier_map(tables["fourier"])
-    folder.mkdir()
-    for name, figure in drawn.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-    return len(drawn)
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

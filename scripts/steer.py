@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     load_classifier,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
     from mechvit.analysis import Direction, Steering
-
-HOLDS = "steering.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +101,14 @@ def main(options: Options) -> None:
             f"--corruption must not be clean and --scales must be positive; got {options.corruption} and "
             f"{', '.join(map(str, options.scales)) or 'none'}"
         )
-    check_out(options.out, options.overwrite, HOLDS)
-    base, tuned = (
-        load_classifier(options.base, options.device, options.model_dtype),
-        load_classifier(options.tuned, options.device, options.model_dtype),
-    )
-    directions, found = steer_all(base, tuned, corruption, options)
-    tables = make_tables(directions, found, options.most_cost)
-    with new_folder(options.out, options.overwrite, HOLDS) as folder:
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+    with result_folder(options, "steering", options.base, options.tuned, options.sae) as folder:
+        base, tuned = (
+            load_classifier(options.base, options.device, options.model_dtype),
+            load_classifier(options.tuned, options.device, options.model_dtype),
+        )
+        directions, found = steer_all(base, tuned, corruption, options)
+        tables = make_tables(directions, found, options.most_cost)
+        write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     shown = ["source", "control", "hook_name", "scale", "value", "change", "recovered", "clean_change"]
     say(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
@@ -192,15 +188,13 @@ def make_tables(directions: list[Direction], found: Steering, most_cost: float) 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """Draw what the tables allow; returns how many were drawn."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
     drawn = {"steering_by_scale": figures.steering_by_scale(tables["steering"])}
     accuracy = tables["chosen"].query("quantity == 'accuracy' and recovered == recovered")
     if len(accuracy):
         drawn["steering_cost"] = figures.steering_cost(tables["chosen"])
-    folder.mkdir()
-    for name, figure in drawn.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-    return len(drawn)
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

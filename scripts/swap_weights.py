@@ -26,23 +26,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     corruptions_named,
     load_classifier,
     names_of,
-    new_folder,
     prepared_images,
     read,
+    result_folder,
     run,
 )
+from mechvit.files import write_tables
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mechvit import HookedViT
-
-HOLDS = "swaps.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +95,15 @@ def main(options: Options) -> None:
         raise ValueError("--corruptions must name one besides clean, under which there is a gain")
     if not 0 < options.share <= 1:
         raise ValueError(f"--share must be above 0 and at most 1; got {options.share}")
-    check_out(options.out, options.overwrite, HOLDS)
-    base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
-    images = prepared_images(
-        options.images, "test", base.hf_config, base.image_processor,
-        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-    )  # fmt: skip
-    tables = make_tables(base, tuned, images, corruptions, options)
-    with new_folder(options.out, options.overwrite, HOLDS) as folder:
-        for name, frame in tables.items():
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
+    with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
+        base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
+        images = prepared_images(
+            options.images, "test", base.hf_config, base.image_processor,
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+        )  # fmt: skip
+        tables = make_tables(base, tuned, images, corruptions, options)
+        write_tables(folder, tables)
         drawn = draw(tables, options.quantity, folder / "figures")
     if "smallest_set" in tables:
         say(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
@@ -161,6 +157,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
     """Draw what the tables allow; returns how many were drawn."""
     from mechvit.visualization import figures
+    from mechvit.visualization.figure_page import write_figure_pages
 
     drawn = {
         "interpolation_curves": figures.interpolation_curves(tables["interpolation"]),
@@ -174,10 +171,7 @@ def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
             drawn[f"{name}_curves"] = figures.swap_curves(tables[name], quantity=quantity)
         else:
             say(f"no figure {name}_curves: no gap in {quantity} between the models under any corruption")
-    folder.mkdir()
-    for name, figure in drawn.items():
-        figure.write_html(folder / f"{name}.html", include_plotlyjs=True)
-    return len(drawn)
+    return write_figure_pages(drawn, folder)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Literal
 from mechvit.data.spec import PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     ModelDtype,
-    check_out,
     corruptions_named,
     load_model,
+    local_inputs,
     names_of,
     prepared_images,
     read,
     run,
 )
+from mechvit.files import check_replaceable, out_folder, partial
 from mechvit.saes.config import SAEConfig, TrainConfig
 from mechvit.terminal import say
 
@@ -86,14 +87,18 @@ class Options:
 def main(options: Options) -> None:
     """Train all SAEs on one stream of activations and print each one's last check."""
     check_source(options)
-    check_out(options.out, True, "history.parquet")
+    read = options.images, options.model, options.cache, options.validation_cache, *options.also_model
+    inputs = local_inputs(*read)
+    place = out_folder(options.out, inputs)
+    for path in (place, partial(place)):  # a training may go on beside files of others, and is not replaced then
+        check_replaceable(path, "SAEs", whole=False)
     from mechvit.saes import push_to_hub, read_history, train_on
     from mechvit.saes.parallel import processes, rank
 
     with processes(options.device) as device:
         streams, config = cached_streams(options, device) if options.cache else image_streams(options, device)
         published = train_on(
-            streams, options.out, config=config, overwrite=options.overwrite,
+            streams, options.out, config=config, inputs=inputs, overwrite=options.overwrite,
             checkpoint_every=options.checkpoint_every, log_every=options.log_every, loggers=options.loggers,
         )  # fmt: skip
         if rank() > 0:

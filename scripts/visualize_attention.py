@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import ModelDtype, load_classifier, read, run
+from mechvit.experiment.command_line import ModelDtype, load_classifier, read, result_pages, run
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -59,8 +59,12 @@ class Options:
 def main(options: Options) -> None:
     """Corrupt the image as the models see it, and draw what they attend to."""
     corruption = Corruption.parse(options.corruption)
-    if options.out.exists() and not (options.overwrite and options.out.is_file()):
-        raise ValueError(f"{options.out} exists: give another --out, or --overwrite to replace an earlier page")
+    with result_pages(options, [options.out], options.model, options.tuned, options.image):
+        draw(options, corruption)
+
+
+def draw(options: Options, corruption: Corruption) -> None:
+    """Make the page and write it."""
     from mechvit.data import open_picture
 
     picture = open_picture(options.image, pixel_range=options.pixel_range)

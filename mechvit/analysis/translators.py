@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.files import new_folder, write_json, write_tensors
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.stored_files import check_finite, read_object, read_tensors
 
@@ -63,19 +62,10 @@ class TunedLens:
         Raises:
             ValueError: something lies at `folder`, and it is no tuned lens or is not to be replaced.
         """
-        from safetensors.torch import save_file
-
-        place = Path(folder)
-        if place.exists() and not (overwrite and (place / ABOUT).is_file()):
-            raise ValueError(f"{place} exists: give another folder, or overwrite to replace a tuned lens there")
-        beside = place.with_name(place.name + ".partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        save_file({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}, beside / WEIGHTS)
-        about = {"checkpoint_hash": self.checkpoint_hash, "about": self.about}
-        (beside / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(beside, place)
+        about = {"about": self.about, "checkpoint_hash": self.checkpoint_hash}
+        with new_folder(folder, "tuned lens", overwrite=overwrite, flag="overwrite") as new:
+            write_tensors(new / WEIGHTS, {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()})
+            write_json(new / ABOUT, about)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], model: HookedViT) -> TunedLens:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mechvit import files
+
 from .prepared import CONTENT, described_by, pixel_column, resized_by
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def record_content(folder: Path) -> None:
     path = folder / "dataset_info.json"
     info = json.loads(path.read_text(encoding="utf-8"))
     info["description"] = json.dumps(described_by(images) | {CONTENT: found})
-    path.write_text(json.dumps(info, indent=2, sort_keys=True), encoding="utf-8")
+    files.write_text(path, json.dumps(info, indent=2, sort_keys=True))
 
 
 def _hashed(images: datasets.Dataset, column: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mechvit.files import library_writes, new_folder
 from mechvit.models.pixel_values import pixel_scale, resized_bytes
 
 from .content import record_content
@@ -64,10 +63,10 @@ def prepare(
         image_processor: the checkpoint's own; or a list, of several models that are compared: where they do not resize
             alike, there is a column for each (`pixels`, `pixels_2`, ...), and a model is shown its own.
         path: where to keep the result, memory-mapped, so that sets larger than memory work; in memory when None.
-            It is written beside and renamed.
+            It is written beside and renamed; images that were prepared there before are replaced.
 
     Raises:
-        ValueError: a file that cannot be decoded is named.
+        ValueError: a file that cannot be decoded is named; something lies at `path` that is no prepared images.
     """
     import datasets
 
@@ -99,11 +98,7 @@ def prepare(
     record_columns(prepared, columns)
     if path is None:
         return prepared
-    final = Path(path)
-    beside = final.with_name(final.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    prepared.save_to_disk(beside)
-    record_content(beside)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(beside, final)
-    return datasets.load_from_disk(final)
+    with new_folder(path, "prepared images", overwrite=True) as folder, library_writes(folder):
+        prepared.save_to_disk(folder)
+        record_content(folder)
+    return datasets.load_from_disk(path)

@@ -1,17 +1,17 @@
-"""What the scripts share: one-line errors, whole output folders, models and images by their names."""
+"""What the scripts share: one-line errors, models and images by their names."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from mechvit.data.spec import Corruption
+from mechvit.files import locked, new_folder
 from mechvit.settings_checks import SettingError
 from mechvit.terminal import one_line
 
@@ -110,44 +110,53 @@ def with_preset(presets: Mapping[str, Config], arguments: list[str], description
     return read(type(preset), description, args=arguments, default=preset)
 
 
-def check_out(out: str | os.PathLike[str], overwrite: bool, holds: str) -> None:
-    """Refuse to lose what is at `out`.
+def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
+    """The files and folders among what a command reads, which its output must not overlap: hub ids are none.
 
     Args:
-        out: a folder that is to be written.
-        overwrite: allow to replace an earlier result.
-        holds: a file that every earlier result has; a folder without it is never replaced.
-
-    Raises:
-        ValueError: there is something at `out` already.
+        names: models, SAEs, caches, pictures, and `--images` (`photos`, `folder:PATH` or a hub id).
     """
-    folder = Path(out)
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / holds).is_file():
-        raise ValueError(f"{out} exists and is no earlier result (it has no {holds}): give another --out")
-    if not overwrite:
-        raise ValueError(f"{out} exists: give another --out, or --overwrite to replace it")
+    given = [os.fspath(name).removeprefix("folder:") for name in names if name is not None and name != "photos"]
+    return [path for path in (Path(name).expanduser() for name in given) if path.exists()]
+
+
+def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> AbstractContextManager[Path]:
+    """A folder to write into, which becomes `options.out` when the block ends; see `mechvit.files.new_folder`.
+
+    Args:
+        options: a command's, with out, overwrite and images.
+        kind: of the result.
+        inputs: the models and SAEs that are read; the images are added.
+    """
+    read = local_inputs(options.images, *inputs)
+    return new_folder(options.out, kind, overwrite=options.overwrite, inputs=read)
 
 
 @contextmanager
-def new_folder(out: str | os.PathLike[str], overwrite: bool, holds: str) -> Iterator[Path]:
-    """A folder beside `out` to write into; it is renamed to `out` when the block ends, and removed if the block fails.
+def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Hold the pages that a command writes, after a check that they may be written.
 
-    Arguments and errors are those of `check_out`.
+    Args:
+        options: a command's, with overwrite and images.
+        pages: files, as the user named them.
+        inputs: what is read, none of which a page may be or lie in.
+
+    Raises:
+        ValueError: a page's name is empty, a folder's, that of a file that is no page of ours, that of an earlier page
+            without `--overwrite`, or one of the inputs.
     """
-    check_out(out, overwrite, holds)
-    final = Path(out)
-    beside = final.with_name(final.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-    except BaseException:
-        shutil.rmtree(beside)
-        raise
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(beside, final)
+    from mechvit.visualization.page import check_page
+
+    read = [path.resolve() for path in local_inputs(getattr(options, "images", None), *inputs)]
+    with ExitStack() as held:
+        for page in pages:
+            place = check_page(page).resolve()
+            if clash := next((path for path in read if path == place or path in place.parents), None):
+                raise ValueError(f"the page {page} must lie apart from the input {clash}: give another --out")
+            if place.exists() and not options.overwrite:
+                raise ValueError(f"{page} exists: give another --out, or --overwrite to replace an earlier page")
+            held.enter_context(locked(place))
+        yield
 
 
 def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:

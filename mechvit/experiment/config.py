@@ -90,6 +90,8 @@ class ExperimentConfig:
     """Of the images' parts and crops, the noise, and every training."""
     example_images: int = 4
     """Images shown in the report."""
+    verify: bool = False
+    """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
     export: tuple[str, ...] = ()
     """Write the figures as files of a paper's width, too: png, svg, pdf, with commas or spaces between them (needs
     kaleido and chromium)."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from mechvit.data.spec import Corruption
 
+from .command_line import local_inputs
 from .config import ExperimentConfig
+from .run_folder import open_run
 from .sae_stages import SAEStages
 from .stages import write_json, write_tables
 
@@ -44,14 +46,15 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
 
         formats_named(config.export)
         require_exporter()
-    return _Reproduction(config, say).report()
+    with open_run(config.out, "reproduction of the paper", local_inputs(config.model, config.images)) as folder:
+        return _Reproduction(config, folder, say).report()
 
 
 class _Reproduction(SAEStages):
     """The stages of the paper, in order."""
 
-    def __init__(self, config: ExperimentConfig, say: Callable[[str], None]) -> None:
-        super().__init__(config, say)
+    def __init__(self, config: ExperimentConfig, folder: Path, say: Callable[[str], None]) -> None:
+        super().__init__(config, folder, say)
         self.keys = ["base", *config.corruptions]
         chosen = config.strongest if config.sae_models == "strongest" else config.tuned
         self.sae_keys = ["base", *(c.key for c in chosen)]
@@ -78,7 +81,6 @@ class _Reproduction(SAEStages):
         """Performance, logit lens and attention of one model under every corruption."""
         config = self.config
         out = self.folder / "parts" / "study" / key
-        outputs = [out / f"{name}.parquet" for name in ("performance", "lens", "attention")]
 
         def work() -> None:
             from mechvit.analysis import study
@@ -98,7 +100,7 @@ class _Reproduction(SAEStages):
             work,
             settings=[key, config.corruptions, config.count("attention"), config.seed],
             after=[self.made(key), "images/test"],
-            outputs=outputs,
+            outputs=[out],
         )
 
     def relate(self) -> None:
@@ -121,7 +123,7 @@ class _Reproduction(SAEStages):
                 work,
                 settings=[self.sae_keys, related, some, self.config.seed],
                 after=["images/test", *map(self.made, self.sae_keys)],
-                outputs=[out / "related.parquet"],
+                outputs=[out],
             )
 
     def isolate(self, key: str) -> None:
@@ -166,7 +168,7 @@ class _Reproduction(SAEStages):
                 "images/test",
                 "images/finetune",
             ],
-            outputs=[out / "gain_patching.parquet"],
+            outputs=[out],
         )
 
     def finish(self) -> Path:
@@ -186,7 +188,7 @@ class _Reproduction(SAEStages):
             tables,
             settings=[self.keys, self.sae_keys, config.rules],
             after=[*parts, *(f"saes/{key}" for key in self.sae_keys)],
-            outputs=[folder / "claims.json", folder / "tables" / "performance_summary.parquet"],
+            outputs=[folder / "claims.json", folder / "tables"],
         )
 
         def views() -> None:
@@ -201,10 +203,7 @@ class _Reproduction(SAEStages):
             views,
             settings=[config.corruptions, config.example_images, config.seed],
             after=[*map(self.made, self.keys), "images/test"],
-            outputs=[
-                folder / "views" / name
-                for name in ("examples.safetensors", "attention.safetensors", "explorer.json", "lens.json")
-            ],
+            outputs=[folder / "views"],
         )
         self.features()
         gc.collect()

@@ -21,9 +21,9 @@ class Run:
     A subclass goes through them in its own order and adds what it measures.
     """
 
-    def __init__(self, config: ExperimentConfig, say: Callable[[str], None]) -> None:
-        self.config, self.folder = config, Path(config.out)
-        self.stages = Stages(self.folder, say)
+    def __init__(self, config: ExperimentConfig, folder: Path, say: Callable[[str], None]) -> None:
+        self.config, self.folder = config, folder
+        self.stages = Stages(self.folder, say, verify=config.verify)
 
     # where things lie
 
@@ -88,7 +88,9 @@ class Run:
             prepare(load_images("photos", part, limit=config.count(part), seed=config.seed, image_size=size), processor)
             for part in ("train", "validation")
         )
-        train_from_scratch(config.shape, train, validation, out, config=self.seeded(config.base), device=config.device)
+        train_from_scratch(
+            config.shape, train, validation, out, config=self.seeded(config.base), device=config.device, overwrite=True
+        )
 
     def prepare(self, part: str) -> None:
         """Resize one part's images once."""
@@ -138,6 +140,7 @@ class Run:
                 corruption=Corruption.parse(key),
                 config=settings,
                 device=self.config.device,
+                overwrite=True,
             )
 
         self.stages.run(

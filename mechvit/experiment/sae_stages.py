@@ -79,7 +79,7 @@ class SAEStages(Run):
             work,
             settings=[key, strongest, config.count("sae_test"), config.seed],
             after=[self.made(key), f"saes/{key}", "images/test"],
-            outputs=[out / "sae_quality.parquet", out / "sae_cosine.parquet"],
+            outputs=[out],
         )
 
     def train_shared_sae(self, key: str) -> None:

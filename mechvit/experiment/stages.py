@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,19 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import mechvit
+from mechvit import files
+from mechvit.files import is_litter, new_folder
+
+TABLES = "tables"
+VOLATILE = ("state.json", "dataset_info.json")
+"""Files of a stage's outputs that may differ though the content is the same: `datasets` numbers what it saves."""
 
 
 class Stages:
     """The finished stages of one run's folder.
 
     A stage's key is the hash of its settings and of its inputs' keys, so that a changed setting makes it and all that
-    depends on it run again, and nothing else. Its record is written after its outputs are whole: a run that is killed
-    at any moment continues after its last finished stage.
+    depends on it run again, and nothing else. Its record is written after its outputs are whole, with their sizes,
+    times and SHA-256: a run that is killed at any moment continues after its last finished stage, and an output that
+    is missing or was changed since makes its stage run again.
+
+    Args:
+        folder: of the run, opened by `open_run`.
+        say: gets a line for each stage.
+        verify: read every output again, instead of those alone whose size or time of change differ.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = print) -> None:
-        self.folder, self.say = folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None] = print, *, verify: bool = False) -> None:
+        self.folder, self.say, self.verify = folder, say, verify
         self.keys: dict[str, str] = {}
+        self.contents: dict[str, str] = {}
+        """Of each stage that is done, the hash of its outputs."""
 
     def run(
         self,
@@ -46,23 +59,32 @@ class Stages:
             work: writes the outputs, each whole or not at all.
             settings: what the result depends on besides its inputs: anything JSON can hold, or dataclasses of it.
             after: the stages whose outputs it reads.
-            outputs: files or folders that must be there for a finished stage to count.
+            outputs: files or folders in the run's folder that must be there, as they were written, for a finished
+                stage to count.
         """
-        made_of = {"settings": plain(settings), "after": [self.keys[other] for other in after]}
+        inputs, paths = list(after), list(outputs)
+        made_of = {"settings": plain(settings), "after": [self.keys[other] for other in inputs]}
         key = digest({"stage": name, "mechvit": mechvit.__version__, **made_of})
         self.keys[name] = key
-        record = self.folder / "stages" / f"{name.replace('/', '-')}.json"
-        done = json.loads(record.read_text()) if record.is_file() else {}
-        if done.get("key") == key and all(path.exists() for path in outputs):
-            self.say(f"{name}: done before ({done['seconds']:.1f} s)")
-            return
+        reads = {other: self.contents[other] for other in inputs}
+        record = self._record(name)
+        done = self._read(record)
+        if done.get("key") == key:
+            again = self._why_again(done, paths, reads)
+            if again is None:
+                self._keep(record, done, paths)
+                self.say(f"{name}: done before ({done['seconds']:.1f} s)")
+                return
+            self.say(f"{name}: {again}; it is done again")
+        for path in paths:
+            files.check_replaceable(path)
         self.say(f"{name} ...")
         record.unlink(missing_ok=True)
         reset_peak_memory()
         started, clock = datetime.now(timezone.utc), time.perf_counter()
         work()
         seconds = time.perf_counter() - clock
-        missing = [str(path) for path in outputs if not path.exists()]
+        missing = [str(path) for path in paths if not path.exists()]
         assert not missing, f"the stage {name} did not write {missing}"
         entry = {
             "name": name,
@@ -71,14 +93,58 @@ class Stages:
             "peak_memory_bytes": peak_memory_bytes(),
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "reads": reads,
         }
-        write_json(record, entry)
+        self._keep(record, entry, paths)
         self.say(f"{name}: {seconds:.1f} s")
 
     def records(self) -> list[dict[str, Any]]:
         """The records of the stages that this run went through, in order."""
-        paths = [self.folder / "stages" / f"{name.replace('/', '-')}.json" for name in self.keys]
+        paths = [self._record(name) for name in self.keys]
         return [json.loads(path.read_text()) for path in paths if path.is_file()]
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name.replace('/', '-')}.json"
+
+    def _read(self, record: Path) -> dict[str, Any]:
+        """A stage's record; empty where there is none, or with a line where it is damaged."""
+        try:
+            done = json.loads(record.read_text())
+            if not isinstance(done.get("key"), str) or not isinstance(done["seconds"], (int, float)):
+                raise ValueError("it lacks key or seconds")
+            return dict(done)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            self.say(f"{record} is damaged ({error}); its stage is done again")
+            return {}
+
+    def _why_again(self, done: dict[str, Any], outputs: list[Path], reads: dict[str, str]) -> str | None:
+        """Why a stage of the same key is not done; None where it is. Earlier records name no outputs."""
+        for path in outputs:
+            if not path.exists():
+                return f"{path} is missing"
+            was = done.get("outputs", {}).get(self._name(path))
+            if was is not None and (what := files.changed(path, was, verify=self.verify)) is not None:
+                return what
+        was_read = done.get("reads", reads)
+        return next((f"{other} gave other content" for other in reads if was_read.get(other) != reads[other]), None)
+
+    def _keep(self, record: Path, entry: dict[str, Any], outputs: list[Path]) -> None:
+        """Write a stage's record, unless the same one is there, and remember the hash of its outputs."""
+        if "outputs" not in entry:
+            entry = {**entry, "outputs": {self._name(path): files.describe(path) for path in outputs}}
+            files.write_json(record, entry)
+        hashes = {
+            f"{name}/{file}": seen[2]
+            for name, found in entry["outputs"].items()
+            for file, seen in found.items()
+            if file not in VOLATILE
+        }
+        self.contents[entry["name"]] = digest(hashes)
+
+    def _name(self, path: Path) -> str:
+        return os.fspath(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else os.fspath(path)
 
 
 def plain(value: object) -> Any:
@@ -100,26 +166,23 @@ def plain(value: object) -> Any:
     raise TypeError(f"a stage's settings must be what JSON holds; got {type(value).__name__}")
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write what `plain` makes of a value as JSON."""
+    files.write_json(path, plain(value))
+
+
 def digest(value: object) -> str:
     """SHA-256 of a value's canonical JSON."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside its place and rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(plain(value), indent=1) + "\n")
-    os.replace(beside, path)
-
-
 def fingerprint_folder(folder: Path) -> str:
     """A folder's content by names, sizes and modification times; links are followed, as where images are read."""
     from mechvit.data.class_folders import files_below
 
-    files = [path for path in files_below(folder) if path.is_file()]
-    return digest([[os.fspath(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
+    found = [(os.fspath(path.relative_to(folder)), path.stat()) for path in files_below(folder) if path.is_file()]
+    return digest([[name, about.st_size, about.st_mtime_ns] for name, about in found if not is_litter(name)])
 
 
 def reset_peak_memory() -> None:
@@ -142,11 +205,6 @@ def peak_memory_bytes() -> int:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
-    """Write Parquet tables as one folder, beside its place, and rename it there."""
-    beside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, frame in tables.items():
-        frame.to_parquet(beside / f"{name}.parquet", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    """Write Parquet tables as one folder, in place of the earlier ones."""
+    with new_folder(folder, TABLES, overwrite=True) as new:
+        files.write_tables(new, tables)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from mechvit.data.spec import Corruption, Mixture
 
+from .command_line import local_inputs
 from .run import Run
+from .run_folder import open_run
 from .stages import write_json, write_tables
 from .transfer_config import TransferConfig
 
@@ -40,14 +42,15 @@ def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> 
     Raises:
         ValueError, ConnectionError, PermissionError: a model or images that cannot be used; the message says why.
     """
-    return _TransferRun(config, say).report()
+    with open_run(config.out, "transfer between corruptions", local_inputs(config.model, config.images)) as folder:
+        return _TransferRun(config, folder, say).report()
 
 
 class _TransferRun(Run):
     """The base, images and checkpoints of the paper's run, with models for single corruptions and for mixtures."""
 
-    def __init__(self, config: TransferConfig, say: Callable[[str], None]) -> None:
-        super().__init__(config.experiment(), say)
+    def __init__(self, config: TransferConfig, folder: Path, say: Callable[[str], None]) -> None:
+        super().__init__(config.experiment(), folder, say)
         self.transfer = config
         self.trained = config.trained
 
@@ -88,7 +91,10 @@ class _TransferRun(Run):
             from mechvit.finetuning import finetune
 
             parts = self.images("finetune"), self.images("finetune_validation")
-            finetune(self.checkpoint("base"), *parts, out, corruption=what, config=settings, device=self.config.device)
+            finetune(
+                self.checkpoint("base"), *parts, out,
+                corruption=what, config=settings, device=self.config.device, overwrite=True,
+            )  # fmt: skip
 
         self.stages.run(
             f"finetune/{key}",
@@ -126,18 +132,17 @@ class _TransferRun(Run):
             work,
             settings=[corruption.key, list(self.trained), self.config.seed],
             after=["images/test", *map(self.made, ("base", *self.trained))],
-            outputs=[out / "performance.parquet"],
+            outputs=[out],
         )
 
     def tables(self) -> None:
         """The matrix, its means, and the corruptions' spectra."""
-        names = ("performance", "transfer", "transfer_means", "transfer_similarity", "spectra", "training")
         self.stages.run(
             "tables",
             lambda: write_tables(self.folder / "tables", self._tables()),
             settings=[list(self.trained), self.transfer.resamples, self.transfer.counts.spectrum, self.config.seed],
             after=["images/test", *(f"test/{corruption.key}" for corruption in self.transfer.tested)],
-            outputs=[self.folder / "tables" / f"{name}.parquet" for name in names],
+            outputs=[self.folder / "tables"],
         )
 
     def _tables(self) -> dict[str, pd.DataFrame]:

@@ -95,6 +95,8 @@ class TransferConfig:
     """Where to compute; CUDA where there is one."""
     batch_size: int | None = None
     """Images a forward pass in tests; None takes 32 on a CPU, else 128. All models are in memory at once."""
+    verify: bool = False
+    """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
     seed: int = 0
     """Of the images' parts and crops, the noise, the mixtures' draws, every training and the bootstrap."""
     resamples: int = 2000
@@ -160,6 +162,7 @@ class TransferConfig:
             pixel_range=self.pixel_range,
             corruptions=tuple(c.key for c in self.single),
             device=self.device,
+            verify=self.verify,
             seed=self.seed,
             counts=replace(ImageCounts(), **counts),
             shape=self.shape,

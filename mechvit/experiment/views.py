@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import torch
 from mechvit.analysis.stream import pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
+from mechvit.files import beside, new_folder
 from mechvit.visualization import attention_explorer, patch_lens_view
 from mechvit.visualization.patterns import prefix_names
 from mechvit.visualization.style import title_of
@@ -74,20 +74,17 @@ def make_views(
         "models": list(models),
         "corruptions": ["clean", *(c.key for c in config.strongest)],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, arrays, text in (("examples", pictures, listed), ("attention", patterns, about)):
-        beside = folder / f"{name}.safetensors.partial"
-        save_file(arrays, beside)
-        os.replace(beside, folder / f"{name}.safetensors")
-        write_json(folder / f"{name}.json", text)
     shown = {title_of(key) if key == "base" else f"{title_of(key, short=True)} tuned": m for key, m in models.items()}
     examples = images.select(chosen)
-    write_json(
-        folder / "explorer.json",
-        attention_explorer(shown, examples, config.strongest, seed=config.seed, max_bytes=EXPLORER_BYTES).spec(),
-    )
+    explorer = attention_explorer(shown, examples, config.strongest, seed=config.seed, max_bytes=EXPLORER_BYTES)
     lens = patch_lens_view(shown, examples, config.strongest, seed=config.seed)
-    write_json(folder / "lens.json", {"spec": lens.spec(), "figures": lens.figures()})
+    with new_folder(folder, "views", overwrite=True) as new:
+        for name, arrays, text in (("examples", pictures, listed), ("attention", patterns, about)):
+            with beside(new / f"{name}.safetensors") as part:
+                save_file(arrays, part)
+            write_json(new / f"{name}.json", text)
+        write_json(new / "explorer.json", explorer.spec())
+        write_json(new / "lens.json", {"spec": lens.spec(), "figures": lens.figures()})
 
 
 def spread(labels: np.ndarray, count: int) -> list[int]:

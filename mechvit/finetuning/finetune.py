@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +12,7 @@ import torch
 
 from mechvit.data import CLEAN, Corruption, Mixture, corrupt, corrupt_by_mixture, normalize
 from mechvit.data.prepared import pixel_column, resized_by
+from mechvit.files import library_writes, new_folder, write_json
 from mechvit.models.families import find_family, input_size
 from mechvit.models.image_processor import output_size, read_image_processor
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedModel
 
+CHECKPOINT = "fine-tuned checkpoint"
 UNTRAINABLE: dict[str, str] = {
     "DeiTForImageClassificationWithTeacher": "transformers gives it no loss; use a DeiTForImageClassification",
     "Siglip2ForImageClassification": "it takes images cut into patches; use a SiglipForImageClassification",
@@ -40,6 +40,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     save_dtype: torch.dtype | None = None,
     device: str | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
     """Fine-tune an image classifier on corrupted images and save it as an ordinary Hugging Face checkpoint.
@@ -58,6 +59,7 @@ def finetune(
             the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
             changes what the model does, `as_saved` in the log says what it is then.
         device: cuda if there is one, by default.
+        overwrite: replace an earlier fine-tuned checkpoint at `out`.
         progress: show the trainer's progress bar.
 
     Returns:
@@ -66,7 +68,8 @@ def finetune(
     Raises:
         ValueError: no trainable classifier, no image processor, weights that are not exactly those of its config (as
             `HookedViT.from_pretrained` checks them), images that are not prepared, have another size than
-            the model takes, or labels it lacks.
+            the model takes, or labels it lacks; something at `out` that is not to be replaced, or `out` and
+            `checkpoint` in each other.
     """
     from mechvit.models.checkpoint_config import read_hf_config
     from mechvit.models.loading import load_hf_model
@@ -78,9 +81,12 @@ def finetune(
     model = load_hf_model(checkpoint)
     config, save_dtype = config or FinetuneConfig(), save_dtype or model.dtype
     model = model.to(torch.promote_types(model.dtype, torch.float32))
-    return _train(
-        model, processor, train_images, validation_images, Path(out), corruption, config, save_dtype, device, progress
-    )
+    inputs = [checkpoint] if os.path.exists(checkpoint) else []
+    with new_folder(out, CHECKPOINT, overwrite=overwrite, inputs=inputs, flag="overwrite") as folder:
+        _train(
+            model, processor, train_images, validation_images, folder, corruption, config, save_dtype, device, progress
+        )
+    return Path(out)
 
 
 def check_trainable(hf_config: Any, where: str) -> str:
@@ -108,6 +114,7 @@ def train_from_scratch(
     *,
     config: FinetuneConfig,
     device: str | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
     """Train a new small ViT on clean images, for an experiment that needs no download.
@@ -132,9 +139,11 @@ def train_from_scratch(
         )
     )
     processor = ViTImageProcessorPil(size={"height": shape.image_size, "width": shape.image_size})
-    return _train(
-        model, processor, train_images, validation_images, Path(out), CLEAN, config, torch.float32, device, progress
-    )
+    with new_folder(out, CHECKPOINT, overwrite=overwrite, flag="overwrite") as folder:
+        _train(
+            model, processor, train_images, validation_images, folder, CLEAN, config, torch.float32, device, progress
+        )
+    return Path(out)
 
 
 def _train(
@@ -148,7 +157,8 @@ def _train(
     save_dtype: torch.dtype,
     device: str | None,
     progress: bool,
-) -> Path:
+) -> None:
+    """Train, and write the checkpoint into `out`."""
     from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
     from .callbacks import KeepBest, TrainingBar
@@ -157,11 +167,8 @@ def _train(
 
     _check(model, processor, train_images, "training")
     _check(model, processor, validation_images, "validation")
-    beside = out.with_name(out.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
     arguments = TrainingArguments(
-        output_dir=str(beside),
+        output_dir=str(out),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
@@ -205,19 +212,17 @@ def _train(
     trainer.remove_callback(PrinterCallback)
     if progress:
         trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(TrainingBar(out.name))
+        trainer.add_callback(TrainingBar(out.name.removesuffix(".partial")))
     trainer.train()
     best.restore(model)
     saved: dict[str, Any] = {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
         found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}
         saved["as_saved"] = {key: found[key] for key in ("eval_loss", "eval_accuracy")}
-    model.to(getattr(torch, saved["dtype"])).save_pretrained(beside)
-    processor.save_pretrained(beside)
-    _write_log(beside / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(beside, out)
-    return out
+    with library_writes(out):
+        model.to(getattr(torch, saved["dtype"])).save_pretrained(out)
+        processor.save_pretrained(out)
+    _write_log(out / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
 
 
 def corrupting_collator(
@@ -303,4 +308,4 @@ def _write_log(
         if "loss" in entry or "eval_loss" in entry:
             row = epochs.setdefault(entry["epoch"], {"epoch": entry["epoch"]})
             row |= {k: entry[k] for k in ("loss", "learning_rate", "eval_loss", "eval_accuracy") if k in entry}
-    path.write_text(json.dumps({**about, "epochs": list(epochs.values())}, indent=1) + "\n")
+    write_json(path, {**about, "epochs": list(epochs.values())})

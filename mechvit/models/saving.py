@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from mechvit.files import library_writes, new_folder, write_tensors, write_text
 
 from .checkpoint_config import make_hf_config
 from .config import HookedViTConfig
 from .devices import device_named
 from .hooked_vit import HookedViT
-from .image_processor import FILES, read_image_processor
+from .image_processor import read_image_processor
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
 
@@ -35,45 +35,22 @@ def save_hooked_vit(model: HookedViT, folder: str | os.PathLike[str]) -> None:
     Raises:
         FileExistsError: the folder exists and holds something else than a saved HookedViT.
     """
-    place = Path(folder).expanduser().resolve()
-    _check_replaceable(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    new, old = beside / "new", beside / "old"
     try:
-        new.mkdir()
-        _write(model, new)
-        if place.exists():
-            place.rename(old)
-        new.rename(place)
-    finally:
-        if old.exists() and not place.exists():
-            old.rename(place)  # where that fails, too, nothing is removed
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _check_replaceable(place: Path) -> None:
-    if not place.exists():
-        return
-    if not place.is_dir():
-        raise FileExistsError(f"{place} is a file. Choose a new folder.")
-    names = {path.name for path in place.iterdir()}
-    foreign = names - {CONFIG_FILE, WEIGHTS_FILE, *FILES}
-    if foreign or (names and CONFIG_FILE not in names):
-        raise FileExistsError(
-            f"{place} exists and holds {', '.join(sorted(foreign or names))}, not a saved HookedViT alone. "
-            "Choose a new folder."
-        )
+        with new_folder(folder, "hooked model", overwrite=True) as new:
+            _write(model, new)
+    except ValueError as error:
+        raise FileExistsError(str(error)) from error
 
 
 def _write(model: HookedViT, folder: Path) -> None:
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, weights, metadata={"format": "pt"})
     hf_config = model.hf_config.to_dict() | {"model_type": model.hf_config.model_type}
     about = {"hooked_vit": _to_json(model.cfg), "hugging_face": hf_config}
-    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2, default=str) + "\n")
+    write_text(folder / CONFIG_FILE, json.dumps(about, indent=2, default=str) + "\n")
     if model.image_processor is not None:
-        model.image_processor.save_pretrained(folder)
+        with library_writes(folder):
+            model.image_processor.save_pretrained(folder)
 
 
 def load_hooked_vit(

@@ -1,15 +1,13 @@
 """What a training needs to go on exactly where it was killed: safetensors and JSON, written whole or not at all.
 
-A training works in `OUT.partial`: `settings.json` says which training it is, and `step-N` is the checkpoint after N
-steps. A checkpoint is written as `step-N.partial` and renamed, and older ones are removed after that: the newest
-`step-N` is always whole. `OUT` itself appears at the end.
+A training works in `OUT.partial`: `settings.json` says which training it is, and `step-N-epoch-E` is the checkpoint
+after N steps, in epoch E. A checkpoint is written beside its place and renamed, and older ones are removed after that:
+the newest is always whole. `OUT` itself appears at the end.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mechvit import files
 from mechvit.models.stored_files import read_object, read_tensors
 
 from .learner import Learner
@@ -44,21 +43,19 @@ class Position:
 
 def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -> None:
     """Write a checkpoint into a training's folder, and remove the older ones once it is whole."""
-    final = folder / f"step-{position.step:09d}"
-    beside = final.with_name(final.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    state: dict[str, Any] = {"position": asdict(position), "learners": {}}
-    for learner in learners:
-        tensors, state["learners"][learner.spec.name] = learner_state(learner)
-        save_file(tensors, beside / f"{learner.spec.name}.safetensors")
-    save_file(_random_state(), beside / "random.safetensors")
-    write_json(beside / "state.json", state)
-    shutil.rmtree(final, ignore_errors=True)  # the same step again, after an epoch's check
-    os.replace(beside, final)
+    final = folder / f"step-{position.step:09d}-epoch-{position.epoch:04d}"
+    if final.is_dir():  # whole, and of this very position
+        return
+    with files.whole_folder(final) as beside:
+        state: dict[str, Any] = {"position": asdict(position), "learners": {}}
+        for learner in learners:
+            tensors, state["learners"][learner.spec.name] = learner_state(learner)
+            save_file(tensors, beside / f"{learner.spec.name}.safetensors")
+        save_file(_random_state(), beside / "random.safetensors")
+        files.write_synced(beside / "state.json", (json.dumps(state) + "\n").encode())
     for older in _checkpoints(folder):
         if older != final:
-            shutil.rmtree(older, ignore_errors=True)
+            files.clear(older)
 
 
 def load_checkpoint(folder: Path, learners: list[Learner]) -> Position | None:
@@ -142,13 +139,6 @@ def restore_learner(learner: Learner, tensors: Mapping[str, Tensor], rest: Mappi
     trainer.activation_scaler.scaling_factor = rest["scale"]
     if rest["last_threshold"] is not None:
         learner.sae._last_threshold = rest["last_threshold"]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place and rename it there; infinities are kept, as Python reads and writes them."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
 
 
 def changed(there: Any, here: Any, name: str = "") -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
+
+from mechvit import files
 
 LOGGERS = ("wandb", "tensorboard")
 COLUMNS = ("architecture", "step", "tokens", "epoch", "split", "metric", "value")
@@ -42,19 +43,17 @@ class Logs:
         check_loggers(loggers)
         self.path = folder / "metrics.csv"
         kept = [row for row in _rows(self.path) if int(row["step"]) <= after_step] if self.path.is_file() else []
-        beside = self.path.with_name("metrics.csv.partial")
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        with files.beside(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows([row[name] for name in COLUMNS] for row in kept)
-        os.replace(beside, self.path)
         self.wandb = _start_wandb(folder, about or {}) if "wandb" in loggers else None
         self.tensorboard = _start_tensorboard(folder, after_step) if "tensorboard" in loggers else None
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Append rows, which are on disk when this returns."""
         rows = list(rows)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with files.disk_errors(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
         for name, step, _, _, split, metric, value in rows:
             if self.wandb is not None:
@@ -81,9 +80,10 @@ def _start_wandb(folder: Path, about: dict[str, Any]) -> Any:
 
     kept = folder / "wandb.json"  # a training that goes on goes on in the same run
     run_id = json.loads(kept.read_text(encoding="utf-8"))["id"] if kept.is_file() else None
+    files.note(folder / "wandb", under=True)
     name = folder.name.removesuffix(".partial")
     run = wandb.init(project="mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow")
-    kept.write_text(json.dumps({"id": run.id}), encoding="utf-8")
+    files.write_json(kept, {"id": run.id})
     run.define_metric("*", step_metric="step")
     return run
 
@@ -91,4 +91,5 @@ def _start_wandb(folder: Path, about: dict[str, Any]) -> Any:
 def _start_tensorboard(folder: Path, after_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
+    files.note(folder / "tensorboard", under=True)
     return SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit import files
+
 from .architectures import THRESHOLDED
 from .learner import Learner
 from .model_card import model_card
@@ -97,14 +99,15 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
     }
     for name, value in metadata.items():
         setattr(sae.cfg.metadata, name, value)
-    _, cfg = sae.save_inference_model(folder)
+    with files.library_writes(folder):
+        _, cfg = sae.save_inference_model(folder)
     ordered = json.dumps(
         json.loads(cfg.read_text(encoding="utf-8")), indent=1, sort_keys=True
     )  # sae-lens's order varies
-    cfg.write_text(ordered + "\n", encoding="utf-8")
+    files.write_text(cfg, ordered + "\n")
     details = {"d_in": sae.cfg.d_in, "d_sae": sae.cfg.d_sae, "sparsity coefficient": learner.coefficient}
     card = model_card(spec.name, metadata, {name: value for name, value in details.items() if value == value})
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    files.write_text(folder / "README.md", card)
 
 
 def push_to_hub(folder: str | os.PathLike[str], repo_id: str, *, revision: str = "main") -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit import files
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.models.interrupts import random_numbers_kept
 
 from . import parallel
-from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint, write_json
+from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint
 from .config import SAEConfig, TrainConfig
 from .learner import Learner, build
 from .logs import LOGGERS, Logs, check_loggers
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
+KIND = "SAEs"
 HISTORY = ["architecture", "step", "tokens", "epoch", "metric", "value"]
 
 
@@ -80,6 +84,7 @@ def train_on(
     *,
     config: TrainConfig,
     device: torch.device | str | None = None,
+    inputs: Collection[str | os.PathLike[str]] = (),
     overwrite: bool = False,
     checkpoint_every: int = 1000,
     log_every: int = 20,
@@ -103,6 +108,7 @@ def train_on(
             lies in `OUT.partial`, where metrics.csv grows.
         config: the SAEs and their training.
         device: where to train; where the activations lie when None.
+        inputs: files and folders that the streams are read from, which `out` must not overlap.
         overwrite: replace a training that lies there with other settings.
         checkpoint_every: steps between checkpoints, beside one at the end of every epoch.
         log_every: steps between two rows of figures of training batches, and updates of the progress bar.
@@ -120,28 +126,45 @@ def train_on(
         raise ValueError(f"checkpoint_every and log_every must be at least 1; got {checkpoint_every} and {log_every}")
     check_loggers(loggers)
     specs = config.saes(streams.widths)
-    size, final = config.train_batch_size_tokens, Path(out)
+    size, final = config.train_batch_size_tokens, files.out_folder(out, inputs)
     if size % parallel.size():
         raise ValueError(f"train_batch_size_tokens must be a multiple of the {parallel.size()} processes; got {size}")
     about = {name: value for name, value in streams.about().items() if name != "model_name"}  # it may lie elsewhere
     settings = {"config": asdict(config), "streams": about | {"widths": streams.widths}}
-    folder = final.with_name(final.name + ".partial")
-    writes = parallel.rank() == 0
-    if parallel.from_first(_finished(final, folder, settings, overwrite) if writes else None):
-        return {spec.name: final / spec.name for spec in specs}
+    folder, writes = files.partial(final), parallel.rank() == 0
+    with ExitStack() as held:
+        if writes:
+            held.enter_context(files.locked(final))
+        if not parallel.from_first(_finished(final, folder, settings, overwrite) if writes else None):
+            _train(streams, config, folder, final, device, settings, (checkpoint_every, log_every), loggers, progress)
+        parallel.wait()
+    return {spec.name: Path(out) / spec.name for spec in specs}
+
+
+def _train(
+    streams: ActivationStreams,
+    config: TrainConfig,
+    folder: Path,
+    final: Path,
+    device: torch.device | str | None,
+    settings: dict[str, Any],
+    every: tuple[int, int],
+    loggers: Collection[str],
+    progress: str | None,
+) -> None:
+    """Train from the last checkpoint in `folder`, or from the start, and publish to `final`; see `train_on`."""
+    writes, size = parallel.rank() == 0, config.train_batch_size_tokens
     used = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     with random_numbers_kept(used):
         sample = _sample(streams, 4 * size)
         learners = _start(streams, config, sample, torch.device(device) if device is not None else sample.device)
         position = load_checkpoint(folder, learners) or Position()
         logs = Logs(folder, position.step, loggers, settings) if writes else None
-        loop = Loop(learners, streams, config, folder, logs, checkpoint_every, log_every)
+        loop = Loop(learners, streams, config, folder, logs, *every)
         loop.run(position, progress)
         settle(learners, streams)
         if writes:
             _finish(loop, position, final)
-    parallel.wait()
-    return {spec.name: final / spec.name for spec in specs}
 
 
 def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
@@ -170,10 +193,14 @@ def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bo
     Raises:
         ValueError: a training with other settings is there, or a folder that is none.
     """
-    if not (folder / SETTINGS).is_file():
-        shutil.rmtree(folder, ignore_errors=True)  # killed before it began
+    files.recover(final)
+    files.adopt(final, KIND)
+    files.adopt(folder, KIND)
+    if not (folder / SETTINGS).is_file():  # killed before it began
+        files.check_replaceable(folder, KIND)
+        files.remove(folder)
     for path in (final, folder):
-        if not path.exists() or not any(path.iterdir()):
+        if not path.is_dir() or files.is_empty(path):
             continue
         differences = check_settings(path, settings)
         if differences and not overwrite:
@@ -181,15 +208,24 @@ def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bo
                 f"{path} holds a training with other settings: {'; '.join(differences)}. Give another out, or "
                 "overwrite to replace it"
             )
+        if differences:
+            files.check_replaceable(path, KIND)
         if differences and path == folder:
-            shutil.rmtree(folder)
+            files.remove(folder)
         if path == final and not differences:
-            if folder.exists() and not check_settings(folder, settings):
-                shutil.rmtree(folder)  # killed while tidying up
+            if folder.is_dir() and not check_settings(folder, settings):
+                _tidy(folder)  # killed while tidying up
             return True
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS, settings)
+    if files.read_marker(folder) is None:
+        files.begin(folder, KIND)
+    files.write_json(folder / SETTINGS, settings)
     return False
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what is left of a training; files that it did not write stay."""
+    if kept := files.remove(folder):
+        print(f"{folder} is left, with files that mechvit did not write: {', '.join(kept)}", file=sys.stderr)
 
 
 def _sample(streams: ActivationStreams, wanted: int) -> Float[Tensor, "token columns"]:
@@ -224,18 +260,20 @@ def _finish(loop: Loop, position: Position, final: Path) -> None:
     """Publish into the training's folder, rename that to `final`, and remove what is left."""
     import pandas as pd
 
-    ready = loop.folder / "published"
-    shutil.rmtree(ready, ignore_errors=True)
+    ready = loop.folder / files.READY
+    files.note(ready, under=True)
+    files.remove(ready)
+    files.begin(ready, KIND)
     for learner in loop.learners:
         publish(learner, loop.streams, ready / learner.spec.name)
-    pd.DataFrame(position.history, columns=HISTORY).to_parquet(ready / "history.parquet", index=False)
+    files.write_table(ready / "history.parquet", pd.DataFrame(position.history, columns=HISTORY))
     assert loop.logs is not None
     loop.logs.close()
     for name in ("metrics.csv", SETTINGS):
-        shutil.copyfile(loop.folder / name, ready / name)
+        files.write_bytes(ready / name, (loop.folder / name).read_bytes())
     for name in LOGGERS:
         if (loop.folder / name).is_dir():
-            shutil.copytree(loop.folder / name, ready / name, symlinks=True)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(ready, final)
-    shutil.rmtree(loop.folder)
+            with files.library_writes(ready):
+                shutil.copytree(loop.folder / name, ready / name, symlinks=True)
+    files.swap(ready, final)
+    _tidy(loop.folder)

@@ -10,6 +10,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechvit.files import adopt, begin, check_replaceable, is_empty, locked, out_folder, write_bytes
+from mechvit.files.kinds import KINDS
+
 from .drawing import drawings
 from .paper import COLUMNS, INCH, for_paper
 from .run_files import read_run
@@ -91,12 +94,20 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
     """Draw all in one browser, beside their places, and rename each file there.
 
     Raises:
-        ValueError: a figure could not be drawn; nothing is put in place.
+        ValueError: a figure could not be drawn, or a file of the same name is not of this package: nothing is put in
+            place.
     """
     import kaleido
 
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+    place = out_folder(out, replaceable=False)
+    if not place.is_dir() or is_empty(place):
+        begin(place, "figures")
+    elif not adopt(place, "figures") and not adopt(place, "figures", reversed(KINDS["figures"])):
+        raise ValueError(f"{out} holds other files: give a new folder")
+    written = [place / f"{name}.{kind}" for name in figures for kind in formats]
+    for path in written:
+        check_replaceable(path)
+    with locked(place), tempfile.TemporaryDirectory(prefix="figures-") as folder:
         asked: list[dict[str, Any]] = [
             {
                 "fig": figure.to_dict(),
@@ -114,7 +125,6 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
         failed = kaleido.write_fig_from_object_sync(asked, kopts={"path": browser, "mathjax": False})
         if failed:
             raise ValueError(f"{len(failed)} of {len(asked)} figures could not be written: {failed[0]}")
-        written = [out / one["path"].name for one in asked]
         for one, final in zip(asked, written, strict=True):
-            os.replace(one["path"], final)
-    return written
+            write_bytes(final, one["path"].read_bytes())
+    return [out / path.name for path in written]

@@ -16,8 +16,13 @@ import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
 
+from mechvit.files import write_text
+
 CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 """The policy of every page: nothing is ever requested, and only the page's own inline code runs."""
+
+_EARLIER = b'content="default-src &#39;none&#39;; script-src &#39;unsafe-inline&#39;; style-src'
+"""What pages held at their beginning before they named their generator."""
 
 
 def json_text(value: object) -> Markup:
@@ -96,9 +101,27 @@ def framed(page: str, title: str, height: int) -> str:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write text beside its place and rename it there, so that no half-written page is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    """Write a page beside its place and rename it there; a file that this package did not write is refused."""
+    write_text(path, text, ours=is_own_page)
     return path
+
+
+def is_own_page(path: Path) -> bool:
+    """Tell whether a file may be replaced by a page: an empty one, or a page that this package wrote."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return not start or b'name="generator" content="mechvit"' in start or _EARLIER in start
+
+
+def check_page(path: str | os.PathLike[str]) -> Path:
+    """Refuse, before it is made, a page that could not be written at `path`.
+
+    Raises:
+        ValueError: an empty name, a folder, or a file that this package did not write.
+    """
+    place = Path(path).expanduser()
+    if not os.fspath(path).strip() or place.is_dir():
+        raise ValueError(f"a page (--out) must be a file's name, as in page.html; got {os.fspath(path)!r}")
+    if os.path.lexists(place) and not (place.is_file() and is_own_page(place)):
+        raise ValueError(f"{path} exists and is no page of mechvit's: give another --out, or move it away")
+    return place

@@ -11,7 +11,7 @@ import pytest
 from script_calls import SCRIPTS, call, script
 
 from mechvit.data import load_images
-from mechvit.experiment.command_line import check_out, names_of, new_folder, run
+from mechvit.experiment.command_line import names_of, run
 
 NAMES = ("finetune", "evaluate", "analyze", "cache_activations", "train_sae", "evaluate_sae", "visualize_attention")
 NAMES += ("explore_attention", "browse_features", "patch_models", "swap_weights", "steer", "compare_representations")
@@ -131,35 +131,6 @@ def test_a_fault_of_the_code_is_not_hidden():
 
 
 # what lies at OUT
-
-
-def test_existing_results_are_kept_unless_told(tmp_path):
-    out = tmp_path / "out"
-    for text in ("first", "second"):
-        with new_folder(out, text == "second", "table") as folder:
-            assert (out / "table").exists() == (text == "second")  # the old one stays until the new one is whole
-            (folder / "table").write_text(text)
-        assert (out / "table").read_text() == text
-    with pytest.raises(ValueError, match=r"out exists: .*--overwrite"), new_folder(out, False, "table"):
-        pass
-
-    def fail() -> None:
-        with new_folder(out, True, "table") as folder:
-            (folder / "table").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert (out / "table").read_text() == "second"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_foreign_folder_is_never_replaced(tmp_path):
-    (tmp_path / "letters").mkdir()
-    check_out(tmp_path / "letters", False, "table")  # empty: free to be used
-    (tmp_path / "letters" / "mother.txt").write_text("Dear")
-    with pytest.raises(ValueError, match="is no earlier result"):
-        check_out(tmp_path / "letters", True, "table")
 
 
 @pytest.mark.parametrize("name", ["finetune", "train_sae"])

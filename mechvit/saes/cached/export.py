@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mechvit.files import clear, library_writes, new_folder
+
 from .reader import CachedActivations
+
+KIND = "activations for sae-lens"
 
 
 def export_for_sae_lens(cache: CachedActivations, out: str | os.PathLike[str], *hooks: str) -> Path:
@@ -33,26 +36,20 @@ def export_for_sae_lens(cache: CachedActivations, out: str | os.PathLike[str], *
     """
     import datasets
 
-    chosen, final, n_tokens = cache.chosen(hooks or None), Path(out), cache.plan.tokens_per_image
-    if os.path.lexists(final):
-        raise ValueError(f"{out} exists: give another folder")
+    chosen, n_tokens = cache.chosen(hooks or None), cache.plan.tokens_per_image
     features = datasets.Features(
         {hook: datasets.Array2D(shape=(n_tokens, cache.widths[hook]), dtype="float32") for hook in chosen}
     )
-    beside = final.with_name(final.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
+    with new_folder(out, KIND, inputs=[cache.folder]) as folder, library_writes(folder):
         rows = datasets.Dataset.from_generator(
             _images,
             features=features,
-            cache_dir=os.fspath(beside / "work"),
+            cache_dir=os.fspath(folder / "work"),
             gen_kwargs={"folder": os.fspath(cache.folder), "hooks": chosen},
         )
-        rows.save_to_disk(beside / "new")
-        os.replace(beside / "new", final)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return final
+        rows.save_to_disk(folder)
+        clear(folder / "work")
+    return Path(out)
 
 
 def _images(folder: str, hooks: tuple[str, ...]) -> Iterator[dict[str, Any]]:

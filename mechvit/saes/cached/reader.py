@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.files import Lock, is_litter
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.preprocessing import all_settings, described, unequal
 from mechvit.models.stored_files import open_tensors, read_object
 from mechvit.terminal import progress_bar
 
 from .plan import MANIFEST_FILE, PLAN_FILE, Plan
-from .shards import ACTIVATIONS, IMAGES, PARTIAL, check_bytes, check_shard, file_name
+from .shards import ACTIVATIONS, IMAGES, check_bytes, check_shard, file_name
 from .shuffle import ShuffledEpoch
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ class CachedActivations:
         plan: model, hook points, tokens, corruptions, counts.
 
     Raises:
-        ValueError: an unfinished cache, or a shard that is missing, truncated, wrong, damaged or foreign: its name.
+        ValueError: a cache that is being written or unfinished, or a shard that is missing, truncated, wrong, damaged
+            or foreign: its name.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, verify: bool = False) -> None:
         self.folder = Path(folder)
+        self._lock = Lock(self.folder.resolve(), shared=True)
         if not (self.folder / MANIFEST_FILE).is_file():
             raise ValueError(
                 f"{folder} is an unfinished cache of activations: run the same command again, and it goes on"
@@ -50,13 +53,17 @@ class CachedActivations:
             )
         self.plan = Plan.read(self.folder / MANIFEST_FILE, "plan")
         names = {self.plan.shard(index) for index in range(self.plan.n_shards)}
-        found = {path.name for path in self.folder.iterdir()}
-        if foreign := found - names - {MANIFEST_FILE, PLAN_FILE, MANIFEST_FILE + PARTIAL, PLAN_FILE + PARTIAL}:
+        found = {path.name for path in self.folder.iterdir() if not is_litter(path.name)}
+        if foreign := found - names - {MANIFEST_FILE, PLAN_FILE}:
             raise ValueError(f"{folder} holds foreign files or shards: {', '.join(sorted(foreign))}. Remove them")
         for index in range(self.plan.n_shards):
             check_shard(self.folder, self.plan, index)
         if verify:
             self.verify()
+
+    def close(self) -> None:
+        """Let the cache be written again; it is held against writers, not against other readers, until then."""
+        self._lock.release()
 
     @property
     def widths(self) -> dict[str, int]:

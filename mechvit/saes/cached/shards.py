@@ -5,24 +5,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
+
+from mechvit import files
 
 from .plan import DTYPES, Plan
 
 ACTIVATIONS, IMAGES, RECORD_FILE = "activations", "images", "shard.json"
 """The tensor in a hook point's file, the images' file (`image_id`, `label`, `corruption`), and the checksums."""
 
-PARTIAL = ".partial"
 _CODES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}  # safetensors' names
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def file_name(name: str) -> str:
@@ -44,64 +41,19 @@ def write_shard(
         OSError: the disk is full, or anything else; what was written of this shard is removed, others stay.
     """
     final = cache / plan.shard(index)
-    beside = final.with_name(final.name + PARTIAL)
-    shutil.rmtree(beside, ignore_errors=True)
     contents = {hook: {ACTIVATIONS: tensor} for hook, tensor in activations.items()} | {IMAGES: dict(images)}
     try:
-        beside.mkdir()
-        checksums = {}
-        for name, tensors in contents.items():
-            data = save(tensors, metadata={"plan": plan.digest})
-            write_synced(beside / file_name(name), data)
-            checksums[file_name(name)] = hashlib.sha256(data).hexdigest()
-        write_synced(beside / RECORD_FILE, json.dumps(checksums, indent=1).encode())
-        sync_folder(beside)
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one
-        os.replace(beside, final)
-        sync_folder(cache)
-    except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise disk_full(f"while {final.name} was written; the shards before it are whole", cache) from error
-        raise
-
-
-def disk_full(when: str, cache: Path) -> OSError:
-    """The error of a full disk, with what to do."""
-    return OSError(errno.ENOSPC, f"the disk of {cache} is full {when}. Make room and run the same command again")
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's names, where the system lets folders be synced."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place, bring it to the disk, and rename it there."""
-    beside = path.with_name(path.name + PARTIAL)
-    try:
-        write_synced(beside, (json.dumps(value, indent=1) + "\n").encode())
-        os.replace(beside, path)
+        with files.whole_folder(final) as beside:
+            checksums = {}
+            for name, tensors in contents.items():
+                data = save(tensors, metadata={"plan": plan.digest})
+                files.write_synced(beside / file_name(name), data)
+                checksums[file_name(name)] = hashlib.sha256(data).hexdigest()
+            files.write_synced(beside / RECORD_FILE, json.dumps(checksums, indent=1).encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        if error.errno in _FULL:
-            raise disk_full(f"while {path.name} was written", path.parent) from error
+        if error.errno == errno.ENOSPC:
+            raise files.disk_full(cache, f"while {final.name} was written; the shards before it are whole") from error
         raise
-    sync_folder(path.parent)
 
 
 def checksums_of(folder: Path) -> dict[str, str]:
@@ -185,7 +137,7 @@ def check_shard(cache: Path, plan: Plan, index: int) -> None:
     folder = cache / plan.shard(index)
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing")
-    if foreign := {path.name for path in folder.iterdir()} - file_names(plan):
+    if foreign := {n.name for n in folder.iterdir() if not files.is_litter(n.name)} - file_names(plan):
         raise ValueError(f"{folder} holds foreign files: {', '.join(sorted(foreign))}")
     checksums_of(folder)
     n_images, n_rows = len(plan.images_of(index)), plan.rows_of(index)

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit import files
 from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
 from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
@@ -26,12 +28,14 @@ from mechvit.terminal import printable, progress_bar
 from .compute import compute_shard, forward_of, run_to
 from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
 from .reader import CachedActivations
-from .shards import PARTIAL, check_bytes, check_shard, checksums_of, disk_full, write_json, write_shard
+from .shards import check_bytes, check_shard, checksums_of, write_shard
 
 if TYPE_CHECKING:
     import datasets
 
     from mechvit.models import HookedViT
+
+KIND = "cached activations"
 
 
 def cache_activations(
@@ -109,19 +113,21 @@ def cache_activations(
         compiled=compiled,
         processor=all_settings(model.image_processor),
     )
-    cache = Path(out)
+    cache = files.out_folder(out)
     rank, world = _process()
-    if rank == 0:
-        _begin(cache, plan, overwrite)
+    with ExitStack() as held:
+        if rank == 0:
+            held.enter_context(files.locked(cache))
+            _begin(cache, plan, overwrite)
+        _barrier()
+        begun = Plan.read(cache / PLAN_FILE)
+        plan.check_same(begun, cache)
+        _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
+        _barrier()
+        if rank == 0:
+            _finish(cache, begun)
     _barrier()
-    begun = Plan.read(cache / PLAN_FILE)
-    plan.check_same(begun, cache)
-    _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
-    _barrier()
-    if rank == 0:
-        _finish(cache, begun)
-    _barrier()
-    return CachedActivations(cache)
+    return CachedActivations(out)
 
 
 def _sample(
@@ -183,25 +189,30 @@ def _barrier() -> None:
 
 def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
     """Write the plan, or find the same one there; see that the disk can hold what is missing."""
+    files.recover(cache)
+    files.adopt(cache, KIND)
     begun = (cache / PLAN_FILE).is_file()
-    empty = not os.path.lexists(cache) or (cache.is_dir() and set(os.listdir(cache)) <= {PLAN_FILE + PARTIAL})
-    if not begun and not empty:
-        raise ValueError(f"{cache} exists and is no cache of activations (it has no {PLAN_FILE}): give another folder")
+    marker = files.read_marker(cache)
+    if marker is None and cache.is_dir() and not files.is_empty(cache):
+        what = "foreign files lie in it" if begun else f"it has no {PLAN_FILE}"
+        raise ValueError(f"{cache} exists and is no cache of activations ({what}): give another folder")
     if begun and overwrite:
-        old = cache.with_name(cache.name + PARTIAL)  # not half a cache here, should the process be killed
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(cache, old)
-        shutil.rmtree(old)
-        begun = False
-    cache.mkdir(parents=True, exist_ok=True)
+        files.check_replaceable(cache, KIND)
+        files.move_aside(cache)
+        marker, begun = None, False
+    if marker is None:
+        files.begin(cache, KIND)
+    elif marker.kind != KIND:
+        raise ValueError(f"{cache} is another kind of result ({marker.kind}): give another folder")
     if begun:
         plan.check_same(Plan.read(cache / PLAN_FILE), cache)
     missing = [index for index in range(plan.n_shards) if not (cache / plan.shard(index)).is_dir()]
     needed, free = sum(map(plan.bytes_of, missing)), shutil.disk_usage(cache).free
     if needed > free:
-        raise disk_full(f"before the start: {needed / 1e9:.2f} GB are needed, and {free / 1e9:.2f} GB are free", cache)
+        when = f"before the start: {needed / 1e9:.2f} GB are needed, and {free / 1e9:.2f} GB are free"
+        raise files.disk_full(cache / PLAN_FILE, when)
     if not begun:
-        write_json(cache / PLAN_FILE, plan.to_json())
+        files.write_json(cache / PLAN_FILE, plan.to_json())
 
 
 def _finish(cache: Path, plan: Plan) -> None:
@@ -214,7 +225,7 @@ def _finish(cache: Path, plan: Plan) -> None:
         }
         for index in range(plan.n_shards)
     ]
-    write_json(cache / MANIFEST_FILE, {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards})
+    files.write_json(cache / MANIFEST_FILE, {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards})
 
 
 def _write_missing(

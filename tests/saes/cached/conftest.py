@@ -10,9 +10,10 @@ import pytest
 import torch
 from cache_contents import CORRUPTIONS, HOOKS, numbered
 
+from mechvit.files import write_json
 from mechvit.saes.cached import CachedActivations, Plan, cache_activations
 from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE, PLAN_FILE
-from mechvit.saes.cached.shards import checksums_of, write_json, write_shard
+from mechvit.saes.cached.shards import checksums_of, write_shard
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""A run's folder: opened by one process at a time, and only where nothing of anybody else's lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mechvit.files import (
+    adopt,
+    begin,
+    compact,
+    is_empty,
+    locked,
+    out_folder,
+    read_marker,
+)
+from mechvit.files.kinds import RUN_FILES, RUN_PARTS
+
+
+@contextmanager
+def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os.PathLike[str]] = ()) -> Iterator[Path]:
+    """Hold a run's folder, new or begun earlier by the same command; gives its place, with links resolved.
+
+    Args:
+        out: as the user named it.
+        kind: of the run, one of `mechvit.files.kinds.KINDS`.
+        inputs: the files and folders that the run reads; none may lie in its folder, and it in none.
+
+    Raises:
+        ValueError: `out` cannot be written, overlaps an input, holds something else, or another process works there.
+    """
+    place = out_folder(out, inputs, replaceable=False)
+    with locked(place):
+        check_run(place, kind)
+        if read_marker(place) is None:
+            begin(place, kind)
+        compact(place)
+        yield place
+
+
+def check_run(place: Path, kind: str) -> None:
+    """Refuse a folder that holds something else than a run of this kind; mark a run from before there were markers.
+
+    Raises:
+        ValueError: see `open_run`.
+    """
+    if not place.is_dir() or (is_empty(place) and read_marker(place) is None):
+        return
+    if read_marker(place) is None:
+        _adopt_run(place, kind)
+    marker = read_marker(place)
+    if marker is None or marker.kind != kind:
+        what = f"is no run of this kind ({kind})" if marker is None else f"is a {marker.kind}"
+        raise ValueError(f"{place} exists and {what}: give another --out, or move it away")
+
+
+def _adopt_run(place: Path, kind: str) -> None:
+    """Mark an earlier run and its folders as ours: one whose stages have records, with this kind's page or stages."""
+    records = sorted((place / "stages").glob("*.json"))
+    tests = any(path.name.startswith("test-") for path in records) or (place / "transfer.html").is_file()
+    if not records or tests != (kind == "transfer between corruptions"):
+        return
+    names = [path.relative_to(place).as_posix() for path in place.rglob("*")]
+    own = {name for name in names if any(fnmatch(name, p) and name.count("/") == p.count("/") for p in RUN_FILES)}
+    for name in names:
+        for pattern, (part, known) in RUN_PARTS.items():
+            if fnmatch(name, pattern) and name.count("/") == pattern.count("/") and (place / name).is_dir():
+                adopt(place / name, part, known)
+    begin(place, kind, files=own)

@@ -1,0 +1,54 @@
+"""What the disk itself says and does: full disks, and waiting until data are there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn every writer's error of a full disk into an OSError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(place) from error
+        raise
+    except Exception as error:
+        if type(error).__name__ in ("SafetensorError", "ArrowInvalid") and (
+            "No space left" in str(error) or "os error 28" in str(error) or "quota" in str(error).lower()
+        ):
+            raise disk_full(place) from error
+        raise
+
+
+def disk_full(place: Path, when: str | None = None) -> OSError:
+    """The error of a full disk, with what to do."""
+    when = when or f"while {place} was written"
+    return OSError(errno.ENOSPC, f"the disk of {place.parent} is full {when}. Make room and run the same command again")
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or a folder's names, where the system lets it be synced."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def step(what: str, path: Path) -> None:
+    """Raise the audit event `mechvit.files`, so that a test can count what libraries write without one."""
+    sys.audit("mechvit.files", what, os.fspath(path))

@@ -1,0 +1,53 @@
+"""Whether files are as they were written: sizes, times and SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from .markers import is_litter, read_marker, tree
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seen(path: Path) -> list[Any]:
+    """Size, mtime in ns and SHA-256 of a file."""
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns, sha256(path)]
+
+
+def describe(path: Path) -> dict[str, list[Any]]:
+    """`seen` of a file, or of every file of ours in a folder, by its path below; known hashes are not taken again."""
+    if not path.is_dir():
+        return {"": seen(path)}
+    marker = read_marker(path)
+    found = {}
+    for name in tree(path):
+        if is_litter(name) or (marker is not None and not marker.lists(name)) or not (path / name).is_file():
+            continue
+        about, kept = (path / name).stat(), [] if marker is None else marker.files.get(name, [])
+        found[name] = kept if kept[:2] == [about.st_size, about.st_mtime_ns] else seen(path / name)
+    return found
+
+
+def changed(path: Path, was: dict[str, list[Any]], *, verify: bool = False) -> str | None:
+    """Say what is no longer as `describe` found it: None, or one phrase with the file's name.
+
+    A file is read again only where its size or mtime differ, or with `verify`.
+    """
+    for name, (size, mtime, digest) in was.items():
+        file = path / name if name else path
+        try:
+            about = file.stat()
+            if about.st_size != size:
+                return f"{file} has {about.st_size} bytes, and had {size}"
+            if (verify or about.st_mtime_ns != mtime) and sha256(file) != digest:
+                return f"{file} has other content than was written"
+        except FileNotFoundError:
+            return f"{file} is missing"
+    return None

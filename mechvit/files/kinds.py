@@ -1,0 +1,82 @@
+"""The kinds of results that this package writes as folders, and what each held before folders had markers.
+
+A folder without a marker that holds nothing but a kind's names, and the first of them, is an earlier result of that
+kind; any other is somebody else's.
+"""
+
+from __future__ import annotations
+
+_CHECKPOINT = ("config.json", "model*.safetensors", "model.safetensors.index.json", "preprocessor_config.json")
+
+KINDS: dict[str, tuple[str, ...]] = {
+    # what the Python API writes
+    "fine-tuned checkpoint": ("training_log.json", *_CHECKPOINT),
+    "hooked model": ("hooked_vit.json", "hooked_vit.safetensors", "preprocessor_config.json", "processor_config.json"),
+    "tuned lens": ("tuned_lens.json", "tuned_lens.safetensors"),
+    "prepared images": (),  # nothing tells them from a data set of the user's own
+    "SAEs": (
+        "settings.json", "history.parquet", "metrics.csv", "*/cfg.json", "*/sae_weights.safetensors", "*/README.md",
+        "wandb.json", "step-*/*.safetensors", "step-*/state.json", "published/*", "published/*/*",
+    ),
+    "cached activations": (
+        "plan.json", "manifest.json", "shard-*/*.safetensors", "shard-*/shard.json",
+    ),
+    "activations for sae-lens": (),
+    # what the commands write
+    "analysis": (
+        "performance.parquet", "lens.parquet", "attention.parquet", "first_correct.parquet",
+        "performance_summary.parquet", "lens_summary.parquet", "attention_summary.parquet",
+        "first_correct_summary.parquet", "figures/*.html",
+    ),
+    "evaluation": ("performance.parquet", "performance_summary.parquet"),
+    "robustness": (
+        "robustness.parquet", "performance.parquet", "spectra.parquet", "fourier.parquet", "figures/*.html",
+    ),
+    "evaluation of SAEs": (
+        "sae_quality.parquet", "sae_baselines.parquet", "sae_settings.parquet", "sae_density.parquet",
+        "sae_cosine.parquet", "sae_features.parquet", "sae_sensitivity.parquet", "sae_matches.parquet",
+        "frontier.html", "density.html",
+    ),
+    "representations": (
+        "cka.parquet", "lens_readings.parquet", "prediction_depth.parquet", "lens_comparison.parquet",
+        "depth_change.parquet", "lenses/*/tuned_lens.json", "lenses/*/tuned_lens.safetensors", "figures/*.html",
+    ),
+    "patching": (
+        "summary.parquet", "patching.parquet", "references.parquet", "attribution.parquet", "neurons.parquet",
+        "attribution_error.parquet", "attribution_agreement.parquet", "neuron_error.parquet",
+        "neuron_agreement.parquet", "head_links.parquet", "head_correlations.parquet", "figures/*.html",
+    ),
+    "steering": ("steering.parquet", "chosen.parquet", "directions.parquet", "figures/*.html"),
+    "ablation of latents": (
+        "feature_change.parquet", "ablated_sets.parquet", "ablation.parquet", "ablation_summary.parquet",
+        "figures/*.html",
+    ),
+    "swapped weights": (
+        "swaps.parquet", "swaps_reverse.parquet", "smallest_set.parquet", "interpolation.parquet",
+        "weight_change.parquet", "weight_change_parts.parquet", "weight_change_spectra.parquet", "figures/*.html",
+    ),
+    "benchmark": ("result.json", "table.md", "figure.html"),
+    # a run of the whole experiment, and its parts
+    "reproduction of the paper": (),
+    "transfer between corruptions": (),
+    "tables": (),
+    "views": (),
+    "figures": ("*_single.*", "*_double.*"),
+}  # fmt: skip
+
+RUN_FILES = (
+    "stages/*.json", "config.json", "provenance.json", "claims.json", "report.html", "features.html", "transfer.html",
+    "figures/*_single.*", "figures/*_double.*",
+)  # fmt: skip
+"""Single files of a run from before there were markers."""
+RUN_PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "models/*": ("fine-tuned checkpoint", KINDS["fine-tuned checkpoint"]),
+    "images/*": ("prepared images", ("state.json", "dataset_info.json", "data-*.arrow")),
+    "saes/*": ("SAEs", KINDS["SAEs"]),
+    "saes/shared/*": ("SAEs", KINDS["SAEs"]),
+    "parts/*": ("tables", ("*.parquet",)),
+    "parts/*/*": ("tables", ("*.parquet",)),
+    "tables": ("tables", ("*.parquet",)),
+    "views": ("views", ("*.json", "*.safetensors")),
+}
+"""Its folders: kind and content."""

@@ -1,0 +1,311 @@
+"""A folder that takes the place of an earlier one, so that neither is ever lost.
+
+Beside a folder OUT lie, while it is being made:
+
+    OUT.partial     the new result, until it is whole
+    OUT.replaced    the earlier one, from when it is moved aside until it is removed
+    .OUT.lock       held by the process that writes OUT, or by those that read it
+
+A process may be killed at any point: the next one that opens OUT ends what was begun (`recover`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .disk import disk_errors, sync
+from .hashes import seen
+from .kinds import KINDS
+from .locks import locked
+from .markers import (
+    MARKER,
+    Marker,
+    adopt,
+    begin,
+    clear,
+    foreign,
+    is_empty,
+    listed,
+    looks_like,
+    mark,
+    note,
+    read_marker,
+    remove,
+    tree,
+)
+
+PARTIAL, REPLACED = ".partial", ".replaced"
+READY = "published"
+"""A sub-folder of OUT.partial that becomes OUT, where the rest of OUT.partial (checkpoints) does not belong to the
+result."""
+_LONGEST_NAME = 200
+"""Bytes of an output's name, which leaves room for what is put before and behind it (file systems allow 255)."""
+
+
+def out_folder(
+    out: str | os.PathLike[str], inputs: Collection[str | os.PathLike[str]] = (), *, replaceable: bool = True
+) -> Path:
+    """The place of an output folder, with links resolved, after the checks that need no knowledge of what lies there.
+
+    Args:
+        out: as the user named it.
+        inputs: files and folders that are read; none may lie in the output, and the output in none.
+        replaceable: the folder as a whole may be replaced, which cannot be done with a mount point or the folder that
+            one works in.
+
+    Raises:
+        ValueError: an empty name, a file, a mount point, a place where nothing can be written, or an overlap.
+    """
+    if not os.fspath(out).strip():
+        raise ValueError("the output (--out) must be a folder's name; got an empty one")
+    try:
+        place = Path(out).expanduser().resolve()
+        exists = os.path.lexists(place)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, an unknown home, a null character
+        raise ValueError(f"{out!r} cannot be an output folder: {error}") from error
+    if exists and not place.is_dir():
+        raise ValueError(f"{out} is a file: name a folder")
+    if replaceable and os.path.ismount(place):
+        raise ValueError(
+            f"{out} is a mount point, which cannot be replaced: name a folder inside it, as {place / 'result'}"
+        )
+    if replaceable and exists and Path.cwd().is_relative_to(place):
+        raise ValueError(
+            f"{out} is the folder that you work in, which cannot be replaced: name another, as {place / 'result'}"
+        )
+    if len(os.fsencode(place.name)) > _LONGEST_NAME:
+        raise ValueError(f"the output's name has {len(os.fsencode(place.name))} bytes; at most {_LONGEST_NAME} fit")
+    above = next(folder for folder in place.parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{out} cannot be made: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK) or (exists and not os.access(place, os.W_OK | os.X_OK)):
+        raise ValueError(f"{out} cannot be written: no permission in {place if os.access(above, os.W_OK) else above}")
+    for given in inputs:
+        read = Path(given).expanduser().resolve()
+        for own in (place, partial(place), replaced(place)):
+            if _inside(own, read) or _inside(read, own):
+                raise ValueError(
+                    f"the output {out} and the input {given} must lie apart; one lies in the other, or they are the "
+                    "same: give another --out"
+                )
+    return place
+
+
+def _inside(inner: Path, outer: Path) -> bool:
+    """Tell whether a path is another, or lies below it, under whatever names (mounts, capitals)."""
+    if inner == outer or outer in inner.parents:
+        return True
+    return outer.exists() and any(path.exists() and path.samefile(outer) for path in (inner, *inner.parents))
+
+
+def partial(place: Path) -> Path:
+    """Where a new result is made."""
+    return place.with_name(place.name + PARTIAL)
+
+
+def replaced(place: Path) -> Path:
+    """Where the earlier result lies while it is replaced."""
+    return place.with_name(place.name + REPLACED)
+
+
+def check_out(
+    out: str | os.PathLike[str],
+    kind: str,
+    *,
+    overwrite: bool = False,
+    inputs: Collection[str | os.PathLike[str]] = (),
+    flag: str = "--overwrite",
+) -> Path:
+    """Refuse an output that cannot be written without losing something; changes nothing.
+
+    Args:
+        out: a folder that is to be written.
+        kind: of the result, one of `KINDS`; only a result of the same kind is ever replaced.
+        overwrite: allow to replace an earlier result.
+        inputs: see `out_folder`.
+        flag: what the user would give to replace a result.
+
+    Returns:
+        the place, with links resolved.
+
+    Raises:
+        ValueError: see `out_folder`; or something lies at `out`, at `out.partial` or at `out.replaced` that is no
+            earlier result of this kind, or holds files that were not written by it (they are named).
+    """
+    place = out_folder(out, inputs)
+    for path in (place, partial(place), replaced(place)):
+        check_replaceable(path, kind)
+    if not overwrite and place.exists() and not _is_free(place):
+        raise ValueError(f"{out} exists: give another --out, or {flag} to replace it")
+    return place
+
+
+def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True) -> None:
+    """Refuse to write over a file or folder that is not ours.
+
+    Args:
+        path: there may be nothing.
+        kind: of the result that a folder must hold; any of ours when None.
+        whole: refuse a folder of ours that holds files of somebody else, too, since it cannot be removed.
+
+    Raises:
+        ValueError: says what lies there.
+    """
+    if not path.is_dir():
+        if os.path.lexists(path) and (kind is not None or not listed(path)):
+            raise ValueError(f"{path} is in the way, and was not written by mechvit: move it, or give another --out")
+        return
+    if _is_free(path):
+        return
+    marker = read_marker(path)
+    if marker is None and kind is not None and looks_like(path, KINDS[kind]):
+        marker = Marker(kind, "", True, {name: [] for name in tree(path)})
+    if marker is None or marker.kind != (kind or marker.kind):
+        of = "" if kind is None else f" of this kind ({kind})"
+        what = f"no earlier result{of}" if marker is None else f"another kind of result ({marker.kind})"
+        raise ValueError(f"{path} exists and is {what}: give another --out, or move it away")
+    if not whole:
+        return
+    if names := foreign(path, marker):
+        raise ValueError(
+            f"{path} holds files that mechvit did not write ({_few(names)}): move them away, or give another --out"
+        )
+    _check_removable(path)
+
+
+def _is_free(folder: Path) -> bool:
+    """Tell whether a folder is empty but for litter, and no begun result."""
+    return is_empty(folder) and read_marker(folder) is None
+
+
+@contextmanager
+def new_folder(
+    out: str | os.PathLike[str],
+    kind: str,
+    *,
+    overwrite: bool = False,
+    inputs: Collection[str | os.PathLike[str]] = (),
+    flag: str = "--overwrite",
+) -> Iterator[Path]:
+    """Give a folder beside `out` to write into; it becomes `out` when the block ends, and goes if the block fails.
+
+    Arguments and errors are those of `check_out`; a result that another process is writing is refused too.
+    """
+    place = out_folder(out, inputs)
+    with locked(place):
+        recover(place)
+        check_out(place, kind, overwrite=overwrite, inputs=inputs, flag=flag)
+        adopt(place, kind)
+        remove(partial(place))
+        part = begin(partial(place), kind)
+        try:
+            yield part
+            swap(part, place)
+        except BaseException:
+            if not _is_whole(part):  # else the next process puts it in place
+                remove(part)
+            raise
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """Within a marked folder: give a folder beside `final` to write into, which takes its place when the block ends.
+
+    All that lies in `final` counts as ours.
+    """
+    part = partial(final)
+    with disk_errors(final):
+        for path in (final, part):
+            note(path, under=True)
+        clear(part)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            sync(part)
+            clear(final)
+            os.replace(part, final)
+            sync(final.parent)
+        except BaseException:
+            clear(part)
+            raise
+
+
+def move_aside(place: Path) -> None:
+    """Remove an earlier result: it is renamed first, so that no half of it is ever found in its place."""
+    os.replace(place, replaced(place))
+    remove(replaced(place))
+
+
+def swap(new: Path, place: Path, *, hashes: bool = True) -> None:
+    """Put a marked folder in its place: the earlier one is moved aside, the new one renamed, the earlier one removed.
+
+    Args:
+        new: what was written; from here on it counts as whole.
+        place: where it belongs; empty, or an earlier result.
+        hashes: keep each file's SHA-256 in the marker.
+    """
+    with disk_errors(place):
+        marker = read_marker(new)
+        assert marker is not None, f"{new} has no marker"
+        own = [name for name in tree(new) if marker.lists(name) and name != MARKER]
+        marker.files = {name: seen(new / name) if hashes and (new / name).is_file() else [] for name in own}
+        marker.under, marker.complete = [], True
+        mark(new, marker)
+        _put(new, place)
+
+
+def recover(place: Path) -> None:
+    """End a replacement that was cut off: a whole new result is put in place, or the earlier one is put back."""
+    old = replaced(place)
+    whole = next((new for new in (partial(place), partial(place) / READY) if _is_whole(new)), None)
+    there = place.is_dir() and not _is_free(place)
+    if read_marker(old) is not None:
+        if not there and whole is None:
+            os.replace(old, place)
+            return
+        if there:
+            remove(old)
+    marker = read_marker(place)
+    if whole is not None and (not there or (marker is not None and not foreign(place, marker))):
+        _put(whole, place)
+
+
+def _put(new: Path, place: Path) -> None:
+    old = replaced(place)
+    if place.is_dir() and any(place.iterdir()):
+        os.rename(place, old)
+    os.replace(new, place)
+    sync(place.parent)
+    if kept := remove(old):
+        print(f"{old} is left: it holds files that mechvit did not write ({_few(kept)})", file=sys.stderr)
+
+
+def _is_whole(folder: Path) -> bool:
+    marker = read_marker(folder)
+    return marker is not None and marker.complete
+
+
+def _check_removable(folder: Path) -> None:
+    """Refuse, before hours of work, a result that could not be moved or removed afterwards."""
+    try:
+        for path in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
+            if os.path.ismount(path):
+                raise ValueError(f"{path} is a mount point, so that {folder} cannot be replaced: give another --out")
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise ValueError(f"{path} cannot be replaced: there is no permission to remove what it holds")
+        about, above = folder.stat(), folder.parent.stat()
+        if above.st_mode & 0o1000 and os.geteuid() not in (0, about.st_uid, above.st_uid):
+            raise ValueError(f"{folder} belongs to somebody else, and cannot be replaced: give another --out")
+        os.utime(folder, ns=(about.st_atime_ns, about.st_mtime_ns))  # refused where the folder cannot be changed at all
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be replaced: {error.strerror}. Give another --out") from error
+
+
+def _few(names: Collection[str], most: int = 5) -> str:
+    """The first few names, escaped for a terminal."""
+    some = [name.encode("unicode_escape", "surrogatepass").decode() for name in sorted(names)]
+    return ", ".join(some[:most]) + (f" and {len(some) - most} more" if len(some) > most else "")
