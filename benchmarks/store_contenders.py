@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.stats import entropy
 
-from mechvit.files import write_json
+from mechvit.files import begin, write_json
 from mechvit.saes.cached import CachedActivations, Plan
 from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE
 from mechvit.saes.cached.shards import ACTIVATIONS, checksums_of, read_header, write_shard
@@ -47,7 +47,7 @@ def make_cache(folder: Path, *, n_bytes: int, tokens: int, widths: tuple[int, ..
         batch_size=1,
         images_per_shard=max(shard_bytes // (2 * tokens * max(widths)), 1),
     )
-    folder.mkdir(parents=True)
+    begin(folder, "cached activations")
     noise = {h: torch.randn(plan.rows_of(0), w, generator=torch.Generator().manual_seed(0)) for h, w in hooks.items()}
     stored = {hook: values.to(DTYPES[plan.dtype]) for hook, values in noise.items()}
     shards = []

@@ -234,6 +234,7 @@ def writing(options: Options, scratch: Path) -> Found:
 
 def writing_shards(options: Options, scratch: Path) -> Found:
     """Shards with their checksums, over as many bytes written to the same disk in one go and synced."""
+    from mechvit.files import begin
     from mechvit.saes.cached.plan import DTYPES
     from mechvit.saes.cached.shards import write_shard
 
@@ -245,7 +246,7 @@ def writing_shards(options: Options, scratch: Path) -> Found:
     images = {"image_id": ids, "label": ids * 0, "corruption": ids * 0 - 1}
     data = rows.view(torch.uint8).numpy().tobytes()
     target = scratch / "written"
-    target.mkdir()
+    begin(target, "cached activations")
 
     def raw() -> None:
         with open(target / "raw", "wb", buffering=0) as file:

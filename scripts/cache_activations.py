@@ -99,8 +99,10 @@ def main(options: Options) -> None:
         torch.cuda.set_device(device)  # else every process would hold a context on the first GPU
     from mechvit.models import HookedViT
     from mechvit.saes.cached import cache_activations, export_for_sae_lens
+    from mechvit.saes.parallel import end_with_parent
 
     if parallel:  # the processes only wait for each other, at times for hours
+        end_with_parent()
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
     try:
         model = HookedViT.from_pretrained(options.model, device=device, dtype=getattr(torch, options.model_dtype))

@@ -71,6 +71,8 @@ class Options:
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
     model_dtype: ModelDtype = "float32"
     """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
+    verify: bool = False
+    """Read the whole of a cache first and compare hashes; else those files alone whose size or time changed."""
     overwrite: bool = False
     """Replace an earlier training at OUT that has other settings."""
     checkpoint_every: int = 1000
@@ -187,7 +189,7 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
         if model is not None:
             cache.check_model(model)
         if rank() == 0:
-            cache.verify(f"Checking {cache.folder}")
+            cache.verify(f"Checking {cache.folder}", changed_only=not options.verify)
     config = options.config
     training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
     streams = CachedStreams(

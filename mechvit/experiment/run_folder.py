@@ -16,6 +16,7 @@ from mechvit.files import (
     locked,
     out_folder,
     read_marker,
+    remove,
 )
 from mechvit.files.kinds import RUN_FILES, RUN_PARTS
 
@@ -38,7 +39,12 @@ def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os
         if read_marker(place) is None:
             begin(place, kind)
         compact(place)
-        yield place
+        try:
+            yield place
+        except BaseException:
+            if is_empty(place):  # refused before anything was written
+                remove(place)
+            raise
 
 
 def check_run(place: Path, kind: str) -> None:

@@ -25,6 +25,7 @@ from .replacing import (
     partial,
     recover,
     replaced,
+    seal,
     swap,
     whole_folder,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "recover",
     "remove",
     "replaced",
+    "seal",
     "sha256",
     "swap",
     "sync",

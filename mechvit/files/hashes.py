@@ -15,10 +15,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seen(path: Path) -> list[Any]:
-    """Size, mtime in ns and SHA-256 of a file."""
+def seen(path: Path, known: str | None = None) -> list[Any]:
+    """Size, mtime in ns and SHA-256 of a file; a hash that is known is not taken again."""
     about = path.stat()
-    return [about.st_size, about.st_mtime_ns, sha256(path)]
+    return [about.st_size, about.st_mtime_ns, known or sha256(path)]
 
 
 def describe(path: Path) -> dict[str, list[Any]]:

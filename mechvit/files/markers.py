@@ -101,9 +101,13 @@ def mark(folder: Path, marker: Marker) -> None:
     entries: list[dict[str, Any]] = [head, *({"under": top} for top in marker.under)]
     entries += [{"file": name} | ({"seen": seen} if seen else {}) for name, seen in marker.files.items()]
     part = folder / f"{MARKER}.part"
-    part.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
-    sync(part)
-    os.replace(part, folder / MARKER)
+    try:
+        part.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+        sync(part)
+        os.replace(part, folder / MARKER)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def begin(folder: Path, kind: str, *, under: Collection[str] = (), files: Collection[str] = ()) -> Path:
@@ -125,7 +129,7 @@ def compact(folder: Path) -> None:
 
 def note(path: Path, *, under: bool = False) -> None:
     """List a file (or all below a folder) in the marker of the nearest marked folder, before it is written."""
-    if (found := marked_above(path)) is not None:
+    if (found := marked_above(path / "file" if under else path)) is not None:
         name = path.relative_to(found).as_posix()
         line = json.dumps({"under" if under else "file": "" if name == "." else name}) + "\n"
         with (found / MARKER).open("a+b") as file:
@@ -230,7 +234,7 @@ def marked_above(path: Path) -> Path | None:
 
 
 def listed(path: Path) -> bool:
-    """Tell whether a file may be replaced: its marked folder lists it, or there is no such folder."""
+    """Tell whether the nearest marked folder above a file lists it as ours."""
     folder = marked_above(path)
     marker = None if folder is None else read_marker(folder)
-    return folder is None or marker is None or marker.lists(path.relative_to(folder).as_posix())
+    return folder is not None and marker is not None and marker.lists(path.relative_to(folder).as_posix())

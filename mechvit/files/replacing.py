@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from .hashes import seen
 from .kinds import KINDS
 from .locks import locked
 from .markers import (
-    MARKER,
     Marker,
     adopt,
     begin,
     clear,
     foreign,
     is_empty,
+    is_litter,
     listed,
     looks_like,
     mark,
@@ -140,7 +140,8 @@ def check_out(
     for path in (place, partial(place), replaced(place)):
         check_replaceable(path, kind)
     if not overwrite and place.exists() and not _is_free(place):
-        raise ValueError(f"{out} exists: give another --out, or {flag} to replace it")
+        other = "--out" if flag.startswith("--") else "folder"
+        raise ValueError(f"{out} exists: give another {other}, or {flag} to replace it")
     return place
 
 
@@ -201,9 +202,9 @@ def new_folder(
         check_out(place, kind, overwrite=overwrite, inputs=inputs, flag=flag)
         adopt(place, kind)
         remove(partial(place))
-        part = begin(partial(place), kind)
+        part = partial(place)
         try:
-            yield part
+            yield begin(part, kind)
             swap(part, place)
         except BaseException:
             if not _is_whole(part):  # else the next process puts it in place
@@ -240,21 +241,31 @@ def move_aside(place: Path) -> None:
     remove(replaced(place))
 
 
-def swap(new: Path, place: Path, *, hashes: bool = True) -> None:
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Mark a folder as whole, with the size, mtime and SHA-256 of every file of ours.
+
+    Args:
+        known: hashes that need not be taken again, by the file's path in the folder.
+    """
+    marker = read_marker(folder)
+    assert marker is not None, f"{folder} has no marker"
+    own = [name for name in tree(folder) if marker.lists(name) and not is_litter(name)]
+    marker.files = {
+        name: seen(folder / name, (known or {}).get(name)) if (folder / name).is_file() else [] for name in own
+    }
+    marker.under, marker.complete = [], True
+    mark(folder, marker)
+
+
+def swap(new: Path, place: Path) -> None:
     """Put a marked folder in its place: the earlier one is moved aside, the new one renamed, the earlier one removed.
 
     Args:
         new: what was written; from here on it counts as whole.
         place: where it belongs; empty, or an earlier result.
-        hashes: keep each file's SHA-256 in the marker.
     """
     with disk_errors(place):
-        marker = read_marker(new)
-        assert marker is not None, f"{new} has no marker"
-        own = [name for name in tree(new) if marker.lists(name) and name != MARKER]
-        marker.files = {name: seen(new / name) if hashes and (new / name).is_file() else [] for name in own}
-        marker.under, marker.complete = [], True
-        mark(new, marker)
+        seal(new)
         _put(new, place)
 
 
@@ -263,7 +274,9 @@ def recover(place: Path) -> None:
     old = replaced(place)
     whole = next((new for new in (partial(place), partial(place) / READY) if _is_whole(new)), None)
     there = place.is_dir() and not _is_free(place)
-    if read_marker(old) is not None:
+    if old.is_dir() and _is_free(old):  # killed just before it was gone
+        remove(old)
+    elif read_marker(old) is not None:
         if not there and whole is None:
             os.replace(old, place)
             return

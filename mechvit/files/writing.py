@@ -22,7 +22,7 @@ def beside(path: str | os.PathLike[str], *, ours: Callable[[Path], bool] | None 
     Args:
         path: a file; its folder is made where it does not exist.
         ours: tells whether a file that lies there may be replaced. By default one in a marked folder may be replaced if
-            the marker lists it, and any other.
+            the marker lists it, and no other.
 
     Raises:
         ValueError: a file lies there that is not to be replaced, or a folder.

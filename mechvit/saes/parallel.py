@@ -7,7 +7,10 @@ entries are those of the whole batch, and a latent is alive if it fired anywhere
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,7 @@ def processes(device: str | None = None) -> Iterator[str | None]:
         return
     if device is None and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    end_with_parent()
     on_gpu = device is not None and device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
@@ -42,6 +46,19 @@ def processes(device: str | None = None) -> Iterator[str | None]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it (torchrun's agent) is gone, so that it does not write on alone.
+
+    Where the system cannot tell (it is not Linux), nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it went in between
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def size() -> int:

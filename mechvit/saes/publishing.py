@@ -104,7 +104,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
     ordered = json.dumps(
         json.loads(cfg.read_text(encoding="utf-8")), indent=1, sort_keys=True
     )  # sae-lens's order varies
-    files.write_text(cfg, ordered + "\n")
+    files.write_text(cfg, ordered + "\n", ours=lambda path: path == cfg)
     details = {"d_in": sae.cfg.d_in, "d_sae": sae.cfg.d_sae, "sparsity coefficient": learner.coefficient}
     card = model_card(spec.name, metadata, {name: value for name, value in details.items() if value == value})
     files.write_text(folder / "README.md", card)

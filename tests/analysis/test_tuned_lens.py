@@ -212,7 +212,8 @@ def test_saved_and_loaded(trained, tiny_model, tmp_path):
         trained.save(tmp_path / "lens")
     trained.save(tmp_path / "lens", overwrite=True)
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match="exists"):
+    (tmp_path / "other" / "tuned_lens.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is no earlier result of this kind"):
         trained.save(tmp_path / "other", overwrite=True)
 
 

@@ -98,8 +98,8 @@ def test_what_is_refused(folder, tmp_path):
         browse(folder, out=tmp_path / "features.html", tuned="tuned")
     out = tmp_path / "there.html"
     out.write_text("precious")
-    with pytest.raises(ValueError, match="exists: give another --out"):
-        browse(folder, out=out)
+    with pytest.raises(ValueError, match="is no page of mechvit's: give another --out"):
+        browse(folder, out=out, overwrite=True)
     assert out.read_text() == "precious"
     with pytest.raises(ValueError, match="holds no SAE"):
         browse(folder, out=tmp_path / "features.html", saes=(str(folder / "models"),))
@@ -108,5 +108,10 @@ def test_what_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"has the latents 0 to 47; got \[48\]"):
         browse(folder, out=tmp_path / "features.html", features=(48,))
     assert [path.name for path in tmp_path.iterdir()] == ["there.html"]
-    browse(folder, out=out, overwrite=True)
-    assert spec_of(out)["saes"]
+
+
+def test_an_earlier_page_is_replaced_on_request_only(folder, tmp_path):
+    out = browse(folder, out=tmp_path / "features.html")
+    with pytest.raises(ValueError, match="exists: give another --out, or --overwrite"):
+        browse(folder, out=out)
+    assert spec_of(browse(folder, out=out, overwrite=True))["saes"]

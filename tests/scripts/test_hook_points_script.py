@@ -34,19 +34,22 @@ def test_writes_the_families_table(tmp_path):
         ({"model": "./nowhere"}, "./nowhere"),
         ({"zero_shot": True}, "give its --model"),
         ({"out": "OUT/points.md"}, "--overwrite"),
+        ({"out": "OUT/mine.md", "overwrite": True}, "is no table of hook points"),
         ({"out": "OUT", "overwrite": True}, "OUT"),
     ],
-    ids=["no model", "zero-shot of nothing", "out exists", "out is a folder"],
+    ids=["no model", "zero-shot of nothing", "out exists", "out is another file", "out is a folder"],
 )
 def test_bad_input_ends_in_one_line(options, reason, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "OUT").mkdir()
-    (tmp_path / "OUT" / "points.md").write_text("mine")
+    (tmp_path / "OUT" / "mine.md").write_text("mine")
+    (tmp_path / "OUT" / "points.md").write_text("# Hook points, an earlier table")
     with pytest.raises(SystemExit) as end:
         main(**options)
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ")
     assert reason in line
-    assert (tmp_path / "OUT" / "points.md").read_text() == "mine"
+    assert (tmp_path / "OUT" / "points.md").read_text() == "# Hook points, an earlier table"
+    assert (tmp_path / "OUT" / "mine.md").read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))

@@ -14,6 +14,7 @@ import pytest
 from browsing import CHROMIUM, needs_chromium
 from PIL import Image
 
+from mechvit import files
 from mechvit.experiment import reproduce
 from mechvit.experiment.config import PHOTOS
 from mechvit.visualization import export
@@ -97,6 +98,7 @@ def test_files_have_the_columns_width_and_text_as_text(small, tmp_path):
     assert b"/Font" in data
     assert b"/Subtype /Image" not in data  # vectors
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        files.MARKER,
         "a_single.pdf",
         "a_single.png",
         "a_single.svg",
@@ -106,16 +108,26 @@ def test_files_have_the_columns_width_and_text_as_text(small, tmp_path):
 @needs_kaleido
 @needs_chromium
 def test_a_failure_leaves_earlier_files(small, tmp_path, monkeypatch):
-    (tmp_path / "a.svg").write_text("before")
+    files.begin(tmp_path, "figures")
+    files.write_text(tmp_path / "a_single.svg", "before")
 
     def killed(source, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_figures({"a": for_paper(small, "single")}, tmp_path, ["svg"], CHROMIUM)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
-    assert (tmp_path / "a.svg").read_text() == "before"
+        write_figures({"a_single": for_paper(small, "single")}, tmp_path, ["svg"], CHROMIUM)
+    assert {path.name for path in tmp_path.iterdir()} == {files.MARKER, "a_single.svg"}
+    assert (tmp_path / "a_single.svg").read_text() == "before"
+
+
+@needs_kaleido
+@needs_chromium
+def test_a_folder_with_other_files_is_refused_before_anything_is_drawn(small, tmp_path):
+    (tmp_path / "mine.svg").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files: give a new folder"):
+        write_figures({"a_single": small}, tmp_path, ["svg"], "no browser is started")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.svg"]
 
 
 @needs_kaleido

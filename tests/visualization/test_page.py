@@ -14,6 +14,7 @@ from PIL import Image
 from mechvit.visualization.notices import licences, notices
 from mechvit.visualization.page import (
     CSP,
+    check_page,
     circuitsvis_script,
     json_text,
     picture_uri,
@@ -77,17 +78,34 @@ def test_picture_uri_keeps_pixels(side, largest):
 
 
 def test_write_whole_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = write_whole(tmp_path / "new" / "page.html", "é")
-    assert path.read_bytes() == b"\xc3\xa9"
+    first, second = (f'<meta name="generator" content="mechvit">{text}' for text in ("é", "second"))
+    path = write_whole(tmp_path / "new" / "page.html", first)
+    assert path.read_bytes() == first.encode()
 
     def killed(source, target):
-        assert (tmp_path / "new" / source).read_text(encoding="utf-8") == "second"  # whole before it is put in place
+        assert (tmp_path / "new" / source).read_text(encoding="utf-8") == second  # whole before it is put in place
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, "second")
-    assert path.read_text(encoding="utf-8") == "é"
+        write_whole(path, second)
+    assert path.read_text(encoding="utf-8") == first
+
+
+def test_a_file_that_is_no_page_of_ours_is_never_written_over(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("<!doctype html>the user's own page")
+    with pytest.raises(ValueError, match="was not written by mechvit"):
+        write_whole(path, "new")
+    with pytest.raises(ValueError, match="is no page of mechvit's"):
+        check_page(path)
+    for bad in ("", tmp_path):
+        with pytest.raises(ValueError, match="must be a file's name"):
+            check_page(bad)
+    policy = "default-src &#39;none&#39;; script-src &#39;unsafe-inline&#39;; style-src &#39;unsafe-inline&#39;"
+    path.write_text(f'<meta http-equiv="x" content="{policy}">a page from before pages named their generator')
+    assert check_page(path) == path
+    assert write_whole(path, "new").read_text() == "new"
 
 
 def test_notices_cover_each_script_and_licence():

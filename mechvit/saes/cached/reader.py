@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvit.files import Lock, is_litter
+from mechvit.files import Lock, is_litter, read_marker
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.preprocessing import all_settings, described, unequal
 from mechvit.models.stored_files import open_tensors, read_object
@@ -74,18 +74,26 @@ class CachedActivations:
     def n_rows(self) -> int:
         return self.plan.n_rows
 
-    def verify(self, progress: str | None = None) -> None:
+    def verify(self, progress: str | None = None, *, changed_only: bool = False) -> None:
         """Read every file and compare its SHA-256 with the manifest's.
 
         Args:
             progress: the label of a progress bar; None shows none.
+            changed_only: only the files whose size or time of change is another than when the cache was written (all
+                of a copy that did not keep the times).
 
         Raises:
             ValueError: names the first file that differs.
         """
         shards = read_object(self.folder / MANIFEST_FILE, ("shards",))["shards"]
+        marker = read_marker(self.folder)
+        was = {} if marker is None or not changed_only else marker.files
         for index, shard in enumerate(progress_bar(shards, progress, unit="shard")):
-            check_bytes(self.folder / self.plan.shard(index), shard["sha256"])
+            name, sums = self.plan.shard(index), shard["sha256"]
+            for file, expected in sums.items():
+                about = (self.folder / name / file).stat()
+                if was.get(f"{name}/{file}", [])[:2] != [about.st_size, about.st_mtime_ns]:
+                    check_bytes(self.folder / name, {file: expected})
 
     def check_model(self, model: HookedViT, *, allow_other_model: bool = False) -> None:
         """Refuse a model that these are not the activations of.

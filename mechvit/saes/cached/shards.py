@@ -75,12 +75,8 @@ def check_bytes(folder: Path, checksums: Mapping[str, str]) -> None:
         ValueError: names the first file that differs.
     """
     for name, expected in checksums.items():
-        found = hashlib.sha256()
-        with open(folder / name, "rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-        if found.hexdigest() != expected:
-            raise ValueError(f"{folder / name} is damaged: its SHA-256 is {found.hexdigest()}, not {expected}")
+        if (found := files.sha256(folder / name)) != expected:
+            raise ValueError(f"{folder / name} is damaged: its SHA-256 is {found}, not {expected}")
 
 
 @dataclass(frozen=True)

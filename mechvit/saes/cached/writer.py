@@ -115,6 +115,8 @@ def cache_activations(
     )
     cache = files.out_folder(out)
     rank, world = _process()
+    if world == 1 and not overwrite and _is_finished(cache, plan):
+        return CachedActivations(out)
     with ExitStack() as held:
         if rank == 0:
             held.enter_context(files.locked(cache))
@@ -215,17 +217,28 @@ def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
         files.write_json(cache / PLAN_FILE, plan.to_json())
 
 
+def _is_finished(cache: Path, plan: Plan) -> bool:
+    """Tell whether a cache of this plan is there, whole, so that nothing has to be written.
+
+    Raises:
+        ValueError: another plan.
+    """
+    if not (cache / PLAN_FILE).is_file():
+        return False
+    plan.check_same(Plan.read(cache / PLAN_FILE), cache)
+    return (cache / MANIFEST_FILE).is_file() and all(_intact(cache, plan, index) for index in range(plan.n_shards))
+
+
 def _finish(cache: Path, plan: Plan) -> None:
     """Write the manifest, which says that the cache is whole."""
+    names = [plan.shard(index) for index in range(plan.n_shards)]
+    sums = {name: checksums_of(cache / name) for name in names}
     shards = [
-        {
-            "n_images": len(plan.images_of(index)),
-            "n_rows": plan.rows_of(index),
-            "sha256": checksums_of(cache / plan.shard(index)),
-        }
-        for index in range(plan.n_shards)
+        {"n_images": len(plan.images_of(index)), "n_rows": plan.rows_of(index), "sha256": sums[name]}
+        for index, name in enumerate(names)
     ]
     files.write_json(cache / MANIFEST_FILE, {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards})
+    files.seal(cache, {f"{name}/{file}": sha for name, own in sums.items() for file, sha in own.items()})
 
 
 def _write_missing(

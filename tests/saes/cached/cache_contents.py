@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mechvit.data import Corruption
+from mechvit.files import MARKER
 
 CORRUPTIONS = (Corruption("gaussian_noise", 1), Corruption("gaussian_blur", 1), Corruption("gaussian_noise", 4))
 HOOKS = ("blocks.1.hook_resid_post", "blocks.0.hook_mlp_out")
@@ -19,5 +20,6 @@ def numbered(rows: Tensor, hook: int, width: int) -> Tensor:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder and its bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file of a folder and its bytes, but for the marker, which holds times."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

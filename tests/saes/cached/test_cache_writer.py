@@ -16,11 +16,11 @@ from cache_contents import CORRUPTIONS, HOOKS, files_of
 from safetensors.torch import load_file
 from transformers import ViTImageProcessorPil
 
-from mechvit import HookedViT
+from mechvit import HookedViT, files
 from mechvit.data import Corruption, corrupt, load_images
 from mechvit.saes.cached import CachedActivations, Plan, shards, writer
+from mechvit.files import write_json
 from mechvit.saes.cached.plan import MANIFEST_FILE, PLAN_FILE
-from mechvit.saes.cached.shards import write_json
 from mechvit.saes.config import SAEConfig
 from mechvit.saes.store import ImageActivationsStore, draw_corruptions
 
@@ -174,6 +174,9 @@ def test_a_damaged_shard_is_made_again(make_cache):
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match=r"shard-00001.*is damaged"):
         cache.verify()
+    with pytest.raises(ValueError, match=r"in use by this process itself \(close what reads it"):
+        make_cache()
+    cache.close()
     with pytest.warns(UserWarning, match=r"shard-00001.*is damaged.*made again"):
         make_cache()
     assert files_of(cache.folder) == whole
@@ -314,13 +317,13 @@ def test_a_full_disk_loses_nothing(make_cache, monkeypatch, tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, data)
 
-    real = shards.write_synced
+    real = files.write_synced
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write_synced", write)
+        patch.setattr(shards.files, "write_synced", write)
         with pytest.raises(OSError, match="full while shard-00001 was written") as caught:
             make_cache()
     assert caught.value.errno == errno.ENOSPC
-    assert sorted(os.listdir(tmp_path / "cache")) == ["plan.json", "shard-00000"]
+    assert sorted(os.listdir(tmp_path / "cache")) == [files.MARKER, "plan.json", "shard-00000"]
     make_cache()
     assert files_of(tmp_path / "cache") == files_of(whole.folder)
 
@@ -384,8 +387,8 @@ def test_refuses_to_write_into_anything_else(make_cache, tmp_path):
 
 
 def test_a_run_killed_before_its_plan_was_written_starts_again(make_cache, tmp_path):
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/plan.json.partial").write_text("{")
+    files.begin(tmp_path / "cache", writer.KIND)
+    (tmp_path / "cache/.plan.json.12345.part").write_text("{")
     assert make_cache().n_rows == 24 * 17
 
 
@@ -393,4 +396,6 @@ def test_overwriting_leaves_nothing_of_the_earlier_cache(make_cache, tmp_path):
     make_cache(shard_bytes=1)
     cache = make_cache(overwrite=True, seed=5)
     assert (cache.plan.n_shards, cache.plan.seed) == (3, 5)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.lock", "cache"]  # which is being read
+    cache.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -43,7 +43,8 @@ def test_one_hook_point_alone(make_cache, tmp_path):
 def test_refuses_what_is_there_and_what_is_not(make_cache, tmp_path):
     cache = make_cache()
     (tmp_path / "exported").mkdir()
-    with pytest.raises(ValueError, match="exists"):
+    (tmp_path / "exported" / "state.json").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is no earlier result"):
         export_for_sae_lens(cache, tmp_path / "exported")
     with pytest.raises(ValueError, match="hooks must be"):
         export_for_sae_lens(cache, tmp_path / "other", "hook_embed")
