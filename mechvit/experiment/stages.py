@@ -76,10 +76,10 @@ class Stages:
                 self.say(f"{name}: done before ({done['seconds']:.1f} s)")
                 return
             self.say(f"{name}: {again}; it is done again")
-        for path in paths:
+        for path in (record, *paths):
             files.check_replaceable(path)
         self.say(f"{name} ...")
-        record.unlink(missing_ok=True)
+        files.remove_file(record)
         reset_peak_memory()
         started, clock = datetime.now(timezone.utc), time.perf_counter()
         work()

@@ -14,6 +14,7 @@ from .markers import (
     note,
     read_marker,
     remove,
+    remove_file,
 )
 from .replacing import (
     READY,
@@ -59,6 +60,7 @@ __all__ = [
     "read_marker",
     "recover",
     "remove",
+    "remove_file",
     "replaced",
     "seal",
     "sha256",

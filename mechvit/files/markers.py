@@ -178,6 +178,12 @@ def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
     return read_marker(folder) is not None
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file of ours, if it is there; one that no marker lists stays."""
+    if os.path.lexists(path) and listed(path):
+        path.unlink()
+
+
 def clear(folder: Path) -> None:
     """Remove a folder inside a marked one, as far as that marker lists what lies in it."""
     above = marked_above(folder / "file")

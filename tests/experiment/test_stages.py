@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mechvit import files
 from mechvit.experiment import stages as module
 from mechvit.experiment.stages import (
     Stages,
@@ -22,6 +23,13 @@ from mechvit.experiment.stages import (
     reset_peak_memory,
     write_json,
 )
+from mechvit.files import write_text, writing
+
+
+@pytest.fixture(autouse=True)
+def run_folder(tmp_path):
+    """A run's folder is marked as ours."""
+    files.begin(tmp_path, "views")
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,11 @@ def test_a_stage_that_raises_leaves_no_record_and_runs_again(tmp_path):
     out = tmp_path / "out"
 
     def half() -> None:
-        out.write_text("ha")
+        write_text(out, "ha")
         raise RuntimeError("cut off")
 
     def whole() -> None:
-        out.write_text("whole")
+        write_text(out, "whole")
 
     stages = Stages(tmp_path, say=lambda line: None)
     with pytest.raises(RuntimeError, match="cut off"):
@@ -103,25 +111,26 @@ def test_an_old_record_is_gone_before_its_outputs_are_overwritten(tmp_path):
     """A run with changed settings that is cut, then the first settings again: the half-written output is no result."""
     out = tmp_path / "out"
     stages = Stages(tmp_path, say=lambda line: None)
-    stages.run("s", lambda: out.write_text("first"), settings=1, outputs=[out])
+    stages.run("s", lambda: write_text(out, "first"), settings=1, outputs=[out])
 
     def cut() -> None:
         assert not (tmp_path / "stages" / "s.json").exists()
-        out.write_text("sec")
+        write_text(out, "sec")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Stages(tmp_path, say=lambda line: None).run("s", cut, settings=2, outputs=[out])
-    Stages(tmp_path, say=lambda line: None).run("s", lambda: out.write_text("again"), settings=1, outputs=[out])
+    Stages(tmp_path, say=lambda line: None).run("s", lambda: write_text(out, "again"), settings=1, outputs=[out])
     assert out.read_text() == "again"
 
 
 def test_a_killed_process_leaves_no_record(tmp_path):
     code = (
-        "import os, signal, sys; from pathlib import Path; from mechvit.experiment.stages import Stages; "
-        "out = Path(sys.argv[1]); stages = Stages(out); "
-        "stages.run('whole', lambda: (out / 'w').write_text('w'), settings=1, outputs=[out / 'w']); "
-        "stages.run('half', lambda: ((out / 'h').write_text('h'), os.kill(os.getpid(), signal.SIGKILL)), settings=1, "
+        "import os, signal, sys; from pathlib import Path; from mechvit import files; "
+        "from mechvit.experiment.stages import Stages; out = Path(sys.argv[1]); stages = Stages(out); "
+        "stages.run('whole', lambda: files.write_text(out / 'w', 'w'), settings=1, outputs=[out / 'w']); "
+        "work = lambda: (files.write_text(out / 'h', 'h'), os.kill(os.getpid(), signal.SIGKILL)); "
+        "stages.run('half', work, settings=1, "
         "outputs=[out / 'h'])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True)
@@ -214,7 +223,7 @@ def test_write_json_replaces_a_file_whole_or_not_at_all(tmp_path, monkeypatch):
         assert json.loads(path.read_text()) == {"first": 1}
         replace(source, target)
 
-    monkeypatch.setattr(module.os, "replace", watched)
+    monkeypatch.setattr(writing.os, "replace", watched)
     write_json(path, {"second": math.pi})
     assert seen == [("deep", {"second": math.pi})], "whole beside its place before it is renamed"
     assert json.loads(path.read_text()) == {"second": math.pi}
@@ -237,3 +246,110 @@ def test_fingerprint_follows_names_sizes_and_times(tmp_path):
     later = fresh()
     (tmp_path / "sub" / "a").rename(tmp_path / "sub" / "b")
     assert len({first, larger, later, fresh()}) == 4
+
+
+# outputs that were damaged since
+
+
+def harm(path: Path, how: str) -> None:
+    """Change an output as a user, a disk or a program might."""
+    before = path.stat()
+    if how == "missing":
+        path.unlink()
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif how == "bit":  # the same size, another time
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    elif how == "touched":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    elif how == "silent bit":  # the same size and time: what a disk does
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", "is missing"), ("truncated", "bytes, and had"), ("bit", "has other content than was written"),
+        ("touched", None), ("silent bit", None),
+    ],
+)  # fmt: skip
+def test_a_damaged_output_is_made_again_with_one_line(tmp_path, how, said):
+    def run(**options):
+        ran, lines = [], []
+        stages = Stages(tmp_path, lines.append, **options)
+
+        def work() -> None:
+            ran.append(1)
+            with files.new_folder(tmp_path / "tables", "tables", overwrite=True) as folder:
+                write_text(folder / "a.parquet", "first table")
+                write_text(folder / "deep" / "b.parquet", "second table")
+
+        stages.run("tables", work, settings=1, outputs=[tmp_path / "tables"])
+        return ran, lines
+
+    assert run()[0] == [1]
+    harm(tmp_path / "tables" / "deep" / "b.parquet", how)
+    ran, lines = run()
+    assert bool(ran) == (said is not None)
+    assert [said in line for line in lines].count(True) == 1 if said else True
+    if how == "silent bit":  # only a whole reading finds it
+        ran, lines = run(verify=True)
+        assert ran == [1]
+        assert "other content" in lines[0]
+    assert (tmp_path / "tables" / "deep" / "b.parquet").read_text() == "second table"
+    assert run()[0] == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", '{"key": 3}', '{"key": "x"}', "\x00" * 40])
+def test_a_damaged_record_is_named_and_its_stage_done_again(tmp_path, text):
+    chain(tmp_path)
+    (tmp_path / "stages" / "c.json").write_text(text)
+    lines: list[str] = []
+    stages = Stages(tmp_path, lines.append)
+    stages.run("c", lambda: write_json(tmp_path / "out" / "c", "c"), settings=1, outputs=[tmp_path / "out" / "c"])
+    assert f"{tmp_path / 'stages' / 'c.json'} is damaged" in lines[0]
+    assert record(tmp_path, "c")["key"] == stages.keys["c"]
+
+
+def test_what_is_made_again_with_other_content_makes_what_reads_it_run_again(tmp_path):
+    """A stage of equal settings may give other bits (another number of threads): later stages must not mix the two."""
+
+    def run(text: str) -> list[str]:
+        ran: list[str] = []
+        stages = Stages(tmp_path, lambda line: None)
+        for name, after in (("a", []), ("b", ["a"]), ("c", [])):
+            out = tmp_path / name
+
+            def work(name: str = name, out: Path = out) -> None:
+                ran.append(name)
+                write_text(out, text if name == "a" else f"{name}, which never changes")
+
+            stages.run(name, work, settings=1, after=after, outputs=[out])
+        return ran
+
+    assert run("first") == ["a", "b", "c"]
+    (tmp_path / "a").unlink()
+    assert run("first") == ["a"]
+    (tmp_path / "a").unlink()
+    assert run("other") == ["a", "b"]
+    assert run("other") == []
+
+
+def test_records_of_before_know_no_hashes_and_get_them(tmp_path):
+    chain(tmp_path)
+    path = tmp_path / "stages" / "a.json"
+    old = {name: value for name, value in record(tmp_path, "a").items() if name not in ("outputs", "reads")}
+    path.write_text(json.dumps(old))
+    assert chain(tmp_path)[0] == []
+    assert record(tmp_path, "a")["outputs"]["out/a"][""][2]
+
+
+def test_a_users_file_in_an_output_is_refused_before_the_work(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "thesis.txt").write_text("mine")
+    for out in (tmp_path / "tables", tmp_path / "tables" / "thesis.txt"):
+        with pytest.raises(ValueError, match="give another --out"):
+            Stages(tmp_path, lambda line: None).run("s", lambda: pytest.fail("it ran"), settings=1, outputs=[out])
+    assert (tmp_path / "tables" / "thesis.txt").read_text() == "mine"

@@ -68,7 +68,7 @@ def test_several_hook_points_and_another_part(script, options, tmp_path):
         ({"hooks": ("blocks.9.hook_resid_post",)}, "There is no hook point 'blocks.9.hook_resid_post'"),
         ({"corruptions": ("rain_2",)}, "rain"),
         ({"model": "nowhere/at/all"}, "nowhere/at/all"),
-        ({"device": "abacus"}, "the device 'abacus' cannot be used here"),
+        ({"device": "abacus"}, "'abacus' cannot be used here"),
         ({"images": "folder:nowhere"}, "is not a folder"),
     ],
 )
