@@ -18,8 +18,8 @@ from transformers import ViTImageProcessorPil
 
 from mechvit import HookedViT, files
 from mechvit.data import Corruption, corrupt, load_images
-from mechvit.saes.cached import CachedActivations, Plan, shards, writer
 from mechvit.files import write_json
+from mechvit.saes.cached import CachedActivations, Plan, shards, writer
 from mechvit.saes.cached.plan import MANIFEST_FILE, PLAN_FILE
 from mechvit.saes.config import SAEConfig
 from mechvit.saes.store import ImageActivationsStore, draw_corruptions
