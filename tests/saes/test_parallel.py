@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,32 @@ def test_refuses_a_batch_that_cannot_be_shared(make_streams, tmp_path, monkeypat
     monkeypatch.setattr("mechvit.saes.parallel.size", lambda: 3)
     with pytest.raises(ValueError, match="must be a multiple of the 3 processes; got 128"):
         train_on(make_streams(), tmp_path / "saes", config=CONFIG)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent is gone")
+def test_a_worker_ends_with_its_parent(tmp_path):
+    """When torchrun's agent is killed, its workers do not write on alone."""
+    worker = (
+        "import os, sys, time; from mechvit.saes.parallel import end_with_parent; end_with_parent(); "
+        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    agent = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]]); time.sleep(60)"
+    said = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-c", agent, worker, str(said)])
+    for _ in range(600):
+        if said.is_file() and said.read_text():
+            break
+        time.sleep(0.1)
+    pid = int(said.read_text())
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.1)
+    os.kill(pid, 9)
+    pytest.fail("the worker lives on")
