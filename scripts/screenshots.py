@@ -1,8 +1,8 @@
 """Take the pictures of a run's report that the README shows, with chromium and playwright (in the `dev` extra).
 
-    scripts/screenshots.py --run runs/photos --out docs
+    scripts/screenshots.py --run runs/photos --out docs --overwrite
 
-Writes report.png, claims.png, gain.png, explorer.png, lens.png and features.png; earlier ones are replaced.
+Writes report.png, claims.png, gain.png, explorer.png, lens.png and features.png; earlier ones with --overwrite only.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.experiment.command_line import read, run
+from mechvit.files import write_bytes
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-
+PICTURES = ("report", "claims", "gain", "explorer", "lens", "features")
 DRAWN = """() => [...document.querySelectorAll(".plot")]
     .every((plot) => plot.closest("details:not([open])") || plot.querySelector(".main-svg"))
   && [...document.querySelectorAll(".ex")].every((view) => view.dataset.drawn)"""
@@ -36,6 +37,8 @@ class Options:
     """Which of the example images the views show, from 0."""
     theme: str = "light"
     """`light` or `dark`."""
+    overwrite: bool = False
+    """Replace pictures of these names in OUT, whoever made them."""
 
 
 def main(options: Options) -> None:
@@ -45,9 +48,11 @@ def main(options: Options) -> None:
         raise ValueError(f"{options.run} has no report.html: finish the run first")
     if chromium is None:
         raise ValueError("screenshots need chromium on the PATH: apt-get install chromium")
+    there = [path for path in (options.out / f"{name}.png" for name in PICTURES) if path.exists()]
+    if there and not options.overwrite:
+        raise ValueError(f"{', '.join(map(str, there))} would be replaced: give another --out, or --overwrite")
     from playwright.sync_api import sync_playwright
 
-    options.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         context = browser.new_context(
@@ -59,16 +64,21 @@ def main(options: Options) -> None:
         for name, show in {"report": top, "claims": claims, "gain": gain, "explorer": explorer, "lens": lens}.items():
             show(page, options.picture)
             page.wait_for_timeout(1000)  # patterns are inflated
-            page.screenshot(path=options.out / f"{name}.png")
-            say(options.out / f"{name}.png")
+            keep(page, name, options)
         features = options.run / "features.html"
         if features.is_file():  # a run may have no SAEs
             page.goto(features.resolve().as_uri())
             page.locator("tbody tr").nth(options.picture).click()
             page.wait_for_timeout(1500)
-            page.screenshot(path=options.out / "features.png")
-            say(options.out / "features.png")
+            keep(page, "features", options)
         browser.close()
+
+
+def keep(page: Page, name: str, options: Options) -> None:
+    """Take the picture of what the window shows."""
+    place = options.out / f"{name}.png"
+    write_bytes(place, page.screenshot(), ours=lambda path: options.overwrite)
+    say(place)
 
 
 def wait(page: Page, condition: str) -> None:

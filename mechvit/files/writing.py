@@ -50,9 +50,9 @@ def beside(path: str | os.PathLike[str], *, ours: Callable[[Path], bool] | None 
             raise
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, ours: Callable[[Path], bool] | None = None) -> None:
     """Write a whole file or nothing; see `beside`."""
-    with beside(path) as part:
+    with beside(path, ours=ours) as part:
         part.write_bytes(data)
 
 

@@ -28,7 +28,6 @@ ALLOWED = {
     ("mechvit/experiment/stages.py", "write_text"): "/proc/self/clear_refs, which is no file",
     ("mechvit/saes/logs.py", "open"): "appending to a log of ours, and into a path that files.beside gives",
     ("mechvit/visualization/export.py", "TemporaryDirectory"): "in the system's folder for temporary files",
-    ("scripts/screenshots.py", "mkdir"): "a developer's tool: the pictures of README",
 }
 
 
