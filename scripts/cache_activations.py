@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
@@ -73,8 +72,8 @@ class Options:
     """Of the images' parts, the crops, and which image gets which corruption. One seed in all scripts keeps training
     and test images apart."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, each process its
-    own)."""
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, as for cuda, each
+    process its own)."""
     model_dtype: ModelDtype = "float32"
     """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     overwrite: bool = False
@@ -91,19 +90,18 @@ def main(options: Options) -> None:
     parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
     import torch
 
-    device = options.device
-    if device is None and parallel and torch.cuda.is_available():
-        device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-    check_device(device)
-    if device is not None and device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # else every process would hold a context on the first GPU
     from mechvit.models import HookedViT
+    from mechvit.models.devices import device_of_process
     from mechvit.saes.cached import cache_activations, export_for_sae_lens
-    from mechvit.saes.parallel import end_with_parent
+    from mechvit.saes.parallel import PATIENCE, end_with_parent
 
+    check_device(options.device, processes=True)
+    device = device_of_process(options.device, shared=True)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else every process would hold a context on the first GPU
     if parallel:  # the processes only wait for each other, at times for hours
         end_with_parent()
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         model = HookedViT.from_pretrained(options.model, device=device, dtype=getattr(torch, options.model_dtype))
         cache = cache_activations(

@@ -10,12 +10,15 @@ Hugging Face checkpoint.
         --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
     scripts/finetune.py --model DIR --images folder:DIR --corruption clean \\
         --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
+    torchrun --nproc-per-node 4 scripts/finetune.py --model DIR --images folder:DIR \\
+        --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
 
 The epoch with the lowest validation loss is kept; OUT/training_log.json has them all.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,7 +62,8 @@ class Options:
     seed: int = 0
     """Of the images' parts and the crops. One seed in all scripts keeps tuning and test images apart."""
     device: str | None = None
-    """`cpu` to stay there; by default CUDA where there is one."""
+    """Where to compute, as in cuda:1 or cpu; by default CUDA where there is one. One GPU is used, however many there
+    are; under torchrun each process takes its own, and its share of every batch."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -73,8 +77,10 @@ def main(options: Options) -> None:
     members = corruptions_named(options.corruption)
     corruption = members[0] if len(members) == 1 else Mixture(members)
     inputs = local_inputs(options.images, options.model)
-    check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs)
-    check_device(options.device)
+    check_device(options.device, processes=True)
+    first = os.environ.get("RANK", "0") == "0"  # the process that writes, under torchrun
+    if first:
+        check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs)
     import json
     from pathlib import Path
 
@@ -108,6 +114,8 @@ def main(options: Options) -> None:
         device=options.device,
         overwrite=options.overwrite,
     )
+    if not first:
+        return
     log = json.loads(Path(out, "training_log.json").read_text())
     kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])
     say(
@@ -116,7 +124,7 @@ def main(options: Options) -> None:
     )
     if "as_saved" in log:
         rounded = log["as_saved"]
-        print(
+        say(
             f"as saved, in {log['dtype']}: validation loss {rounded['eval_loss']:.3f}, accuracy "
             f"{rounded['eval_accuracy']:.3f} (--save-dtype float32 keeps the weights as they were trained)"
         )

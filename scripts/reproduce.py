@@ -33,8 +33,10 @@ def main(config: ExperimentConfig) -> None:
     from pathlib import Path
 
     from mechvit.experiment import reproduce
+    from mechvit.experiment.command_line import check_device
 
     started = time.perf_counter()
+    check_device(config.device)
     report = reproduce(config)
     stages = json.loads((Path(config.out) / "provenance.json").read_text())["stages"]
     say(f"\n{'stage':32} seconds  peak GB")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from mechvit.data.spec import PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_device,
     corruptions_named,
     load_model,
     local_inputs,
@@ -68,7 +69,8 @@ class Options:
     seed: int = 0
     """Of the images' parts and the crops. One seed in all scripts keeps training and test images apart."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, as for cuda, each
+    process its own)."""
     model_dtype: ModelDtype = "float32"
     """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
     verify: bool = False
@@ -97,6 +99,7 @@ def main(options: Options) -> None:
     from mechvit.saes import push_to_hub, read_history, train_on
     from mechvit.saes.parallel import processes, rank
 
+    check_device(options.device, processes=True)
     with processes(options.device) as device:
         streams, config = cached_streams(options, device) if options.cache else image_streams(options, device)
         published = train_on(
@@ -176,8 +179,7 @@ def check_sizes(model: HookedViT, others: list[HookedViT], names: tuple[str, ...
 
 def cached_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
     """Activations on disk, which are looked at whole before training starts."""
-    import torch
-
+    from mechvit.models.devices import device_named
     from mechvit.saes import CachedActivations, CachedStreams
     from mechvit.saes.parallel import rank
 
@@ -194,7 +196,7 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
     training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
     streams = CachedStreams(
         *caches, batch_size=config.train_batch_size_tokens, seed=config.seed,
-        calibration_images=config.calibration_images, device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        calibration_images=config.calibration_images, device=device_named(device),
     )  # fmt: skip
     return streams, training
 

@@ -15,6 +15,7 @@ from mechvit.files import locked, new_folder
 from mechvit.settings_checks import SettingError
 from mechvit.terminal import one_line
 
+from .device_checks import check_device as check_device
 from .faults import explain, flag_of
 
 if TYPE_CHECKING:
@@ -249,17 +250,6 @@ def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return hf_config, processor
-
-
-def check_device(device: str | None) -> None:
-    """Raise a ValueError unless torch can compute on this device here."""
-    import torch
-
-    try:
-        if (torch.ones(1, device=device) + 1).is_meta:
-            raise RuntimeError("it holds shapes and no numbers")
-    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError, ImportError: not built into torch
-        raise SettingError("device", f"{device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def prepared_images(

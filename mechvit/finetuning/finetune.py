@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,7 +59,8 @@ def finetune(
         save_dtype: of the new checkpoint; the old one's when None. Weights are trained in float32 at least, whatever
             the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
             changes what the model does, `as_saved` in the log says what it is then.
-        device: cuda if there is one, by default.
+        device: as in cuda:1 or cpu; CUDA where there is one when None. One device is used, however many are visible;
+            started by torchrun, each process takes a GPU of its own and its share of every batch.
         overwrite: replace an earlier fine-tuned checkpoint at `out`.
         progress: show the trainer's progress bar.
 
@@ -74,6 +76,8 @@ def finetune(
     from mechvit.models.checkpoint_config import read_hf_config
     from mechvit.models.loading import load_hf_model
 
+    from .arguments import in_step
+
     check_trainable(read_hf_config(checkpoint), os.fspath(checkpoint))
     processor = read_image_processor(checkpoint)
     if processor is None:
@@ -82,7 +86,7 @@ def finetune(
     config, save_dtype = config or FinetuneConfig(), save_dtype or model.dtype
     model = model.to(torch.promote_types(model.dtype, torch.float32))
     inputs = [checkpoint] if os.path.exists(checkpoint) else []
-    with new_folder(out, CHECKPOINT, overwrite=overwrite, inputs=inputs, flag="overwrite") as folder:
+    with in_step(), _written(out, overwrite, inputs) as folder:
         _train(
             model, processor, train_images, validation_images, folder, corruption, config, save_dtype, device, progress
         )
@@ -124,6 +128,8 @@ def train_from_scratch(
     """
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, set_seed
 
+    from .arguments import in_step
+
     names = train_images.features["label"].names
     set_seed(config.seed)
     model = ViTForImageClassification(
@@ -139,11 +145,22 @@ def train_from_scratch(
         )
     )
     processor = ViTImageProcessorPil(size={"height": shape.image_size, "width": shape.image_size})
-    with new_folder(out, CHECKPOINT, overwrite=overwrite, flag="overwrite") as folder:
+    with in_step(), _written(out, overwrite, []) as folder:
         _train(
             model, processor, train_images, validation_images, folder, CLEAN, config, torch.float32, device, progress
         )
     return Path(out)
+
+
+def _written(
+    out: str | os.PathLike[str], overwrite: bool, inputs: Sequence[str | os.PathLike[str]]
+) -> AbstractContextManager[Path]:
+    """The new checkpoint's folder while it is made: the first process writes it, and the others leave it alone."""
+    from .arguments import first_process
+
+    if not first_process():
+        return nullcontext(Path(out))
+    return new_folder(out, CHECKPOINT, overwrite=overwrite, inputs=inputs, flag="overwrite")
 
 
 def _train(
@@ -159,36 +176,16 @@ def _train(
     progress: bool,
 ) -> None:
     """Train, and write the checkpoint into `out`."""
-    from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+    from transformers import PrinterCallback, ProgressCallback, Trainer
 
+    from .arguments import first_process, training_arguments
     from .callbacks import KeepBest, TrainingBar
     from .epochs import CountEpochs, EpochRows
     from .rounding import round_weights
 
     _check(model, processor, train_images, "training")
     _check(model, processor, validation_images, "validation")
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=4 * config.batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=config.warmup_fraction,
-        weight_decay=config.weight_decay,
-        bf16=config.precision == "bf16",
-        fp16=config.precision == "fp16",
-        use_cpu=device == "cpu",
-        eval_strategy="epoch",
-        logging_strategy="epoch",
-        save_strategy="no",
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        label_names=["labels"],
-        report_to="none",
-        seed=config.seed,
-        disable_tqdm=not progress,
-    )
+    arguments = training_arguments(config, out, device, progress)
     best = KeepBest(config.patience)
     rows, held_out = train_images.with_format("numpy"), validation_images.with_format("numpy")
     mixed = EpochRows(rows) if isinstance(corruption, Mixture) else None
@@ -219,6 +216,8 @@ def _train(
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
         found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}
         saved["as_saved"] = {key: found[key] for key in ("eval_loss", "eval_accuracy")}
+    if not first_process():
+        return
     with library_writes(out):
         model.to(getattr(torch, saved["dtype"])).save_pretrained(out)
         processor.save_pretrained(out)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from mechvit.settings_checks import SettingError
+
 
 def default_device() -> torch.device:
     """Return CUDA's device of this process where torch can use one, else the CPU."""
@@ -34,6 +36,28 @@ def device_named(name: torch.device | str | None) -> torch.device:
     return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
 
 
+def device_of_process(name: torch.device | str | None, *, shared: bool = False) -> torch.device:
+    """Return the device of one of torchrun's processes; without torchrun as `device_named`.
+
+    Args:
+        name: as in cuda, each process's own, or cpu.
+        shared: let several processes share a GPU where there are more of them.
+
+    Raises:
+        SettingError: a numbered GPU for several processes, or fewer GPUs than processes that cannot share one.
+    """
+    device, processes = device_named(name), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type != "cuda" or processes == 1:
+        return device
+    if name is not None and torch.device(name).index is not None:
+        raise SettingError("device", f"{name} would put all {processes} processes on one GPU: cuda is each one's own")
+    if processes > torch.cuda.device_count() and not shared:
+        raise SettingError(
+            "device", f"must be a GPU for each of the {processes} processes; {torch.cuda.device_count()} are visible"
+        )
+    return device
+
+
 def unused_gpu() -> str | None:
     """Say why torch uses none of the GPUs that this machine shows; None where it uses them, or where there is none."""
     if torch.cuda.is_available():
@@ -44,9 +68,9 @@ def unused_gpu() -> str | None:
     if not _shows_gpu():
         return None
     if torch.version.hip is None and torch.version.cuda is None:
-        return f"this torch ({torch.__version__}) was built without CUDA: install a build with it"
+        return f"a GPU is there, and this torch ({torch.__version__}) was built without CUDA: install a build with it"
     return (
-        f"this torch ({torch.__version__}, CUDA {torch.version.cuda}) cannot use it{_reason()}: "
+        f"a GPU is there, and this torch ({torch.__version__}, CUDA {torch.version.cuda}) cannot use it{_reason()}: "
         "update the driver, or install a torch built for it"
     )
 

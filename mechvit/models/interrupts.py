@@ -120,7 +120,7 @@ def temporary(
 
 
 @temporary
-def random_numbers_kept(devices: Sequence[int] = ()) -> Iterator[None]:
+def random_numbers_kept(devices: Sequence[int | torch.device] = ()) -> Iterator[None]:
     """Give torch's generators (the CPU's, and those of some GPUs) their state back when the block ends."""
     with torch.random.fork_rng(devices=devices):
         yield

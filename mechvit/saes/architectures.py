@@ -22,6 +22,8 @@ few steps hardly move."""
 def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int, device: torch.device) -> TrainingSAE:
     """Make one SAE with random weights; of `standard` and `batchtopk` the sparse form where `config.fast`.
 
+    The weights are drawn on the CPU, so that a seed gives the same ones on every device.
+
     Args:
         penalty_warm_up: steps over which a fixed sparsity coefficient rises.
     """
@@ -33,7 +35,7 @@ def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int
     common: dict[str, Any] = {
         "d_in": d_in,
         "d_sae": d_sae,
-        "device": str(device),
+        "device": "cpu",
         "normalize_activations": "expected_average_only_in",
     }
     if spec.hook_name.endswith("hook_z"):  # all heads side by side, which the published SAE joins by itself
@@ -57,4 +59,4 @@ def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int
     }[spec.architecture]  # fmt: skip
     settings = getattr(sae_lens, f"{prefix}TrainingSAEConfig")(**common)
     stock = getattr(sae_lens, f"{prefix}TrainingSAE")
-    return (fast.get(spec.architecture, stock) if config.fast else stock)(settings)
+    return (fast.get(spec.architecture, stock) if config.fast else stock)(settings).to(device)

@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -
         for learner in learners:
             tensors, state["learners"][learner.spec.name] = learner_state(learner)
             save_file(tensors, beside / f"{learner.spec.name}.safetensors")
-        save_file(_random_state(), beside / "random.safetensors")
+        save_file(random_state(learners[0].sae.device), beside / "random.safetensors")
         files.write_synced(beside / "state.json", (json.dumps(state) + "\n").encode())
     for older in _checkpoints(folder):
         if older != final:
@@ -69,8 +69,9 @@ def load_checkpoint(folder: Path, learners: list[Learner]) -> Position | None:
         restore_learner(learner, tensors, state["learners"][learner.spec.name])
     random = read_tensors(found[-1] / "random.safetensors")
     torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
+    device = learners[0].sae.device
+    if "cuda" in random and device.type == "cuda":
+        torch.cuda.set_rng_state(random["cuda"], device)
     return Position(**state["position"])
 
 
@@ -78,11 +79,10 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("step-*") if path.suffix != ".partial")
 
 
-def _random_state() -> dict[str, Tensor]:
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the CPU's generator, and of this device's where it is a GPU."""
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
 _COUNTERS = ("act_freq_scores", "n_forward_passes_since_fired")

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +22,14 @@ from jaxtyping import Bool, Float
 from sae_lens.saes.batchtopk_sae import BatchTopK
 from torch import Tensor
 
+from mechvit.models.devices import device_of_process
+
 if TYPE_CHECKING:
     from sae_lens import TrainingSAE
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other: one may check or write for hours what the others need. torchrun ends all of
+them as soon as one fails."""
 
 
 @contextmanager
@@ -30,20 +37,21 @@ def processes(device: str | None = None) -> Iterator[str | None]:
     """Join the processes that torchrun started; gives the device of this one. Without torchrun nothing happens.
 
     Args:
-        device: where to compute; None takes one GPU a process where there are any, else the CPU.
+        device: where to compute: `cuda` is one GPU a process, and None the same where there are any, else the CPU.
+
+    Raises:
+        SettingError: a numbered GPU for several processes, or more processes than GPUs.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield device
         return
-    if device is None and torch.cuda.is_available():
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     end_with_parent()
-    on_gpu = device is not None and device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    own = device_of_process(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield device
+        yield str(own)
     finally:
         dist.destroy_process_group()
 

@@ -31,7 +31,7 @@ def start_from_data(learner: Learner, x: Float[Tensor, "token d_in"], scale: flo
     sae.b_dec.data = geometric_median(x) if learner.config.b_dec_init == "geometric_median" else x.mean(0)
     centred = x - sae.b_dec
     if learner.config.decoder_init == "data":
-        sae.W_dec.data = centred[torch.randint(len(x), (sae.cfg.d_sae,), device=x.device)].clone()
+        sae.W_dec.data = centred[torch.randint(len(x), (sae.cfg.d_sae,)).to(x.device)].clone()
     sae.W_dec.data /= sae.W_dec.norm(dim=-1, keepdim=True)
     sae.W_enc.data = sae.W_dec.T.clone().contiguous()
     gates = {"standard": ("b_enc", -1.0), "gated": ("b_gate", -1.0), "jumprelu": ("threshold", 1.0)}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mechvit import files
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
+from mechvit.models.devices import device_named
 from mechvit.models.interrupts import random_numbers_kept
 
 from . import parallel
@@ -154,17 +155,18 @@ def _train(
 ) -> None:
     """Train from the last checkpoint in `folder`, or from the start, and publish to `final`; see `train_on`."""
     writes, size = parallel.rank() == 0, config.train_batch_size_tokens
-    used = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    with random_numbers_kept(used):
+    with random_numbers_kept():
         sample = _sample(streams, 4 * size)
-        learners = _start(streams, config, sample, torch.device(device) if device is not None else sample.device)
-        position = load_checkpoint(folder, learners) or Position()
-        logs = Logs(folder, position.step, loggers, settings) if writes else None
-        loop = Loop(learners, streams, config, folder, logs, *every)
-        loop.run(position, progress)
-        settle(learners, streams)
-        if writes:
-            _finish(loop, position, final)
+        where = sample.device if device is None else device_named(device)
+        with random_numbers_kept([where] if where.type == "cuda" else []):
+            learners = _start(streams, config, sample, where)
+            position = load_checkpoint(folder, learners) or Position()
+            logs = Logs(folder, position.step, loggers, settings) if writes else None
+            loop = Loop(learners, streams, config, folder, logs, *every)
+            loop.run(position, progress)
+            settle(learners, streams)
+            if writes:
+                _finish(loop, position, final)
 
 
 def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
@@ -247,13 +249,21 @@ def _start(streams: ActivationStreams, config: TrainConfig, sample: Tensor, devi
     learners = []
     for spec in config.saes(streams.widths):
         own, d_in = columns[spec.hook_name], streams.widths[spec.hook_name]
-        torch.manual_seed(config.seed)  # an SAE's start does not depend on which others are trained beside it
+        seed_generators(config.seed, device)  # an SAE's start does not depend on which others are trained beside it
         learner = build(spec, d_in, steps, config, device, own)
         x = sample[:, own].to(device, torch.float32)
         start_from_data(learner, x, math.sqrt(d_in) / float(x.norm(dim=-1).mean()))
         parallel.share_training(learner.sae)
         learners.append(learner)
     return learners
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the CPU's generator, and this GPU's; `torch.manual_seed` would seed all GPUs, which others may be using."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _finish(loop: Loop, position: Position, final: Path) -> None:

@@ -68,7 +68,7 @@ def test_several_hook_points_and_another_part(script, options, tmp_path):
         ({"hooks": ("blocks.9.hook_resid_post",)}, "There is no hook point 'blocks.9.hook_resid_post'"),
         ({"corruptions": ("rain_2",)}, "rain"),
         ({"model": "nowhere/at/all"}, "nowhere/at/all"),
-        ({"device": "abacus"}, "'abacus' cannot be used here"),
+        ({"device": "abacus"}, "--device 'abacus' cannot be used here"),
         ({"images": "folder:nowhere"}, "is not a folder"),
     ],
 )
@@ -111,11 +111,14 @@ def test_each_process_has_a_gpu_of_its_own(script, options, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(script, "check_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(str(device)))
+    monkeypatch.setattr(script, "check_device", lambda device, processes: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **options: 1 / 0)
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    with pytest.raises(ZeroDivisionError):
-        script.main(options(device=None))
-    assert chosen == ["cuda:1"]
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    for device in (None, "cuda"):
+        with pytest.raises(ZeroDivisionError):
+            script.main(options(device=device))
+    assert chosen == ["cuda:1", "cuda:1"]
+    with pytest.raises(ValueError, match="cuda:0 would put all 4 processes on one GPU"):
+        script.main(options(device="cuda:0"))

@@ -1,0 +1,102 @@
+"""The trainer's settings, and where it computes: on one device as asked, or under torchrun on one GPU a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from mechvit.models.devices import device_of_process
+from mechvit.settings_checks import SettingError
+
+from .config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+PATIENCE = 7 * 24 * 3600
+"""Seconds that torchrun's processes wait for each other: the first one also writes the checkpoint."""
+
+
+def training_arguments(
+    config: FinetuneConfig, folder: Path, device: torch.device | str | None, progress: bool
+) -> TrainingArguments:
+    """Make the trainer's settings.
+
+    By itself the trainer takes every GPU that it sees, with as many batches a step (`DataParallel`), and always the
+    first one if it shall take one. Here it takes the one that was asked for. Started by torchrun it takes each
+    process's own, and each process its share of a batch.
+
+    Args:
+        config: of the training.
+        folder: where the trainer may write.
+        device: as in cuda:1 or cpu; CUDA where there is one when None.
+        progress: show the trainer's progress bar.
+
+    Raises:
+        SettingError: a batch that the processes cannot share equally, or a device that they cannot share.
+    """
+    from transformers import TrainingArguments
+
+    processes, where = int(os.environ.get("WORLD_SIZE", "1")), device_of_process(device)
+    if config.batch_size % processes:
+        raise SettingError(
+            "batch_size", f"must be a multiple of the {processes} processes, which share it; got {config.batch_size}"
+        )
+    with torch.cuda.device(where) if where.type == "cuda" and processes == 1 else nullcontext():  # it sets the first
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch_size // processes,
+            per_device_eval_batch_size=4 * config.batch_size // processes,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=config.warmup_fraction,
+            weight_decay=config.weight_decay,
+            bf16=config.precision == "bf16",
+            fp16=config.precision == "fp16",
+            use_cpu=where.type == "cpu",
+            ddp_timeout=PATIENCE,
+            eval_strategy="epoch",
+            logging_strategy="epoch",
+            save_strategy="no",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            label_names=["labels"],
+            report_to="none",
+            seed=config.seed,
+            disable_tqdm=not progress,
+        )
+    if processes == 1:
+        keep_to(arguments, where)
+    return arguments
+
+
+def keep_to(arguments: TrainingArguments, device: torch.device) -> None:
+    """Have the trainer, and accelerate under it, use this device alone."""
+    vars(arguments).update(_n_gpu=int(device.type == "cuda"), _setup_devices=device)  # what `arguments.device` keeps
+    assert arguments.distributed_state is not None
+    arguments.distributed_state.device = device
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes: the first of torchrun's, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Let the processes of a training that begins inside go on together at its end, and part them."""
+    joined = dist.is_available() and dist.is_initialized()
+    try:
+        yield
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()
+    finally:
+        if dist.is_available() and dist.is_initialized() and not joined:
+            dist.destroy_process_group()
