@@ -8,10 +8,8 @@ Hugging Face checkpoint.
     scripts/finetune.py --model google/vit-base-patch16-224 \\
         --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \\
         --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
-    scripts/finetune.py --model DIR --images folder:DIR --corruption clean \\
+    torchrun --nproc-per-node 4 scripts/finetune.py --model DIR --images folder:DIR --corruption clean \\
         --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
-    torchrun --nproc-per-node 4 scripts/finetune.py --model DIR --images folder:DIR \\
-        --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
 
 The epoch with the lowest validation loss is kept; OUT/training_log.json has them all.
 """
