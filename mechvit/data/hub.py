@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mechvit.models.revisions import hub_revision
+
 from .label_columns import as_classes, is_class_column
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ _PREFERRED_SPLITS = ("validation", "valid", "val", "test", "train")
 
 def load_hub(source: str) -> datasets.Dataset:
     """Load one split of a hub data set, undecoded, with the columns image, label, image_id and file.
+
+    All that a process loads of it is of one commit (`hub_revision`).
 
     Only the files of that split are downloaded: of ImageNet the 50,000 validation images, and not the training set.
 
@@ -37,15 +41,17 @@ def load_hub(source: str) -> datasets.Dataset:
     name, split = hub.name, hub.split
     if Path(name).is_dir() and not any(Path(name).rglob("*.parquet")):
         raise ValueError(f"{name} is a folder: write folder:{name} to load a folder of images")
+    revision = hub_revision(name, "dataset")
+    pinned = {} if revision is None else {"revision": revision}
     try:
-        builder = datasets.load_dataset_builder(name)
+        builder = datasets.load_dataset_builder(name, **pinned)
         files = builder.config.data_files or {}
         split = split or next((s for s in _PREFERRED_SPLITS if s in files), "")
         if split not in files:
             raise ValueError(
                 f"{name} has the splits {', '.join(map(str, files)) or 'none'}; got {split!r}: write {name}@SPLIT"
             )
-        rows = datasets.load_dataset(name, data_files={split: list(files[split])}, split=split)
+        rows = datasets.load_dataset(name, data_files={split: list(files[split])}, split=split, **pinned)
     except DataFilesNotFoundError as error:
         raise ValueError(f"{name} holds no data files that datasets can read: {error}") from error
     except DatasetNotFoundError as error:

@@ -16,16 +16,21 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def provenance(stages: list[dict[str, Any]], config: ExperimentConfig) -> dict[str, Any]:
-    """What `provenance.json` holds: versions, hardware, seeds, stages (with seconds and peak memory), start and end.
+def provenance(
+    stages: list[dict[str, Any]], config: ExperimentConfig, revisions: dict[str, str | None]
+) -> dict[str, Any]:
+    """What `provenance.json` holds: versions, hardware, seeds, the hub's commits, stages (with seconds and peak
+    memory), start and end.
 
     Args:
         stages: the records of the run's stages.
         config: of the run.
+        revisions: the commits of the hub's model and images; None of what is not of the hub.
     """
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(config.device),
+        "revisions": revisions,
         "seeds": {
             "images and noise": config.seed,
             "base": config.base.seed + config.seed,

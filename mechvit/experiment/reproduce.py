@@ -235,7 +235,7 @@ class _Reproduction(SAEStages):
         from .provenance import provenance
 
         write_json(self.folder / "config.json", self.config)
-        about = provenance(self.stages.records(), self.config)
+        about = provenance(self.stages.records(), self.config, self.revisions)
         write_json(self.folder / "provenance.json", about)
         self.stages.say("report ...")
         report = render_report(self.folder)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config import ExperimentConfig
-from .stages import Stages, fingerprint_folder
+from .stages import Stages, fingerprint_folder, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -55,6 +57,29 @@ class Run:
 
         return replace(settings, seed=settings.seed + self.config.seed)
 
+    @cached_property
+    def revisions(self) -> dict[str, str | None]:
+        """The commits of the hub's model and images that the run was made with; None of what is not of the hub.
+
+        Where neither the hub nor its cache can tell, they are those that the run's folder keeps from when it was begun.
+        """
+        from mechvit.data.hub import HubSet
+        from mechvit.models.revisions import hub_revision
+
+        config, kept = self.config, self.folder / "stages" / "revisions.json"
+        before = json.loads(kept.read_text()) if kept.is_file() else {}
+        named: list[tuple[str, str, Literal["model", "dataset"]]] = []
+        if config.model is not None:
+            named.append(("model", config.model, "model"))
+        if config.images != "photos" and not config.images.startswith("folder:"):
+            named.append(("images", HubSet.parse(config.images).name, "dataset"))
+        found: dict[str, str | None] = {"model": None, "images": None}
+        for what, name, kind in named:
+            found[what] = hub_revision(name, kind) or before.get(f"{what} {name}")
+        if any(found.values()):
+            write_json(kept, {f"{what} {name}": found[what] for what, name, _ in named})
+        return found
+
     # stages
 
     def base(self) -> None:
@@ -62,13 +87,16 @@ class Run:
         config = self.config
         if config.model is not None:
             content = fingerprint_folder(Path(self.checkpoint("base"))) if self._local_model else None
-            self.stages.run("base", self._check_model, settings={"model": self.checkpoint("base"), "content": content})
+            settings = {"model": self.checkpoint("base"), "content": content}
+            if self.revisions["model"] is not None:
+                settings["revision"] = self.revisions["model"]
+            self.stages.run("base", self._check_model, settings=settings)
             return
-        settings = [
+        shape_and_counts = [
             config.shape, self.seeded(config.base), config.count("train"), config.count("validation"), config.seed
         ]  # fmt: skip
         out = Path(self.checkpoint("base"))
-        self.stages.run("base", lambda: self._train_base(out), settings=settings, outputs=[out])
+        self.stages.run("base", lambda: self._train_base(out), settings=shape_and_counts, outputs=[out])
 
     def _check_model(self) -> None:
         """Refuse a checkpoint that cannot be analysed before hours of work rest on it."""
@@ -93,7 +121,10 @@ class Run:
         )
 
     def prepare(self, part: str) -> None:
-        """Resize one part's images once."""
+        """Resize one part's images once, as the base's image processor does: every setting of it is in the key."""
+        from mechvit.models.image_processor import read_image_processor
+        from mechvit.models.preprocessing import all_settings
+
         config, out = self.config, self.folder / "images" / part
         folder = config.images.removeprefix("folder:")
         settings = {
@@ -102,6 +133,8 @@ class Run:
             "count": config.count(part),
             "seed": config.seed,
             "bad_files": config.bad_files,
+            "processor": all_settings(read_image_processor(self.checkpoint("base"))),
+            "revision": self.revisions["images"],
             **({} if config.images == "photos" else {"pixel_range": config.pixel_range}),
         }
         self.stages.run(

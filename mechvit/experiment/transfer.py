@@ -187,7 +187,7 @@ class _TransferRun(Run):
 
         from .provenance import provenance
 
-        about = provenance(self.stages.records(), self.config)
+        about = provenance(self.stages.records(), self.config, self.revisions)
         about["seeds"] = {name: seed for name, seed in about["seeds"].items() if name != "SAEs"}
         about["seeds"]["bootstrap"] = self.config.seed
         write_json(self.folder / "config.json", self.transfer)

@@ -15,6 +15,7 @@ import transformers
 from .checks import check_unprocessed_config
 from .families import find_family
 from .interrupts import temporary
+from .revisions import hub_revision
 
 UNUSED = ("auto_map", "attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 """Settings that name code, on the hub or beside the config, and change nothing of what is computed."""
@@ -51,7 +52,7 @@ def read_config(where: str) -> dict[str, Any]:
         )
     try:
         with quiet():
-            path = transformers.utils.cached_file(where, "config.json")
+            path = transformers.utils.cached_file(where, "config.json", revision=hub_revision(where))
         config = json.loads(Path(path or where).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -87,6 +88,7 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
     if not isinstance(found.dtype, torch.dtype | None):
         raise ValueError(f"{where}: its config.json has a dtype that is none: {config.get('dtype')!r}. Correct it.")
     found.name_or_path = where
+    found._commit_hash = hub_revision(where)
     return found
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from .checkpoint_config import one_line
 from .pixel_values import pixel_scale
+from .revisions import hub_revision
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where Hugging Face keeps an image processor: by itself, or as a part of a processor that has a tokenizer, too."""
@@ -51,11 +52,13 @@ def _read(where: str) -> Any:
     import transformers
     from transformers.image_processing_utils import BaseImageProcessor
 
-    if not any(
-        transformers.utils.cached_file(where, name, _raise_exceptions_for_missing_entries=False) for name in FILES
-    ):
+    revision = hub_revision(where)
+    options = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    if not any(transformers.utils.cached_file(where, name, **options) for name in FILES):
         return None
-    settings, _ = BaseImageProcessor.get_image_processor_dict(where, image_processor_filename=FILES[0])
+    settings, _ = BaseImageProcessor.get_image_processor_dict(
+        where, image_processor_filename=FILES[0], revision=revision or "main"
+    )
     kind = settings.get("image_processor_type") or ""
     if kind.startswith("DINOv3ViT"):
         settings["image_processor_type"] = "ViTImageProcessor"
@@ -66,7 +69,9 @@ def _read(where: str) -> Any:
         kept = ("do_resize", "do_rescale", "do_normalize", "image_mean", "image_std", "resample", "rescale_factor")
         same = {name: getattr(theirs, name) for name in kept}
         return transformers.SiglipImageProcessorPil(size={"height": side, "width": side}, **same)
-    return transformers.AutoImageProcessor.from_pretrained(where, backend="pil", trust_remote_code=False)
+    return transformers.AutoImageProcessor.from_pretrained(
+        where, backend="pil", trust_remote_code=False, revision=revision or "main"
+    )
 
 
 def output_size(image_processor: Any) -> int | None:

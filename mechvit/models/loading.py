@@ -22,6 +22,7 @@ from .families import Family, find_family
 from .hooked_vit import HookedViT
 from .image_processor import output_size, read_image_processor
 from .interrupts import temporary
+from .revisions import hub_revision
 
 Shape = tuple[int, ...]
 
@@ -210,6 +211,7 @@ def _load_hf(
         try:
             return getattr(transformers, architecture).from_pretrained(
                 where,
+                revision=hub_revision(where) or "main",
                 config=hf_config,
                 dtype=dtype or "auto",
                 use_safetensors=True,

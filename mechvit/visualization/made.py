@@ -53,10 +53,15 @@ def provenance(run: Run) -> dict[str, Any]:
         ],
         "total": duration(sum(seconds for _, seconds, _ in stages)),
         "peak": gibibytes(max(peaks)) if peaks else "–",
-        "versions": rows(found["versions"]),
+        "versions": rows(found["versions"] | _commits(found)),
         "hardware": rows(found["hardware"]),
         "seeds": rows(found["seeds"]),
     }
+
+
+def _commits(found: dict[str, Any]) -> dict[str, str]:
+    """Of the model and images that came from the hub; older runs kept none."""
+    return {f"{what} (commit)": commit for what, commit in found.get("revisions", {}).items() if commit is not None}
 
 
 def table_rows(run: Run) -> list[tuple[str, str, list[str]]]:

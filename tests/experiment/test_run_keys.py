@@ -1,0 +1,108 @@
+"""What a run's stages are known by: the image processor's settings, and the commits of what comes from the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from transformers import ViTImageProcessorPil
+
+from mechvit.experiment.config import PRESETS
+from mechvit.experiment.provenance import provenance
+from mechvit.experiment.run import Run
+from mechvit.models import revisions
+
+
+@pytest.fixture(autouse=True)
+def _unsettled(monkeypatch):
+    monkeypatch.setattr(revisions, "_SETTLED", {})
+
+
+def run_of(tmp_path, **changes):
+    """A run whose stages are keyed and never worked at."""
+    config = replace(PRESETS["imagenet"], out=str(tmp_path / "run"), **changes)
+    run = Run(config, lambda line: None)
+    run.stages.run = lambda name, work, *, settings, after=(), outputs=(): run.settings.update({name: settings})
+    run.settings = {}
+    return run
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("resample", 3), ("image_mean", [0.4, 0.4, 0.4]), ("size", {"height": 40, "width": 40}), ("do_normalize", False)],
+)
+def test_every_setting_of_the_processor_is_in_the_images_key(tmp_path, tiny_hf, setting, value):
+    """A resumed run mixed two preprocessings; here even the folder's names, sizes and times say nothing."""
+    tiny_hf.save_pretrained(tmp_path / "model")
+    found = []
+    for changes in ({}, {setting: value}):
+        ViTImageProcessorPil(**{"size": {"height": 32, "width": 32}} | changes).save_pretrained(tmp_path / "model")
+        path = tmp_path / "model" / "preprocessor_config.json"
+        path.write_text(f"{path.read_text():2000}")
+        os.utime(path, ns=(1, 1))
+        run = run_of(tmp_path, model=str(tmp_path / "model"), images=f"folder:{tmp_path}")
+        run.base()
+        run.prepare("test")
+        found.append(run.settings)
+    first, second = found
+    assert first["base"] == second["base"]
+    assert first["images/test"] != second["images/test"]
+    assert second["images/test"]["processor"][setting] == value
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Commits by kind; None where there is neither a connection nor a cache."""
+    commits = {"model": "1" * 40, "dataset": "2" * 40}
+
+    def resolve(self, repo_id, *, repo_type, local_files_only):
+        if commits[repo_type] is None:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+        return SimpleNamespace(resolved=commits[repo_type])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "resolve_revision", resolve)
+    monkeypatch.setattr("mechvit.models.image_processor._read", lambda where: ViTImageProcessorPil())
+    return commits
+
+
+def keyed(tmp_path):
+    revisions._SETTLED.clear()  # another process
+    run = run_of(tmp_path, model="owner/model", images="owner/images@validation:label=fine")
+    run.base()
+    run.prepare("test")
+    return run
+
+
+def test_commits_of_model_and_images_are_in_the_keys_and_the_provenance(tmp_path, hub):
+    first = keyed(tmp_path)
+    assert first.settings["base"]["revision"] == "1" * 40
+    assert first.settings["images/test"]["revision"] == "2" * 40
+    stage = {"started": "2026-01-01", "finished": "2026-01-02"}
+    found = provenance([stage], first.config, first.revisions)
+    assert found["revisions"] == {"model": "1" * 40, "images": "2" * 40}
+    hub["dataset"] = "3" * 40
+    second = keyed(tmp_path)
+    assert second.settings["base"] == first.settings["base"]
+    assert second.settings["images/test"] != first.settings["images/test"]
+
+
+def test_a_run_goes_on_offline_with_the_commits_that_it_was_begun_with(tmp_path, hub):
+    first = keyed(tmp_path)
+    hub.update(model=None, dataset=None)
+    assert keyed(tmp_path).settings == first.settings
+    (tmp_path / "run" / "stages" / "revisions.json").unlink()
+    assert keyed(tmp_path).revisions == {"model": None, "images": None}
+
+
+def test_what_is_not_of_the_hub_has_no_commit(tmp_path, tiny_hf, hub):
+    tiny_hf.save_pretrained(tmp_path / "model")
+    run = run_of(tmp_path, model=str(tmp_path / "model"), images=f"folder:{tmp_path}")
+    run.base()
+    assert run.revisions == {"model": None, "images": None}
+    assert "revision" not in run.settings["base"]
+    assert not (tmp_path / "run" / "stages" / "revisions.json").exists()
+    assert json.dumps(run.settings["base"])
