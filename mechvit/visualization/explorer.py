@@ -116,8 +116,8 @@ def attention_explorer(
 
     Args:
         models: a title for each; they must share their shape.
-        images: a `datasets.Dataset` (captions are the labels), an `ImageBatch`, or a mapping of captions to PIL images
-            or uint8 arrays [height, width, 3].
+        images: a `datasets.Dataset` (captions are the labels), an `ImageBatch`, or a mapping of captions to pictures
+            as `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
         corruptions: keys such as "gaussian_blur_4", each shown beside clean; none is allowed.
         layers: blocks to store, 0 to n_layers - 1; all by default.
         heads: heads to store, 0 to n_heads - 1; all by default.

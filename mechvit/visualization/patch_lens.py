@@ -136,7 +136,8 @@ def patch_lens_view(
 
     Args:
         models: a title for each; they must share their patches and classes.
-        images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to PIL images or uint8 arrays.
+        images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to pictures as
+            `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
         corruptions: keys such as "gaussian_blur_4", each shown beside clean; none is allowed.
         top: classes kept of each patch.
         followed: classes whose trajectories are drawn: the label, where it is known, and the strongest predictions.

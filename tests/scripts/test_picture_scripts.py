@@ -1,0 +1,97 @@
+"""Pictures on command lines are read as those of data sets: upright, whole, by a range that is stated or given."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+from script_calls import SCRIPTS, call, script
+
+from mechvit.data import load_images
+from mechvit.experiment.config import PRESETS
+from mechvit.experiment.transfer_config import PRESETS as TRANSFER_PRESETS
+
+
+@pytest.fixture
+def phone(tmp_path):
+    """A photo of 16 bits taken sideways, and the same upright in bytes."""
+    picture = load_images("photos", "test", limit=1, image_size=32)[0]["image"].resize((50, 41)).convert("L")
+    values = (np.asarray(picture).astype(np.uint16) << 4) + 3
+    sideways = Image.fromarray(values)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways.save(tmp_path / "phone.png", exif=exif)
+    upright = Image.fromarray(np.rint(values / 4095 * 255).astype(np.uint8))
+    upright.getexif()[0x0112] = 6
+    (tmp_path / "plain").mkdir()
+    ImageOps.exif_transpose(upright).convert("RGB").save(tmp_path / "plain" / "phone.png")
+    return tmp_path / "phone.png", tmp_path / "plain" / "phone.png"
+
+
+def test_attention_pages_of_one_picture_are_alike(checkpoint, phone, tmp_path):
+    sideways, plain = phone
+    with pytest.raises(ValueError, match=r"phone.png: 16-bit values of at most [\d,]+,.*--pixel-range LOW HIGH"):
+        call("visualize_attention", model=checkpoint, image=sideways, out=tmp_path / "no.html")
+    call("visualize_attention", model=checkpoint, image=sideways, out=tmp_path / "a.html", pixel_range=(0, 4095))
+    call("visualize_attention", model=checkpoint, image=plain, out=tmp_path / "b.html")
+    assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
+
+
+def test_explorer_pages_of_pictures_are_alike(checkpoint, phone, tmp_path):
+    sideways, plain = phone
+    pages = {"a": ((sideways,), (0, 4095)), "b": ((plain,), None)}
+    for name, (pictures, given) in pages.items():
+        call(
+            "explore_attention", model=(checkpoint,), pictures=pictures, pixel_range=given,
+            out=tmp_path / f"{name}.html", lens=tmp_path / f"{name}_lens.html",
+        )  # fmt: skip
+    assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
+    assert (tmp_path / "a_lens.html").read_text() == (tmp_path / "b_lens.html").read_text()
+
+
+def test_a_set_of_twelve_bits_is_evaluated_as_its_bytes(checkpoint, tmp_path):
+    rng = np.random.default_rng(0)
+    classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names[:2]
+    for name in classes:
+        for folder in ("deep", "plain"):
+            (tmp_path / folder / name).mkdir(parents=True)
+        for i in range(10):
+            values = rng.integers(0, 4096, (32, 32), dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / "deep" / name / f"{i}.png")
+            plain = Image.fromarray(np.rint(values / 4095 * 255).astype(np.uint8))
+            plain.save(tmp_path / "plain" / name / f"{i}.png")
+    options = {"model": (checkpoint,), "corruptions": ("clean", "gaussian_blur_2")}
+    with pytest.raises(ValueError, match="16-bit values of at most"):
+        call("evaluate", images=f"folder:{tmp_path / 'deep'}", out=tmp_path / "a", **options)
+    call("evaluate", images=f"folder:{tmp_path / 'deep'}", pixel_range=(0, 4095), out=tmp_path / "a", **options)
+    call("evaluate", images=f"folder:{tmp_path / 'plain'}", out=tmp_path / "b", **options)
+    ours, theirs = (pd.read_parquet(tmp_path / name / "performance.parquet") for name in ("a", "b"))
+    assert len(ours) == 8
+    pd.testing.assert_frame_equal(ours, theirs)
+
+
+def test_every_command_that_reads_images_takes_a_range():
+    reading = []
+    for path in sorted(SCRIPTS.glob("*.py")):
+        options = getattr(script(path.stem), "Options", None)
+        names = {field.name for field in fields(options)} if options else set()
+        if names & {"images", "image", "pictures"}:
+            reading.append(path.stem)
+            assert "pixel_range" in names, path.stem
+            assert "images" not in names or "bad_files" in names, path.stem
+    assert len(reading) >= 15
+    for preset in (*PRESETS.values(), *TRANSFER_PRESETS.values()):
+        assert preset.pixel_range is None
+
+
+def test_a_run_takes_a_range_and_prepares_anew_for_another():
+    from dataclasses import replace
+
+    given = replace(TRANSFER_PRESETS["imagenet"], pixel_range=(0, 4095))
+    assert given.experiment().pixel_range == (0, 4095)
+    for preset in (PRESETS["imagenet"], TRANSFER_PRESETS["imagenet"]):
+        with pytest.raises(ValueError, match=r"--pixel-range LOW HIGH\) must be two numbers"):
+            replace(preset, pixel_range=(4095, 0))
