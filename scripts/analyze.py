@@ -71,6 +71,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps tuning and test images apart."""
     batch_size: int | None = None
@@ -115,7 +117,7 @@ def make_tables(
             images = prepared_images(
                 options.images, "test", model.hf_config, processors,
                 limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-                pixel_range=options.pixel_range,
+                pixel_range=options.pixel_range, unlabelled=options.unlabelled,
             )  # fmt: skip
         if model.cfg.id2label != classes:
             raise ValueError(f"{checkpoint} must have the base model's classes, in its order; its id2label differs")

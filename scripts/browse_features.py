@@ -22,7 +22,7 @@ from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
     corruptions_named,
-    load_classifier,
+    load_headed,
     names_of,
     prepared_images,
     read,
@@ -63,6 +63,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     n_features: int = 200
     """Latents of each SAE that are shown with images; all are in the table."""
     features: tuple[int, ...] = ()
@@ -100,7 +102,7 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
     images = prepared_images(
         options.images, "test", model.hf_config, model.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
     )  # fmt: skip
     from mechvit.saes.browsed import Browsing
     from mechvit.visualization import feature_browser
@@ -120,7 +122,7 @@ def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
     given = {options.model: options.saes} | ({options.tuned: options.tuned_saes} if options.tuned else {})
     found: dict[str, tuple[HookedViT, SAE]] = {}
     for name, checkpoint in names_of(given).items():
-        model = load_classifier(checkpoint, options.device, options.model_dtype)
+        model = load_headed(checkpoint, options.device, options.model_dtype)
         for key, folder in sae_folders(given[checkpoint]).items():
             shown = f"{name} {key}" if len(given) > 1 else key
             found[shown] = (model, load_sae(folder, device=str(model.cfg.device)))

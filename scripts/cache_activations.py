@@ -68,6 +68,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts, the crops, and which image gets which corruption. One seed in all scripts keeps training
     and test images apart."""
@@ -140,7 +142,7 @@ def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
     Raises:
         ValueError: a model without an image processor, or images whose classes the classifier lacks.
     """
-    from mechvit.data import align_labels, load_images
+    from mechvit.data import align_labels, config_classes, load_images
 
     if model.image_processor is None:
         raise ValueError(
@@ -154,8 +156,9 @@ def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
         image_size=model.cfg.image_size,
         bad_files=options.bad_files,
         pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
     )
-    return align_labels(images, model.cfg.id2label) if model.cfg.n_classes else images
+    return images if model.cfg.no_softmax else align_labels(images, config_classes(model.hf_config))
 
 
 if __name__ == "__main__":

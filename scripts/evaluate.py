@@ -50,6 +50,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps tuning and test images apart."""
     batch_size: int | None = None
@@ -85,7 +87,7 @@ def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str
         images = prepared_images(
             options.images, "test", model.hf_config, model.image_processor,
             limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
         )  # fmt: skip
         for corruption in corruptions:
             found = evaluate(
@@ -102,8 +104,11 @@ def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str
     wide = summary.pivot(index=["model", "corruption"], columns="metric", values="value").rename_axis(columns=None)
     rows = [(name, corruption.key) for name in names for corruption in corruptions]
     shown = wide.loc[rows, ["accuracy", "top5", "top10", "ece"]].reset_index()
-    say(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins\n")
-    say(shown.to_string(index=False, float_format="%.4f"))
+    say(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins")
+    if shown.isna().any(axis=None):
+        say("n/a: top-k says nothing among no more than k classes")
+    say("")
+    say(shown.to_string(index=False, float_format="%.4f", na_rep="n/a"))
     if folder is not None:
         write_tables(folder, {"performance": performance, "performance_summary": summary})
 

@@ -28,7 +28,7 @@ from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     ModelDtype,
     corruptions_named,
-    load_classifier,
+    load_headed,
     names_of,
     prepared_images,
     read,
@@ -69,6 +69,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     top_images: int = 16
     """Images kept for each latent, with the patch where it is strongest; 0 leaves sae_features and sae_sensitivity
     out."""
@@ -131,7 +133,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     from mechvit.saes.site import sae_site
 
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
-    model = load_classifier(options.model, options.device, options.model_dtype)
+    model = load_headed(options.model, options.device, options.model_dtype)
     (name,) = names_of([options.model])
     sites: dict[Any, dict[str, Any]] = {}
     for key, folder in folders.items():
@@ -140,7 +142,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     images = prepared_images(
         options.images, "test", model.hf_config, model.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
     )  # fmt: skip
     parts: dict[str, list[pd.DataFrame]] = {}
     for site, saes in sites.items():

@@ -19,7 +19,7 @@ from mechvit.data.spec import Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
     corruptions_named,
-    load_classifier,
+    load_headed,
     names_of,
     prepared_images,
     read,
@@ -48,6 +48,8 @@ class Options:
     """What to do with a file of --images that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images of --images that have no label: stop and count them, or leave them out and warn."""
     lens: Path | None = None
     """The patch lens's page, an .html file; None writes none."""
     corruptions: tuple[str, ...] = ("gaussian_blur_4",)
@@ -83,9 +85,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, str]) -> None:
     """Make the pages and write them."""
-    models = {
-        name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
-    }
+    models = {name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()}
     images = shown(options, next(iter(models.values())))
     from mechvit.visualization import attention_explorer, patch_lens_view
 
@@ -101,7 +101,8 @@ def shown(options: Options, model: HookedViT) -> Any:
     if options.pictures is None:
         return prepared_images(
             options.images, "test", model.hf_config, model.image_processor,
-            limit=options.limit, seed=options.seed, bad_files=options.bad_files, pixel_range=options.pixel_range,
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
         )  # fmt: skip
     from mechvit.data import open_pictures
 

@@ -57,6 +57,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts and the crops. One seed in all scripts keeps tuning and test images apart."""
     device: str | None = None
@@ -98,6 +100,7 @@ def main(options: Options) -> None:
             seed=options.seed,
             bad_files=options.bad_files,
             pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
         )
         for part, limit in (("finetune", options.limit), ("finetune_validation", options.validation_limit))
     )

@@ -76,6 +76,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps tuning and test images apart."""
     batch_size: int | None = None
@@ -129,7 +131,7 @@ def make_tables(
     images = prepared_images(
         options.images, "test", receiver.hf_config, receiver.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
     )  # fmt: skip
     models = (receiver, giver, images, corruption)
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}

@@ -65,6 +65,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts, crops and corruptions. One seed in all scripts keeps tuning and test images apart."""
     batch_size: int | None = None
@@ -89,7 +91,7 @@ def main(options: Options) -> None:
         images = prepared_images(
             options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
             limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
         )  # fmt: skip
         tables, spectra = make_tables(models, images, corruptions, options)
         write_tables(folder, tables)

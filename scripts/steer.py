@@ -80,6 +80,8 @@ class Options:
     """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     seed: int = 0
     """Of the images' parts, crops, halves, corruptions and random directions. One seed in all scripts keeps tuning and
     test images apart."""
@@ -157,7 +159,7 @@ def part_of(part: str, limit: int | None, model: HookedViT, options: Options) ->
     return prepared_images(
         options.images, part, model.hf_config, model.image_processor,
         limit=limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
     )  # fmt: skip
 
 

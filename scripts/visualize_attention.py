@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import ModelDtype, load_classifier, read, result_pages, run
+from mechvit.experiment.command_line import ModelDtype, load_headed, read, result_pages, run
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def draw(options: Options, corruption: Corruption) -> None:
     from mechvit.data import open_picture
 
     picture = open_picture(options.image, pixel_range=options.pixel_range)
-    models = {"Base" if options.tuned else "": load_classifier(options.model, options.device, options.model_dtype)}
+    models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}
     if options.tuned is not None:
-        models["Tuned"] = load_classifier(options.tuned, options.device, options.model_dtype)
+        models["Tuned"] = load_headed(options.tuned, options.device, options.model_dtype)
     from mechvit.visualization import attention_view
 
     views = [

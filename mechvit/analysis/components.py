@@ -11,6 +11,7 @@ from mechvit.models.config import HookedViTConfig
 from mechvit.models.image_tokens import token_slice
 from mechvit.models.preprocessing import check_alike
 
+from .performance import require_classifier
 from .stream import default_batch_size
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
     for name, model in (("receiver", receiver), ("giver", giver)):
         if model.head is None:
             raise ValueError(f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier")
+        require_classifier(model)
     names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_prefix_tokens", "image_size", "n_tokens")
     for name in (*names, "id2label", "dtype", "device"):
         own, given = getattr(receiver.cfg, name), getattr(giver.cfg, name)

@@ -60,6 +60,7 @@ def image_matrix(
 def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Draws of accuracy, top5, top10, ece and the label's mean probability, by (model, corruption, metric).
 
+    Top-k is NaN where k is not below the number of classes (the column `classes`; a table without it has enough).
     ECE is recomputed in each resample: 15 bins, L1. Being a sum of absolute values it is biased upwards in small
     samples, and its resamples more so than the sample.
 
@@ -75,8 +76,11 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
     means = np.split(resampled_means(np.hstack(columns), resamples=resamples, seed=seed), widths, axis=1)
     means[-1] = np.abs(means[-1]).reshape(len(means[-1]), len(conditions), -1).sum(-1)
     names = [*TOP, "probability", "ece"]
+    classes = performance.groupby(list(by))["classes"].min() if "classes" in performance else {}
     return {
         (*condition, name): draws[:, i]
+        if TOP.get(name, 0) < classes.get(condition, np.inf)
+        else np.full(len(draws), np.nan)
         for name, draws in zip(names, means, strict=True)
         for i, condition in enumerate(conditions)
     }

@@ -15,7 +15,7 @@ from mechvit.data.pixels import normalize
 from mechvit.data.random import named_seed, uniform
 
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
-from .performance import check_logits, label_rank
+from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, default_batch_size, image_batches, on_cpu
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def fourier_sensitivity(
 
     Source: Yin et al., arXiv:1906.08988, section 3 (its map is the whole one, or the 63 x 63 lowest frequencies).
     """
+    require_classifier(model)
     size = model.cfg.image_size
     highest = size // 2 if highest is None else highest
     norm = 15.7 * size / 224 if norm is None else norm

@@ -14,7 +14,7 @@ from mechvit.data.spec import Corruption
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
-from .performance import check_logits
+from .performance import check_logits, require_classifier
 from .stream import Images, default_batch_size, image_batches, pixel_values
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run_interventions(
     applied = [c if isinstance(c, Corruption) else Corruption.parse(c) for c in corruptions]
     if not applied:
         raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
-    model._require_head()
+    require_classifier(model)
     size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     found: dict[tuple[str, Key], list[Outcomes]] = {}
     for batch in image_batches(model, images, size, progress=progress):

@@ -13,7 +13,7 @@ from torch import Tensor
 from mechvit.data.spec import CLEAN, Corruption
 
 from .frames import tidy
-from .performance import check_logits, label_rank
+from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def logit_lens(
     Source: nostalgebraist, "interpreting GPT: the logit lens"; the paper's section 3.2, which does not say whether the
     final LayerNorm is applied (here it is).
     """
+    require_classifier(model)
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):

@@ -17,7 +17,7 @@ from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .frames import tidy
 from .lens import residual_hooks
-from .performance import check_logits, label_rank
+from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 from .translators import TunedLens
 
@@ -80,6 +80,7 @@ def compare_lenses(
     """
     if not lenses:
         raise ValueError('there is no lens to read through; give at least {"logit": None}')
+    require_classifier(model)
     for lens in lenses.values():
         if lens is not None:
             lens.check_model(model)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .lens import residual_hooks
+from .performance import require_classifier
 from .stream import on_cpu
 
 if TYPE_CHECKING:
@@ -46,15 +47,6 @@ class ClassTrajectories:
         index = pd.MultiIndex.from_product([range(batch), range(layers), self.names], names=["image", "layer", "class"])
         frame = pd.DataFrame({"probability": self.probability.reshape(-1).numpy()}, index=index).reset_index()
         return frame.assign(**labels)[[*labels, *frame.columns]]
-
-
-def require_classifier(model: HookedViT) -> None:
-    """Raise a ValueError unless the model has classes."""
-    if model.head is None:
-        raise ValueError(
-            f"a logit lens reads a classification head, and this {model.cfg.architecture} has none: load a classifier, "
-            "or give HookedViT.from_hf text embeddings where the family is CLIP or SigLIP"
-        )
 
 
 def classify_alone(

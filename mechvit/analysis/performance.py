@@ -39,6 +39,8 @@ class Performance:
     """Probability of the label, 0 to 1."""
     loss: Float[Tensor, " images"]
     """Cross-entropy of the label, nats."""
+    classes: Int[Tensor, " images"]
+    """How many classes the model chooses between, for every image the same."""
 
     @property
     def accuracy(self) -> float:
@@ -46,9 +48,13 @@ class Performance:
         return self.top(1)
 
     def top(self, k: int) -> float:
-        """Fraction of images whose label is among the k classes that score highest."""
-        if k < 1:
-            raise ValueError(f"k counts the classes that are looked at and must be at least 1; got {k}")
+        """Fraction of images whose label is among the k classes that score highest; k below the number of classes."""
+        least = int(self.classes.min())
+        if not 1 <= k < least:
+            raise ValueError(
+                f"k counts the classes that are looked at, at least 1 and fewer than the model's {least}, among which "
+                f"every label is; got {k}"
+            )
         return float((self.rank < k).double().mean())
 
     def ece(self) -> float:
@@ -59,7 +65,7 @@ class Performance:
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """One row an image; `labels` are constant columns put first, as in `model="base"`."""
-        names = ("label", "prediction", "rank", "confidence", "probability", "loss")
+        names = ("label", "prediction", "rank", "confidence", "probability", "loss", "classes")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
     @classmethod
@@ -82,6 +88,20 @@ def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*ba
     return ((logits > own) | ((logits == own) & earlier)).sum(-1)
 
 
+def require_classifier(model: HookedViT) -> None:
+    """Raise a ValueError unless the model's outputs are classes of which a softmax chooses one."""
+    if model.head is None:
+        raise ValueError(
+            f"this reads a classification head, and this {model.cfg.architecture} has none: load a classifier, "
+            "or give HookedViT.from_hf text embeddings where the family is CLIP or SigLIP"
+        )
+    if model.cfg.no_softmax is not None:
+        raise ValueError(
+            f"accuracy, calibration and lenses need a softmax classifier, and this {model.cfg.architecture} is none: "
+            f"{model.cfg.no_softmax}"
+        )
+
+
 def check_logits(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Tensor) -> None:
     """Refuse what would silently count as correct: logits that are not finite, labels that are not classes.
 
@@ -89,6 +109,10 @@ def check_logits(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " b
         ValueError: names the images.
     """
     classes = logits.shape[-1]
+    if classes < 2:
+        raise ValueError(
+            f"right and wrong answers need at least two classes to choose between; got logits of {classes}"
+        )
     bad = ~logits.isfinite().all(-1)
     if bool(bad.any()):
         raise ValueError(
@@ -114,7 +138,8 @@ def score(
     log_probability = logits.float().log_softmax(-1)
     own = log_probability.gather(-1, labels[:, None])[:, 0]
     confidence, prediction = log_probability.exp().max(-1)
-    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence, own.exp(), -own)
+    classes = torch.full_like(labels, logits.shape[-1])
+    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence, own.exp(), -own, classes)
     return Performance(*(on_cpu(tensor) for tensor in found))
 
 
@@ -139,10 +164,12 @@ def evaluate(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no images, another input size, labels that are not classes, logits that are not finite.
+        ValueError: no softmax classifier, no images, another input size, labels that are not classes, logits that are
+            not finite.
 
     Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2), as torchmetrics computes it.
     """
+    require_classifier(model)
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):

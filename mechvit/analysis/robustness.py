@@ -13,7 +13,7 @@ from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
-from .performance import Performance, score
+from .performance import Performance, require_classifier, score
 from .spectrum import BANDS
 from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
 
@@ -70,6 +70,8 @@ def corrupted_performance(
 
     if not models:
         raise ValueError("there is no model to classify with; give a mapping of at least one name to a HookedViT")
+    for model in models.values():
+        require_classifier(model)
     applied = list(dict.fromkeys([CLEAN, *corruptions] if clean else corruptions))
     if not applied:
         raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")

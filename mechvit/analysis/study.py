@@ -14,7 +14,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from .attention import AttentionShift
 from .attention_reading import CleanAttention
 from .lens import LogitLens, read_lens, residual_hooks
-from .performance import Performance, score
+from .performance import Performance, require_classifier, score
 from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class StudyTables:
     """Tidy per-image tables; `model` is the name given to `study`, `corruption` a `Corruption.key`."""
 
     performance: pd.DataFrame
-    """model, corruption, image_id, label, prediction, rank, confidence, probability, loss (see `Performance`)."""
+    """model, corruption, image_id, label, prediction, rank, confidence, probability, loss, classes (see
+    `Performance`)."""
     lens: pd.DataFrame
     """model, corruption, image_id, layer 0..n_layers, probability, rank (see `LogitLens`)."""
     attention: pd.DataFrame
@@ -83,6 +84,8 @@ def study(
     """
     if not models:
         raise ValueError("there is no model to study; give a mapping of at least one name to a HookedViT")
+    for model in models.values():
+        require_classifier(model)
     applied = [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
     watched = set(applied if attention_corruptions is None else attention_corruptions) - {CLEAN}
     if unknown := watched - set(applied):

@@ -36,7 +36,8 @@ def performance_summary(
         seed: of the bootstrap.
 
     Returns:
-        model, corruption, metric, value, low, high, gain, gain_low, gain_high; all fractions.
+        model, corruption, metric, value, low, high, gain, gain_low, gain_high; all fractions. Top-k is NaN, not
+        applicable, where k is not below the number of classes.
 
     Raises:
         ValueError: a base that the table lacks, or images that some model lacks.

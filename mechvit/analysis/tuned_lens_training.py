@@ -17,6 +17,7 @@ from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.terminal import progress_bar
 
 from .lens import residual_hooks
+from .performance import require_classifier
 from .stream import Images, image_batches, pixel_values
 from .translators import TunedLens, divergence, translated
 
@@ -95,6 +96,7 @@ def train_tuned_lens(
     Source: arXiv:2303.08112, section 3. There the translators are trained with SGD on unlabelled text; for a ViT only
     the tokens that the head reads are translated.
     """
+    require_classifier(model)
     config = config or LensTraining()
     conditions = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
     training = _Reader(model, images, conditions, config)

@@ -65,8 +65,8 @@ def iter_batches(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: a column is missing, raw images come without a processor, or the images were prepared with other
-            settings than the processor's (named).
+        ValueError: a column is missing, labels are no whole numbers, raw images come without a processor, or the images
+            were prepared with other settings than the processor's (named).
     """
     columns = set(dataset.column_names)
     if missing := {"label", "image_id"} - columns:
@@ -86,6 +86,7 @@ def iter_batches(
     rows = np.arange(len(dataset)) if rows is None else np.asarray(rows)
     stored = dataset.select_columns([column])
     about = dataset.select_columns(["label", "image_id"]).with_format("numpy")[:]
+    _check_labels(about["label"])
     views = _pixel_views(dataset, column) if column != "image" else None
     for start in progress_bar(range(0, len(rows), batch_size), progress, unit="batch", leave=False):
         chosen = rows[start : start + batch_size]
@@ -101,6 +102,21 @@ def iter_batches(
             image_ids=torch.as_tensor(about["image_id"][chosen], dtype=torch.int64, device=device),
             resized_by=key,
         )
+
+
+def _check_labels(labels: np.ndarray) -> None:
+    """Refuse labels that would silently become other numbers: none at all, text, fractions."""
+    if labels.dtype.kind in "iu" and labels.ndim == 1:
+        return
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(
+            f"{np.isnan(labels).sum()} of {len(labels)} images have no label; leave them out "
+            "(mechvit.data.load_images, unlabelled='skip'), or give them the label -1 where nothing asks for labels"
+        )
+    raise ValueError(
+        f"labels must be whole numbers, one an image, the model's class ids; got {labels.dtype} in the shape "
+        f"{list(labels.shape)}: map them with mechvit.data.align_labels"
+    )
 
 
 def _pixel_views(dataset: datasets.Dataset, column: str) -> tuple[list[np.ndarray], np.ndarray] | None:

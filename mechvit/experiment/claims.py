@@ -91,9 +91,16 @@ def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
         f"Differences of gains on {test.title}, averaged over the models tuned on {name}",
         "percentage points",
     )
+    if few := _not_applicable(ev, test.key):
+        return unmeasured(words, f"{' and '.join(few)} say nothing among so few classes")
     gains = {metric: 100 * np.mean([ev.gain(c.key, test.key, metric) for c in tuned], axis=0) for metric in TOP}
     parts = {"top-1 over top-5": gains["accuracy"] - gains["top5"], "top-5 over top-10": gains["top5"] - gains["top10"]}
     return ev.effect(words, parts, ev.rules.smallest_gain)
+
+
+def _not_applicable(ev: Evidence, test: str) -> list[str]:
+    """The metrics that count the label among more classes than there are others."""
+    return [metric for metric in TOP if np.isnan(ev.gain("base", test, metric)).all()]
 
 
 def _unchanged(ev: Evidence, words: Words, tuned: Sequence[Corruption], test: str) -> Claim:
@@ -101,6 +108,7 @@ def _unchanged(ev: Evidence, words: Words, tuned: Sequence[Corruption], test: st
         f"{metric} {label}": interval(100 * ev.gain(key, test, metric), ev.rules.level)
         for label, key in _tuned_on(tuned).items()
         for metric in TOP
+        if metric not in _not_applicable(ev, test)
     }
     return ev.no_effect(words, found, ev.rules.unchanged)
 

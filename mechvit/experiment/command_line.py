@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from mechvit.data.spec import Corruption
 from mechvit.files import locked, new_folder
 from mechvit.settings_checks import SettingError
-from mechvit.terminal import one_line
+from mechvit.terminal import one_line, say
 
 from .device_checks import check_device as check_device
 from .faults import explain, flag_of
@@ -36,7 +38,9 @@ def run(main: Callable[..., None], *arguments: object) -> None:
     else is a bug and shows where. Set MECHVIT_TRACEBACK=1 to see where any error was raised. Ctrl-C exits with 130.
     """
     try:
-        main(*arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show, warnings.showwarning)
+            main(*arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -96,6 +100,16 @@ def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
         return f"{flag} {cause.problem}"
     problem = str(getattr(cause, "message", cause)).partition("Got errors")[0]
     return f"{place[1]}: {problem}" if place[1].startswith("--") else problem
+
+
+def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Show how classes were matched as a line of its own; any other warning as before."""
+    from mechvit.data import InferredLabels
+
+    if issubclass(category, InferredLabels):
+        say(f"note: {message}", file=sys.stderr)
+    else:
+        otherwise(message, category, *place)
 
 
 def with_preset(presets: Mapping[str, Config], arguments: list[str], description: str | None) -> Config:
@@ -210,7 +224,23 @@ def load_classifier(checkpoint: str, device: str | None, dtype: ModelDtype = "fl
     """Load a model that can be evaluated.
 
     Raises:
-        ValueError: no checkpoint, one of another kind, one without a head or an image processor, or no such device.
+        ValueError: no checkpoint, one of another kind, one whose head is no softmax classifier, one without a head or
+            an image processor, or no such device.
+    """
+    model = load_headed(checkpoint, device, dtype)
+    if model.cfg.no_softmax is not None:
+        raise ValueError(
+            f"{checkpoint} is no softmax classifier, which accuracy, calibration and lenses need: "
+            f"{model.cfg.no_softmax}"
+        )
+    return model
+
+
+def load_headed(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
+    """Load a model with any head, for what asks for no label.
+
+    Raises:
+        ValueError: as `load_model`, or one without a head.
     """
     model = load_model(checkpoint, device, dtype)
     if model.head is None:
@@ -262,13 +292,15 @@ def prepared_images(
     seed: int,
     bad_files: Literal["error", "skip"] = "error",
     pixel_range: tuple[float, float] | None = None,
+    unlabelled: Literal["error", "skip"] = "error",
     path: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """Load one part of the images as a checkpoint takes them: resized, with its own class ids.
 
     Args:
-        source, split, limit, seed, bad_files, pixel_range: see `mechvit.data.load_images`.
-        hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own.
+        source, split, limit, seed, bad_files, pixel_range, unlabelled: see `mechvit.data.load_images`.
+        hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own, and so
+            does a head that is no softmax classifier.
         image_processor: the checkpoint's; what it makes is the size of the crops of `photos`. Or a list: that of every
             model that is compared, each of which is shown what its own makes.
         path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
@@ -276,7 +308,8 @@ def prepared_images(
     Raises:
         ValueError: as `load_images` and `align_labels`, or a processor that makes no squares of one size.
     """
-    from mechvit.data import align_labels, load_images, prepare
+    from mechvit.data import align_labels, config_classes, load_images, prepare
+    from mechvit.models.config import no_softmax
     from mechvit.models.image_processor import output_size
 
     processors = image_processor if isinstance(image_processor, Sequence) else [image_processor]
@@ -288,7 +321,9 @@ def prepared_images(
             "do_center_crop and a crop_size"
         )
     images = load_images(
-        source, split, limit=limit, seed=seed, image_size=sizes[0] or 0, bad_files=bad_files, pixel_range=pixel_range
-    )
-    labelled = images if hf_config is None else align_labels(images, hf_config.id2label)
-    return prepare(labelled, processors, path=path)
+        source, split, limit=limit, seed=seed, image_size=sizes[0] or 0,
+        bad_files=bad_files, pixel_range=pixel_range, unlabelled=unlabelled,
+    )  # fmt: skip
+    if hf_config is not None and no_softmax(hf_config.num_labels, hf_config.problem_type) is None:
+        images = align_labels(images, config_classes(hf_config))
+    return prepare(images, processors, path=path)

@@ -78,6 +78,8 @@ class ExperimentConfig:
     """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """What to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
     related: tuple[str, ...] = RELATED

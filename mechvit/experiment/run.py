@@ -135,7 +135,11 @@ class Run:
             "bad_files": config.bad_files,
             "processor": all_settings(read_image_processor(self.checkpoint("base"))),
             "revision": self.revisions["images"],
-            **({} if config.images == "photos" else {"pixel_range": config.pixel_range}),
+            **(
+                {}
+                if config.images == "photos"
+                else {"pixel_range": config.pixel_range, "unlabelled": config.unlabelled}
+            ),
         }
         self.stages.run(
             f"images/{part}", lambda: self._prepare(part, out), settings=settings, after=["base"], outputs=[out]
@@ -153,6 +157,7 @@ class Run:
             seed=config.seed,
             bad_files=config.bad_files,
             pixel_range=config.pixel_range,
+            unlabelled=config.unlabelled,
             path=out,
         )
 

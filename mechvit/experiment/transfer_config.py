@@ -91,6 +91,8 @@ class TransferConfig:
     """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
     pixel_range: tuple[float, float] | None = None
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
     device: str | None = None
     """Where to compute; CUDA where there is one."""
     batch_size: int | None = None
@@ -160,6 +162,7 @@ class TransferConfig:
             limit=self.limit,
             bad_files=self.bad_files,
             pixel_range=self.pixel_range,
+            unlabelled=self.unlabelled,
             corruptions=tuple(c.key for c in self.single),
             device=self.device,
             verify=self.verify,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from mechvit.data import CLEAN, Corruption, Mixture, corrupt, corrupt_by_mixture, normalize
+from mechvit.data import CLEAN, Corruption, Mixture, config_classes, corrupt, corrupt_by_mixture, normalize
 from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.files import library_writes, new_folder, write_json
+from mechvit.models.config import no_softmax
 from mechvit.models.families import find_family, input_size
 from mechvit.models.image_processor import output_size, read_image_processor
 
@@ -97,7 +98,8 @@ def check_trainable(hf_config: Any, where: str) -> str:
     """Name the class of a checkpoint that can be fine-tuned.
 
     Raises:
-        ValueError: it is of an unsupported kind, has no classifier, or cannot be trained on ordinary images.
+        ValueError: it is of an unsupported kind, has no softmax classifier or contradictory names of its classes, or
+            cannot be trained on ordinary images.
     """
     family, architecture = find_family(hf_config.model_type, hf_config.architectures or [], where)
     if architecture in UNTRAINABLE:
@@ -107,6 +109,9 @@ def check_trainable(hf_config: Any, where: str) -> str:
             f"{where}: fine-tuning needs a classification head, and a {architecture} has none; give a checkpoint of a "
             "...ForImageClassification class"
         )
+    if (why := no_softmax(hf_config.num_labels, hf_config.problem_type)) is not None:
+        raise ValueError(f"{where}: fine-tuning trains a softmax classifier, and this {architecture} is none: {why}")
+    config_classes(hf_config, where)
     return architecture
 
 
@@ -283,8 +288,14 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
             f"the model's image processor makes images of {(side, side)} pixels; the {role} images have {sizes[0]}"
         )
     pixel_column(images, processor)  # refuses those that were resized otherwise
-    highest = max(images["label"])
-    if highest >= model.config.num_labels:
+    labels = np.asarray([-1 if label is None else label for label in images["label"]], dtype=np.int64)
+    if without := int((labels < 0).sum()):
+        raise ValueError(
+            f"{without} of the {len(labels)} {role} images have no label (None or a negative number); leave them out, "
+            "as mechvit.data.load_images does with unlabelled='skip' (--unlabelled skip)"
+        )
+    highest = int(labels.max())
+    if highest >= (model.config.num_labels or 0):
         raise ValueError(
             f"the {role} images have the label {highest}, and the model has {model.config.num_labels} classes; "
             "see mechvit.data.align_labels"

@@ -103,6 +103,11 @@ def check_input(
     elif return_type in ("loss", "both"):
         if not cfg.n_classes:
             raise ValueError(no_head(cfg))
+        if cfg.no_softmax is not None:
+            raise ValueError(
+                f"The loss is a softmax classifier's, and this {cfg.architecture} is none: {cfg.no_softmax}. Take the "
+                "logits."
+            )
         if labels is None:
             raise ValueError(f'return_type="{return_type}" needs labels. Pass labels=[batch] class indices.')
 

@@ -70,6 +70,8 @@ class HookedViTConfig:
     """Classes of the head; 0 for a bare encoder."""
     id2label: Mapping[int, str] = field(default_factory=dict)
     """Names of the classes; empty for a bare encoder."""
+    problem_type: str | None = None
+    """`regression` or `multi_label_classification`, as Hugging Face writes it; None: a choice between classes."""
     zero_shot: bool = False
     """The head compares the projected image with given text embeddings (CLIP, SigLIP)."""
     projection_dim: int = 0
@@ -106,11 +108,20 @@ class HookedViTConfig:
             raise ValueError(f"image_size must be at least patch_size; got {self.image_size} < {self.patch_size}.")
         if self.positions == "rotary" and self.d_head % 4:
             raise ValueError(f"Rotary positions need a d_head that 4 divides; got {self.d_head}.")
-        if self.n_classes and len(self.id2label) != self.n_classes:
+        if self.n_classes and set(self.id2label) != set(range(self.n_classes)):
+            keys = ", ".join(map(str, list(self.id2label)[:8]))
             raise ValueError(
-                f"id2label must name each of the {self.n_classes} classes; got {len(self.id2label)} names. "
-                "Correct id2label in the checkpoint's config."
+                f"id2label must name each of the {self.n_classes} classes, 0 to {self.n_classes - 1}; got "
+                f"{len(self.id2label)} names, of {keys}. Correct id2label in the checkpoint's config."
             )
+        if self.problem_type == "single_label_classification":  # what training writes where nothing was said
+            object.__setattr__(self, "problem_type", None)
+        object.__setattr__(self, "id2label", {index: str(name) for index, name in self.id2label.items()})
+
+    @property
+    def no_softmax(self) -> str | None:
+        """Why the outputs are no classes of which one is chosen (see `no_softmax`); None where they are."""
+        return no_softmax(self.n_classes, self.problem_type)
 
     @property
     def n_prefix_tokens(self) -> int:
@@ -148,3 +159,12 @@ class HookedViTConfig:
     def d_head_input(self) -> int:
         """Width of what the head reads: two tokens side by side for `cls+...` poolings."""
         return self.d_model * (2 if "+" in self.pooling else 1)
+
+
+def no_softmax(n_classes: int, problem_type: str | None) -> str | None:
+    """Say why a head's outputs are no classes of which one is chosen by softmax; None where they are."""
+    if problem_type in ("regression", "multi_label_classification"):
+        return f"its problem_type is {problem_type}"
+    if n_classes < 2:
+        return f"it has {n_classes or 'no'} class{'' if n_classes == 1 else 'es'}, and a choice needs two"
+    return None

@@ -198,6 +198,7 @@ def _config(
         architecture=architecture,
         n_classes=len(zero_shot) if zero_shot else (hf_config.num_labels if known.classifier else 0),
         id2label=id2label,
+        problem_type=None if zero_shot or not known.classifier else hf_config.problem_type,
         zero_shot=bool(zero_shot),
         device=next(iter(theirs.values())).device,
         dtype=dtypes.pop(),

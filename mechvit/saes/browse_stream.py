@@ -70,7 +70,7 @@ class ImageStream:
         """Run the shown images under every condition."""
         looks = [self._look(group, condition) for condition in self.conditions]
         predicted = None
-        if group.model.head is not None:
+        if group.model.cfg.no_softmax is None:
             predicted = Predicted(*(torch.stack([look["", part] for look in looks]) for part in ("label", "share")))
         return {
             name: Shown(
@@ -90,7 +90,7 @@ class ImageStream:
             self._keep(self.shown[start:], batch, condition)
             start += len(batch)
             seen = look_at(group.model, group.site, batch, condition, self.settings.seed)
-            if group.model.head is not None:
+            if group.model.cfg.no_softmax is None:
                 share, label = seen.untouched().float().softmax(1).topk(min(3, group.model.cfg.n_classes))
                 found["", "label"].append(label)
                 found["", "share"].append(share)
@@ -151,7 +151,7 @@ class ImageStream:
                 maps=examples.maps[name],
                 nearest=nearest,
                 nearest_cosine=cosine,
-                ablation=examples.effects[name].result() if group.model.head is not None else None,
+                ablation=examples.effects[name].result() if group.model.cfg.no_softmax is None else None,
                 strongest=shown[name].strongest,
                 predicted=shown[name].predicted,
             )

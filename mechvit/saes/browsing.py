@@ -135,9 +135,9 @@ def _groups(
 
 
 def _class_names(model: HookedViT, images: Images, labels: Int[Tensor, " image"]) -> tuple[str, ...]:
-    """The model's own names of its classes; of a bare encoder's images what the data set says."""
+    """The model's own names of its classes; where it is no softmax classifier, what the data set says."""
     names = model.cfg.id2label
-    if model.head is None and not isinstance(images, ImageBatch):
+    if model.cfg.no_softmax is not None and not isinstance(images, ImageBatch):
         names = dict(enumerate(getattr(images.features["label"], "names", ())))
     n = max(model.cfg.n_classes, int(labels.max()) + 1)
     return tuple(str(names.get(i, f"class {i}")) for i in range(n))

@@ -125,7 +125,7 @@ class ExamplePass:
                 codes = chosen_codes(sae, seen.x, self.chosen[name])
                 image, latent, example = self._here(name, start, len(codes))
                 self.maps[name][i, latent, example] = codes[image, :, latent].float().cpu()
-                if condition == CLEAN and self.model.head is not None:
+                if condition == CLEAN and self.model.cfg.no_softmax is None:
                     self._ablate(name, codes, seen, batch, start, batch_size)
 
     def _here(self, name: str, start: int, n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from mechvit.analysis.performance import check_logits, label_rank
+from mechvit.analysis.performance import check_logits, label_rank, require_classifier
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu, wide
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
@@ -207,6 +207,7 @@ def _check(
 ) -> None:
     if model.head is None:
         raise ValueError(f"ablation is measured on a classifier's answers; this {model.cfg.architecture} has no head")
+    require_classifier(model)
     if not fixed_scale(sae):
         raise ValueError(
             "ablation needs an SAE whose decoder writes into the activation as it is; this one scales what it reads "

@@ -80,6 +80,7 @@ class Classified:
 
     def __init__(self) -> None:
         self.images, self.correct, self.among5, self.nats = 0, 0, 0, 0.0
+        self.classes = 0
         self.gaps = torch.zeros(ECE_BINS + 1, dtype=torch.float64)
 
     def add(self, logits: Float[Tensor, "batch class"], batch: ImageBatch) -> None:
@@ -87,6 +88,7 @@ class Classified:
         found = score(logits, batch.labels, batch.image_ids)
         right = found.rank == 0
         self.images += len(batch)
+        self.classes = logits.shape[-1]
         self.correct += int(right.sum())
         self.among5 += int((found.rank < 5).sum())
         self.nats += float(found.loss.double().sum())
@@ -96,7 +98,7 @@ class Classified:
         """Over all images so far."""
         return Classification(
             accuracy=self.correct / self.images,
-            top5=self.among5 / self.images,
+            top5=self.among5 / self.images if self.classes > 5 else None,
             ece=float(self.gaps.abs().sum()) / self.images,
             cross_entropy=self.nats / self.images,
         )

@@ -40,8 +40,8 @@ class Classification(_Metrics):
 
     accuracy: float
     """0 to 1."""
-    top5: float
-    """Share of images whose label is among the five classes that score highest."""
+    top5: float | None
+    """Share of images whose label is among the five classes that score highest; None where there are no more."""
     ece: float
     """Expected calibration error: 15 equal-width bins of confidence, L1, as in `Performance.ece`."""
     cross_entropy: float
@@ -78,7 +78,7 @@ class SAEQuality(_Metrics):
     accuracy: float | None = None
     """Of the model with the reconstruction in place of the activation, 0 to 1."""
     top5: float | None = None
-    """Of the same: share of images whose label is among the five classes that score highest."""
+    """Of the same: share of images whose label is among the five classes that score highest; None where no more are."""
     ece: float | None = None
     """Of the same: expected calibration error, 15 bins, L1."""
     cross_entropy: float | None = None

@@ -108,7 +108,7 @@ class SinglePass:
         if batch_size is None:
             held = 2**28 // (4 * self.n_tokens * max(sae.cfg.d_sae for sae in self.saes.values()))
             batch_size = max(1, min(default_batch_size(self.model, patterns=False), held))
-        if self.wanted.measured and self.model.cfg.n_classes:
+        if self.wanted.measured and self.model.cfg.no_softmax is None:
             self.mean = clean_mean(self.model, self.site, images, MEAN_IMAGES, batch_size)
         first_image = 0
         for batch in image_batches(self.model, images, batch_size, progress=progress):

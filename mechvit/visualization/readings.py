@@ -75,13 +75,12 @@ def gains(summary: pd.DataFrame) -> list[str]:
         top = [_row(summary, model=m, corruption=models[-1], metric="accuracy").gain * 100 for m in models]
         rising = all(a < b for a, b in pairwise(top))
         order = {m: _row(summary, model=models[-1], corruption=models[-1], metric=m).gain for m in list(METRICS)[:3]}
-        ranked = sorted(order, key=lambda metric: order[metric], reverse=True)
+        ranked = sorted((m for m in order if pd.notna(order[m])), key=lambda metric: order[metric], reverse=True)
+        largest = ", then ".join(f"{METRICS[m].lower()} ({signed(order[m] * 100)})" for m in ranked)
         said.append(
             f"On {title_of(models[-1])}, tuning at severity {listing([str(level_of(m)) for m in models])} changes "
             f"top-1 by {listing([signed(value) for value in top])} points: it {'rises' if rising else 'does not rise'} "
-            f"with every step of severity. For the strongest, the gain is largest in {METRICS[ranked[0]].lower()} "
-            f"({signed(order[ranked[0]] * 100)}), then {METRICS[ranked[1]].lower()} "
-            f"({signed(order[ranked[1]] * 100)}), then {METRICS[ranked[2]].lower()} ({signed(order[ranked[2]] * 100)})."
+            f"with every step of severity. For the strongest, the gain is largest in {largest}."
         )
     return said
 

@@ -60,6 +60,9 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[Group]]:
             cells = []
             for metric in METRICS:
                 row = pick(part, model=model, metric=metric).iloc[0]
+                if pd.isna(row.value):  # top-k among no more than k classes
+                    cells.append(Cell(text="n/a"))
+                    continue
                 cells.append(
                     Cell(
                         text=f"{row.value:.3f}",

@@ -57,11 +57,10 @@ def test_reconstruction_matches_float64_and_sae_lens(tiny_model, batch, hf_logit
 
 def reference(logits, labels):
     """The model's scores by torchmetrics, accuracy and cross-entropy in float64."""
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+    from torchmetrics.functional.classification import multiclass_calibration_error
 
     return {
         "accuracy": float((logits.argmax(-1) == labels).double().mean()),
-        "top5": float(multiclass_accuracy(logits, labels, 5, top_k=5, average="micro")),
         "ece": float(multiclass_calibration_error(logits.float().softmax(-1), labels, 5, n_bins=15)),
         "cross_entropy": float(cross_entropy(logits.double(), labels)),
     }
@@ -153,6 +152,9 @@ def test_one_pass_equals_one_at_a_time_in_any_batches(tiny_model, batch):
     for (kind, key), quality in found.quality.items():
         alone = evaluate_sae(tiny_model, saes[kind], batch, Corruption.parse(key), batch_size=5, seed=3)
         for name, value in vars(quality).items():
+            if value is None:  # top5 of five classes
+                assert getattr(alone, name) is None
+                continue
             assert getattr(alone, name) == pytest.approx(value, rel=1e-4, abs=1e-4), name
     for (kind, key), cosine in found.cosine.items():
         alone = sae_cosine(tiny_model, saes[kind], batch, key, batch_size=5, seed=3)

@@ -34,7 +34,7 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
         shared_xaxes="columns",
         horizontal_spacing=0.035,
         vertical_spacing=0.1,
-        subplot_titles=[panel_title(name) for name in METRICS.values()],
+        subplot_titles=[panel_title(name) for name in titles_of(summary).values()],
     )
     for row, corruption in enumerate(worst, start=1):
         for col, metric in enumerate(METRICS, start=1):
@@ -95,11 +95,17 @@ def gains(summary: pd.DataFrame) -> go.Figure:
                 "[%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=col)
-    figure.update_xaxes(tickvals=list(range(len(metrics))), ticktext=[METRICS[metric] for metric in metrics])
+    figure.update_xaxes(tickvals=list(range(len(metrics))), ticktext=[titles_of(summary)[metric] for metric in metrics])
     figure.update_xaxes(range=[-0.5, len(metrics) - 0.5])
     figure.update_yaxes(title_text="gain over the base (percentage points)", row=1, col=1)
     zero_line(figure)
     return finish(figure, "Gain by metric and training severity", height=400)
+
+
+def titles_of(summary: pd.DataFrame) -> dict[str, str]:
+    """Metric -> title, which says where it is not applicable: top-k among no more than k classes."""
+    known = set(summary.loc[summary["value"].notna(), "metric"])
+    return {metric: title if metric in known else f"{title} (n/a)" for metric, title in METRICS.items()}
 
 
 def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
