@@ -92,7 +92,7 @@ def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
         "percentage points",
     )
     if few := _not_applicable(ev, test.key):
-        return unmeasured(words, f"{' and '.join(few)} say nothing among so few classes")
+        return unmeasured(words, f"{' and '.join(few)} {'say' if few[1:] else 'says'} nothing among so few classes")
     gains = {metric: 100 * np.mean([ev.gain(c.key, test.key, metric) for c in tuned], axis=0) for metric in TOP}
     parts = {"top-1 over top-5": gains["accuracy"] - gains["top5"], "top-5 over top-10": gains["top5"] - gains["top10"]}
     return ev.effect(words, parts, ev.rules.smallest_gain)

@@ -259,3 +259,17 @@ def test_what_is_missing_is_named(true):
         claims({**true, "attention": attention[attention["corruption"] != "gaussian_noise_4"]}, RULES)
     with pytest.raises(ValueError, match=r"for all 300 images.*lacks 1"):
         claims({**true, "performance": performance.drop(index=5)}, RULES)
+
+
+def test_top_k_of_few_classes_decides_nothing():
+    """Of 8 classes top-10 counts every label: the ordering is not measured, and no claim rests on it."""
+    tables = plant_tables()
+    tables = tables | {"performance": tables["performance"].assign(classes=8)}
+    rows = {row.id: row for row in claims(tables, RULES)}
+    ordering = rows["ordering_gaussian_blur"]
+    assert ordering.measured == "not measured: top10 says nothing among so few classes"
+    assert (ordering.value, ordering.verdict) == (None, OPEN)
+    clean = rows["clean_unchanged_gaussian_blur"]
+    assert "top5" in clean.measured
+    assert "top10" not in clean.measured
+    assert "nan" not in " ".join(row.measured for row in rows.values())

@@ -57,6 +57,17 @@ def test_table_one_matches_table(run):
     assert "error, lower is better" in axis_titles(figure)
 
 
+def test_metrics_of_few_classes_are_marked_as_not_applicable(run):
+    summary = run.table("performance_summary").copy()
+    numbers = ["value", "low", "high", "gain", "gain_low", "gain_high"]
+    summary.loc[summary["metric"] == "top10", numbers] = np.nan
+    for figure in (table_one(summary), gains(summary)):
+        text = figure.to_json().replace("\\u002f", "/")
+        assert "Top-10 (n/a)" in text
+        assert "Top-5 (n/a)" not in text
+        assert "NaN" not in text
+
+
 def test_gains_match_table_in_percentage_points(run):
     summary = run.table("performance_summary").set_index(["corruption", "metric", "model"])
     figure = gains(run.table("performance_summary"))

@@ -56,6 +56,14 @@ def test_gains_by_hand(second, word):
     assert places == sorted(places)
 
 
+def test_gains_of_few_classes_leave_out_what_is_not_applicable():
+    rows = [(BLUR, BLUR, "accuracy", 0.5, 0.05, 0, 0), (BLUR, BLUR, "top5", 0.5, 0.06, 0, 0)]
+    rows += [(BLUR, BLUR, "top10", None, None, None, None)]
+    (text,) = readings.gains(performance(rows))
+    assert "the gain is largest in top-5 (+6.0), then top-1 (+5.0)." in text
+    assert "top-10" not in text
+
+
 def test_transfer_by_hand():
     rows = [
         ("base", BLUR, "accuracy", 0.5, None, None, None),

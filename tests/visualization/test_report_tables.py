@@ -30,6 +30,18 @@ def test_table_one_by_hand():
     assert [cell.best for cell in group.rows[0][2]] == [False, False, True, True]
 
 
+def test_table_one_of_few_classes_says_not_applicable():
+    rows = [
+        ("base", BLUR, metric, value, value, value, 0.0, 0.0, 0.0)
+        for metric, value in zip(("accuracy", "top5", "top10", "ece"), (0.5, 0.7, None, 0.1), strict=True)
+    ]
+    columns = ["model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high"]
+    _, (group,) = tables.table_one(pd.DataFrame(rows, columns=columns).astype({"value": float}))
+    cells = group.rows[0][2]
+    assert [cell.text for cell in cells] == ["0.500", "0.700", "n/a", "0.100"]
+    assert [cell.best for cell in cells] == [True, True, False, True]
+
+
 def test_sae_quality_by_hand():
     columns = ["model", "architecture", "corruption", "metric", "value"]
     rows = [
