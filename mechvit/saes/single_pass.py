@@ -173,7 +173,7 @@ class SinglePass:
         ids, labels = torch.cat(self.image_ids), torch.cat(self.labels)
         features = {}
         for name, tally in self.features.items():
-            read_by_head = self.site.writes_residual and self.model.head is not None
+            read_by_head = self.site.writes_residual and self.model.cfg.no_softmax is None
             sae = self.saes[name]
             effects = logit_effects(self.model, latent_directions(sae)) if read_by_head and fixed_scale(sae) else None
             features[name] = tally.result(ids, labels, effects)
