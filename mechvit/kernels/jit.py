@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,7 +17,7 @@ try:
 except ImportError:  # it exists for Linux alone
     triton = tl = None
 
-__all__ = ["cdiv", "interpreted", "jit", "on_device_of", "tl", "uses_triton"]
+__all__ = ["cdiv", "interpreted", "jit", "launches", "on_device_of", "tl", "uses_triton"]
 
 
 def jit(function: Callable[..., None]) -> Any:
@@ -33,10 +35,47 @@ def interpreted() -> bool:
 
 
 def uses_triton(*tensors: Tensor) -> bool:
-    """Whether a kernel can take these tensors: on CUDA (or interpreted), in a dtype that its tensor cores multiply."""
+    """Whether a kernel can take these tensors: on CUDA (or interpreted), in a dtype that its tensor cores multiply,
+    where kernels can be launched at all."""
     kinds = (torch.float32, torch.float16, torch.bfloat16)
-    here = all(tensor.is_cuda for tensor in tensors) or interpreted()
-    return triton is not None and here and all(tensor.dtype in kinds for tensor in tensors)
+    if triton is None or any(tensor.dtype not in kinds for tensor in tensors):
+        return False
+    return interpreted() or (all(tensor.is_cuda for tensor in tensors) and launches(tensors[0].device))
+
+
+@jit
+def _probe(out_ptr):  # type: ignore[no-untyped-def]
+    """The smallest kernel."""
+    tl.store(out_ptr, 1.0)
+
+
+COMPILED = triton is not None and isinstance(_probe, triton.JITFunction)
+"""Whether kernels are compiled, and not interpreted (TRITON_INTERPRET=1)."""
+
+
+@functools.cache
+def launches(device: torch.device) -> bool:
+    """Whether kernels can be launched on a GPU, found by one try; a warning says why not.
+
+    Triton's first launch compiles a stub in C, which needs a compiler, Python's headers and a folder to keep it in.
+    Kernels that are interpreted need none.
+    """
+    if not COMPILED:
+        return True
+    try:
+        with torch.cuda.device(device):
+            _probe[(1,)](torch.zeros(1, device=device))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of the compiler, the loader, the file system, the driver
+        reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:200]
+        warnings.warn(
+            f"Triton cannot launch kernels on {device} ({reason}): PyTorch's own operators take their place, more "
+            "slowly. It needs a C compiler and Python's headers, as of the packages gcc and python3-dev",
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
