@@ -88,6 +88,10 @@ def corrupt(
 ) -> Float[Tensor, "batch channel height width"]:
     """Corrupt a batch of images on its own device.
 
+    On one device the same image gets the same pixels, whatever stands beside it in a batch. On another one uniforms are
+    drawn alike to the bit and normals to 4e-6 (see `mechvit.data.random`), and filters agree to rounding; where a
+    rounded value crosses a threshold (a photon's count, snow, spatter, JPEG's bytes), single values differ by more.
+
     Args:
         images: RGB in [0, 1] at the model's input size, not normalised.
         corruption: what to apply; a string is read with `Corruption.parse`. `CLEAN` returns the images themselves.

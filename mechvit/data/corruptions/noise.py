@@ -55,8 +55,9 @@ def poisson_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Imag
 def _count_photons(images: Images, photons: int, image_ids: Ids, seed: int) -> Images:
     """Poisson(photons x images) / photons by inversion: how many partial sums of the distribution lie below a uniform.
 
-    One uniform a value and the recurrence p(k) = p(k - 1) rate / k, so that the draw is the same on every device and
-    a rising rate never lowers a count. Uniforms end at 1 - 2^-18, beyond the rounding of the sums: 4.5 deviations.
+    One uniform a value and the recurrence p(k) = p(k - 1) rate / k, so that a rising rate never lowers a count. The
+    uniforms are equal on every device; where one lies within the rounding of a partial sum, a count may differ by one
+    (about 1 value in 100,000). Uniforms end at 1 - 2^-18, beyond the rounding of the sums: 4.5 deviations.
     """
     draw = uniform(image_ids, images[0].numel(), seed).view_as(images).clamp(max=1 - 2**-18)
     rate = images.to(torch.float32) * photons
