@@ -8,7 +8,8 @@
         --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
 
 Each SAE lies in OUT/NAME, as `sae_lens.SAE.load_from_disk` opens it, with a model card; OUT/history.parquet and
-OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was.
+OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was, with as
+many threads and processes to the same bits.
 With --also-model TUNED one SAE is trained on the activations of several models.
 """
 

@@ -98,9 +98,9 @@ def train_on(
     `config.patience` epochs stops, and its best epoch is published: the scaling of the activations folded into the
     weights, and the threshold of batchtopk and matryoshka_batchtopk set on training tokens.
 
-    A training that was killed goes on when it is called again with the same settings, from its last checkpoint and to
-    the same bits; a finished one is not done again. Started by torchrun inside `parallel.processes()`, it is one
-    training on all processes, which must see the same files.
+    A training that was killed goes on when it is called again with the same settings, from its last checkpoint, and on
+    the same machine with as many threads and processes to the same bits; a finished one is not done again. Started by
+    torchrun inside `parallel.processes()`, it is one training on all processes, which must see the same files.
 
     Args:
         streams: `ImageStreams`, or activations from elsewhere.

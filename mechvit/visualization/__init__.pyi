@@ -3,6 +3,7 @@ from .attention_view import AttentionPanel, AttentionView, attention_view
 from .explorer import AttentionExplorer, ExplorerPicture, attention_explorer
 from .export import export_figures
 from .feature_browser import FeatureBrowser, feature_browser
+from .figure_page import write_figure_page, write_figure_pages
 from .patch_lens import LensPicture, PatchLensView, patch_lens_view
 from .patterns import pool_patterns
 from .report import render_report
@@ -28,4 +29,6 @@ __all__ = [
     "read_run",
     "render_report",
     "render_transfer",
+    "write_figure_page",
+    "write_figure_pages",
 ]

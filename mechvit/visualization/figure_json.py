@@ -6,6 +6,9 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
+
+from .page import escaped_json
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,6 +21,11 @@ def figure_json(figure: go.Figure) -> str:
     drawn = figure.to_dict()
     drawn["layout"].pop("template", None)
     return str(to_json_plotly(_narrow(drawn)))
+
+
+def figure_spec(figure: go.Figure) -> Markup:
+    """A figure as JSON for a script element."""
+    return escaped_json(figure_json(figure))
 
 
 def _narrow(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Single figures as pages that need no network."""
+"""Plotly figures as pages of their own, which request nothing and run no code but the page's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .page import CSP, write_whole
+from .figure_json import figure_spec
+from .notices import licences, notices
+from .page import plotly_script, render, write_whole
+from .style import DARK
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_HEAD = '<meta charset="utf-8" />'
-_POLICY = f'<meta http-equiv="Content-Security-Policy" content="{CSP}"><meta name="generator" content="mechvit">'
+HEIGHT = 450
+"""Pixels, of a figure that states none: plotly's own."""
 
 
-def write_figure_pages(figures: Mapping[str, go.Figure], folder: Path) -> int:
-    """Write each figure as FOLDER/NAME.html, with plotly inside and the policy of all pages; returns how many."""
+def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
+    """Write a figure as one self-contained page under the policy of all pages (`page.CSP`); returns its path."""
+    path, owed = Path(path), notices("plotly.js")
+    text = render(
+        "figure.html.j2",
+        title=figure.layout.title.text or path.stem,
+        height=int(figure.layout.height or HEIGHT),
+        spec=figure_spec(figure),
+        dark=DARK,
+        plotly=plotly_script(),
+        notices=owed,
+        licences=licences(owed),
+    )
+    return write_whole(path, text)
+
+
+def write_figure_pages(figures: Mapping[str, go.Figure], folder: str | Path) -> int:
+    """Write each figure as NAME.html into a folder; returns how many there are."""
     for name, figure in figures.items():
-        page = figure.to_html(include_plotlyjs=True, config={"displaylogo": False, "showSendToCloud": False})
-        assert _HEAD in page
-        write_whole(folder / f"{name}.html", page.replace(_HEAD, _HEAD + _POLICY, 1))
+        write_figure_page(figure, Path(folder) / f"{name}.html")
     return len(figures)

@@ -18,8 +18,11 @@ from markupsafe import Markup
 
 from mechvit.files import write_text
 
-CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
-"""The policy of every page: nothing is ever requested, and only the page's own inline code runs."""
+CSP = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+    "form-action 'none'; base-uri 'none'"
+)
+"""The policy of every page: nothing is ever requested or sent, and only the page's own inline code runs."""
 
 _EARLIER = b'content="default-src &#39;none&#39;; script-src &#39;unsafe-inline&#39;; style-src'
 """What pages held at their beginning before they named their generator."""

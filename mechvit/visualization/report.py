@@ -15,7 +15,7 @@ from . import made, tables
 from .attention_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
 from .claims_table import claim_rows, summary, tally
 from .drawing import Drawing, drawing, sections
-from .figure_json import figure_json
+from .figure_json import figure_spec
 from .notices import licences, notices
 from .offers import Offer, Offers
 from .page import circuitsvis_script, escaped_json, picture_uri, plotly_script, render, write_whole
@@ -25,7 +25,7 @@ from .sections import CLAIMS, Plot, Section
 from .style import DARK, in_order, title_of
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    pass
 
 COARSE = 128
 """Pictures of fewer pixels a side are enlarged pixel by pixel, so that the page shows what the model sees."""
@@ -118,11 +118,6 @@ def report_html(run: Run) -> str:
         plotly=plotly_script(),
         circuitsvis=circuitsvis_script(),
     )
-
-
-def figure_spec(figure: go.Figure) -> Markup:
-    """A figure as JSON for a script element."""
-    return escaped_json(figure_json(figure))
 
 
 def drawn(found: Drawing, offers: Offers, bears: Sequence[str] = ()) -> Drawn:

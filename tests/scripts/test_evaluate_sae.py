@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_figures_stand_alone(out):
     for name, words in (("frontier", "explained variance"), ("density", "firing rate")):
         page = (out / f"{name}.html").read_text(encoding="utf-8")
         assert words in page
-        assert "Plotly.newPlot" in page
+        assert "form-action 'none'; base-uri 'none'" in html.unescape(page)
         assert '<script src="http' not in page
 
 

@@ -62,7 +62,8 @@ def test_a_hostile_label_stays_text():
 
 def test_policy_requests_nothing():
     rules = dict(rule.strip().split(" ", 1) for rule in CSP.split(";"))
-    assert rules.pop("default-src") == "'none'"
+    for rule in ("default-src", "form-action", "base-uri"):  # the last two do not fall back on the first
+        assert rules.pop(rule) == "'none'"
     assert set(" ".join(rules.values()).split()) == {"'unsafe-inline'", "data:", "blob:"}
 
 

@@ -1,0 +1,92 @@
+"""A figure's own page: everything is drawn offline under the policy, and nothing in the figure becomes markup."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from browsing import needs_chromium, until
+
+from mechvit.visualization import write_figure_page, write_figure_pages
+from mechvit.visualization.drawing import drawings
+from mechvit.visualization.page import CSP
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028<!--"
+
+
+def spec_of(page: str) -> dict:
+    return json.loads(page.split('id="figure">')[1].split("</script>")[0])
+
+
+def test_a_page_holds_the_figures_numbers_and_the_policy(tmp_path):
+    numbers = np.linspace(-1, 1, 7)
+    figure = go.Figure(go.Scatter(x=list(range(7)), y=list(numbers), name="ours"), layout={"title": "Ours & theirs"})
+    page = write_figure_page(figure, tmp_path / "new" / "one.html").read_text(encoding="utf-8")
+    assert f'http-equiv="Content-Security-Policy" content="{CSP}"'.replace("'", "&#39;") in page
+    assert "<title>Ours &amp; theirs</title>" in page
+    assert spec_of(page)["data"][0]["y"] == list(numbers)
+    assert "MIT" in page.split('class="notices"')[1]
+
+
+def test_names_in_a_figure_stay_text(tmp_path):
+    figure = go.Figure(go.Scatter(x=[1], y=[2], name=HOSTILE), layout={"title": HOSTILE})
+    page = write_figure_page(figure, tmp_path / "hostile.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "\u2028" not in page.split('id="figure">')[1].split("</script>")[0]
+    assert spec_of(page)["data"][0]["name"] == HOSTILE
+
+
+@needs_chromium
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_figure_of_a_run_draws_offline_and_says_nothing(visit, run, tmp_path, theme):
+    figures = {found.plot.id: found.figure for found in drawings(run)}
+    chosen = dict(list(figures.items())[:: 6 if theme == "light" else 4][:3])
+    assert write_figure_pages(chosen, tmp_path) == len(chosen) > 1
+    for name in chosen:
+        page = visit(tmp_path / f"{name}.html", theme=theme)
+        until(page, "() => document.querySelectorAll('.plot.js-plotly-plot').length === 1")
+        assert page.evaluate("document.querySelector('.plot').querySelectorAll('path, rect.bg').length > 3")
+        background = page.evaluate("document.querySelector('.main-svg').style.background")
+        assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 25, 29)"}[theme]
+
+
+@needs_chromium
+def test_the_policy_lets_no_form_and_no_base_through(browser, tmp_path):
+    """What a page's own text could smuggle in is stopped by the browser."""
+    path = write_figure_page(go.Figure(go.Scatter(x=[1], y=[2])), tmp_path / "one.html")
+    context = browser.new_context(offline=True)
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(path.as_uri())
+    page.evaluate("""() => {
+        const base = document.createElement('base');
+        base.href = 'https://example.org/';
+        document.head.append(base);
+        const form = document.createElement('form');
+        form.action = 'https://example.org/';
+        document.body.append(form);
+        form.submit();
+    }""")
+    page.wait_for_timeout(200)
+    assert page.url == path.as_uri()
+    assert page.evaluate("document.baseURI") == path.as_uri()
+    context.close()
+    for rule in ("base-uri 'none'", "form-action 'none'"):
+        assert any(rule in message for message in said), said
+
+
+def test_figures_are_written_by_this_function_alone():
+    calls = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("mechvit", "scripts", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("write_html", "to_html")
+    ]
+    assert calls == []
