@@ -89,13 +89,12 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
 def _calibration_gaps(
     correct: np.ndarray, confidence: Float[np.ndarray, "images conditions"]
 ) -> Float[np.ndarray, "images conditions_x_bins"]:
-    """Correct minus confidence, in the column of its condition's bin; ECE is the sum of the columns' absolute means."""
+    """`calibration_gaps` of each condition, side by side."""
     import torch
 
-    from .performance import ECE_BINS, calibration_bin
+    from .calibration import calibration_gaps
 
-    bins = calibration_bin(torch.from_numpy(confidence.astype(np.float32))).numpy()
-    gaps = np.where(np.arange(ECE_BINS + 1) == bins[..., None], (correct - confidence)[..., None], 0.0)
+    gaps = calibration_gaps(torch.tensor(correct), torch.tensor(confidence)).numpy()
     return gaps.reshape(len(gaps), -1)
 
 

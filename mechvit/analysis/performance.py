@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
 
+from .calibration import calibration_gaps
 from .frames import tidy
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechvit.models import HookedViT
-
-ECE_BINS = 15
-"""Equal-width bins of confidence in the expected calibration error, as in torchmetrics."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,8 @@ class Performance:
         return float((self.rank < k).double().mean())
 
     def ece(self) -> float:
-        """Expected calibration error: 15 equal-width bins of confidence, L1 (torchmetrics; arXiv:1706.04599, eq. 3)."""
-        gap = (self.rank == 0).double() - self.confidence.double()
-        bins = calibration_bin(self.confidence)
-        return float(torch.zeros(ECE_BINS + 1, dtype=torch.float64).index_add_(0, bins, gap).abs().sum() / len(gap))
+        """Expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
+        return float(calibration_gaps(self.rank == 0, self.confidence).mean(0).abs().sum())
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """One row an image; `labels` are constant columns put first, as in `model="base"`."""
@@ -73,12 +69,6 @@ class Performance:
         """Join batches in their order."""
         parts = list(parts)
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-
-def calibration_bin(confidence: Float[Tensor, " images"]) -> Int[Tensor, " images"]:
-    """The bin of each confidence, closed below; confidence 1 has a bin of its own (15), as in torchmetrics."""
-    edges = torch.linspace(0, 1, ECE_BINS + 1, dtype=confidence.dtype, device=confidence.device)
-    return torch.bucketize(confidence, edges, right=True) - 1
 
 
 def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
@@ -167,7 +157,7 @@ def evaluate(
         ValueError: no softmax classifier, no images, another input size, labels that are not classes, logits that are
             not finite.
 
-    Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2), as torchmetrics computes it.
+    Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2).
     """
     require_classifier(model)
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from mechvit.analysis.performance import ECE_BINS, calibration_bin, score
+from mechvit.analysis.calibration import ECE_BINS, calibration_gaps
+from mechvit.analysis.performance import score
 from mechvit.analysis.stream import wide, wide_sum
 from mechvit.data.batches import ImageBatch
 
@@ -81,7 +82,7 @@ class Classified:
     def __init__(self) -> None:
         self.images, self.correct, self.among5, self.nats = 0, 0, 0, 0.0
         self.classes = 0
-        self.gaps = torch.zeros(ECE_BINS + 1, dtype=torch.float64)
+        self.gaps = torch.zeros(ECE_BINS, dtype=torch.float64)
 
     def add(self, logits: Float[Tensor, "batch class"], batch: ImageBatch) -> None:
         """Take a batch of images in."""
@@ -92,7 +93,7 @@ class Classified:
         self.correct += int(right.sum())
         self.among5 += int((found.rank < 5).sum())
         self.nats += float(found.loss.double().sum())
-        self.gaps.index_add_(0, calibration_bin(found.confidence), right.double() - found.confidence.double())
+        self.gaps += calibration_gaps(right, found.confidence).sum(0)
 
     def means(self) -> Classification:
         """Over all images so far."""
