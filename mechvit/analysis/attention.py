@@ -17,6 +17,7 @@ from torch import Tensor
 from mechvit.data.spec import CLEAN, Corruption
 
 from .attention_reading import CleanAttention, Shift, entropy_reading
+from .finite import check_finite
 from .frames import tidy
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 
@@ -68,8 +69,16 @@ class AttentionShift:
         return AttentionShift(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
     @classmethod
-    def of(cls, image_ids: Tensor, clean: CleanAttention, found: list[Shift]) -> AttentionShift:
-        """Put one corrupted pass's numbers together."""
+    def of(
+        cls, image_ids: Tensor, clean: CleanAttention, found: list[Shift], name: str | None = None
+    ) -> AttentionShift:
+        """Put one corrupted pass's numbers together.
+
+        Raises:
+            ValueError: attention is not finite; names the model.
+        """
+        for numbers in (clean.entropy, [torch.stack(shift, dim=1) for shift in found]):
+            check_finite("attention weights", numbers, name or clean.model, image_ids)
         entropy, cosine, squared = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
         parts = (image_ids, torch.stack(clean.entropy, dim=1), entropy, cosine, squared)
         return cls(*(on_cpu(part) for part in parts))
@@ -102,7 +111,7 @@ def attention_entropy(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no images, or another input size than the model's.
+        ValueError: no images, another input size than the model's, or attention that is not finite.
 
     Source: the paper's section 3.3, equation 1.
     """
@@ -111,6 +120,7 @@ def attention_entropy(
     for batch in image_batches(model, images, batch_size, progress=progress):
         with entropy_reading(model) as (hooks, found):
             model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+        check_finite("attention weights", found, model, batch.image_ids)
         ids.append(on_cpu(batch.image_ids))
         entropies.append(on_cpu(torch.stack(found, dim=1)))
     return AttentionEntropy(torch.cat(ids), torch.cat(entropies))
@@ -138,7 +148,7 @@ def attention_shift(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no images, or another input size than the model's.
+        ValueError: no images, another input size than the model's, or attention that is not finite.
 
     Source: the paper's section 3.3. It does not fix the entropy difference's sign; ours is H(corrupted) - H(clean).
     """

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from .finite import check_finite
 from .rollout import Fusion, check_rollout, rollout_step
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def attention_maps(
         one result an image, layers x heads x tokens^2 bytes each.
 
     Raises:
-        ValueError: a layer, head or rollout that there is not.
+        ValueError: a layer, head or rollout that there is not, or attention that is not finite.
 
     Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1.
     """
@@ -123,6 +124,7 @@ def attention_maps(
     codes, scales, numbers = [], [], []
 
     def reduce(pattern: Tensor, hook: object) -> None:
+        check_finite("attention weights", [pattern], model, numbers=[hook.layer()])  # type: ignore[attr-defined]
         steps = [rollout_step(pattern.float(), *settings) for settings in rollouts]
         rolled[:] = [step @ before for step, before in zip(steps, rolled, strict=True)] if rolled else steps
         if hook.layer() in kept:  # type: ignore[attr-defined]

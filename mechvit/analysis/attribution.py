@@ -15,6 +15,7 @@ from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
 from .components import KINDS, Component, batch_that_fits, check_pair, component_frame, components_of
+from .finite import model_name
 from .outcomes import foils, logit_difference
 from .performance import check_logits
 from .stream import Images, image_batches, on_cpu, pixel_values, wide
@@ -143,8 +144,8 @@ def activations_and_gradients(
     with torch.enable_grad():
         entered = entered.requires_grad_()  # so that no weight has to
         logits = receiver.run_with_hooks(entered, start_at_layer=0, fwd_hooks=[(name, keep) for name in names])
-        for each in (logits, giver_logits):
-            check_logits(each, batch.labels, batch.image_ids)
+        for each, name in ((logits, f"the receiver {model_name(receiver)!r}"), (giver_logits, "the giver")):
+            check_logits(each, batch.labels, batch.image_ids, name)
         foil = foils(batch.labels, logits.detach(), giver_logits)
         total = logit_difference(logits, batch.labels, foil).sum()
         found = torch.autograd.grad(total, [own[name] for name in names])

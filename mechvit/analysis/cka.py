@@ -21,6 +21,7 @@ from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.preprocessing import check_alike
 
 from .bootstrap import LEVEL
+from .finite import check_finite
 from .hsic import Moments, hsic, widened
 from .jackknife import jackknife_interval
 from .lens import residual_hooks
@@ -206,6 +207,7 @@ def _look(
             model = models[view.model]
             hooks, residuals = residual_hooks(model, _reading(tokens, model.cfg, batch.image_ids, seed))
             model.run_with_hooks(pixel_values(model, shown, CLEAN), fwd_hooks=hooks)
+            check_finite(f"the residual stream under {corruption.key}", residuals, view.model, batch.image_ids)
             seen[view] = torch.stack(residuals)
     return seen
 

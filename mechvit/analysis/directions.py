@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.image_tokens import token_slice
 
+from .finite import check_finite
 from .stream import Images, default_batch_size, image_batches, pixel_values
 
 if TYPE_CHECKING:
@@ -112,11 +113,16 @@ def steering_directions(
         for condition, sign in ((CLEAN, 1), (corruption, -1)):
             pixels = pixel_values(model, batch, condition, seed=seed)
             _, cache = model.run_with_cache(pixels, names_filter=names, stop_at_layer=stop, return_cache_object=False)
+            check_finite(
+                f"activations under {condition if isinstance(condition, str) else condition.key}",
+                [cache[name] for name in names],
+                model,
+                batch.image_ids,
+                numbers=[int(name.split(".")[1]) for name in names],
+            )
             for name in names:
                 total[name] = total[name] + sign * cache[name][:, places].double().sum(0)
     vectors = {name: difference / len(images) for name, difference in total.items()}
-    if bad := [name for name, vector in vectors.items() if not vector.isfinite().all()]:
-        raise ValueError(f"activations must be finite; those at {bad[0]} are not: check the checkpoint and the images")
     if not per_position:
         vectors = {name: vector.mean(0, keepdim=True) for name, vector in vectors.items()}
     return [Direction(n, tokens, v.to("cpu", torch.float32), "mean_difference") for n, v in vectors.items()]

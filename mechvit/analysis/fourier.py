@@ -15,6 +15,7 @@ from mechvit.data.pixels import normalize
 from mechvit.data.random import named_seed, uniform
 
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
+from .finite import model_name
 from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, default_batch_size, image_batches, on_cpu
 
@@ -132,7 +133,7 @@ def fourier_sensitivity(
 
         def misses(pixels: Tensor, batch: ImageBatch = batch) -> Tensor:
             logits = model(normalize(pixels, model.image_processor).to(model.cfg.dtype))
-            check_logits(logits, batch.labels, batch.image_ids)
+            check_logits(logits, batch.labels, batch.image_ids, f"the model {model_name(model)!r}")
             return on_cpu(label_rank(logits, batch.labels) > 0)
 
         found = torch.empty(len(batch), len(frequency), len(frequency), dtype=torch.bool)

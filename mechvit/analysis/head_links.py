@@ -17,6 +17,7 @@ from .attention_maps import head_numbers
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .components import check_pair
 from .correlation import permutation_p, rank_correlation
+from .finite import check_finite, model_name
 from .outcomes import GIVER, RECEIVER
 from .patching import Patching
 from .stream import Images, default_batch_size, image_batches, pixel_values
@@ -146,7 +147,12 @@ def head_links(
     for batch in image_batches(receiver, images, size, progress=progress):
         ids.append(batch.image_ids.cpu())
         for name, model in ((RECEIVER, receiver), (GIVER, giver)):
-            clean, own = (_numbers(model, pixel_values(model, batch, c, seed=seed)) for c in (CLEAN, corruption))
+            clean, own = (
+                _numbers(
+                    model, pixel_values(model, batch, c, seed=seed), f"{name} {model_name(model)}", batch.image_ids
+                )
+                for c in (CLEAN, corruption)
+            )
             for number, values in {**own, "entropy_difference": own["entropy"] - clean["entropy"]}.items():
                 found.setdefault((name, number), []).append(values)
     image_id = torch.cat(ids)
@@ -165,12 +171,13 @@ def head_links(
 
 
 def _numbers(
-    model: HookedViT, pixels: Float[Tensor, "batch channel height width"]
+    model: HookedViT, pixels: Float[Tensor, "batch channel height width"], name: str, image_ids: Tensor
 ) -> dict[str, Float[Tensor, "batch layer head"]]:
     """Each head's numbers, layer by layer as the patterns come."""
     layers = []
 
     def reduce(pattern: Tensor, hook: Any) -> None:
+        check_finite("attention weights", [pattern], name, image_ids, numbers=[hook.layer()])
         layers.append(head_numbers(pattern.float().cpu(), model.cfg.grid, model.cfg.n_prefix_tokens))
 
     hooks = [(f"blocks.{layer}.attn.hook_pattern", reduce) for layer in range(model.cfg.n_layers)]

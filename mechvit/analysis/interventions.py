@@ -13,6 +13,7 @@ from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
+from .finite import model_name
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
 from .performance import check_logits, require_classifier
 from .stream import Images, default_batch_size, image_batches, pixel_values
@@ -67,8 +68,8 @@ def run_interventions(
         for corruption in dict.fromkeys(applied):
             logits = logits_of(pixel_values(model, batch, corruption, seed=seed))
             both = [logits[name] for name in (RECEIVER, GIVER)]  # type: ignore[index]
-            for own in both:
-                check_logits(own, batch.labels, batch.image_ids)
+            for own, who in zip(both, (f"the receiver {model_name(model)!r}", "the giver"), strict=True):
+                check_logits(own, batch.labels, batch.image_ids, f"{who}, under {corruption.key},")
             foil = foils(batch.labels, *both)
             for key, values in logits.items():
                 outcomes = score(values, batch.labels, foil, batch.image_ids)

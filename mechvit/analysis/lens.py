@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
 
+from .finite import check_finite
 from .frames import tidy
 from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
@@ -84,12 +85,13 @@ def read_lens(
     image_ids: Int[Tensor, " batch"],
     *,
     apply_ln: bool = True,
+    name: str | None = None,
 ) -> LogitLens:
     """Put every layer's residual through the final LayerNorm and the head, in one product."""
     layers, batch = len(residuals), len(labels)
-    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float()
-    check_logits(logits, labels.repeat(layers), image_ids.repeat(layers))
-    logits = logits.view(layers, batch, -1)
+    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float().view(layers, batch, -1)
+    check_finite("logits of the lens", list(logits), name or model, image_ids)
+    check_logits(logits[-1], labels, image_ids)
     own = labels.expand(layers, batch)
     probability = logits.softmax(-1).gather(-1, own[..., None])[..., 0]
     return LogitLens(on_cpu(image_ids), on_cpu(labels), on_cpu(probability.T), on_cpu(label_rank(logits, own).T))

@@ -15,6 +15,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
+from .finite import check_finite, model_name
 from .frames import tidy
 from .lens import residual_hooks
 from .performance import check_logits, label_rank, require_classifier
@@ -89,10 +90,11 @@ def compare_lenses(
     for batch in image_batches(model, images, batch_size, progress=progress):
         hooks, residuals = residual_hooks(model)
         final = model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks).float()
-        check_logits(final, batch.labels, batch.image_ids)
+        check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}")
         for name, lens in lenses.items():
             read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
             earlier = model.unembed_residual(read.flatten(0, 1)).float().view(len(read), *final.shape)
+            check_finite(f"logits of the lens {name!r}", list(earlier), model, batch.image_ids)
             found = _read(torch.cat([earlier, final[None]]), batch.labels)
             parts[name].append(tuple(map(on_cpu, (batch.image_ids, batch.labels, *found))))
     return {name: LensReading(*map(torch.cat, zip(*found, strict=True))) for name, found in parts.items()}

@@ -18,6 +18,7 @@ from .attribution import Attribution, activations_and_gradients
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .components import batch_that_fits, check_pair
 from .correlation import agreement
+from .finite import model_name
 from .outcomes import foils, logit_difference
 from .performance import check_logits
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
@@ -168,7 +169,7 @@ def patch_neurons(
                 written = [moved[..., asked[i].neuron, None] * rows[asked[i].neuron] for i in chosen]
                 entered = torch.cat([own[resids[layer]] + change for change in written])
                 patched = receiver(entered, start_at_layer=layer + 1).float().unflatten(0, (len(chosen), len(batch)))
-                _check_logits(patched, batch)
+                _check_logits(patched, batch, f"the receiver {model_name(receiver)!r}, patched in block {layer},")
                 found[chosen] = on_cpu(logit_difference(patched, batch.labels, foil) - start)
         ids.append(on_cpu(batch.image_ids))
         exact.append(found)
@@ -176,9 +177,9 @@ def patch_neurons(
     return NeuronPatching(asked, torch.cat(ids), torch.cat(exact, dim=1), torch.cat(approximate, dim=1))
 
 
-def _check_logits(patched: Float[Tensor, "copy batch class"], batch: ImageBatch) -> None:
+def _check_logits(patched: Float[Tensor, "copy batch class"], batch: ImageBatch, who: str) -> None:
     copies = len(patched)
-    check_logits(patched.flatten(0, 1), batch.labels.repeat(copies), batch.image_ids.repeat(copies))
+    check_logits(patched.flatten(0, 1), batch.labels.repeat(copies), batch.image_ids.repeat(copies), who)
 
 
 def _check(neurons: Sequence[Neuron], n_layers: int, d_mlp: int) -> None:

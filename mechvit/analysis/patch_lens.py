@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .finite import check_finite
 from .lens import residual_hooks
 from .performance import require_classifier
 from .stream import on_cpu
@@ -81,17 +82,18 @@ def patch_lens(
         apply_ln: False gives the bare head, without the final LayerNorm.
 
     Raises:
-        ValueError: the model has no classes, or `top` is below one.
+        ValueError: the model has no classes, `top` is below one, or logits are not finite.
 
     Source: the logit lens, nostalgebraist (2020), here at single patches.
     """
     require_classifier(model)
     if top < 1:
         raise ValueError(f"top must be at least 1; got {top}")
-    prefix, found = model.cfg.n_prefix_tokens, []
+    prefix, found = model.cfg.n_prefix_tokens, list[torch.return_types.topk]()
 
     def read(residual: Tensor, hook: object) -> None:
         logits = classify_alone(model, residual[:, prefix:], apply_ln=apply_ln).float()
+        check_finite("logits of single patches", [logits], model, numbers=[len(found)])
         found.append(logits.softmax(-1).topk(min(top, logits.shape[-1])))
 
     last = model.cfg.n_layers - 1
@@ -121,7 +123,7 @@ def class_trajectories(
         apply_ln: False gives the bare head, without the final LayerNorm.
 
     Raises:
-        ValueError: the model has no classes, or not these.
+        ValueError: the model has no classes, or not these, or logits are not finite.
 
     Source: the paper's section 3.2; the logit lens, nostalgebraist (2020).
     """
@@ -132,7 +134,9 @@ def class_trajectories(
     hooks, residuals = residual_hooks(model)
     pixels = pixel_values.to(model.cfg.device, model.cfg.dtype)
     model.run_with_hooks(pixels, return_type=None, fwd_hooks=hooks)
-    probability = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float().softmax(-1)[:, chosen]
+    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float()
+    check_finite("logits of the lens", logits.split(len(pixels)), model)
+    probability = logits.softmax(-1)[:, chosen]
     return ClassTrajectories(
         classes=tuple(chosen),
         names=tuple(unique_name(model.cfg.id2label, index) for index in chosen),

@@ -26,6 +26,7 @@ from .components import (
     components_of,
     passes_needed,
 )
+from .finite import model_name
 from .outcomes import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
 from .performance import check_logits, label_rank
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
@@ -171,8 +172,8 @@ def _patch_batch(
     }
     logits, own = receiver.run_with_cache(pixels[0], names_filter=points | beside, return_cache_object=False)
     giver_logits, given = giver.run_with_cache(pixels[1], names_filter=points, return_cache_object=False)
-    for each in (logits, giver_logits):
-        check_logits(each, batch.labels, batch.image_ids)
+    for each, name, model in ((logits, "receiver", receiver), (giver_logits, "giver", giver)):
+        check_logits(each, batch.labels, batch.image_ids, f"the {name} {model_name(model)!r}")
     about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids)
     references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)
@@ -181,7 +182,8 @@ def _patch_batch(
         entered = _entering(receiver, start, [components[i] for i in chosen], own, given)
         patched = receiver(entered, start_at_layer=start).float().unflatten(0, (len(chosen), len(batch)))
         labels = batch.labels.expand(len(chosen), -1)
-        check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)))
+        who = f"the receiver {model_name(receiver)!r}, patched from block {start - 1} on,"
+        check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)), who)
         correct[chosen] = on_cpu(label_rank(patched, labels) == 0)
         difference[chosen] = on_cpu(logit_difference(patched, *about[:2]))
     for i in set(range(len(components))) - set(inner):

@@ -13,6 +13,7 @@ from torch import Tensor
 from mechvit.data.spec import CLEAN, Corruption
 
 from .calibration import calibration_gaps
+from .finite import model_name
 from .frames import tidy
 from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
 
@@ -92,11 +93,13 @@ def require_classifier(model: HookedViT) -> None:
         )
 
 
-def check_logits(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Tensor) -> None:
+def check_logits(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Tensor, model: str = "the model"
+) -> None:
     """Refuse what would silently count as correct: logits that are not finite, labels that are not classes.
 
     Raises:
-        ValueError: names the images.
+        ValueError: names the images, and the model as it is called here.
     """
     classes = logits.shape[-1]
     if classes < 2:
@@ -106,7 +109,7 @@ def check_logits(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " b
     bad = ~logits.isfinite().all(-1)
     if bool(bad.any()):
         raise ValueError(
-            f"logits must be finite; the model gave NaN or infinity on the image ids {image_ids[bad].tolist()[:8]}"
+            f"logits must be finite; {model} gave NaN or infinity on the image ids {image_ids[bad].tolist()[:8]}"
         )
     bad = (labels < 0) | (labels >= classes)
     if bool(bad.any()):
@@ -117,14 +120,17 @@ def check_logits(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " b
 
 
 def score(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Int[Tensor, " batch"]
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    image_ids: Int[Tensor, " batch"],
+    model: str = "the model",
 ) -> Performance:
     """Score one batch of logits, in float32.
 
     Raises:
-        ValueError: logits that are not finite, or labels that are not classes of the model.
+        ValueError: logits that are not finite, or labels that are not classes of the model; `model` is its name there.
     """
-    check_logits(logits, labels, image_ids)
+    check_logits(logits, labels, image_ids, model)
     log_probability = logits.float().log_softmax(-1)
     own = log_probability.gather(-1, labels[:, None])[:, 0]
     confidence, prediction = log_probability.exp().max(-1)
@@ -164,5 +170,5 @@ def evaluate(
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):
         logits = model(pixel_values(model, batch, corruption, seed=seed))
-        parts.append(score(logits, batch.labels, batch.image_ids))
+        parts.append(score(logits, batch.labels, batch.image_ids, f"the model {model_name(model)!r}"))
     return Performance.concatenate(parts)

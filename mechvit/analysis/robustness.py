@@ -83,7 +83,7 @@ def corrupted_performance(
             shown = corrupted(batch, c, seed=seed)
             for name in names:
                 logits = models[name](pixel_values(models[name], shown, CLEAN))
-                found[name, c].append(score(logits, batch.labels, batch.image_ids))
+                found[name, c].append(score(logits, batch.labels, batch.image_ids, f"the model {name!r}"))
     frames = [
         Performance.concatenate(parts).to_frame(model=name, corruption=c.key) for (name, c), parts in found.items()
     ]

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .finite import check_finite
+
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
@@ -61,7 +63,7 @@ def attention_rollout(
         where the model has one.
 
     Raises:
-        ValueError: another fusion, or a ratio outside [0, 1).
+        ValueError: another fusion, a ratio outside [0, 1), or attention that is not finite.
 
     Source: Abnar and Zuidema, arXiv:2005.00928, section 3 (mean, nothing discarded). Other fusions and the discarding
     follow common practice for vision transformers, but exempt no entry from being discarded.
@@ -70,6 +72,7 @@ def attention_rollout(
     rolled: list[Tensor] = []
 
     def multiply(pattern: Tensor, hook: object) -> None:
+        check_finite("attention weights", [pattern], model, numbers=[hook.layer()])  # type: ignore[attr-defined]
         step = rollout_step(pattern.float(), fusion, discard_ratio)
         rolled[:] = [step @ rolled[0] if rolled else step]
 

@@ -104,12 +104,13 @@ def study(
             shown = {c: corrupted(batch, c, seed=seed) for c in applied}
             for name in seeing:
                 own = {c: found[name, c] for c in applied}
-                _study_batch(models[name], shown, watched if left else set(), left, own)
+                _study_batch(name, models[name], shown, watched if left else set(), left, own)
         seen += count
     return _tables(found)
 
 
 def _study_batch(
+    name: str,
     model: HookedViT,
     batches: Mapping[Corruption, ImageBatch],
     watched: Collection[Corruption],
@@ -127,10 +128,11 @@ def _study_batch(
             pattern_hooks, shifts = clean.comparison()
             hooks = hooks + pattern_hooks
         logits = model.run_with_hooks(pixel_values(model, batch, CLEAN), fwd_hooks=hooks)
-        found[corruption].performance.append(score(logits, batch.labels, batch.image_ids))
-        found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids))
+        found[corruption].performance.append(score(logits, batch.labels, batch.image_ids, f"the model {name!r}"))
+        found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids, name=name))
         if shifts is not None:
-            found[corruption].attention.append(AttentionShift.of(batch.image_ids, clean, shifts).head(attention_count))
+            shift = AttentionShift.of(batch.image_ids, clean, shifts, name)
+            found[corruption].attention.append(shift.head(attention_count))
 
 
 def _tables(found: Mapping[tuple[str, Corruption], _Condition]) -> StudyTables:

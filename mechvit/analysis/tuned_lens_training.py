@@ -16,6 +16,7 @@ from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.terminal import progress_bar
 
+from .finite import check_finite
 from .lens import residual_hooks
 from .performance import require_classifier
 from .stream import Images, image_batches, pixel_values
@@ -193,6 +194,8 @@ class _Reader:
             pixels = pixel_values(self.model, batch, turns[place % len(turns)], seed=self.config.seed)
             with torch.no_grad():
                 logits = self.model.run_with_hooks(pixels, fwd_hooks=hooks)
+            check_finite("the residual stream", residuals, self.model, batch.image_ids)
+            check_finite("logits", [logits], self.model, batch.image_ids, numbers=[self.model.cfg.n_layers])
             yield _Seen(torch.stack(residuals[:-1]), logits.float().log_softmax(-1))
 
 

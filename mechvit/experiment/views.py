@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mechvit.analysis.finite import check_finite
 from mechvit.analysis.stream import pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
@@ -100,4 +101,5 @@ def attention(model: HookedViT, image: ImageBatch, corruption: str, seed: int) -
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     pixels = pixel_values(model, image.to(model.cfg.device), corruption, seed=seed)
     _, cache = model.run_with_cache(pixels, names_filter=names)
+    check_finite("attention weights", [cache[name] for name in names], model, image.image_ids)
     return np.stack([cache[name][0].float().cpu().numpy() for name in names]).astype(np.float16)

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from mechvit.analysis.finite import check_finite
 from mechvit.analysis.stream import Images, default_batch_size, image_batches
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
@@ -91,7 +92,9 @@ class ImageStream:
             start += len(batch)
             seen = look_at(group.model, group.site, batch, condition, self.settings.seed)
             if group.model.cfg.no_softmax is None:
-                share, label = seen.untouched().float().softmax(1).topk(min(3, group.model.cfg.n_classes))
+                logits = seen.untouched().float()
+                check_finite("logits", [logits], group.model, batch.image_ids, numbers=[group.model.cfg.n_layers])
+                share, label = logits.softmax(1).topk(min(3, group.model.cfg.n_classes))
                 found["", "label"].append(label)
                 found["", "share"].append(share)
             for name, sae in group.saes.items():

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.finite import model_name
 from mechvit.analysis.stream import Images, image_batches, pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
@@ -86,8 +87,8 @@ def look_at(model: HookedViT, site: Site, batch: ImageBatch, corruption: Corrupt
     if bool(bad.any()):
         ids = batch.image_ids[bad].tolist()[:8]
         raise ValueError(
-            f"activations of {site} must be finite; under {corruption.key} they are not on the image ids {ids}: check "
-            "the checkpoint and these images"
+            f"activations of {site} must be finite; under {corruption.key} those of the model {model_name(model)!r} "
+            f"are not on the image ids {ids}: check the checkpoint and these images"
         )
     return seen
 

@@ -138,9 +138,12 @@ def attention_view(
         title: the page's title.
 
     Raises:
-        ValueError: a layer or head that the model lacks, an image of another shape, or too small a `max_tokens`.
+        ValueError: a layer or head that the model lacks, an image of another shape, too small a `max_tokens`, or
+            attention that is not finite.
     """
     import torch
+
+    from mechvit.analysis.finite import check_finite
 
     cfg = model.cfg
     chosen_layers = _chosen("layers", layers, cfg.n_layers)
@@ -154,6 +157,7 @@ def attention_view(
             names_filter=lambda name: name in names,
             stop_at_layer=max(chosen_layers) + 1,
         )
+    check_finite("attention weights", [cache[name] for name in names], model, list(named), numbers=chosen_layers)
     stacked = torch.stack([cache[name][:, list(chosen_heads)] for name in names], 1).float().cpu().numpy()
     grid, prefix = (int(cfg.grid[0]), int(cfg.grid[1])), int(cfg.n_prefix_tokens)
     pooled = pool_patterns(stacked, grid, prefix, max_tokens)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .packing import Panel, fitting_tokens, pack, size
 from .page import framed, render, write_whole
 from .patterns import pooling_factor, prefix_names
-from .shown import alike, chosen_images, condition_titles, conditions_of, shown_images
+from .shown import about, alike, chosen_images, condition_titles, conditions_of, shown_images
 
 if TYPE_CHECKING:
     from ..analysis.rollout import Fusion
@@ -133,7 +133,7 @@ def attention_explorer(
 
     Raises:
         ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
-            fits into `max_bytes` in any blocks; all before the models run.
+            fits into `max_bytes` in any blocks, all before the models run; or attention that is not finite.
     """
     from mechvit.analysis.attention_maps import attention_maps, chosen_of
     from mechvit.analysis.rollout import check_rollout
@@ -154,8 +154,9 @@ def attention_explorer(
     pictures = []
     for image in shown_images(models, batch, titles, conditions, seed):
         coarse, fine = [], []
-        for model, pixels in zip(models.values(), image.pixel_values, strict=True):
-            found = attention_maps(model, pixels, layers=layers, heads=heads, rollouts=rollouts)
+        for (name, model), pixels in zip(models.items(), image.pixel_values, strict=True):
+            with about(name, image.title, condition_titles(conditions)):
+                found = attention_maps(model, pixels, layers=layers, heads=heads, rollouts=rollouts)
             coarse.append([pack(maps, cfg.grid, tokens) for maps in found])
             fine.append([pack(maps, cfg.grid, None) for maps in found] if room > 0 else [])
         room -= size(fine)

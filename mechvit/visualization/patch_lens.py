@@ -17,7 +17,7 @@ from .figure_json import figure_json
 from .figures.lens import image_trajectories
 from .notices import licences, notices
 from .page import escaped_json, framed, plotly_script, render, write_whole
-from .shown import ShownImage, alike, chosen_images, condition_titles, conditions_of, shown_images
+from .shown import ShownImage, about, alike, chosen_images, condition_titles, conditions_of, shown_images
 from .style import DARK
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def patch_lens_view(
         title: the page's title.
 
     Raises:
-        ValueError: a model without classes, models that differ, no image, or an unknown corruption; all before the
-            models run.
+        ValueError: a model without classes, models that differ, no image, or an unknown corruption, all before the
+            models run; or logits that are not finite.
     """
     from mechvit.analysis.patch_lens import patch_lens, require_classifier
 
@@ -167,10 +167,14 @@ def patch_lens_view(
     names = condition_titles(conditions)
     pictures = []
     for image in shown_images(models, batch, titles, conditions, seed):
-        inputs = list(zip(models.values(), image.pixel_values, strict=True))
-        lenses = tuple(patch_lens(model, pixels, top=top, apply_ln=apply_ln) for model, pixels in inputs)
+        lenses = []
+        for (name, model), pixels in zip(models.items(), image.pixel_values, strict=True):
+            with about(name, image.title, names):
+                lenses.append(patch_lens(model, pixels, top=top, apply_ln=apply_ln))
         lines = _trajectories(models, image, followed, apply_ln, names)
-        pictures.append(LensPicture(title=image.title, pictures=image.pictures, lenses=lenses, trajectories=lines))
+        pictures.append(
+            LensPicture(title=image.title, pictures=image.pictures, lenses=tuple(lenses), trajectories=lines)
+        )
     return PatchLensView(
         models=tuple(map(str, models)),
         conditions=names,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,15 @@ def shown_images(
             pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in seen),
             pixel_values=tuple(inputs),
         )
+
+
+@contextmanager
+def about(model: str, image: str, conditions: Sequence[str]) -> Iterator[None]:
+    """Let an error say whose pass it came from, and on which picture; its places in the batch are the conditions."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{model!r} on the picture {image!r} ({', '.join(conditions)}): {error}") from error
 
 
 def condition_titles(conditions: Sequence[Any]) -> tuple[str, ...]:

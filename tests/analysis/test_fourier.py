@@ -20,6 +20,7 @@ class Planted(torch.nn.Module):
         super().__init__()
         config = {"image_size": size, "device": torch.device("cpu"), "dtype": torch.float32}
         self.cfg, self.image_processor = type("Config", (), config)(), None
+        self.hf_config = type("Config", (), {"name_or_path": "planted"})()
         self.wave, self.threshold = fourier_wave(size, vertical, horizontal).float(), threshold
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

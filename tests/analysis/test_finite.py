@@ -1,0 +1,124 @@
+"""NaN and infinity in a model: no table or page is made of them, and the error names model, layer and image."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mechvit import analysis
+from mechvit.analysis.cka import View, compare_views
+from mechvit.analysis.directions import steering_directions
+from mechvit.analysis.finite import check_finite, model_name
+from mechvit.analysis.head_links import head_links
+from mechvit.analysis.patch_lens import class_trajectories, patch_lens
+from mechvit.analysis.rollout import attention_rollout
+from mechvit.analysis.stream import pixel_values
+from mechvit.data.spec import CLEAN, Corruption
+
+BLUR = Corruption.parse("gaussian_blur_2")
+AT_LAYER = r"must be finite; the model '{}' gave NaN or infinity at layer {} on {}: check the checkpoint"
+
+
+@pytest.fixture(params=[math.nan, math.inf])
+def broken(tiny_model, request):
+    """What block 1's MLP writes is not finite: attention is from block 2 on, the residual stream from layer 2 on."""
+    with torch.no_grad():
+        tiny_model.blocks[1].mlp.fc2.bias[3] = request.param
+    tiny_model.hf_config._name_or_path = "runs/broken"
+    return tiny_model
+
+
+def pixels(model, batch):
+    return pixel_values(model, batch, CLEAN)
+
+
+OF_BATCHES = {
+    "logit lens": (2, lambda m, batch: analysis.logit_lens(m, batch)),
+    "attention entropy": (2, lambda m, batch: analysis.attention_entropy(m, batch)),
+    "attention shift": (2, lambda m, batch: analysis.attention_shift(m, batch, BLUR)),
+    "direction": (1, lambda m, batch: steering_directions(m, batch, BLUR)),
+}
+OF_PICTURES = {
+    "patch lens": (2, lambda m, batch: patch_lens(m, pixels(m, batch))),
+    "class trajectories": (2, lambda m, batch: class_trajectories(m, pixels(m, batch), [0])),
+    "attention maps": (2, lambda m, batch: analysis.attention_maps(m, pixels(m, batch))),
+    "attention maps of an earlier layer, with a rollout": (
+        2,
+        lambda m, batch: analysis.attention_maps(m, pixels(m, batch), layers=[0]),
+    ),
+    "rollout": (2, lambda m, batch: attention_rollout(m, pixels(m, batch))),
+}
+
+
+@pytest.mark.parametrize("case", OF_BATCHES)
+def test_a_table_names_model_layer_and_images(broken, batch, case):
+    layer, act = OF_BATCHES[case]
+    ids = batch.image_ids.tolist()[:8]
+    wanted = AT_LAYER.format("runs/broken", layer, rf"the images \[{', '.join(map(str, ids))}\]")
+    with pytest.raises(ValueError, match=wanted):
+        act(broken, batch)
+
+
+@pytest.mark.parametrize("case", OF_PICTURES)
+def test_what_is_kept_of_pictures_names_model_layer_and_places(broken, batch, case):
+    layer, act = OF_PICTURES[case]
+    wanted = AT_LAYER.format("runs/broken", layer, r"the places \[0, 1, 2, 3, 4, 5, 6, 7\] of the batch")
+    with pytest.raises(ValueError, match=wanted):
+        act(broken, batch)
+
+
+def test_representations_name_the_view(broken, tiny_hf, batch):
+    from mechvit import HookedViT
+
+    models = {"base": HookedViT.from_hf(tiny_hf), "tuned": broken}
+    views = [(View("base", CLEAN), View("tuned", BLUR))]
+    wanted = r"residual stream under gaussian_blur_2 must be finite; the model 'tuned' gave .* at layer 2 on the images"
+    with pytest.raises(ValueError, match=wanted):
+        compare_views(models, batch, views, groups=4)
+
+
+@pytest.mark.parametrize("side", ["receiver", "giver"])
+def test_patching_names_the_side(broken, tiny_hf, batch, side):
+    from mechvit import HookedViT
+
+    whole = HookedViT.from_hf(tiny_hf)
+    pair = (broken, whole) if side == "receiver" else (whole, broken)
+    with pytest.raises(ValueError, match=rf"the {side} 'runs/broken' gave NaN or infinity on the image ids \["):
+        analysis.patch_models(*pair, batch, BLUR, kinds=("head",))
+    named = "the receiver 'runs/broken'" if side == "receiver" else "the giver"
+    with pytest.raises(ValueError, match=rf"logits must be finite; {named} gave"):
+        analysis.attribution_patching(*pair, batch, BLUR)
+
+
+def test_heads_are_measured_on_finite_attention(broken, tiny_hf, batch):
+    from mechvit import HookedViT
+
+    whole = HookedViT.from_hf(tiny_hf)
+    patching = analysis.patch_models(whole, whole, batch, BLUR, kinds=("head",))
+    with pytest.raises(
+        ValueError, match=r"the model 'giver runs/broken' gave NaN or infinity at layer 2 on the images"
+    ):
+        head_links(whole, broken, batch, BLUR, patching)
+
+
+def test_evaluate_and_study_name_the_model(broken, batch):
+    with pytest.raises(ValueError, match=r"logits must be finite; the model 'runs/broken' gave .* on the image ids \["):
+        analysis.evaluate(broken, batch)
+    with pytest.raises(ValueError, match=r"logits must be finite; the model 'tuned' gave NaN or infinity on the image"):
+        analysis.study({"tuned": broken}, batch, [BLUR])
+
+
+def test_one_image_alone_is_named():
+    layers = [torch.zeros(3, 2, 2), torch.zeros(3, 4)]
+    check_finite("weights", layers, "m")
+    layers[1][2, 1] = -math.inf
+    with pytest.raises(ValueError, match=r"weights must be finite; the model 'm' .* at layer 7 on the images \['b'\]"):
+        check_finite("weights", layers, "m", ["x", "a", "b"], numbers=[5, 7])
+    with pytest.raises(ValueError, match=r"at layer 1 on the places \[2\] of the batch"):
+        check_finite("weights", layers, "m")
+
+
+def test_a_model_is_called_what_it_was_loaded_from(tiny_model):
+    assert model_name(tiny_model) == "ViTForImageClassification"
