@@ -268,15 +268,15 @@ def load_model(checkpoint: str, device: str | None, dtype: ModelDtype = "float32
 
 
 def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
-    """Read a checkpoint's Hugging Face config and image processor, without its weights.
+    """Read a checkpoint's Hugging Face config and image processor, and see that its files hold the config's weights.
 
     Raises:
         ValueError: either cannot be read; names the checkpoint.
     """
-    from mechvit.models.checkpoint_config import read_hf_config
     from mechvit.models.image_processor import read_image_processor
+    from mechvit.models.loading import read_checked_config
 
-    hf_config, processor = read_hf_config(checkpoint), read_image_processor(checkpoint)
+    hf_config, processor = read_checked_config(checkpoint), read_image_processor(checkpoint)
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return hf_config, processor

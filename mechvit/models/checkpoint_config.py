@@ -28,6 +28,10 @@ POINTERS = {
 """Settings by which a config would not say itself what the model is."""
 
 
+MOST_LAYERS, MOST_LABELS = 1000, 1_000_000
+"""What a config may ask for where there are no weights to compare it with."""
+
+
 def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
     """Read the Hugging Face config of a supported checkpoint, without its weights.
 
@@ -37,6 +41,7 @@ def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     config = read_config(where)
     check_unprocessed_config(config, where)
+    check_counts(config, where, MOST_LAYERS, MOST_LABELS)
     _, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
     return make_hf_config(config, architecture, where)
 
@@ -61,6 +66,28 @@ def read_config(where: str) -> dict[str, Any]:
         ) from error
     _check_form(config, where)
     return dict(config)
+
+
+def check_counts(config: Mapping[str, Any], where: str, layers: int, labels: int) -> None:
+    """Raise a ValueError for a config that asks for more layers or labels than there can be, before they are made.
+
+    Args:
+        config: what `read_config` found; the parts of it that are configs, too, are looked at alike.
+        where: whose it is.
+        layers: a bound on the layers: the number of weights in the files, for each layer has one at least.
+        labels: a bound on the labels: the longest dimension of any weight, for a head has a row for each.
+    """
+    for name, value in config.items():
+        if isinstance(value, dict):
+            check_counts(value, where, layers, labels)
+        bound = (
+            labels if name in ("num_labels", "_num_labels") else layers if name.endswith("num_hidden_layers") else None
+        )
+        if bound is not None and isinstance(value, int | float) and not value <= bound:
+            raise ValueError(
+                f"{where}: its config.json has {name} {value}, and its weights can be those of {bound} at most. "
+                "Correct the config, or copy the weights again."
+            )
 
 
 def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> Any:
@@ -100,17 +127,13 @@ def _check_form(config: Any, where: str) -> None:
             f"{type(config).__name__}. Save the model's config again."
         )
     classes = config.get("architectures")
-    forms = {
-        "model_type": isinstance(config.get("model_type"), str | None),
-        "architectures": classes is None or (isinstance(classes, list) and all(isinstance(n, str) for n in classes)),
-        "auto_map": isinstance(config.get("auto_map"), dict | None),
-        "quantization_config": isinstance(config.get("quantization_config"), dict | None),
-        "vision_config": isinstance(config.get("vision_config"), dict | None),
-        "text_config": isinstance(config.get("text_config"), dict | None),
-    }
-    for name, right in forms.items():
-        if not right:
-            raise ValueError(f"{where}: the {name} of its config.json is of another form than transformers writes.")
+    if not isinstance(config.get("model_type"), str | None):
+        raise ValueError(f"{where}: model_type of its config.json must be a word; got {config['model_type']!r}.")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise ValueError(f"{where}: architectures of its config.json must be a list of names; got {classes!r}.")
+    for name in ("auto_map", "quantization_config", "vision_config", "text_config", "id2label", "label2id"):
+        if not isinstance(config.get(name), dict | None):
+            raise ValueError(f"{where}: {name} of its config.json must hold settings by name; got {config[name]!r}.")
     for name, meaning in POINTERS.items():
         if config.get(name):
             raise ValueError(

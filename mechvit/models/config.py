@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -104,6 +105,16 @@ class HookedViTConfig:
                 if len(set(value)) != 1:
                     raise ValueError(f"{name} must be square; got {tuple(value)}. Use a checkpoint of square images.")
                 object.__setattr__(self, name, int(value[0]))
+        for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_channels", "image_size", "patch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        if not 0 <= self.eps < math.inf:
+            raise ValueError(f"eps must be finite and not negative; got {self.eps}.")
+        if not 0 < self.rope_theta < math.inf:
+            raise ValueError(f"rope_theta must be finite and positive; got {self.rope_theta}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie within 0..1; got {self.dropout}.")
         if self.image_size < self.patch_size:
             raise ValueError(f"image_size must be at least patch_size; got {self.image_size} < {self.patch_size}.")
         if self.positions == "rotary" and self.d_head % 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from .revisions import hub_revision
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where Hugging Face keeps an image processor: by itself, or as a part of a processor that has a tokenizer, too."""
+MOST_PIXELS = 8192
+"""The longest side of what an image processor makes."""
 
 
 def read_image_processor(where: str | os.PathLike[str]) -> Any:
@@ -43,8 +46,8 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     if processor is not None:
         try:
             pixel_scale(processor)
-        except ValueError as error:
-            raise ValueError(f"the image processor of {where}: {error}") from error
+        except Exception as error:  # as above
+            raise ValueError(f"the image processor of {where}: {one_line(error)}") from error
     return processor
 
 
@@ -59,6 +62,7 @@ def _read(where: str) -> Any:
     settings, _ = BaseImageProcessor.get_image_processor_dict(
         where, image_processor_filename=FILES[0], revision=revision or "main"
     )
+    check_sides(settings)
     kind = settings.get("image_processor_type") or ""
     if kind.startswith("DINOv3ViT"):
         settings["image_processor_type"] = "ViTImageProcessor"
@@ -66,12 +70,22 @@ def _read(where: str) -> Any:
     if kind.startswith("Siglip2"):
         theirs = transformers.Siglip2ImageProcessorPil.from_dict(settings)
         side = int(theirs.max_num_patches**0.5) * theirs.patch_size
+        check_sides({"size": side})
         kept = ("do_resize", "do_rescale", "do_normalize", "image_mean", "image_std", "resample", "rescale_factor")
         same = {name: getattr(theirs, name) for name in kept}
         return transformers.SiglipImageProcessorPil(size={"height": side, "width": side}, **same)
     return transformers.AutoImageProcessor.from_pretrained(
         where, backend="pil", trust_remote_code=False, revision=revision or "main"
     )
+
+
+def check_sides(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a size that no picture should be resized, cropped or padded to, before one is."""
+    for name in ("size", "crop_size", "pad_size"):
+        found = settings.get(name)
+        for side in found.values() if isinstance(found, dict) else found if isinstance(found, list) else [found]:
+            if isinstance(side, int | float) and not side <= MOST_PIXELS:
+                raise ValueError(f"{name} must be at most {MOST_PIXELS} pixels; got {side}.")
 
 
 def output_size(image_processor: Any) -> int | None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
-from .checkpoint_config import make_hf_config, quiet, read_config
+from .checkpoint_config import check_counts, make_hf_config, one_line, quiet, read_config
 from .checks import check_text_embeds, check_unprocessed_config
 from .config import HookedViTConfig
 from .devices import device_named
@@ -22,9 +21,7 @@ from .families import Family, find_family
 from .hooked_vit import HookedViT
 from .image_processor import output_size, read_image_processor
 from .interrupts import temporary
-from .revisions import hub_revision
-
-Shape = tuple[int, ...]
+from .weight_files import Shape, check_finite, check_weights, read_weights
 
 
 def load_pretrained(
@@ -49,26 +46,68 @@ def load_pretrained(
 def load_hf_model(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Any:
     """Load a checkpoint as a model of transformers' own class, its weights exactly those of its config.
 
-    Only config.json and safetensors files are read: nothing is unpickled, and no code of the checkpoint's is run.
+    Only config.json and safetensors files are read: nothing is unpickled, and no code of the checkpoint's is run. The
+    config is compared with the files' names and shapes before anything is built.
 
     Raises:
-        ValueError: nothing is there, it is of another kind, or its weights are missing, left over or mis-shaped.
+        ValueError: nothing is there, it is of another kind or damaged, or its weights are missing, left over,
+            mis-shaped or not finite.
     """
     where = os.path.expanduser(os.fspath(path_or_hub_id))
+    hf_config, weights, options = _open(where)
+    check_finite(where, weights)
+    hf_model, _ = _load_hf(hf_config.architectures[0], hf_config, weights, dtype, **options)
+    hf_model.config.name_or_path = where
+    return hf_model
+
+
+def read_checked_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
+    """Read the Hugging Face config of a checkpoint whose files hold exactly its weights, none of which is read yet.
+
+    Raises:
+        ValueError: as `load_hf_model`, values that are not finite aside.
+    """
+    return _open(os.path.expanduser(os.fspath(path_or_hub_id)))[0]
+
+
+def _open(where: str) -> tuple[Any, dict[str, Tensor], dict[str, bool]]:
+    """Read a checkpoint's config and its files' headers, and see that they fit.
+
+    Returns:
+        The config, whose one architecture is the supported class; the weights, read from disk where they are used; the
+        arguments of that class that no config records.
+    """
     config = read_config(where)
     check_unprocessed_config(config, where)
     family, architecture = find_family(config.get("model_type"), config.get("architectures") or [], where)
+    weights = read_weights(where, family.ignored)
+    check_counts(config, where, len(weights), max((max(w.shape, default=0) for w in weights.values()), default=0))
     hf_config = make_hf_config(config, architecture, where)
-    hf_model, info = _load_hf(architecture, hf_config, where, dtype)
-    if info["missing_keys"] or info["unexpected_keys"]:
-        names = set(hf_model.state_dict()) - info["missing_keys"] | info["unexpected_keys"]
-        options = _options(family, architecture, names)
-        hf_model, info = _load_hf(architecture, hf_config, where, dtype, **options) if options else (hf_model, info)
-    mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
-    missing = info["missing_keys"] - set(mismatched)
-    extra = {name for name in info["unexpected_keys"] if not name.endswith(family.ignored)}
-    _check_weights(where, missing, extra, mismatched)
-    return hf_model
+    hf_config.architectures = [architecture]
+    return hf_config, weights, _check_fit(family, architecture, hf_config, weights, where)
+
+
+def _check_fit(
+    family: Family, architecture: str, hf_config: Any, weights: Mapping[str, Tensor], where: str
+) -> dict[str, bool]:
+    """Load shapes alone, on the meta device, and raise a ValueError unless the weights are exactly those of the config.
+
+    Returns:
+        The constructor's arguments that go with them.
+    """
+    shapes, options = {name: weight.to("meta") for name, weight in weights.items()}, {}
+    try:
+        hf_model, info = _load_hf(architecture, hf_config, shapes, None, device_map="meta")
+        if info["missing_keys"] or info["unexpected_keys"]:
+            names = set(hf_model.state_dict()) - info["missing_keys"] | info["unexpected_keys"]
+            if options := _options(family, architecture, names):
+                hf_model, info = _load_hf(architecture, hf_config, shapes, None, device_map="meta", **options)
+        mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
+        _config(family, architecture, hf_model.config, hf_model.state_dict(), {})
+    except Exception as error:  # a setting of a wrong value raises almost anything
+        raise ValueError(f"{where}: its config.json does not make a {architecture}: {one_line(error)}") from error
+    check_weights(where, weights, info["missing_keys"] - set(mismatched), info["unexpected_keys"], mismatched)
+    return options
 
 
 @torch.no_grad()
@@ -91,15 +130,15 @@ def from_hf(
         for name, shape in expected.items()
         if name in theirs and theirs[name].shape != shape
     }
-    _check_weights(f"The {names[0]}", expected.keys() - theirs, theirs.keys() - expected, mismatched)
+    where = f"The {names[0]}"
+    check_weights(where, theirs, expected.keys() - theirs, theirs.keys() - expected, mismatched)
     model = HookedViT(cfg, copy.deepcopy(hf_config), image_processor)
     ours = model.state_dict()
     stored = family.stored(cfg, list(ours))
     used = {place.name for place in stored.values()}
     left = theirs.keys() - used
-    _check_weights(
-        f"The {names[0]}", used - theirs.keys(), {n for n in left if not family.is_carried(architecture, n)}, {}
-    )
+    unknown = {name for name in left if not family.is_carried(architecture, name)}
+    check_weights(where, theirs, used - theirs.keys(), unknown, {})
     loaded = {name: stored[name].read(theirs[stored[name].name], tuple(ours[name].shape)) for name in stored}
     if text_embeds is not None:
         embeds = text_embeds.to(cfg.device, torch.promote_types(cfg.dtype, torch.float32))
@@ -206,31 +245,16 @@ def _config(
 
 
 def _load_hf(
-    architecture: str, hf_config: Any, where: str, dtype: torch.dtype | None, **options: Any
+    architecture: str, hf_config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype | None, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
+    """Make a model of transformers' class out of weights, under the names of a file or its own; tell what fits not."""
     with quiet():
-        try:
-            return getattr(transformers, architecture).from_pretrained(
-                where,
-                revision=hub_revision(where) or "main",
-                config=hf_config,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
-        except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"{where} must hold its weights as whole safetensors files: {error} Save them with `save_pretrained`."
-            ) from error
-
-
-def _check_weights(where: str, missing: Any, extra: Any, mismatched: Mapping[str, tuple[Shape, Shape]]) -> None:
-    faults = [f"missing {name}" for name in sorted(missing)] + [f"left over {name}" for name in sorted(extra)]
-    faults += [f"{name} is {found}, must be {wanted}" for name, (found, wanted) in sorted(mismatched.items())]
-    if faults:
-        raise ValueError(
-            f"{where}: the weights must be exactly those of its config; {'; '.join(faults)}. "
-            "Correct the config, or save the model again."
+        return getattr(transformers, architecture).from_pretrained(
+            None,
+            config=hf_config,
+            state_dict=dict(weights),
+            dtype=dtype or "auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
         )

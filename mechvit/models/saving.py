@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from mechvit.files import library_writes, new_folder, write_tensors, write_text
 
-from .checkpoint_config import make_hf_config
+from .checkpoint_config import MOST_LABELS, check_counts, make_hf_config, one_line
 from .config import HookedViTConfig
 from .devices import device_named
+from .families import find_family
 from .hooked_vit import HookedViT
 from .image_processor import read_image_processor
+from .weight_files import check_finite, check_weights, read_file
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
 
@@ -62,20 +63,32 @@ def load_hooked_vit(
         ValueError: a file is missing or damaged, or weights are missing, left over or mis-shaped.
     """
     place = Path(folder).expanduser()
+    weights = read_file(place / WEIGHTS_FILE)
     try:
         about = json.loads((place / CONFIG_FILE).read_text())
-        hf_config = dict(about["hugging_face"])
-        config = make_hf_config(hf_config, about["hooked_vit"]["architecture"], str(place))
-        processor = read_image_processor(place)
-        weights = load_file(place / WEIGHTS_FILE)
-        model = HookedViT(_from_json(about["hooked_vit"]), config, processor)
+        cfg, hf_config = _from_json(about["hooked_vit"]), dict(about["hugging_face"])
+        counted = {"hooked_vit": {"num_hidden_layers": cfg.n_layers}, **hf_config}
+        check_counts(counted, str(place), len(weights), MOST_LABELS)
+        family, _ = find_family(hf_config["model_type"], [cfg.architecture], str(place))
+        if family.name != cfg.family:
+            raise ValueError(f"a {cfg.architecture} is of the family {family.name}; got {cfg.family!r}")
+        config = make_hf_config(hf_config, cfg.architecture, str(place))
+        with torch.device("meta"):
+            shapes = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), config).state_dict()
     except Exception as error:  # a missing, shortened or edited file raises almost anything
-        raise ValueError(f"{place} must be a whole saved HookedViT: {error!r}. Save it again.") from error
-    model.carried.keep({name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")})
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{place}: the weights must be those of its config; {error}. Save the model again.") from error
+        raise ValueError(f"{place} must be a whole saved HookedViT: {one_line(error)} Save it again.") from error
+    carried = {name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")}
+    own = {name: weight for name, weight in weights.items() if not name.startswith("carried.")}
+    mismatched = {
+        name: (tuple(weight.shape), tuple(shapes[name].shape))
+        for name, weight in own.items()
+        if name in shapes and weight.shape != shapes[name].shape
+    }
+    check_weights(str(place), weights, shapes.keys() - own, own.keys() - shapes, mismatched)
+    check_finite(str(place), weights)
+    model = HookedViT(cfg, config, read_image_processor(place))
+    model.carried.keep(carried)
+    model.load_state_dict(weights)
     return model.to(device_named(device), dtype)
 
 

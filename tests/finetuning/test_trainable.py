@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import transformers
 from hf_zoo import ZOO
+from safetensors.torch import load_file, save_file
 
 from mechvit import HookedViT
 from mechvit.analysis import evaluate
 from mechvit.data import Corruption, iter_batches, load_images, normalize, prepare
+from mechvit.experiment.command_line import read_checkpoint
 from mechvit.finetuning import FinetuneConfig, finetune
 
 CLASSIFIERS = {
@@ -82,3 +86,58 @@ def test_a_checkpoint_without_processor_is_refused(images, tmp_path):
     ZOO["vit classifier"]().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="image processor"):
         finetune(tmp_path, images[32][1], images[32][1], tmp_path / "tuned", progress=False)
+
+
+def wrapped(tensors):
+    return {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_a_block(tensors):
+    return {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
+
+
+def diverged(tensors):
+    return tensors | {"classifier.bias": tensors["classifier.bias"] * torch.nan}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (wrapped, "all names begin with `_orig_mod.`"),
+        (without_a_block, "missing 16 weights of vit.layers.1"),
+        (diverged, "classifier.bias has 5 values that are not"),
+        (None, "Nothing is unpickled"),
+    ],
+)
+def test_weights_that_are_not_the_configs_are_refused_as_hooked_vit_refuses_them(change, said, images, tmp_path):
+    processor, prepared = images[32]
+    hf_model = ZOO["vit classifier"]()
+    hf_model.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    path.unlink()
+    if change is None:
+        torch.save(hf_model.state_dict(), tmp_path / "base" / "pytorch_model.bin")
+    else:
+        save_file(change(tensors), path, metadata={"format": "pt"})
+    messages = []
+    for load in (
+        lambda: finetune(tmp_path / "base", prepared, prepared, tmp_path / "tuned", device="cpu", progress=False),
+        lambda: HookedViT.from_pretrained(tmp_path / "base", device="cpu"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)) as error:
+            load()
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_weights_are_read_before_an_image_is_prepared(tmp_path):
+    """By the command, whose images may take minutes."""
+    ZOO["vit classifier"]().save_pretrained(tmp_path)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    assert read_checkpoint(str(tmp_path))[0].num_labels == 5
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="Nothing is unpickled"):
+        read_checkpoint(str(tmp_path))
