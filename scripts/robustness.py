@@ -125,7 +125,8 @@ def make_tables(
     performance = analysis.corrupted_performance(models, images, corruptions, progress="Corruptions", **shared)
     reference = next(iter(models)) if options.reference == "first" else analysis.ALEXNET_ERROR
     few = images.select(range(min(SPECTRUM_IMAGES, len(images))))
-    spectra = [(c, analysis.corruption_spectrum(few, c, seed=options.seed)) for c in corruptions]
+    own: Any = {"image_processor": next(iter(models.values())).image_processor, "seed": options.seed}
+    spectra = [(c, analysis.corruption_spectrum(few, c, **own)) for c in corruptions]
     summary = analysis.spectrum_summary(spectra)
     bands = analysis.family_bands(summary)
     tables = {

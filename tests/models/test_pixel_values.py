@@ -108,9 +108,11 @@ def standard(draw):
 
 
 @settings(max_examples=80, deadline=None)
-@given(standard(), st.integers(12, 60), st.integers(12, 60), st.sampled_from(["RGB", "L", "P", "CMYK"]))
+@given(standard(), st.integers(12, 60), st.integers(12, 60), st.sampled_from(["RGB", "L", "P", "CMYK", "RGBA", "LA"]))
 def test_any_settings_give_what_transformers_gives(processor, height, width, mode):
     image = picture(height, width, mode if processor.do_convert_rgb else "RGB")
+    if image.mode in ("RGBA", "LA"):
+        image.putalpha(picture(height, width, "L", seed=1))
     assert_same(shown(processor, image), processor(image, return_tensors="np")["pixel_values"])
 
 
