@@ -14,6 +14,7 @@ from transformers import ViTImageProcessorPil
 from mechvit.experiment.config import PRESETS
 from mechvit.experiment.provenance import provenance
 from mechvit.experiment.run import Run
+from mechvit.files import begin
 from mechvit.models import revisions
 
 
@@ -25,7 +26,9 @@ def _unsettled(monkeypatch):
 def run_of(tmp_path, **changes):
     """A run whose stages are keyed and never worked at."""
     config = replace(PRESETS["imagenet"], out=str(tmp_path / "run"), **changes)
-    run = Run(config, lambda line: None)
+    if not (tmp_path / "run").exists():
+        begin(tmp_path / "run", "reproduction of the paper")
+    run = Run(config, tmp_path / "run", lambda line: None)
     run.stages.run = lambda name, work, *, settings, after=(), outputs=(): run.settings.update({name: settings})
     run.settings = {}
     return run

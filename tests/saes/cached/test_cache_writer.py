@@ -242,6 +242,7 @@ def raw():
 def test_no_setting_of_the_processor_changes_within_a_cache(make_cache, tiny_hf, raw, changes, said):
     """A run that was killed went on with another resampling or mean, half of its shards each."""
     cache = make_cache(model=with_processor(tiny_hf), images=raw)
+    cache.close()
     shutil.rmtree(cache.folder / cache.plan.shard(1))
     (cache.folder / MANIFEST_FILE).unlink()
     other = with_processor(tiny_hf, **changes)
@@ -257,6 +258,7 @@ def test_no_setting_of_the_processor_changes_within_a_cache(make_cache, tiny_hf,
 def test_a_cache_from_before_is_read_but_not_gone_on_with(make_cache, tiny_model):
     """Its plan holds no image processor, and its digest is made without one."""
     cache = make_cache()
+    cache.close()
     for name in (PLAN_FILE, MANIFEST_FILE):
         (cache.folder / name).unlink()
     old = replace(cache.plan, processor=None)
