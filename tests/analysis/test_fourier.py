@@ -18,8 +18,9 @@ class Planted(torch.nn.Module):
 
     def __init__(self, size: int, vertical: int, horizontal: int, threshold: float) -> None:
         super().__init__()
-        config = {"image_size": size, "device": torch.device("cpu"), "dtype": torch.float32}
+        config = {"image_size": size, "device": torch.device("cpu"), "dtype": torch.float32, "no_softmax": None}
         self.cfg, self.image_processor = type("Config", (), config)(), None
+        self.head = torch.nn.Identity()
         self.hf_config = type("Config", (), {"name_or_path": "planted"})()
         self.wave, self.threshold = fourier_wave(size, vertical, horizontal).float(), threshold
 
