@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .attention_statistics import attention_statistics, check_shapes, tile_of
+from .attention_statistics import WIDEST_HEAD, attention_statistics, check_shapes, tile_of
 from .blocks import blocks, default_scale, scores_of
 from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 
@@ -177,7 +177,7 @@ def attention_pair(
             f"{q.device} and {tuple(other_q.shape)} {other_q.dtype} on {other_q.device}, keys {tuple(k.shape)} and "
             f"{tuple(other_k.shape)}"
         )
-    if not uses_triton(q, k, other_q, other_k):
+    if not uses_triton(q, k, other_q, other_k) or q.shape[-1] > WIDEST_HEAD:
         return blocked(q, k, other_q, other_k, bias, other_bias, scale)
     first = attention_statistics(q, k, bias=bias, scale=scale)
     second = attention_statistics(other_q, other_k, bias=other_bias, scale=scale)

@@ -22,6 +22,9 @@ from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 FUSED_KEYS = 768
 """Keys from which on a CPU takes the entropy alone from PyTorch's fused attention: there its tiles grow."""
 
+WIDEST_HEAD = 256
+"""Dimensions of a head up to which a program's tiles fit a GPU's shared memory."""
+
 
 @dataclass(frozen=True)
 class RowStatistics:
@@ -186,7 +189,7 @@ def attention_statistics(
             f"v must be as k, {k.dtype} {tuple(k.shape)} on {k.device}; got {v.dtype} {tuple(v.shape)} on {v.device}"
         )
     given = [tensor for tensor in (q, k, v) if tensor is not None]
-    if not uses_triton(*given):
+    if not uses_triton(*given) or q.shape[-1] > WIDEST_HEAD:
         return blocked(q, k, v, bias, scale)
     batch, heads, queries, d_head = q.shape
     rows = [torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device) for _ in range(4)]
@@ -243,8 +246,10 @@ def row_entropy(
 
 def tile_of(q: Tensor) -> int:
     """Queries and keys that a program takes at a time: as many as fit a GPU's shared memory."""
-    narrow = q.shape[-1] <= 64
-    return (64 if narrow else 32) if q.dtype.itemsize == 2 else (32 if narrow else 16)
+    narrow, wide = q.shape[-1] <= 64, q.shape[-1] > 128
+    if q.dtype.itemsize == 2:
+        return 64 if narrow else 16 if wide else 32
+    return 32 if narrow else 16
 
 
 def check_shapes(q: Tensor, k: Tensor, bias: Tensor | None) -> None:

@@ -59,3 +59,13 @@ def test_many_heads_stay_within_a_gpus_grid(launches):
     pair.attention_pair(q, q, q, q)
     assert len(launches) == 4
     assert all(grid[0] >= 70_000 and max(grid[1:], default=1) <= 65_535 for grid, _ in launches)
+
+
+def test_heads_too_wide_for_shared_memory_are_left_to_pytorch(launches):
+    q = torch.randn(1, 2, 5, 257, generator=torch.Generator().manual_seed(0))
+    found, expected = rows.attention_statistics(q, q), rows.reference(q, q)
+    torch.testing.assert_close(found.entropy, expected.entropy)
+    torch.testing.assert_close(pair.attention_pair(q, q, 2 * q, q).kl, pair.reference(q, q, 2 * q, q).kl)
+    assert launches == []
+    rows.attention_statistics(q[..., :256], q[..., :256])
+    assert len(launches) == 1
