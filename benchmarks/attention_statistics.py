@@ -24,6 +24,7 @@ from timing import Contender, Spread
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -75,12 +76,10 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        counts = (self.threads, self.rounds, 1 if self.batch_size is None else self.batch_size)
-        if min(counts) < 1 or not self.tokens:
-            raise ValueError(
-                f"threads, rounds and batch_size must be at least 1, and tokens must name one; got {counts} and "
-                f"{self.tokens}"
-            )
+        check_common(self)
+        check_some(self, "tokens")
+        check(self, THREADS, "threads")
+        check(self, COUNT, "rounds")
 
 
 def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Contender]:

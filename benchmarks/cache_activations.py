@@ -43,6 +43,7 @@ from timing import Timing, spread
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, check, check_common
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -82,11 +83,9 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.rounds, self.batch_size) < 1:
-            raise ValueError(
-                "threads, rounds and batch_size must be at least 1; got "
-                f"{self.threads}, {self.rounds} and {self.batch_size}"
-            )
+        check_common(self)
+        check(self, THREADS, "threads")
+        check(self, COUNT, "rounds")
 
 
 def floating_point_operations(models: Models) -> float:

@@ -23,6 +23,7 @@ from timing import Contender, Timing
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 
 if TYPE_CHECKING:
     from contenders import Models
@@ -66,11 +67,10 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.rounds, self.batch_size) < 1 or not self.parts:
-            raise ValueError(
-                "threads, rounds and batch_size must be at least 1, and parts must name one; got "
-                f"{self.threads}, {self.rounds}, {self.batch_size} and {self.parts}"
-            )
+        check_common(self)
+        check_some(self, "parts")
+        check(self, THREADS, "threads")
+        check(self, COUNT, "rounds")
 
 
 @dataclass(frozen=True, kw_only=True)

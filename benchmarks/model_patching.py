@@ -21,6 +21,7 @@ from timing import Contender
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, check, check_common
 
 if TYPE_CHECKING:
     from report import Measure
@@ -60,10 +61,9 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.rounds, self.images) < 1:
-            raise ValueError(
-                f"threads, rounds and images must be at least 1; got {self.threads}, {self.rounds} and {self.images}"
-            )
+        check_common(self)
+        check(self, THREADS, "threads")
+        check(self, COUNT, "rounds", "images")
 
 
 def make_pair(shape: str, n_images: int, options: Options) -> tuple[HookedViT, HookedViT, ImageBatch]:

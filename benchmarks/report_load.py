@@ -26,6 +26,7 @@ from timing import spread
 
 from mechvit.experiment.command_line import read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, check, check_common
 
 if TYPE_CHECKING:
     from pages import PageTimes
@@ -52,8 +53,8 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1; got {self.rounds}")
+        check_common(self)
+        check(self, COUNT, "rounds")
         if self.run is not None and not (self.run / "report.html").is_file():
             raise ValueError(f"{self.run} has no report.html: finish the run first")
 

@@ -29,6 +29,7 @@ from timing import Contender, Timing, spread, time_interleaved
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, SettingError, check, check_common, check_some
 
 if TYPE_CHECKING:
     from report import Measure
@@ -78,12 +79,12 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        counts = (self.threads, self.rounds, self.expansion_factor, self.k)
-        if min(counts) < 1 or not self.d_in or not self.architectures:
-            raise ValueError(
-                f"every count must be at least 1, and d_in and architectures must each name one; got {counts}, "
-                f"{self.d_in} and {self.architectures}"
-            )
+        check_common(self)
+        check_some(self, "d_in", "architectures")
+        check(self, THREADS, "threads")
+        check(self, COUNT, "rounds", "expansion_factor", "k")
+        if self.k > (least := min(self.d_in) * self.expansion_factor):
+            raise SettingError("k", f"must be at most the latents, {least}; got {self.k}")
 
 
 def learners(architecture: Architecture, d_in: int, options: Options, dead: bool) -> tuple[list[Tensor], list[Learner]]:

@@ -24,6 +24,7 @@ from timing import Contender, time_interleaved
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,11 +62,10 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        counts = (self.threads, self.rounds, self.steps, self.batch_size_tokens)
-        if min(counts) < 1 or not self.architectures:
-            raise ValueError(
-                f"every count must be at least 1, and architectures must name one; got {counts}, {self.architectures}"
-            )
+        check_common(self)
+        check_some(self, "architectures")
+        check(self, THREADS, "threads")
+        check(self, COUNT, "rounds", "steps", "batch_size_tokens", "expansion_factor")
 
 
 def training(architecture: str, options: Options, folder: Path) -> list[Contender]:

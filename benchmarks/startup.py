@@ -22,6 +22,7 @@ from timing import Contender
 
 from mechvit.experiment.command_line import read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, check, check_common
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PYTHON, IMPORT, FIRST = "python -c pass", "import mechvit", "first image, ViT-B/16"
@@ -49,8 +50,8 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1; got {self.rounds}")
+        check_common(self)
+        check(self, COUNT, "rounds")
 
 
 def process(name: str, *arguments: str) -> Contender:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.files import check_out
+from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 
 if TYPE_CHECKING:
     from report import Measure
@@ -72,9 +73,10 @@ class Options:
     """Replace an earlier result at OUT."""
 
     def __post_init__(self) -> None:
-        sizes = ("megabytes", "buffer_megabytes", "batch_size", "naive_rows", "images", "threads", "rounds")
-        if wrong := [name for name in sizes if getattr(self, name) < 1]:
-            raise ValueError(f"{', '.join(wrong)} must be at least 1")
+        check_common(self)
+        check_some(self, "parts")
+        check(self, THREADS, "threads")
+        check(self, COUNT, "megabytes", "buffer_megabytes", "naive_rows", "images", "rounds")
 
 
 def measured(part: PartName, options: Options, scratch: Path) -> tuple[str, Timing, list[Measure]]:

@@ -58,6 +58,7 @@ SEED = Range(0, 2**32 - 1)
 """numpy and transformers take no larger one."""
 RESAMPLES = Range(1, 1_000_000)
 """Of a bootstrap; more would fill the memory with draws."""
+THREADS = Range(1, 1024)
 POSITIVE = Range(0, open_below=True, whole=False)
 NOT_NEGATIVE = Range(0, whole=False)
 SHARE = Range(0, 1, whole=False)
@@ -115,17 +116,22 @@ def check_named(settings: object, *names: str) -> None:
                 raise SettingError(name, "must not hold a NUL character")
 
 
-def check_some(settings: object, *names: str, each_once: bool = True) -> None:
+def check_some(settings: object, *names: str, or_none: bool = False) -> None:
     """Refuse tuples that are empty, or that give a value twice.
+
+    Args:
+        settings: an object with these attributes.
+        names: the attributes.
+        or_none: take an empty one and None besides.
 
     Raises:
         SettingError: the first of these.
     """
     for name in names:
         values = getattr(settings, name)
-        if not values:
+        if not values and not or_none:
             raise SettingError(name, "must name at least one")
-        if each_once and len(set(values)) < len(values):
+        if values and len(set(values)) < len(values):
             raise SettingError(name, f"must name each once; got {listed(values)}")
 
 

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
+    check_halves,
     corruptions_named,
     load_classifier,
     names_of,
@@ -32,6 +34,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import COUNT, SettingError, check, check_choice, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -85,13 +88,19 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "corruptions", "counts")
+        check(self, COUNT, "counts", "draws")
+        check_choice(self, target=("zero", "clean_mean"))
+
 
 def main(options: Options) -> None:
     """Choose and ablate for every corruption and model; print what ablation changes; write tables and figures."""
     corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
     names = names_of(options.model)
-    if not corruptions or not options.counts or min(*options.counts, options.draws) < 1:
-        raise ValueError("give --corruptions one besides clean, and --counts and --draws of at least 1")
+    if not corruptions:
+        raise SettingError("corruptions", "must name one besides clean")
     with result_folder(options, "ablation of latents", *options.model, options.sae) as folder:
         tables = make_tables(names, corruptions, options)
         write_tables(folder, tables)
@@ -114,8 +123,14 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
         name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
     }
     base = next(iter(models.values()))
+    check_corruptions(corruptions, base.cfg.image_size)
     sae = load_sae(options.sae, device=str(base.cfg.device))
+    if max(options.counts) > sae.cfg.d_sae // 2:
+        raise SettingError(
+            "counts", f"must be at most half of the SAE's {sae.cfg.d_sae} latents; got {max(options.counts)}"
+        )
     choose, measure = (part_of(options, models, part) for part in ("sae_validation", "test"))
+    check_halves(choose)
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
     shared |= {"allow_other_model": options.allow_other_model}
     parts: dict[str, list[pd.DataFrame]] = {}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     corruptions_named,
     load_classifier,
     names_of,
@@ -30,6 +31,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -84,6 +86,10 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "tuned", "corruptions")
+
 
 def main(options: Options) -> None:
     """Study one model after the other, then write tables and figures as one folder."""
@@ -114,6 +120,7 @@ def make_tables(
         model = load_classifier(checkpoint, options.device, options.model_dtype)
         if name == "base":
             classes = model.cfg.id2label
+            check_corruptions(corruptions, model.cfg.image_size)
             images = prepared_images(
                 options.images, "test", model.hf_config, processors,
                 limit=options.limit, seed=options.seed, bad_files=options.bad_files,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     corruptions_named,
     load_headed,
     names_of,
@@ -30,6 +31,7 @@ from mechvit.experiment.command_line import (
     run,
     sae_folders,
 )
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -84,6 +86,12 @@ class Options:
     overwrite: bool = False
     """Replace an earlier page at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "saes", "corruptions")
+        check(self, COUNT, "n_features", "n_images")
+        check(self, COUNT_OR_ZERO, "features")
+
 
 def main(options: Options) -> None:
     """Describe the SAEs of one model or two on the same images, and write the page."""
@@ -99,6 +107,7 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
     """Make the page and write it."""
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]
+    check_corruptions(corruptions, model.cfg.image_size)
     images = prepared_images(
         options.images, "test", model.hf_config, model.image_processor,
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,

@@ -19,9 +19,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import ModelDtype, check_device, corruptions_named, local_inputs, read, run
+from mechvit.experiment.command_line import (
+    ModelDtype,
+    check_corruptions,
+    check_device,
+    corruptions_named,
+    local_inputs,
+    read,
+    run,
+)
 from mechvit.files import check_out, check_replaceable, out_folder
 from mechvit.saes.config import HookTokens
+from mechvit.settings_checks import COUNT, SHARE, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -81,6 +90,13 @@ class Options:
     overwrite: bool = False
     """Start anew where an earlier cache is at OUT, instead of going on with it."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruptions")
+        check_some(self, "hooks", or_none=True)
+        check(self, COUNT, "shard_megabytes")
+        check(self, SHARE, "clean_fraction")
+
 
 def main(options: Options) -> None:
     """Cache the activations and say what they are."""
@@ -106,6 +122,7 @@ def main(options: Options) -> None:
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         model = HookedViT.from_pretrained(options.model, device=device, dtype=getattr(torch, options.model_dtype))
+        check_corruptions(corruptions, model.cfg.image_size)
         cache = cache_activations(
             model,
             raw_images(options, model),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     corruptions_named,
     load_classifier,
     names_of,
@@ -32,6 +33,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import note, write_tables
+from mechvit.settings_checks import COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "corruptions")
+        check(self, COUNT_OR_ZERO, "lens_epochs")
+
 
 def main(options: Options) -> None:
     """Compare all models, print the change of prediction depth, write tables, lenses and figures as one folder."""
@@ -94,11 +101,16 @@ def main(options: Options) -> None:
     names = names_of(options.model)
     if len(names) < 2 or not corruptions:
         raise ValueError("give --model a base and at least one other, and --corruptions one besides clean")
+    from mechvit.analysis.cka import check_views, clean_and_corrupted
+
     with result_folder(options, "representations", *options.model) as folder:
         models = {
             name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
         }
+        check_corruptions(corruptions, next(iter(models.values())).cfg.image_size)
         images = part_of(options, models, "test", options.limit)
+        compared = clean_and_corrupted(models, corruptions)
+        check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair)
         lenses = trained_lenses(models, corruptions, options) if options.lens_epochs else {}
         tables = make_tables(models, lenses, images, corruptions, options)
         write_tables(folder, tables)

@@ -21,6 +21,7 @@ from typing import Literal
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     corruptions_named,
     load_classifier,
     names_of,
@@ -30,6 +31,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import check_common, check_some
 from mechvit.terminal import say
 
 
@@ -65,6 +67,10 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "corruptions")
+
 
 def main(options: Options) -> None:
     """Evaluate one model after the other, print one row a model and corruption, write the tables."""
@@ -84,6 +90,7 @@ def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str
     frames = []
     for name, checkpoint in names.items():
         model = load_classifier(checkpoint, options.device, options.model_dtype)
+        check_corruptions(corruptions, model.cfg.image_size)
         images = prepared_images(
             options.images, "test", model.hf_config, model.image_processor,
             limit=options.limit, seed=options.seed, bad_files=options.bad_files,

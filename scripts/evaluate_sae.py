@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     corruptions_named,
     load_headed,
     names_of,
@@ -37,6 +38,7 @@ from mechvit.experiment.command_line import (
     sae_folders,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import COUNT_OR_ZERO, SHARE, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -92,6 +94,12 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "saes", "corruptions")
+        check(self, COUNT_OR_ZERO, "top_images")
+        check(self, SHARE, "dense_above")
+
 
 def main(options: Options) -> None:
     """Evaluate all SAEs, those of one hook point on one stream of activations; print the quality, write the tables."""
@@ -134,6 +142,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
 
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
     model = load_headed(options.model, options.device, options.model_dtype)
+    check_corruptions(corruptions, model.cfg.image_size)
     (name,) = names_of([options.model])
     sites: dict[Any, dict[str, Any]] = {}
     for key, folder in folders.items():

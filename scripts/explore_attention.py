@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     corruptions_named,
     load_headed,
     names_of,
@@ -26,6 +27,7 @@ from mechvit.experiment.command_line import (
     result_pages,
     run,
 )
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -72,6 +74,13 @@ class Options:
     overwrite: bool = False
     """Replace earlier pages at OUT and LENS."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "corruptions")
+        check(self, COUNT, "max_bytes")
+        check_some(self, "layers", "heads", "pictures", or_none=True)
+        check(self, COUNT_OR_ZERO, "layers", "heads", or_none=True)
+
 
 def main(options: Options) -> None:
     """Load the models and the pictures, and write the pages."""
@@ -86,7 +95,9 @@ def main(options: Options) -> None:
 def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, str]) -> None:
     """Make the pages and write them."""
     models = {name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()}
-    images = shown(options, next(iter(models.values())))
+    first = next(iter(models.values()))
+    check_corruptions(corruptions, first.cfg.image_size)
+    images = shown(options, first)
     from mechvit.visualization import attention_explorer, patch_lens_view
 
     shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechvit.experiment.command_line import read, run
+from mechvit.settings_checks import check_choice, check_common, check_some
 from mechvit.terminal import say
 
 
@@ -28,6 +29,11 @@ class Options:
     """png, svg, pdf; with commas or spaces between them."""
     columns: tuple[str, ...] = ("single", "double")
     """Widths: single, double, or both."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "formats", "columns")
+        check_choice(self, columns=("single", "double"))
 
 
 def main(options: Options) -> None:

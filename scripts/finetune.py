@@ -22,6 +22,7 @@ from typing import Literal
 
 from mechvit.data.spec import Mixture
 from mechvit.experiment.command_line import (
+    check_corruptions,
     check_device,
     corruptions_named,
     local_inputs,
@@ -32,6 +33,7 @@ from mechvit.experiment.command_line import (
 )
 from mechvit.files import check_out
 from mechvit.finetuning.config import FinetuneConfig
+from mechvit.settings_checks import check_common, check_some
 from mechvit.terminal import say
 
 
@@ -71,6 +73,10 @@ class Options:
     config: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Training; the defaults are the paper's."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruption")
+
 
 def main(options: Options) -> None:
     """Fine-tune and say which epoch was kept."""
@@ -87,9 +93,11 @@ def main(options: Options) -> None:
     import torch
 
     from mechvit.finetuning import check_trainable, finetune
+    from mechvit.models.image_processor import output_size
 
     hf_config, processor = read_checkpoint(options.model)
     check_trainable(hf_config, options.model)
+    check_corruptions(members, output_size(processor) or 224)
     train, validation = (
         prepared_images(
             options.images,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mechvit.experiment.command_line import read, run
 from mechvit.files import write_text
+from mechvit.settings_checks import check_common
 from mechvit.terminal import say
 
 
@@ -29,6 +30,9 @@ class Options:
     """Markdown file for the table; None prints it."""
     overwrite: bool = False
     """Replace an earlier file at OUT."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
 
 
 def main(options: Options) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     load_classifier,
     prepared_images,
     read,
@@ -34,6 +35,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -89,6 +91,11 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "kinds", "tokens")
+        check(self, COUNT_OR_ZERO, "neurons")
+
 
 def main(options: Options) -> None:
     """Patch, print the components that recover most, write tables and figures as one folder."""
@@ -99,13 +106,14 @@ def main(options: Options) -> None:
             "the receiver is the giver and sees the same images, so that patching changes nothing: give another "
             "--giver, or --giver-corruption clean"
         )
-    if min(options.neurons) < 0 or (options.attribution and not sum(options.neurons)):
-        raise ValueError(f"--neurons must be two counts, not both 0; got {options.neurons}")
+    if options.attribution and not sum(options.neurons):
+        raise SettingError("neurons", f"must not both be 0; got {options.neurons}, or give --no-attribution")
     with result_folder(options, "patching", options.receiver, options.giver) as folder:
         receiver, giver = (
             load_classifier(checkpoint, options.device, options.model_dtype)
             for checkpoint in (options.receiver, options.giver)
         )
+        check_corruptions((corruption, given), receiver.cfg.image_size)
         tables, passes = make_tables(receiver, giver, corruption, given, options)
         write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")

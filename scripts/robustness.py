@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     load_classifier,
     names_of,
     prepared_images,
@@ -29,6 +30,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import Range, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -78,6 +80,11 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "families", "levels")
+        check(self, Range(0, 1025), "fourier")
+
 
 def main(options: Options) -> None:
     """Test all models, print their mean corruption errors, write tables and figures as one folder."""
@@ -88,6 +95,10 @@ def main(options: Options) -> None:
     with result_folder(options, "robustness", *options.model) as folder:
         models = load_models(names, options.device, options.model_dtype)
         first = next(iter(models.values()))
+        if options.reference == "alexnet" and len(first.cfg.id2label) != 1000:
+            classes = len(first.cfg.id2label)
+            raise SettingError("reference", f"alexnet is for ImageNet's 1000 classes; {options.model[0]} has {classes}")
+        check_corruptions(corruptions, first.cfg.image_size)
         images = prepared_images(
             options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
             limit=options.limit, seed=options.seed, bad_files=options.bad_files,

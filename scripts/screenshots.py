@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mechvit.experiment.command_line import read, run
 from mechvit.files import write_bytes
+from mechvit.settings_checks import COUNT_OR_ZERO, check, check_choice, check_common
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class Options:
     """`light` or `dark`."""
     overwrite: bool = False
     """Replace pictures of these names in OUT, whoever made them."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check(self, COUNT_OR_ZERO, "picture")
+        check_choice(self, theme=("light", "dark"))
 
 
 def main(options: Options) -> None:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
+    check_halves,
     load_classifier,
     prepared_images,
     read,
@@ -31,6 +33,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -94,15 +97,21 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "scales")
+        check_some(self, "layers", or_none=True)
+        check(self, POSITIVE, "scales")
+        check(self, COUNT_OR_ZERO, "layers", "controls")
+        check(self, COUNT, "latents")
+        check(self, SHARE, "most_cost")
+
 
 def main(options: Options) -> None:
     """Make directions, steer with them; print what was chosen, write tables and figures as one folder."""
     corruption = Corruption.parse(options.corruption)
-    if corruption == CLEAN or not options.scales or min(options.scales) <= 0:
-        raise ValueError(
-            f"--corruption must not be clean and --scales must be positive; got {options.corruption} and "
-            f"{', '.join(map(str, options.scales)) or 'none'}"
-        )
+    if corruption == CLEAN:
+        raise SettingError("corruption", "must not be clean, which the direction leads to")
     with result_folder(options, "steering", options.base, options.tuned, options.sae) as folder:
         base, tuned = (
             load_classifier(options.base, options.device, options.model_dtype),
@@ -124,17 +133,20 @@ def steer_all(
 ) -> tuple[list[Direction], Steering]:
     """Directions of the training images, and what they do on the test images."""
     from mechvit import analysis
-    from mechvit.analysis.directions import check_point
     from mechvit.analysis.parts import check_pair
 
     check_pair(base, tuned)
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in options.layers or range(base.cfg.n_layers)]
-    for hook in hooks:
-        check_point(base, hook)
+    if options.layers and max(options.layers) >= base.cfg.n_layers:
+        raise SettingError("layers", f"must be below the model's {base.cfg.n_layers} blocks; got {max(options.layers)}")
+    check_corruptions([corruption], base.cfg.image_size)
     sae = load(options.sae, base) if options.sae is not None else None
+    if sae is not None and options.latents > sae.cfg.d_sae:
+        raise SettingError("latents", f"must be at most the SAE's {sae.cfg.d_sae}; got {options.latents}")
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
     training = part_of("finetune", options.training_limit, base, options)
     test = part_of("test", options.limit, base, options)
+    check_halves(test)
     directions = analysis.steering_directions(
         base, training, corruption, hook_names=hooks, tokens=options.tokens, per_position=options.per_position,
         progress="Directions", **shared,

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.data.spec import CLEAN
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
+    check_halves,
     corruptions_named,
     load_classifier,
     names_of,
@@ -35,6 +37,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
+from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -89,14 +92,17 @@ class Options:
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruptions")
+        check(self, SHARE_ABOVE_ZERO, "share")
+
 
 def main(options: Options) -> None:
     """Swap, interpolate and search; print the smallest set, write tables and figures as one folder."""
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
     if not corruptions:
         raise ValueError("--corruptions must name one besides clean, under which there is a gain")
-    if not 0 < options.share <= 1:
-        raise ValueError(f"--share must be above 0 and at most 1; got {options.share}")
     with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
         base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
         images = prepared_images(
@@ -104,6 +110,8 @@ def main(options: Options) -> None:
             limit=options.limit, seed=options.seed, bad_files=options.bad_files,
             pixel_range=options.pixel_range, unlabelled=options.unlabelled,
         )  # fmt: skip
+        check_corruptions(corruptions, base.cfg.image_size)
+        check_halves(images)
         tables = make_tables(base, tuned, images, corruptions, options)
         write_tables(folder, tables)
         drawn = draw(tables, options.quantity, folder / "figures")

@@ -15,12 +15,14 @@ With --also-model TUNED one SAE is trained on the activations of several models.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 from mechvit.data.spec import PAPER_CORRUPTIONS
 from mechvit.experiment.command_line import (
     ModelDtype,
+    check_corruptions,
     check_device,
     corruptions_named,
     load_model,
@@ -32,6 +34,7 @@ from mechvit.experiment.command_line import (
 )
 from mechvit.files import check_replaceable, out_folder, partial
 from mechvit.saes.config import SAEConfig, TrainConfig
+from mechvit.settings_checks import COUNT, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -90,6 +93,14 @@ class Options:
     """Upload the SAEs to this repository, OWNER/NAME, of the Hugging Face hub when they are done."""
     config: SAEConfig = field(default_factory=SAEConfig)
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruptions")
+        check(self, COUNT, "checkpoint_every", "log_every")
+        check_some(self, "also_model", "loggers", or_none=True)
+        if self.push_to_hub is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push_to_hub):
+            raise SettingError("push_to_hub", f"must be OWNER/NAME; got {self.push_to_hub!r}")
+
 
 def main(options: Options) -> None:
     """Train all SAEs on one stream of activations and print each one's last check."""
@@ -137,8 +148,8 @@ def check_source(options: Options) -> None:
     fixed = ("hook_layer", "hook_names", "tokens", "clean_fraction")
     changed = [f"--config.{name.replace('_', '-')}" for name in fixed
                if getattr(options.config, name) != getattr(own, name)]  # fmt: skip
-    changed += ["--corruptions"] if options.corruptions != Options(out="").corruptions else []
-    changed += ["--also-model"] if options.also_model else []
+    given = ("corruptions", "also_model", "images", "limit", "validation_limit")
+    changed += [f"--{name.replace('_', '-')}" for name in given if getattr(options, name) != getattr(Options, name)]
     if changed:
         raise ValueError(f"{', '.join(changed)}: a cache has this fixed already; make another cache, or leave it out")
 
@@ -146,12 +157,15 @@ def check_source(options: Options) -> None:
 def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
     """Activations of images, computed as they are needed."""
     from mechvit.saes import ImageStreams, MixedStreams
+    from mechvit.saes.store import hook_widths
 
     corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
     names_of([options.model, *options.also_model])  # refuses one that comes twice
     model, *others = (load_model(name, device, options.model_dtype) for name in (options.model, *options.also_model))
     check_sizes(model, others, options.also_model)
+    check_corruptions(corruptions, model.cfg.image_size)
+    options.config.saes(hook_widths(model, options.config))
     classes = model.hf_config if model.cfg.n_classes else None
     processors = [each.image_processor for each in (model, *others)]
     images, validation = (
@@ -186,6 +200,7 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
     from mechvit.saes import CachedActivations, CachedStreams
     from mechvit.saes.parallel import rank
 
+    check_device(device)
     assert options.cache is not None
     assert options.validation_cache is not None
     caches = [CachedActivations(folder) for folder in (options.cache, options.validation_cache)]

@@ -38,11 +38,9 @@ def main(config: TransferConfig) -> None:
 
     import pandas as pd
 
-    from mechvit.experiment.command_line import check_device
     from mechvit.experiment.transfer import run_transfer
 
     started = time.perf_counter()
-    check_device(config.device)
     page = run_transfer(config)
     tables = Path(config.out, "tables")
     matrix, means = (pd.read_parquet(tables / f"{name}.parquet") for name in ("transfer", "transfer_means"))

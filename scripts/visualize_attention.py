@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import ModelDtype, load_headed, read, result_pages, run
+from mechvit.experiment.command_line import ModelDtype, check_corruptions, load_headed, read, result_pages, run
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class Options:
     overwrite: bool = False
     """Replace an earlier page at OUT."""
 
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "layers", "heads", or_none=True)
+        check(self, COUNT_OR_ZERO, "layers", "heads", or_none=True)
+        check(self, COUNT, "max_tokens", or_none=True)
+
 
 def main(options: Options) -> None:
     """Corrupt the image as the models see it, and draw what they attend to."""
@@ -71,6 +78,8 @@ def draw(options: Options, corruption: Corruption) -> None:
     models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}
     if options.tuned is not None:
         models["Tuned"] = load_headed(options.tuned, options.device, options.model_dtype)
+    for model in models.values():
+        check_corruptions([corruption], model.cfg.image_size)
     from mechvit.visualization import attention_view
 
     views = [

@@ -20,6 +20,7 @@ RANGES = {
     "COUNT_OR_ZERO": "at least 0",
     "SEED": "in [0, 4294967295]",
     "RESAMPLES": "in [1, 1000000]",
+    "THREADS": "in [1, 1024]",
     "POSITIVE": "finite and above 0",
     "NOT_NEGATIVE": "finite and at least 0",
     "SHARE": "in [0, 1]",
@@ -93,7 +94,8 @@ def test_names_are_not_empty_and_hold_no_nul(name):
 
 def test_lists_name_something_and_each_once():
     check_some(Settings(), "words")
-    check_some(Settings(words=("x", "x")), "words", each_once=False)
+    for nothing in ((), None):
+        check_some(Settings(words=nothing), "words", or_none=True)
     with pytest.raises(SettingError, match="words must name at least one"):
         check_some(Settings(words=()), "words")
     with pytest.raises(SettingError, match="words must name each once; got x, x"):

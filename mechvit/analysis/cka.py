@@ -147,7 +147,7 @@ def compare_views(
     Source: as `linear_cka`.
     """
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))
-    _check(models, views, images, tokens, groups, comparisons, every_pair)
+    check_views(models, images, comparisons, tokens=tokens, every_pair=every_pair, groups=groups)
     own: dict[View, Moments] = {view: Moments() for view in views}
     cross = {pair: Moments(every_pair) for pair in comparisons}
     group_of = np.random.default_rng(seed).permutation(len(images)) % groups
@@ -226,15 +226,16 @@ def _reading(
     return lambda residual: residual[torch.arange(len(place)), place.to(residual.device)]
 
 
-def _check(
+def check_views(
     models: Mapping[str, HookedViT],
-    views: list[View],
     images: Images,
-    tokens: str,
-    groups: int,
     comparisons: list[tuple[View, View]],
+    *,
+    tokens: str,
     every_pair: bool,
+    groups: int = GROUPS,
 ) -> None:
+    """Raise a ValueError where `compare_views` would: no comparison, unknown tokens, too few images, other depths."""
     if not comparisons:
         raise ValueError("there is nothing to compare; give at least one pair of views (model, corruption)")
     if tokens not in ("cls", "mean", "patch"):
@@ -244,6 +245,7 @@ def _check(
             f"an interval needs at least 2 groups and 2 images in each, 8 in all; got {groups} groups of "
             f"{len(images)} images"
         )
+    views = list(dict.fromkeys(view for pair in comparisons for view in pair))
     if tokens == "patch":
         processors = {view.model: models[view.model].image_processor for view in views}
         check_alike(processors, "CKA of patches at one place", in_="place")

@@ -88,6 +88,18 @@ def load_images(
     return rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
 
 
+def count_images(source: str, split: str, *, seed: int = 0) -> int | None:
+    """How many images a split of a folder has, by its files' names alone; None of other sources.
+
+    Raises:
+        ValueError: no folder, or one without images.
+    """
+    if not source.startswith("folder:"):
+        return None
+    rows = _folder(Path(source.removeprefix("folder:")).expanduser())
+    return len(_rows_of_part(np.asarray(rows["label"]), SPLITS[split], seed))
+
+
 def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
     """Rows of one part, classes in turn; which part a row belongs to depends on the labels and the seed alone."""
     rng = np.random.default_rng(seed)

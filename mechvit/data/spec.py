@@ -25,7 +25,7 @@ class Family:
     level: str = "an ImageNet-C severity"
     """What the level is."""
     highest: int | None = 5
-    """The highest level; None has no limit. The lowest is 1."""
+    """The highest level; None leaves it to the image's size. The lowest is 1."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -52,11 +52,11 @@ FAMILIES: dict[str, Family] = {
     "saturate": Family("Saturate", "digital"),
     "poisson_noise": Family("Poisson noise", "noise", "the halvings of 128 photons at full white", 6),
     "salt_and_pepper": Family("Salt and pepper", "noise", "a percentage of pixels", 100),
-    "box_blur": Family("Box blur", "blur", "the reach on each side in pixels", None),
-    "median_blur": Family("Median blur", "blur", "the reach on each side in pixels", None),
-    "linear_motion_blur": Family("Linear motion blur", "blur", "the reach on each side in pixels", None),
-    "bilateral_blur": Family("Bilateral blur", "blur", "a spatial deviation in pixels", None),
-    "sharpen": Family("Sharpen", "digital", "the multiple of the detail that is added", None),
+    "box_blur": Family("Box blur", "blur", "the reach on each side in pixels", 1000),
+    "median_blur": Family("Median blur", "blur", "the reach on each side in pixels", 50),
+    "linear_motion_blur": Family("Linear motion blur", "blur", "the reach on each side in pixels", 100),
+    "bilateral_blur": Family("Bilateral blur", "blur", "a spatial deviation in pixels", 50),
+    "sharpen": Family("Sharpen", "digital", "the multiple of the detail that is added", 1000),
 }
 """Each corruption family by its key: clean, the paper's two, ImageNet-C's 15 and its 4 extra ones (of which
 gaussian_noise is the paper's too), and filters with a level of their own."""

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -280,6 +280,26 @@ def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     return hf_config, processor
+
+
+def check_corruptions(corruptions: Iterable[Corruption], size: int) -> None:
+    """Refuse a corruption that images of so many pixels a side are too small for, by trying each on one.
+
+    Raises:
+        ValueError: names the corruption.
+    """
+    import torch
+
+    from mechvit.data import corrupt
+
+    for corruption in dict.fromkeys(corruptions):
+        corrupt(torch.full((1, 3, size, size), 0.5), corruption, torch.tensor([0]))
+
+
+def check_halves(images: Sized) -> None:
+    """Raise a ValueError unless there are images both to choose on and to report on."""
+    if len(images) < 2:
+        raise SettingError("limit", f"must leave at least 2 images, to choose on and to report on; got {len(images)}")
 
 
 def prepared_images(

@@ -177,12 +177,18 @@ def control(pair: Isolation) -> Tables:
     gain_steering_chosen (held out)."""
     from mechvit import analysis
     from mechvit.saes import sae_steering_direction
+    from mechvit.saes.steering import LATENTS
 
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(0, pair.base.cfg.n_layers, 2)]
     directions = analysis.steering_directions(
         pair.base, pair.train, pair.corruption, hook_names=hooks, seed=pair.seed, progress="Directions"
     )
-    directions.append(sae_steering_direction(pair.base, pair.saes["base"], pair.train, pair.corruption, seed=pair.seed))
+    sae = pair.saes["base"]
+    directions.append(
+        sae_steering_direction(
+            pair.base, sae, pair.train, pair.corruption, n_latents=min(LATENTS, sae.cfg.d_sae), seed=pair.seed
+        )
+    )
     found = analysis.steer(
         pair.base,
         pair.tuned,

@@ -11,6 +11,7 @@ from mechvit.data.spec import Corruption
 
 from .command_line import local_inputs
 from .config import ExperimentConfig
+from .preflight import Shape, preflight
 from .run_folder import open_run
 from .sae_stages import SAEStages
 from .stages import write_json, write_tables
@@ -46,8 +47,9 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
 
         formats_named(config.export)
         require_exporter()
+    shape = preflight(config, (*config.tuned, *config.others), PREPARED)
     with open_run(config.out, "reproduction of the paper", local_inputs(config.model, config.images)) as folder:
-        return _Reproduction(config, folder, say).report()
+        return _Reproduction(config, folder, say).report(shape)
 
 
 class _Reproduction(SAEStages):
@@ -59,11 +61,10 @@ class _Reproduction(SAEStages):
         chosen = config.strongest if config.sae_models == "strongest" else config.tuned
         self.sae_keys = ["base", *(c.key for c in chosen)]
 
-    def report(self) -> Path:
+    def report(self, shape: Shape) -> Path:
         """Go through all stages in order."""
         self.base()
-        for part in PREPARED:
-            self.prepare(part)
+        self.prepare_all(PREPARED, shape)
         for key in self.config.corruptions:
             self.finetune(key)
         for key in self.keys:

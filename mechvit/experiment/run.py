@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .config import ExperimentConfig
+from .preflight import Shape, check_images
 from .stages import Stages, fingerprint_folder, write_json
 
 if TYPE_CHECKING:
@@ -119,6 +120,13 @@ class Run:
         train_from_scratch(
             config.shape, train, validation, out, config=self.seeded(config.base), device=config.device, overwrite=True
         )
+
+    def prepare_all(self, parts: Sequence[str], shape: Shape) -> None:
+        """Every part's images; of a hub data set only now it is known whether there are enough for what follows."""
+        for part in parts:
+            self.prepare(part)
+        if self.config.images != "photos" and not self.config.images.startswith("folder:"):
+            check_images(self.config, shape, {part: len(self.images(part)) for part in parts})
 
     def prepare(self, part: str) -> None:
         """Resize one part's images once, as the base's image processor does: every setting of it is in the key."""

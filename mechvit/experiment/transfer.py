@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mechvit.data.spec import Corruption, Mixture
 
 from .command_line import local_inputs
+from .preflight import Shape, preflight
 from .run import Run
 from .run_folder import open_run
 from .stages import write_json, write_tables
@@ -42,8 +43,9 @@ def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> 
     Raises:
         ValueError, ConnectionError, PermissionError: a model or images that cannot be used; the message says why.
     """
+    shape = preflight(config.experiment(), config.tested, PREPARED)
     with open_run(config.out, "transfer between corruptions", local_inputs(config.model, config.images)) as folder:
-        return _TransferRun(config, folder, say).report()
+        return _TransferRun(config, folder, say).report(shape)
 
 
 class _TransferRun(Run):
@@ -54,33 +56,16 @@ class _TransferRun(Run):
         self.transfer = config
         self.trained = config.trained
 
-    def report(self) -> Path:
+    def report(self, shape: Shape) -> Path:
         """Go through all stages in order."""
-        self._check_corruptions()
         self.base()
-        for part in PREPARED:
-            self.prepare(part)
+        self.prepare_all(PREPARED, shape)
         for key in self.trained:
             self.finetune(key)
         for corruption in self.transfer.tested:
             self.test(corruption)
         self.tables()
         return self._write_report()
-
-    def _check_corruptions(self) -> None:
-        """Refuse a corruption that the model's images are too small for before anything is trained."""
-        import torch
-
-        from mechvit.data import corrupt
-        from mechvit.models.image_processor import output_size
-
-        from .command_line import read_checkpoint
-
-        size = self.config.shape.image_size
-        if self.config.model is not None:
-            size = output_size(read_checkpoint(self.checkpoint("base"))[1]) or size
-        for corruption in self.transfer.tested:
-            corrupt(torch.full((1, 3, size, size), 0.5), corruption, torch.tensor([0]))
 
     def finetune(self, key: str) -> None:
         """One model for one corruption or mixture."""

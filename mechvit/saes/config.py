@@ -69,12 +69,19 @@ class StreamConfig:
         check(self, COUNT_OR_ZERO, "hook_layer", or_none=True)
         check_choice(self, tokens=get_args(HookTokens))
         check_named(self, "hook_names")
-        if self.hook_names:
-            check_some(self, "hook_names")
+        check_some(self, "hook_names", or_none=True)
         if self.hook_names and self.hook_layer is not None:
             raise SettingError(
                 "hook_names", f"or hook_layer, not both; got {listed(self.hook_names)} and {self.hook_layer}"
             )
+
+    def segments(self, n_images: int) -> int:
+        """Into how many segments of about equal length so many images are cut."""
+        return max(1, round(n_images / self.segment_images))
+
+    def shortest_segment(self, n_images: int) -> int:
+        """Images of the shortest of them."""
+        return n_images // self.segments(n_images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +95,7 @@ class Sweep:
     """For the architectures with a penalty."""
 
     def __post_init__(self) -> None:
-        for name, values in vars(self).items():
-            if values:
-                check_some(self, name)
+        check_some(self, *vars(self), or_none=True)
         check(self, COUNT, "expansion_factor", "k")
         check(self, POSITIVE, "lr")
         check(self, NOT_NEGATIVE, "l1_coefficient")

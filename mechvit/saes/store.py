@@ -62,7 +62,7 @@ def hook_widths(model: HookedViT, config: StreamConfig) -> dict[str, int]:
 def epoch_segments(n_images: int, config: StreamConfig, epoch: int) -> list[np.ndarray]:
     """The images of an epoch in its random order, cut into segments that are mixed one after the other."""
     order = np.random.default_rng((config.seed, epoch)).permutation(n_images)
-    return np.array_split(order, max(1, round(n_images / config.segment_images)))
+    return np.array_split(order, config.segments(n_images))
 
 
 def token_slice(model: HookedViT, tokens: str) -> slice:

@@ -148,6 +148,7 @@ def attention_view(
     cfg = model.cfg
     chosen_layers = _chosen("layers", layers, cfg.n_layers)
     chosen_heads = _chosen("heads", heads, cfg.n_heads)
+    pooled_grid((int(cfg.grid[0]), int(cfg.grid[1])), int(cfg.n_prefix_tokens), max_tokens)  # refuses too few tokens
     named = dict(image) if isinstance(image, Mapping) else {"": image}
     pixel_values = [_pixel_values(model, value) for value in named.values()]
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in chosen_layers]

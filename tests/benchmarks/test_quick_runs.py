@@ -133,7 +133,7 @@ def test_bare_blocks_are_those_that_patching_runs():
     """Images through each block's attention and MLP, in patching (which adds nothing) and in its bare counterpart."""
     from mechvit.analysis import patch_models
 
-    options = model_patching.Options(out="", device="cpu", quick=True)
+    options = model_patching.Options(out="-", device="cpu", quick=True)
     receiver, giver, images = model_patching.make_pair("tiny", 37, options)  # two batches, one of them small
     ran: dict[tuple[str, int], int] = {}
     bare = model_patching.Bare(receiver, giver, images, patch_models(receiver, giver, images, "clean").components)

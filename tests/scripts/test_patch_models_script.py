@@ -72,7 +72,7 @@ def test_one_model_from_clean_to_corrupted_without_gradients(checkpoints, tmp_pa
 
 def test_bad_input_is_refused_first(checkpoints, tmp_path):
     two = {"receiver": "nowhere", "giver": "nowhere", "out": str(tmp_path / "out")}
-    with pytest.raises(ValueError, match="--neurons must be two counts, not both 0"):
+    with pytest.raises(ValueError, match="neurons must not both be 0"):
         call("patch_models", **two, corruption=BLUR, giver_corruption="clean", neurons=(0, 0))
     with pytest.raises(ValueError, match="sees the same images, so that patching changes nothing"):
         call("patch_models", **two, corruption=BLUR)

@@ -72,7 +72,6 @@ def test_several_hook_points_on_the_command_line(train):
     [
         ("--config.hook-names blocks.1.hook_resid_psot", "Did you mean 'blocks.1.hook_resid_post'"),
         ("--config.k 129", "k must be at most the 128 latents"),
-        ("--log-every 0", "log_every must be at least 1"),
         ("--config.train-batch-size-tokens 6400", "takes 6400 tokens, and 38 images give 646"),
     ],
 )

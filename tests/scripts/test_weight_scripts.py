@@ -128,13 +128,13 @@ WRONG = {
     "swap_weights": (
         ({"corruptions": ("frots_3",)}, "did you mean frost"),
         ({"corruptions": ("clean",)}, "besides clean"),
-        ({"share": 1.5}, "--share must be above 0 and at most 1"),
+        ({"share": 1.5}, r"share must be in \(0, 1\]; got 1.5"),
     ),
     "steer": (
         ({"corruption": "frots_3"}, "did you mean frost"),
         ({"corruption": "clean"}, "must not be clean"),
-        ({"scales": ()}, "--scales must be positive"),
-        ({"scales": (-1.0,)}, "--scales must be positive"),
+        ({"scales": ()}, "scales must name at least one"),
+        ({"scales": (-1.0,)}, "scales must be finite and above 0; got -1.0"),
     ),
 }
 
@@ -153,7 +153,7 @@ def test_bad_options_are_refused_before_anything_is_loaded(name, tmp_path):
 
 
 def test_a_block_that_is_not_there_is_refused(checkpoints, tmp_path):
-    with pytest.raises(ValueError, match=r"got 'blocks\.7\.hook_resid_post'"):
+    with pytest.raises(ValueError, match="layers must be below the model's 3 blocks; got 7"):
         call(
             "steer", base=checkpoints["base"], tuned=checkpoints[BLUR], corruption=FOG, layers=(7,),
             out=str(tmp_path / "out"),
