@@ -59,6 +59,7 @@ SEED = Range(0, 2**32 - 1)
 RESAMPLES = Range(1, 1_000_000)
 """Of a bootstrap; more would fill the memory with draws."""
 THREADS = Range(1, 1024)
+FINITE = Range(whole=False)
 POSITIVE = Range(0, open_below=True, whole=False)
 NOT_NEGATIVE = Range(0, whole=False)
 SHARE = Range(0, 1, whole=False)
@@ -169,8 +170,8 @@ def check_seeds(settings: Any, *parts: str) -> None:
 def check_common(settings: Any) -> None:
     """Refuse what settings that all commands know cannot be: empty names and paths, counts below 1, bad seeds.
 
-    Every text is looked at, and by name `limit` and those that end in `_limit`, `batch_size`, `seed`, `images` and
-    `bad_files`.
+    Every text is looked at, and by name `limit` and those that end in `_limit`, `batch_size`, `seed`, `images`,
+    `bad_files` and `pixel_range`.
 
     Raises:
         SettingError: the first that cannot be.
@@ -185,5 +186,11 @@ def check_common(settings: Any) -> None:
         check(settings, SEED, "seed")
     if hasattr(settings, "bad_files"):
         check_choice(settings, bad_files=("error", "skip"))
+    if (ends := getattr(settings, "pixel_range", None)) is not None:
+        check(settings, FINITE, "pixel_range")
+        if not ends[0] < ends[1]:
+            raise SettingError(
+                "pixel_range", f"must be the value of black and a larger one of white; got {listed(ends)}"
+            )
     if str(getattr(settings, "images", "")).strip() == "folder:":
         raise SettingError("images", "must name the folder after folder:, as in folder:photos")

@@ -88,15 +88,17 @@ def load_images(
     return rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
 
 
-def count_images(source: str, split: str, *, seed: int = 0) -> int | None:
+def count_images(
+    source: str, split: str, *, seed: int = 0, bad_files: Literal["error", "skip"] = "error"
+) -> int | None:
     """How many images a split of a folder has, by its files' names alone; None of other sources.
 
     Raises:
-        ValueError: no folder, or one without images.
+        ValueError: no folder, or one without images, and what `load_images` refuses in files' names.
     """
     if not source.startswith("folder:"):
         return None
-    rows = _folder(Path(source.removeprefix("folder:")).expanduser())
+    rows = _folder(Path(source.removeprefix("folder:")).expanduser(), bad_files)
     return len(_rows_of_part(np.asarray(rows["label"]), SPLITS[split], seed))
 
 

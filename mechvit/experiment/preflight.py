@@ -53,7 +53,10 @@ def preflight(config: ExperimentConfig, corruptions: Iterable[Corruption], parts
     check_corruptions(corruptions, shape.image_size)
     there = {}
     for part in parts:
-        listed, asked = count_images(config.images, part, seed=config.seed), config.count(part)
+        listed, asked = (
+            count_images(config.images, part, seed=config.seed, bad_files=config.bad_files),
+            config.count(part),
+        )
         there[part] = asked if listed is None else min(listed, asked)
     check_images(config, shape, there)
     return shape
