@@ -36,8 +36,7 @@ def check_device(device: str | None, *, processes: bool = False) -> None:
         if (torch.ones(1, device=where) + 1).is_meta:
             raise RuntimeError("it holds shapes and no numbers")
     except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError, ImportError: not built into torch
-        shown = device or str(where)
-        raise SettingError("device", f"{shown!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise SettingError("device", f"{device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     _say_device(where)
 
 

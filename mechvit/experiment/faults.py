@@ -80,6 +80,9 @@ def _out_of_memory(error: BaseException, options: object) -> str:
 
 
 def _disk_full(error: BaseException, options: object) -> str:
+    said = str(getattr(error, "strerror", None) or "")
+    if said.startswith("the disk of "):  # `mechvit.files.disk_full`: it names the place
+        return said
     place = getattr(error, "filename", None) or getattr(options, "out", None)
     where = f" for {place}" if place else ""
     return f"no space is left{where} ({one_line(error)}): free some, or give another place, and run this again"

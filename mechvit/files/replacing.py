@@ -17,6 +17,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mechvit.terminal import say
+
 from .disk import disk_errors, sync
 from .hashes import seen
 from .kinds import KINDS
@@ -294,7 +296,7 @@ def _put(new: Path, place: Path) -> None:
     os.replace(new, place)
     sync(place.parent)
     if kept := remove(old):
-        print(f"{old} is left: it holds files that mechvit did not write ({_few(kept)})", file=sys.stderr)
+        say(f"{old} is left: it holds files that mechvit did not write ({_few(kept)})", file=sys.stderr)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from mechvit import files
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.models.devices import device_named
 from mechvit.models.interrupts import random_numbers_kept
+from mechvit.terminal import say
 
 from . import parallel
 from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint
@@ -227,7 +228,7 @@ def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bo
 def _tidy(folder: Path) -> None:
     """Remove what is left of a training; files that it did not write stay."""
     if kept := files.remove(folder):
-        print(f"{folder} is left, with files that mechvit did not write: {', '.join(kept)}", file=sys.stderr)
+        say(f"{folder} is left, with files that mechvit did not write: {', '.join(kept)}", file=sys.stderr)
 
 
 def _sample(streams: ActivationStreams, wanted: int) -> Float[Tensor, "token columns"]:

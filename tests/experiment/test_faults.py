@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 from mechvit.experiment import PRESETS
 from mechvit.experiment.command_line import check_device, read, run
 from mechvit.experiment.faults import explain, flag_of
+from mechvit.files.disk import disk_full
 from mechvit.finetuning import FinetuneConfig
 from mechvit.finetuning.config import TrainingFailed
 from mechvit.saes import SAEConfig
@@ -111,6 +113,8 @@ def test_a_full_disk_names_the_place(capsys):
     nameless = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space left on device")
     assert "no space is left for results" in ended(nameless, capsys, Options(out="results"))
     assert "no space is left (" in ended(OSError(errno.EDQUOT, "Disk quota exceeded"), capsys)
+    ours = disk_full(Path("runs/x/table.parquet"))
+    assert ended(ours, capsys, Options(out="results")).startswith("the disk of runs/x is full while runs/x/table.parq")
 
 
 WRITES = {

@@ -13,7 +13,9 @@ GOOD: dict[str, dict[str, str]] = {
     "analyze": {"base": "BASE", "tuned": "TUNED", "out": "OUT", "device": "cpu"},
     "robustness": {"model": "BASE", "out": "OUT", "device": "cpu"},
     "cache_activations": {"model": "BASE", "out": "OUT", "device": "cpu"},
-    "train_sae": {"model": "BASE", "out": "OUT", "device": "cpu", "limit": "19", "config.train-batch-size-tokens": "64"},
+    "train_sae": {
+        "model": "BASE", "out": "OUT", "device": "cpu", "limit": "19", "config.train-batch-size-tokens": "64",
+    },
     "evaluate_sae": {"model": "BASE", "saes": "SAES", "out": "OUT", "device": "cpu"},
     "explore_attention": {"model": "BASE", "out": "OUT", "device": "cpu"},
     "visualize_attention": {"model": "BASE", "image": "PICTURE", "out": "OUT", "device": "cpu"},
