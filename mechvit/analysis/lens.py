@@ -37,10 +37,13 @@ class LogitLens:
     """Classes that score above the label; 0 means that the lens predicts it."""
 
     @property
-    def first_correct_layer(self) -> Int[Tensor, " images"]:
-        """The smallest layer whose prediction is the label; -1 for an image that no layer gets right."""
+    def first_correct_layer(self) -> Float[Tensor, " images"]:
+        """The smallest layer whose prediction is the label; NaN for an image that no layer gets right.
+
+        Its mean over the others is `first_correct_layer.nanmean()`.
+        """
         correct = self.rank == 0
-        return torch.where(correct.any(1), correct.int().argmax(1), -1)
+        return torch.where(correct.any(1), correct.int().argmax(1).float(), torch.nan)
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """One row an image and layer; `labels` are constant columns put first."""

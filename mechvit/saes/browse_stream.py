@@ -103,7 +103,7 @@ class ImageStream:
                 latent = size.topk(min(self.settings.strongest, sae.cfg.d_sae)).indices
                 activation = codes.gather(-1, latent)
                 found[name, "latent"].append(torch.where(activation > 0, latent, -1))
-                found[name, "activation"].append(activation)
+                found[name, "activation"].append(torch.where(activation > 0, activation, torch.nan))
                 found[name, "written"].append(size.sum(1))
         return {key: torch.cat(parts).cpu() for key, parts in found.items()}
 
@@ -150,7 +150,7 @@ class ImageStream:
                 histogram=tallies[name].counts,
                 label_share=tallies[name].label_share(),
                 example_row=rows[name],
-                example_score=torch.where(rows[name] >= 0, peaks[name].T.gather(1, rows[name].clamp(min=0)), 0),
+                example_score=torch.where(rows[name] >= 0, peaks[name].T.gather(1, rows[name].clamp(min=0)), torch.nan),
                 maps=examples.maps[name],
                 nearest=nearest,
                 nearest_cosine=cosine,

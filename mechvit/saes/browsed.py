@@ -79,6 +79,7 @@ class Strongest(NamedTuple):
     feature: Int[Tensor, "condition image token top"]
     """Strongest first; -1 where fewer fire."""
     activation: Float[Tensor, "condition image token top"]
+    """NaN where fewer fire."""
 
 
 class Predicted(NamedTuple):
@@ -121,9 +122,9 @@ class BrowsedSAE:
     example_row: Int[Tensor, "chosen example"]
     """Rows of the data set, in the order of `BrowsedFeatures.example_kinds`; -1 where there is none."""
     example_score: Float[Tensor, "chosen example"]
-    """The strongest activation in that image, clean."""
+    """The strongest activation in that image, clean; NaN where there is none."""
     maps: Float[Tensor, "condition chosen example token"]
-    """Its activation at every token of the example, clean and corrupted."""
+    """Its activation at every token of the example, clean and corrupted; NaN where there is no example."""
     nearest: Int[Tensor, "chosen near"]
     """The latents of the same SAE whose decoder directions are nearest."""
     nearest_cosine: Float[Tensor, "chosen near"]

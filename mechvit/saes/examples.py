@@ -113,7 +113,9 @@ class ExamplePass:
             for name, part in rows.items()
         }
         n_tokens = len(range(model.cfg.n_tokens)[token_slice(model, site.tokens)])
-        self.maps = {name: torch.zeros(len(conditions), *part.shape, n_tokens) for name, part in rows.items()}
+        self.maps = {
+            name: torch.full((len(conditions), *part.shape, n_tokens), torch.nan) for name, part in rows.items()
+        }
         self.written = {name: latent_directions(sae, chosen[name]) for name, sae in saes.items()}
         self.effects = {name: AblationTally(len(part), model.cfg.n_classes) for name, part in chosen.items()}
 

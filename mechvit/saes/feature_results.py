@@ -55,10 +55,10 @@ class SAEFeatures:
     firing_rate: Float[Tensor, " d_sae"]
     """Share of tokens on which it fires."""
     mean_activation: Float[Tensor, " d_sae"]
-    """Over the tokens on which it fires; 0 if there is none."""
+    """Over the tokens on which it fires; NaN if there is none."""
     max_activation: Float[Tensor, " d_sae"]
     top_score: Float[Tensor, "d_sae top"]
-    """Its strongest activation in each of the images where that is highest; 0 where it fires in fewer images."""
+    """Its strongest activation in each of the images where that is highest; NaN where it fires in fewer images."""
     top_image: Int[Tensor, "d_sae top"]
     """The ids of these images; -1 where there is none."""
     top_patch: Int[Tensor, "d_sae top"]
@@ -85,7 +85,10 @@ class SAEFeatures:
     """By corruption key."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent, `labels` and `feature` first; top images and classes are lists, strongest first."""
+        """One row a latent, `labels` and `feature` first; top images and classes are lists, strongest first.
+
+        A dead latent's labels are missing (`pandas.NA`).
+        """
         import pandas as pd
 
         frame = pd.DataFrame({"feature": np.arange(len(self.firing_rate))})
@@ -95,6 +98,8 @@ class SAEFeatures:
                 rows = values.numpy(force=True)
                 cut = name in ("top_score", "top_image", "top_patch")
                 frame[name] = [row[:n] for row, n in zip(rows, shown, strict=True)] if cut else rows
+                if name.endswith("_label"):
+                    frame[name] = known_only(frame[name])
         for name, values in vars(self.logits).items() if self.logits else ():
             frame[f"logit_{name}"] = list(values.numpy(force=True))
         return _labelled(frame, labels)
@@ -115,6 +120,11 @@ class SAEFeatures:
             for key, found in self.sensitivity.items()
         ]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def known_only(index: pd.Series) -> pd.Series:
+    """Let indices below 0, which stand for none, be missing, so that nothing is made of them."""
+    return index.astype("Int64").mask(index < 0)
 
 
 def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:

@@ -108,9 +108,9 @@ class FeatureTally:
         fired, total = torch.as_tensor(self.fired).cpu().double(), torch.as_tensor(self.total).cpu()
         return SAEFeatures(
             firing_rate=fired / (len(image_ids) * self.n_tokens),
-            mean_activation=total / fired.clamp(min=1),
+            mean_activation=total / fired,  # 0 / 0 is NaN
             max_activation=score[:, 0].clone(),
-            top_score=score.contiguous(),
+            top_score=torch.where(present, score, torch.nan),
             top_image=torch.where(present, image_ids[image], -1),
             top_patch=torch.where(present, token - self.first_patch, 0),
             top_label=top_label,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .feature_results import known_only
 from .latent_directions import unit_directions
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ class FeatureMatch:
     nearest: Int[Tensor, " d_sae_a"]
     """The latent of b whose direction is nearest, which several of a may share."""
     nearest_cosine: Float[Tensor, " d_sae_a"]
-    """Its cosine: the match's is at most this."""
+    """Its cosine: the match's is at most this; NaN where the direction is zero."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent of a: the labels, feature, match, cosine, nearest, nearest_cosine."""
+        """One row a latent of a: the labels, feature, match (missing where there is none), cosine, nearest,
+        nearest_cosine."""
         import pandas as pd
 
         frame = pd.DataFrame({"feature": np.arange(len(self.match))} | {n: v.numpy() for n, v in vars(self).items()})
+        frame["match"] = known_only(frame["match"])
         for position, (name, value) in enumerate(labels.items()):
             frame.insert(position, name, value)
         return frame
@@ -72,6 +75,7 @@ def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) ->
             f"{b.shape[1]}: give two SAEs of the same model and hook point"
         )
     nearest_cosine, nearest = _nearest(a, b)[:2]
+    nearest_cosine = torch.where(a.any(1), nearest_cosine, torch.nan)
     match = torch.full((len(a),), -1, device=a.device)
     rows, columns = (a.any(1).nonzero()[:, 0], b.any(1).nonzero()[:, 0])
     for _ in range(_ROUNDS):

@@ -127,8 +127,9 @@ def _sae(name: str, found: BrowsedFeatures, place: Mapping[int, int]) -> dict[st
     sae = found.saes[name]
     features = sae.features
     special = ["CLS", *(f"special {i}" for i in range(1, sae.special))][: sae.special]
-    top = sae.maps.amax((0, 2, 3)).clamp(min=1e-30)  # one scale for a latent's maps, clean and corrupted
-    maps = (sae.maps / top[:, None, None] * 255).round().maximum((sae.maps > 0).float())  # what fires is never 0
+    there = sae.maps.nan_to_num(0)  # places without an example are not drawn
+    top = there.amax((0, 2, 3)).clamp(min=1e-30)  # one scale for a latent's maps, clean and corrupted
+    maps = (there / top[:, None, None] * 255).round().maximum((there > 0).float())  # what fires is never 0
     return {
         "name": name,
         "kind": sae.architecture,

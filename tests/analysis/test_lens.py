@@ -1,7 +1,8 @@
+import pandas as pd
 import pytest
 import torch
 
-from mechvit.analysis import evaluate, logit_lens
+from mechvit.analysis import evaluate, first_correct, logit_lens
 
 
 @pytest.mark.parametrize("key", ["clean", "gaussian_noise_4"])
@@ -36,10 +37,17 @@ def test_last_layer_is_the_model(tiny_model, tiny_images):
 
 def test_first_correct_layer_matches_loop(tiny_model, batch):
     lens = logit_lens(tiny_model, batch)
-    expected = [next((layer for layer, rank in enumerate(row) if rank == 0), -1) for row in lens.rank.tolist()]
-    assert lens.first_correct_layer.tolist() == expected
-    assert len(set(expected)) > 2
-    assert -1 in expected
+    expected = [next((layer for layer, rank in enumerate(row) if rank == 0), None) for row in lens.rank.tolist()]
+    found = [None if layer != layer else layer for layer in lens.first_correct_layer.tolist()]
+    assert found == expected
+    ever_right = [layer for layer in expected if layer is not None]
+    assert len(set(ever_right)) > 1
+    assert None in expected
+    mean = sum(ever_right) / len(ever_right)
+    assert float(lens.first_correct_layer.nanmean()) == pytest.approx(mean)
+    assert lens.first_correct_layer.mean().isnan()  # and never a mean with those that no layer gets right
+    assert pd.Series(lens.first_correct_layer.numpy()).mean() == pytest.approx(mean)
+    assert first_correct(lens.to_frame(model="m", corruption="clean"))["layer"].mean() == pytest.approx(mean)
 
 
 def test_to_frame_has_one_row_an_image_and_layer(tiny_model, batch):

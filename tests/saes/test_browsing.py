@@ -54,8 +54,8 @@ def test_chosen_latents_match_loops(make, batch, hf_logits, kind, tokens):
         np.testing.assert_allclose(page.label_share[i], np.array(mass) / sum(mass), atol=1e-4)
         for e, row in enumerate(page.example_row[i].tolist()):
             if row < 0:
-                assert page.example_score[i, e] == 0
-                assert not page.maps[:, i, e].any()
+                assert page.example_score[i, e].isnan()
+                assert page.maps[:, i, e].isnan().all()
                 continue
             assert float(page.example_score[i, e]) == pytest.approx(float(own[row].max()), abs=1e-4)
             for c, key in enumerate(found.conditions):
@@ -140,6 +140,8 @@ def test_shown_images_match_loops(make, batch, hf_logits, kind):
                 np.testing.assert_allclose([float(size[j]) for j in latents[: len(wanted)]], wanted, atol=1e-4)
                 activation = [float(codes[row, t, j]) for j in latents[: len(wanted)]]
                 np.testing.assert_allclose(page.strongest.activation[c, n, t, : len(wanted)], activation, atol=1e-4)
+                fewer = page.strongest.feature[c, n, t] < 0
+                assert torch.equal(page.strongest.activation[c, n, t].isnan(), fewer)
 
 
 def test_sensitivity_matches_loops(make, hf_logits):
@@ -224,8 +226,9 @@ def test_several_models_share_one_page(tiny_model, tiny_hf, tiny_processor, batc
         asked = {"alone": together.saes[name].chosen.tolist()}
         alone = browse_features({"alone": (model, sae)}, batch, CORRUPTIONS, settings=SMALL, features=asked)
         for field in ("chosen", "histogram", "example_row", "maps", "nearest"):
-            assert torch.equal(getattr(alone.saes["alone"], field), getattr(together.saes[name], field)), field
-    assert not torch.equal(together.saes["base"].maps, together.saes["tuned"].maps)
+            own, beside = (getattr(page, field) for page in (alone.saes["alone"], together.saes[name]))
+            torch.testing.assert_close(own, beside, rtol=0, atol=0, equal_nan=True, msg=field)
+    assert not torch.equal(together.saes["base"].maps.nan_to_num(), together.saes["tuned"].maps.nan_to_num())
 
 
 def test_batches_and_known_descriptions_change_nothing(make, tiny_model, batch):
@@ -236,7 +239,7 @@ def test_batches_and_known_descriptions_change_nothing(make, tiny_model, batch):
     a, b = whole.saes["one"], alone.saes["one"]
     assert torch.equal(a.chosen, b.chosen)
     assert torch.equal(a.example_row, b.example_row)
-    torch.testing.assert_close(a.maps, b.maps, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(a.maps, b.maps, rtol=1e-4, atol=1e-4, equal_nan=True)
     torch.testing.assert_close(a.ablation.label_logit, b.ablation.label_logit, rtol=1e-3, atol=1e-4)
     assert set(whole.pictures) == set(alone.pictures)
     assert all(torch.equal(picture, alone.pictures[key]) for key, picture in whole.pictures.items())

@@ -42,8 +42,11 @@ def test_features_match_loops(tiny_model, batch, hf_logits, kind, tokens):
         own = clean[:, :, j]
         fired = own[own > 0]
         assert float(found.firing_rate[j]) == pytest.approx(len(fired) / own.numel(), abs=1.01 / own.numel())
-        total = float(found.mean_activation[j] * found.firing_rate[j]) * own.numel()
-        assert total == pytest.approx(float(fired.sum()), rel=1e-4, abs=1e-4)
+        if found.firing_rate[j] == 0:
+            assert found.mean_activation[j].isnan()  # a mean over no token
+        else:
+            total = float(found.mean_activation[j] * found.firing_rate[j]) * own.numel()
+            assert total == pytest.approx(float(fired.sum()), rel=1e-4, abs=1e-4)
         assert float(found.max_activation[j]) == pytest.approx(float(own.max()), abs=1e-4)
         best = sorted(((max(row), -i) for i, row in enumerate(own.tolist()) if max(row) > 1e-4), reverse=True)[:TOP]
         few += len(best) < TOP
@@ -53,6 +56,7 @@ def test_features_match_loops(tiny_model, batch, hf_logits, kind, tokens):
             assert image == int(batch.image_ids[-i])
             assert int(found.top_patch[j, place]) == int(own[-i].argmax()) - first_patch
         assert (found.top_image[j, len(best) :] == -1).all() or float(found.top_score[j, len(best)]) < 1e-3
+        assert torch.equal(found.top_score[j].isnan(), found.top_image[j] == -1)
         if not best:
             assert (int(found.top_label[j]), int(found.mass_label[j]), int(found.selective_label[j])) == (-1, -1, -1)
             assert found.top_label_purity[j].isnan()
@@ -219,3 +223,31 @@ def test_label_statistics_by_hand():
     assert float(found["selectivity"][2]) == 1
     assert found["selectivity"][1].isnan()
     assert label_statistics(mass[:1], torch.tensor([3]))["selectivity"].isnan().all()  # one label has no others
+
+
+def test_no_mean_of_a_table_counts_what_is_not_there(tiny_model, batch):
+    """A dead latent has no label, no mean activation and no top image: pandas leaves these out of its means."""
+    sae = rare_sae("standard", tokens="all")
+    with torch.no_grad():
+        sae.b_enc[:40] = -1e4
+    found = sae_features(tiny_model, sae, batch, CORRUPTIONS[:1], top_images=TOP)
+    frame = found.to_frame()
+    alive = (found.firing_rate > 0).numpy()
+    assert 0 < alive.sum() <= 56
+    for name in ("top_label", "mass_label", "selective_label", "mean_activation"):
+        assert (frame[name].notna() == alive).all(), name
+        assert float(frame[name].mean()) == pytest.approx(getattr(found, name)[alive].double().mean().item()), name
+    assert all(len(row) == len(scores) for row, scores in zip(frame["top_image"], frame["top_score"], strict=True))
+    numbers = frame.select_dtypes("number").drop(columns="feature")
+    assert not (numbers.fillna(0) < 0).any(axis=None)
+
+
+def test_missing_labels_survive_parquet(tiny_model, batch, tmp_path):
+    sae = rare_sae("standard", tokens="all")
+    with torch.no_grad():
+        sae.b_enc[:40] = -1e4
+    frame = sae_features(tiny_model, sae, batch, CORRUPTIONS[:1], top_images=TOP).to_frame()
+    frame.to_parquet(tmp_path / "features.parquet")
+    back = pd.read_parquet(tmp_path / "features.parquet")
+    assert back["top_label"].isna().sum() >= 40
+    pd.testing.assert_series_equal(back["mass_label"], frame["mass_label"])

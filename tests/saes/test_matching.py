@@ -99,7 +99,8 @@ def test_latents_without_a_direction_have_no_match(exact_up_to):
     assert (found.match < 0).nonzero()[:, 0].tolist() == [3, 11]
     assert found.cosine[[3, 11]].isnan().all()
     assert 5 not in found.match.tolist()
-    assert (found.nearest_cosine[[3, 11]] == 0).all()
+    assert found.nearest_cosine[[3, 11]].isnan().all()  # what has no direction is near to nothing
+    assert found.nearest_cosine.isnan().sum() == 2
 
 
 def test_repeated_directions_end(monkeypatch):
@@ -120,5 +121,10 @@ def test_frame_and_widths():
     frame = found.to_frame(sae_a="x", sae_b="y")
     assert list(frame.columns) == ["sae_a", "sae_b", "feature", "match", "cosine", "nearest", "nearest_cosine"]
     assert frame["match"].tolist() == found.match.tolist()
+    left = match_features(b, a).to_frame()
+    assert left["match"].isna().sum() == 20
+    matched = left["match"].dropna().astype(int)
+    assert sorted(matched) == list(range(60))
+    assert left["match"].mean() == matched.mean() == 29.5  # no -1 among them
     with pytest.raises(ValueError, match="width 32 and 16"):
         match_features(a, random_sae(d_in=16, d_sae=60))

@@ -42,9 +42,7 @@ def test_robustness(pair, tmp_path):
 
 
 def test_analyze(pair, tmp_path):
-    call(
-        "analyze", base=pair[0], tuned=pair[1:], corruptions=("gaussian_blur_2",), limit=38, out=str(tmp_path / "out")
-    )
+    call("analyze", base=pair[0], tuned=pair[1:], corruptions=("gaussian_blur_2",), limit=38, out=str(tmp_path / "out"))
     check(pd.read_parquet(tmp_path / "out" / "performance.parquet"), pair, "gaussian_blur_2")
 
 
