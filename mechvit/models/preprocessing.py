@@ -47,6 +47,24 @@ def all_settings(image_processor: Any) -> dict[str, Any] | None:
     return {"image_processor_type": type(image_processor).__name__, **settings_of(image_processor)}
 
 
+def changed_since(kept: Mapping[str, Any] | None, image_processor: Any) -> dict[str, tuple[Any, Any]]:
+    """Find the settings with an effect in which an image processor differs from those that were kept of one.
+
+    Args:
+        kept: of `all_settings`; None where nothing was kept, which differs from nothing.
+    """
+    import transformers
+
+    if kept is None or image_processor is None:
+        return {}
+    settings = dict(kept)
+    kind = getattr(transformers, settings.pop("image_processor_type"), None)
+    if kind is None:
+        return unequal(kept, all_settings(image_processor) or {})
+    found = differences(kind(**settings), image_processor)
+    return found.resizing | found.scale
+
+
 def resizing_of(image_processor: Any) -> dict[str, Any]:
     """Give the settings that decide which bytes an image processor makes of a picture; those without effect are out."""
     settings = settings_of(image_processor)

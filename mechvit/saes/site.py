@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.hook_table import points_of, sizes
+from mechvit.models.preprocessing import changed_since, described
 from mechvit.models.sae_checks import check_reconstructs, check_unhooked
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ def shared_site(model: HookedViT, saes: Mapping[str, SAE], allow_other_model: bo
 
 
 def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
-    """Refuse SAEs that say they were trained on other weights; those that do not say are let pass.
+    """Refuse SAEs that say they were trained on other weights, or pixels; those that do not say are let pass.
 
     Raises:
-        ValueError: names the first of them and both hashes (`mechvit.models.fingerprint.checkpoint_hash`).
+        ValueError: names the first of them and both hashes (`mechvit.models.fingerprint.checkpoint_hash`), or the
+            settings in which the image processors differ.
     """
     said = {name: sae.cfg.metadata for name, sae in saes.items() if sae.cfg.metadata.checkpoint_hash is not None}
     own = checkpoint_hash(model) if said else ""
@@ -110,4 +112,13 @@ def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
                 f"the SAE {name!r} was trained on another model ({about.model_name}, checkpoint hash "
                 f"{str(about.checkpoint_hash)[:12]}) than this one ({own[:12]}): give that model, or allow_other_model "
                 "to evaluate it here all the same"
+            )
+        hashes, kept = about.checkpoint_hashes or [own], about.processors or [about.processor]
+        own_pixels = [each for found, each in zip(hashes, kept, strict=True) if found == own]
+        differ = [changed_since(each, model.image_processor) for each in own_pixels]
+        if all(differ):
+            raise ValueError(
+                f"the SAE {name!r} was trained on other pixels than this model's image processor makes: "
+                f"{described(differ[0])} (the SAE's, and the model's): give the model that processor, or "
+                "allow_other_model to evaluate it here all the same"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from evaluation_saes import random_sae
@@ -76,3 +78,24 @@ def test_features_of_images_prepared_for_another_model_are_refused(models, raw):
     images = prepare(raw, models["a"].image_processor)
     with pytest.raises(ValueError, match=r"were resized for another model: size .*shortest_edge"):
         sae_features(models["b"], random_sae("batchtopk", tokens="all"), images, [BLUR], allow_other_model=True)
+
+
+def test_an_sae_remembers_the_pixels_that_it_was_trained_on(models, raw):
+    """One trained on another preprocessing was evaluated without a word; one that does not say is let pass."""
+    from mechvit.models.fingerprint import checkpoint_hash
+    from mechvit.models.preprocessing import all_settings
+    from mechvit.saes.site import check_checkpoint
+
+    first, second = models.values()
+    sae = random_sae("batchtopk", tokens="all")
+    sae.cfg.metadata.checkpoint_hash = checkpoint_hash(first)
+    for model in (first, second):
+        check_checkpoint(model, {"sae": sae})
+    sae.cfg.metadata.processor = json.loads(json.dumps(all_settings(first.image_processor)))
+    check_checkpoint(first, {"sae": sae})
+    with pytest.raises(ValueError, match=r"trained on other pixels than this model's .* size .*shortest_edge"):
+        check_checkpoint(second, {"sae": sae})
+    sae.cfg.metadata.checkpoint_hashes = [checkpoint_hash(first)] * 2
+    sae.cfg.metadata.processors = [all_settings(model.image_processor) for model in models.values()]
+    for model in (first, second):  # of a mix
+        check_checkpoint(model, {"sae": sae})

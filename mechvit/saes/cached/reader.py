@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mechvit.files import Lock, is_litter, read_marker
 from mechvit.models.fingerprint import checkpoint_hash
-from mechvit.models.preprocessing import all_settings, described, unequal
+from mechvit.models.preprocessing import changed_since, described
 from mechvit.models.stored_files import open_tensors, read_object
 from mechvit.terminal import progress_bar
 
@@ -108,8 +108,7 @@ class CachedActivations:
                 f"{self.folder} holds activations of another model ({self.plan.model_name}, checkpoint hash "
                 f"{self.plan.checkpoint_hash[:12]}) than this one ({found[:12]}): give that model, or allow_other_model"
             )
-        own = all_settings(model.image_processor)
-        differ = unequal(self.plan.processor, own) if self.plan.processor and own else {}
+        differ = changed_since(self.plan.processor, model.image_processor)
         if differ and not allow_other_model:
             raise ValueError(
                 f"{self.folder} holds activations of other pixels than this model's image processor makes: "

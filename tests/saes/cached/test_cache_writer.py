@@ -235,7 +235,7 @@ def raw():
         ({"resample": 3}, "the processor's resample was 2 and is now 3"),
         ({"image_mean": [0.4] * 3}, r"the processor's image_mean was \[0.5, 0.5, 0.5\] and is now \[0.4, 0.4, 0.4\]"),
         ({"rescale_factor": 1 / 127.5}, "the processor's rescale_factor was 0.0039.* and is now 0.0078"),
-        ({"do_center_crop": True, "crop_size": 32}, "the processor's crop_size was None and is now"),
+        ({"size": 40, "do_center_crop": True, "crop_size": 32}, "the processor's crop_size was None and is now"),
     ],
     ids=["resample", "image_mean", "rescale_factor", "crop"],
 )
