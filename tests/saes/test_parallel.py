@@ -155,7 +155,10 @@ def test_a_worker_ends_with_its_parent(tmp_path):
         "import os, sys, time; from mechvit.saes.parallel import end_with_parent; end_with_parent(); "
         "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     )
-    agent = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]]); time.sleep(60)"
+    agent = (
+        "import subprocess, sys, time; "
+        "subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]]); time.sleep(60)"
+    )
     said = tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "-c", agent, worker, str(said)])
     for _ in range(600):
