@@ -11,10 +11,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mechvit.data import PictureColumn, align_labels, iter_batches, load_images, open_picture, prepare
-from mechvit.saes.identity import images_fingerprint
+from mechvit.data.content import images_fingerprint
+from mechvit.data.picture import decode
 
 PARTS = ("finetune", "finetune_validation", "sae", "test")
 RNG = np.random.default_rng(0)
@@ -123,6 +126,30 @@ def test_exif_that_cannot_be_read_is_found_by_the_check(tmp_path, tiny_processor
         upright = ImageOps.exif_transpose(Image.open(row["file"]))
         np.testing.assert_array_equal(np.asarray(row["image"]), np.asarray(upright))
         assert row["image"].size == (6, 8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), is_progressive=st.booleans(), mode=st.sampled_from(["L", "RGB", "CMYK"]))
+def test_a_damaged_jpeg_passes_the_check_exactly_if_it_can_be_read(data, is_progressive, mode):
+    """The check decodes a JPEG at an eighth of its size: all of its stream, so that it sees what full size sees."""
+    colours = np.random.default_rng(0).integers(0, 256, (33, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(colours).convert(mode).save(file, "JPEG", progressive=is_progressive)
+    damaged = bytearray(file.getvalue())
+    places = st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255))
+    for place, value in data.draw(st.lists(places, max_size=5)):
+        damaged[place] = value
+    cut = data.draw(st.none() | st.integers(1, len(damaged)))
+    said = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for is_draft in (True, False):
+            try:
+                decode(bytes(damaged[:cut]), None, is_draft=is_draft)
+                said.append("read")
+            except ValueError:
+                said.append("refused")
+    assert said[0] == said[1]
 
 
 def test_missing_pictures_are_named_or_left_out(tmp_path, tiny_processor):

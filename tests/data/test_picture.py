@@ -469,6 +469,7 @@ def test_decompression_bombs_are_named(tmp_path, monkeypatch):
         open_picture(path)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_exif_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "phone.png"
     Image.new("RGB", (4, 2)).save(path)
