@@ -56,6 +56,12 @@ def load_hub(source: str) -> datasets.Dataset:
         raise ValueError(f"{name} holds no data files that datasets can read: {error}") from error
     except DatasetNotFoundError as error:
         raise _not_found(name, error) from error
+    except RuntimeError as error:
+        if "scripts" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} brings a script ({str(error).split()[-1]}), which is never run: give a set of Parquet files"
+        ) from error
     except (ConnectionError, OSError) as error:
         raise ConnectionError(
             f"the data set {name} could not be loaded from the hub ({type(error).__name__}: {error}). Check the "

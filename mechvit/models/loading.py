@@ -21,7 +21,8 @@ from .families import Family, find_family
 from .hooked_vit import HookedViT
 from .image_processor import output_size, read_image_processor
 from .interrupts import temporary
-from .weight_files import Shape, check_finite, check_weights, read_weights
+from .stored_files import check_finite
+from .weight_files import Shape, check_weights, read_weights
 
 
 def load_pretrained(
@@ -55,7 +56,7 @@ def load_hf_model(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | N
     """
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     hf_config, weights, options = _open(where)
-    check_finite(where, weights)
+    check_finite(weights, where)
     hf_model, _ = _load_hf(hf_config.architectures[0], hf_config, weights, dtype, **options)
     hf_model.config.name_or_path = where
     return hf_model

@@ -18,7 +18,8 @@ from .devices import device_named
 from .families import find_family
 from .hooked_vit import HookedViT
 from .image_processor import read_image_processor
-from .weight_files import check_finite, check_weights, read_file
+from .stored_files import check_finite, read_tensors
+from .weight_files import check_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
 
@@ -63,7 +64,7 @@ def load_hooked_vit(
         ValueError: a file is missing or damaged, or weights are missing, left over or mis-shaped.
     """
     place = Path(folder).expanduser()
-    weights = read_file(place / WEIGHTS_FILE)
+    weights = read_tensors(place / WEIGHTS_FILE)
     try:
         about = json.loads((place / CONFIG_FILE).read_text())
         cfg, hf_config = _from_json(about["hooked_vit"]), dict(about["hugging_face"])
@@ -85,7 +86,7 @@ def load_hooked_vit(
         if name in shapes and weight.shape != shapes[name].shape
     }
     check_weights(str(place), weights, shapes.keys() - own, own.keys() - shapes, mismatched)
-    check_finite(str(place), weights)
+    check_finite(weights, place)
     model = HookedViT(cfg, config, read_image_processor(place))
     model.carried.keep(carried)
     model.load_state_dict(weights)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -61,8 +62,13 @@ def read_object(path: str | os.PathLike[str], needed: Collection[str] = ()) -> d
 def check_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Raise a ValueError that names the file and the first tensor in it that holds NaN or infinity."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
+        # A sum is read ten times as fast as isfinite is written; it is infinite where it overflows, too.
+        if (
+            not tensor.is_floating_point()
+            or tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).isfinite()
+        ):
+            continue
+        if bad := int((~tensor.isfinite()).sum()):
             raise ValueError(
                 f"{path}: {name} holds {bad} values that are NaN or infinite, of {tensor.numel()}; the training that "
                 "made it failed, or the file is damaged: use another one"

@@ -1,4 +1,4 @@
-"""A checkpoint's weights: whole safetensors files of finite floats. Nothing else is opened, and nothing unpickled."""
+"""A checkpoint's weights: whole safetensors files of floats. Nothing else is opened, and nothing unpickled."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from .checkpoint_config import one_line, quiet
 from .revisions import hub_revision
+from .stored_files import read_tensors
 
 Shape = tuple[int, ...]
 
@@ -40,7 +39,7 @@ def read_weights(where: str, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]
     """
     found: dict[str, Tensor] = {}
     for path in _weight_files(where):
-        weights = read_file(path)
+        weights = read_tensors(path)
         if twice := found.keys() & weights.keys():
             raise ValueError(f"{path} holds {min(twice)} a second time. Save the model again.")
         found |= weights
@@ -52,32 +51,6 @@ def read_weights(where: str, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]
                 "that it was made from."
             )
     return found
-
-
-def read_file(path: Path) -> dict[str, Tensor]:
-    """Open one safetensors file.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path} must be a whole safetensors file: {one_line(error)} Copy it again, or save the model again."
-        ) from error
-
-
-def check_finite(where: str, weights: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError that names the weights with NaN or infinite values, unless there is none."""
-    bad: dict[str, int] = {}
-    for name, weight in weights.items():
-        if not weight.sum(dtype=torch.promote_types(weight.dtype, torch.float32)).isfinite():
-            count = int(weight.numel() - weight.isfinite().sum())  # 0 where only the sum overflows
-            bad |= {name: count} if count else {}
-    if bad:
-        faults = _listed([f"{name} has {count} values that are not" for name, count in bad.items()])
-        raise ValueError(f"{where}: the weights must be finite; {faults}. Copy the file again, or train again.")
 
 
 def check_weights(

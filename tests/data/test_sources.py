@@ -298,6 +298,17 @@ def test_unreachable_hub_set_says_what_to_do():
         load_images("ILSVRC/imagenet-1k")
 
 
+def test_a_sets_script_is_never_run(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    (folder / "test.parquet").write_bytes(b"")
+    for source in (folder, folder / "set.py"):
+        with pytest.raises(ValueError, match=r"brings a script \(set\.py\), which is never run"):
+            load_images(str(source), "test")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_gated_hub_set_says_what_to_do(monkeypatch):
     def gated(name: str) -> None:
         raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' is a gated dataset on the Hub.")

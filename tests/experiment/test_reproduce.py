@@ -150,7 +150,12 @@ def test_models_and_saes_open_with_stock_libraries(run):
 
     for key in ("base", "gaussian_blur_2", "gaussian_noise_4"):
         assert ViTForImageClassification.from_pretrained(run / "models" / key).config.num_labels == 19
-        assert AutoImageProcessor.from_pretrained(run / "models" / key, backend="pil").size["height"] == 32
+        assert (
+            AutoImageProcessor.from_pretrained(run / "models" / key, backend="pil", trust_remote_code=False).size[
+                "height"
+            ]
+            == 32
+        )
         for name in ("standard", "batchtopk"):
             sae = SAE.load_from_disk(run / "saes" / key / name)
             assert sae.cfg.metadata.hook_name == "blocks.0.hook_resid_post"

@@ -75,7 +75,10 @@ def test_finetuning_lowers_the_loss_on_its_corruption(base, images, tmp_path):
         base, images["finetune"], validation, tmp_path / "tuned", corruption=NOISE, config=config, progress=False
     )
     assert losses(out, validation, NOISE)[0] < losses(base, validation, NOISE)[0]
-    assert AutoImageProcessor.from_pretrained(out, backend="pil").size == {"height": 32, "width": 32}
+    assert AutoImageProcessor.from_pretrained(out, backend="pil", trust_remote_code=False).size == {
+        "height": 32,
+        "width": 32,
+    }
     assert sorted(p.name for p in out.parent.iterdir()) == ["tuned"], "nothing is left beside the checkpoint"
 
 
@@ -98,7 +101,7 @@ def half_bases(base, tmp_path_factory):
         for saved in (dtype, torch.float32):
             folder = tmp_path_factory.mktemp(f"{dtype}-{saved}".replace("torch.", ""))
             ViTForImageClassification.from_pretrained(base).to(dtype).to(saved).save_pretrained(folder)
-            AutoImageProcessor.from_pretrained(base, backend="pil").save_pretrained(folder)
+            AutoImageProcessor.from_pretrained(base, backend="pil", trust_remote_code=False).save_pretrained(folder)
             found[dtype, saved] = folder
     return found
 

@@ -105,7 +105,7 @@ def diverged(tensors):
     [
         (wrapped, "all names begin with `_orig_mod.`"),
         (without_a_block, "missing 16 weights of vit.layers.1"),
-        (diverged, "classifier.bias has 5 values that are not"),
+        (diverged, "classifier.bias holds 5 values that are NaN or infinite"),
         (None, "Nothing is unpickled"),
     ],
 )

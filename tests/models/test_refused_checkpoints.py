@@ -156,7 +156,7 @@ def test_pickled_weights_are_refused(make_hf, saved):
 def test_truncated_weights_are_refused(saved):
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    assert "model.safetensors must be a whole safetensors file: " in refusal(saved)
+    assert "model.safetensors is damaged or no safetensors file" in refusal(saved)
 
 
 def test_missing_weight_is_named(saved):
