@@ -134,6 +134,7 @@ class ImageStreams:
             "data_fingerprint": images_fingerprint(self.images, self.model.image_processor),
             "validation_fingerprint": images_fingerprint(self.validation_images, self.model.image_processor),
             "processor": all_settings(self.model.image_processor),
+            "model_dtype": str(self.model.cfg.dtype).removeprefix("torch."),
         }
 
 

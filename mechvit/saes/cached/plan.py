@@ -47,6 +47,8 @@ class Plan:
     """Whether the forward pass was compiled, which may change an activation's last bits."""
     processor: dict[str, Any] | None = None
     """Every setting of the model's image processor; None in a cache from before they were kept."""
+    model_dtype: str | None = None
+    """In what precision the model computed; None in a cache from before it was kept."""
 
     @property
     def n_rows(self) -> int:
@@ -86,8 +88,9 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self) | {"corruptions": list(self.corruptions)}
-        if self.processor is None:  # as it was written then, which its shards' digest is made of
-            del found["processor"]
+        for name in ("processor", "model_dtype"):
+            if found[name] is None:  # as it was written then, which its shards' digest is made of
+                del found[name]
         return found
 
     @classmethod
@@ -119,9 +122,9 @@ class Plan:
         now, was = self.to_json(), other.to_json()
         settings = unequal(was.pop("processor", None) or {}, now.pop("processor", None) or {})
         differ = [
-            f"{name} was {was[name]!r} and is now {now[name]!r}"
+            f"{name} was {was.get(name)!r} and is now {now[name]!r}"
             for name in now
-            if name != "model_name" and json.dumps(now[name]) != json.dumps(was[name])  # the order of hooks counts
+            if name != "model_name" and json.dumps(now[name]) != json.dumps(was.get(name))  # the order of hooks counts
         ]
         differ += [f"the processor's {name} was {old!r} and is now {new!r}" for name, (old, new) in settings.items()]
         if differ:

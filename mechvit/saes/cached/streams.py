@@ -43,7 +43,7 @@ class CachedStreams:
         world: int = 1,
         buffer_bytes: int = 1 << 30,
     ) -> None:
-        for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image", "processor"):
+        for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image", "processor", "model_dtype"):
             ours, theirs = getattr(train.plan, name), getattr(validation.plan, name)
             if str(ours) != str(theirs):  # of hook points the order counts too
                 raise ValueError(
@@ -98,4 +98,5 @@ class CachedStreams:
             "cached_dtype": plan.dtype,
             "corruption_seed": plan.seed,
             **({} if plan.processor is None else {"processor": plan.processor}),
+            **({} if plan.model_dtype is None else {"model_dtype": plan.model_dtype}),
         }

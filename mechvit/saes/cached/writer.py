@@ -112,6 +112,7 @@ def cache_activations(
         images_per_shard=max(shard_bytes // batch_bytes, 1) * batch_size,
         compiled=compiled,
         processor=all_settings(model.image_processor),
+        model_dtype=str(model.cfg.dtype).removeprefix("torch."),
     )
     cache = files.out_folder(out)
     rank, world = _process()

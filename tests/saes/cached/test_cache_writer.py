@@ -255,6 +255,14 @@ def test_no_setting_of_the_processor_changes_within_a_cache(make_cache, tiny_hf,
     whole.check_model(other, allow_other_model=True)
 
 
+def test_the_precision_that_a_model_computes_in_does_not_change_within_a_cache(make_cache, tiny_model):
+    """Its weights stay the same here, so that their hash does not tell."""
+    rounded = tiny_model.to(torch.bfloat16).to(torch.float32)
+    make_cache(model=rounded).close()
+    with pytest.raises(ValueError, match=r"settings: model_dtype was 'float32' and is now 'bfloat16'\."):
+        make_cache(model=rounded.to(torch.bfloat16))
+
+
 def test_a_cache_from_before_is_read_but_not_gone_on_with(make_cache, tiny_model):
     """Its plan holds no image processor, and its digest is made without one."""
     cache = make_cache()

@@ -72,6 +72,7 @@ def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_image
         "cached_dtype": "float32",
         "corruption_seed": 3,
         "processor": all_settings(tiny_model.image_processor),
+        "model_dtype": "float32",
     }
     assert about["processor"]["size"] == {"height": 32, "width": 32}
 
@@ -85,6 +86,7 @@ def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_image
         ({"tokens": "patches"}, "tokens"),
         ({"tokens_per_image": 6}, "tokens_per_image"),
         ({"processor": {"resample": 3}}, "processor"),
+        ({"model_dtype": "bfloat16"}, "model_dtype"),
     ],
 )
 def test_caches_that_do_not_belong_together_are_refused(numbered_cache, changes, name):
