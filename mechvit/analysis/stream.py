@@ -15,6 +15,7 @@ from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
 from mechvit.data.spec import Corruption
+from mechvit.models.checks import check_one_dtype
 from mechvit.models.preprocessing import check_alike, described, resizing_key, resizing_of, unequal
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ def model_batches(
         batch_size, progress: as in `image_batches`.
 
     Raises:
-        ValueError: as `image_batches`; images of one way of resizing for models of several (the settings are named).
+        ValueError: as `image_batches`; images of one way of resizing for models of several (the settings are named);
+            models that do not compute in one dtype.
     """
+    check_one_dtype({name: model.cfg for name, model in models.items()})
     processors = {name: model.image_processor for name, model in models.items() if model.image_processor is not None}
     if isinstance(images, ImageBatch) and processors:
         check_alike(processors, "an ImageBatch, which holds pixels that are resized already,")
@@ -94,7 +97,12 @@ def model_batches(
     }
     for parts in zip(*streams.values(), strict=True):
         by_key = dict(zip(streams, parts, strict=True))
-        yield {name: by_key[key] for name, key in keys.items()}
+        yield {name: on_device(by_key[key], models[name].cfg.device) for name, key in keys.items()}
+
+
+def on_device(batch: ImageBatch, device: torch.device) -> ImageBatch:
+    """The batch itself where it is on that device, else a copy there."""
+    return batch if batch.images.device == device else batch.to(device)
 
 
 def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, list[str]]]:

@@ -217,3 +217,14 @@ def check_head_tokens(cfg: HookedViTConfig, resid: Tensor) -> None:
 def no_head(cfg: HookedViTConfig) -> str:
     """Say that a bare encoder has no classes."""
     return f"This {cfg.architecture} has no classification head. Load a checkpoint that has one."
+
+
+def check_one_dtype(configs: Mapping[str, HookedViTConfig]) -> None:
+    """Raise a ValueError where models that are compared, name -> config, do not compute in one dtype."""
+    (first, cfg), *others = configs.items()
+    for name, other in others:
+        if other.dtype != cfg.dtype:
+            raise ValueError(
+                f"Models that are compared must compute in one dtype, or rounding is compared; {first} computes in "
+                f"{cfg.dtype} and {name} in {other.dtype}. Load both with dtype=torch.float32."
+            )

@@ -20,8 +20,10 @@ def alike(models: Mapping[str, HookedViT], *names: str) -> None:
     """Check that the models can be laid over the same pictures.
 
     Raises:
-        ValueError: there is none, or one differs from the first in its config's `names`, or resizes pictures otherwise.
+        ValueError: there is none, or one differs from the first in its config's `names`, computes in another dtype, or
+            resizes pictures otherwise.
     """
+    from ..models.checks import check_one_dtype
     from ..models.preprocessing import check_alike
 
     if not models:
@@ -35,6 +37,7 @@ def alike(models: Mapping[str, HookedViT], *names: str) -> None:
                 f"models beside each other must share {', '.join(names)}; {first!r} and {title!r} have {got}: "
                 "make one view of each"
             )
+    check_one_dtype({title: model.cfg for title, model in models.items()})
     check_alike({title: model.image_processor for title, model in models.items()}, "a view of models on one picture")
 
 
