@@ -116,8 +116,10 @@ def shown(options: Options, model: HookedViT) -> Any:
             pixel_range=options.pixel_range, unlabelled=options.unlabelled,
         )  # fmt: skip
     from mechvit.data import open_pictures
+    from mechvit.data.picture import path_text
 
-    return open_pictures(names_of([str(path) for path in options.pictures]), pixel_range=options.pixel_range)
+    named = {path_text(name): path for name, path in names_of([str(path) for path in options.pictures]).items()}
+    return open_pictures(named, pixel_range=options.pixel_range)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def main(options: Options) -> None:
 def draw(options: Options, corruption: Corruption) -> None:
     """Make the page and write it."""
     from mechvit.data import open_picture
+    from mechvit.data.picture import path_text
 
     picture = open_picture(options.image, pixel_range=options.pixel_range)
     models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}
@@ -89,7 +90,7 @@ def draw(options: Options, corruption: Corruption) -> None:
             options.layers,
             options.heads,
             max_tokens=options.max_tokens,
-            title=f"Attention on {options.image.name}",
+            title=f"Attention on {path_text(options.image.name)}",
         )
         for name, model in models.items()
         for inputs in [inputs_of(model, picture, corruption, options.seed)]

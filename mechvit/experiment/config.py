@@ -113,10 +113,6 @@ class ExperimentConfig:
         check(self, Range(2), "limit", or_none=True)
         check(self, COUNT, "example_images")
         check_some(self, "corruptions", "tuned")
-        if self.pixel_range is not None:
-            from mechvit.data.bit_depth import checked_range
-
-            checked_range(self.pixel_range)
         if CLEAN in self.tuned:
             raise SettingError("corruptions", "must not name clean, which every model is tested on")
         if len(set(self.others)) < len(self.others):

@@ -52,6 +52,15 @@ def test_explorer_pages_of_pictures_are_alike(checkpoint, phone, tmp_path):
     assert (tmp_path / "a_lens.html").read_text() == (tmp_path / "b_lens.html").read_text()
 
 
+def test_names_that_are_not_utf8_are_shown_escaped(checkpoint, phone, tmp_path):
+    odd = tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    phone[1].rename(odd)
+    call("visualize_attention", model=checkpoint, image=odd, out=tmp_path / "a.html")
+    call("explore_attention", model=(checkpoint,), pictures=(odd,), out=tmp_path / "b.html")
+    assert r"<title>Attention on caf\xe9.png</title>" in (tmp_path / "a.html").read_text()
+    assert r'"title":"caf\\xe9.png"' in (tmp_path / "b.html").read_text()
+
+
 def test_a_set_of_twelve_bits_is_evaluated_as_its_bytes(checkpoint, tmp_path):
     rng = np.random.default_rng(0)
     classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names[:2]
@@ -87,11 +96,11 @@ def test_every_command_that_reads_images_takes_a_range():
         assert preset.pixel_range is None
 
 
-def test_a_run_takes_a_range_and_prepares_anew_for_another():
+def test_a_run_takes_a_range():
     from dataclasses import replace
 
     given = replace(TRANSFER_PRESETS["imagenet"], pixel_range=(0, 4095))
     assert given.experiment().pixel_range == (0, 4095)
     for preset in (PRESETS["imagenet"], TRANSFER_PRESETS["imagenet"]):
-        with pytest.raises(ValueError, match=r"--pixel-range LOW HIGH\) must be two numbers"):
+        with pytest.raises(ValueError, match=r"pixel_range must be the value of black and a larger one of white"):
             replace(preset, pixel_range=(4095, 0))
