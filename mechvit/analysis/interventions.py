@@ -68,8 +68,10 @@ def run_interventions(
         for corruption in dict.fromkeys(applied):
             logits = logits_of(pixel_values(model, batch, corruption, seed=seed))
             both = [logits[name] for name in (RECEIVER, GIVER)]  # type: ignore[index]
-            for own, who in zip(both, (f"the receiver {model_name(model)!r}", "the giver"), strict=True):
-                check_logits(own, batch.labels, batch.image_ids, f"{who}, under {corruption.key},")
+            names = {RECEIVER: f"the receiver {model_name(model)!r}", GIVER: "the giver"}
+            for key, values in logits.items():
+                who = names.get(str(key), f"{names[RECEIVER]}, changed by {key},")
+                check_logits(values, batch.labels, batch.image_ids, f"under {corruption.key} {who}")
             foil = foils(batch.labels, *both)
             for key, values in logits.items():
                 outcomes = score(values, batch.labels, foil, batch.image_ids)

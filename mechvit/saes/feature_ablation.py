@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.finite import model_name
 from mechvit.analysis.performance import check_logits, label_rank, require_classifier
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu, wide
 from mechvit.data.batches import ImageBatch
@@ -107,12 +108,14 @@ def ablate_features(
         ids.append(on_cpu(batch.image_ids))
         for condition in conditions:
             seen = look_at(model, site, batch, condition, seed)
-            found[condition.key, UNTOUCHED, 0, 0].append(_scores(seen.untouched(), batch))
+            who = f"under {condition.key} the model {model_name(model)!r}"
+            found[condition.key, UNTOUCHED, 0, 0].append(_scores(seen.untouched(), batch, who))
             codes = sae.encode(seen.x.to(device))
             for kind, draw, latents in sets.each():
                 for n in counts:
                     logits = ablated(seen, directions, codes, latents[:n].to(device), to.to(device))
-                    found[condition.key, kind, draw, n].append(_scores(logits, batch))
+                    scores = _scores(logits, batch, f"{who} without {n} latents ({kind})")
+                    found[condition.key, kind, draw, n].append(scores)
     return FeatureAblation(per_image=_table(found, torch.cat(ids)), sets=sets, target=target)
 
 
@@ -178,9 +181,9 @@ def ablation_summary(
 _KINDS = (UNTOUCHED, SENSITIVE, CONTROL)
 
 
-def _scores(logits: Float[Tensor, "batch class"], batch: ImageBatch) -> Float[Tensor, "batch 2"]:
+def _scores(logits: Float[Tensor, "batch class"], batch: ImageBatch, who: str) -> Float[Tensor, "batch 2"]:
     """`QUANTITIES` of each image, in float32."""
-    check_logits(logits, batch.labels, batch.image_ids)
+    check_logits(logits, batch.labels, batch.image_ids, who)
     logits = logits.float()
     loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
     return on_cpu(torch.stack([(label_rank(logits, batch.labels) == 0).float(), loss], dim=1))

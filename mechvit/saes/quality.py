@@ -84,9 +84,9 @@ class Classified:
         self.classes = 0
         self.gaps = torch.zeros(ECE_BINS, dtype=torch.float64)
 
-    def add(self, logits: Float[Tensor, "batch class"], batch: ImageBatch) -> None:
-        """Take a batch of images in."""
-        found = score(logits, batch.labels, batch.image_ids)
+    def add(self, logits: Float[Tensor, "batch class"], batch: ImageBatch, model: str = "the model") -> None:
+        """Take a batch of images in; `model` is its name in errors."""
+        found = score(logits, batch.labels, batch.image_ids, model)
         right = found.rank == 0
         self.images += len(batch)
         self.classes = logits.shape[-1]

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.finite import model_name
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
@@ -133,7 +134,8 @@ class SinglePass:
                 floors = {"untouched": here.untouched(), "mean": here.spliced(self.mean)}
                 floors["zero"] = here.spliced(torch.zeros_like(self.mean))
                 for name, logits in floors.items():
-                    self.baselines[name, corruption.key].add(logits, batch)
+                    who = f"under {corruption.key} the model {model_name(self.model)!r} ({name})"
+                    self.baselines[name, corruption.key].add(logits, batch, who)
         for name, sae in self.saes.items():
             clean: Tensor | None = None
             for corruption, here in seen.items():
@@ -157,7 +159,7 @@ class SinglePass:
             )
         self.reconstructions[key].add(here.x, codes.abs() if signed(self.saes[key[0]]) else codes, x_hat)
         if self.mean is not None:
-            self.spliced[key].add(here.spliced(x_hat), batch)
+            self.spliced[key].add(here.spliced(x_hat), batch, f"under {key[1]} the model with the SAE {key[0]!r} in it")
 
     def compare(
         self, name: str, corruption: Corruption, clean: Float[Tensor, "batch token d_sae"], codes: Tensor

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mechvit import analysis
+from mechvit import HookedViT, analysis
 from mechvit.analysis.cka import View, compare_views
 from mechvit.analysis.directions import steering_directions
 from mechvit.analysis.finite import check_finite, model_name
@@ -70,8 +70,6 @@ def test_what_is_kept_of_pictures_names_model_layer_and_places(broken, batch, ca
 
 
 def test_representations_name_the_view(broken, tiny_hf, batch):
-    from mechvit import HookedViT
-
     models = {"base": HookedViT.from_hf(tiny_hf), "tuned": broken}
     views = [(View("base", CLEAN), View("tuned", BLUR))]
     wanted = r"residual stream under gaussian_blur_2 must be finite; the model 'tuned' gave .* at layer 2 on the images"
@@ -81,8 +79,6 @@ def test_representations_name_the_view(broken, tiny_hf, batch):
 
 @pytest.mark.parametrize("side", ["receiver", "giver"])
 def test_patching_names_the_side(broken, tiny_hf, batch, side):
-    from mechvit import HookedViT
-
     whole = HookedViT.from_hf(tiny_hf)
     pair = (broken, whole) if side == "receiver" else (whole, broken)
     with pytest.raises(ValueError, match=rf"the {side} 'runs/broken' gave NaN or infinity on the image ids \["):
@@ -93,8 +89,6 @@ def test_patching_names_the_side(broken, tiny_hf, batch, side):
 
 
 def test_heads_are_measured_on_finite_attention(broken, tiny_hf, batch):
-    from mechvit import HookedViT
-
     whole = HookedViT.from_hf(tiny_hf)
     patching = analysis.patch_models(whole, whole, batch, BLUR, kinds=("head",))
     with pytest.raises(
@@ -108,6 +102,18 @@ def test_evaluate_and_study_name_the_model(broken, batch):
         analysis.evaluate(broken, batch)
     with pytest.raises(ValueError, match=r"logits must be finite; the model 'tuned' gave NaN or infinity on the image"):
         analysis.study({"tuned": broken}, batch, [BLUR])
+
+
+def test_weights_of_another_model_are_named(broken, tiny_hf, tiny_processor, batch):
+    whole = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
+    with pytest.raises(
+        ValueError, match=r"logits must be finite; under gaussian_blur_2 the giver gave NaN or infinity on"
+    ):
+        analysis.swap_weights(whole, broken, batch, [BLUR], parts=["blocks.1.mlp"])
+    with pytest.raises(
+        ValueError, match=r"under gaussian_blur_2 the receiver 'runs/broken' gave NaN or infinity on the"
+    ):
+        analysis.swap_weights(broken, whole, batch, [BLUR], parts=["blocks.1.mlp"])
 
 
 def test_one_image_alone_is_named():

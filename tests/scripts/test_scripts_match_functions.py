@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,8 @@ def test_analyze_matches_study(checkpoints, tiny_processor, tmp_path):
     figures = {path.stem: path.read_text() for path in (out / "figures").iterdir()}
     assert set(figures) == set(script("analyze").FIGURES)
     for text in figures.values():
-        assert len(re.findall(r'Plotly\.newPlot\(\s*"[0-9a-f-]{36}"', text)) == 1
+        assert text.count('<div class="plot" data-spec="figure"') == 1
+        assert "Content-Security-Policy" in text
         assert "<script src=" not in text
     assert "H(corrupted)" in figures["entropy_difference"]
 
