@@ -25,7 +25,7 @@ from mechvit.experiment.command_line import (
     ModelDtype,
     check_corruptions,
     corruptions_named,
-    load_classifier,
+    load_headed,
     names_of,
     prepared_images,
     read,
@@ -105,22 +105,26 @@ def main(options: Options) -> None:
 
     with result_folder(options, "representations", *options.model) as folder:
         models = {
-            name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
+            name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
         }
         check_corruptions(corruptions, next(iter(models.values())).cfg.image_size)
         images = part_of(options, models, "test", options.limit)
         compared = clean_and_corrupted(models, corruptions)
         check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair)
-        lenses = trained_lenses(models, corruptions, options) if options.lens_epochs else {}
+        plain = [f"{name} ({model.cfg.no_softmax})" for name, model in models.items() if model.cfg.no_softmax]
+        lenses = trained_lenses(models, corruptions, options) if options.lens_epochs and not plain else {}
         tables = make_tables(models, lenses, images, corruptions, options)
         write_tables(folder, tables)
         note(folder / "lenses", under=True)
         for name, lens in lenses.items():
             lens.save(folder / "lenses" / name)
         drawn = draw(tables, folder / "figures")
-    shown = tables["depth_change"].query("subset == 'all'").drop(columns="subset")
-    say(f"{len(images)} images; prediction depth in layers, its change from {next(iter(models))}'s\n")
-    say(shown.to_string(index=False, float_format="%.3f"))
+    if plain:
+        say(f"{len(images)} images; no lenses, which need softmax classifiers: {', '.join(plain)}")
+    else:
+        shown = tables["depth_change"].query("subset == 'all'").drop(columns="subset")
+        say(f"{len(images)} images; prediction depth in layers, its change from {next(iter(models))}'s\n")
+        say(shown.to_string(index=False, float_format="%.3f"))
     say(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
 
 
@@ -168,6 +172,8 @@ def make_tables(
         found.to_frame(model_a=a.model, corruption_a=a.corruption.key, model_b=b.model, corruption_b=b.corruption.key)
         for (a, b), found in similar.items()
     ]
+    if any(model.cfg.no_softmax for model in models.values()):
+        return {"cka": pd.concat(cka, ignore_index=True)}
     readings, depths = [], []
     for name, model in models.items():
         read_through = {"logit": None} | ({"tuned": lenses[name]} if name in lenses else {})

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
+from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
@@ -104,6 +105,7 @@ def attribution_patching(
     arXiv:2310.10348 (section 2).
     """
     check_pair(receiver, giver)
+    check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     components = components_of(cfg, kinds, tokens, KINDS)
     giver_corruption = corruption if giver_corruption is None else giver_corruption

@@ -117,7 +117,7 @@ def fourier_sensitivity(
 
     Source: Yin et al., arXiv:1906.08988, section 3 (its map is the whole one, or the 63 x 63 lowest frequencies).
     """
-    require_classifier(model)
+    require_classifier(model, images)
     size = model.cfg.image_size
     highest = size // 2 if highest is None else highest
     norm = 15.7 * size / 224 if norm is None else norm

@@ -61,7 +61,7 @@ def run_interventions(
     applied = [c if isinstance(c, Corruption) else Corruption.parse(c) for c in corruptions]
     if not applied:
         raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
-    require_classifier(model)
+    require_classifier(model, images)
     size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     found: dict[tuple[str, Key], list[Outcomes]] = {}
     for batch in image_batches(model, images, size, progress=progress):

@@ -128,7 +128,7 @@ def logit_lens(
     Source: nostalgebraist, "interpreting GPT: the logit lens"; the paper's section 3.2, which does not say whether the
     final LayerNorm is applied (here it is).
     """
-    require_classifier(model)
+    require_classifier(model, images)
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):

@@ -81,7 +81,7 @@ def compare_lenses(
     """
     if not lenses:
         raise ValueError('there is no lens to read through; give at least {"logit": None}')
-    require_classifier(model)
+    require_classifier(model, images)
     for lens in lenses.values():
         if lens is not None:
             lens.check_model(model)

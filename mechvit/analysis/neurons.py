@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
+from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 
 from .attribution import Attribution, activations_and_gradients
@@ -134,6 +135,7 @@ def patch_neurons(
     Source: activation patching (arXiv:2309.16042) of single neurons; attribution patching, Nanda (2023).
     """
     check_pair(receiver, giver)
+    check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     asked = tuple(Neuron(*neuron) for neuron in neurons)
     _check(asked, cfg.n_layers, cfg.d_mlp)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
+from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
@@ -132,6 +133,7 @@ def patch_models(
     Prakash et al., arXiv:2402.14811.
     """
     check_pair(receiver, giver)
+    check_aligned(images, receiver.cfg.id2label)
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
     giver_corruption = corruption if giver_corruption is None else giver_corruption

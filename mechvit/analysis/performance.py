@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.data.labels import check_aligned
 from mechvit.data.spec import CLEAN, Corruption
 
 from .calibration import calibration_gaps
@@ -79,8 +80,9 @@ def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*ba
     return ((logits > own) | ((logits == own) & earlier)).sum(-1)
 
 
-def require_classifier(model: HookedViT) -> None:
-    """Raise a ValueError unless the model's outputs are classes of which a softmax chooses one."""
+def require_classifier(model: HookedViT, images: Images | None = None) -> None:
+    """Raise a ValueError unless the model's outputs are classes of which a softmax chooses one, and the images' labels,
+    where they have names, are not plainly others."""
     if model.head is None:
         raise ValueError(
             f"this reads a classification head, and this {model.cfg.architecture} has none: load a classifier, "
@@ -91,6 +93,7 @@ def require_classifier(model: HookedViT) -> None:
             f"accuracy, calibration and lenses need a softmax classifier, and this {model.cfg.architecture} is none: "
             f"{model.cfg.no_softmax}"
         )
+    check_aligned(images, model.cfg.id2label)
 
 
 def check_logits(
@@ -114,8 +117,9 @@ def check_logits(
     bad = (labels < 0) | (labels >= classes)
     if bool(bad.any()):
         raise ValueError(
-            f"labels must be classes of the model, 0 to {classes - 1}; got {labels[bad].unique().tolist()[:8]}: "
-            "map them with mechvit.data.align_labels"
+            f"labels must be classes of the model, 0 to {classes - 1}; got {labels[bad].unique().tolist()[:8]} for "
+            f"{int(bad.sum())} of {len(labels)} images of a batch: leave out those without a label (-1, -100), and map "
+            "the others with mechvit.data.align_labels"
         )
 
 
@@ -165,7 +169,7 @@ def evaluate(
 
     Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2).
     """
-    require_classifier(model)
+    require_classifier(model, images)
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):

@@ -71,7 +71,7 @@ def corrupted_performance(
     if not models:
         raise ValueError("there is no model to classify with; give a mapping of at least one name to a HookedViT")
     for model in models.values():
-        require_classifier(model)
+        require_classifier(model, images)
     applied = list(dict.fromkeys([CLEAN, *corruptions] if clean else corruptions))
     if not applied:
         raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")

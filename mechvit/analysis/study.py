@@ -85,7 +85,7 @@ def study(
     if not models:
         raise ValueError("there is no model to study; give a mapping of at least one name to a HookedViT")
     for model in models.values():
-        require_classifier(model)
+        require_classifier(model, images)
     applied = [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
     watched = set(applied if attention_corruptions is None else attention_corruptions) - {CLEAN}
     if unknown := watched - set(applied):

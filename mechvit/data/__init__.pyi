@@ -1,6 +1,6 @@
 from .batches import ImageBatch, iter_batches
 from .corruptions import CORRUPTIONS, corrupt
-from .labels import InferredLabels, align_labels, config_classes
+from .labels import InferredLabels, align_labels, check_aligned, config_classes
 from .mixtures import corrupt_by_mixture, drawn_members
 from .picture import open_picture, open_pictures
 from .picture_column import PictureColumn
@@ -33,6 +33,7 @@ __all__ = [
     "Mixture",
     "PictureColumn",
     "align_labels",
+    "check_aligned",
     "config_classes",
     "corrupt",
     "corrupt_by_mixture",

@@ -83,6 +83,12 @@ def _numbered(codes: list[int], column: str) -> list[str]:
     return [str(i) for i in range(high + 1)]
 
 
+def check_unlabelled(unlabelled: str) -> None:
+    """Refuse a word that says nothing of what to do with images without a label."""
+    if unlabelled not in ("error", "skip"):
+        raise ValueError(f"unlabelled must be 'error' or 'skip'; got {unlabelled!r}")
+
+
 def without_unlabelled(
     dataset: datasets.Dataset, unlabelled: Literal["error", "skip"], where: str = "the data set"
 ) -> datasets.Dataset:
@@ -92,8 +98,7 @@ def without_unlabelled(
         ValueError: images without a label (None, -1, -100) under `error`, or no others; labels that are no classes;
             another word for `unlabelled`.
     """
-    if unlabelled not in ("error", "skip"):
-        raise ValueError(f"unlabelled must be 'error' or 'skip'; got {unlabelled!r}")
+    check_unlabelled(unlabelled)
     codes = np.asarray([-1 if label is None else label for label in dataset["label"]], dtype=np.int64)
     missing = np.isin(codes, UNLABELLED)
     n = dataset.features["label"].num_classes

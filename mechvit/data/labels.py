@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,7 +57,7 @@ def align_labels(
         id2label: the checkpoint's classes, 0 to n - 1.
         unlabelled: what to do with images that have no label (None, -1, -100): `error` counts them, `skip` leaves them
             out and warns.
-        say: what is told of every inferred matching; None warns (`InferredLabels`), once for the same sentence.
+        say: what is told of every inferred matching; None warns (`InferredLabels`), once a process of the same.
 
     Raises:
         ValueError: classes that the checkpoint lacks or that may be several of its; the message names both sides.
@@ -72,6 +72,28 @@ def align_labels(
         (say or _warn)(sentence)
     index_of = np.asarray([-1 if index is None else index for index in found.classes])
     return with_classes(labelled, "label", index_of[codes].tolist(), unique_names(labels))
+
+
+def check_aligned(images: object, id2label: Mapping[int, str]) -> None:
+    """Refuse a data set whose column `label` calls a class by the exact name of another of the checkpoint's.
+
+    Names that the checkpoint lacks say nothing, and pass: labels may have been mapped by hand.
+
+    Raises:
+        ValueError: names the class and both indices.
+    """
+    names = getattr(getattr(images, "features", {}).get("label"), "names", None) or ()
+    labels = [id2label[index] for index in sorted(id2label)]
+    if list(names) == unique_names(labels):
+        return
+    count = Counter(labels)
+    index_of = {label: index for index, label in enumerate(labels) if count[label] == 1}
+    for index, name in enumerate(names):
+        if index_of.get(name, index) != index:
+            raise ValueError(
+                f"the labels are the data set's own: {name!r} is class {index} there and {index_of[name]} in the "
+                "model: map them with mechvit.data.align_labels"
+            )
 
 
 def class_names(id2label: Mapping[Any, Any], where: str = "the checkpoint") -> list[str]:
@@ -258,5 +280,11 @@ def _some(items: Sequence[str], count: int = 5) -> str:
     return ", ".join(items[:count]) + (", …" if len(items) > count else "")
 
 
+_SAID: set[str] = set()
+"""What a process has warned of: Python's own memory of it is lost whenever a library changes a filter."""
+
+
 def _warn(sentence: str) -> None:
-    warnings.warn(sentence, InferredLabels, stacklevel=1)  # one place for all, so that it is said once
+    if sentence not in _SAID:
+        warnings.warn(sentence, InferredLabels, stacklevel=3)
+        _SAID.add(sentence)

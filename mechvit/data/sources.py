@@ -12,7 +12,7 @@ from .bit_depth import checked_range
 from .class_folders import class_files
 from .class_names import as_text
 from .files import readable_rows
-from .label_columns import without_unlabelled
+from .label_columns import check_unlabelled, without_unlabelled
 from .photos import SPLITS, load_photos
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def load_images(
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, or None for all; got {limit}")
     pixel_range = checked_range(pixel_range)
+    check_unlabelled(unlabelled)
     if source == "photos":
         return load_photos(split, limit=limit, seed=seed, image_size=image_size)
     if source.startswith("folder:"):

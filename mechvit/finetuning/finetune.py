@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from mechvit.data import CLEAN, Corruption, Mixture, config_classes, corrupt, corrupt_by_mixture, normalize
+from mechvit.data import (
+    CLEAN,
+    Corruption,
+    Mixture,
+    check_aligned,
+    config_classes,
+    corrupt,
+    corrupt_by_mixture,
+    normalize,
+)
 from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.files import library_writes, new_folder, write_json
 from mechvit.models.config import no_softmax
@@ -300,6 +309,7 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
             f"the {role} images have the label {highest}, and the model has {model.config.num_labels} classes; "
             "see mechvit.data.align_labels"
         )
+    check_aligned(images, config_classes(model.config))
 
 
 def _write_log(

@@ -205,9 +205,10 @@ def test_numbers_that_prove_nothing_are_refused(names, id2label, message):
 # what is said, and where it is not
 
 
-def test_inferred_matchings_are_said_once():
+def test_inferred_matchings_are_said_once(monkeypatch):
+    monkeypatch.setattr("mechvit.data.labels._SAID", set())
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
+        warnings.simplefilter("always")
         for _ in range(3):
             align_labels(labelled(["n02102040", "n03888257"]), UNNAMED)
             align_labels(labelled(["Cat", "dog"]), {0: "dog", 1: "cat"})
@@ -292,6 +293,22 @@ def test_id2label_and_label2id_must_agree():
 def test_names_are_text_or_numbers(name):
     with pytest.raises(ValueError, match="must be text"):
         align_labels(labelled(["cat"]), {0: "cat", 1: name})
+
+
+def test_labels_that_are_plainly_others_are_refused(tiny_model, tiny_images):
+    """A data set in its own order, given to an analysis or to training as it is: not scored as other classes."""
+    from mechvit.analysis import evaluate, logit_lens
+
+    names = list(tiny_model.cfg.id2label.values())
+    own = tiny_images.cast_column("label", datasets.ClassLabel(names=names[::-1]))
+    for analysis in (evaluate, logit_lens):
+        with pytest.raises(ValueError, match=r"'elk' is class 0 there and 4 in the model: .*align_labels"):
+            analysis(tiny_model, own)
+    aligned = align_labels(own, tiny_model.cfg.id2label)
+    assert aligned["label"] == [4 - label for label in tiny_images["label"]]
+    assert evaluate(tiny_model, aligned).label.tolist() == aligned["label"]
+    other = tiny_images.cast_column("label", datasets.ClassLabel(names=["a", "b", "c", "d", "e"]))
+    assert evaluate(tiny_model, other).label.tolist() == tiny_images["label"], "mapped by hand"
 
 
 # laws
