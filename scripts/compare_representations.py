@@ -208,9 +208,10 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     drawn = {
         "model_similarity": figures.model_similarity(shown["cka"]),
         "corruption_similarity": figures.corruption_similarity(shown["cka"]),
-        "lens_comparison": figures.lens_comparison(shown["lens_comparison"]),
-        "depth_change": figures.depth_change(shown["depth_change"]),
     }
+    if "depth_change" in shown:
+        drawn["lens_comparison"] = figures.lens_comparison(shown["lens_comparison"])
+        drawn["depth_change"] = figures.depth_change(shown["depth_change"])
     if (shown["cka"]["layer_a"] != shown["cka"]["layer_b"]).any():
         drawn["similarity_matrix"] = figures.similarity_matrix(shown["cka"])
     return write_figure_pages(drawn, folder)

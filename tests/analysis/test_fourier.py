@@ -18,7 +18,8 @@ class Planted(torch.nn.Module):
 
     def __init__(self, size: int, vertical: int, horizontal: int, threshold: float) -> None:
         super().__init__()
-        config = {"image_size": size, "device": torch.device("cpu"), "dtype": torch.float32, "no_softmax": None}
+        config = {"image_size": size, "device": torch.device("cpu"), "dtype": torch.float32}
+        config |= {"no_softmax": None, "id2label": {0: "below", 1: "above"}}
         self.cfg, self.image_processor = type("Config", (), config)(), None
         self.head = torch.nn.Identity()
         self.hf_config = type("Config", (), {"name_or_path": "planted"})()

@@ -81,7 +81,7 @@ def test_a_multi_label_model_is_refused_by_name_and_compared_all_the_same(checkp
         "evaluate": {"model": (multi,)},
         "robustness": {"model": (multi,)},
         "analyze": {"base": base, "tuned": (multi,)},
-        "patch_models": {"receiver": base, "giver": multi},
+        "patch_models": {"receiver": base, "giver": multi, "corruption": "gaussian_blur_2"},
         "finetune": {"model": multi, "corruption": ("clean",)},
     }
     for name, options in asked.items():
@@ -89,7 +89,7 @@ def test_a_multi_label_model_is_refused_by_name_and_compared_all_the_same(checkp
             call(name, out=str(tmp_path / name), **options)
     call("cache_activations", model=str(folder), out=str(tmp_path / "cache"), limit=19)
     call(
-        "compare_representations", model=(checkpoints["base"], str(folder)), out=str(tmp_path / "compared"), limit=19,
+        "compare_representations", model=(checkpoints["base"], str(folder)), out=str(tmp_path / "compared"), limit=38,
         corruptions=("gaussian_blur_2",),
     )  # fmt: skip
     assert (
