@@ -88,7 +88,10 @@ def check_everywhere(act, states, least, **options):
     assert tries > least
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c == "two SAEs" else c for c in CONTEXTS])
+MANY_LINES = ("two SAEs", "nested", "run_with_saes", "run_with_cache_with_saes")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in MANY_LINES else c for c in CONTEXTS])
 def test_an_interrupt_at_any_line_leaves_the_model_as_it_was(at_rest, pixels, case):
     least, act = CONTEXTS[case]
     sae = make_sae()
