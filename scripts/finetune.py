@@ -32,6 +32,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import check_out
+from mechvit.files.reading import read_object
 from mechvit.finetuning.config import FinetuneConfig
 from mechvit.settings_checks import check_common, check_some
 from mechvit.terminal import say
@@ -87,7 +88,6 @@ def main(options: Options) -> None:
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, under torchrun
     if first:
         check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs)
-    import json
     from pathlib import Path
 
     import torch
@@ -125,7 +125,7 @@ def main(options: Options) -> None:
     )
     if not first:
         return
-    log = json.loads(Path(out, "training_log.json").read_text())
+    log = read_object(Path(out, "training_log.json"), ("epochs", "kept_epoch"))
     kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])
     say(
         f"{out}: epoch {log['kept_epoch']:g} of {len(log['epochs'])} kept, validation loss {kept['eval_loss']:.3f}, "

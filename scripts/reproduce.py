@@ -17,6 +17,7 @@ import time
 
 from mechvit.experiment.command_line import run, with_preset
 from mechvit.experiment.config import PRESETS, ExperimentConfig
+from mechvit.files.reading import read_object
 from mechvit.terminal import say
 
 
@@ -29,7 +30,6 @@ def main(config: ExperimentConfig) -> None:
     """Run the experiment and say where the report lies and what each stage took."""
     # Threads that spin for each other stand still where another process has one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import json
     from pathlib import Path
 
     from mechvit.experiment import reproduce
@@ -38,7 +38,7 @@ def main(config: ExperimentConfig) -> None:
     started = time.perf_counter()
     check_device(config.device)
     report = reproduce(config)
-    stages = json.loads((Path(config.out) / "provenance.json").read_text())["stages"]
+    stages = read_object(Path(config.out) / "provenance.json", ("stages",))["stages"]
     say(f"\n{'stage':32} seconds  peak GB")
     for stage in stages:
         say(f"{stage['name']:32} {stage['seconds']:7.1f}  {stage['peak_memory_bytes'] / 1e9:7.2f}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.files.reading import read_object
 
 from .config import ExperimentConfig
 from .preflight import Shape, check_images
@@ -68,7 +69,7 @@ class Run:
         from mechvit.models.revisions import hub_revision
 
         config, kept = self.config, self.folder / "stages" / "revisions.json"
-        before = json.loads(kept.read_text()) if kept.is_file() else {}
+        before = read_object(kept) if kept.is_file() else {}
         named: list[tuple[str, str, Literal["model", "dataset"]]] = []
         if config.model is not None:
             named.append(("model", config.model, "model"))

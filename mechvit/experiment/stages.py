@@ -17,6 +17,7 @@ from typing import Any
 import mechvit
 from mechvit import files
 from mechvit.files import is_litter, new_folder
+from mechvit.files.reading import read_object
 
 TABLES = "tables"
 VOLATILE = ("state.json", "dataset_info.json")
@@ -101,7 +102,7 @@ class Stages:
     def records(self) -> list[dict[str, Any]]:
         """The records of the stages that this run went through, in order."""
         paths = [self._record(name) for name in self.keys]
-        return [json.loads(path.read_text()) for path in paths if path.is_file()]
+        return [read_object(path, ("name", "seconds")) for path in paths if path.is_file()]
 
     def _record(self, name: str) -> Path:
         return self.folder / "stages" / f"{name.replace('/', '-')}.json"
@@ -109,13 +110,15 @@ class Stages:
     def _read(self, record: Path) -> dict[str, Any]:
         """A stage's record; empty where there is none, or with a line where it is damaged."""
         try:
-            done = json.loads(record.read_text())
-            if not isinstance(done.get("key"), str) or not isinstance(done["seconds"], (int, float)):
-                raise ValueError("it lacks key or seconds")
-            return dict(done)
+            done = read_object(record, ("key", "seconds"))
+            if not isinstance(done["key"], str) or not isinstance(done["seconds"], (int, float)):
+                raise ValueError("its key or its seconds are something else")
+            if not (_is_described(done.get("outputs", {})) and isinstance(done.get("reads", {}), dict)):
+                raise ValueError("its outputs or what it reads are something else")
+            return done
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             self.say(f"{record} is damaged ({error}); its stage is done again")
             return {}
 
@@ -145,6 +148,14 @@ class Stages:
 
     def _name(self, path: Path) -> str:
         return os.fspath(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else os.fspath(path)
+
+
+def _is_described(outputs: object) -> bool:
+    """Whether these are outputs as `files.describe` describes them: of each file its size, mtime and hash."""
+    return isinstance(outputs, dict) and all(
+        isinstance(made, dict) and all(isinstance(about, list) and len(about) == 3 for about in made.values())
+        for made in outputs.values()
+    )
 
 
 def plain(value: object) -> Any:

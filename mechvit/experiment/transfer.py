@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.data.spec import Corruption, Mixture
+from mechvit.files.reading import read_object
 
 from .command_line import local_inputs
 from .preflight import Shape, preflight
@@ -159,7 +159,7 @@ class _TransferRun(Run):
 
         frames = []
         for key in self.trained:
-            log = json.loads(Path(self.checkpoint(key), "training_log.json").read_text())
+            log = read_object(Path(self.checkpoint(key), "training_log.json"), ("epochs", "kept_epoch"))
             frame = pd.DataFrame(log["epochs"])
             frame.insert(0, "model", key)
             frame.insert(1, "kept", frame["epoch"] == log["kept_epoch"])

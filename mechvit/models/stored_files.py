@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from mechvit.files.reading import read_object as read_object
 
 
 @contextmanager
@@ -40,23 +41,6 @@ def read_tensors(path: str | os.PathLike[str], device: str = "cpu") -> dict[str,
     """
     with open_tensors(path, device) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-
-
-def read_object(path: str | os.PathLike[str], needed: Collection[str] = ()) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ValueError: no JSON, something else than an object, or one without the `needed` keys; names the file.
-    """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged or no JSON ({error}): copy it again, or make it again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object; got {type(found).__name__}")
-    if missing := [name for name in needed if name not in found]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: copy it again, or make it again")
-    return found
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from mechvit import files
+from mechvit.files.reading import read_object
 
 LOGGERS = ("wandb", "tensorboard")
 COLUMNS = ("architecture", "step", "tokens", "epoch", "split", "metric", "value")
@@ -79,7 +79,7 @@ def _start_wandb(folder: Path, about: dict[str, Any]) -> Any:
     import wandb
 
     kept = folder / "wandb.json"  # a training that goes on goes on in the same run
-    run_id = json.loads(kept.read_text(encoding="utf-8"))["id"] if kept.is_file() else None
+    run_id = read_object(kept, ("id",))["id"] if kept.is_file() else None
     files.note(folder / "wandb", under=True)
     name = folder.name.removesuffix(".partial")
     run = wandb.init(project="mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from mechvit.files.reading import read_object, read_objects
 
 REQUIRED = ("claims.json", "config.json", "provenance.json", "tables/performance_summary.parquet")
 
@@ -45,7 +46,10 @@ class Run:
         path = self.path / "tables" / f"{name}.parquet"
         if not path.is_file():
             raise FileNotFoundError(f"the run lacks {path}: run the stage that writes it")
-        frame = pd.read_parquet(path)
+        try:
+            frame = pd.read_parquet(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path} is damaged or no Parquet file ({error}): write it again") from error
         lacking = [column for column in columns or [] if column not in frame.columns]
         if lacking:
             raise ValueError(f"{path} must have the columns {columns}; it lacks {lacking}: write it again")
@@ -66,7 +70,7 @@ class Run:
     def view(self, name: str) -> Any:
         """What a page's own script draws, `explorer` or `lens`; None where the run has none."""
         path = self.path / "views" / f"{name}.json"
-        return _read_json(path) if path.is_file() else None
+        return read_object(path) if path.is_file() else None
 
     def _view(self, name: str, absent: Any) -> tuple[Any, dict[str, np.ndarray]]:
         from safetensors import SafetensorError
@@ -76,7 +80,7 @@ class Run:
         if not (about.is_file() and arrays.is_file()):
             return absent, {}
         try:
-            return _read_json(about), load_file(arrays)
+            return (read_object if isinstance(absent, dict) else read_objects)(about), load_file(arrays)
         except SafetensorError as error:
             raise ValueError(f"{arrays} is damaged or no safetensors file ({error}): write it again") from error
 
@@ -95,23 +99,28 @@ def read_run(run: str | Path) -> Run:
             f"a report needs {', '.join(REQUIRED)} in the run's folder; {path} lacks {', '.join(lacking)}: "
             "finish the run first, or name another folder"
         )
-    claims, config, provenance = (_read_json(path / name) for name in REQUIRED[:3])
-    for place, claim in enumerate(claims):
-        _check_keys(path / REQUIRED[0], f"claim {place}", claim, CLAIM)
-    _check_keys(path / REQUIRED[2], "it", provenance, PROVENANCE)
+    claims, config = read_objects(path / REQUIRED[0], CLAIM), read_object(path / REQUIRED[1])
+    provenance = read_provenance(path / REQUIRED[2])
     asked = [claim for claim in claims if claim["verdict"] in ANSWERS]
     claims = [claim for claim in claims if claim not in asked]
     return Run(path=path, claims=claims, questions=asked, config=config, provenance=provenance)
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON; {error}: write it again") from error
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Read a run's provenance.json.
 
-
-def _check_keys(path: Path, what: str, found: dict[str, Any], keys: tuple[str, ...]) -> None:
-    lacking = [key for key in keys if key not in found]
-    if lacking:
-        raise ValueError(f"{path} must hold {', '.join(keys)}; {what} lacks {', '.join(lacking)}: write it again")
+    Raises:
+        ValueError: it cannot be read, or lacks what a report shows of it.
+    """
+    found = read_object(path, PROVENANCE)
+    for name in ("versions", "hardware", "seeds"):
+        if not isinstance(found[name], dict):
+            raise ValueError(f"{path}: {name} must be a JSON object; got {type(found[name]).__name__}: write it again")
+    stages = found["stages"]
+    whole = isinstance(stages, list) and all(
+        isinstance(stage, dict) and "name" in stage and isinstance(stage.get("seconds"), (int, float))
+        for stage in stages
+    )
+    if not whole:
+        raise ValueError(f"{path}: stages must be a list of objects with name and seconds: write it again")
+    return found

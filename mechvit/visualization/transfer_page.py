@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+
+from mechvit.files.reading import read_object
 
 from . import made
 from . import transfer_readings as readings
@@ -17,7 +18,7 @@ from .notices import licences, notices
 from .offers import Offers
 from .page import plotly_script, render, write_whole
 from .report import Drawn, drawn
-from .run_files import Run
+from .run_files import Run, read_provenance
 from .sections import Plot
 from .style import DARK
 
@@ -85,7 +86,7 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
             f"the page of a transfer run needs {', '.join(NEEDED)}; {path} lacks {', '.join(lacking)}: finish the run "
             "first, or name another folder"
         )
-    config, provenance = (json.loads((path / name).read_text(encoding="utf-8")) for name in NEEDED[:2])
+    config, provenance = read_object(path / NEEDED[0]), read_provenance(path / NEEDED[1])
     opened = Run(path=path, claims=[], config=config, provenance=provenance)
     owed, offers = notices("plotly.js"), Offers()
     text = render(

@@ -353,3 +353,27 @@ def test_a_users_file_in_an_output_is_refused_before_the_work(tmp_path):
         with pytest.raises(ValueError, match="give another --out"):
             Stages(tmp_path, lambda line: None).run("s", lambda: pytest.fail("it ran"), settings=1, outputs=[out])
     assert (tmp_path / "tables" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "null", '"done"', '[["key", "x"], ["seconds", 1]]', "[" * 100_000, '{"key": 1, "seconds": 1}',
+        '{"key": "x", "seconds": [1]}', '{"key": "KEY", "seconds": 1, "outputs": []}',
+        '{"key": "KEY", "seconds": 1, "outputs": {"out/a": [1]}}',
+        '{"key": "KEY", "seconds": 1, "outputs": {"out/a": {"": [1]}}}', '{"key": "KEY", "seconds": 1, "reads": [1]}',
+    ],
+)  # fmt: skip
+def test_a_record_of_another_form_is_named_and_its_stage_done_again(text, tmp_path):
+    chain(tmp_path)
+    path = tmp_path / "stages" / "a.json"
+    path.write_text(text.replace("KEY", record(tmp_path, "a")["key"]))
+    said: list[str] = []
+    stages, ran = Stages(tmp_path, say=said.append), []
+    stages.run(
+        "a", lambda: (ran.append("a"), write_json(tmp_path / "out" / "a", "a")), settings=Settings(),
+        outputs=[tmp_path / "out" / "a"],
+    )  # fmt: skip
+    assert ran == ["a"]
+    assert f"{path} is damaged" in said[0]
+    assert stages.records()[0]["name"] == "a"

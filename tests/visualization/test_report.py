@@ -199,9 +199,9 @@ def test_an_unfinished_run_is_named(run_folder, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("claims.json", '[{"id": "a"', "claims.json must be JSON"),
-        ("claims.json", '[{"id": "a"}]', r"claims.json must hold id, .*; claim 0 lacks claim, "),
-        ("provenance.json", '{"versions": {}}', r"provenance.json must hold .* lacks hardware, seeds, stages"),
+        ("claims.json", '[{"id": "a"', "claims.json is damaged or no JSON"),
+        ("claims.json", '[{"id": "a"}]', r"claims.json, entry 0, lacks claim, "),
+        ("provenance.json", '{"versions": {}}', r"provenance.json lacks hardware, seeds, stages"),
     ],
 )
 def test_a_broken_file_is_named(run_folder, tmp_path, name, text, message):

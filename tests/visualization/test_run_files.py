@@ -1,0 +1,56 @@
+"""A run's files of another form than they were written in are refused by name before anything is drawn."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fake_run import write_fake_run
+
+from mechvit.visualization import read_run, render_report
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_fake_run(tmp_path / "run", images=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("claims.json", "{}"),
+        ("claims.json", "[[]]"),
+        ("claims.json", "[" * 100_000),
+        ("config.json", "[]"),
+        ("provenance.json", "[]"),
+        ("provenance.json", '{"stages": []}'),
+        ("views/explorer.json", "[]"),
+        ("views/lens.json", "3"),
+        ("views/examples.json", "{}"),
+        ("views/attention.json", "[]"),
+        ("tables/performance_summary.parquet", "PAR1"),
+    ],
+)
+def test_another_form_is_named(name, text, run):
+    (run / name).write_text(text)
+    with pytest.raises(ValueError, match=(run / name).name):
+        render_report(run)
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("versions", []),
+        ("hardware", "x"),
+        ("seeds", None),
+        ("stages", {}),
+        ("stages", [1]),
+        ("stages", [{"name": "a"}]),
+    ],
+)
+def test_parts_of_the_provenance_are_looked_at(key, value, run):
+    path = run / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=rf"provenance\.json: {key} must be"):
+        read_run(run)
