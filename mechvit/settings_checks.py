@@ -48,7 +48,7 @@ class Range:
         if self.most == math.inf:
             kind = "" if self.whole else "finite and "
             return f"{kind}{'above' if self.open_below else 'at least'} {self.least:g}"
-        shown = [f"{end:.0f}" if self.whole else f"{end:g}" for end in (self.least, self.most)]
+        shown = [str(int(end)) if self.whole else f"{end:g}" for end in (self.least, self.most)]
         return f"in {'(' if self.open_below else '['}{shown[0]}, {shown[1]}{')' if self.open_above else ']'}"
 
 

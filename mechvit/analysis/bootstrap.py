@@ -12,6 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.settings_checks import LEVEL as LEVELS
+from mechvit.settings_checks import RESAMPLES as COUNTS
+from mechvit.settings_checks import check_number
+
 RESAMPLES = 2000
 """Resamples that intervals rest on unless told otherwise."""
 LEVEL = 0.95
@@ -52,8 +56,9 @@ def resampled_means(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     images = len(values)
-    if images == 0 or resamples < 1:
-        raise ValueError(f"a bootstrap needs at least one image and one resample; got {images} and {resamples}")
+    check_number("resamples", resamples, COUNTS)
+    if images == 0:
+        raise ValueError("a bootstrap needs at least one image; got none")
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"values to resample must be finite; {int((~np.isfinite(values)).sum())} are not")
@@ -78,8 +83,7 @@ def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interv
 
     Source: percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1; got {level}")
+    check_number("level", level, LEVELS)
     value = float(draws[0])
     if np.isnan(value):
         return Interval(value, value, value)

@@ -13,6 +13,7 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch
 from mechvit.data.pixels import normalize
 from mechvit.data.random import named_seed, uniform
+from mechvit.settings_checks import COUNT, POSITIVE, check_number
 
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
 from .finite import model_name
@@ -121,11 +122,10 @@ def fourier_sensitivity(
     size = model.cfg.image_size
     highest = size // 2 if highest is None else highest
     norm = 15.7 * size / 224 if norm is None else norm
-    if resolution < 1 or not 0 <= highest <= size // 2 or not norm > 0:
-        raise ValueError(
-            f"resolution must be at least 1, highest 0 to {size // 2} (half the input size) and norm positive; got "
-            f"{resolution}, {highest} and {norm}"
-        )
+    check_number("resolution", resolution, COUNT)
+    check_number("norm", norm, POSITIVE)
+    if not 0 <= highest <= size // 2:
+        raise ValueError(f"highest must be 0 to {size // 2}, half the input size; got {highest}")
     frequency = np.unique(np.rint(np.linspace(-highest, highest, resolution))).astype(int)
     batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     ids, wrong, clean = [], [], []

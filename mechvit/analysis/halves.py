@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mechvit.data.batches import ImageBatch
+from mechvit.settings_checks import SHARE, check_number
 
 from .stream import Images
 
@@ -21,6 +22,7 @@ def chosen_rows(n_images: int, fraction: float = 0.5, *, seed: int = 0) -> Bool[
     Raises:
         ValueError: a part would be empty.
     """
+    check_number("fraction", fraction, SHARE)
     count = round(fraction * n_images)
     if not 0 < count < n_images:
         raise ValueError(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.settings_checks import COUNT, check_number
+
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def cosine_histogram(
     """
     import pandas as pd
 
+    check_number("bins", bins, COUNT)
     edges = np.linspace(-1.0 if cosine["cosine"].min() < 0 else 0.0, 1.0, bins + 1)
     width, parts = edges[1] - edges[0], []
     for (model, kind, corruption), group in cosine.groupby(["model", "architecture", "corruption"], sort=False):

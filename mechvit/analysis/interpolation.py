@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mechvit.data.spec import Corruption
+from mechvit.settings_checks import FINITE, check_number
 
 from .bootstrap import LEVEL, RESAMPLES
 from .interventions import Found, changes, outcome_frame, run_interventions
@@ -102,6 +103,8 @@ def interpolate_weights(
     """
     check_pair(base, tuned)
     alphas = [float(alpha) for alpha in alphas]
+    for alpha in alphas:
+        check_number("alphas", alpha, FINITE)
     if not alphas or len(set(alphas)) < len(alphas):
         raise ValueError(f"alphas must be at least one number, each once; got {alphas}")
     groups = [tuple(model_parts(base))] if parts is None else list(groups_named(base, parts).values())

@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch
 from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
+from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution import Attribution, activations_and_gradients
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -98,6 +99,8 @@ def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48,
 
     Source: largest by attribution, then verified by patching, as in Nanda, "Attribution patching" (2023).
     """
+    check_number("top", top, COUNT_OR_ZERO)
+    check_number("random", random, COUNT_OR_ZERO)
     effect = attribution.neuron_effect
     order = effect.abs().flatten().argsort(descending=True, stable=True).tolist()
     others = np.random.default_rng(seed).permutation(order[top:])[:random].tolist()

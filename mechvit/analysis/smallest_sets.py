@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mechvit.data.spec import Corruption
+from mechvit.settings_checks import SHARE_ABOVE_ZERO, check_number
 
 from .bootstrap import LEVEL, RESAMPLES
 from .halves import split_images
@@ -185,8 +186,7 @@ def _check(share: float, quantity: str, method: str, groups: Mapping[str, object
     for name, value, known in (("quantity", quantity, Quantity), ("method", method, Method)):
         if value not in get_args(known):
             raise ValueError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
-    if not 0 < share <= 1:
-        raise ValueError(f"share is of the gap between the models, above 0 and at most 1; got {share}")
+    check_number("share", share, SHARE_ABOVE_ZERO)
     if method == "exhaustive" and len(groups) > EXHAUSTIVE:
         raise ValueError(
             f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {unit}: use "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.image_tokens import token_slice
+from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .directions import Direction, check_point
@@ -189,11 +190,11 @@ def steer(
     Source: activation addition, arXiv:2308.10248, section 3; contrastive activation addition, arXiv:2312.06681.
     """
     check_pair(receiver, giver)
-    if not directions or not scales or controls < 0:
-        raise ValueError(
-            f"give at least one direction and one scale, and no fewer than 0 controls; got {len(directions)}, "
-            f"{len(scales)} and {controls}"
-        )
+    if not directions or not scales:
+        raise ValueError(f"give at least one direction and one scale; got {len(directions)} and {len(scales)}")
+    check_number("controls", controls, COUNT_OR_ZERO)
+    for scale in scales:
+        check_number("scales", scale, FINITE)
     ways: dict[int, dict[Steer, Tensor]] = {}
     for direction in directions:
         _check(receiver, direction)

@@ -17,6 +17,7 @@ from mechvit.data.pixels import normalize
 from mechvit.data.spec import Corruption
 from mechvit.models.checks import check_one_dtype
 from mechvit.models.preprocessing import check_alike, described, resizing_key, resizing_of, unequal
+from mechvit.settings_checks import COUNT, check_number
 
 if TYPE_CHECKING:
     import datasets
@@ -42,8 +43,7 @@ def image_batches(
         ValueError: no image at all, a batch size below 1, images of another size than the model's input, or resized by
             other settings than those of the model's image processor (named).
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    check_number("batch_size", batch_size, COUNT)
     if len(images) == 0:
         raise ValueError("there is no image to look at; give at least one (an empty data set, or limit=0?)")
     device = model.cfg.device

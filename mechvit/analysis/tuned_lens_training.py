@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.settings_checks import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check
 from mechvit.terminal import progress_bar
 
 from .finite import check_finite
@@ -47,11 +48,10 @@ class LensTraining:
     """Of the order of the images and of the noise."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if not self.lr > 0 or self.weight_decay < 0:
-            raise ValueError(f"lr must be above 0 and weight_decay not below it; got {self.lr} and {self.weight_decay}")
+        check(self, COUNT, "epochs", "patience", "batch_size")
+        check(self, POSITIVE, "lr")
+        check(self, NOT_NEGATIVE, "weight_decay")
+        check(self, SEED, "seed")
 
 
 class _Seen(NamedTuple):

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.models.preprocessing import resizing_of
+from mechvit.settings_checks import COUNT, check_number
 from mechvit.terminal import progress_bar
 
 from .pixels import unit_pixels
@@ -76,6 +77,7 @@ def iter_batches(
             "the data set must have the column 'pixels' (mechvit.data.prepare), or 'image' together with an image "
             f"processor; got the columns {sorted(columns)} and image_processor={image_processor!r}"
         )
+    check_number("batch_size", batch_size, COUNT)
     column = pixel_column(dataset, image_processor) if "pixels" in columns else "image"
     settings = resizing_of(image_processor) if column == "image" else resized_by(dataset)[column]
     key = None if settings is None else json.dumps(settings, sort_keys=True)

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.settings_checks import Range, check_number
+
 NORMAL_TOLERANCE = 4e-6
 """How far one normal may lie apart on two devices, in standard deviations.
 
@@ -23,6 +25,10 @@ The uniforms and the angle 2 pi u are equal to the bit; a normal is at most 5.8,
 may be wrong by 1 and its sine and cosine by 2 units in the last place (CUDA's guarantee, and more than a CPU's error):
 1.7e-6 from the exact value on either device.
 """
+
+
+_SEED = Range(0, 2**63 - 1)
+"""What an int64 holds; seeds that are drawn for a name take all of it."""
 
 
 def _signed(value: int) -> int:
@@ -92,5 +98,4 @@ def _integers(image_ids: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]
 
 
 def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise ValueError(f"the seed must not be negative; got {seed}")
+    check_number("seed", seed, _SEED)

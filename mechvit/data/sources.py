@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mechvit.settings_checks import COUNT, SEED, check_number
+
 from .bit_depth import checked_range
 from .class_folders import class_files
 from .class_names import as_text
@@ -65,8 +67,11 @@ def load_images(
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, or None for all; got {limit}")
+    check_number("seed", seed, SEED)
+    if limit is not None:
+        check_number("limit", limit, COUNT)
+    if source == "photos":
+        check_number("image_size", image_size, COUNT)
     pixel_range = checked_range(pixel_range)
     check_unlabelled(unlabelled)
     if source == "photos":

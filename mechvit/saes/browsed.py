@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, SEED, check
+
 from .feature_results import SAEFeatures
 from .site import Site
 
@@ -41,12 +43,10 @@ class Browsing:
     """Of the noise and the random images."""
 
     def __post_init__(self) -> None:
-        for name in ("n_features", "n_images", "top_images", "nearest", "strongest", "picture_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("random_images", "drawn_corruptions"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}")
+        check(self, COUNT, "n_features", "n_images", "top_images", "nearest", "strongest", "picture_side")
+        check(self, COUNT_OR_ZERO, "random_images", "drawn_corruptions")
+        check(self, COUNT, "batch_size", or_none=True)
+        check(self, SEED, "seed")
 
 
 @dataclass(frozen=True, kw_only=True)

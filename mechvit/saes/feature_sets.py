@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.settings_checks import COUNT, Range, check_number
+
 from .feature_change import LatentChange
 from .latent_directions import latent_directions
 
@@ -85,8 +87,9 @@ def sensitive_features(
     """
     from scipy.optimize import linear_sum_assignment
 
-    if min(n, draws) < 1 or caliper <= 1:
-        raise ValueError(f"n and draws must be at least 1, and caliper above 1; got {n}, {draws} and {caliper:g}")
+    check_number("n", n, COUNT)
+    check_number("draws", draws, COUNT)
+    check_number("caliper", caliper, Range(1, open_below=True, whole=False))
     rate, d_sae = change.rate, sae.cfg.d_sae
     sensitivity = change.difference.abs() * latent_directions(sae).double().cpu().norm(dim=1)
     alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]

@@ -15,6 +15,7 @@ from mechvit.analysis.finite import model_name
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.settings_checks import COUNT, SHARE, check
 
 from .features import FeatureTally
 from .latent_directions import fixed_scale, latent_directions
@@ -60,10 +61,8 @@ class Wanted:
     """Take SAEs that say they were trained on another checkpoint, too."""
 
     def __post_init__(self) -> None:
-        if self.top_images is not None and self.top_images < 1:
-            raise ValueError(f"top_images must be at least 1, or None to describe no latent; got {self.top_images}")
-        if not 0 <= self.dense_above <= 1:
-            raise ValueError(f"dense_above must be a share of tokens, 0 to 1; got {self.dense_above}")
+        check(self, COUNT, "top_images", or_none=True)
+        check(self, SHARE, "dense_above")
 
     @property
     def conditions(self) -> tuple[Corruption, ...]:

@@ -20,6 +20,7 @@ from mechvit import files
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.models.devices import device_named
 from mechvit.models.interrupts import random_numbers_kept
+from mechvit.settings_checks import COUNT, check_number
 from mechvit.terminal import say
 
 from . import parallel
@@ -124,8 +125,8 @@ def train_on(
         ValueError: a setting that cannot work, an earlier training with other settings (each is named), activations
             that do not vary, an SAE that diverged.
     """
-    if min(checkpoint_every, log_every) < 1:
-        raise ValueError(f"checkpoint_every and log_every must be at least 1; got {checkpoint_every} and {log_every}")
+    check_number("checkpoint_every", checkpoint_every, COUNT)
+    check_number("log_every", log_every, COUNT)
     check_loggers(loggers)
     specs = config.saes(streams.widths)
     size, final = config.train_batch_size_tokens, files.out_folder(out, inputs)

@@ -108,9 +108,9 @@ def test_interval_reads_well():
 
 
 def test_what_cannot_be_resampled_is_refused():
-    with pytest.raises(ValueError, match="at least one image and one resample; got 0 and 10"):
+    with pytest.raises(ValueError, match="at least one image; got none"):
         resampled_means(np.empty((0, 2)), resamples=10)
-    with pytest.raises(ValueError, match="got 3 and 0"):
+    with pytest.raises(ValueError, match="resamples must be in"):
         resampled_means(np.ones((3, 1)), resamples=0)
     with pytest.raises(ValueError, match="finite; 2 are not"):
         resampled_means(np.array([[1.0, np.nan], [np.inf, 0.0]]))

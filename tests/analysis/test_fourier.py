@@ -113,5 +113,5 @@ def test_intervals_hold_the_error(tiny_model, batch):
 
 @pytest.mark.parametrize("wrong", [{"resolution": 0}, {"highest": 17}, {"norm": 0.0}])
 def test_bad_settings_are_refused(tiny_model, batch, wrong):
-    with pytest.raises(ValueError, match=r"resolution must be at least 1, highest 0 to 16"):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
         fourier_sensitivity(tiny_model, batch, **wrong)

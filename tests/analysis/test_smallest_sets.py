@@ -123,7 +123,7 @@ def test_halves_of_data_sets_and_batches_are_the_same(tiny_images, batch):
 
 def test_what_cannot_be_searched_is_refused(tiny_model, batch):
     tuned = shifted(copy.deepcopy(tiny_model))
-    with pytest.raises(ValueError, match=r"share is of the gap between the models, above 0 and at most 1; got 1\.2"):
+    with pytest.raises(ValueError, match=r"share must be in .0, 1.; got 1\.2"):
         smallest_set(tiny_model, tuned, batch, NOISE, share=1.2)
     with pytest.raises(ValueError, match="at most 10 groups; this model has 15 parts: use method='greedy' or"):
         smallest_set(tiny_model, tuned, batch, NOISE, unit="parts", method="exhaustive")

@@ -203,8 +203,12 @@ def test_what_does_not_fit_is_refused(tiny_model, batch):
         attempt(Direction("blocks.1.hook_resid_post", "first", torch.ones(1, 32), "mine"))
     with pytest.raises(ValueError, match="may come once"):
         attempt([right, right])
-    for wrong in ({"direction": []}, {"scales": ()}, {"controls": -1}):
+    for wrong in ({"direction": []}, {"scales": ()}):
         with pytest.raises(ValueError, match="give at least one direction and one scale"):
             attempt(**wrong)
+    with pytest.raises(ValueError, match="controls must be at least 0; got -1"):
+        attempt(controls=-1)
+    with pytest.raises(ValueError, match="scales must be finite; got nan"):
+        attempt(scales=(1.0, float("nan")))
     with pytest.raises(ValueError, match="name at least one hook point"):
         steering_directions(tiny_model, batch, NOISE, hook_names=[])

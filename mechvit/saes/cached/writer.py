@@ -23,6 +23,7 @@ from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.preprocessing import all_settings
 from mechvit.saes.identity import images_fingerprint
 from mechvit.saes.store import token_slice
+from mechvit.settings_checks import COUNT, SEED, check_number
 from mechvit.terminal import printable, progress_bar
 
 from .compute import compute_shard, forward_of, run_to
@@ -88,11 +89,12 @@ def cache_activations(
     """
     corruptions = tuple(c for c in dict.fromkeys(corruptions) if c != CLEAN)
     _check_settings(model, hooks, tokens, clean_fraction, dtype)
-    if min(batch_size, shard_bytes) < 1 or seed < 0:
-        raise ValueError(
-            "batch_size and shard_bytes must be at least 1, and seed must not be negative; got "
-            f"{batch_size}, {shard_bytes} and {seed}"
-        )
+    for name, value, allowed in (
+        ("batch_size", batch_size, COUNT),
+        ("shard_bytes", shard_bytes, COUNT),
+        ("seed", seed, SEED),
+    ):
+        check_number(name, value, allowed)
     widths = hook_widths(model, hooks, _sample(model, images, corruptions))
     per_image = len(range(model.cfg.n_tokens)[token_slice(model, tokens)])
     batch_bytes = batch_size * per_image * max(widths.values()) * DTYPES[dtype].itemsize

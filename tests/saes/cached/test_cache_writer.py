@@ -367,7 +367,7 @@ def test_too_little_room_is_found_before_the_start(make_cache, monkeypatch, tmp_
         ({"clean_fraction": 1.5}, r"\[0, 1\]; got 1.5"),
         ({"batch_size": 0}, "at least 1"),
         ({"shard_bytes": 0}, "at least 1"),
-        ({"seed": -1}, "not be negative"),
+        ({"seed": -1}, "seed must be in"),
         ({"corruptions": (Corruption("gaussian_blur", 20),)}, "needs larger images"),
     ],
 )
