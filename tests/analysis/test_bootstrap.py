@@ -115,5 +115,5 @@ def test_what_cannot_be_resampled_is_refused():
     with pytest.raises(ValueError, match="finite; 2 are not"):
         resampled_means(np.array([[1.0, np.nan], [np.inf, 0.0]]))
     for level in (0, 1, 95):
-        with pytest.raises(ValueError, match="between 0 and 1"):
+        with pytest.raises(ValueError, match="level must be in"):
             interval(np.ones(5), level)

@@ -106,7 +106,7 @@ def test_families_draw_apart(photos):
     assert abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) < 0.02
     assert named_seed(0, "snow") != named_seed(1, "snow")
     assert 0 <= named_seed(0, "snow") < 2**63
-    with pytest.raises(ValueError, match="seed must be in .*; got -1"):
+    with pytest.raises(ValueError, match=r"seed must be in .*; got -1"):
         named_seed(-1, "snow")
 
 

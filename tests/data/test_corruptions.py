@@ -144,5 +144,5 @@ def test_key_round_trip(corruption):
 
 
 def test_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed must be in .*; got -1"):
+    with pytest.raises(ValueError, match=r"seed must be in .*; got -1"):
         standard_normal(torch.arange(2), 4, seed=-1)
