@@ -73,6 +73,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
     import torch
     from sae_contenders import draw, learner_maker
 
+    from mechvit.files import begin
     from mechvit.saes.checkpoints import Position
     from mechvit.saes.config import TrainConfig
     from mechvit.saes.logs import Logs
@@ -88,6 +89,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
         train_batch_size_tokens=options.batch_size_tokens,
         l1_coefficient=0.2,
     )
+    begin(folder, "SAEs")
     make = learner_maker(config, batches, device=device, seed=options.seed)
 
     def fit() -> Any:
