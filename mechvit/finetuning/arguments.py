@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -100,3 +100,18 @@ def in_step() -> Iterator[None]:
     finally:
         if dist.is_available() and dist.is_initialized() and not joined:
             dist.destroy_process_group()
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Let cuDNN compute float32 convolutions in float32, not TF32: losses are then those of the saved checkpoint."""
+    cudnn: Any = torch.backends.cudnn
+    switch, name, exact = (
+        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    )
+    before = getattr(switch, name)
+    setattr(switch, name, exact)
+    try:
+        yield
+    finally:
+        setattr(switch, name, before)

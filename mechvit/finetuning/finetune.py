@@ -86,7 +86,7 @@ def finetune(
     from mechvit.models.checkpoint_config import read_hf_config
     from mechvit.models.loading import load_hf_model
 
-    from .arguments import in_step
+    from .arguments import exact_convolutions, in_step
 
     check_trainable(read_hf_config(checkpoint), os.fspath(checkpoint))
     processor = read_image_processor(checkpoint)
@@ -96,7 +96,7 @@ def finetune(
     config, save_dtype = config or FinetuneConfig(), save_dtype or model.dtype
     model = model.to(torch.promote_types(model.dtype, torch.float32))
     inputs = [checkpoint] if os.path.exists(checkpoint) else []
-    with in_step(), _written(out, overwrite, inputs) as folder:
+    with in_step(), exact_convolutions(), _written(out, overwrite, inputs) as folder:
         _train(
             model, processor, train_images, validation_images, folder, corruption, config, save_dtype, device, progress
         )
@@ -142,7 +142,7 @@ def train_from_scratch(
     """
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, set_seed
 
-    from .arguments import in_step
+    from .arguments import exact_convolutions, in_step
 
     names = train_images.features["label"].names
     set_seed(config.seed)
@@ -159,7 +159,7 @@ def train_from_scratch(
         )
     )
     processor = ViTImageProcessorPil(size={"height": shape.image_size, "width": shape.image_size})
-    with in_step(), _written(out, overwrite, []) as folder:
+    with in_step(), exact_convolutions(), _written(out, overwrite, []) as folder:
         _train(
             model, processor, train_images, validation_images, folder, CLEAN, config, torch.float32, device, progress
         )

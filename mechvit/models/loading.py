@@ -176,7 +176,8 @@ def to_hf(model: HookedViT) -> Any:
     theirs |= carried
     hf_model.load_state_dict({name: t.reshape(shapes[name]).clone() for name, t in theirs.items()}, assign=True)
     # Buffers that are no weights (rotary frequencies) stay in float32, as from_pretrained leaves them, but are widened.
-    return hf_model.eval().to(torch.float64) if model.cfg.dtype == torch.float64 else hf_model.eval()
+    hf_model = hf_model.eval().to(model.cfg.device)
+    return hf_model.to(torch.float64) if model.cfg.dtype == torch.float64 else hf_model
 
 
 def _joined(parts: list[tuple[int, Tensor]]) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from mechvit.data import Corruption, load_images, prepare
 from mechvit.finetuning import FinetuneConfig, ViTShape, finetune, train_from_scratch
-from mechvit.finetuning.arguments import training_arguments
+from mechvit.finetuning.arguments import exact_convolutions, training_arguments
 
 CONFIG = FinetuneConfig(learning_rate=1e-3, epochs=2, batch_size=16, patience=2)
 
@@ -63,6 +63,15 @@ def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, which share it; got 16"):
         training_arguments(CONFIG, tmp_path, "cpu", False)
+
+
+def test_convolutions_are_exact_in_training_and_as_before_afterwards():
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    assert before != "ieee"
+    with exact_convolutions():
+        assert conv.fp32_precision == "ieee"
+    assert conv.fp32_precision == before
 
 
 WORKER = """

@@ -68,6 +68,14 @@ def test_every_family_takes_pixels_of_another_device_and_dtype(name):
     assert (found.device.type, found.dtype) == ("meta", torch.bfloat16)
 
 
+@pytest.mark.parametrize("name", ZOO)
+def test_a_hugging_face_model_lies_whole_where_it_came_from(name):
+    """Buffers that are no weights (positions' indices, rotary frequencies) among the rest."""
+    hf_model = build(name, torch.float32).to("meta").to_hf()
+    places = {tensor.device.type for tensor in (*hf_model.parameters(), *hf_model.buffers())}
+    assert places == {"meta"}
+
+
 class Cuda:
     """What torch.cuda says on a machine with GPUs."""
 
