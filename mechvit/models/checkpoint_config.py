@@ -48,6 +48,12 @@ def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
 
 def read_config(where: str) -> dict[str, Any]:
     """Read a checkpoint's config.json, of a folder or of the hub, as a dict whose kind and class are words."""
+    if (Path(where) / "adapter_config.json").is_file():
+        both = " beside a model" if (Path(where) / "config.json").is_file() else ""
+        raise ValueError(
+            f"{where} holds a PEFT adapter{both}, not a whole model. Load it with peft, merge it into its base with "
+            "merge_and_unload(), and save what that returns, with its image processor, in a folder of its own."
+        )
     looks_local = Path(where).exists() or where.startswith((".", os.sep)) or where.count("/") > 1
     if looks_local and not (Path(where) / "config.json").is_file():
         found = "a folder without one" if Path(where).is_dir() else "no such folder"

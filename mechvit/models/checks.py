@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .config import HookedViTConfig
 from .families import FAMILIES, Family
@@ -110,6 +111,31 @@ def check_input(
             )
         if labels is None:
             raise ValueError(f'return_type="{return_type}" needs labels. Pass labels=[batch] class indices.')
+        check_labels(cfg, labels, len(given))
+
+
+def check_labels(cfg: HookedViTConfig, labels: Any, n_images: int) -> None:
+    """Raise a ValueError unless there is a class of the model for each image."""
+    fits = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
+    if not fits or tuple(labels.shape) != (n_images,):
+        got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"labels must be a tensor of {n_images} class indices, one an image; got {got}.")
+    if n_images and not labels.is_meta and not (int(labels.min()) >= 0 and int(labels.max()) < cfg.n_classes):
+        raise ValueError(
+            f"labels must be classes of the model, 0 to {cfg.n_classes - 1}; got {int(labels.min())} to "
+            f"{int(labels.max())}. Map them with mechvit.data.align_labels."
+        )
+
+
+def check_backward(model: nn.Module, given: Tensor) -> None:
+    """Raise a ValueError where a backward pass would reach nothing."""
+    if not torch.is_grad_enabled():
+        raise ValueError("incl_bwd needs gradients, and they are switched off here. Leave torch.no_grad or its like.")
+    if not given.requires_grad and not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(
+            "incl_bwd needs something that takes a gradient, and all weights of the model are frozen. Call "
+            "pixels.requires_grad_() (or model.requires_grad_(True)) first."
+        )
 
 
 def check_pixels(cfg: HookedViTConfig, pixels: Tensor, any_size: bool, check_finite: bool) -> None:
@@ -127,10 +153,9 @@ def check_pixels(cfg: HookedViTConfig, pixels: Tensor, any_size: bool, check_fin
     if not fits:
         side = f"at least {cfg.patch_size}" if any_size else str(size)
         got = f"{pixels.dtype} {list(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
-        raise ValueError(
-            f"pixel_values must be floats [batch, {cfg.n_channels}, {side}, {side}]; got {got}. "
-            "Use the checkpoint's image processor."
-        )
+        one = isinstance(pixels, Tensor) and pixels.dim() == 3 and pixels.is_floating_point()
+        step = "Add the batch's dimension, as in pixels[None]." if one else "Use the checkpoint's image processor."
+        raise ValueError(f"pixel_values must be floats [batch, {cfg.n_channels}, {side}, {side}]; got {got}. {step}")
     if check_finite:
         bad = [i for i, image in enumerate(pixels) if not image.isfinite().all()]
         if bad:
@@ -176,10 +201,19 @@ def check_text_embeds(
     if text_embeds is None or class_names is None:
         raise ValueError("A zero-shot head needs both text_embeds [class, projection] and class_names, one name each.")
     width = getattr(hf_config, "projection_dim", None) or hf_config.vision_config.hidden_size
+    if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"class_names must be a list of names, one a class; got {class_names!r}.")
+    if not isinstance(text_embeds, Tensor):
+        raise ValueError(f"text_embeds must be a tensor [class, {width}]; got a {type(text_embeds).__name__}.")
     shape, names = tuple(text_embeds.shape), list(class_names)
-    if shape != (len(names), width) or not names or len(set(names)) != len(names):
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        places = ", ".join(str(i) for i, name in enumerate(names) if name == twice[0])
         raise ValueError(
-            f"text_embeds must be [{len(names)}, {width}], one row for each of the different class_names; got "
+            f"A zero-shot head needs different class_names; {twice[0]!r} stands at {places}. Rename these."
+        )
+    if shape != (len(names), width) or not names:
+        raise ValueError(
+            f"text_embeds must be [{len(names)}, {width}], one row for each of the class_names; got "
             f"{list(shape)}. Take them from the checkpoint's own text tower."
         )
     if not (text_embeds.isfinite().all() and (text_embeds != 0).any(-1).all()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -101,13 +102,14 @@ class HookedViTConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
-            if not isinstance(value, int):
+            if isinstance(value, (list, tuple)):
                 if len(set(value)) != 1:
                     raise ValueError(f"{name} must be square; got {tuple(value)}. Use a checkpoint of square images.")
-                object.__setattr__(self, name, int(value[0]))
+                value = value[0]
+            object.__setattr__(self, name, int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value)
         for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_channels", "image_size", "patch_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}.")
         if not 0 <= self.eps < math.inf:
             raise ValueError(f"eps must be finite and not negative; got {self.eps}.")

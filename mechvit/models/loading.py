@@ -23,6 +23,7 @@ from .image_processor import output_size, read_image_processor
 from .interrupts import temporary
 from .stored_files import check_finite
 from .weight_files import Shape, check_weights, read_weights
+from .wrapped import unwrapping
 
 
 def load_pretrained(
@@ -120,6 +121,13 @@ def from_hf(
 ) -> HookedViT:
     """Copy a loaded Hugging Face model; see `HookedViT.from_hf`."""
     names = [base.__name__ for base in type(hf_model).__mro__]
+    if step := unwrapping(hf_model):
+        raise ValueError(f"The {names[0]} wraps a model, and hooks go into the model itself: {step}.")
+    if not isinstance(hf_model, torch.nn.Module):
+        step = (
+            f"HookedViT.from_pretrained({hf_model!r})" if isinstance(hf_model, (str, os.PathLike)) else "transformers"
+        )
+        raise ValueError(f"from_hf takes a loaded Hugging Face model; got a {names[0]}. Load it with {step}.")
     hf_config = getattr(hf_model, "config", None)
     family, architecture = find_family(getattr(hf_config, "model_type", None), names, f"The {names[0]}")
     theirs = hf_model.state_dict()

@@ -15,7 +15,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from .activation_cache import ViTActivationCache
 from .block import Block
 from .caching import NamesFilter, caching_hooks
-from .checks import check_input, check_reached, check_target
+from .checks import check_backward, check_input, check_reached, check_target
 from .config import HookedViTConfig
 from .image_tokens import ImageTokens, as_pixels
 from .interrupts import sigint_held, temporary
@@ -65,7 +65,7 @@ class HookedRuns(HookedRootModule):
 
         Raises:
             ValueError: an unknown name, one that `start_at_layer` or `stop_at_layer` leaves out, or `incl_bwd` without
-                a loss.
+                a loss, without gradients (torch.no_grad) or of a frozen model.
         """
         start, stop = forward_kwargs.get("start_at_layer"), forward_kwargs.get("stop_at_layer")
         given = as_pixels(pixel_values)
@@ -74,6 +74,8 @@ class HookedRuns(HookedRootModule):
             incl_bwd=incl_bwd,
             interpolate_pos_encoding=forward_kwargs.get("interpolate_pos_encoding", False),
         )  # `forward` looks for values that are not finite, once
+        if incl_bwd:
+            check_backward(self, given)
         cache, fwd, bwd = self.get_caching_hooks(
             names_filter, incl_bwd, device, remove_batch_dim, pos_slice=pos_slice, dtype=dtype
         )

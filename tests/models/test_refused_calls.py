@@ -182,6 +182,39 @@ def test_backward_cache_without_a_loss(model, pixels, labels):
         model.run_with_cache(pixels, "loss", labels=labels, incl_bwd=True, stop_at_layer=1)
 
 
+def test_gradients_of_a_frozen_model_or_without_autograd(model, pixels, labels):
+    backward = {"labels": labels, "incl_bwd": True}
+    for off in (torch.no_grad, torch.inference_mode):
+        with off(), pytest.raises(ValueError, match=r"incl_bwd needs gradients, .*Leave torch.no_grad or its like"):
+            model.run_with_cache(pixels, "loss", **backward)
+    wanted = model.run_with_cache(pixels, "loss", **backward)[1]["blocks.1.hook_resid_post_grad"]
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"all weights of the model are frozen. Call pixels.requires_grad_\(\)"):
+        model.run_with_cache(pixels, "loss", **backward)
+    _, cache = model.run_with_cache(pixels.clone().requires_grad_(), "loss", **backward)
+    torch.testing.assert_close(cache["blocks.1.hook_resid_post_grad"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ([0, 1], "got list"),
+        (torch.tensor([0.0, 1.0]), r"got torch.float32 \[2\]"),
+        (torch.tensor([0, 1, 1]), r"one an image; got torch.int64 \[3\]"),
+        (torch.tensor(1), r"got torch.int64 \[\]"),
+        (torch.tensor([0, 500]), r"labels must be classes of the model, 0 to \d+; got 0 to 500. Map them with"),
+        (torch.tensor([-1, 0]), r"0 to \d+; got -1 to 0"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_no_classes(model, wrong, line):
+    pixels = torch.zeros(2, 3, 32, 32)
+    for run in (model, model.run_with_cache, model.run_with_hooks):
+        with pytest.raises(ValueError, match=f"{line}") as refused:
+            run(pixels, "loss", labels=wrong)
+        assert str(refused.value).startswith("labels must be ")
+
+
 def test_remove_batch_dim_of_several_images(model, pixels):
     with pytest.raises(ValueError, match="a batch of one image; got 4"):
         model.run_with_cache(pixels, remove_batch_dim=True)

@@ -292,6 +292,35 @@ def test_missing_and_left_over_weights_of_every_family_are_named(name):
         HookedViT.from_hf(broken)
 
 
+ADAPTER = '{"peft_type": "LORA", "base_model_name_or_path": "google/vit-base-patch16-224", "r": 8}'
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_adapter_s_folder_is_named_as_such(tmp_path, beside):
+    if beside:
+        ZOO["vit encoder"]().save_pretrained(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(ADAPTER)
+    save_file({"base_model.model.x.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "adapter_model.safetensors")
+    kind = "a PEFT adapter beside a model" if beside else "a PEFT adapter"
+    with pytest.raises(ValueError, match=rf"holds {kind}, not a whole model.*merge_and_unload\(\), and save"):
+        HookedViT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("wrap", ["data parallel", "compiled", "peft"])
+def test_wrapped_models_are_named_as_such(wrap):
+    hf_model = ZOO["vit encoder"]()
+    if wrap == "peft":
+        kind = type("PeftModel", (torch.nn.Module,), {"__module__": "peft.peft_model"})
+        wrapped, step = kind(), r"merge the adapter first, with merge_and_unload\(\)"
+    elif wrap == "compiled":
+        wrapped, step = torch.compile(hf_model), r"before torch.compile, its ._orig_mod"
+    else:
+        wrapped, step = torch.nn.DataParallel(hf_model), r"the model that it wraps, its .module"
+    with pytest.raises(ValueError, match=f"wraps a model, and hooks go into the model itself: .*{step}"):
+        HookedViT.from_hf(wrapped)
+    assert HookedViT.from_hf(hf_model).cfg.architecture == type(hf_model).__name__
+
+
 def test_index_buffers_of_old_checkpoints_are_no_weights(tmp_path):
     hf_model = ZOO["clip vision"]()
     hf_model.save_pretrained(tmp_path)
@@ -309,7 +338,10 @@ EMBEDS = torch.randn(3, 24, generator=torch.Generator().manual_seed(4))
         (None, ["a"], "needs both"),
         (EMBEDS, ["a", "b"], r"must be \[2, "),
         (EMBEDS[:, :5], ["a", "b", "c"], r"must be \[3, "),
-        (EMBEDS, ["a", "b", "b"], "different class_names"),
+        (EMBEDS, ["a", "b", "b"], "different class_names; 'b' stands at 1, 2. Rename these"),
+        (EMBEDS, "abc", "class_names must be a list of names, one a class; got 'abc'"),
+        (EMBEDS, [1, 2, 3], r"class_names must be a list of names, one a class; got \[1, 2, 3\]"),
+        (EMBEDS.tolist(), ["a", "b", "c"], r"text_embeds must be a tensor .class, .*; got a list"),
         (EMBEDS * torch.nan, ["a", "b", "c"], "finite"),
         (EMBEDS * 0, ["a", "b", "c"], "none of them zero"),
     ],
@@ -317,7 +349,7 @@ EMBEDS = torch.randn(3, 24, generator=torch.Generator().manual_seed(4))
 def test_text_embeddings_that_do_not_fit_are_refused(embeds, names, message):
     hf_model = ZOO["clip bare"]()
     width = hf_model.config.projection_dim
-    if embeds is not None and embeds.shape[1] == EMBEDS.shape[1]:
+    if isinstance(embeds, torch.Tensor) and embeds.shape[1] == EMBEDS.shape[1]:
         embeds = embeds[:, :1].repeat(1, width)
     with pytest.raises(ValueError, match=message):
         HookedViT.from_hf(hf_model, text_embeds=embeds, class_names=names)
