@@ -109,6 +109,17 @@ def test_a_file_that_is_no_page_of_ours_is_never_written_over(tmp_path):
     assert write_whole(path, "new").read_text() == "new"
 
 
+@pytest.mark.parametrize("label", ["ant\udcff", "\ud83d", "b\udc80e"])
+def test_half_characters_in_labels_are_refused_in_one_line(tmp_path, label):
+    """They have no UTF-8; file names and damaged JSON bring them. What stands there stays, and no part is left."""
+    path = write_whole(tmp_path / "page.html", "<p>été 犬</p>")
+    with pytest.raises(ValueError, match=r"page.html cannot be written: .* is half a character.*mend that name") as no:
+        write_whole(path, f"<p>{label} été 犬</p>")
+    assert "\n" not in str(no.value)
+    assert path.read_text(encoding="utf-8") == "<p>été 犬</p>"
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
 def test_notices_cover_each_script_and_licence():
     owed = notices("plotly.js", "circuitsvis")
     assert {notice.inside for notice in owed} == {"plotly.js", "circuitsvis"}
