@@ -34,7 +34,7 @@ from mechvit.experiment.command_line import (
     run,
 )
 from mechvit.files import write_tables
-from mechvit.settings_checks import COUNT, SettingError, check, check_choice, check_common, check_some
+from mechvit.settings_checks import COUNT, Range, SettingError, check, check_choice, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Options:
     """How many latents are ablated at a time."""
     draws: int = 10
     """Sets of other latents of the same frequency."""
+    caliper: float = 1.2
+    """A control fires at most so many times as often as what it stands for, and at least one over so many."""
     target: Literal["zero", "clean_mean"] = "zero"
     """What an ablated latent is set to: zero, or its mean activation on clean images."""
     limit: int | None = None
@@ -92,6 +94,7 @@ class Options:
         check_common(self)
         check_some(self, "model", "corruptions", "counts")
         check(self, COUNT, "counts", "draws")
+        check(self, Range(1, open_below=True, whole=False), "caliper")
         check_choice(self, target=("zero", "clean_mean"))
 
 
@@ -139,7 +142,9 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
         parts.setdefault("feature_change", []).append(change.to_frame(selected_by=corruption.key))
         for name, model in models.items():
             own = change.models[name]
-            sets = sensitive_features(sae, own, max(options.counts), draws=options.draws, seed=options.seed)
+            sets = sensitive_features(
+                sae, own, max(options.counts), draws=options.draws, caliper=options.caliper, seed=options.seed
+            )
             found = ablate_features(
                 model, sae, measure, [corruption], sets, counts=options.counts, target=options.target,
                 clean_mean=own.clean, progress=f"Ablations, {name}, {corruption.key}", **shared,

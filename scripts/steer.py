@@ -85,6 +85,8 @@ class Options:
     """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
     unlabelled: Literal["error", "skip"] = "error"
     """What to do with images that have no label: stop and count them, or leave them out and warn."""
+    allow_other_model: bool = False
+    """Steer with an SAE that says it was trained on another checkpoint, too."""
     seed: int = 0
     """Of the images' parts, crops, halves, corruptions and random directions. One seed in all scripts keeps tuning and
     test images apart."""
@@ -140,7 +142,7 @@ def steer_all(
     if options.layers and max(options.layers) >= base.cfg.n_layers:
         raise SettingError("layers", f"must be below the model's {base.cfg.n_layers} blocks; got {max(options.layers)}")
     check_corruptions([corruption], base.cfg.image_size)
-    sae = load(options.sae, base) if options.sae is not None else None
+    sae = load(options, base) if options.sae is not None else None
     if sae is not None and options.latents > sae.cfg.d_sae:
         raise SettingError("latents", f"must be at most the SAE's {sae.cfg.d_sae}; got {options.latents}")
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
@@ -156,7 +158,14 @@ def steer_all(
 
         directions.append(
             sae_steering_direction(
-                base, sae, training, corruption, n_latents=options.latents, seed=options.seed, progress="Latents"
+                base,
+                sae,
+                training,
+                corruption,
+                n_latents=options.latents,
+                seed=options.seed,
+                allow_other_model=options.allow_other_model,
+                progress="Latents",
             )
         )
     found = analysis.steer(
@@ -175,15 +184,17 @@ def part_of(part: str, limit: int | None, model: HookedViT, options: Options) ->
     )  # fmt: skip
 
 
-def load(folder: str, model: HookedViT) -> Any:
-    """An SAE, once it is known to fit."""
+def load(options: Options, model: HookedViT) -> Any:
+    """The SAE, once it is known to fit."""
     from mechvit.analysis.directions import check_point
     from mechvit.saes import load_sae
     from mechvit.saes.site import check_checkpoint, sae_site
 
-    sae = load_sae(folder, device=str(model.cfg.device))
-    check_point(model, sae_site(model, sae, f"the SAE {folder!r}").hook)
-    check_checkpoint(model, {folder: sae})
+    assert options.sae is not None
+    sae = load_sae(options.sae, device=str(model.cfg.device))
+    check_point(model, sae_site(model, sae, f"the SAE {options.sae!r}").hook)
+    if not options.allow_other_model:
+        check_checkpoint(model, {options.sae: sae})
     return sae
 
 

@@ -24,6 +24,7 @@ _OF_THE_INPUT = {
     ("PIL", "DecompressionBombError"),
 }
 """Exceptions of libraries that tell of a file and are neither a ValueError nor an OSError: package and class."""
+_SETTING_NAME = re.compile(r"""(?<![\w./'"-])[a-z]+(?:_[a-z0-9]+)+(?![\w/'"(=-]|\.\w)""")
 _BATCH = re.compile(r"batch|images_per|max_bytes")
 
 
@@ -41,7 +42,7 @@ def explain(error: BaseException, options: object = None) -> str | None:
     if isinstance(error, SettingError):
         return one_line(f"{flag_of(error.name, options)} {error.problem}")
     known = isinstance(error, (ValueError, OSError)) or _is_of_the_input(error) or _is_of_the_training(error)
-    return (one_line(error) or type(error).__name__) if known else None
+    return with_flags(one_line(error) or type(error).__name__, options) if known else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -70,6 +71,20 @@ def flag_of(name: str, options: object) -> str:
     flags = [flag for flag, setting in _flags(options) if setting == name or flag == f"--{name.replace('_', '-')}"]
     outermost = [flag for flag in flags if flag.count(".") == min(other.count(".") for other in flags)]
     return outermost[0] if len(outermost) == 1 else name
+
+
+def with_flags(line: str, options: object) -> str:
+    """Write a setting's flag in the place of its Python name, where a line begins with it or where it has an
+    underscore, so that it is no common word; names in quotes and in paths stay.
+
+    Args:
+        line: of an error.
+        options: a command line's settings.
+    """
+    begins = re.match(r"(\w+) (?:must|may|and|needs)\b", line)
+    if begins and (flag := flag_of(begins[1], options)) != begins[1]:
+        line = flag + line[begins.end(1) :]
+    return _SETTING_NAME.sub(lambda name: flag_of(name[0], options), line)
 
 
 def _out_of_memory(error: BaseException, options: object) -> str:

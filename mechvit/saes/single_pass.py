@@ -84,7 +84,7 @@ class SinglePass:
         if wanted.top_images and (both := [name for name, sae in saes.items() if signed(sae)]):
             raise ValueError(
                 f"latents are described by how strongly they fire; those of the SAE {both[0]!r} (abstopk) fire with "
-                "both signs: leave the descriptions out, with top_images=None"
+                "both signs: describe none (top_images None; 0 on a command line)"
             )
         read = range(model.cfg.n_tokens)[token_slice(model, self.site.tokens)]
         self.n_tokens = len(read)

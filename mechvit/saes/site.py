@@ -65,7 +65,7 @@ def sae_site(model: HookedViT, sae: SAE, name: str = "the SAE") -> Site:
     batch, token, *dims = point.shape.split(", ") if point else ("", "")
     if (batch, token, len(dims)) != ("batch", "token", 1):
         raise ValueError(
-            f"{name} must read a hook point with one vector a token, in sae.cfg.metadata.hook_name, as "
+            f"{name} must read a hook point with one vector a token, in sae.cfg.metadata.hook_name (its cfg.json), as "
             f"blocks.{cfg.n_layers - 1}.hook_resid_post, the model's last; got {about.hook_name!r}"
         )
     width = sizes(cfg)[dims[0]]
@@ -77,7 +77,7 @@ def sae_site(model: HookedViT, sae: SAE, name: str = "the SAE") -> Site:
     if about.hook_tokens not in ("all", "patches", *(("cls",) if cfg.cls_token else ())):
         raise ValueError(
             f"{name} must say which tokens it reads, all, patches or cls (where the model has one), in "
-            f"sae.cfg.metadata.hook_tokens; got {about.hook_tokens!r}"
+            f"sae.cfg.metadata.hook_tokens (its cfg.json); got {about.hook_tokens!r}"
         )
     return Site(hook, cast(str, about.hook_tokens))
 
@@ -111,7 +111,7 @@ def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
             raise ValueError(
                 f"the SAE {name!r} was trained on another model ({about.model_name}, checkpoint hash "
                 f"{str(about.checkpoint_hash)[:12]}) than this one ({own[:12]}): give that model, or allow_other_model "
-                "to evaluate it here all the same"
+                "to use it here all the same"
             )
         hashes, kept = about.checkpoint_hashes or [own], about.processors or [about.processor]
         own_pixels = [each for found, each in zip(hashes, kept, strict=True) if found == own]

@@ -107,6 +107,35 @@ def test_flags_of_nested_settings():
 # disks, files, training
 
 
+LINES = {
+    "give that model, or allow_other_model to use it": "give that model, or --allow-other-model to use it",
+    "hook_layer must be one of the 3 blocks; got 7": "--inner.hook-layer must be one of the 3 blocks; got 7",
+    "limit must be at least 2; got 1": "--limit must be at least 2; got 1",
+    "one batch: use a smaller batch_size.": "one batch: use a smaller --batch-size.",
+    "the limit of it is the limit": "the limit of it is the limit",  # a common word stays one
+    "/tmp/batch_size/hook_layer.json is missing": "/tmp/batch_size/hook_layer.json is missing",
+    "got 'batch_size', with_hooks and x.batch_size": "got 'batch_size', with_hooks and x.batch_size",
+    "pass batch_size=3 or (hook_layer)": "pass batch_size=3 or (--inner.hook-layer)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed(Inner):
+    hook_layer: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring(Options):
+    allow_other_model: bool = False
+    inner: Streamed = field(default_factory=Streamed)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_python_s_names_of_settings_become_their_flags(line):
+    assert explain(ValueError(line), Measuring(out="x")) == LINES[line]
+    assert explain(ValueError(line)) == line  # without a command line
+
+
 def test_a_full_disk_names_the_place(capsys):
     full = OSError(errno.ENOSPC, "No space left on device", "runs/x/table.parquet")
     assert "no space is left for runs/x/table.parquet" in ended(full, capsys)

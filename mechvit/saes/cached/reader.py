@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.files import Lock, is_litter, read_marker
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.preprocessing import changed_since, described
@@ -42,6 +43,7 @@ class CachedActivations:
             or foreign: its name.
     """
 
+    @checked
     def __init__(self, folder: str | os.PathLike[str], *, verify: bool = False) -> None:
         self.folder = Path(folder)
         self._lock = Lock(self.folder.resolve(), shared=True)
@@ -106,13 +108,13 @@ class CachedActivations:
         if found != self.plan.checkpoint_hash and not allow_other_model:
             raise ValueError(
                 f"{self.folder} holds activations of another model ({self.plan.model_name}, checkpoint hash "
-                f"{self.plan.checkpoint_hash[:12]}) than this one ({found[:12]}): give that model, or allow_other_model"
+                f"{self.plan.checkpoint_hash[:12]}) than this one ({found[:12]}): give that model"
             )
         differ = changed_since(self.plan.processor, model.image_processor)
         if differ and not allow_other_model:
             raise ValueError(
                 f"{self.folder} holds activations of other pixels than this model's image processor makes: "
-                f"{described(differ)} (the cache's, and the model's): give that processor, or allow_other_model"
+                f"{described(differ)} (the cache's, and the model's): give that processor"
             )
 
     def images(self) -> dict[str, Int[Tensor, " image"]]:
