@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .attention_reading import CleanAttention, Shift, entropy_reading
@@ -90,6 +91,7 @@ class AttentionShift:
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
+@checked
 @torch.inference_mode()
 def attention_entropy(
     model: HookedViT,
@@ -126,6 +128,7 @@ def attention_entropy(
     return AttentionEntropy(torch.cat(ids), torch.cat(entropies))
 
 
+@checked
 @torch.inference_mode()
 def attention_shift(
     model: HookedViT,

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .finite import check_finite
 from .rollout import Fusion, check_rollout, rollout_step
 
@@ -68,6 +70,7 @@ def decode(
     return np.square(codes.astype(np.float32) / 255) * scale[..., None, None]
 
 
+@checked
 def head_numbers(pattern: Float[Tensor, "batch head query key"], grid: tuple[int, int], n_prefix: int) -> HeadNumbers:
     """Reduce each head's pattern to its numbers.
 
@@ -90,6 +93,7 @@ def head_numbers(pattern: Float[Tensor, "batch head query key"], grid: tuple[int
     )
 
 
+@checked
 @torch.inference_mode()
 def attention_maps(
     model: HookedViT,

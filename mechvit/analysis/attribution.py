@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
@@ -71,6 +72,7 @@ class Attribution:
         return frame.assign(**labels)[[*labels, *frame.columns]]
 
 
+@checked
 @torch.inference_mode(False)
 @torch.no_grad()
 def attribution_patching(

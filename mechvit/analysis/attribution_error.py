@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mechvit.arguments import checked
+
 from .attribution import Attribution
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .components import Component, component_frame
@@ -30,6 +32,7 @@ class AttributionError:
     the components' mean effects: pearson, spearman, and relative_error, |approximate - exact| / |exact| (L2)."""
 
 
+@checked
 def attribution_error(
     attribution: Attribution,
     patching: Patching,

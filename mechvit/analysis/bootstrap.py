@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
 from mechvit.settings_checks import LEVEL as LEVELS
 from mechvit.settings_checks import RESAMPLES as COUNTS
 from mechvit.settings_checks import check_number
@@ -34,6 +35,7 @@ class Interval(NamedTuple):
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+@checked
 def resampled_means(
     values: Float[np.ndarray, "images statistics"], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "draws statistics"]:
@@ -73,6 +75,7 @@ def resampled_means(
     return np.concatenate(draws)
 
 
+@checked
 def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interval:
     """The percentile interval of a statistic's draws, whose first is the sample's own value.
 

@@ -6,7 +6,7 @@ shifted and scaled, 0 where they share nothing. Nothing of the size of K is ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.preprocessing import check_alike
@@ -75,6 +76,7 @@ class CKA:
         return pd.DataFrame({**labels, **{name: values.numpy() for name, values in columns.items()}})
 
 
+@checked
 def linear_cka(
     model_a: HookedViT,
     model_b: HookedViT,
@@ -128,6 +130,7 @@ def linear_cka(
     return found[first, second]
 
 
+@checked
 @torch.inference_mode()
 def compare_views(
     models: Mapping[str, HookedViT],
@@ -168,13 +171,16 @@ def compare_views(
     return {pair: _similarity(own[pair[0]], own[pair[1]], cross[pair], debiased, groups) for pair in comparisons}
 
 
-def clean_and_corrupted(models: Mapping[str, HookedViT], corruptions: list[Corruption]) -> list[tuple[View, View]]:
+@checked
+def clean_and_corrupted(
+    models: Mapping[str, HookedViT], corruptions: Collection[Corruption | str]
+) -> list[tuple[View, View]]:
     """The comparisons that tell what tuning changed: the first model with each other one, clean and under each
     corruption, and each model's clean view with its view of each corruption.
 
     Source: comparisons of a tuned model's layers with the base's, as in arXiv:1905.00414 (section 6).
     """
-    names, conditions = list(models), [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
+    names, conditions = list(models), list(dict.fromkeys([CLEAN, *map(as_corruption, corruptions)]))
     between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
     within = [(View(name, CLEAN), View(name, c)) for name in names for c in conditions[1:]]
     return between + within

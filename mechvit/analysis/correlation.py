@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
+
 Rows = Float[np.ndarray, "*draws n"]
 PERMUTATIONS = 9999
 """Pairings that a p-value rests on unless told otherwise."""
@@ -20,6 +22,7 @@ def correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
         return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
 
 
+@checked
 def rank_correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
     """Spearman's: Pearson's correlation of ranks (equals share their mean); NaN where all are equal or one is NaN.
 
@@ -45,6 +48,7 @@ def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*d
     return found | {"relative_error": error}
 
 
+@checked
 def permutation_p(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.image_tokens import token_slice
 
@@ -66,6 +67,7 @@ def check_point(model: HookedViT, hook_name: str) -> None:
         )
 
 
+@checked
 @torch.inference_mode()
 def steering_directions(
     model: HookedViT,
@@ -128,6 +130,7 @@ def steering_directions(
     return [Direction(n, tokens, v.to("cpu", torch.float32), "mean_difference") for n, v in vectors.items()]
 
 
+@checked
 def steering_direction(
     model: HookedViT, images: Images, corruption: Corruption | str, *, hook_name: str, **settings: object
 ) -> Direction:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
+
 from .bootstrap import RESAMPLES, resampled_means
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def image_matrix(
     return list(names), matrix
 
 
+@checked
 def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Draws of accuracy, top5, top10, ece and the label's mean probability, by (model, corruption, metric).
 
@@ -98,6 +101,7 @@ def _calibration_gaps(
     return gaps.reshape(len(gaps), -1)
 
 
+@checked
 def lens_draws(lens: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Draws of the label's mean probability, by (model, corruption, layer).
 
@@ -107,6 +111,7 @@ def lens_draws(lens: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
     return dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
 
 
+@checked
 def attention_draws(
     attention: pd.DataFrame, quantity: str = "entropy_difference", *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:
@@ -118,6 +123,7 @@ def attention_draws(
     return dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
 
 
+@checked
 def first_correct_draws(
     first: pd.DataFrame, *, base: str | None = "base", resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:

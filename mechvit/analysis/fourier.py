@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.pixels import normalize
 from mechvit.data.random import named_seed, uniform
@@ -80,6 +81,7 @@ def fourier_wave(size: int, vertical: int, horizontal: int) -> Float[Tensor, "si
     return wave / wave.norm()
 
 
+@checked
 @torch.inference_mode()
 def fourier_sensitivity(
     model: HookedViT,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .attention_maps import head_numbers
@@ -104,6 +105,7 @@ class HeadLinks:
         return np.array([interval(column, level) for column in draws.T])
 
 
+@checked
 @torch.inference_mode()
 def head_links(
     receiver: HookedViT,

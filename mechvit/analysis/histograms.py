@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, check_number
 
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@checked
 def first_correct_histogram(
     first: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
@@ -41,6 +43,7 @@ def first_correct_histogram(
     return pd.concat(parts, ignore_index=True)
 
 
+@checked
 def cosine_histogram(
     cosine: pd.DataFrame, *, bins: int = 60, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:

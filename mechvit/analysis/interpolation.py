@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 from mechvit.settings_checks import FINITE, check_number
 
@@ -68,6 +69,7 @@ class Interpolation:
         return pd.concat(frames, ignore_index=True)
 
 
+@checked
 @torch.inference_mode()
 def interpolate_weights(
     base: HookedViT,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -87,6 +88,7 @@ def outcome_frame(found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[K
     return pd.concat(frames, ignore_index=True)
 
 
+@checked
 def effects(
     interventions: pd.DataFrame,
     references: pd.DataFrame,

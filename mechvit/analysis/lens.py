@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .finite import check_finite
@@ -100,6 +101,7 @@ def read_lens(
     return LogitLens(on_cpu(image_ids), on_cpu(labels), on_cpu(probability.T), on_cpu(label_rank(logits, own).T))
 
 
+@checked
 @torch.inference_mode()
 def logit_lens(
     model: HookedViT,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -50,6 +51,7 @@ class LensReading:
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
 
+@checked
 @torch.inference_mode()
 def compare_lenses(
     model: HookedViT,
@@ -109,6 +111,7 @@ def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batc
     return [part.T for part in (probability, label_rank(logits, own), apart, logits.argmax(-1))]
 
 
+@checked
 def lens_comparison_summary(
     readings: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
@@ -88,6 +89,7 @@ class NeuronPatching:
         return means[:, : len(self.neurons)], means[:, len(self.neurons) :]
 
 
+@checked
 def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48, seed: int = 0) -> tuple[Neuron, ...]:
     """The neurons of the largest approximate effects, of either sign, and others drawn at random.
 
@@ -108,6 +110,7 @@ def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48,
     return tuple(Neuron(*divmod(int(place), effect.shape[1]), why) for place, why in chosen)
 
 
+@checked
 @torch.inference_mode(False)
 @torch.no_grad()
 def patch_neurons(

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .frames import tidy
@@ -101,6 +103,7 @@ def score_outcomes(
     return Outcomes(*map(on_cpu, found))
 
 
+@checked
 def recovery(
     interventions: pd.DataFrame,
     references: pd.DataFrame,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.models.interrupts import temporary
 from mechvit.models.preprocessing import check_alike
 
@@ -21,6 +22,7 @@ Unit = Literal["blocks", "branches", "parts"]
 _BLOCK = ("ln1", "attn", "ln2", "mlp")
 
 
+@checked
 def model_parts(model: HookedViT) -> dict[str, tuple[str, ...]]:
     """Divide all of a model's own weights into parts, in the order of a forward pass.
 
@@ -42,6 +44,7 @@ def model_parts(model: HookedViT) -> dict[str, tuple[str, ...]]:
     return {part: tuple(names) for part, names in found.items() if names}
 
 
+@checked
 def part_groups(model: HookedViT, unit: Unit) -> dict[str, tuple[str, ...]]:
     """Group the parts of a model, in the order of a forward pass.
 
@@ -95,6 +98,7 @@ def weights_of(model: HookedViT, parts: Sequence[str] | frozenset[str]) -> dict[
     return {name: tensors[name] for part in parts for name in named[part]}
 
 
+@checked
 @temporary
 def weights_replaced(model: HookedViT, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let a model compute with other tensors in the place of its own while the context lasts.

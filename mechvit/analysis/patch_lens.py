@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .finite import check_finite
 from .lens import residual_hooks
 from .performance import require_classifier
@@ -60,6 +62,7 @@ def classify_alone(
     return model.unembed_residual(alone, apply_ln=apply_ln).view(*residual.shape[:-1], -1)
 
 
+@checked
 @torch.inference_mode()
 def patch_lens(
     model: HookedViT,
@@ -106,6 +109,7 @@ def patch_lens(
     )
 
 
+@checked
 @torch.inference_mode()
 def class_trajectories(
     model: HookedViT,

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
@@ -90,6 +91,7 @@ class Patching:
         return recovery(self.to_frame(), self.references(), by=BY, resamples=resamples, level=level, seed=seed)
 
 
+@checked
 @torch.inference_mode()
 def patch_models(
     receiver: HookedViT,

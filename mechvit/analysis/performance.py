@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.labels import check_aligned
 from mechvit.data.spec import CLEAN, Corruption
 
@@ -143,6 +144,7 @@ def score(
     return Performance(*(on_cpu(tensor) for tensor in found))
 
 
+@checked
 @torch.inference_mode()
 def evaluate(
     model: HookedViT,

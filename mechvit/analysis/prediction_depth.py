@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -59,6 +60,7 @@ def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"
     return predictions.shape[1] - settled
 
 
+@checked
 def prediction_depth(
     model: HookedViT,
     images: Images,
@@ -89,6 +91,7 @@ def prediction_depth(
     return PredictionDepth.of(readings["lens"])
 
 
+@checked
 def depth_summary(
     depths: pd.DataFrame,
     *,

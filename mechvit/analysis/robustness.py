@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption
+from mechvit.arguments import checked
+from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption, as_corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
@@ -35,11 +36,12 @@ QUANTITIES: tuple[str, ...] = ("error", "corruption_error", "relative_error")
 """The quantities of a robustness summary."""
 
 
+@checked
 @torch.inference_mode()
 def corrupted_performance(
     models: Mapping[str, HookedViT],
     images: Images,
-    corruptions: Collection[Corruption],
+    corruptions: Collection[Corruption | str],
     *,
     clean: bool = True,
     batch_size: int | None = None,
@@ -72,7 +74,7 @@ def corrupted_performance(
         raise ValueError("there is no model to classify with; give a mapping of at least one name to a HookedViT")
     for model in models.values():
         require_classifier(model, images)
-    applied = list(dict.fromkeys([CLEAN, *corruptions] if clean else corruptions))
+    applied = list(dict.fromkeys(map(as_corruption, [CLEAN, *corruptions] if clean else corruptions)))
     if not applied:
         raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")
     found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
@@ -90,6 +92,7 @@ def corrupted_performance(
     return pd.concat(frames, ignore_index=True)
 
 
+@checked
 def mean_corruption_error(
     performance: pd.DataFrame,
     *,

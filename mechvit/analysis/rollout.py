@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .finite import check_finite
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def rollout_step(
     return step / step.sum(-1, keepdim=True)
 
 
+@checked
 @torch.inference_mode()
 def attention_rollout(
     model: HookedViT,

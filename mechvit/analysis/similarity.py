@@ -7,6 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from jaxtyping import Float, Int
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 
 from .correlation import rank_correlation
@@ -16,6 +17,7 @@ PERMUTATIONS = 2000
 """Relabellings that a p-value rests on unless told otherwise."""
 
 
+@checked
 def spectral_distances(
     spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
 ) -> tuple[list[Corruption], Float[np.ndarray, "corruptions corruptions"]]:
@@ -49,6 +51,7 @@ def spectral_distances(
     return [c for c, _ in spectra], width * np.abs(stacked[:, None] - stacked).sum(-1)
 
 
+@checked
 def relabelling_p_value(
     distance: Float[np.ndarray, "n n"],
     first: Int[np.ndarray, " pairs"],

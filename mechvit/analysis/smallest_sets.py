@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 from mechvit.settings_checks import SHARE_ABOVE_ZERO, check_number
 
@@ -76,6 +77,7 @@ class SmallestSet:
         return " ".join(group for group in self.path[step - 1] if group not in before)
 
 
+@checked
 def smallest_set(
     receiver: HookedViT,
     giver: HookedViT,

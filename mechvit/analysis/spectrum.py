@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import Corruption
@@ -62,6 +63,7 @@ def radial_power(
     return torch.arange(sums.shape[1], device=sums.device).double() / size, sums
 
 
+@checked
 @torch.inference_mode()
 def corruption_spectrum(
     images: Images,
@@ -97,6 +99,7 @@ def corruption_spectrum(
     return CorruptionSpectrum(torch.cat(ids), on_cpu(frequency), torch.cat(powers))
 
 
+@checked
 def spectrum_summary(
     spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
     *,
@@ -134,6 +137,7 @@ def spectrum_summary(
     return pd.DataFrame(rows, columns=names.split())
 
 
+@checked
 def family_bands(summary: pd.DataFrame) -> dict[str, str]:
     """The band of each family of a `spectrum_summary`: that of its levels' mean centroid.
 

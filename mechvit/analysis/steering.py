@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.image_tokens import token_slice
 from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
@@ -151,6 +152,7 @@ class Steering:
         return pd.DataFrame(rows, columns=names)
 
 
+@checked
 def steer(
     receiver: HookedViT,
     giver: HookedViT,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .attention import AttentionShift
 from .attention_reading import CleanAttention
@@ -46,13 +47,14 @@ class _Condition:
     attention: list[AttentionShift] = field(default_factory=list)
 
 
+@checked
 @torch.inference_mode()
 def study(
     models: Mapping[str, HookedViT],
     images: Images,
-    corruptions: Collection[Corruption],
+    corruptions: Collection[Corruption | str],
     *,
-    attention_corruptions: Collection[Corruption] | None = None,
+    attention_corruptions: Collection[Corruption | str] | None = None,
     attention_limit: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -86,8 +88,8 @@ def study(
         raise ValueError("there is no model to study; give a mapping of at least one name to a HookedViT")
     for model in models.values():
         require_classifier(model, images)
-    applied = [CLEAN, *(c for c in dict.fromkeys(corruptions) if c != CLEAN)]
-    watched = set(applied if attention_corruptions is None else attention_corruptions) - {CLEAN}
+    applied = [CLEAN, *(c for c in dict.fromkeys(map(as_corruption, corruptions)) if c != CLEAN)]
+    watched = set(applied if attention_corruptions is None else map(as_corruption, attention_corruptions)) - {CLEAN}
     if unknown := watched - set(applied):
         names = ", ".join(sorted(c.key for c in unknown))
         raise ValueError(

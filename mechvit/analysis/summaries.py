@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mechvit.arguments import checked
+
 from .bootstrap import LEVEL, RESAMPLES, interval
 from .draws import TOP, Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
 
@@ -18,6 +20,7 @@ QUANTITIES: tuple[str, ...] = ("entropy_difference", "cosine", "squared_differen
 """The quantities of an attention summary."""
 
 
+@checked
 def performance_summary(
     performance: pd.DataFrame,
     *,
@@ -59,6 +62,7 @@ def performance_summary(
     return pd.DataFrame(rows, columns=names.split())
 
 
+@checked
 def lens_summary(
     lens: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
@@ -71,6 +75,7 @@ def lens_summary(
     return _by_layer(draws, level, "probability")
 
 
+@checked
 def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
     """The smallest layer whose prediction is the label: model, corruption, image_id, layer.
 
@@ -82,6 +87,7 @@ def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
     return correct.groupby(["model", "corruption", "image_id"], sort=False, as_index=False)["layer"].min()
 
 
+@checked
 def first_correct_summary(
     first: pd.DataFrame, *, base: str | None = "base", resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
@@ -123,6 +129,7 @@ def first_correct_summary(
     return pd.DataFrame(rows, columns=names.split())
 
 
+@checked
 def attention_summary(
     attention: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES
@@ -61,6 +62,7 @@ class Swaps:
         )
 
 
+@checked
 def swap_weights(
     receiver: HookedViT,
     giver: HookedViT,

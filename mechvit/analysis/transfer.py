@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mechvit.arguments import checked
 from mechvit.data.spec import GROUPS, Corruption, Mixture, parse_training
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -44,6 +45,7 @@ class Transfer:
     p_value (by relabelling of corruptions); without rows where there are no spectra or fewer than 3 corruptions."""
 
 
+@checked
 def transfer(
     performance: pd.DataFrame,
     *,

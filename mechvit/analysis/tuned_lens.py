@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .lens import LogitLens
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
+@checked
 def tuned_lens(
     model: HookedViT,
     lens: TunedLens,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
@@ -63,6 +64,7 @@ class _Seen(NamedTuple):
     """The model's own log-probabilities."""
 
 
+@checked
 def train_tuned_lens(
     model: HookedViT,
     images: Images,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from mechvit.arguments import checked
+
 from .bootstrap import Interval
 
 Verdict = Literal["replicates", "does not replicate", "inconclusive", "yes", "partly", "no", "unclear"]
 """The first three are of the paper's claims, the others of its open questions."""
 
 
+@checked
 def all_above(effects: Sequence[Interval], smallest: float) -> Verdict:
     """Is every effect positive?
 
@@ -31,6 +34,7 @@ def all_above(effects: Sequence[Interval], smallest: float) -> Verdict:
     return "inconclusive"
 
 
+@checked
 def all_within(effects: Sequence[Interval], margin: float) -> Verdict:
     """Is every effect negligible (an equivalence test)?
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .parts import check_weights, model_parts
 
 if TYPE_CHECKING:
@@ -168,6 +170,7 @@ class WeightChanges:
         return pd.concat(frames, ignore_index=True)
 
 
+@checked
 @torch.inference_mode()
 def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
     """Measure the change of every weight: its size, its direction, its spectrum, and what it shares with the base.

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.argument_hints import got
+from mechvit.arguments import checked
 from mechvit.models.preprocessing import resizing_of
 from mechvit.settings_checks import COUNT, check_number
 from mechvit.terminal import progress_bar
@@ -33,6 +35,16 @@ class ImageBatch:
     resized_by: str | None = None
     """`mechvit.models.preprocessing.resizing_key` of what resized them; None where that is not known."""
 
+    def __post_init__(self) -> None:
+        found = [tuple(getattr(part, "shape", ())) for part in (self.images, self.labels, self.image_ids)]
+        tensors = all(isinstance(part, Tensor) for part in (self.images, self.labels, self.image_ids))
+        if not tensors or len(found[0]) != 4 or found[1:] != [found[0][:1]] * 2 or not self.images.is_floating_point():
+            one = ": one image is a batch too, images[None]" if len(found[0]) == 3 else ""
+            raise ValueError(
+                "an ImageBatch holds tensors: images in [0, 1], [batch, channel, height, width], labels [batch] and "
+                f"image_ids [batch]; got {got(self.images)}, {got(self.labels)} and {got(self.image_ids)}{one}"
+            )
+
     def __len__(self) -> int:
         return self.images.shape[0]
 
@@ -46,6 +58,7 @@ class ImageBatch:
         return ImageBatch(images, labels, image_ids, self.resized_by)
 
 
+@checked
 def iter_batches(
     dataset: datasets.Dataset,
     image_processor: Any = None,

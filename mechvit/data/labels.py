@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mechvit.arguments import checked
+
 from .class_names import Meaning, as_text, folded, meanings, synonyms, unique_names
 from .label_columns import as_classes, with_classes, without_unlabelled
 from .synsets import SYNSET_ID, synset_names
@@ -41,9 +43,10 @@ class Matching:
     """What was matched by something else than exact names, a sentence each."""
 
 
+@checked
 def align_labels(
     dataset: datasets.Dataset,
-    id2label: Mapping[int, str],
+    id2label: Mapping[int, object],
     *,
     unlabelled: Literal["error", "skip"] = "error",
     say: Callable[[str], None] | None = None,
@@ -111,6 +114,7 @@ def class_names(id2label: Mapping[Any, Any], where: str = "the checkpoint") -> l
     return [as_text(name) for _, name in sorted(zip(keys, id2label.values(), strict=True))]
 
 
+@checked
 def config_classes(hf_config: Any, where: str = "the checkpoint") -> dict[int, str]:
     """Return the classes of a Hugging Face config, index -> name.
 

@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .corruptions import corrupt
 from .random import named_seed, uniform
 from .spec import Mixture
 
 
+@checked
 def drawn_members(
     mixture: Mixture, image_ids: Int[Tensor, " batch"], *, epoch: int, seed: int = 0
 ) -> Int[Tensor, " batch"]:
@@ -33,6 +36,7 @@ def drawn_members(
     return (draw * n).long().clamp_(max=n - 1)  # the product may round up to n
 
 
+@checked
 @torch.no_grad()
 def corrupt_by_mixture(
     images: Float[Tensor, "batch channel height width"],

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.files import library_writes, new_folder
 from mechvit.models.pixel_values import pixel_scale, resized_bytes
 
@@ -49,6 +50,7 @@ def normalize(
     return images if image_processor is None else pixel_scale(image_processor).values(images)
 
 
+@checked
 def prepare(
     dataset: datasets.Dataset,
     image_processor: Any,

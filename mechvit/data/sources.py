@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, SEED, check_number
 
 from .bit_depth import checked_range
@@ -26,6 +27,7 @@ _PART_OF_IMAGE = (
 """The part of an image by its place in its class: half train, two tenths test and sae, one tenth validation."""
 
 
+@checked
 def load_images(
     source: str,
     split: str = "test",

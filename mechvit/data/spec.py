@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from mechvit.arguments import checked
+
 GROUPS: tuple[str, ...] = ("noise", "blur", "weather", "digital")
 """ImageNet-C's groups of corruptions (arXiv:1903.12261, section 4.1)."""
 SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -171,6 +173,7 @@ class Mixture:
         return cls(tuple(Corruption.parse(key) for key in members.split("+")), name)
 
 
+@checked
 def parse_training(text: str) -> Corruption | Mixture:
     """Read what a model is trained on: a corruption's key, or a mixture as `Mixture.parse` takes it."""
     return Mixture.parse(text) if "+" in text or "=" in text else Corruption.parse(text)
@@ -181,6 +184,7 @@ def as_corruption(corruption: Corruption | str) -> Corruption:
     return Corruption.parse(corruption) if isinstance(corruption, str) else corruption
 
 
+@checked
 def severities(family: str) -> tuple[Corruption, ...]:
     """A family at ImageNet-C's five severities.
 

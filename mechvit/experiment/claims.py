@@ -12,6 +12,7 @@ import numpy as np
 from mechvit.analysis.bootstrap import Interval, interval
 from mechvit.analysis.draws import TOP
 from mechvit.analysis.verdicts import Verdict
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 
 from .evidence import Claim, Evidence, Rules, Words, unmeasured
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@checked
 def claims(tables: Mapping[str, pd.DataFrame], rules: Rules | None = None) -> list[Claim]:
     """Judge every claim of the paper on one run.
 

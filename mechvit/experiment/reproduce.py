@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
 
 from .command_line import local_inputs
@@ -23,6 +24,7 @@ PREPARED = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
 """The parts of the images that are resized once and kept in the run."""
 
 
+@checked
 def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> Path:
     """Run the whole experiment into `config.out`, or what is left of it.
 

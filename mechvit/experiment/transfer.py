@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mechvit.arguments import checked
 from mechvit.data.spec import Corruption, Mixture
 from mechvit.files.reading import read_object
 
@@ -26,6 +27,7 @@ PREPARED = ("finetune", "finetune_validation", "test")
 """The parts of the images that are resized once and kept in the run."""
 
 
+@checked
 def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> Path:
     """Run the whole experiment into `config.out`, or what is left of it.
 

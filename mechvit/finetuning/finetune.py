@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from mechvit.arguments import checked
 from mechvit.data import (
     CLEAN,
     Corruption,
@@ -41,6 +42,7 @@ UNTRAINABLE: dict[str, str] = {
 """Classifiers that `transformers.Trainer` cannot train on ordinary images, and why."""
 
 
+@checked
 def finetune(
     checkpoint: str | os.PathLike[str],
     train_images: datasets.Dataset,
@@ -103,6 +105,7 @@ def finetune(
     return Path(out)
 
 
+@checked
 def check_trainable(hf_config: Any, where: str) -> str:
     """Name the class of a checkpoint that can be fine-tuned.
 
@@ -124,6 +127,7 @@ def check_trainable(hf_config: Any, where: str) -> str:
     return architecture
 
 
+@checked
 def train_from_scratch(
     shape: ViTShape,
     train_images: datasets.Dataset,

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 if TYPE_CHECKING:
     from .hooked_vit import HookedViT
 
@@ -18,6 +20,7 @@ class FromCheckpoints:
     """Loading and saving, in Hugging Face's words."""
 
     @classmethod
+    @checked
     def from_pretrained(
         cls,
         path_or_hub_id: str | os.PathLike[str],

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
+from mechvit.arguments import checked
+
 from .block import Block, LayerNorm, PreNorm
 from .carried import Carried
 from .checkpoints import FromCheckpoints
@@ -70,13 +72,14 @@ class HookedViT(FromCheckpoints, HookedRuns, SplicedSAEs, NamedWeights):
         self.eval()
         self.setup()
 
+    @checked
     def set_image_size(self, image_size: int) -> HookedViT:
         """Take images of this size, in pixels, from now on; each pass resizes the positions as Hugging Face does.
 
         `from_pretrained` does this with the size that the checkpoint's image processor makes. No weight changes.
 
         Raises:
-            ValueError: smaller than a patch.
+            ValueError: no whole number, or smaller than a patch.
         """
         trained_for = self.cfg.position_image_size or self.cfg.image_size
         positions = None if image_size == trained_for else trained_for

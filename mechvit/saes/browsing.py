@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechvit.analysis.stream import Images
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.models.preprocessing import check_alike
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
+@checked
 @torch.inference_mode()
 def browse_features(
     saes: Mapping[str, tuple[HookedViT, SAE]],

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, Interval, interval, resampled_means
+from mechvit.arguments import checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +17,7 @@ EDGES = 1024
 """Points at which the resampled distribution functions are compared."""
 
 
+@checked
 def distribution_distance(
     base: pd.DataFrame, tuned: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
@@ -104,6 +106,7 @@ def _by_image(*frames: pd.DataFrame) -> list[Float[np.ndarray, "images tokens"]]
     return found
 
 
+@checked
 def distance_table(
     cosine: pd.DataFrame, *, base: str = "base", resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:

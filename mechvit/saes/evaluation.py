@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.analysis.stream import Images
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.devices import device_named
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
+@checked
 def load_sae(path: str | os.PathLike[str], device: torch.device | str | None = None) -> SAE:
     """Open a published SAE with stock sae-lens.
 
@@ -45,6 +47,7 @@ def load_sae(path: str | os.PathLike[str], device: torch.device | str | None = N
     return open_sae(folder, str(device_named(device)))
 
 
+@checked
 def evaluate_saes(
     model: HookedViT,
     saes: Mapping[str, SAE],
@@ -96,6 +99,7 @@ def evaluate_saes(
     return SinglePass(model, saes, wanted).over(images, batch_size, progress)
 
 
+@checked
 def evaluate_sae(
     model: HookedViT,
     sae: SAE,
@@ -116,6 +120,7 @@ def evaluate_sae(
     return found.quality["sae", as_corruption(corruption).key]
 
 
+@checked
 def sae_cosine(
     model: HookedViT,
     sae: SAE,
@@ -136,6 +141,7 @@ def sae_cosine(
     return found.cosine["sae", as_corruption(corruption).key]
 
 
+@checked
 def sae_features(
     model: HookedViT,
     sae: SAE,

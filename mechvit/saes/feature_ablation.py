@@ -16,6 +16,7 @@ from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_mea
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.performance import check_logits, label_rank, require_classifier
 from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu, wide
+from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
@@ -52,6 +53,7 @@ class FeatureAblation:
         return found.assign(rate=[np.nan if kind == UNTOUCHED else self.sets.mean_rate(kind, n) for kind, n in sets])
 
 
+@checked
 @torch.inference_mode()
 def ablate_features(
     model: HookedViT,
@@ -133,6 +135,7 @@ def ablated(
     return seen.spliced(seen.x + change.to(seen.x))
 
 
+@checked
 def ablation_summary(
     per_image: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:

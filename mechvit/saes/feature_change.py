@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL
 from mechvit.analysis.stream import Images, corrupted, default_batch_size, distinct, model_batches
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .network import look_at
@@ -113,6 +114,7 @@ def _adjusted_p(mean: Float[Tensor, " n"], error: Float[Tensor, " n"], images: i
     return found
 
 
+@checked
 @torch.inference_mode()
 def feature_change(
     models: Mapping[str, HookedViT],

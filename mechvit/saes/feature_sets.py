@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, Range, check_number
 
 from .feature_change import LatentChange
@@ -61,6 +62,7 @@ class FeatureSets:
         return float(self.rate[latents[..., :n]].mean())
 
 
+@checked
 def sensitive_features(
     sae: SAE, change: LatentChange, n: int, *, draws: int = 10, caliper: float = CALIPER, seed: int = 0
 ) -> FeatureSets:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .feature_results import known_only
 from .latent_directions import unit_directions
 
@@ -48,6 +50,7 @@ class FeatureMatch:
         return frame
 
 
+@checked
 @torch.no_grad()
 def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) -> FeatureMatch:
     """Match the latents of two SAEs one to one by the cosine of what they write (`latent_directions`).

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit import files
+from mechvit.arguments import checked
 
 from .architectures import THRESHOLDED
 from .learner import Learner
@@ -110,6 +111,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
     files.write_text(folder / "README.md", card)
 
 
+@checked
 def push_to_hub(folder: str | os.PathLike[str], repo_id: str, *, revision: str = "main") -> None:
     """Upload published SAEs with sae-lens's own uploader, each with its model card.
 

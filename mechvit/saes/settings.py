@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mechvit.arguments import checked
+
 from .config import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 
+@checked
 def sae_settings(saes: Mapping[str, SAE], **labels: str) -> pd.DataFrame:
     """One row an SAE, to be joined with the tables of `evaluate_saes` on `architecture`, the SAE's name.
 

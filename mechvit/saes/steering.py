@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mechvit.analysis.directions import Direction, Tokens, check_point
 from mechvit.analysis.stream import Images, image_batches
+from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .latent_directions import latent_directions
@@ -26,6 +27,7 @@ LATENTS = 32
 IMAGES_PER_BATCH = 32
 
 
+@checked
 @torch.inference_mode()
 def sae_steering_direction(
     model: HookedViT,

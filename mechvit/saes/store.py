@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 from sae_lens import ActivationsStore
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, iter_batches, normalize
 from mechvit.data.random import splitmix64
+from mechvit.data.spec import as_corruption
 from mechvit.models import image_tokens
 
 from . import parallel
@@ -118,12 +120,13 @@ class ImageActivationsStore(ActivationsStore):
         widths: what `hook_widths` gave, so that it need not be found again.
     """
 
+    @checked
     def __init__(
         self,
         model: HookedViT,
         images: datasets.Dataset,
         *,
-        corruptions: tuple[Corruption, ...],
+        corruptions: Collection[Corruption | str],
         config: StreamConfig,
         epoch: int = 0,
         rows: np.ndarray | None = None,
@@ -144,7 +147,7 @@ class ImageActivationsStore(ActivationsStore):
         buffer = max(min(config.buffer_images, len(self.rows)), -(-config.train_batch_size_tokens // tokens_per_image))
         widths = hook_widths(model, config) if widths is None else widths
         self.images = images
-        self.corruptions = tuple(c for c in corruptions if c != CLEAN)
+        self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
         self.mix_seed = config.seed * 1_000_003 + epoch
         self.clean_fraction = config.clean_fraction
         self._batches: Iterator[tuple[Tensor, Tensor]] | None = None

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.arguments import checked
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.interrupts import random_numbers_kept
 from mechvit.models.preprocessing import all_settings
@@ -72,17 +73,18 @@ class ImageStreams:
         ValueError: too few images for one batch, or a hook point that the model lacks.
     """
 
+    @checked
     def __init__(
         self,
         model: HookedViT,
         images: datasets.Dataset,
         validation_images: datasets.Dataset,
         *,
-        corruptions: Collection[Corruption],
+        corruptions: Collection[Corruption | str],
         config: StreamConfig,
     ) -> None:
         self.model, self.images, self.validation_images, self.config = model, images, validation_images, config
-        self.corruptions = tuple(c for c in corruptions if c != CLEAN)
+        self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
         self._widths = hook_widths(model, config)
         self._store(images, 0, epoch_segments(len(images), config, 0)[-1])  # refuses images that give no batch
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit import files
+from mechvit.arguments import checked
 from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.models.devices import device_named
 from mechvit.models.interrupts import random_numbers_kept
@@ -43,13 +44,14 @@ KIND = "SAEs"
 HISTORY = ["architecture", "step", "tokens", "epoch", "metric", "value"]
 
 
+@checked
 def train_saes(
     model: HookedViT,
     images: datasets.Dataset,
     validation_images: datasets.Dataset,
     out: str | os.PathLike[str],
     *,
-    corruptions: Collection[Corruption] = PAPER_CORRUPTIONS,
+    corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS,
     config: SAEConfig | None = None,
     **options: Any,
 ) -> dict[str, Path]:
@@ -81,6 +83,7 @@ def train_saes(
     return train_on(streams, out, config=config, **options)
 
 
+@checked
 def train_on(
     streams: ActivationStreams,
     out: str | os.PathLike[str],
@@ -171,6 +174,7 @@ def _train(
                 _finish(loop, position, final)
 
 
+@checked
 def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
     """The training of the SAEs in a folder of `train_saes`, one row a check and metric.
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
+
 from .notices import licences, notices
 from .page import circuitsvis_script, framed, picture_uri, render, write_whole
 from .patterns import pool_patterns, pooling_factor, prefix_names, token_names
@@ -111,6 +113,7 @@ def _packed(unit: np.ndarray) -> str:
     return base64.b64encode(np.rint(unit * 65535).astype("<u2").tobytes()).decode("ascii")
 
 
+@checked
 def attention_view(
     model: HookedViT,
     image: object,

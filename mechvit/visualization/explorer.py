@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechvit.arguments import checked
+
 from .packing import Panel, fitting_tokens, pack, size
 from .page import framed, render, write_whole
 from .patterns import pooling_factor, prefix_names
@@ -95,6 +97,7 @@ class AttentionExplorer:
         return framed(self.html(), "Attention explorer", 900)
 
 
+@checked
 def attention_explorer(
     models: Mapping[str, HookedViT],
     images: Any,

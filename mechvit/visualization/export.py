@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechvit.arguments import checked
 from mechvit.files import adopt, begin, check_replaceable, is_empty, locked, out_folder, write_bytes
 from mechvit.files.kinds import KINDS
 
@@ -58,6 +59,7 @@ def require_exporter() -> str:
     return found
 
 
+@checked
 def export_figures(
     run: str | Path,
     out: str | Path | None = None,

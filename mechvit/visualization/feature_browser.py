@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from mechvit.arguments import checked
+
 from .page import framed, render, write_whole
 from .style import colour, title_of
 
@@ -81,6 +83,7 @@ class FeatureBrowser:
         return framed(self.html(), "SAE features", 860)
 
 
+@checked
 def feature_browser(
     saes: Mapping[str, tuple[HookedViT, SAE]],
     images: Any,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mechvit.arguments import checked
+
 from .csv_text import csv_text
 from .figure_json import figure_json
 from .figures.lens import image_trajectories
@@ -115,6 +117,7 @@ def _packed(lens: PatchLens, seen: np.ndarray, at: int) -> dict[str, str]:
     return dict(zip(("classes", "probability"), deflated, strict=True))
 
 
+@checked
 def patch_lens_view(
     models: Mapping[str, HookedViT],
     images: Any,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
+
 if TYPE_CHECKING:
     from ..models.config import HookedViTConfig
 
@@ -39,6 +41,7 @@ def block_of_token(grid: tuple[int, int], n_prefix: int, factor: int) -> np.ndar
     return np.concatenate([np.arange(n_prefix), n_prefix + blocks])
 
 
+@checked
 def pool_patterns(
     patterns: Float[np.ndarray, "*batch query key"],
     grid: tuple[int, int],

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from mechvit.arguments import checked
+
 from . import made, tables
 from .attention_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
 from .claims_table import claim_rows, summary, tally
@@ -64,6 +66,7 @@ class Shown:
         return [(fold, list(group)) for fold, group in groupby(self.figures, lambda drawn: drawn.plot.fold)]
 
 
+@checked
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a finished run; returns its path.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mechvit.arguments import checked
 from mechvit.files.reading import read_object, read_objects
 
 REQUIRED = ("claims.json", "config.json", "provenance.json", "tables/performance_summary.parquet")
@@ -85,6 +86,7 @@ class Run:
             raise ValueError(f"{arrays} is damaged or no safetensors file ({error}): write it again") from error
 
 
+@checked
 def read_run(run: str | Path) -> Run:
     """Open a run's folder.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mechvit.arguments import checked
 from mechvit.files.reading import read_object
 
 from . import made
@@ -67,6 +68,7 @@ class Part:
     """What is said where there is nothing to draw."""
 
 
+@checked
 def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a finished transfer run; returns its path.
 

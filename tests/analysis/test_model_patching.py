@@ -294,7 +294,7 @@ def test_refuses_what_cannot_be_patched(tiny_model, batch, make_other):
     bare = HookedViT.from_hf(ZOO["vit encoder"]())
     with pytest.raises(ValueError, match="the giver, a ViTModel, has no classification head"):
         patch_models(tiny_model, bare, batch, NOISE)
-    for wrong in ({"kinds": ("mpl",)}, {"kinds": ()}, {"tokens": ("cls", "cls")}, {"kinds": "mlp"}):
+    for wrong in ({"kinds": ("mpl",)}, {"kinds": ()}, {"tokens": ("cls", "cls")}):
         with pytest.raises(ValueError, match=r"must be some of .*, none twice; got"):
             patch_models(tiny_model, tiny_model, batch, NOISE, **wrong)
     siglip = HookedViT.from_hf(ZOO["siglip classifier"](), tiny_model.image_processor)

@@ -100,11 +100,12 @@ def test_cka_of_each_models_own_pixels(models, images, raw):
 @pytest.mark.parametrize("other", ["another filter", "another crop"])
 def test_activations_are_not_patched_between_different_pixels(models, images, other):
     own, named = models["own"], "resample" if other == "another filter" else "crop_size"
+    patching = patch_models(own, own, images, BLUR, kinds=("head",))
     calls = [
         lambda: patch_models(own, models[other], images, BLUR, kinds=("resid",)),
         lambda: attribution_patching(own, models[other], images, BLUR),
         lambda: patch_neurons(own, models[other], images, BLUR, [(0, 0)]),
-        lambda: head_links(own, models[other], images, BLUR, None),
+        lambda: head_links(own, models[other], images, BLUR, patching),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=rf"in the other's place needs .* resize and crop alike; .*{named}"):

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from ..spec import Corruption
 from .blur import (
     bilateral_blur,
@@ -78,6 +80,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
 """Each family's function (images, level, image_ids, seed) -> images."""
 
 
+@checked
 @torch.no_grad()
 def corrupt(
     images: Float[Tensor, "batch channel height width"],
@@ -100,17 +103,25 @@ def corrupt(
         seed: non-negative; another seed is another draw of the noise.
 
     Raises:
-        ValueError: images outside [0, 1] or not floating, ids that do not match the batch, an unknown corruption,
-            images that are not RGB (the paper's two families take any channels).
+        ValueError: an empty batch, images outside [0, 1] or not floating, ids that do not match the batch, an unknown
+            corruption, images that are not RGB (the paper's two families take any channels).
 
     Source: Hendrycks and Dietterich, arXiv:1903.12261 (ImageNet-C); the paper's section 3.1 (blur levels).
     """
     if isinstance(corruption, str):
         corruption = Corruption.parse(corruption)
-    if images.ndim != 4 or not images.is_floating_point():
+    if not isinstance(images, Tensor) or not isinstance(image_ids, Tensor):
         raise ValueError(
-            f"images must be a floating [batch, channel, height, width]; got {images.dtype} {tuple(images.shape)}"
+            "images and image_ids must be tensors, [batch, channel, height, width] and [batch]; got a "
+            f"{type(images).__name__} and a {type(image_ids).__name__}"
         )
+    if images.ndim != 4 or not images.is_floating_point():
+        step = ": add the batch's dimension, as in images[None]" if images.ndim == 3 else ""
+        raise ValueError(
+            f"images must be a floating [batch, channel, height, width]; got {images.dtype} {tuple(images.shape)}{step}"
+        )
+    if not len(images):
+        raise ValueError(f"there is no image to corrupt: the batch is empty, {list(images.shape)}; give at least one")
     if image_ids.shape != images.shape[:1]:
         raise ValueError(
             f"image_ids must give one id for each of the {images.shape[0]} images; got {tuple(image_ids.shape)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mechvit.arguments import checked
 from mechvit.files import clear, library_writes, new_folder
 
 from .reader import CachedActivations
@@ -16,6 +17,7 @@ from .reader import CachedActivations
 KIND = "activations for sae-lens"
 
 
+@checked
 def export_for_sae_lens(cache: CachedActivations, out: str | os.PathLike[str], *hooks: str) -> Path:
     """Write a `datasets` folder: a row an image, a float32 column [token, width] a hook point.
 

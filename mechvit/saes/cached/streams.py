@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 from .reader import CachedActivations
 from .shuffle import ShuffledEpoch
 
@@ -30,6 +32,7 @@ class CachedStreams:
         ValueError: the caches are of different models, hook points or tokens.
     """
 
+    @checked
     def __init__(
         self,
         train: CachedActivations,

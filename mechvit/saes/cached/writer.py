@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit import files
+from mechvit.arguments import checked
 from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
+from mechvit.data.spec import as_corruption
 from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.preprocessing import all_settings
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 KIND = "cached activations"
 
 
+@checked
 def cache_activations(
     model: HookedViT,
     images: datasets.Dataset,
@@ -46,7 +49,7 @@ def cache_activations(
     *,
     hooks: Collection[str],
     tokens: str = "all",
-    corruptions: Collection[Corruption] = PAPER_CORRUPTIONS,
+    corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS,
     clean_fraction: float = 0.5,
     seed: int = 0,
     dtype: str = "bfloat16",
@@ -87,7 +90,7 @@ def cache_activations(
         OSError: too little room on the disk (found before the start) or none left (the shard is removed, the others
             stay, and the same call goes on).
     """
-    corruptions = tuple(c for c in dict.fromkeys(corruptions) if c != CLEAN)
+    applied = tuple(c for c in dict.fromkeys(map(as_corruption, corruptions)) if c != CLEAN)
     _check_settings(model, hooks, tokens, clean_fraction, dtype)
     for name, value, allowed in (
         ("batch_size", batch_size, COUNT),
@@ -95,7 +98,7 @@ def cache_activations(
         ("seed", seed, SEED),
     ):
         check_number(name, value, allowed)
-    widths = hook_widths(model, hooks, _sample(model, images, corruptions))
+    widths = hook_widths(model, hooks, _sample(model, images, applied))
     per_image = len(range(model.cfg.n_tokens)[token_slice(model, tokens)])
     batch_bytes = batch_size * per_image * max(widths.values()) * DTYPES[dtype].itemsize
     plan = Plan(
@@ -105,8 +108,8 @@ def cache_activations(
         tokens=tokens,
         tokens_per_image=per_image,
         dtype=dtype,
-        corruptions=tuple(c.key for c in corruptions),
-        clean_fraction=clean_fraction if corruptions else 1.0,
+        corruptions=tuple(c.key for c in applied),
+        clean_fraction=clean_fraction if applied else 1.0,
         seed=seed,
         data_fingerprint=images_fingerprint(images, model.image_processor),
         n_images=len(images),

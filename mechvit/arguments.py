@@ -1,0 +1,172 @@
+"""What public functions are given, held against their own annotations before anything is computed: one line that says
+what the argument must be, what it is, and how to make the one of the other."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, ParamSpec, TypeVar
+
+from mechvit.argument_hints import MADE_BY, got, next_step
+from mechvit.models.wrapped import unwrapping
+from mechvit.settings_checks import SettingError
+
+Arguments = ParamSpec("Arguments")
+Given = TypeVar("Given")
+
+_ALIASES = {"Images": "datasets.Dataset | ImageBatch"}
+_WORDS = {
+    "HookedViT": "a HookedViT",
+    "SAE": "an SAE of sae-lens",
+    "datasets.Dataset": "a datasets.Dataset",
+    "ImageBatch": "a mechvit.data.ImageBatch",
+    "pd.DataFrame": "a pandas DataFrame",
+    "Corruption": "a Corruption",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "os.PathLike": "a path",
+    "Path": "a path",
+    "None": "None",
+}
+_LISTS = ("Collection", "Sequence", "list", "tuple")
+
+
+def checked(function: Callable[Arguments, Given]) -> Callable[Arguments, Given]:
+    """Make a function refuse arguments of another kind than its annotations say.
+
+    Models, SAEs, data sets, corruptions, tables, results, configurations, paths, text and numbers are looked at, alone,
+    in lists and in mappings; tensors, choices and truth values are left to the function itself.
+
+    Raises:
+        SettingError: when called; names the parameter.
+    """
+    parameters = _annotations(function)
+
+    @functools.wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Given:
+        for name, value in (*zip(parameters, args, strict=False), *kwargs.items()):
+            if name in parameters:
+                _check(name, value, parameters[name])
+        return function(*args, **kwargs)
+
+    call.__dict__["checks_arguments"] = True
+    return call
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, ast.expr]:
+    """Give each parameter's annotation as a syntax tree, in their order; those of *args and **kwargs are left out."""
+    found: dict[str, ast.expr] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        written = parameter.annotation if isinstance(parameter.annotation, str) else "Any"
+        found[name] = ast.parse(_ALIASES.get(written, written), mode="eval").body
+    return found
+
+
+def _check(name: str, value: Any, wanted: ast.expr) -> None:
+    """Raise a SettingError unless a value is what an annotation says, its members too."""
+    choices = _choices(wanted)
+    if fitting := [choice for choice in choices if _fits(value, choice)]:
+        if len(fitting) == 1 and isinstance(fitting[0], ast.Subscript):
+            _check_members(name, value, fitting[0])
+        return
+    names = {_name(choice) for choice in choices}
+    must = " or ".join(dict.fromkeys(_words(choice, names) for choice in choices))
+    parts = [part for choice in choices for member in _members(choice) for part in _choices(member)]
+    step = next_step(names, set(map(_name, parts)), value)
+    raise SettingError(name, f"must be {must}; got {got(value)}{f': {step}' if step else ''}")
+
+
+def _check_members(name: str, value: Any, wanted: ast.Subscript) -> None:
+    """Check the values of a mapping, or the members of a list; what can be gone through once alone is left alone."""
+    if _name(wanted) == "Mapping":
+        for key, member in value.items():
+            _check(f"{name}[{key!r}]", member, _members(wanted)[-1])
+    elif _name(wanted) in _LISTS and isinstance(value, Collection) and not hasattr(value, "shape"):
+        parts = _members(wanted)
+        fixed = _name(wanted) == "tuple" and _name(parts[-1]) != "..."
+        if fixed and len(value) != len(parts):
+            raise SettingError(name, f"must be ({', '.join(map(ast.unparse, parts))}); got {got(value)}")
+        for place, member in enumerate(value):
+            _check(f"{name}[{place}]", member, parts[place] if fixed else parts[0])
+
+
+def _choices(wanted: ast.expr) -> list[ast.expr]:
+    """Take a union apart."""
+    if isinstance(wanted, ast.BinOp) and isinstance(wanted.op, ast.BitOr):
+        return [*_choices(wanted.left), *_choices(wanted.right)]
+    return [wanted]
+
+
+def _name(wanted: ast.expr) -> str:
+    """Give the name of an annotation, as `Mapping` of `Mapping[str, int]`."""
+    if isinstance(wanted, ast.Constant):
+        return "..." if wanted.value is ... else str(wanted.value)
+    return ast.unparse(wanted.value if isinstance(wanted, ast.Subscript) else wanted)
+
+
+def _members(wanted: ast.expr) -> list[ast.expr]:
+    """Give what stands in an annotation's brackets."""
+    if not isinstance(wanted, ast.Subscript):
+        return []
+    return wanted.slice.elts if isinstance(wanted.slice, ast.Tuple) else [wanted.slice]
+
+
+def _words(wanted: ast.expr, names: set[str]) -> str:
+    """Say in words what one choice is."""
+    name, members = _name(wanted), _members(wanted)
+    if name == "str" and "Corruption" in names:
+        return "its key, as 'gaussian_blur_4'"
+    if name == "str" and names & {"Path", "os.PathLike"}:
+        return "a path"
+    if name == "Mapping":
+        return f"a dict of names to {_many(members[-1])}"
+    if name == "tuple" and _name(members[-1]) != "...":
+        return f"({', '.join(map(ast.unparse, members))})"
+    if name in _LISTS:
+        return f"a list of {_many(members[0])}"
+    return _WORDS.get(name, f"a {name.rpartition('.')[2]}")
+
+
+def _many(wanted: ast.expr) -> str:
+    """Say in words what the members of a list are."""
+    choices = _choices(wanted)
+    if "Corruption" in map(_name, choices):
+        return "corruptions"
+    plurals = {"str": "texts", "int": "whole numbers", "float": "numbers", "HookedViT": "HookedViTs", "SAE": "SAEs"}
+    if _name(choices[0]) == "tuple":
+        return _words(choices[0], set())
+    return plurals.get(_name(choices[0]), f"{ast.unparse(choices[0])}s")
+
+
+def _fits(value: Any, wanted: ast.expr) -> bool:
+    """Tell whether a value is of a kind, members aside; True of kinds that are not looked at."""
+    name = _name(wanted)
+    if name == "None":
+        return value is None
+    if name in ("int", "float"):
+        return isinstance(value, Integral if name == "int" else Real) and not isinstance(value, bool)
+    if name == "str":
+        return isinstance(value, str)
+    if name in ("Path", "os.PathLike"):
+        return isinstance(value, PathLike)
+    if name == "Mapping":
+        return isinstance(value, Mapping)
+    if name in _LISTS:
+        return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not _is_a(value, "SAE")
+    if name == "HookedViT" and hasattr(value, "cfg") and hasattr(value, "image_processor"):
+        return not unwrapping(value)  # what is used as one
+    return _is_a(value, name) if name in _WORDS or name in MADE_BY else True
+
+
+def _is_a(value: Any, name: str) -> bool:
+    """Tell whether a value's class, or one that it derives from, has a name; no class is imported for it."""
+    package, _, plain = name.replace("pd.", "pandas.").rpartition(".")
+    alike = [kind.__module__.partition(".")[0] for kind in type(value).__mro__ if kind.__name__ == plain]
+    return package in alike if package else bool(alike)
