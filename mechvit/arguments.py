@@ -72,6 +72,8 @@ def _annotations(function: Callable[..., Any]) -> dict[str, ast.expr]:
 def _check(name: str, value: Any, wanted: ast.expr) -> None:
     """Raise a SettingError unless a value is what an annotation says, its members too."""
     choices = _choices(wanted)
+    if any(map(_are_numbers, choices)):
+        return
     if fitting := [choice for choice in choices if _fits(value, choice)]:
         if len(fitting) == 1 and isinstance(fitting[0], ast.Subscript):
             _check_members(name, value, fitting[0])
@@ -163,6 +165,12 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
     if name == "HookedViT" and hasattr(value, "cfg") and hasattr(value, "image_processor"):
         return not unwrapping(value)  # what is used as one
     return _is_a(value, name) if name in _WORDS or name in MADE_BY else True
+
+
+def _are_numbers(wanted: ast.expr) -> bool:
+    """Tell whether an annotation is a pair or so of numbers, as a range or a grid, which functions look at."""
+    members = _members(wanted)
+    return _name(wanted) == "tuple" and all(_name(member) in ("int", "float") for member in members)
 
 
 def _is_a(value: Any, name: str) -> bool:

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from mechvit import HookedViT, analysis, data, finetuning, saes, visualization
-from mechvit.arguments import _annotations, _choices, _members, _name, checked
+from mechvit.arguments import _annotations, _are_numbers, _choices, _members, _name, checked
 from mechvit.data import CLEAN, Corruption, ImageBatch, Mixture, corrupt
 
-PACKAGES = ("data", "analysis", "saes", "finetuning", "visualization", "experiment")
+PACKAGES = ("data", "analysis", "saes", "finetuning", "visualization", "visualization.figures", "experiment")
 FACES = {
     f"{package}.{name}": function
     for package in PACKAGES
@@ -39,7 +39,9 @@ LOOKED_AT = {
 
 
 def kinds_in(annotation: ast.expr) -> set[str]:
-    """The names of an annotation, those inside its brackets too."""
+    """The names of an annotation, those inside its brackets too; of a range or a grid none."""
+    if any(map(_are_numbers, _choices(annotation))):
+        return set()
     names = {_name(choice) for choice in _choices(annotation)}
     return names.union(*(kinds_in(part) for choice in _choices(annotation) for part in _members(choice)))
 
@@ -293,6 +295,28 @@ def test_the_line_says_what_came_and_what_to_do(given, case):
     call, line = CASES[case]
     with pytest.raises(ValueError, match=line) as refused:
         call(given)
+    assert "\n" not in str(refused.value)
+
+
+def other_table(name):
+    """A function's tables with columns that it cannot use, and its other arguments."""
+    tables, rest = {}, {}
+    for parameter, annotation in _annotations(FACES[name]).items():
+        if "pd.DataFrame" in map(_name, _choices(annotation)):
+            tables[parameter] = pd.DataFrame({"a": [1.0, 2.0]})
+        elif inspect.signature(FACES[name]).parameters[parameter].default is inspect.Parameter.empty:
+            rest[parameter] = ["a"] if parameter == "by" else [] if parameter == "spectra" else "x"
+    return tables, rest
+
+
+TABLES = [name for name in FACES if other_table(name)[0]]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_columns_that_a_table_lacks_are_named(name):
+    tables, rest = other_table(name)
+    with pytest.raises(ValueError, match=r"lacks .*\ba\b") as refused:
+        FACES[name](**tables, **rest)
     assert "\n" not in str(refused.value)
 
 

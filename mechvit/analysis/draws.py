@@ -15,6 +15,7 @@ from jaxtyping import Float
 from mechvit.arguments import checked
 
 from .bootstrap import RESAMPLES, resampled_means
+from .frames import check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +39,7 @@ def image_matrix(
     Raises:
         ValueError: a column that is missing, an image twice in a group, or images that some group lacks.
     """
-    if missing := {value, "image_id", *by} - set(frame.columns):
-        raise ValueError(
-            f"the table lacks the columns {', '.join(sorted(missing))}; it has {', '.join(map(str, frame.columns))}"
-        )
+    check_columns(frame, value, "image_id", *by)
     if len(frame) == 0:
         raise ValueError(f"the table with the column {value!r} has no rows; there is nothing to summarise")
     if frame.duplicated(["image_id", *by]).any():

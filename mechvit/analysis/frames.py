@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def check_columns(frame: pd.DataFrame, *columns: str) -> None:
+    """Raise a ValueError that names the columns that a table lacks, unless it has all of these."""
+    if missing := set(columns) - set(frame.columns):
+        has = ", ".join(map(str, frame.columns)) or "none"
+        raise ValueError(f"the table lacks the columns {', '.join(sorted(missing))}; it has {has}")
+
+
 def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, str]) -> pd.DataFrame:
     """Lay tensors out as rows.
 

@@ -11,6 +11,7 @@ from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, check_number
 
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
+from .frames import check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ def first_correct_histogram(
     """
     import pandas as pd
 
+    check_columns(first, "model", "corruption", "layer")
     layers = np.arange(int(first["layer"].max()) + 1)
     parts = []
     for (model, corruption), group in first.groupby(["model", "corruption"], sort=False):
@@ -64,6 +66,7 @@ def cosine_histogram(
     import pandas as pd
 
     check_number("bins", bins, COUNT)
+    check_columns(cosine, "model", "architecture", "corruption", "cosine")
     edges = np.linspace(-1.0 if cosine["cosine"].min() < 0 else 0.0, 1.0, bins + 1)
     width, parts = edges[1] - edges[0], []
     for (model, kind, corruption), group in cosine.groupby(["model", "architecture", "corruption"], sort=False):

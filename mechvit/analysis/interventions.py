@@ -15,6 +15,7 @@ from mechvit.data.spec import Corruption
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .finite import model_name
+from .frames import check_columns
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
 from .performance import check_logits, require_classifier
 from .stream import Images, default_batch_size, image_batches, pixel_values
@@ -115,6 +116,8 @@ def effects(
     """
     import pandas as pd
 
+    check_columns(references, "corruption", "condition", "image_id", *QUANTITIES)
+    check_columns(interventions, "corruption", "image_id", *by, *QUANTITIES)
     frames = []
     for corruption in dict.fromkeys(references["corruption"]):
         own, theirs = (table[table["corruption"] == corruption] for table in (interventions, references))

@@ -15,7 +15,7 @@ from mechvit.arguments import checked
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
-from .frames import tidy
+from .frames import check_columns, tidy
 from .performance import check_logits, label_rank
 from .stream import on_cpu
 
@@ -142,6 +142,8 @@ def recovery(
     import pandas as pd
 
     by = list(by)
+    check_columns(interventions, "image_id", *by, *QUANTITIES)
+    check_columns(references, "image_id", "condition", *QUANTITIES)
     conditions = list(dict.fromkeys(interventions[by].itertuples(index=False, name=None)))
     rows = []
     for quantity in QUANTITIES:

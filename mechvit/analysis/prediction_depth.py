@@ -14,7 +14,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
-from .frames import tidy
+from .frames import check_columns, tidy
 from .lens_comparison import LensReading, compare_lenses
 from .stream import Images
 from .translators import TunedLens
@@ -122,6 +122,7 @@ def depth_summary(
     """
     import pandas as pd
 
+    check_columns(depths, "model", "corruption", "lens", "image_id", "depth", "correct")
     if base not in set(depths["model"]):
         raise ValueError(f"base must be one of the table's models, {', '.join(depths['model'].unique())}; got {base!r}")
     conditions, depth = image_matrix(depths, "depth", ("model", "corruption", "lens"))

@@ -14,6 +14,7 @@ from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption, a
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
+from .frames import check_columns
 from .performance import Performance, require_classifier, score
 from .spectrum import BANDS
 from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
@@ -213,6 +214,7 @@ def _ratio(above: np.ndarray, below: np.ndarray, sure: bool) -> np.ndarray:
 
 def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
     """(model, corruption) -> draws of the error."""
+    check_columns(performance, "model", "corruption", "image_id", "rank")
     table = performance.assign(wrong=performance["rank"] > 0)
     columns, wrong = image_matrix(table, "wrong", ("model", "corruption"))
     return dict(zip(columns, resampled_means(wrong, resamples=resamples, seed=seed).T, strict=True))

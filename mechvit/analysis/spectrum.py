@@ -17,7 +17,7 @@ from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from .frames import tidy
+from .frames import check_columns, tidy
 from .stream import Images, on_cpu
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def family_bands(summary: pd.DataFrame) -> dict[str, str]:
 
     Source: low and high frequency corruptions, Yin et al., arXiv:1906.08988, section 4.
     """
+    check_columns(summary, "family", "centroid")
     return {str(family): band_of(float(rows["centroid"].mean())) for family, rows in summary.groupby("family")}
 
 

@@ -10,6 +10,7 @@ from mechvit.arguments import checked
 
 from .bootstrap import LEVEL, RESAMPLES, interval
 from .draws import TOP, Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
+from .frames import check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +84,7 @@ def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
 
     Source: the paper's section 3.2.
     """
+    check_columns(lens, "model", "corruption", "image_id", "layer", "rank")
     correct = lens.loc[lens["rank"] == 0, ["model", "corruption", "image_id", "layer"]]
     return correct.groupby(["model", "corruption", "image_id"], sort=False, as_index=False)["layer"].min()
 
@@ -160,6 +162,7 @@ def _by_layer(draws: Draws, level: float, name: str) -> pd.DataFrame:
 
 
 def _check_base(frame: pd.DataFrame, base: str | None) -> None:
+    check_columns(frame, "model")
     models = list(frame["model"].unique())
     if base is not None and base not in models:
         raise ValueError(f"base must be one of the table's models, {', '.join(models)}, or None; got {base!r}")

@@ -15,6 +15,7 @@ from mechvit.data.spec import GROUPS, Corruption, Mixture, parse_training
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .correlation import rank_correlation
 from .draws import Draws, image_matrix
+from .frames import check_columns
 from .pairs import RELATIONS, Distances, Pair, group_of, place, ratio
 from .similarity import relabelling_p_value, spectral_distances
 from .spectrum import CorruptionSpectrum, spectrum_summary
@@ -198,6 +199,7 @@ def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: f
 
 def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
     """(model, corruption) -> draws of accuracy; corruptions in order, clean first."""
+    check_columns(performance, "model", "corruption", "image_id", "rank")
     table = performance.assign(correct=performance["rank"] == 0)
     columns, correct = image_matrix(table, "correct", ("model", "corruption"))
     draws = dict(zip(columns, resampled_means(correct, resamples=resamples, seed=seed).T, strict=True))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from mechvit.arguments import checked
 from mechvit.terminal import printable
 
 from .bit_depth import TWELVE_BITS, DeepPicture, Refusal, checked_range, deep_array, deep_picture
@@ -51,6 +52,7 @@ class Decoded:
     has_more_frames: bool
 
 
+@checked
 def open_picture(
     picture: Any, *, pixel_range: tuple[float, float] | None = None, name: str | None = None
 ) -> Image.Image:
@@ -72,6 +74,7 @@ def open_picture(
     return open_pictures({name: picture}, pixel_range=pixel_range)[name]
 
 
+@checked
 def open_pictures(
     pictures: Mapping[str, Any], *, pixel_range: tuple[float, float] | None = None
 ) -> dict[str, Image.Image]:

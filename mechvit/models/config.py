@@ -106,9 +106,8 @@ class HookedViTConfig:
                 if len(set(value)) != 1:
                     raise ValueError(f"{name} must be square; got {tuple(value)}. Use a checkpoint of square images.")
                 value = value[0]
-            object.__setattr__(
-                self, name, int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
-            )
+            whole = isinstance(value, Integral) and not isinstance(value, bool)  # numpy's too
+            object.__setattr__(self, name, int(value) if whole else value)
         for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_channels", "image_size", "patch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

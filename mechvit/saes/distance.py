@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, Interval, interval, resampled_means
+from mechvit.analysis.frames import check_columns
 from mechvit.arguments import checked
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _by_image(*frames: pd.DataFrame) -> list[Float[np.ndarray, "images tokens"]]
     """The cosines of each frame, one row an image, in the order of the ids."""
     found, ids = [], []
     for frame in frames:
+        check_columns(frame, "image_id", "cosine")
         image_id, counts = np.unique(frame["image_id"].to_numpy(), return_counts=True)
         if len(counts) == 0 or len(set(counts)) != 1:
             raise ValueError(
@@ -126,6 +128,7 @@ def distance_table(
     import pandas as pd
 
     keys = ["model", "architecture", "corruption"]
+    check_columns(cosine, *keys, "image_id", "token", "cosine")
     if repeated := int(cosine.duplicated([*keys, "image_id", "token"]).sum()):
         raise ValueError(f"each model, architecture, corruption, image and token comes once; {repeated} rows repeat")
     groups = dict(list(cosine.groupby(keys, sort=False)))

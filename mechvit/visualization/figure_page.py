@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mechvit.arguments import checked
+
 from .figure_json import figure_spec
 from .notices import licences, notices
 from .page import plotly_script, render, write_whole
@@ -18,6 +20,7 @@ HEIGHT = 450
 """Pixels, of a figure that states none: plotly's own."""
 
 
+@checked
 def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
     """Write a figure as one self-contained page under the policy of all pages (`page.CSP`); returns its path."""
     path, owed = Path(path), notices("plotly.js")
@@ -34,6 +37,7 @@ def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
     return write_whole(path, text)
 
 
+@checked
 def write_figure_pages(figures: Mapping[str, go.Figure], folder: str | Path) -> int:
     """Write each figure as NAME.html into a folder; returns how many there are."""
     for name, figure in figures.items():

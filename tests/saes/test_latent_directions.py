@@ -320,7 +320,7 @@ def test_codes_of_both_signs_are_measured_by_their_size_and_not_described(tiny_m
 
 def test_what_is_no_sae_is_named(tiny_model, batch):
     for given in ("saes/base/topk", TopKSAEConfig(d_in=32, d_sae=64), tiny_model, None):
-        with pytest.raises(ValueError, match=f"must be an SAE of sae-lens; got {type(given).__name__}"):
+        with pytest.raises(ValueError, match=r"^sae must be an SAE of sae-lens; got "):
             evaluate_sae(tiny_model, given, batch)
     assert TopKSAE is type(foreign_sae("topk"))
     assert evaluate_sae(tiny_model, foreign_sae("topk"), batch, CLEAN).l0 > 1

@@ -6,6 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import families, finish, panel_title, strongest, title_of, zero_line
 from .frames import layer_lines, layer_step, ordered, pick, require
 
@@ -29,6 +31,7 @@ def _titles(summary: pd.DataFrame) -> list[str]:
     return [panel_title(f"{title_of(key)} against clean") for key in worst]
 
 
+@checked
 def entropy_difference(summary: pd.DataFrame) -> go.Figure:
     """Figures 7 and 8: H(corrupted) - H(clean) of attention by layer, in nats; above zero the corruption spreads it.
 
@@ -50,6 +53,7 @@ def entropy_difference(summary: pd.DataFrame) -> go.Figure:
     return finish(figure, "Attention entropy: corrupted minus clean", height=430)
 
 
+@checked
 def pattern_change(summary: pd.DataFrame) -> go.Figure:
     """Cosine and squared difference between the clean and the corrupted attention pattern of the same image, by layer.
 

@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import BASE, GRID, INK, MUTED, RAMPS, escaped, finish
 from .frames import error_bars, pick, require
 
@@ -26,6 +28,7 @@ ROW, GAP = 22, 76
 """Pixels of one claim, and of what lies between two panels."""
 
 
+@checked
 def claims_forest(effects: pd.DataFrame) -> go.Figure:
     """Each claim's deciding measurement with its interval, coloured by its verdict, its other parts thin beside it.
 

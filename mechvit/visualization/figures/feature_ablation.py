@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import BASE, MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
 from .frames import images_of, pick, require
 
@@ -20,6 +22,7 @@ NAMED = 3
 """Latents of each panel whose numbers are written beside them."""
 
 
+@checked
 def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     """Change that ablating the n most sensitive latents makes, and others of the same frequency: a column a condition.
 
@@ -78,6 +81,7 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
     return [go.Scatter(**edge, y=part["change_high"].to_numpy()), band, line]
 
 
+@checked
 def feature_changes(change: pd.DataFrame) -> go.Figure:
     """Every latent's mean activation, corrupted minus clean, in each tuned model against the base.
 

@@ -6,6 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of
 from .frames import pick, require
 
@@ -15,6 +17,7 @@ SCALE = [[0, GRID], [1 / 3, _NOISE[0]], [2 / 3, _NOISE[1]], [1, _NOISE[2]]]
 """From no error to the largest."""
 
 
+@checked
 def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
     """Error under each wave, one panel a model, the zero frequency in the middle.
 

@@ -8,6 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import (
     INK,
     colour,
@@ -28,6 +30,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 """Of the first, second ... class of an image."""
 
 
+@checked
 def class_probability(summary: pd.DataFrame) -> go.Figure:
     """Figure 4: mean probability of the correct class by layer, on each family's strongest corruption.
 
@@ -55,6 +58,7 @@ def class_probability(summary: pd.DataFrame) -> go.Figure:
     return finish(figure, "Probability of the correct class, layer by layer", height=430)
 
 
+@checked
 def first_correct_layers(first: pd.DataFrame) -> go.Figure:
     """Figures 5 and 6: the layer at which the correct class first wins, base against the model tuned on the corruption.
 
@@ -105,6 +109,7 @@ def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
     return first_correct_histogram(first[pairs].reset_index(drop=True)) if pairs.any() else first[pairs]
 
 
+@checked
 def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
     """Mean change of the first correct layer, tuned minus base on the same images: negative is earlier.
 
@@ -140,6 +145,7 @@ def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
     return figure.update_layout(margin={"l": 170, "t": 56})
 
 
+@checked
 def image_trajectories(trajectories: pd.DataFrame) -> go.Figure:
     """Class probabilities of one image, layer by layer: a panel a condition, a colour a model, a dash a class.
 

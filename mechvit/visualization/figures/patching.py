@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import BASE, GRID, INK, MUTED, PAPER, RAMPS, finish, in_order, panel_title, title_of, zero_line
 from .frames import error_bars, layer_step, pick, require
 
@@ -39,6 +41,7 @@ NUMBERS = {
 }
 
 
+@checked
 def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
     """The share of the giver's lead that each component recovers, by layer; bold where its interval excludes 0.
 
@@ -113,6 +116,7 @@ def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) ->
     )
 
 
+@checked
 def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.Figure:
     """Every component's approximate effect against its exact one, with intervals, and the line where they are equal.
 
@@ -163,6 +167,7 @@ def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.F
     return figure.update_layout(legend_y=1.03)
 
 
+@checked
 def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
     """Each head's effect against its attention in numbers, with their rank correlation; one row a model.
 

@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import MUTED, families, family_of, finish, in_order, panel_title, strongest, title_of, zero_line
 from .change_map import bold, change_map, sure
 from .frames import dot, error_bars, pick, require
@@ -15,6 +17,7 @@ METRICS = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"
 COLUMNS = ("model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high")
 
 
+@checked
 def table_one(summary: pd.DataFrame) -> go.Figure:
     """Table 1 as dots and intervals: every metric of every model on each family's strongest corruption.
 
@@ -62,6 +65,7 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
     return figure.update_layout(margin={"t": 84})
 
 
+@checked
 def gains(summary: pd.DataFrame) -> go.Figure:
     """Figures 2 and 3: gain over the base of each tuned model on its own family's strongest corruption, by metric.
 
@@ -108,6 +112,7 @@ def titles_of(summary: pd.DataFrame) -> dict[str, str]:
     return {metric: title if metric in known else f"{title} (n/a)" for metric, title in METRICS.items()}
 
 
+@checked
 def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
     """Section 4.1's cross-family and clean results: every model on every condition, the change over the base as colour.
 

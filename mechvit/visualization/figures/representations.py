@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import GRID, INK, PAPER, RAMPS, colour, fade, family_of, finish, in_order, panel_title, title_of, zero_line
 from .frames import dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
 
@@ -22,6 +24,7 @@ QUANTITIES = {
 SUBSETS = {"all": ("all images", "circle"), "both_correct": ("both right", "diamond-open")}
 
 
+@checked
 def model_similarity(cka: pd.DataFrame) -> go.Figure:
     """CKA of every tuned model with the base, the same layer of both on the same images: a panel a condition.
 
@@ -38,6 +41,7 @@ def model_similarity(cka: pd.DataFrame) -> go.Figure:
     return figure.update_yaxes(title_text="linear CKA of tuned and base (1 = same)", row=1, col=1)
 
 
+@checked
 def corruption_similarity(cka: pd.DataFrame) -> go.Figure:
     """CKA between each model's clean and corrupted images, the same layer of both: a panel a corruption.
 
@@ -79,6 +83,7 @@ def _by_layer(own: pd.DataFrame, title: str) -> go.Figure:
     return finish(figure, title, height=400)
 
 
+@checked
 def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
     """CKA of every layer of one view with every layer of another: a panel a pair of views.
 
@@ -125,6 +130,7 @@ def _view(model: str, corruption: str) -> str:
     return f"{title_of(model, short=True)}: {title_of(corruption).lower()}"
 
 
+@checked
 def lens_comparison(summary: pd.DataFrame) -> go.Figure:
     """What the tuned lens (solid) and the logit lens (dotted) read, layer by layer: a column a condition.
 
@@ -180,6 +186,7 @@ def _lens_line(part: pd.DataFrame, model: str, lens: str, dash: str, *, legend: 
     return [go.Scatter(**edge, y=part["high"].to_numpy()), band, line]
 
 
+@checked
 def depth_change(summary: pd.DataFrame) -> go.Figure:
     """Change of the mean prediction depth, tuned minus base on the same images: a panel a lens; negative is earlier.
 

@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import MUTED, RAMPS, finish, in_order, panel_title, title_of
 from .frames import dot, error_bars, pick, require
 
@@ -27,6 +29,7 @@ GROUP_COLOURS = {
 """Each group of corruptions' colour."""
 
 
+@checked
 def corruption_errors(summary: pd.DataFrame) -> go.Figure:
     """Every model's error, corruption error and relative error by corruption, and their means, with intervals.
 
@@ -79,6 +82,7 @@ def _reach(ratios: pd.Series) -> list[float]:
     return [low - 0.4 * (high - low), high + 0.4 * (high - low)]
 
 
+@checked
 def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
     """The radial power spectrum of every corruption's change, one panel a group.
 

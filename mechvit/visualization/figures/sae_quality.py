@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import colour, finish, in_order, panel_title, title_of
 from .frames import pick, require
 from .saes import ARCHITECTURES
@@ -30,6 +32,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 """Of the lines of several hook points."""
 
 
+@checked
 def frontier(points: pd.DataFrame) -> go.Figure:
     """L0 against explained variance, one dot an SAE and one panel a condition.
 
@@ -77,6 +80,7 @@ def frontier(points: pd.DataFrame) -> go.Figure:
     return _finish(figure, "Sparsity against explained variance", 120 + 320 * places[-1][0])
 
 
+@checked
 def feature_density(density: pd.DataFrame) -> go.Figure:
     """How many latents fire how often, one panel an SAE and one line a condition; hovering names the dead.
 

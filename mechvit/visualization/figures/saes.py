@@ -6,6 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
 from .frames import dot, error_bars, pick, require
 
@@ -38,6 +40,7 @@ def architectures(frame: pd.DataFrame) -> list[str]:
     return [key for key in ARCHITECTURES if key in there]
 
 
+@checked
 def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
     """Figures 9 and 10: the cosine between the SAE codes of a clean patch and its corrupted self, base against tuned.
 
@@ -113,6 +116,7 @@ def _density(part: pd.DataFrame, model: str, legend: bool) -> list[go.Scatter]:
     return [*traces, line]
 
 
+@checked
 def cosine_distances(distance: pd.DataFrame) -> go.Figure:
     """The distance between the base's and a tuned model's cosine distributions, three ways, with intervals.
 
@@ -149,6 +153,7 @@ def cosine_distances(distance: pd.DataFrame) -> go.Figure:
     return figure.update_layout(margin={"l": 160, "t": 84})
 
 
+@checked
 def training_curves(history: pd.DataFrame) -> go.Figure:
     """Each SAE's training: explained variance, L0, dead latents and loss against the tokens seen.
 

@@ -8,6 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import BASE, MUTED, RAMPS, escaped, finish, in_order, panel_title, title_of, zero_line
 from .frames import error_bars, pick, require
 
@@ -18,6 +20,7 @@ TINTS = {"mean_difference": RAMPS["gaussian_blur"][0][1], "sae": RAMPS["gaussian
 SYMBOLS = {"mean_difference": "circle", "sae": "diamond"}
 
 
+@checked
 def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> go.Figure:
     """Recovered share and clean cost of every direction by its scale: a column a hook point, random controls in grey.
 
@@ -80,6 +83,7 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
     return figure.update_layout(legend={"yref": "container", "y": 1 - 36 / 560, "yanchor": "top"})
 
 
+@checked
 def steering_cost(chosen: pd.DataFrame) -> go.Figure:
     """What the chosen hook point and scale of each source recover against what they cost on clean images, held out.
 

@@ -7,6 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..readings import signed
 from ..style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
 from .change_map import bold, change_map, sure
@@ -39,6 +41,7 @@ TINTS = {
 """The colour of a pair of two corruptions by relation."""
 
 
+@checked
 def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure:
     """Every model on every corruption, in the table's order, groups set apart.
 
@@ -117,6 +120,7 @@ def _set_groups_apart(figure: go.Figure, transfer: pd.DataFrame, rows: list[str]
             figure.add_annotation(text=name, showarrow=False, font={"size": 12, "color": MUTED}, **place)
 
 
+@checked
 def transfer_means(means: pd.DataFrame) -> go.Figure:
     """Mean gain, and pooled share of the own gain, by relation, band of frequencies and groups, with intervals.
 
@@ -163,6 +167,7 @@ def _scope_name(scope: str) -> str:
     return SCOPES.get(scope, scope.capitalize())
 
 
+@checked
 def transfer_similarity(transfer: pd.DataFrame, similarity: pd.DataFrame) -> go.Figure:
     """Gain and share of the own gain of every pair of corruptions, over the distance of their spectra.
 

@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechvit.arguments import checked
+
 from ..style import MUTED, colour, escaped, fade, finish, in_order, panel_title, title_of, zero_line
 from .frames import error_bars, pick, require
 
@@ -23,6 +25,7 @@ QUANTITIES = {
 """What is drawn along the line between two models, with its unit."""
 
 
+@checked
 def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
     """The share of the gap that each part's weights recover, one panel a corruption.
 
@@ -74,6 +77,7 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
     return figure.update_layout(margin={"l": 130})
 
 
+@checked
 def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
     """The recovered share when more and more parts are swapped together, from the first on and from the last back.
 
@@ -116,6 +120,7 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
     return figure.update_layout(margin={"b": 110})
 
 
+@checked
 def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
     """Accuracy, logit difference and loss along the line between two models' weights, clean and corrupted, with bands.
 
@@ -145,6 +150,7 @@ def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
     return figure
 
 
+@checked
 def weight_changes(parts: pd.DataFrame) -> go.Figure:
     """How far each part's weights moved, relative to their size, one line a model.
 
