@@ -77,6 +77,7 @@ def align_labels(
     return with_classes(labelled, "label", index_of[codes].tolist(), unique_names(labels))
 
 
+@checked
 def check_aligned(images: object, id2label: Mapping[int, str]) -> None:
     """Refuse a data set whose column `label` calls a class by the exact name of another of the checkpoint's.
 
