@@ -360,7 +360,7 @@ def test_too_little_room_is_found_before_the_start(make_cache, monkeypatch, tmp_
         ({"hooks": ("blocks.1.attn.hook_pattern",)}, "17 tokens.*hook_pattern gives"),
         ({"hooks": ("hook_logits",)}, r"17 tokens.*hook_logits gives \[2, 5\]"),
         ({"hooks": ()}, "at least one hook point"),
-        ({"hooks": HOOKS[0]}, "as a tuple"),
+        ({"hooks": HOOKS[0]}, "hooks must be a list of texts"),
         ({"hooks": (HOOKS[0], HOOKS[0])}, "each once"),
         ({"tokens": "class"}, "all, patches or cls; got 'class'"),
         ({"dtype": "int8"}, "bfloat16, float16, float32; got 'int8'"),
