@@ -38,9 +38,40 @@ def one_line(text: object) -> str:
     return printable(" ".join(re.split(r"[ \t\r\n]+", str(text))).strip())
 
 
+class NobodyReads(OSError):
+    """What was found could not be printed: the reader of a pipe ended, or the disk of a file is full."""
+
+
 def say(*parts: object, end: str = "\n", file: TextIO | None = None) -> None:
-    """Print, with what may come from a file's or a class's name made printable; lines stay lines."""
-    print(*(printable(part, keep="\n\t") for part in parts), end=end, file=file or sys.stdout)
+    """Print, with what may come from a file's or a class's name made printable; lines stay lines.
+
+    Raises:
+        NobodyReads: it could not be written.
+    """
+    try:
+        print(*(printable(part, keep="\n\t") for part in parts), end=end, file=file or sys.stdout)
+    except OSError as error:
+        raise NobodyReads(error.errno, error.strerror) from error
+
+
+def flush() -> None:
+    """Write out what was printed.
+
+    Raises:
+        NobodyReads: it could not be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise NobodyReads(error.errno, error.strerror) from error
+
+
+def write_line(line: str) -> None:
+    """Print one line on stderr that begins at its left edge, whatever progress bars are open."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)
 
 
 def progress_bar(over: Iterable[Any] | None = None, label: str | None = None, **options: Any) -> tqdm:

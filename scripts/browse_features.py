@@ -79,6 +79,8 @@ class Options:
     """Show SAEs that say they were trained on other weights than the model's, too."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps training and test images apart."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
     model_dtype: ModelDtype = "float32"
@@ -116,7 +118,9 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
     from mechvit.saes.browsed import Browsing
     from mechvit.visualization import feature_browser
 
-    settings = Browsing(n_features=options.n_features, n_images=options.n_images, seed=options.seed)
+    settings = Browsing(
+        n_features=options.n_features, n_images=options.n_images, batch_size=options.batch_size, seed=options.seed
+    )
     browser = feature_browser(
         saes, images, corruptions, features={next(iter(saes)): options.features}, settings=settings,
         title=options.title, allow_other_model=options.allow_other_model, progress="SAE features",

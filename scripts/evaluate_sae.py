@@ -85,6 +85,8 @@ class Options:
     """Evaluate SAEs that say they were trained on other weights than the model's, too."""
     seed: int = 0
     """Of the images' parts, the crops and the noise. One seed in all scripts keeps training and test images apart."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
     device: str | None = None
     """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
     model_dtype: ModelDtype = "float32"
@@ -157,7 +159,8 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     for site, saes in sites.items():
         found = evaluate_saes(
             model, saes, images, corruptions, top_images=options.top_images or None, dense_above=options.dense_above,
-            seed=options.seed, allow_other_model=options.allow_other_model, progress=f"SAEs of {site}",
+            batch_size=options.batch_size, seed=options.seed, allow_other_model=options.allow_other_model,
+            progress=f"SAEs of {site}",
         )  # fmt: skip
         own = {
             "sae_quality": found.quality_frame(model=name),

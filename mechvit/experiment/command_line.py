@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from mechvit.data.spec import Corruption
 from mechvit.files import locked, new_folder
 from mechvit.settings_checks import SettingError
-from mechvit.terminal import one_line, say
+from mechvit.terminal import NobodyReads, flush, one_line, say, write_line
 
 from .device_checks import check_device as check_device
 from .faults import explain, flag_of
@@ -41,9 +41,13 @@ def run(main: Callable[..., None], *arguments: object) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show, warnings.showwarning)
             main(*arguments)
+            flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        write_line("interrupted")
         sys.exit(130)
+    except NobodyReads as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
+        refuse(f"what was found cannot be printed ({error.strerror})")
     except Exception as error:
         line = None if os.environ.get("MECHVIT_TRACEBACK") else explain(error, *arguments[:1])
         if line is None:
@@ -53,7 +57,7 @@ def run(main: Callable[..., None], *arguments: object) -> None:
 
 def refuse(line: str) -> NoReturn:
     """End the process with one line on stderr and exit code 2."""
-    print(f"error: {one_line(line)}", file=sys.stderr)
+    write_line(f"error: {one_line(line)}")
     sys.exit(2)
 
 

@@ -35,6 +35,9 @@ def explain(error: BaseException, options: object = None) -> str | None:
         error: what was raised.
         options: the command line's settings, whose flags are named.
     """
+    cause = error.__cause__
+    if _is_of_the_input(error) and cause is not None and (line := explain(cause, options)) is not None:
+        return line  # of a library's general error the reason
     if is_out_of_memory(error):
         return one_line(_out_of_memory(error, options))
     if is_disk_full(error):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import pty
 import resource
 import signal
 import subprocess
@@ -285,3 +287,54 @@ def test_a_device_that_cannot_compute_is_refused(device):
         check_device(device)
     check_device("cpu")
     check_device(None)
+
+
+# what is printed
+
+
+PRINTS = "from mechvit.experiment.command_line import run\nfrom mechvit.terminal import say\nrun(lambda: say('x'))"
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTS], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == ("error: what was found cannot be printed (No space left on device)\n")
+
+
+def test_a_reader_that_ended_is_one_line():
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"input()\n{PRINTS}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.stderr.read() == "error: what was found cannot be printed (Broken pipe)\n"
+    assert process.wait() == 2
+
+
+def test_on_a_terminal_too_the_answer_is_one_line_without_colours():
+    """tyro draws its box by what stdout is."""
+    ours, theirs = pty.openpty()
+    code = (
+        "from mechvit.experiment.command_line import read\nfrom mechvit.finetuning import FinetuneConfig\n"
+        "read(FinetuneConfig, None, args=['--epochs', '0'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm-256color"}
+    ) as process:
+        assert process.wait() == 2
+    os.close(theirs)
+    assert os.read(ours, 10_000).decode() == "error: --epochs must be at least 1; got 0\r\n"
+    os.close(ours)
+
+
+def test_the_reason_of_a_library_s_general_error_is_what_is_said(capsys):
+    from datasets.exceptions import DatasetGenerationError
+
+    error = DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/cache/set.arrow")
+    assert "no space is left for /cache/set.arrow" in ended(error, capsys)

@@ -168,6 +168,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--dense-above 2", "--dense-above must be in [0, 1]; got 2"),
         ("--dense-above nan", "--dense-above must be in [0, 1]; got nan"),
         ("--saes", "--saes must name at least one"),
+        ("--batch-size 0", "--batch-size must be at least 1; got 0"),
         ("--saes BASE", "holds no SAE"),
         ("--corruptions gaussian_blur_400", "gaussian_blur at level 400 mirrors"),
     ),
@@ -231,6 +232,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
     "browse_features": (
         ("--n-features 0", "--n-features must be at least 1; got 0"),
         ("--n-images 0", "--n-images must be at least 1; got 0"),
+        ("--batch-size 0", "--batch-size must be at least 1; got 0"),
         ("--features -1", "--features must be at least 0; got -1"),
         ("--features 100000", "100000"),
         ("--tuned TUNED", "--tuned and --tuned-saes go together"),
