@@ -30,6 +30,8 @@ POINTERS = {
 
 MOST_LAYERS, MOST_LABELS = 1000, 1_000_000
 """What a config may ask for where there are no weights to compare it with."""
+MOST_WIDTH = 1_000_000
+"""A width above which shapes alone, without weights, already take memory (DINOv3's rotary angles)."""
 
 
 def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
@@ -86,9 +88,8 @@ def check_counts(config: Mapping[str, Any], where: str, layers: int, labels: int
     for name, value in config.items():
         if isinstance(value, dict):
             check_counts(value, where, layers, labels)
-        bound = (
-            labels if name in ("num_labels", "_num_labels") else layers if name.endswith("num_hidden_layers") else None
-        )
+        counted = {"num_labels": labels, "_num_labels": labels, "hidden_size": MOST_WIDTH}
+        bound = layers if name.endswith("num_hidden_layers") else counted.get(name)
         if bound is not None and isinstance(value, int | float) and not value <= bound:
             raise ValueError(
                 f"{where}: its config.json has {name} {value}, and its weights can be those of {bound} at most. "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from .checkpoint_config import read_hf_config
+from .checkpoint_config import one_line, read_hf_config
 from .checks import ON_REQUEST
 from .config import HookedViTConfig
 from .families import FAMILIES, Family, find_family
@@ -136,7 +136,14 @@ def checkpoint_table(path_or_hub_id: str, zero_shot: bool = False) -> str:
     else:
         hf_config = read_hf_config(path_or_hub_id)
         _, architecture = find_family(hf_config.model_type, hf_config.architectures, path_or_hub_id)
-        cfg = _model(architecture, hf_config, zero_shot).cfg
+        try:
+            cfg = _model(architecture, hf_config, zero_shot).cfg
+        except ValueError:
+            raise
+        except Exception as error:  # a setting of a wrong value raises almost anything
+            raise ValueError(
+                f"{path_or_hub_id}: its config.json does not make a {architecture}: {one_line(error)}"
+            ) from error
     size, rows = sizes(cfg), [("hook point", "shape", "one image", "meaning", "exists")]
     for name, point in points_of(cfg).items():
         numbers = [size[dim] for dim in point.shape.split(", ")]

@@ -58,7 +58,7 @@ def load_hf_model(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | N
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     hf_config, weights, options = _open(where)
     check_finite(weights, where)
-    hf_model, _ = _load_hf(hf_config.architectures[0], hf_config, weights, dtype, **options)
+    hf_model, _ = _load_hf(getattr(transformers, hf_config.architectures[0]), hf_config, weights, dtype, **options)
     hf_model.config.name_or_path = where
     return hf_model
 
@@ -99,11 +99,11 @@ def _check_fit(
     """
     shapes, options = {name: weight.to("meta") for name, weight in weights.items()}, {}
     try:
-        hf_model, info = _load_hf(architecture, hf_config, shapes, None, device_map="meta")
+        hf_model, info = _load_shapes(architecture, hf_config, shapes)
         if info["missing_keys"] or info["unexpected_keys"]:
             names = set(hf_model.state_dict()) - info["missing_keys"] | info["unexpected_keys"]
             if options := _options(family, architecture, names):
-                hf_model, info = _load_hf(architecture, hf_config, shapes, None, device_map="meta", **options)
+                hf_model, info = _load_shapes(architecture, hf_config, shapes, **options)
         mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
         _config(family, architecture, hf_model.config, hf_model.state_dict(), {})
     except Exception as error:  # a setting of a wrong value raises almost anything
@@ -254,12 +254,21 @@ def _config(
     )
 
 
+def _load_shapes(
+    architecture: str, hf_config: Any, shapes: Mapping[str, Tensor], **options: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Load tensors of the meta device, and compute no first values for what is missing (positions of any size)."""
+    known = getattr(transformers, architecture)
+    own = {"__module__": known.__module__, "initialize_weights": lambda model: None}
+    return _load_hf(type(architecture, (known,), own), hf_config, shapes, None, device_map="meta", **options)
+
+
 def _load_hf(
-    architecture: str, hf_config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype | None, **options: Any
+    hf_class: Any, hf_config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype | None, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Make a model of transformers' class out of weights, under the names of a file or its own; tell what fits not."""
     with quiet():
-        return getattr(transformers, architecture).from_pretrained(
+        return hf_class.from_pretrained(
             None,
             config=hf_config,
             state_dict=dict(weights),
