@@ -28,7 +28,7 @@ from mechvit.experiment.command_line import (
     read,
     run,
 )
-from mechvit.files import check_out, check_replaceable, out_folder
+from mechvit.files import check_out, check_replaceable, end_with_parent, out_folder
 from mechvit.saes.config import HookTokens
 from mechvit.settings_checks import COUNT, SHARE, check, check_common, check_some
 from mechvit.terminal import say
@@ -111,7 +111,7 @@ def main(options: Options) -> None:
     from mechvit.models import HookedViT
     from mechvit.models.devices import device_of_process
     from mechvit.saes.cached import cache_activations, export_for_sae_lens
-    from mechvit.saes.parallel import PATIENCE, end_with_parent
+    from mechvit.saes.parallel import PATIENCE
 
     check_device(options.device, processes=True)
     device = device_of_process(options.device, shared=True)

@@ -1,6 +1,6 @@
 from .disk import disk_errors, disk_full, sync
 from .hashes import changed, describe, sha256
-from .locks import Lock, locked
+from .locks import Lock, end_with_parent, locked
 from .markers import (
     MARKER,
     adopt,
@@ -47,6 +47,7 @@ __all__ = [
     "describe",
     "disk_errors",
     "disk_full",
+    "end_with_parent",
     "foreign",
     "is_empty",
     "is_litter",

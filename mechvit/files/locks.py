@@ -6,10 +6,13 @@ the process that holds it, however that dies. The file says who holds it; it is 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
+import signal
 import socket
+import sys
 import time
 import warnings
 import weakref
@@ -199,3 +202,16 @@ def _warn(place: Path, why: str) -> None:
     if why not in _warned:
         _warned.add(why)
         warnings.warn(f"{place} is not locked: {why}. Let no second process write there", stacklevel=4)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it (torchrun's agent) is gone, so that it does not write on alone.
+
+    Where the system cannot tell (it is not Linux), nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it went in between
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from mechvit.files import end_with_parent
 from mechvit.models.devices import device_of_process
 from mechvit.settings_checks import SettingError
 
@@ -44,6 +45,8 @@ def training_arguments(
     from transformers import TrainingArguments
 
     processes, where = int(os.environ.get("WORLD_SIZE", "1")), device_of_process(device)
+    if processes > 1:
+        end_with_parent()
     if config.batch_size % processes:
         raise SettingError(
             "batch_size", f"must be a multiple of the {processes} processes, which share it; got {config.batch_size}"

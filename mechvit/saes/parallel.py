@@ -7,10 +7,7 @@ entries are those of the whole batch, and a latent is alive if it fired anywhere
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,6 +19,7 @@ from jaxtyping import Bool, Float
 from sae_lens.saes.batchtopk_sae import BatchTopK
 from torch import Tensor
 
+from mechvit.files import end_with_parent
 from mechvit.models.devices import device_of_process
 
 if TYPE_CHECKING:
@@ -54,19 +52,6 @@ def processes(device: str | None = None) -> Iterator[str | None]:
         yield str(own)
     finally:
         dist.destroy_process_group()
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it (torchrun's agent) is gone, so that it does not write on alone.
-
-    Where the system cannot tell (it is not Linux), nothing happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it went in between
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def size() -> int:

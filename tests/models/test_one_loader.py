@@ -14,7 +14,9 @@ MODULES = sorted(path for part in ("mechvit", "scripts", "benchmarks") for path 
 PROCESSOR_LOADER = "mechvit/models/image_processor.py"
 LOADERS = {
     PROCESSOR_LOADER: {"AutoImageProcessor.from_pretrained"},
-    "mechvit/models/loading.py": {"hf_class.from_pretrained"},  # of a class of transformers' own, by the config read before
+    "mechvit/models/loading.py": {
+        "hf_class.from_pretrained"
+    },  # of a class of transformers' own, by the config read before
 }
 """The only places that may load configs, processors and models by transformers, each by one call."""
 OF_THIS_PACKAGE = ("HookedViT.",)

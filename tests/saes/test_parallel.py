@@ -152,7 +152,7 @@ def test_refuses_a_batch_that_cannot_be_shared(make_streams, tmp_path, monkeypat
 def test_a_worker_ends_with_its_parent(tmp_path):
     """When torchrun's agent is killed, its workers do not write on alone."""
     worker = (
-        "import os, sys, time; from mechvit.saes.parallel import end_with_parent; end_with_parent(); "
+        "import os, sys, time; from mechvit.files import end_with_parent; end_with_parent(); "
         "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     )
     agent = (
