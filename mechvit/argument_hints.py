@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mechvit.models.wrapped import unwrapping
 from mechvit.terminal import one_line
 
 MADE_BY = {
@@ -92,6 +91,8 @@ def next_step(wanted: set[str], members: set[str], value: Any) -> str:
 
 def _model_step(value: Any, kinds: set[str], alone: bool) -> str:
     """From anything that holds a model to a HookedViT."""
+    from mechvit.models.wrapped import unwrapping
+
     if isinstance(value, (str, os.PathLike)):
         return f"load it first, with HookedViT.from_pretrained({one_line(repr(os.fspath(value)))})"
     if step := unwrapping(value):

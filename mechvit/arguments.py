@@ -12,7 +12,6 @@ from os import PathLike
 from typing import Any, ParamSpec, TypeVar
 
 from mechvit.argument_hints import MADE_BY, got, next_step
-from mechvit.models.wrapped import unwrapping
 from mechvit.settings_checks import SettingError
 
 Arguments = ParamSpec("Arguments")
@@ -163,6 +162,8 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
     if name in _LISTS:
         return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not _is_a(value, "SAE")
     if name == "HookedViT" and hasattr(value, "cfg") and hasattr(value, "image_processor"):
+        from mechvit.models.wrapped import unwrapping  # not before: drawing imports this file, and no model
+
         return not unwrapping(value)  # what is used as one
     return _is_a(value, name) if name in _WORDS or name in MADE_BY else True
 

@@ -9,6 +9,7 @@ Of a checkpoint only the config is read. Without --model the table is that of al
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +68,11 @@ def check(place: Path, overwrite: bool) -> None:
 def is_own_table(place: Path) -> bool:
     """Tell whether a file is a table that this command wrote, or empty."""
     with place.open("rb") as file:
-        start = file.read(1000)
-    return not start or start.startswith(b"# Hook points") or b"| hook point | shape |" in start
+        start = file.read(400)
+    written = start.startswith(b"# Hook points\n\nWritten by `scripts/hook_points.py")
+    return (
+        not start or written or re.match(rb"\w+: \d+ blocks, \{l\} from 0 to \d+\n\n\| hook point", start) is not None
+    )
 
 
 if __name__ == "__main__":

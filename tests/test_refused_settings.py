@@ -54,7 +54,7 @@ def test_batch_sizes(blind, tiny_images, batch_size):
     ("settings", "message"),
     [
         ({"limit": 0}, "limit must be at least 1; got 0"),
-        ({"limit": 1.5}, "limit must be a whole number; got 1.5"),
+        ({"limit": 1.5}, "limit must be a whole number or None; got 1.5"),
         ({"seed": -1}, "seed must be in"),
         ({"seed": 2**32}, "seed must be in"),
         ({"seed": 0.5}, "seed must be a whole number"),

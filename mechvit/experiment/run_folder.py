@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -64,15 +66,28 @@ def check_run(place: Path, kind: str) -> None:
 
 
 def _adopt_run(place: Path, kind: str) -> None:
-    """Mark an earlier run and its folders as ours: one whose stages have records, with this kind's page or stages."""
-    records = sorted((place / "stages").glob("*.json"))
-    tests = any(path.name.startswith("test-") for path in records) or (place / "transfer.html").is_file()
-    if not records or tests != (kind == "transfer between corruptions"):
+    """Mark an earlier run as ours, and of its folders those whose stage has a record."""
+    stages = [name for name in map(_stage_of, sorted((place / "stages").glob("*.json"))) if name is not None]
+    tests = any(name.startswith("test/") for name in stages) or (place / "transfer.html").is_file()
+    if "base" not in stages or tests != (kind == "transfer between corruptions"):
         return
+    for stage in stages:
+        for begins, (folder, part, known) in RUN_PARTS.items():
+            if stage == begins or (begins.endswith("/") and stage.startswith(begins)):
+                path = place / (folder + stage.removeprefix(begins) if begins.endswith("/") else folder)
+                if path.is_dir():
+                    adopt(path, part, known)
     names = [path.relative_to(place).as_posix() for path in place.rglob("*")]
     own = {name for name in names if any(fnmatch(name, p) and name.count("/") == p.count("/") for p in RUN_FILES)}
-    for name in names:
-        for pattern, (part, known) in RUN_PARTS.items():
-            if fnmatch(name, pattern) and name.count("/") == pattern.count("/") and (place / name).is_dir():
-                adopt(place / name, part, known)
     begin(place, kind, files=own)
+
+
+def _stage_of(record: Path) -> str | None:
+    """The name of the stage whose record this is; None where it is none, or one of another file's name."""
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        name, key = found["name"], found["key"]
+        whole = isinstance(name, str) and re.fullmatch(r"[0-9a-f]{64}", key) and found["seconds"] >= 0
+        return name if whole and record.name == f"{name.replace('/', '-')}.json" else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -6,7 +6,7 @@ kind; any other is somebody else's.
 
 from __future__ import annotations
 
-_CHECKPOINT = ("config.json", "model*.safetensors", "model.safetensors.index.json", "preprocessor_config.json")
+_CHECKPOINT = ("config.json", "model*.safetensors", "preprocessor_config.json", "model.safetensors.index.json")
 
 KINDS: dict[str, tuple[str, ...]] = {
     # what the Python API writes
@@ -15,11 +15,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "tuned lens": ("tuned_lens.json", "tuned_lens.safetensors"),
     "prepared images": (),  # nothing tells them from a data set of the user's own
     "SAEs": (
-        "settings.json", "history.parquet", "metrics.csv", "*/cfg.json", "*/sae_weights.safetensors", "*/README.md",
+        "settings.json", "metrics.csv", "history.parquet", "*/cfg.json", "*/sae_weights.safetensors", "*/README.md",
         "wandb.json", "step-*/*.safetensors", "step-*/state.json", "published/*", "published/*/*",
     ),
     "cached activations": (
-        "plan.json", "manifest.json", "shard-*/*.safetensors", "shard-*/shard.json",
+        "plan.json", "shard-*/shard.json", "manifest.json", "shard-*/*.safetensors",
     ),
     "activations for sae-lens": (),
     # what the commands write
@@ -52,8 +52,8 @@ KINDS: dict[str, tuple[str, ...]] = {
         "figures/*.html",
     ),
     "swapped weights": (
-        "swaps.parquet", "swaps_reverse.parquet", "smallest_set.parquet", "interpolation.parquet",
-        "weight_change.parquet", "weight_change_parts.parquet", "weight_change_spectra.parquet", "figures/*.html",
+        "swaps.parquet", "interpolation.parquet", "weight_change.parquet", "weight_change_parts.parquet",
+        "weight_change_spectra.parquet", "swaps_reverse.parquet", "smallest_set.parquet", "figures/*.html",
     ),
     "benchmark": ("result.json", "table.md", "figure.html"),
     # a run of the whole experiment, and its parts
@@ -61,22 +61,31 @@ KINDS: dict[str, tuple[str, ...]] = {
     "transfer between corruptions": (),
     "tables": (),
     "views": (),
-    "figures": ("*_single.*", "*_double.*"),
+    "figures": (),
 }  # fmt: skip
 
+OBLIGATORY = {
+    "fine-tuned checkpoint": 4, "hooked model": 2, "tuned lens": 2, "SAEs": 2, "cached activations": 2, "analysis": 7,
+    "evaluation": 2, "robustness": 3, "evaluation of SAEs": 5, "representations": 5, "patching": 3, "steering": 3,
+    "ablation of latents": 4, "swapped weights": 5, "benchmark": 2,
+}  # fmt: skip
+"""How many of a kind's names, from the first, every earlier result has."""
 RUN_FILES = (
     "stages/*.json", "config.json", "provenance.json", "claims.json", "report.html", "features.html", "transfer.html",
     "figures/*_single.*", "figures/*_double.*",
 )  # fmt: skip
 """Single files of a run from before there were markers."""
-RUN_PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "models/*": ("fine-tuned checkpoint", KINDS["fine-tuned checkpoint"]),
-    "images/*": ("prepared images", ("state.json", "dataset_info.json", "data-*.arrow")),
-    "saes/*": ("SAEs", KINDS["SAEs"]),
-    "saes/shared/*": ("SAEs", KINDS["SAEs"]),
-    "parts/*": ("tables", ("*.parquet",)),
-    "parts/*/*": ("tables", ("*.parquet",)),
-    "tables": ("tables", ("*.parquet",)),
-    "views": ("views", ("*.json", "*.safetensors")),
+RUN_PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "base": ("models/base", "fine-tuned checkpoint", KINDS["fine-tuned checkpoint"]),
+    "finetune/": ("models/", "fine-tuned checkpoint", KINDS["fine-tuned checkpoint"]),
+    "images/": ("images/", "prepared images", ("state.json", "dataset_info.json", "data-*.arrow")),
+    "saes/": ("saes/", "SAEs", KINDS["SAEs"]),
+    "study/": ("parts/study/", "tables", ("*.parquet",)),
+    "sae-evaluation/": ("parts/saes/", "tables", ("*.parquet",)),
+    "gain/": ("parts/gain/", "tables", ("*.parquet",)),
+    "test/": ("parts/test/", "tables", ("*.parquet",)),
+    "related": ("parts/related", "tables", ("*.parquet",)),
+    "tables": ("tables", "tables", ("*.parquet",)),
+    "views": ("views", "views", ("*.json", "*.safetensors")),
 }
-"""Its folders: kind and content."""
+"""What each of its stages wrote: the stage's name, or how it begins; the folder, its kind and its content."""

@@ -152,12 +152,19 @@ def _still_there(path: Path, descriptor: int) -> bool:
 def _sign(descriptor: int, path: Path, shared: bool) -> None:
     """Write down who holds the lock; a file that is no lock of ours is left alone."""
     text = os.pread(descriptor, 1 << 16, 0)
-    if text and b'"mechvit"' not in text:
+    if not all(_is_ours(line) for line in text.splitlines()):
         raise ValueError(f"{path} is no lock of mechvit: move it away")
     line = json.dumps({"tool": "mechvit", "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
     if not shared:
         os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, (line + "\n").encode(), len(text) if shared else 0)
+
+
+def _is_ours(line: bytes) -> bool:
+    try:
+        return bool(json.loads(line)["tool"] == "mechvit")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _holders(descriptor: int) -> list[dict[str, Any]]:

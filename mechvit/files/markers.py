@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .disk import disk_errors, step, sync
-from .kinds import KINDS
+from .kinds import KINDS, OBLIGATORY
 
 MARKER = ".mechvit.jsonl"
 LITTER = (
@@ -30,10 +30,9 @@ LITTER = (
     "._*",
     ".directory",
     ".fuse_hidden*",
-    ".ipynb_checkpoints",
     ".nfs*",
-    "__pycache__",
 )
+LITTER_FOLDERS = (".ipynb_checkpoints", "__pycache__")
 """What systems and caches leave in any folder: removed with it, and never taken for a user's file."""
 
 
@@ -45,6 +44,10 @@ class Marker:
     """Which kind of result, as in "analysis"."""
     id: str
     complete: bool = False
+    ready: bool = False
+    """Whole, and not in its place yet."""
+    aside: str = ""
+    """The id of the result that takes this one's place, once it is being replaced."""
     files: dict[str, list[Any]] = field(default_factory=dict)
     """Each file that was written, by its path in the folder: size, mtime in ns and SHA-256 once all are whole."""
     under: list[str] = field(default_factory=list)
@@ -61,7 +64,9 @@ def is_litter(name: str) -> bool:
     last = name.rpartition("/")[2]
     if last in (MARKER, f"{MARKER}.part") or re.fullmatch(r"\..+\.\d+\.part", last):
         return True
-    return any(fnmatch(part, pattern) for part in name.split("/") for pattern in LITTER)
+    if any(part in LITTER_FOLDERS for part in name.split("/")):
+        return True
+    return any(fnmatch(last, pattern) for pattern in LITTER)
 
 
 def is_empty(folder: Path) -> bool:
@@ -85,6 +90,7 @@ def read_marker(folder: Path) -> Marker | None:
                 if entry["tool"] != "mechvit":
                     return None
                 marker = Marker(str(entry["kind"]), str(entry["id"]), bool(entry.get("complete", False)))
+                marker.ready, marker.aside = bool(entry.get("ready", False)), str(entry.get("aside", ""))
             elif "under" in entry:
                 marker.under.append(str(entry["under"]))
             else:
@@ -98,6 +104,7 @@ def read_marker(folder: Path) -> Marker | None:
 def mark(folder: Path, marker: Marker) -> None:
     """Write a folder's marker anew, whole."""
     head = {"tool": "mechvit", "kind": marker.kind, "id": marker.id, "complete": marker.complete}
+    head |= ({"ready": True} if marker.ready else {}) | ({"aside": marker.aside} if marker.aside else {})
     entries: list[dict[str, Any]] = [head, *({"under": top} for top in marker.under)]
     entries += [{"file": name} | ({"seen": seen} if seen else {}) for name, seen in marker.files.items()]
     part = folder / f"{MARKER}.part"
@@ -158,23 +165,29 @@ def foreign(folder: Path, marker: Marker) -> list[str]:
     return [name for name in tree(folder) if not marker.lists(name)]
 
 
-def looks_like(folder: Path, known: Iterable[str]) -> bool:
-    """Tell whether an unmarked folder is an earlier result: nothing but known names, and the first of them.
+def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
+    """Tell whether an unmarked folder is an earlier result: nothing but known names, and all that each result has.
 
     Args:
-        known: patterns of paths in the folder, such as `figures/*.html`; the first must be there.
+        known: patterns of paths in the folder, such as `figures/*.html`.
+        obligatory: how many of them, from the first, must be there.
     """
     known = list(known)
     names = [name for name in tree(folder) if not is_litter(name)]
-    if not known or not any(fnmatch(name, known[0]) for name in names):
+
+    def fits(name: str, pattern: str) -> bool:
+        return fnmatch(name, pattern) and name.count("/") == pattern.count("/")
+
+    if not known or not all(any(fits(name, pattern) for name in names) for pattern in known[:obligatory]):
         return False
-    return all(any(fnmatch(name, p) and name.count("/") == p.count("/") for p in known) for name in names)
+    return all(any(fits(name, pattern) for pattern in known) for name in names)
 
 
 def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
     """Mark an unmarked earlier result as ours, if it is one; tell whether it is marked now."""
-    if read_marker(folder) is None and looks_like(folder, KINDS[kind] if known is None else known):
-        mark(folder, Marker(kind, uuid.uuid4().hex[:12], True, {name: [] for name in tree(folder)}))
+    names, least = (KINDS[kind], OBLIGATORY.get(kind, 1)) if known is None else (known, 1)
+    if read_marker(folder) is None and looks_like(folder, names, least):
+        mark(folder, Marker(kind, uuid.uuid4().hex[:12], True, files={name: [] for name in tree(folder)}))
     return read_marker(folder) is not None
 
 

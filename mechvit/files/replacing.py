@@ -21,7 +21,7 @@ from mechvit.terminal import say
 
 from .disk import disk_errors, sync
 from .hashes import seen
-from .kinds import KINDS
+from .kinds import KINDS, OBLIGATORY
 from .locks import locked
 from .markers import (
     Marker,
@@ -71,6 +71,8 @@ def out_folder(
         raise ValueError(f"{out!r} cannot be an output folder: {error}") from error
     if exists and not place.is_dir():
         raise ValueError(f"{out} is a file: name a folder")
+    if place.name.endswith((PARTIAL, REPLACED)):
+        raise ValueError(f"{out} ends in {place.suffix}, which is kept for results in the making: give another name")
     if replaceable and os.path.ismount(place):
         raise ValueError(
             f"{out} is a mount point, which cannot be replaced: name a folder inside it, as {place / 'result'}"
@@ -141,6 +143,8 @@ def check_out(
     place = out_folder(out, inputs)
     for path in (place, partial(place), replaced(place)):
         check_replaceable(path, kind)
+        if path != place and (found := read_marker(path)) and found.complete and not (found.ready or found.aside):
+            raise ValueError(f"{path} is a finished result, and in the way: move it, or give another --out")
     if not overwrite and place.exists() and not _is_free(place):
         other = "--out" if flag.startswith("--") else "folder"
         raise ValueError(f"{out} exists: give another {other}, or {flag} to replace it")
@@ -165,8 +169,8 @@ def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True
     if _is_free(path):
         return
     marker = read_marker(path)
-    if marker is None and kind is not None and looks_like(path, KINDS[kind]):
-        marker = Marker(kind, "", True, {name: [] for name in tree(path)})
+    if marker is None and kind is not None and looks_like(path, KINDS[kind], OBLIGATORY.get(kind, 1)):
+        marker = Marker(kind, "", True, files={name: [] for name in tree(path)})
     if marker is None or marker.kind != (kind or marker.kind):
         of = "" if kind is None else f" of this kind ({kind})"
         what = f"no earlier result{of}" if marker is None else f"another kind of result ({marker.kind})"
@@ -209,21 +213,30 @@ def new_folder(
             yield begin(part, kind)
             swap(part, place)
         except BaseException:
-            if not _is_whole(part):  # else the next process puts it in place
+            if not _is_ready(part):  # else the next process puts it in place
                 remove(part)
             raise
 
 
 @contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path, names: Collection[str]) -> Iterator[Path]:
     """Within a marked folder: give a folder beside `final` to write into, which takes its place when the block ends.
 
-    All that lies in `final` counts as ours.
+    Args:
+        final: there may be an earlier one.
+        names: of the files that are written.
+
+    Raises:
+        ValueError: other files lie in `final`, or in the folder beside it: names them.
     """
     part = partial(final)
+    for path in (final, part):
+        if others := [name for name in (tree(path) if path.is_dir() else []) if name not in names]:
+            raise ValueError(f"{path} holds files that mechvit did not write ({_few(others)}): move them away")
     with disk_errors(final):
-        for path in (final, part):
-            note(path, under=True)
+        for path in (final / name for name in names):
+            note(path)
+            note(part / path.name)
         clear(part)
         part.mkdir(parents=True)
         try:
@@ -239,15 +252,20 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 def move_aside(place: Path) -> None:
     """Remove an earlier result: it is renamed first, so that no half of it is ever found in its place."""
+    marker = read_marker(place)
+    assert marker is not None, f"{place} has no marker"
+    marker.aside = "removed"
+    mark(place, marker)
     os.replace(place, replaced(place))
     remove(replaced(place))
 
 
-def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+def seal(folder: Path, known: Mapping[str, str] | None = None, *, ready: bool = False) -> None:
     """Mark a folder as whole, with the size, mtime and SHA-256 of every file of ours.
 
     Args:
         known: hashes that need not be taken again, by the file's path in the folder.
+        ready: it is to be put in its place (`swap`).
     """
     marker = read_marker(folder)
     assert marker is not None, f"{folder} has no marker"
@@ -255,7 +273,7 @@ def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
     marker.files = {
         name: seen(folder / name, (known or {}).get(name)) if (folder / name).is_file() else [] for name in own
     }
-    marker.under, marker.complete = [], True
+    marker.under, marker.complete, marker.ready = [], True, ready
     mark(folder, marker)
 
 
@@ -267,41 +285,64 @@ def swap(new: Path, place: Path) -> None:
         place: where it belongs; empty, or an earlier result.
     """
     with disk_errors(place):
-        seal(new)
+        seal(new, ready=True)
         _put(new, place)
 
 
 def recover(place: Path) -> None:
-    """End a replacement that was cut off: a whole new result is put in place, or the earlier one is put back."""
-    old = replaced(place)
-    whole = next((new for new in (partial(place), partial(place) / READY) if _is_whole(new)), None)
-    there = place.is_dir() and not _is_free(place)
-    if old.is_dir() and _is_free(old):  # killed just before it was gone
-        remove(old)
-    elif read_marker(old) is not None:
-        if not there and whole is None:
-            os.replace(old, place)
-            return
-        if there:
+    """End a replacement that was cut off: the new result is put in place, or the earlier one is put back.
+
+    Only what a marker says was being replaced is touched: whole results of the user's own that happen to lie at
+    OUT.partial or OUT.replaced stay.
+    """
+    old, there = replaced(place), read_marker(place)
+    if there is not None and there.ready:  # killed just after it was put in place
+        there.ready = False
+        mark(place, there)
+    aside = read_marker(old)
+    whole = next((new for new in (partial(place), partial(place) / READY) if _is_ready(new)), None)
+    free = not place.is_dir() or _is_free(place)
+    if old.is_dir() and not any(old.iterdir()):  # killed just before it was gone
+        old.rmdir()
+    if aside is not None and aside.aside:
+        if there is not None and there.id == aside.aside:
             remove(old)
-    marker = read_marker(place)
-    if whole is not None and (not there or (marker is not None and not foreign(place, marker))):
+        elif free and whole is None:
+            aside.aside = ""
+            mark(old, aside)
+            _move(old, place)
+    if whole is not None and (free or (there is not None and not foreign(place, there))):
         _put(whole, place)
 
 
 def _put(new: Path, place: Path) -> None:
-    old = replaced(place)
-    if place.is_dir() and any(place.iterdir()):
+    """Put a ready result in its place."""
+    marker, old, there = read_marker(new), replaced(place), read_marker(place)
+    assert marker is not None
+    if there is not None:
+        there.aside = marker.id
+        mark(place, there)
         os.rename(place, old)
-    os.replace(new, place)
+    _move(new, place)
+    marker.ready = False
+    mark(place, marker)
     sync(place.parent)
     if kept := remove(old):
         say(f"{old} is left: it holds files that mechvit did not write ({_few(kept)})", file=sys.stderr)
 
 
-def _is_whole(folder: Path) -> bool:
+def _move(new: Path, place: Path) -> None:
+    """Rename a folder to a place where there is none, or one with nothing but litter, which moves into it."""
+    if place.is_dir():
+        for name in os.listdir(place):
+            if not os.path.lexists(new / name):
+                os.rename(place / name, new / name)
+    os.replace(new, place)
+
+
+def _is_ready(folder: Path) -> bool:
     marker = read_marker(folder)
-    return marker is not None and marker.complete
+    return marker is not None and marker.ready
 
 
 def _check_removable(folder: Path) -> None:

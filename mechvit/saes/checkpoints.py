@@ -46,7 +46,8 @@ def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -
     final = folder / f"step-{position.step:09d}-epoch-{position.epoch:04d}"
     if final.is_dir():  # whole, and of this very position
         return
-    with files.whole_folder(final) as beside:
+    names = [*(f"{learner.spec.name}.safetensors" for learner in learners), "random.safetensors", "state.json"]
+    with files.whole_folder(final, names) as beside:
         state: dict[str, Any] = {"position": asdict(position), "learners": {}}
         for learner in learners:
             tensors, state["learners"][learner.spec.name] = learner_state(learner)

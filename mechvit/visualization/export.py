@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
-from mechvit.files import adopt, begin, check_replaceable, is_empty, locked, out_folder, write_bytes
-from mechvit.files.kinds import KINDS
+from mechvit.files import begin, check_replaceable, is_empty, locked, out_folder, read_marker, write_bytes
 
 from .drawing import drawings
 from .paper import COLUMNS, INCH, for_paper
@@ -104,7 +103,7 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
     place = out_folder(out, replaceable=False)
     if not place.is_dir() or is_empty(place):
         begin(place, "figures")
-    elif not adopt(place, "figures") and not adopt(place, "figures", reversed(KINDS["figures"])):
+    elif read_marker(place) is None:
         raise ValueError(f"{out} holds other files: give a new folder")
     written = [place / f"{name}.{kind}" for name in figures for kind in formats]
     for path in written:

@@ -78,7 +78,23 @@ def earlier_run(root: Path) -> Path:
     ):  # fmt: skip
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(json.dumps({"name": "base"}))
+    for stage in ("base", "images/test", "study/base", "related", "views", "saes/base", "saes/shared/x", "tables"):
+        record = {"name": stage, "key": "0" * 64, "seconds": 1.0}
+        (run / "stages" / f"{stage.replace('/', '-')}.json").write_text(json.dumps(record))
     return run
+
+
+def test_a_users_project_with_a_folder_called_stages_is_no_run(tmp_path):
+    import datasets
+
+    (tmp_path / "proj" / "stages").mkdir(parents=True)
+    (tmp_path / "proj" / "stages" / "build.json").write_text("{}")
+    (tmp_path / "proj" / "report.html").write_text("mine")
+    datasets.Dataset.from_dict({"mine": [1, 2, 3]}).save_to_disk(tmp_path / "proj" / "images" / "test")
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match="is no run of this kind"), open_run(tmp_path / "proj", PAPER):
+        pytest.fail("it was opened")
+    assert everything(tmp_path) == before
 
 
 def test_a_run_from_before_markers_goes_on(tmp_path):

@@ -83,13 +83,13 @@ def test_what_was_cut_off_is_ended_without_doing_it_again(tmp_path):
     for point in points(lambda: write(out, "newer"), root, fresh):
         runs(lambda: write(out, "newer"), root, point)
         marker = files.read_marker(files.partial(out))
-        whole = marker is not None and marker.complete
+        whole = marker is not None and marker.ready
         with files.locked(out):
             files.recover(out)
         assert written(out) == ("newer" if whole or written(out) == "newer" else "old")
         assert not files.replaced(out).exists()
         ended += whole
-    assert ended == 2, "before and after the old one is moved aside"
+    assert ended == 4, "before the old one is marked, before and after it is moved aside"
 
 
 def test_a_file_is_old_or_new_at_every_point(tmp_path):

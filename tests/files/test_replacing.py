@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mechvit import files
-from mechvit.files.kinds import KINDS
+from mechvit.files.kinds import KINDS, OBLIGATORY
+from mechvit.files.markers import mark
 
 
 def make(out: Path, kind: str = "analysis", text: str = "x", **options: object) -> None:
@@ -99,9 +100,8 @@ def test_litter_does_not_count(tmp_path, name):
     out.mkdir()
     (out / name).parent.mkdir(exist_ok=True)
     (out / name).write_text("")
-    make(out, text="first")  # a folder with nothing but litter is empty
-    (out / name).parent.mkdir(exist_ok=True)
-    (out / name).write_text("")
+    make(out, text="first")  # a folder with nothing but litter is empty, and the litter stays
+    assert (out / name).is_file()
     make(out, text="second", overwrite=True)
     assert sorted(everything(out)) == [files.MARKER, "performance.parquet"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -122,10 +122,13 @@ def test_results_from_before_markers(tmp_path, kind):
     assert sorted(everything(tmp_path / "known")) == [files.MARKER, "performance.parquet"]
     with pytest.raises(ValueError, match="more exists and is no earlier result of this kind"):
         make(tmp_path / "more", kind, overwrite=True)
-    (tmp_path / "known2").mkdir()
-    (tmp_path / "known2" / names[-1].replace("/", "_")).write_text("mine")
-    with pytest.raises(ValueError, match="no earlier result of this kind"):
-        make(tmp_path / "known2", kind, overwrite=True)
+    some = tmp_path / "some" / names[0]  # a file of a name that any program might give
+    some.parent.mkdir(parents=True)
+    some.write_text("mine")
+    if OBLIGATORY.get(kind, 1) > 1:
+        with pytest.raises(ValueError, match="no earlier result of this kind"):
+            make(tmp_path / "some", kind, overwrite=True)
+        assert some.read_text() == "mine"
 
 
 def test_a_data_set_of_the_users_is_no_prepared_images(tmp_path):
@@ -322,3 +325,61 @@ def test_a_file_that_is_not_ours_is_not_written_over(tmp_path):
         assert path.read_text() == "mine"
     with pytest.raises(ValueError, match="is a folder"):
         files.write_json(tmp_path / "run", 1)
+
+
+@pytest.mark.parametrize("name", ["._thesis/a.txt", "cache-mine.arrow/a.txt", ".nfs/a.txt", "x/desktop.ini/a.txt"])
+def test_folders_that_are_called_like_litter_are_none(tmp_path, name):
+    make(tmp_path / "out")
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(ValueError, match="holds files that mechvit did not write"):
+        make(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".replaced"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_finished_result_of_such_a_name_is_never_touched(tmp_path, suffix, there):
+    with pytest.raises(ValueError, match="kept for results in the making"):
+        make(tmp_path / f"out{suffix}")
+    make(tmp_path / "kept", text="kept")
+    (tmp_path / "kept").rename(tmp_path / f"out{suffix}")  # a user's own way of keeping it
+    if there:
+        make(tmp_path / "b", text="there")
+        (tmp_path / "b").rename(tmp_path / "out")
+    before = everything(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"is a finished result, and in the way"):
+            make(tmp_path / "out", overwrite=overwrite)
+        assert everything(tmp_path) == before
+
+
+def test_the_only_copy_is_kept_where_something_else_took_its_place(tmp_path):
+    """Killed between the two renames; then the user puts a folder of their own there."""
+    make(tmp_path / "out", text="only copy")
+    marker = files.read_marker(tmp_path / "out")
+    assert marker is not None
+    marker.aside = "another"
+    mark(tmp_path / "out", marker)
+    (tmp_path / "out").rename(tmp_path / "out.replaced")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match="no earlier result of this kind"):
+        make(tmp_path / "out", overwrite=True)
+    assert everything(tmp_path) == before
+    (tmp_path / "out" / "mine.txt").unlink()
+    with pytest.raises(ValueError, match="exists: give another --out"):
+        make(tmp_path / "out")  # it is put back
+    assert (tmp_path / "out" / "performance.parquet").read_text() == "only copy"
+
+
+def test_a_users_file_in_a_part_is_refused(tmp_path):
+    files.begin(tmp_path / "cache", "cached activations")
+    for _ in range(2):
+        with files.whole_folder(tmp_path / "cache" / "shard", ["a.bin"]) as part:
+            files.write_synced(part / "a.bin", b"1")
+    (tmp_path / "cache" / "shard" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"\(notes.txt\)"), files.whole_folder(tmp_path / "cache" / "shard", ["a.bin"]):
+        pass
+    assert (tmp_path / "cache" / "shard" / "notes.txt").read_text() == "mine"

@@ -61,6 +61,8 @@ def interrupted_everywhere(
     Meanwhile the exception lives on, as it does in a notebook's `sys.last_traceback`. `prepare` is called before each.
     """
     prepare()
+    act()  # what is done the first time alone has lines of its own
+    prepare()
     lines, _ = run_to_line(act, None, skipped)
     for line in range(lines):
         prepare()

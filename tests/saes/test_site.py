@@ -31,7 +31,7 @@ def test_refuses_saes_that_do_not_fit(tiny_model, batch):
         (empty_sae(hook="hook_head_input"), r"one vector a token.*got 'hook_head_input'"),
         (empty_sae(hook="blocks.1.mlp.hook_post"), r"width 32; the model's at blocks\.1\.mlp\.hook_post have width 64"),
         (empty_sae(hook=None), r"one vector a token.*got None"),
-        (empty_sae(tokens=None), "hook_tokens; got None"),
+        (empty_sae(tokens=None), "hook_tokens .*got None"),
     ):
         with pytest.raises(ValueError, match=words):
             evaluate_sae(tiny_model, sae, batch)

@@ -183,7 +183,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "visualize_attention": (
         ("--max-tokens 0", "--max-tokens must be at least 1; got 0"),
-        ("--max-tokens 1", "max_tokens"),
+        ("--max-tokens 1", "--max-tokens must leave room"),
         ("--heads 9", "got [9]"),
         ("--corruption gaussian_blur_400", "gaussian_blur at level 400 mirrors"),
         ("--image nowhere.png", "nowhere.png"),

@@ -43,13 +43,15 @@ def test_bad_input_ends_in_one_line(options, reason, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     (tmp_path / "OUT").mkdir()
     (tmp_path / "OUT" / "mine.md").write_text("mine")
-    (tmp_path / "OUT" / "points.md").write_text("# Hook points, an earlier table")
+    (tmp_path / "OUT" / "points.md").write_text("# Hook points\n\nWritten by `scripts/hook_points.py --out x`")
     with pytest.raises(SystemExit) as end:
         main(**options)
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ")
     assert reason in line
-    assert (tmp_path / "OUT" / "points.md").read_text() == "# Hook points, an earlier table"
+    assert (
+        tmp_path / "OUT" / "points.md"
+    ).read_text() == "# Hook points\n\nWritten by `scripts/hook_points.py --out x`"
     assert (tmp_path / "OUT" / "mine.md").read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))

@@ -43,7 +43,7 @@ def write_shard(
     final = cache / plan.shard(index)
     contents = {hook: {ACTIVATIONS: tensor} for hook, tensor in activations.items()} | {IMAGES: dict(images)}
     try:
-        with files.whole_folder(final) as beside:
+        with files.whole_folder(final, file_names(plan)) as beside:
             checksums = {}
             for name, tensors in contents.items():
                 data = save(tensors, metadata={"plan": plan.digest})
