@@ -9,6 +9,8 @@ from script_calls import script
 from mechvit.experiment.command_line import run
 from mechvit.models.hook_table import checkpoint_table, family_table
 
+EARLIER = "# Hook points\n\nWritten by `scripts/hook_points.py --out x`"
+
 
 def main(**options):
     module = script("hook_points")
@@ -43,15 +45,13 @@ def test_bad_input_ends_in_one_line(options, reason, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     (tmp_path / "OUT").mkdir()
     (tmp_path / "OUT" / "mine.md").write_text("mine")
-    (tmp_path / "OUT" / "points.md").write_text("# Hook points\n\nWritten by `scripts/hook_points.py --out x`")
+    (tmp_path / "OUT" / "points.md").write_text(EARLIER)
     with pytest.raises(SystemExit) as end:
         main(**options)
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ")
     assert reason in line
-    assert (
-        tmp_path / "OUT" / "points.md"
-    ).read_text() == "# Hook points\n\nWritten by `scripts/hook_points.py --out x`"
+    assert (tmp_path / "OUT" / "points.md").read_text() == EARLIER
     assert (tmp_path / "OUT" / "mine.md").read_text() == "mine"
     assert not list(tmp_path.glob("*.partial"))
