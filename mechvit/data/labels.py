@@ -125,6 +125,10 @@ def config_classes(hf_config: Any, where: str = "the checkpoint") -> dict[int, s
     names = class_names(hf_config.id2label or {}, where)
     for name, index in (getattr(hf_config, "label2id", None) or {}).items():
         own = [i for i, known in enumerate(names) if known == as_text(name)]
+        if not str(index).isdecimal():
+            raise ValueError(
+                f"label2id of {where} must give every class its index; {name!r} has {index!r}: correct config.json"
+            )
         if own and int(index) not in own:
             raise ValueError(
                 f"id2label and label2id of {where} contradict each other: {name!r} is class {own[0]} in one and "

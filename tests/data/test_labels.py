@@ -370,3 +370,12 @@ def test_the_table_is_the_packages_own():
     assert sorted(IDS) == IDS
     assert [int(row[0]) for row in ROWS] == list(range(1000))
     assert "Princeton University" in files("mechvit.data").joinpath("imagenet_synsets.LICENSE.txt").read_text()
+
+
+@pytest.mark.parametrize("index", [None, "x", [1], -1, 1.5])
+def test_a_label2id_without_an_index_is_refused(index):
+    from types import SimpleNamespace
+
+    config = SimpleNamespace(id2label={0: "ant", 1: "bee"}, label2id={"ant": index, "bee": 1})
+    with pytest.raises(ValueError, match="label2id of the checkpoint must give every class its index; 'ant' has"):
+        config_classes(config)

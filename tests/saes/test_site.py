@@ -42,7 +42,7 @@ def test_refuses_saes_that_do_not_fit(tiny_model, batch):
         evaluate_saes(tiny_model, {}, batch, [])
     with pytest.raises(ValueError, match=r"measured; got \['gaussian_blur_4'\] besides"):
         evaluate_saes(tiny_model, {"a": random_sae()}, batch, CORRUPTIONS, cosine_corruptions=["gaussian_blur_4"])
-    with pytest.raises(ValueError, match="dense_above must be in .*0, 1.*; got 10"):
+    with pytest.raises(ValueError, match=r"dense_above must be in \[0, 1\]; got 10"):
         evaluate_sae(tiny_model, random_sae(), batch, dense_above=10)
     with pytest.raises(ValueError, match=r"top_images must be at least 1.*got 0"):
         sae_features(tiny_model, random_sae(), batch, top_images=0)
