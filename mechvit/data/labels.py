@@ -71,6 +71,14 @@ def align_labels(
     found = match_classes(names, dict(enumerate(labels)))
     codes = np.asarray(labelled["label"], dtype=np.int64)
     _refuse([(names[i], found.faults[names[i]]) for i in np.unique(codes) if found.classes[i] is None], names, labels)
+    feature = dataset.features["label"]
+    whole = type(feature).__name__ == "Value" and "int" in feature.dtype
+    if whole and (other := [int(i) for i in np.unique(codes) if found.classes[i] != i]):
+        raise ValueError(
+            f"the column 'label' holds whole numbers, as {other[0]}, and the checkpoint calls its class "
+            f"{found.classes[other[0]]} {names[other[0]]!r}: make the column text if its numbers are names, "
+            "or name the checkpoint's classes"
+        )
     for sentence in found.inferred:
         (say or _warn)(sentence)
     index_of = np.asarray([-1 if index is None else index for index in found.classes])

@@ -379,3 +379,17 @@ def test_a_label2id_without_an_index_is_refused(index):
     config = SimpleNamespace(id2label={0: "ant", 1: "bee"}, label2id={"ant": index, "bee": 1})
     with pytest.raises(ValueError, match="label2id of the checkpoint must give every class its index; 'ant' has"):
         config_classes(config)
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3", "4"], ["2", "0", "1"], [2, 0, 1]])
+def test_whole_numbers_that_may_be_indices_or_names_are_refused(names):
+    """As of Flowers, whose classes are called 1 to 102: 1 may be the second class or the first."""
+    labels = [1, 2] if len(names) == 3 else [1, 2, 3]
+    numbers = datasets.Dataset.from_dict({"label": labels})
+    with pytest.raises(ValueError, match=r"holds whole numbers, as 1, .* make the column text if"):
+        align_labels(numbers, dict(enumerate(names)))
+    text = datasets.Dataset.from_dict({"label": [str(label) for label in labels]})
+    found = align_labels(text, dict(enumerate(names)))["label"]
+    assert [str(names[index]) for index in found] == [str(label) for label in labels]
+    same = align_labels(numbers, {i: str(i) for i in range(4)})
+    assert same["label"] == labels
