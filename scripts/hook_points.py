@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechvit.experiment.command_line import read, run
-from mechvit.files import write_text
+from mechvit.files import locked, write_text
 from mechvit.settings_checks import check_common
 from mechvit.terminal import say
 
@@ -48,7 +48,8 @@ def main(options: Options) -> None:
     if options.out is None:
         say(table, end="")
         return
-    write_text(options.out, table, ours=is_own_table)
+    with locked(Path(options.out).resolve()):
+        write_text(options.out, table, ours=is_own_table)
 
 
 def check(place: Path, overwrite: bool) -> None:
