@@ -254,7 +254,7 @@ def write(result: Result, out: str | os.PathLike[str], *, overwrite: bool = Fals
     from mechvit.files import new_folder, write_text
     from mechvit.visualization.figure_page import write_figure_pages
 
-    with new_folder(out, "benchmark", overwrite=overwrite) as folder:
+    with new_folder(out, "benchmark", overwrite=overwrite, flag="--overwrite") as folder:
         write_text(folder / FILES[0], result.to_json())
         write_text(folder / FILES[1], markdown(result))
         if any(row.unit == RATIO for row in result.measures):

@@ -148,7 +148,7 @@ def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | Non
         inputs: the models and SAEs that are read; the images are added.
     """
     read = local_inputs(options.images, *inputs)
-    return new_folder(options.out, kind, overwrite=options.overwrite, inputs=read)
+    return new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite")
 
 
 @contextmanager

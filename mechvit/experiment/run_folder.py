@@ -33,14 +33,19 @@ def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os
         inputs: the files and folders that the run reads; none may lie in its folder, and it in none.
 
     Raises:
-        ValueError: `out` cannot be written, overlaps an input, holds something else, or another process works there.
+        ValueError: `out` cannot be written, overlaps an input, holds something else (or a page of the run that was
+            edited since), or another process works there.
     """
+    from mechvit.visualization.page import check_page
+
     place = out_folder(out, inputs, replaceable=False)
     with locked(place):
         check_run(place, kind)
         if read_marker(place) is None:
             begin(place, kind)
         compact(place)
+        for page in place.glob("*.html"):
+            check_page(page)
         try:
             yield place
         except BaseException:

@@ -77,6 +77,8 @@ class Stages:
                 self.say(f"{name}: done before ({done['seconds']:.1f} s)")
                 return
             self.say(f"{name}: {again}; it is done again")
+        for path in paths:
+            files.release(path)
         for path in (record, *paths):
             files.check_replaceable(path)
         self.say(f"{name} ...")

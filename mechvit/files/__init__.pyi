@@ -1,5 +1,5 @@
 from .disk import disk_errors, disk_full, sync
-from .hashes import changed, describe, sha256
+from .hashes import changed, describe, edited, keep, release, sha256
 from .locks import Lock, end_with_parent, locked
 from .markers import (
     MARKER,
@@ -16,20 +16,8 @@ from .markers import (
     remove,
     remove_file,
 )
-from .replacing import (
-    READY,
-    check_out,
-    check_replaceable,
-    move_aside,
-    new_folder,
-    out_folder,
-    partial,
-    recover,
-    replaced,
-    seal,
-    swap,
-    whole_folder,
-)
+from .output_checks import check_out, check_replaceable, out_folder, partial, replaced
+from .replacing import READY, move_aside, new_folder, recover, seal, swap, whole_folder
 from .writing import beside, write_bytes, write_json, write_synced, write_table, write_tables, write_tensors, write_text
 
 __all__ = [
@@ -47,10 +35,12 @@ __all__ = [
     "describe",
     "disk_errors",
     "disk_full",
+    "edited",
     "end_with_parent",
     "foreign",
     "is_empty",
     "is_litter",
+    "keep",
     "library_writes",
     "locked",
     "move_aside",
@@ -60,6 +50,7 @@ __all__ = [
     "partial",
     "read_marker",
     "recover",
+    "release",
     "remove",
     "remove_file",
     "replaced",

@@ -18,7 +18,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise disk_full(place) from error
         raise
     except Exception as error:
@@ -27,6 +27,11 @@ def disk_errors(place: Path) -> Iterator[None]:
         ):
             raise disk_full(place) from error
         raise
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether the disk is full, or the user's share of it."""
+    return error.errno in _FULL
 
 
 def disk_full(place: Path, when: str | None = None) -> OSError:

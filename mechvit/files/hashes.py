@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from .markers import is_litter, read_marker, tree
+from .markers import Marker, is_litter, mark, note, read_marker, tree
 
 
 def sha256(path: Path) -> str:
@@ -19,6 +19,34 @@ def seen(path: Path, known: str | None = None) -> list[Any]:
     """Size, mtime in ns and SHA-256 of a file; a hash that is known is not taken again."""
     about = path.stat()
     return [about.st_size, about.st_mtime_ns, known or sha256(path)]
+
+
+def keep(path: Path) -> None:
+    """Note a whole file's size, mtime and SHA-256 in the marker of its folder, so that an edit of it is known later."""
+    note(path, seen=seen(path))
+
+
+def edited(folder: Path, marker: Marker) -> list[str]:
+    """The files of ours in a folder that are no longer as its marker says they were written.
+
+    A file is read only where its size is the same and its time is not.
+    """
+    found = []
+    for name, was in marker.files.items():
+        path = folder / name
+        if len(was) != 3 or not path.is_file() or is_litter(name):
+            continue
+        about = path.stat()
+        if about.st_size != was[0] or (about.st_mtime_ns != was[1] and sha256(path) != was[2]):
+            found.append(name)
+    return found
+
+
+def release(folder: Path) -> None:
+    """Let a folder of ours be replaced though files in it were edited or damaged since."""
+    if (marker := read_marker(folder)) is not None:
+        marker.files = {name: [] for name in marker.files}
+        mark(folder, marker)
 
 
 def describe(path: Path) -> dict[str, list[Any]]:

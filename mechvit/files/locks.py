@@ -1,7 +1,8 @@
 """Locks on folders: one process writes a folder, or several read it.
 
-The lock is flock's, on a file `.NAME.lock` beside the folder NAME (the folder itself is renamed), so that it ends with
-the process that holds it, however that dies. The file says who holds it; it is removed when the last holder leaves.
+The lock is flock's, on a file `.NAME.mechvit-lock` beside the folder NAME (the folder itself is renamed), so that it
+ends with the process that holds it, however that dies. The file says who holds it; it is removed when the last holder
+leaves.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
 
 def lock_file(place: Path) -> Path:
     """The file that is locked for a folder."""
-    return place.with_name(f".{place.name}.lock")
+    return place.with_name(f".{place.name}.mechvit-lock")
 
 
 def _acquire(place: Path, shared: bool) -> int | None:
@@ -173,14 +174,15 @@ def _holders(descriptor: int) -> list[dict[str, Any]]:
     for line in os.pread(descriptor, 1 << 16, 0).decode("utf-8", "replace").splitlines():
         try:
             one = json.loads(line)
-            if one["host"] != socket.gethostname() or _lives(int(one["pid"])):
+            if one["host"] != socket.gethostname() or lives(int(one["pid"])):
                 found.append(one)
         except (ValueError, KeyError, TypeError):
             continue
     return found
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Tell whether a process of this machine runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from .disk import disk_errors, step, sync
+from .disk import disk_errors, is_full, step, sync
 from .kinds import KINDS, OBLIGATORY
 
 MARKER = ".mechvit.jsonl"
@@ -54,15 +54,17 @@ class Marker:
     """Paths in the folder below which a library writes: all that lies there is ours."""
 
     def lists(self, name: str) -> bool:
-        """Tell whether a file was written by us, or lies in what systems leave."""
+        """Tell whether a file was written by us, or lies in what systems leave; so for an empty folder, `NAME/`."""
         own = name in self.files or any(not top or name == top or name.startswith(top + "/") for top in self.under)
+        if name.endswith("/"):
+            own = own or any(file.startswith(name) for file in (*self.files, *self.under))
         return own or is_litter(name)
 
 
 def is_litter(name: str) -> bool:
     """Tell whether a path in a folder is what systems leave there, a marker, or half a file of a killed process."""
-    last = name.rpartition("/")[2]
-    if last in (MARKER, f"{MARKER}.part") or re.fullmatch(r"\..+\.\d+\.part", last):
+    last = name.rstrip("/").rpartition("/")[2]
+    if last in (MARKER, f"{MARKER}.part") or re.fullmatch(r"\..+\.mechvit-\d+\.part", last):
         return True
     if any(part in LITTER_FOLDERS for part in name.split("/")):
         return True
@@ -95,7 +97,7 @@ def read_marker(folder: Path) -> Marker | None:
                 marker.under.append(str(entry["under"]))
             else:
                 marker.files[str(entry["file"])] = list(entry.get("seen", []))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             if marker is None:
                 return None
     return marker
@@ -118,10 +120,20 @@ def mark(folder: Path, marker: Marker) -> None:
 
 
 def begin(folder: Path, kind: str, *, under: Collection[str] = (), files: Collection[str] = ()) -> Path:
-    """Make a folder with a marker, or mark one; what lies in it already is not ours, but for what is named."""
+    """Make a folder with a marker, or mark one; what lies in it already is not ours, but for what is named.
+
+    Raises:
+        ValueError: the system lets no folder or file be made there.
+        OSError: the disk is full.
+    """
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        mark(folder, Marker(kind, uuid.uuid4().hex[:12], files={name: [] for name in files}, under=list(under)))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark(folder, Marker(kind, uuid.uuid4().hex[:12], files={name: [] for name in files}, under=list(under)))
+        except OSError as error:
+            if is_full(error):
+                raise
+            raise ValueError(f"{folder} cannot be written ({error.strerror}): name another place") from error
     return folder
 
 
@@ -129,16 +141,22 @@ def compact(folder: Path) -> None:
     """Write a folder's marker anew, with each file once."""
     marker = read_marker(folder)
     if marker is not None:
-        marker.files = {name: seen for name, seen in marker.files.items() if os.path.lexists(folder / name)}
+        kept = {name: seen for name, seen in marker.files.items() if os.path.lexists(folder / name)}
+        marker.files = kept | {name: [] for name in tree(folder) if name.endswith("/") and marker.lists(name)}
         marker.under = list(dict.fromkeys(marker.under))
         mark(folder, marker)
 
 
-def note(path: Path, *, under: bool = False) -> None:
-    """List a file (or all below a folder) in the marker of the nearest marked folder, before it is written."""
+def note(path: Path, *, under: bool = False, seen: list[Any] | None = None) -> None:
+    """List a file (or all below a folder) in the marker of the nearest marked folder, before it is written.
+
+    Args:
+        seen: size, mtime and SHA-256 of a file that is whole.
+    """
     if (found := marked_above(path / "file" if under else path)) is not None:
         name = path.relative_to(found).as_posix()
-        line = json.dumps({"under" if under else "file": "" if name == "." else name}) + "\n"
+        entry = {"under" if under else "file": "" if name == "." else name} | ({"seen": seen} if seen else {})
+        line = json.dumps(entry) + "\n"
         with (found / MARKER).open("a+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write((b"" if file.read() == b"\n" else b"\n") + line.encode())
@@ -148,10 +166,10 @@ def note(path: Path, *, under: bool = False) -> None:
 def library_writes(folder: Path) -> Iterator[Path]:
     """Let a library write files of its own naming into a folder: all that are new when the block ends are ours."""
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         found = marked_above(folder / "file")
         marker, before = (None, set()) if found is None else (read_marker(found), set(tree(found)))
         note(folder, under=True)
+        folder.mkdir(parents=True, exist_ok=True)
         step("library writes", folder)
         yield folder
         step("library wrote", folder)
@@ -161,7 +179,7 @@ def library_writes(folder: Path) -> Iterator[Path]:
 
 
 def foreign(folder: Path, marker: Marker) -> list[str]:
-    """The files in a folder that its marker does not list, and that are no litter."""
+    """The files and empty folders in a folder that its marker does not list, and that are no litter."""
     return [name for name in tree(folder) if not marker.lists(name)]
 
 
@@ -212,7 +230,7 @@ def remove(folder: Path) -> list[str]:
     """Remove what a marked folder's marker lists, the marker last, and the folder if nothing is left.
 
     Returns:
-        the files that stayed, because they are not ours.
+        the files and empty folders that stayed, because they are not ours.
     """
     if not folder.is_dir():
         return []
@@ -229,21 +247,25 @@ def remove(folder: Path) -> list[str]:
 
 
 def _unlink(folder: Path, names: Collection[str]) -> None:
-    """Remove files of a folder, and the folders in it that are empty then."""
+    """Remove files and empty folders (`NAME/`) of a folder, and the folders that held them if nothing is left there."""
+    held = {folder / name for name in names if name.endswith("/")}
     for name in names:
-        (folder / name).unlink(missing_ok=True)
-    for top, below, _ in os.walk(folder, topdown=False):
-        for path in (Path(top, name) for name in below):
-            if not path.is_symlink() and not any(path.iterdir()):
-                path.rmdir()
+        if not name.endswith("/"):
+            (folder / name).unlink(missing_ok=True)
+        held.update(path for path in (folder / name).parents if folder in path.parents)
+    for path in sorted(held, key=lambda path: len(path.parts), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def tree(folder: Path) -> list[str]:
-    """The path of every file and link below a folder, sorted; links are not followed."""
+    """The path of every file, link and empty folder (`NAME/`) below a folder, sorted; links are not followed."""
     found = []
     for top, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
         found += [os.path.relpath(os.path.join(top, name), folder).replace(os.sep, "/") for name in (*files, *links)]
+        if not files and not folders and Path(top) != Path(folder):
+            found.append(os.path.relpath(top, folder).replace(os.sep, "/") + "/")
     return sorted(found)
 
 

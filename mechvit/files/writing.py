@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .disk import disk_errors, step, sync
+from .locks import lives
 from .markers import listed, note
 
 
@@ -18,6 +19,7 @@ def beside(path: str | os.PathLike[str], *, ours: Callable[[Path], bool] | None 
     """Give a path beside `path` to write to; it is brought to the disk and renamed there when the block ends.
 
     Where the block fails, what it wrote is removed and `path` is as before. Leftovers of killed processes are removed.
+    A link is followed: the file that it names is written.
 
     Args:
         path: a file; its folder is made where it does not exist.
@@ -29,17 +31,22 @@ def beside(path: str | os.PathLike[str], *, ours: Callable[[Path], bool] | None 
         OSError: the disk is full, with the path; or anything else that the system refuses.
     """
     place = Path(path)
+    if place.is_symlink():
+        place = place.resolve()
     if place.is_dir():
         raise ValueError(f"{place} is a folder: name a file")
     if os.path.lexists(place) and not (listed(place) if ours is None else ours(place)):
-        raise ValueError(f"{place} exists and was not written by mechvit: name another file, or move it away")
+        raise ValueError(
+            f"{place} exists and was not written by mechvit, or was edited since: name another file, or move it away"
+        )
     with disk_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for left in place.parent.glob(f".{_literal(place.name)}.*.part"):
-            if left.name.removeprefix(f".{place.name}.").removesuffix(".part").isdigit():
-                left.unlink(missing_ok=True)
         note(place)
-        part = place.with_name(f".{place.name}.{os.getpid()}.part")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for left in place.parent.glob(f".{_literal(place.name)}.mechvit-*.part"):
+            pid = left.name.removeprefix(f".{place.name}.mechvit-").removesuffix(".part")
+            if pid.isdigit() and not lives(int(pid)):
+                left.unlink(missing_ok=True)
+        part = place.with_name(f".{place.name}.mechvit-{os.getpid()}.part")
         try:
             step("write", place)
             yield part

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
-from mechvit.files import begin, check_replaceable, is_empty, locked, out_folder, read_marker, write_bytes
+from mechvit.files import begin, check_replaceable, is_empty, keep, locked, out_folder, read_marker, write_bytes
 
 from .drawing import drawings
 from .paper import COLUMNS, INCH, for_paper
@@ -69,7 +69,8 @@ def export_figures(
 
     Args:
         run: the run's folder.
-        out: folder of the files, `figures` in the run when None; files of the same names are replaced.
+        out: folder of the files, `figures` in the run when None; files of the same names are replaced, but for
+            edited ones.
         formats: of `FORMATS`. SVG and PDF keep text as text; a PNG has 300 dots an inch.
         columns: `single` (3.375 in) and `double` (7 in), or one of them; a file is called `ID_COLUMN.FORMAT`.
 
@@ -95,8 +96,8 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
     """Draw all in one browser, beside their places, and rename each file there.
 
     Raises:
-        ValueError: a figure could not be drawn, or a file of the same name is not of this package: nothing is put in
-            place.
+        ValueError: a figure could not be drawn, or a file of the same name is not of this package or was edited:
+            nothing is put in place.
     """
     import kaleido
 
@@ -128,4 +129,5 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
             raise ValueError(f"{len(failed)} of {len(asked)} figures could not be written: {failed[0]}")
         for one, final in zip(asked, written, strict=True):
             write_bytes(final, one["path"].read_bytes())
+            keep(final)
     return [out / path.name for path in written]

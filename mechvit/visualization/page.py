@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import importlib.util
 import io
 import json
 import os
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,6 +19,7 @@ from jaxtyping import UInt8
 from markupsafe import Markup
 
 from mechvit.files import write_text
+from mechvit.files.markers import listed
 
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
@@ -24,8 +27,8 @@ CSP = (
 )
 """The policy of every page: nothing is ever requested or sent, and only the page's own inline code runs."""
 
-_EARLIER = b'content="default-src &#39;none&#39;; script-src &#39;unsafe-inline&#39;; style-src'
-"""What pages held at their beginning before they named their generator."""
+_END = re.compile(rb"<!-- mechvit ([0-9a-f]{64}) -->\n$")
+"""How a page ends: with the SHA-256 of all before, so that an edited page is known."""
 
 
 def json_text(value: object) -> Markup:
@@ -104,27 +107,42 @@ def framed(page: str, title: str, height: int) -> str:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a page beside its place and rename it there; a file that this package did not write is refused."""
-    write_text(path, text, ours=is_own_page)
+    """Write a page beside its place and rename it there.
+
+    Raises:
+        ValueError: a file lies there that this package did not write, or a page of ours that was edited since.
+    """
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    write_text(path, f"{text}<!-- mechvit {digest} -->\n", ours=is_own_page)
     return path
 
 
 def is_own_page(path: Path) -> bool:
-    """Tell whether a file may be replaced by a page: an empty one, or a page that this package wrote."""
-    with path.open("rb") as file:
-        start = file.read(4096)
-    return not start or b'name="generator" content="mechvit"' in start or _EARLIER in start
+    """Tell whether a file may be replaced by a page: an empty one, or a page of ours that nobody edited.
+
+    Pages of earlier versions state no hash: those alone count that a run's folder lists.
+    """
+    data = path.read_bytes()
+    if not data:
+        return True
+    found = _END.search(data[-100:])
+    if found is None:
+        return listed(path)
+    return hashlib.sha256(data[: -len(found[0])]).hexdigest() == found[1].decode()
 
 
 def check_page(path: str | os.PathLike[str]) -> Path:
     """Refuse, before it is made, a page that could not be written at `path`.
 
     Raises:
-        ValueError: an empty name, a folder, or a file that this package did not write.
+        ValueError: an empty name, a folder, or a file that this package did not write, or that was edited since.
     """
     place = Path(path).expanduser()
     if not os.fspath(path).strip() or place.is_dir():
         raise ValueError(f"a page (--out) must be a file's name, as in page.html; got {os.fspath(path)!r}")
-    if os.path.lexists(place) and not (place.is_file() and is_own_page(place)):
-        raise ValueError(f"{path} exists and is no page of mechvit's: give another --out, or move it away")
+    real = place.resolve()
+    if os.path.lexists(real) and not (real.is_file() and is_own_page(real)):
+        raise ValueError(
+            f"{path} exists and is no page that mechvit wrote, or was edited since: give another --out, or move it away"
+        )
     return place

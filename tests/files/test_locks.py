@@ -112,10 +112,10 @@ def test_a_file_system_without_locks_is_warned_of_once(tmp_path, monkeypatch):
 
 
 def test_a_users_file_of_that_name_is_left_alone(tmp_path):
-    (tmp_path / ".out.lock").write_text("mine")
+    (tmp_path / ".out.mechvit-lock").write_text("mine")
     with pytest.raises(ValueError, match="is no lock of mechvit: move it away"):
         Lock(tmp_path / "out")
-    assert (tmp_path / ".out.lock").read_text() == "mine"
+    assert (tmp_path / ".out.mechvit-lock").read_text() == "mine"
 
 
 def test_many_processes_take_turns(tmp_path):

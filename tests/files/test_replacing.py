@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 from mechvit import files
 from mechvit.files.kinds import KINDS, OBLIGATORY
 from mechvit.files.markers import mark
+from mechvit.terminal import printable
 
 
 def make(out: Path, kind: str = "analysis", text: str = "x", **options: object) -> None:
-    with files.new_folder(out, kind, **options) as folder:
+    with files.new_folder(out, kind, **{"flag": "--overwrite"} | options) as folder:
         files.write_text(folder / "performance.parquet", text)
 
 
@@ -147,10 +149,117 @@ def test_a_data_set_of_the_users_is_no_prepared_images(tmp_path):
     assert everything(tmp_path / "mine") == before
 
 
-@pytest.mark.parametrize("out", ["", " ", "/", "/proc", "a\0b", "~nobody-of-that-name/x", "x" * 300])
+@pytest.mark.parametrize(
+    "out", ["", " ", "/", "/proc", "a\0b", "~nobody-of-that-name/x", "x" * 300, "a\nb", "a\x1b[31mb", "a\rb", "/proc/x"]
+)
 def test_places_that_cannot_be_written(out):
-    with pytest.raises(ValueError, match=r"empty|mount point|cannot be|bytes"):
-        files.out_folder(out)
+    with pytest.raises(ValueError, match=r"empty|mount point|cannot be|bytes|control characters") as no:
+        make(out)
+    assert printable(no.value) == str(no.value)
+
+
+@pytest.mark.parametrize("out", [None, 3, ["x"], b"x"])
+def test_what_is_no_path(out):
+    with pytest.raises(TypeError, match="must be a folder's name; got"):
+        make(out)
+
+
+def test_an_unknown_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"must be one of .*analysis.*; got 'painting'"):
+        make(tmp_path / "out", "painting")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_function_names_its_arguments_and_a_command_its_options(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    make(tmp_path / "out")
+    made = [tmp_path / "mine", tmp_path / "out", tmp_path / "out" / "performance.parquet", "", "a\nb"]
+    for out in made:
+        with pytest.raises(ValueError) as no:  # noqa: PT011 (five messages)
+            make(out, flag="overwrite")
+        assert "--" not in str(no.value)
+
+
+@pytest.mark.parametrize("edit", ["longer", "as long"])
+def test_an_edited_file_of_ours_is_named_and_kept(tmp_path, edit):
+    """What somebody wrote into a file of ours is theirs, whatever the file's name."""
+    out = tmp_path / "out"
+    make(out, text="first")
+    file = out / "performance.parquet"
+    file.write_text("mine!" if edit == "as long" else "first, with my notes")
+    before = everything(out)
+    with pytest.raises(ValueError, match=re.escape("were edited since mechvit wrote them (performance.parquet)")):
+        make(out, overwrite=True)
+    assert everything(out) == before
+    files.release(out)  # what a run does with a damaged output, after it said so
+    make(out, text="second", overwrite=True)
+
+
+def test_a_copied_result_is_as_it_was_written(tmp_path):
+    """A copy has other times and the same content."""
+    make(tmp_path / "out", text="first")
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "copy" / "performance.parquet", (1, 1))
+    make(tmp_path / "copy", text="second", overwrite=True)
+    assert (tmp_path / "copy" / "performance.parquet").read_text() == "second"
+
+
+def test_an_edited_model_is_kept_by_save_pretrained(tmp_path, tiny_model):
+    """It replaces an earlier model without being told to, as everywhere in the field, and an edited one never."""
+    for _ in range(2):
+        tiny_model.save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / "hooked_vit.json"
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(
+        FileExistsError, match=r"edited since mechvit wrote them \(hooked_vit.json\): .* another folder$"
+    ):
+        tiny_model.save_pretrained(tmp_path / "model")
+    assert file.read_text().endswith("\n\n")
+
+
+@pytest.mark.parametrize("name", ["notes", "figures/mine", "a/b/c"])
+def test_an_empty_folder_of_the_users_is_theirs(tmp_path, name):
+    out = tmp_path / "out"
+    make(out)
+    (out / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=re.escape(f"({name}/)")):
+        make(out, overwrite=True)
+    assert (out / name).is_dir()
+    (out / name).rmdir()
+    if name == "notes":
+        make(out, overwrite=True)
+
+
+def test_an_empty_folder_of_ours_is_ours(tmp_path):
+    """What a library leaves, and what a killed process left before the first file in it."""
+    for _ in range(2):
+        with files.new_folder(tmp_path / "out", "analysis", overwrite=True) as folder:
+            files.write_text(folder / "figures" / "a.html", "x")
+            with files.library_writes(folder / "deep") as deep:
+                (deep / "empty" / "below").mkdir(parents=True)
+    (tmp_path / "out" / "figures" / "a.html").unlink()
+    make(tmp_path / "out", overwrite=True)
+    assert sorted(everything(tmp_path / "out")) == [files.MARKER, "performance.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [files.MARKER, "performance.parquet"]
+
+
+def test_a_half_file_goes_once_its_writer_is_gone(tmp_path):
+    """Those of living processes, and a user's files of nearly such names, stay."""
+    stays = [f".x.json.mechvit-{os.getppid()}.part", ".x.json.123.part", ".x.json.mechvit-a.part", "x.json.part"]
+    for name in (*stays, ".x.json.mechvit-999999999.part"):
+        (tmp_path / name).write_text("half")
+    files.write_text(tmp_path / "x.json", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*stays, "x.json"])
+
+
+@pytest.mark.parametrize("depth", [10**5])
+def test_a_damaged_marker_is_no_marker(tmp_path, depth):
+    make(tmp_path / "out")
+    (tmp_path / "out" / files.MARKER).write_text("[" * depth)
+    assert files.read_marker(tmp_path / "out") is None
+    with pytest.raises(ValueError, match="no earlier result"):
+        make(tmp_path / "out", "tables", overwrite=True)
 
 
 def test_the_folder_one_works_in(tmp_path, monkeypatch):

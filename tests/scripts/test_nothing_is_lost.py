@@ -52,7 +52,8 @@ def commands(checkpoints, saes) -> dict[str, Command]:
         "analyze": command("analyze", base=base, tuned=(tuned,), attention_limit=4, **some),
         "robustness": command("robustness", model=both, families=("fog",), levels=(3,), limit=19),
         "compare_representations": command(
-            "compare_representations", model=both, lens_epochs=1, lens_limit=19, lens_validation_limit=19, **some
+            "compare_representations", model=both, lens_epochs=1, lens_limit=19, lens_validation_limit=19,
+            corruptions=(BLUR,), limit=40,
         ),
         "patch_models": command("patch_models", receiver=base, giver=tuned, corruption=BLUR, limit=8),
         "steer": command(

@@ -398,7 +398,7 @@ def test_refuses_to_write_into_anything_else(make_cache, tmp_path):
 
 def test_a_run_killed_before_its_plan_was_written_starts_again(make_cache, tmp_path):
     files.begin(tmp_path / "cache", writer.KIND)
-    (tmp_path / "cache/.plan.json.12345.part").write_text("{")
+    (tmp_path / "cache/.plan.json.mechvit-999999999.part").write_text("{")
     assert make_cache().n_rows == 24 * 17
 
 
@@ -406,6 +406,6 @@ def test_overwriting_leaves_nothing_of_the_earlier_cache(make_cache, tmp_path):
     make_cache(shard_bytes=1)
     cache = make_cache(overwrite=True, seed=5)
     assert (cache.plan.n_shards, cache.plan.seed) == (3, 5)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.lock", "cache"]  # which is being read
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.mechvit-lock", "cache"]  # which is being read
     cache.close()
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -1,0 +1,241 @@
+"""Where an output may be written: checks before anything is computed, which change nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from mechvit.terminal import printable
+
+from .hashes import edited
+from .kinds import KINDS, OBLIGATORY
+from .markers import (
+    Marker,
+    foreign,
+    is_empty,
+    listed,
+    looks_like,
+    marked_above,
+    read_marker,
+    tree,
+)
+
+PARTIAL, REPLACED = ".partial", ".replaced"
+_LONGEST_NAME = 200
+"""Bytes of an output's name, which leaves room for what is put before and behind it (file systems allow 255)."""
+
+
+def out_folder(
+    out: str | os.PathLike[str],
+    inputs: Collection[str | os.PathLike[str]] = (),
+    *,
+    replaceable: bool = True,
+    flag: str = "--overwrite",
+) -> Path:
+    """The place of an output folder, with links resolved, after the checks that need no knowledge of what lies there.
+
+    Args:
+        out: as the user named it.
+        inputs: files and folders that are read; none may lie in the output, and the output in none.
+        replaceable: the folder as a whole may be replaced, which cannot be done with a mount point or the folder that
+            one works in.
+        flag: see `check_out`.
+
+    Raises:
+        ValueError: an empty name or one with control characters, a file, a mount point, a place where nothing can be
+            written, or an overlap.
+        TypeError: `out` is no path.
+    """
+    if not isinstance(out, (str, os.PathLike)):
+        raise TypeError(f"the output must be a folder's name; got {type(out).__name__}: {out!r}")
+    if not os.fspath(out).strip():
+        raise ValueError(f"the output{_option(flag)} must be a folder's name; got an empty one")
+    if printable(out) != os.fspath(out):
+        raise ValueError(f"the output's name holds control characters ({printable(out)}): give another {_out(flag)}")
+    try:
+        place = Path(out).expanduser().resolve()
+        exists = os.path.lexists(place)
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links, an unknown home, a null character
+        raise ValueError(f"{out!r} cannot be an output folder: {error}") from error
+    if exists and not place.is_dir():
+        raise ValueError(f"{out} is a file: name a folder")
+    if place.name.endswith((PARTIAL, REPLACED)):
+        raise ValueError(f"{out} ends in {place.suffix}, which is kept for results in the making: give another name")
+    if replaceable and os.path.ismount(place):
+        raise ValueError(
+            f"{out} is a mount point, which cannot be replaced: name a folder inside it, as {place / 'result'}"
+        )
+    if replaceable and exists and Path.cwd().is_relative_to(place):
+        raise ValueError(
+            f"{out} is the folder that you work in, which cannot be replaced: name another, as {place / 'result'}"
+        )
+    if len(os.fsencode(place.name)) > _LONGEST_NAME:
+        raise ValueError(f"the output's name has {len(os.fsencode(place.name))} bytes; at most {_LONGEST_NAME} fit")
+    above = next(folder for folder in place.parents if folder.exists())
+    if not above.is_dir():
+        raise ValueError(f"{out} cannot be made: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK) or (exists and not os.access(place, os.W_OK | os.X_OK)):
+        raise ValueError(f"{out} cannot be written: no permission in {place if os.access(above, os.W_OK) else above}")
+    for given in inputs:
+        read = Path(given).expanduser().resolve()
+        for own in (place, partial(place), replaced(place)):
+            if _inside(own, read) or _inside(read, own):
+                raise ValueError(
+                    f"the output {out} and the input {given} must lie apart; one lies in the other, or they are the "
+                    f"same: give another {_out(flag)}"
+                )
+    return place
+
+
+def _out(flag: str) -> str:
+    """What an output is called where it was named: an option of a command, or an argument."""
+    return "--out" if flag.startswith("--") else "folder"
+
+
+def _option(flag: str) -> str:
+    return " (--out)" if flag.startswith("--") else ""
+
+
+def _inside(inner: Path, outer: Path) -> bool:
+    """Tell whether a path is another, or lies below it, under whatever names (mounts, capitals)."""
+    if inner == outer or outer in inner.parents:
+        return True
+    return outer.exists() and any(path.exists() and path.samefile(outer) for path in (inner, *inner.parents))
+
+
+def partial(place: Path) -> Path:
+    """Where a new result is made."""
+    return place.with_name(place.name + PARTIAL)
+
+
+def replaced(place: Path) -> Path:
+    """Where the earlier result lies while it is replaced."""
+    return place.with_name(place.name + REPLACED)
+
+
+def check_out(
+    out: str | os.PathLike[str],
+    kind: str,
+    *,
+    overwrite: bool = False,
+    inputs: Collection[str | os.PathLike[str]] = (),
+    flag: str = "--overwrite",
+) -> Path:
+    """Refuse an output that cannot be written without losing something; changes nothing.
+
+    Args:
+        out: a folder that is to be written.
+        kind: of the result, one of `KINDS`; only a result of the same kind is ever replaced.
+        overwrite: allow to replace an earlier result.
+        inputs: see `out_folder`.
+        flag: what the user would give to replace a result: an option, or an argument of a function.
+
+    Returns:
+        the place, with links resolved.
+
+    Raises:
+        ValueError: see `out_folder`; or something lies at `out`, at `out.partial` or at `out.replaced` that is no
+            earlier result of this kind, or holds files that were not written by it or were edited since (they are
+            named).
+    """
+    place = check_place(out, kind, inputs, flag)
+    for path in (place, partial(place), replaced(place)):
+        check_replaceable(path, kind, flag=flag)
+        if path != place and (found := read_marker(path)) and found.complete and not (found.ready or found.aside):
+            raise ValueError(f"{path} is a finished result, and in the way: move it, or give another {_out(flag)}")
+    if not overwrite and place.exists() and not is_free(place):
+        raise ValueError(f"{out} exists: give another {_out(flag)}, or {flag} to replace it")
+    return place
+
+
+def check_place(
+    out: str | os.PathLike[str], kind: str, inputs: Collection[str | os.PathLike[str]] = (), flag: str = "overwrite"
+) -> Path:
+    """`out_folder`, after the check that there is such a kind of result."""
+    if kind not in KINDS:
+        raise ValueError(f"a result must be one of {', '.join(KINDS)}; got {kind!r}")
+    return out_folder(out, inputs, flag=flag)
+
+
+def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True, flag: str = "--overwrite") -> None:
+    """Refuse to write over a file or folder that is not ours.
+
+    Args:
+        path: there may be nothing.
+        kind: of the result that a folder must hold; any of ours when None.
+        whole: refuse a folder of ours that holds files of somebody else, or that were edited since, too, since it
+            cannot be removed.
+        flag: see `check_out`.
+
+    Raises:
+        ValueError: says what lies there.
+    """
+    if not path.is_dir():
+        if os.path.lexists(path) and (kind is not None or not listed(path)):
+            raise ValueError(
+                f"{path} is in the way, and was not written by mechvit: move it, or give another {_out(flag)}"
+            )
+        if _is_edited(path):
+            raise ValueError(
+                f"{path} was edited since mechvit wrote it: rename it to keep it, or give another {_out(flag)}"
+            )
+        return
+    if is_free(path):
+        return
+    marker = read_marker(path)
+    if marker is None and kind is not None and looks_like(path, KINDS[kind], OBLIGATORY.get(kind, 1)):
+        marker = Marker(kind, "", True, files={name: [] for name in tree(path)})
+    if marker is None or marker.kind != (kind or marker.kind):
+        of = "" if kind is None else f" of this kind ({kind})"
+        what = f"no earlier result{of}" if marker is None else f"another kind of result ({marker.kind})"
+        raise ValueError(f"{path} exists and is {what}: give another {_out(flag)}, or move it away")
+    if not whole:
+        return
+    if names := foreign(path, marker):
+        raise ValueError(
+            f"{path} holds files that mechvit did not write ({few(names)}): move them away, or give another "
+            f"{_out(flag)}"
+        )
+    if names := edited(path, marker):
+        raise ValueError(
+            f"{path} holds files that were edited since mechvit wrote them ({few(names)}): move them away, or give "
+            f"another {_out(flag)}"
+        )
+    _check_removable(path, flag)
+
+
+def _is_edited(path: Path) -> bool:
+    """Tell whether a single file of ours is no longer as it was written, where its marker says how that was."""
+    folder = marked_above(path)
+    marker = None if folder is None else read_marker(folder)
+    return folder is not None and marker is not None and path.relative_to(folder).as_posix() in edited(folder, marker)
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether a folder is empty but for litter, and no begun result."""
+    return is_empty(folder) and read_marker(folder) is None
+
+
+def _check_removable(folder: Path, flag: str) -> None:
+    """Refuse, before hours of work, a result that could not be moved or removed afterwards."""
+    try:
+        for path in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
+            if os.path.ismount(path):
+                raise ValueError(
+                    f"{path} is a mount point, so that {folder} cannot be replaced: give another {_out(flag)}"
+                )
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise ValueError(f"{path} cannot be replaced: there is no permission to remove what it holds")
+        about, above = folder.stat(), folder.parent.stat()
+        if above.st_mode & 0o1000 and os.geteuid() not in (0, about.st_uid, above.st_uid):
+            raise ValueError(f"{folder} belongs to somebody else, and cannot be replaced: give another {_out(flag)}")
+        os.utime(folder, ns=(about.st_atime_ns, about.st_mtime_ns))  # refused where the folder cannot be changed at all
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be replaced: {error.strerror}. Give another {_out(flag)}") from error
+
+
+def few(names: Collection[str], most: int = 5) -> str:
+    """The first few names, escaped for a terminal."""
+    some = [printable(name) for name in sorted(names)]
+    return ", ".join(some[:most]) + (f" and {len(some) - most} more" if len(some) > most else "")
