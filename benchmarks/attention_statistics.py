@@ -128,7 +128,7 @@ def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Conte
 
 def main(options: Options) -> None:
     """Time each sequence length, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models

@@ -133,7 +133,7 @@ def rows(timing: Timing, models: Models, title: str, *, judged: bool) -> list[Me
 
 def main(options: Options) -> None:
     """Time everything, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models

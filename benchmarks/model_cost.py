@@ -165,7 +165,7 @@ PARTS: dict[str, Part] = {
 
 def main(options: Options) -> None:
     """Time each part, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement, make_models

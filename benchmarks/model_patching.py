@@ -149,7 +149,7 @@ def hook_by_hook(
 
 def main(options: Options) -> None:
     """Time all contenders, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from contenders import TOLERANCES, check_agreement

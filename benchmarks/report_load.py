@@ -103,7 +103,7 @@ def measures_of(name: str, path: Path, times: list[PageTimes]) -> list[Measure]:
 
 def main(options: Options) -> None:
     """Open every page in turn, round by round, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     from pages import chromium, open_page
     from report import Beginning, publish
     from timing import Timing, orders

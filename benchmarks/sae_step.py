@@ -220,7 +220,7 @@ def rows_of(title: str, timing: Timing, n_tokens: int, limit: float | None) -> l
 
 def main(options: Options) -> None:
     """Time every SAE, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from contenders import check_agreement

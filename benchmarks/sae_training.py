@@ -117,7 +117,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
 
 def main(options: Options) -> None:
     """Time each part, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from report import Beginning, Measure, publish

@@ -62,7 +62,7 @@ def process(name: str, *arguments: str) -> Contender:
 
 def main(options: Options) -> None:
     """Start everything, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     from report import Beginning, Measure, publish
     from timing import time_interleaved
 

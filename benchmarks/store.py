@@ -92,7 +92,7 @@ def measured(part: PartName, options: Options, scratch: Path) -> tuple[str, Timi
 
 def main(options: Options) -> None:
     """Time each part, print the table and write it."""
-    check_out(options.out, "benchmark", overwrite=options.overwrite)
+    check_out(options.out, "benchmark", overwrite=options.overwrite, flag="--overwrite")
     check_device(options.device)
     import torch
     from report import Beginning, publish

@@ -102,9 +102,11 @@ def main(options: Options) -> None:
     """Cache the activations and say what they are."""
     corruptions = corruptions_named(options.corruptions)
     inputs = local_inputs(options.images, options.model)
-    check_replaceable(out_folder(options.out, inputs), "cached activations", whole=False)
+    check_replaceable(
+        out_folder(options.out, inputs, flag="--overwrite"), "cached activations", whole=False, flag="--overwrite"
+    )
     if options.sae_lens is not None:
-        check_out(options.sae_lens, "activations for sae-lens", inputs=[*inputs, options.out])
+        check_out(options.sae_lens, "activations for sae-lens", inputs=[*inputs, options.out], flag="--overwrite")
     parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
     import torch
 

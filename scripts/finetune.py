@@ -87,7 +87,7 @@ def main(options: Options) -> None:
     check_device(options.device, processes=True)
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, under torchrun
     if first:
-        check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs)
+        check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs, flag="--overwrite")
     from pathlib import Path
 
     import torch

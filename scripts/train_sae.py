@@ -107,9 +107,9 @@ def main(options: Options) -> None:
     check_source(options)
     read = options.images, options.model, options.cache, options.validation_cache, *options.also_model
     inputs = local_inputs(*read)
-    place = out_folder(options.out, inputs)
+    place = out_folder(options.out, inputs, flag="--overwrite")
     for path in (place, partial(place)):  # a training may go on beside files of others, and is not replaced then
-        check_replaceable(path, "SAEs", whole=False)
+        check_replaceable(path, "SAEs", whole=False, flag="--overwrite")
     from mechvit.saes import push_to_hub, read_history, train_on
     from mechvit.saes.parallel import processes, rank
 

@@ -38,7 +38,7 @@ def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os
     """
     from mechvit.visualization.page import check_page
 
-    place = out_folder(out, inputs, replaceable=False)
+    place = out_folder(out, inputs, replaceable=False, flag="--out")
     with locked(place):
         check_run(place, kind)
         if read_marker(place) is None:

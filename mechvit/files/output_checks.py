@@ -31,7 +31,7 @@ def out_folder(
     inputs: Collection[str | os.PathLike[str]] = (),
     *,
     replaceable: bool = True,
-    flag: str = "--overwrite",
+    flag: str = "overwrite",
 ) -> Path:
     """The place of an output folder, with links resolved, after the checks that need no knowledge of what lies there.
 
@@ -120,7 +120,7 @@ def check_out(
     *,
     overwrite: bool = False,
     inputs: Collection[str | os.PathLike[str]] = (),
-    flag: str = "--overwrite",
+    flag: str = "overwrite",
 ) -> Path:
     """Refuse an output that cannot be written without losing something; changes nothing.
 
@@ -158,7 +158,7 @@ def check_place(
     return out_folder(out, inputs, flag=flag)
 
 
-def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True, flag: str = "--overwrite") -> None:
+def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True, flag: str = "overwrite") -> None:
     """Refuse to write over a file or folder that is not ours.
 
     Args:
