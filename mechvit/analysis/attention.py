@@ -20,7 +20,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from .attention_reading import CleanAttention, Shift, entropy_reading
 from .finite import check_finite
 from .frames import tidy
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,11 +117,10 @@ def attention_entropy(
 
     Source: the paper's section 3.3, equation 1.
     """
-    batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
     ids, entropies = [], []
-    for batch in image_batches(model, images, batch_size, progress=progress):
+    for batch in image_batches(model, images, batch_size, patterns=True, progress=progress):
         with entropy_reading(model) as (hooks, found):
-            model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+            model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
         check_finite("attention weights", found, model, batch.image_ids)
         ids.append(on_cpu(batch.image_ids))
         entropies.append(on_cpu(torch.stack(found, dim=1)))
@@ -155,12 +154,11 @@ def attention_shift(
 
     Source: the paper's section 3.3. It does not fix the entropy difference's sign; ours is H(corrupted) - H(clean).
     """
-    batch_size = default_batch_size(model, patterns=True) if batch_size is None else batch_size
     parts = []
-    for batch in image_batches(model, images, batch_size, progress=progress):
+    for batch in image_batches(model, images, batch_size, patterns=True, progress=progress):
         clean = CleanAttention(model)
-        model.run_with_hooks(pixel_values(model, batch, CLEAN), fwd_hooks=clean.hooks())
+        model.run_with_hooks(pixel_values(model, batch), fwd_hooks=clean.hooks())
         hooks, found = clean.comparison()
-        model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+        model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
         parts.append(AttentionShift.of(batch.image_ids, clean, found))
     return AttentionShift.concatenate(parts)

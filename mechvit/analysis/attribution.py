@@ -20,7 +20,7 @@ from .components import KINDS, Component, batch_that_fits, check_pair, component
 from .finite import model_name
 from .outcomes import foils, logit_difference
 from .performance import check_logits
-from .stream import Images, image_batches, on_cpu, pixel_values, wide
+from .stream import Images, corrupted, image_batches, on_cpu, pixel_values, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,9 +117,9 @@ def attribution_patching(
     ids, effects = [], []
     sums = torch.zeros(2, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
     for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        giver_pixels = pixel_values(giver, batch, giver_corruption, seed=seed)
+        giver_pixels = pixel_values(giver, corrupted(batch, giver_corruption, seed=seed))
         logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
-        pixels = pixel_values(receiver, batch, corruption, seed=seed)
+        pixels = pixel_values(receiver, corrupted(batch, corruption, seed=seed))
         own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
         products = {name: (wide(given[name]) - wide(own[name])).float() * gradients[name].float() for name in names}
         ids.append(on_cpu(batch.image_ids))

@@ -6,9 +6,9 @@ shifted and scaled, 0 where they share nothing. Nothing of the size of K is ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.preprocessing import check_alike
 
@@ -26,7 +25,7 @@ from .finite import check_finite
 from .hsic import Moments, hsic, widened
 from .jackknife import jackknife_interval
 from .lens import residual_hooks
-from .stream import Images, corrupted, default_batch_size, distinct, model_batches, on_cpu, pixel_values, wide
+from .stream import Images, SharedBatch, corrupted_batches, on_cpu, pixel_values, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,20 +153,20 @@ def compare_views(
     own: dict[View, Moments] = {view: Moments() for view in views}
     cross = {pair: Moments(every_pair) for pair in comparisons}
     group_of = np.random.default_rng(seed).permutation(len(images)) % groups
-    first = models[views[0].model]
-    size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
-    done, origin = 0, dict[View, Tensor]()
-    for batches in model_batches({view.model: models[view.model] for view in views}, images, size, progress=progress):
-        batch = batches[views[0].model]
-        seen = _look(models, batches, views, tokens, seed)
+    compared = {view.model: models[view.model] for view in views}
+    shown = dict.fromkeys(view.corruption for view in views)
+    batches = corrupted_batches(compared, images, shown, batch_size, seed=seed, progress=progress)
+    origin = dict[View, Tensor]()
+    for start, batch in groupby(batches, key=lambda batch: batch.start):
+        seen = _look(compared, batch, views, tokens, seed)
         for view, x in seen.items():  # shifted by one example, so that no sum is far larger than what varies
             seen[view] = widened(x, origin.setdefault(view, x[:, :1].clone()))
-        group = torch.from_numpy(group_of[done : done + len(batch)]).to(batch.images.device)
+        first = seen[views[0]]
+        group = torch.from_numpy(group_of[start : start + first.shape[1]]).to(first.device)
         for view, x in seen.items():
             own[view].add(x, x, group, groups)
         for pair, moments in cross.items():
             moments.add(seen[pair[0]], seen[pair[1]], group, groups)
-        done += len(batch)
     return {pair: _similarity(own[pair[0]], own[pair[1]], cross[pair], debiased, groups) for pair in comparisons}
 
 
@@ -203,18 +202,18 @@ def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: 
 
 
 def _look(
-    models: Mapping[str, HookedViT], batches: Mapping[str, ImageBatch], views: list[View], tokens: CKATokens, seed: int
+    models: Mapping[str, HookedViT], batches: Iterable[SharedBatch], views: list[View], tokens: CKATokens, seed: int
 ) -> dict[View, Float[Tensor, "layer example d"]]:
-    """Every view's examples of one batch; each corruption is made once for all models that resize alike."""
+    """Every view's examples of the same images, of which each batch is for the models that resize alike."""
     seen = {}
-    for (batch, names), corruption in product(distinct(batches), dict.fromkeys(view.corruption for view in views)):
-        shown = corrupted(batch, corruption, seed=seed)
-        for view in (view for view in views if view.corruption == corruption and view.model in names):
-            model = models[view.model]
-            hooks, residuals = residual_hooks(model, _reading(tokens, model.cfg, batch.image_ids, seed))
-            model.run_with_hooks(pixel_values(model, shown, CLEAN), fwd_hooks=hooks)
-            check_finite(f"the residual stream under {corruption.key}", residuals, view.model, batch.image_ids)
-            seen[view] = torch.stack(residuals)
+    for batch in batches:
+        for corruption, shown in batch.conditions:
+            for view in (view for view in views if view.corruption == corruption and view.model in batch.models):
+                model = models[view.model]
+                hooks, residuals = residual_hooks(model, _reading(tokens, model.cfg, shown.image_ids, seed))
+                model.run_with_hooks(pixel_values(model, shown), fwd_hooks=hooks)
+                check_finite(f"the residual stream under {corruption.key}", residuals, view.model, shown.image_ids)
+                seen[view] = torch.stack(residuals)
     return seen
 
 

@@ -124,10 +124,8 @@ def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> floa
 
 def batch_that_fits(model: HookedViT, kept_per_image: int, batch_size: int | None) -> int:
     """Images at a time: `batch_size`, or the default, but of so many kept values each at most what fits 1 GiB."""
-    if batch_size is not None:
-        return batch_size
-    most = _MEMORY // (kept_per_image * model.cfg.dtype.itemsize)
-    return max(1, min(default_batch_size(model, patterns=False), most))
+    held = kept_per_image * model.cfg.dtype.itemsize
+    return default_batch_size(model, held=held, limit=_MEMORY) if batch_size is None else batch_size
 
 
 def component_frame(components: Sequence[Component], repeats: int = 1, **labels: str) -> pd.DataFrame:

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.image_tokens import token_slice
 
 from .finite import check_finite
-from .stream import Images, default_batch_size, image_batches, pixel_values
+from .stream import Images, corrupted_batches, pixel_values
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -108,18 +108,18 @@ def steering_directions(
     for name in names:
         check_point(model, name)
     places = token_slice(model.cfg, tokens)
-    size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     stop = 1 + max(int(name.split(".")[1]) for name in names)
     total = {name: torch.zeros((), dtype=torch.float64, device=model.cfg.device) for name in names}
-    for batch in image_batches(model, images, size, progress=progress):
-        for condition, sign in ((CLEAN, 1), (corruption, -1)):
-            pixels = pixel_values(model, batch, condition, seed=seed)
+    conditions = (CLEAN, as_corruption(corruption))
+    for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
+        for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
+            pixels = pixel_values(model, shown)
             _, cache = model.run_with_cache(pixels, names_filter=names, stop_at_layer=stop, return_cache_object=False)
             check_finite(
-                f"activations under {condition if isinstance(condition, str) else condition.key}",
+                f"activations under {condition.key}",
                 [cache[name] for name in names],
                 model,
-                batch.image_ids,
+                shown.image_ids,
                 numbers=[int(name.split(".")[1]) for name in names],
             )
             for name in names:

@@ -19,7 +19,7 @@ from mechvit.settings_checks import COUNT, POSITIVE, check_number
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
 from .finite import model_name
 from .performance import check_logits, label_rank, require_classifier
-from .stream import Images, default_batch_size, image_batches, on_cpu
+from .stream import Images, image_batches, on_cpu
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,6 @@ def fourier_sensitivity(
     if not 0 <= highest <= size // 2:
         raise ValueError(f"highest must be 0 to {size // 2}, half the input size; got {highest}")
     frequency = np.unique(np.rint(np.linspace(-highest, highest, resolution))).astype(int)
-    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     ids, wrong, clean = [], [], []
     for batch in image_batches(model, images, batch_size, progress=progress):
 

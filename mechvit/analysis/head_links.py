@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.batches import ImageBatch
+from mechvit.data.spec import Corruption
 
 from .attention_maps import head_numbers
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -21,7 +22,7 @@ from .correlation import permutation_p, rank_correlation
 from .finite import check_finite, model_name
 from .outcomes import GIVER, RECEIVER
 from .patching import Patching
-from .stream import Images, default_batch_size, image_batches, pixel_values
+from .stream import Images, corrupted, image_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,18 +144,13 @@ def head_links(
             f'patching must hold every head at tokens {tokens!r}: call patch_models with kinds=("head",) and '
             f"tokens=({tokens!r},)"
         )
-    size = default_batch_size(receiver, patterns=True) if batch_size is None else batch_size
     ids: list[Tensor] = []
     found: dict[tuple[str, str], list[Tensor]] = {}
-    for batch in image_batches(receiver, images, size, progress=progress):
+    for batch in image_batches(receiver, images, batch_size, patterns=True, progress=progress):
         ids.append(batch.image_ids.cpu())
+        conditions = batch, corrupted(batch, corruption, seed=seed)
         for name, model in ((RECEIVER, receiver), (GIVER, giver)):
-            clean, own = (
-                _numbers(
-                    model, pixel_values(model, batch, c, seed=seed), f"{name} {model_name(model)}", batch.image_ids
-                )
-                for c in (CLEAN, corruption)
-            )
+            clean, own = (_numbers(model, shown, f"{name} {model_name(model)}") for shown in conditions)
             for number, values in {**own, "entropy_difference": own["entropy"] - clean["entropy"]}.items():
                 found.setdefault((name, number), []).append(values)
     image_id = torch.cat(ids)
@@ -172,18 +168,16 @@ def head_links(
     return HeadLinks(image_id, tokens, numbers, effect)
 
 
-def _numbers(
-    model: HookedViT, pixels: Float[Tensor, "batch channel height width"], name: str, image_ids: Tensor
-) -> dict[str, Float[Tensor, "batch layer head"]]:
+def _numbers(model: HookedViT, batch: ImageBatch, name: str) -> dict[str, Float[Tensor, "batch layer head"]]:
     """Each head's numbers, layer by layer as the patterns come."""
     layers = []
 
     def reduce(pattern: Tensor, hook: Any) -> None:
-        check_finite("attention weights", [pattern], name, image_ids, numbers=[hook.layer()])
+        check_finite("attention weights", [pattern], name, batch.image_ids, numbers=[hook.layer()])
         layers.append(head_numbers(pattern.float().cpu(), model.cfg.grid, model.cfg.n_prefix_tokens))
 
     hooks = [(f"blocks.{layer}.attn.hook_pattern", reduce) for layer in range(model.cfg.n_layers)]
-    model.run_with_hooks(pixels, return_type=None, fwd_hooks=hooks)
+    model.run_with_hooks(pixel_values(model, batch), return_type=None, fwd_hooks=hooks)
     found = {name: torch.stack([getattr(layer, name) for layer in layers], 1) for name in ("distance", "entropy")}
     if model.cfg.cls_token:
         found["cls_mass"] = torch.stack([layer.prefix_mass[..., 0] for layer in layers], 1)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data.spec import Corruption
+from mechvit.data.spec import Corruption, as_corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
@@ -18,7 +18,7 @@ from .finite import model_name
 from .frames import check_columns
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
 from .performance import check_logits, require_classifier
-from .stream import Images, default_batch_size, image_batches, pixel_values
+from .stream import Images, corrupted_batches, pixel_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,23 +60,22 @@ def run_interventions(
         ValueError: no corruptions, no images, another input size, labels that are not classes, logits that are not
             finite, or a model without a head.
     """
-    applied = [c if isinstance(c, Corruption) else Corruption.parse(c) for c in corruptions]
+    applied = dict.fromkeys(map(as_corruption, corruptions))
     if not applied:
         raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
     require_classifier(model, images)
-    size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
+    names = {RECEIVER: f"the receiver {model_name(model)!r}", GIVER: "the giver"}
     found: dict[tuple[str, Key], list[Outcomes]] = {}
-    for batch in image_batches(model, images, size, progress=progress):
-        for corruption in dict.fromkeys(applied):
-            logits = logits_of(pixel_values(model, batch, corruption, seed=seed))
+    for batch in corrupted_batches({RECEIVER: model}, images, applied, batch_size, seed=seed, progress=progress):
+        for corruption, shown in batch.conditions:
+            logits = logits_of(pixel_values(model, shown))
             both = [logits[name] for name in (RECEIVER, GIVER)]  # type: ignore[index]
-            names = {RECEIVER: f"the receiver {model_name(model)!r}", GIVER: "the giver"}
             for key, values in logits.items():
                 who = names.get(str(key), f"{names[RECEIVER]}, changed by {key},")
-                check_logits(values, batch.labels, batch.image_ids, f"under {corruption.key} {who}")
-            foil = foils(batch.labels, *both)
+                check_logits(values, shown.labels, shown.image_ids, f"under {corruption.key} {who}")
+            foil = foils(shown.labels, *both)
             for key, values in logits.items():
-                outcomes = score(values, batch.labels, foil, batch.image_ids)
+                outcomes = score(values, shown.labels, foil, shown.image_ids)
                 found.setdefault((corruption.key, key), []).append(outcomes)
     return {key: type(parts[0]).concatenate(parts) for key, parts in found.items()}
 

@@ -16,7 +16,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from .finite import check_finite
 from .frames import tidy
 from .performance import check_logits, label_rank, require_classifier
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,10 +131,9 @@ def logit_lens(
     final LayerNorm is applied (here it is).
     """
     require_classifier(model, images)
-    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):
         hooks, residuals = residual_hooks(model)
-        model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks)
+        model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
         parts.append(read_lens(model, residuals, batch.labels, batch.image_ids, apply_ln=apply_ln))
     return LogitLens.concatenate(parts)

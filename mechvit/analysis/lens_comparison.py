@@ -20,7 +20,7 @@ from .finite import check_finite, model_name
 from .frames import tidy
 from .lens import residual_hooks
 from .performance import check_logits, label_rank, require_classifier
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 from .translators import TunedLens
 
 if TYPE_CHECKING:
@@ -87,11 +87,12 @@ def compare_lenses(
     for lens in lenses.values():
         if lens is not None:
             lens.check_model(model)
-    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts: dict[str, list[tuple[Tensor, ...]]] = defaultdict(list)
     for batch in image_batches(model, images, batch_size, progress=progress):
         hooks, residuals = residual_hooks(model)
-        final = model.run_with_hooks(pixel_values(model, batch, corruption, seed=seed), fwd_hooks=hooks).float()
+        final = model.run_with_hooks(
+            pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks
+        ).float()
         check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}")
         for name, lens in lenses.items():
             read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])

@@ -24,7 +24,7 @@ from .correlation import agreement
 from .finite import model_name
 from .outcomes import foils, logit_difference
 from .performance import check_logits
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, default_batch_size, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,11 +150,11 @@ def patch_neurons(
     resids = {layer: f"blocks.{layer}.hook_resid_post" for layer in layers}
     giver_corruption = corruption if giver_corruption is None else giver_corruption
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)
-    at_once = default_batch_size(receiver, patterns=False) if batch_size is None else batch_size
+    at_once = default_batch_size(receiver) if batch_size is None else batch_size
     ids, exact, approximate = [], [], []
     for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        pixels = pixel_values(receiver, batch, corruption, seed=seed)
-        theirs = pixel_values(giver, batch, giver_corruption, seed=seed)
+        pixels = pixel_values(receiver, corrupted(batch, corruption, seed=seed))
+        theirs = pixel_values(giver, corrupted(batch, giver_corruption, seed=seed))
         giver_logits, given = giver.run_with_cache(
             theirs, names_filter=list(posts.values()), return_cache_object=False
         )  # fmt: skip

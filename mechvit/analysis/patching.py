@@ -31,7 +31,7 @@ from .components import (
 from .finite import model_name
 from .outcomes import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
 from .performance import check_logits, label_rank
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, default_batch_size, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,11 +140,11 @@ def patch_models(
     cfg = receiver.cfg
     giver_corruption = corruption if giver_corruption is None else giver_corruption
     kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
-    at_once = default_batch_size(receiver, patterns=False) if batch_size is None else batch_size
+    at_once = default_batch_size(receiver) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
         ways = (receiver, corruption), (giver, giver_corruption)
-        pixels = [pixel_values(model, batch, way, seed=seed) for model, way in ways]
+        pixels = [pixel_values(model, corrupted(batch, way, seed=seed)) for model, way in ways]
         parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
     correct, difference, own, given = zip(*parts, strict=True)
     return Patching(

@@ -17,7 +17,7 @@ from mechvit.data.spec import CLEAN, Corruption
 from .calibration import calibration_gaps
 from .finite import model_name
 from .frames import tidy
-from .stream import Images, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,9 +172,8 @@ def evaluate(
     Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2).
     """
     require_classifier(model, images)
-    batch_size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):
-        logits = model(pixel_values(model, batch, corruption, seed=seed))
+        logits = model(pixel_values(model, corrupted(batch, corruption, seed=seed)))
         parts.append(score(logits, batch.labels, batch.image_ids, f"the model {model_name(model)!r}"))
     return Performance.concatenate(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,7 @@ from .draws import Draws, image_matrix
 from .frames import check_columns
 from .performance import Performance, require_classifier, score
 from .spectrum import BANDS
-from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
+from .stream import Images, corrupted_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,14 +78,11 @@ def corrupted_performance(
     if not applied:
         raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")
     found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
-    first = next(iter(models.values()))
-    size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
-    for batches in model_batches(models, images, size, progress=progress):
-        for (batch, names), c in product(distinct(batches), applied):
-            shown = corrupted(batch, c, seed=seed)
-            for name in names:
-                logits = models[name](pixel_values(models[name], shown, CLEAN))
-                found[name, c].append(score(logits, batch.labels, batch.image_ids, f"the model {name!r}"))
+    for batch in corrupted_batches(models, images, applied, batch_size, seed=seed, progress=progress):
+        for c, shown in batch.conditions:
+            for name in batch.models:
+                logits = models[name](pixel_values(models[name], shown))
+                found[name, c].append(score(logits, shown.labels, shown.image_ids, f"the model {name!r}"))
     frames = [
         Performance.concatenate(parts).to_frame(model=name, corruption=c.key) for (name, c), parts in found.items()
     ]

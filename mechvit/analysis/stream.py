@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
-from mechvit.data.spec import Corruption
+from mechvit.data.spec import Corruption, as_corruption
 from mechvit.models.checks import check_one_dtype
 from mechvit.models.preprocessing import check_alike, described, resizing_key, resizing_of, unequal
 from mechvit.settings_checks import COUNT, check_number
@@ -28,21 +28,77 @@ Images: TypeAlias = "datasets.Dataset | ImageBatch"
 """A prepared data set, a raw one (resized by the model's own image processor), or images already in memory."""
 
 
+@dataclass(frozen=True)
+class SharedBatch:
+    """A batch of images as it is shown to those of several models that resize alike."""
+
+    models: tuple[str, ...]
+    """Their names."""
+    start: int
+    """The place of its first image among all images."""
+    conditions: Iterator[tuple[Corruption, ImageBatch]]
+    """Each corruption with the batch under it, in the order asked for; made as they are taken, and once."""
+
+
+def corrupted_batches(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    batch_size: int | None = None,
+    *,
+    patterns: bool = False,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Iterator[SharedBatch]:
+    """Stream the same images to several models under several corruptions; each batch is corrupted once for all models
+    that resize alike.
+
+    Args:
+        models: name -> model; each sees the images as its own image processor resizes and crops them.
+        images: as in `model_batches`.
+        corruptions: what to apply in [0, 1], clean where it is among them.
+        batch_size, patterns, progress: as in `model_batches`.
+        seed: of all that is random in a corruption.
+
+    Raises:
+        ValueError: as `model_batches`.
+    """
+    start = 0
+    for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
+        for batch, names in distinct(batches):
+            yield SharedBatch(tuple(names), start, _conditions(batch, corruptions, seed))
+        start += len(batch)
+
+
+def _conditions(
+    batch: ImageBatch, corruptions: Iterable[Corruption | str], seed: int
+) -> Iterator[tuple[Corruption, ImageBatch]]:
+    for corruption in map(as_corruption, corruptions):
+        yield corruption, corrupted(batch, corruption, seed=seed)
+
+
 def image_batches(
-    model: HookedViT, images: Images, batch_size: int, *, progress: str | None = None
+    model: HookedViT,
+    images: Images,
+    batch_size: int | None = None,
+    *,
+    patterns: bool = False,
+    progress: str | None = None,
 ) -> Iterator[ImageBatch]:
     """Stream images in order, in [0, 1], on the model's device.
 
     Args:
         model: gives the device and, for raw images, the image processor.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
-        batch_size: images a batch; the last one may be smaller.
+        batch_size: images a batch; the last one may be smaller. None takes `default_batch_size`.
+        patterns: whether attention is kept, which makes the default smaller.
         progress: the label of a progress bar; None shows none.
 
     Raises:
         ValueError: no image at all, a batch size below 1, images of another size than the model's input, or resized by
             other settings than those of the model's image processor (named).
     """
+    batch_size = default_batch_size(model, patterns=patterns) if batch_size is None else batch_size
     check_number("batch_size", batch_size, COUNT)
     if len(images) == 0:
         raise ValueError("there is no image to look at; give at least one (an empty data set, or limit=0?)")
@@ -65,7 +121,12 @@ def image_batches(
 
 
 def model_batches(
-    models: Mapping[str, HookedViT], images: Images, batch_size: int, *, progress: str | None = None
+    models: Mapping[str, HookedViT],
+    images: Images,
+    batch_size: int | None = None,
+    *,
+    patterns: bool = False,
+    progress: str | None = None,
 ) -> Iterator[dict[str, ImageBatch]]:
     """Stream the same images to several models, each as its own image processor resizes and crops them.
 
@@ -74,7 +135,7 @@ def model_batches(
     Args:
         models: name -> model.
         images: a `datasets.Dataset`, raw or prepared for all of these models; or an `ImageBatch`, if they resize alike.
-        batch_size, progress: as in `image_batches`.
+        batch_size, patterns, progress: as in `image_batches`; the default is what every model takes.
 
     Raises:
         ValueError: as `image_batches`; images of one way of resizing for models of several (the settings are named);
@@ -90,6 +151,8 @@ def model_batches(
     leaders: dict[str | None, str] = {}
     for name in (*processors, *models):
         leaders.setdefault(keys[name], name)
+    if batch_size is None:
+        batch_size = min(default_batch_size(model, patterns=patterns) for model in models.values())
     bars = [progress, *[None] * (len(leaders) - 1)]
     streams = {
         key: image_batches(models[name], images, batch_size, progress=bar)
@@ -134,25 +197,30 @@ def check_resized(model: HookedViT, batch: ImageBatch) -> None:
         )
 
 
-def pixel_values(
-    model: HookedViT, batch: ImageBatch, corruption: Corruption | str, *, seed: int = 0
-) -> Float[Tensor, "batch 3 height width"]:
-    """Corrupt in [0, 1], then rescale and normalise as the model's image processor says, in the model's own dtype.
+def pixel_values(model: HookedViT, batch: ImageBatch) -> Float[Tensor, "batch 3 height width"]:
+    """Rescale and normalise images in [0, 1] as the model's image processor says, in the model's own dtype.
 
     Raises:
         ValueError: the images were resized for another model (the settings are named).
     """
     check_resized(model, batch)
-    return normalize(corrupted(batch, corruption, seed=seed).images, model.image_processor).to(model.cfg.dtype)
+    return normalize(batch.images, model.image_processor).to(model.cfg.dtype)
 
 
-def default_batch_size(model: HookedViT, *, patterns: bool) -> int:
-    """32 images on a CPU (its caches hold more than that badly), else 128; where attention is kept (patterns, or for
-    large ones queries and keys), at most as many as fit it in 256 MiB of float32."""
+def default_batch_size(model: HookedViT, *, patterns: bool = False, held: int = 0, limit: int = 2**28) -> int:
+    """Give 32 images on a CPU (its caches hold more than that badly), else 128, and at most as many as fit a limit.
+
+    Args:
+        model: gives the device.
+        patterns: whether attention is kept (patterns, or for large ones queries and keys), in float32.
+        held: bytes of something else that is kept of each image; 0 limits nothing.
+        limit: bytes that may be held.
+    """
     cfg = model.cfg
+    if patterns:
+        held = 4 * cfg.n_layers * cfg.n_heads * cfg.n_tokens * min(cfg.n_tokens, 2 * cfg.d_head)
     most = 32 if cfg.device.type == "cpu" else 128
-    per_image = 4 * cfg.n_layers * cfg.n_heads * cfg.n_tokens * min(cfg.n_tokens, 2 * cfg.d_head)
-    return max(1, min(most, 2**28 // per_image)) if patterns else most
+    return max(1, min(most, limit // held)) if held else most
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from .attention import AttentionShift
 from .attention_reading import CleanAttention
 from .lens import LogitLens, read_lens, residual_hooks
 from .performance import Performance, require_classifier, score
-from .stream import Images, corrupted, default_batch_size, distinct, model_batches, pixel_values
+from .stream import Images, corrupted_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,19 +95,16 @@ def study(
         raise ValueError(
             f"attention can be compared only under a corruption that is applied; add {names} to corruptions"
         )
-    if batch_size is None:
-        batch_size = min(default_batch_size(model, patterns=bool(watched)) for model in models.values())
     found = {(name, c): _Condition() for name in models for c in applied}
-    seen = 0
-    for batches in model_batches(models, images, batch_size, progress=progress):
-        count = len(next(iter(batches.values())))
-        left = count if attention_limit is None else max(0, min(count, attention_limit - seen))
-        for batch, seeing in distinct(batches):
-            shown = {c: corrupted(batch, c, seed=seed) for c in applied}
-            for name in seeing:
-                own = {c: found[name, c] for c in applied}
-                _study_batch(name, models[name], shown, watched if left else set(), left, own)
-        seen += count
+    for batch in corrupted_batches(
+        models, images, applied, batch_size, patterns=bool(watched), seed=seed, progress=progress
+    ):
+        shown = dict(batch.conditions)
+        count = len(shown[CLEAN])
+        left = count if attention_limit is None else max(0, min(count, attention_limit - batch.start))
+        for name in batch.models:
+            own = {c: found[name, c] for c in applied}
+            _study_batch(name, models[name], shown, watched if left else set(), left, own)
     return _tables(found)
 
 
@@ -129,7 +126,7 @@ def _study_batch(
         elif corruption in watched:
             pattern_hooks, shifts = clean.comparison()
             hooks = hooks + pattern_hooks
-        logits = model.run_with_hooks(pixel_values(model, batch, CLEAN), fwd_hooks=hooks)
+        logits = model.run_with_hooks(pixel_values(model, batch), fwd_hooks=hooks)
         found[corruption].performance.append(score(logits, batch.labels, batch.image_ids, f"the model {name!r}"))
         found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids, name=name))
         if shifts is not None:

@@ -21,7 +21,7 @@ from mechvit.terminal import progress_bar
 from .finite import check_finite
 from .lens import residual_hooks
 from .performance import require_classifier
-from .stream import Images, image_batches, pixel_values
+from .stream import Images, corrupted, image_batches, pixel_values
 from .translators import TunedLens, divergence, translated
 
 if TYPE_CHECKING:
@@ -193,9 +193,9 @@ class _Reader:
             chosen = self.images if (np.diff(order) == 1).all() else self.images.select(order)
         for place, batch in enumerate(image_batches(self.model, chosen, self.config.batch_size)):
             hooks, residuals = residual_hooks(self.model)
-            pixels = pixel_values(self.model, batch, turns[place % len(turns)], seed=self.config.seed)
+            shown = corrupted(batch, turns[place % len(turns)], seed=self.config.seed)
             with torch.no_grad():
-                logits = self.model.run_with_hooks(pixels, fwd_hooks=hooks)
+                logits = self.model.run_with_hooks(pixel_values(self.model, shown), fwd_hooks=hooks)
             check_finite("the residual stream", residuals, self.model, batch.image_ids)
             check_finite("logits", [logits], self.model, batch.image_ids, numbers=[self.model.cfg.n_layers])
             yield _Seen(torch.stack(residuals[:-1]), logits.float().log_softmax(-1))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.stream import pixel_values
+from mechvit.analysis.stream import corrupted, pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.files import beside, new_folder
@@ -99,7 +99,7 @@ def spread(labels: np.ndarray, count: int) -> list[int]:
 def attention(model: HookedViT, image: ImageBatch, corruption: str, seed: int) -> np.ndarray:
     """Every layer's pattern on one image: float16 [layer, head, query, key]."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    pixels = pixel_values(model, image.to(model.cfg.device), corruption, seed=seed)
+    pixels = pixel_values(model, corrupted(image.to(model.cfg.device), corruption, seed=seed))
     _, cache = model.run_with_cache(pixels, names_filter=names)
     check_finite("attention weights", [cache[name] for name in names], model, image.image_ids)
     return np.stack([cache[name][0].float().cpu().numpy() for name in names]).astype(np.float16)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.stream import Images, default_batch_size, image_batches
+from mechvit.analysis.stream import Images, corrupted, default_batch_size, image_batches
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.spec import CLEAN, Corruption
@@ -64,8 +64,7 @@ class ImageStream:
     def batch_size(self, group: Group) -> int:
         """What was asked for, or what fits."""
         codes = 4 * group.model.cfg.n_tokens * max(sae.cfg.d_sae for sae in group.saes.values())
-        most = min(default_batch_size(group.model, patterns=False), 2**28 // codes)
-        return self.settings.batch_size or max(1, most)
+        return self.settings.batch_size or default_batch_size(group.model, held=codes)
 
     def look(self, group: Group) -> dict[str, Shown]:
         """Run the shown images under every condition."""
@@ -90,7 +89,8 @@ class ImageStream:
         for batch in image_batches(group.model, subset(self.images, self.shown), self.batch_size(group)):
             self._keep(self.shown[start:], batch, condition)
             start += len(batch)
-            seen = look_at(group.model, group.site, batch, condition, self.settings.seed)
+            shown = corrupted(batch, condition, seed=self.settings.seed)
+            seen = look_at(group.model, group.site, shown, condition)
             if group.model.cfg.no_softmax is None:
                 logits = seen.untouched().float()
                 check_finite("logits", [logits], group.model, batch.image_ids, numbers=[group.model.cfg.n_layers])
@@ -171,7 +171,7 @@ class ImageStream:
         n_labels = int(self.labels.max()) + 1
         tallies = {name: ChosenTally(known[name].max_activation[chosen[name]], n_labels) for name in group.saes}
         for batch in image_batches(group.model, self.images, self.batch_size(group), progress=progress):
-            x = look_at(group.model, group.site, batch, CLEAN, self.settings.seed).x
+            x = look_at(group.model, group.site, batch).x
             for name, sae in group.saes.items():
                 tallies[name].add(chosen_codes(sae, x, chosen[name]), batch.labels)
         return tallies

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvit.analysis.stream import Images, on_cpu, wide
+from mechvit.analysis.stream import Images, corrupted, on_cpu, wide
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
 
@@ -122,7 +122,7 @@ class ExamplePass:
     def add(self, batch: ImageBatch, start: int, batch_size: int, seed: int) -> None:
         """Take the next of the `needed` images in, the first of which is the `start`-th."""
         for i, condition in enumerate(self.conditions):
-            seen = look_at(self.model, self.site, batch, condition, seed)
+            seen = look_at(self.model, self.site, corrupted(batch, condition, seed=seed), condition)
             for name, sae in self.saes.items():
                 codes = chosen_codes(sae, seen.x, self.chosen[name])
                 image, latent, example = self._here(name, start, len(codes))

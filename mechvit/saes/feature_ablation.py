@@ -15,7 +15,7 @@ from torch import Tensor
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.performance import check_logits, label_rank, require_classifier
-from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu, wide
+from mechvit.analysis.stream import Images, corrupted_batches, on_cpu, wide
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
@@ -100,23 +100,23 @@ def ablate_features(
     counts = tuple(dict.fromkeys(counts))
     _check(model, sae, sets, counts, target, clean_mean)
     site = shared_site(model, {"sae": sae}, allow_other_model)
-    size = default_batch_size(model, patterns=False) if batch_size is None else batch_size
     directions = latent_directions(sae)
     device = directions.device
     to = torch.zeros(sae.cfg.d_sae) if target == "zero" or clean_mean is None else clean_mean.float()
     found: dict[tuple[str, str, int, int], list[Tensor]] = defaultdict(list)
     ids = []
-    for batch in image_batches(model, images, size, progress=progress):
-        ids.append(on_cpu(batch.image_ids))
-        for condition in conditions:
-            seen = look_at(model, site, batch, condition, seed)
+    for batch in corrupted_batches({"ablated": model}, images, conditions, batch_size, seed=seed, progress=progress):
+        for condition, shown in batch.conditions:
+            if condition == CLEAN:
+                ids.append(on_cpu(shown.image_ids))
+            seen = look_at(model, site, shown, condition)
             who = f"under {condition.key} the model {model_name(model)!r}"
-            found[condition.key, UNTOUCHED, 0, 0].append(_scores(seen.untouched(), batch, who))
+            found[condition.key, UNTOUCHED, 0, 0].append(_scores(seen.untouched(), shown, who))
             codes = sae.encode(seen.x.to(device))
             for kind, draw, latents in sets.each():
                 for n in counts:
                     logits = ablated(seen, directions, codes, latents[:n].to(device), to.to(device))
-                    scores = _scores(logits, batch, f"{who} without {n} latents ({kind})")
+                    scores = _scores(logits, shown, f"{who} without {n} latents ({kind})")
                     found[condition.key, kind, draw, n].append(scores)
     return FeatureAblation(per_image=_table(found, torch.cat(ids)), sets=sets, target=target)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL
-from mechvit.analysis.stream import Images, corrupted, default_batch_size, distinct, model_batches
+from mechvit.analysis.stream import Images, corrupted_batches
 from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
@@ -153,17 +154,16 @@ def feature_change(
         raise ValueError(f"give at least one model and two images; got {len(models)} and {len(images)}")
     by_model = dict(saes) if isinstance(saes, Mapping) else dict.fromkeys(models, saes)
     site = _shared_site(models, by_model, matches or {}, allow_other_model)
-    first = next(iter(models.values()))
-    size = default_batch_size(first, patterns=False) if batch_size is None else batch_size
     tallies = {name: _Tally() for name in models}
-    for batches in model_batches(models, images, size, progress=progress):
+    batches = corrupted_batches(models, images, (CLEAN, corruption), batch_size, seed=seed, progress=progress)
+    for _, same_images in groupby(batches, key=lambda batch: batch.start):
         reference: Tensor | None = None
-        for batch, names in distinct(batches):  # the first model's is the first
-            conditions = [corrupted(batch, c, seed=seed) for c in (CLEAN, corruption)]
-            for name in names:
+        for batch in same_images:  # the first model's is the first
+            conditions = list(batch.conditions)
+            for name in batch.models:
                 codes = []
-                for shown in conditions:
-                    x = look_at(models[name], site, shown, CLEAN, 0).x
+                for condition, shown in conditions:
+                    x = look_at(models[name], site, shown, condition).x
                     found = by_model[name].encode(x.to(by_model[name].W_enc.device))
                     codes.append(_matched(found, (matches or {}).get(name)))
                 moved = tallies[name].add(codes[0], codes[1], reference)

@@ -76,18 +76,18 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
     return Seen(model, site, entered, found["x"], logits)
 
 
-def look_at(model: HookedViT, site: Site, batch: ImageBatch, corruption: Corruption, seed: int) -> Seen:
-    """The batch under one corruption.
+def look_at(model: HookedViT, site: Site, batch: ImageBatch, condition: Corruption = CLEAN) -> Seen:
+    """Run the model on a batch as far as the site needs; `condition` is what the images are shown under.
 
     Raises:
-        ValueError: the activation is not finite; names the images.
+        ValueError: the activation is not finite; names the condition and the images.
     """
-    seen = look(model, site, pixel_values(model, batch, corruption, seed=seed))
+    seen = look(model, site, pixel_values(model, batch))
     bad = ~seen.x.isfinite().flatten(1).all(1)
     if bool(bad.any()):
         ids = batch.image_ids[bad].tolist()[:8]
         raise ValueError(
-            f"activations of {site} must be finite; under {corruption.key} those of the model {model_name(model)!r} "
+            f"activations of {site} must be finite; under {condition.key} those of the model {model_name(model)!r} "
             f"are not on the image ids {ids}: check the checkpoint and these images"
         )
     return seen
@@ -100,7 +100,7 @@ def clean_mean(
     total, left = torch.zeros((), dtype=torch.float64), n_images
     for batch in image_batches(model, images, batch_size):
         part = batch.take(slice(left))
-        total = total.to(model.cfg.device) + look_at(model, site, part, CLEAN, 0).x.double().sum(0)
+        total = total.to(model.cfg.device) + look_at(model, site, part).x.double().sum(0)
         left -= len(part)
         if left == 0:
             break

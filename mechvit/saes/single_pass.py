@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.finite import model_name
-from mechvit.analysis.stream import Images, default_batch_size, image_batches, on_cpu
+from mechvit.analysis.stream import Images, corrupted, default_batch_size, image_batches, on_cpu
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
 from mechvit.settings_checks import COUNT, SHARE, check
@@ -106,8 +106,8 @@ class SinglePass:
     def over(self, images: Images, batch_size: int | None, progress: str | None) -> SAEEvaluation:
         """Measure everything."""
         if batch_size is None:
-            held = 2**28 // (4 * self.n_tokens * max(sae.cfg.d_sae for sae in self.saes.values()))
-            batch_size = max(1, min(default_batch_size(self.model, patterns=False), held))
+            codes = 4 * self.n_tokens * max(sae.cfg.d_sae for sae in self.saes.values())
+            batch_size = default_batch_size(self.model, held=codes)
         if self.wanted.measured and self.model.cfg.no_softmax is None:
             self.mean = clean_mean(self.model, self.site, images, MEAN_IMAGES, batch_size)
         first_image = 0
@@ -126,7 +126,8 @@ class SinglePass:
 
     def add(self, batch: ImageBatch, first_image: int) -> None:
         """Take a batch in: the network once a condition, then one SAE after the other, so that few codes are held."""
-        seen = {c: look_at(self.model, self.site, batch, c, self.wanted.seed) for c in self.wanted.conditions}
+        shown = ((c, corrupted(batch, c, seed=self.wanted.seed)) for c in self.wanted.conditions)
+        seen = {c: look_at(self.model, self.site, images, c) for c, images in shown}
         if self.mean is not None:
             for corruption in self.wanted.measured:
                 here = seen[corruption]

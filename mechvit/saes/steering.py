@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.directions import Direction, Tokens, check_point
-from mechvit.analysis.stream import Images, image_batches
+from mechvit.analysis.stream import Images, corrupted_batches
 from mechvit.arguments import checked
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .latent_directions import latent_directions
 from .network import look_at
@@ -73,13 +73,13 @@ def sae_steering_direction(
         check_checkpoint(model, {"sae": sae})
     if not 1 <= n_latents <= sae.cfg.d_sae:
         raise ValueError(f"n_latents must be 1 to {sae.cfg.d_sae}, the SAE's latents; got {n_latents}")
-    other = corruption if isinstance(corruption, Corruption) else Corruption.parse(corruption)
     written = latent_directions(sae)
     moved = torch.zeros(sae.cfg.d_sae, dtype=torch.float64, device=sae.W_dec.device)
     count = 0
-    for batch in image_batches(model, images, batch_size, progress=progress):
-        for condition, sign in ((CLEAN, 1), (other, -1)):
-            codes = sae.encode(look_at(model, site, batch, condition, seed).x.to(sae.W_dec))
+    conditions = (CLEAN, as_corruption(corruption))
+    for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
+        for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
+            codes = sae.encode(look_at(model, site, shown, condition).x.to(sae.W_dec))
             moved += sign * codes.flatten(0, 1).double().sum(0)
         count += codes[..., 0].numel()
     return Direction(site.hook, cast(Tokens, site.tokens), _written(moved / count, written, n_latents), "sae")

@@ -112,19 +112,17 @@ def shown_images(
     """Each image as it is shown, and as each model takes it, one after the other."""
     import torch
 
-    from mechvit.analysis.stream import pixel_values
-    from mechvit.data import corrupt
+    from mechvit.analysis.stream import corrupted, pixel_values
 
     cfg = next(iter(models.values())).cfg
     height, width = (side * cfg.patch_size for side in cfg.grid)
     for place, title in enumerate(titles):
         alone = batch.take(slice(place, place + 1))
-        shown = [corrupt(alone.images, condition, alone.image_ids, seed=seed) for condition in conditions]
-        seen = [images[0, :, :height, :width] for images in shown]
+        seen = [corrupted(alone, c, seed=seed).images[0, :, :height, :width] for c in conditions]
         inputs = []
         for model in models.values():
             one = alone.to(model.cfg.device)
-            inputs.append(torch.cat([pixel_values(model, one, condition, seed=seed) for condition in conditions]))
+            inputs.append(torch.cat([pixel_values(model, corrupted(one, c, seed=seed)) for c in conditions]))
         yield ShownImage(
             title=title,
             label=int(alone.labels),

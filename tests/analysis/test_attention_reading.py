@@ -10,7 +10,7 @@ from hf_zoo import ZOO
 
 from mechvit import HookedViT
 from mechvit.analysis import attention_entropy, attention_reading, attention_shift
-from mechvit.analysis.stream import pixel_values
+from mechvit.analysis.stream import corrupted, pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.kernels import attention_statistics as statistics
 
@@ -63,7 +63,7 @@ def test_entropy_is_the_same_either_way(model, images, both):
     within, by_heads, fused = both(lambda: attention_entropy(model, images, "gaussian_noise_4", batch_size=3))
     assert fused >= 3 * model.cfg.n_layers
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    pixels = pixel_values(model, images, "gaussian_noise_4")
+    pixels = pixel_values(model, corrupted(images, "gaussian_noise_4", seed=0))
     _, cache = model.run_with_cache(pixels, names_filter=names)
     wanted = torch.stack([torch.special.entr(cache[name].double()).sum(-1).mean((1, 2)) for name in names], dim=1)
     for found in (within, by_heads):
@@ -93,7 +93,7 @@ def test_a_callers_edit_of_the_pattern_is_seen(images, monkeypatch):
 def test_a_small_model_is_measured_while_it_attends(images, monkeypatch):
     """The pass gives the logits that it always gives, without fused attention, and is left as it was."""
     model = HookedViT.from_hf(ZOO["vit classifier"]())
-    pixels = pixel_values(model, images, "clean")
+    pixels = pixel_values(model, images)
     wanted = model(pixels)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
     with attention_reading.entropy_reading(model) as (hooks, found):

@@ -31,7 +31,7 @@ def broken(tiny_model, request):
 
 
 def pixels(model, batch):
-    return pixel_values(model, batch, CLEAN)
+    return pixel_values(model, batch)
 
 
 OF_BATCHES = {

@@ -59,7 +59,7 @@ def test_each_model_sees_what_its_own_processor_makes(models, raw, images, kind)
     found = {name: [] for name in models}
     for batches in model_batches(models, given, 5):
         for name, model in models.items():
-            found[name].append(pixel_values(model, batches[name], "clean"))
+            found[name].append(pixel_values(model, batches[name]))
         shared = [set(names) for _, names in distinct(batches)]
         assert shared == [{"own", "another mean"}, {"another filter"}, {"another crop"}]
     for name, processor in PROCESSORS.items():

@@ -10,7 +10,7 @@ import torch
 from evaluation_saes import empty_sae, float64_codes, random_sae
 from torch.nn.functional import cross_entropy
 
-from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, normalize
+from mechvit.data import Corruption, ImageBatch, corrupt, normalize
 from mechvit.saes import ablate_features, feature_change, sensitive_features
 from mechvit.saes.feature_ablation import ablated
 from mechvit.saes.feature_change import LatentChange
@@ -96,7 +96,7 @@ def test_the_planted_latent_alone_restores_accuracy(planted):
 @pytest.mark.parametrize("kind", ["standard", "batchtopk"])
 def test_ablating_nothing_changes_no_bit(tiny_model, batch, kind):
     sae = random_sae(kind)
-    seen = look_at(tiny_model, sae_site(tiny_model, sae), batch, CLEAN, 0)
+    seen = look_at(tiny_model, sae_site(tiny_model, sae), batch)
     codes = sae.encode(seen.x)
     none = torch.zeros(0, dtype=torch.int64)
     assert torch.equal(ablated(seen, sae.W_dec, codes, none, torch.zeros(96)), seen.untouched())
