@@ -45,7 +45,7 @@ def streaming(options: Options) -> Found:
     """The image store, over nothing but forward passes as far as the penultimate residual."""
     from mechvit.data import iter_batches, load_images, normalize, prepare
     from mechvit.saes.config import StreamConfig
-    from mechvit.saes.store import ImageActivationsStore, hook_widths
+    from mechvit.saes.store import ImageActivationsStore, sae_input_widths
 
     shape, n_images, per_batch = ("tiny", 38, 19) if options.quick else ("small", 512, 64)
     model = with_processor(shape, str(options.device), 0)
@@ -61,7 +61,7 @@ def streaming(options: Options) -> Found:
         clean_fraction=1.0,
         train_batch_size_tokens=max(n for n in range(1, min(options.batch_size, tokens) + 1) if tokens % n == 0),
     )
-    widths = hook_widths(model, config)
+    widths = sae_input_widths(model, config)
 
     def bare() -> list[Tensor]:
         return [model(pixels, stop_at_layer=model.cfg.n_layers - 1).flatten(0, 1) for pixels in ready]

@@ -120,6 +120,7 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
     """Every table that is written; `selected_by` is the corruption that latents were chosen by."""
     import pandas as pd
 
+    from mechvit.analysis.frames import labelled
     from mechvit.saes import ablate_features, feature_change, load_sae, sensitive_features
 
     models = {
@@ -152,7 +153,7 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
             labels = {"model": name, "selected_by": corruption.key}
             parts.setdefault("ablated_sets", []).append(sets.to_frame(**labels))
             for table, frame in (("ablation", found.per_image), ("ablation_summary", found.summary())):
-                parts.setdefault(table, []).append(frame.assign(**labels)[[*labels, *frame.columns]])
+                parts.setdefault(table, []).append(labelled(frame, labels))
     return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
 
 

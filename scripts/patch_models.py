@@ -132,9 +132,9 @@ def make_tables(
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """All tables by name, and the forward passes an image that patching took."""
     from mechvit import analysis
-    from mechvit.analysis.components import KINDS, check_pair, components_of
+    from mechvit.analysis.components import KINDS, check_activations_fit, components_of
 
-    check_pair(receiver, giver)
+    check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
     images = prepared_images(
         options.images, "test", receiver.hf_config, receiver.image_processor,

@@ -135,9 +135,9 @@ def steer_all(
 ) -> tuple[list[Direction], Steering]:
     """Directions of the training images, and what they do on the test images."""
     from mechvit import analysis
-    from mechvit.analysis.parts import check_pair
+    from mechvit.analysis.parts import check_weights_fit
 
-    check_pair(base, tuned)
+    check_weights_fit(base, tuned)
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in options.layers or range(base.cfg.n_layers)]
     if options.layers and max(options.layers) >= base.cfg.n_layers:
         raise SettingError("layers", f"must be below the model's {base.cfg.n_layers} blocks; got {max(options.layers)}")

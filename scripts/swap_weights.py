@@ -124,10 +124,10 @@ def main(options: Options) -> None:
 
 def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
     """Both models, once their weights are known to fit each other's place."""
-    from mechvit.analysis.parts import check_pair
+    from mechvit.analysis.parts import check_weights_fit
 
     pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
-    check_pair(*pair)
+    check_weights_fit(*pair)
     return pair
 
 

@@ -157,7 +157,7 @@ def check_source(options: Options) -> None:
 def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
     """Activations of images, computed as they are needed."""
     from mechvit.saes import ImageStreams, MixedStreams
-    from mechvit.saes.store import hook_widths
+    from mechvit.saes.store import sae_input_widths
 
     corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
@@ -165,7 +165,7 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     model, *others = (load_model(name, device, options.model_dtype) for name in (options.model, *options.also_model))
     check_sizes(model, others, options.also_model)
     check_corruptions(corruptions, model.cfg.image_size)
-    options.config.saes(hook_widths(model, options.config))
+    options.config.saes(sae_input_widths(model, options.config))
     classes = model.hf_config if model.cfg.n_classes else None
     processors = [each.image_processor for each in (model, *others)]
     images, validation = (

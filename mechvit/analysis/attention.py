@@ -6,7 +6,6 @@ inside hooks, layer by layer (`attention_reading.py`), so that no more than one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .attention_reading import CleanAttention, Shift, entropy_reading
 from .finite import check_finite
-from .frames import tidy
+from .frames import PerImage, tidy
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class AttentionEntropy:
 
 
 @dataclass(frozen=True)
-class AttentionShift:
+class AttentionShift(PerImage):
     """Corrupted against clean patterns of the same images, averaged over heads and queries; on the CPU."""
 
     image_id: Int[Tensor, " images"]
@@ -83,12 +82,6 @@ class AttentionShift:
         entropy, cosine, squared = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
         parts = (image_ids, torch.stack(clean.entropy, dim=1), entropy, cosine, squared)
         return cls(*(on_cpu(part) for part in parts))
-
-    @classmethod
-    def concatenate(cls, parts: Iterable[AttentionShift]) -> AttentionShift:
-        """Join batches in their order."""
-        parts = list(parts)
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 @checked

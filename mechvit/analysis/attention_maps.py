@@ -121,7 +121,7 @@ def attention_maps(
     Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1.
     """
     cfg = model.cfg
-    kept, chosen = chosen_of("layers", layers, cfg.n_layers), list(chosen_of("heads", heads, cfg.n_heads))
+    kept, chosen = checked_indices("layers", layers, cfg.n_layers), list(checked_indices("heads", heads, cfg.n_heads))
     for fusion, ratio in rollouts:
         check_rollout(fusion, ratio)
     rolled: list[Tensor] = []
@@ -163,7 +163,7 @@ def attention_maps(
     ]
 
 
-def chosen_of(name: str, wanted: Sequence[int] | None, n: int) -> tuple[int, ...]:
+def checked_indices(name: str, wanted: Sequence[int] | None, n: int) -> tuple[int, ...]:
     """The wanted indices, checked; all when None.
 
     Raises:

@@ -16,8 +16,9 @@ from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
-from .components import KINDS, Component, batch_that_fits, check_pair, component_frame, components_of
+from .components import KINDS, Component, batch_that_fits, check_activations_fit, component_frame, components_of
 from .finite import model_name
+from .frames import labelled
 from .outcomes import foils, logit_difference
 from .performance import check_logits
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values, wide
@@ -69,7 +70,7 @@ class Attribution:
                 "standard_error": self.neuron_error.flatten().numpy(),
             }
         )
-        return frame.assign(**labels)[[*labels, *frame.columns]]
+        return labelled(frame, labels)
 
 
 @checked
@@ -106,7 +107,7 @@ def attribution_patching(
     Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023); Syed et al.,
     arXiv:2310.10348 (section 2).
     """
-    check_pair(receiver, giver)
+    check_activations_fit(receiver, giver)
     check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     components = components_of(cfg, kinds, tokens, KINDS)

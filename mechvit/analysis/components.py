@@ -11,6 +11,7 @@ from mechvit.models.config import HookedViTConfig
 from mechvit.models.image_tokens import token_slice
 from mechvit.models.preprocessing import check_alike
 
+from .frames import labelled
 from .performance import require_classifier
 from .stream import default_batch_size
 
@@ -88,7 +89,7 @@ def components_of(
     return tuple(found)
 
 
-def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
+def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
     """Raise a ValueError unless one model's activations can stand in the other's place and both are classifiers."""
     for name, model in (("receiver", receiver), ("giver", giver)):
         if model.head is None:
@@ -133,4 +134,4 @@ def component_frame(components: Sequence[Component], repeats: int = 1, **labels:
     import pandas as pd
 
     columns = {name: np.repeat([getattr(c, name) for c in components], repeats) for name in BY}
-    return pd.DataFrame(columns).assign(**labels)[[*labels, *BY]]
+    return labelled(pd.DataFrame(columns), labels)

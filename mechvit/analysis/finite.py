@@ -17,7 +17,7 @@ SHOWN = 8
 
 
 def model_name(model: HookedViT) -> str:
-    """Name a model for an error: where it was loaded from, else its class."""
+    """Return a model's name for errors and files: where it was loaded from, else its class."""
     return str(getattr(model.hf_config, "name_or_path", "") or model.cfg.architecture)
 
 

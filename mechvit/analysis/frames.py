@@ -1,15 +1,28 @@
-"""Tensors -> tidy pandas frames: one row an image, or an image and layer."""
+"""Tensors of one row an image: joined batch by batch, and as tidy pandas frames."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """Tensors with one entry, or one row, an image."""
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
+        """Join batches in their order."""
+        parts = list(parts)
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 def check_columns(frame: pd.DataFrame, *columns: str) -> None:
@@ -19,7 +32,7 @@ def check_columns(frame: pd.DataFrame, *columns: str) -> None:
         raise ValueError(f"the table lacks the columns {', '.join(sorted(missing))}; it has {has}")
 
 
-def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, str]) -> pd.DataFrame:
+def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, object]) -> pd.DataFrame:
     """Lay tensors out as rows.
 
     Args:
@@ -36,7 +49,9 @@ def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, s
     rows: dict[str, np.ndarray] = {"image_id": np.repeat(ids, shape[1]) if len(shape) == 2 else ids}
     if len(shape) == 2:
         rows["layer"] = np.tile(np.arange(shape[1]), shape[0])
-    frame = pd.DataFrame(rows | {name: array.reshape(-1) for name, array in arrays.items()})
-    for position, (name, value) in enumerate(labels.items()):
-        frame.insert(position, name, value)
-    return frame
+    return labelled(pd.DataFrame(rows | {name: array.reshape(-1) for name, array in arrays.items()}), labels)
+
+
+def labelled(frame: pd.DataFrame, labels: Mapping[str, object]) -> pd.DataFrame:
+    """Return a table with constant columns put first, in their order."""
+    return frame.assign(**labels)[[*labels, *frame.columns]]

@@ -17,9 +17,10 @@ from mechvit.data.spec import Corruption
 
 from .attention_maps import head_numbers
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from .components import check_pair
+from .components import check_activations_fit
 from .correlation import permutation_p, rank_correlation
 from .finite import check_finite, model_name
+from .frames import labelled
 from .outcomes import GIVER, RECEIVER
 from .patching import Patching
 from .stream import Images, corrupted, image_batches, pixel_values
@@ -67,7 +68,7 @@ class HeadLinks:
             part[["effect", "effect_low", "effect_high"]] = effect
             parts.append(part)
         frame = pd.concat(parts, ignore_index=True)
-        return frame.assign(**labels)[[*labels, *frame.columns]]
+        return labelled(frame, labels)
 
     def correlations(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
@@ -136,7 +137,7 @@ def head_links(
 
     Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1, by head.
     """
-    check_pair(receiver, giver)
+    check_activations_fit(receiver, giver)
     cfg = receiver.cfg
     places = [i for i, c in enumerate(patching.components) if c.kind == "head" and c.tokens == tokens]
     if len(places) != cfg.n_layers * cfg.n_heads:

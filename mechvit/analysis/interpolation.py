@@ -18,7 +18,7 @@ from mechvit.settings_checks import FINITE, check_number
 from .bootstrap import LEVEL, RESAMPLES
 from .interventions import Found, changes, outcome_frame, run_interventions
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, score_outcomes
-from .parts import check_pair, groups_named, model_parts, weights_of, weights_replaced
+from .parts import check_weights_fit, groups_named, model_parts, weights_of, weights_replaced
 from .stream import Images, on_cpu
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def interpolate_weights(
 
     Source: WiSE-FT, arXiv:2109.01903, section 3; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
     """
-    check_pair(base, tuned)
+    check_weights_fit(base, tuned)
     alphas = [float(alpha) for alpha in alphas]
     for alpha in alphas:
         check_number("alphas", alpha, FINITE)

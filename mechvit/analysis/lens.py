@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption
 
 from .finite import check_finite
-from .frames import tidy
+from .frames import PerImage, tidy
 from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
@@ -27,7 +27,7 @@ Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 
 
 @dataclass(frozen=True)
-class LogitLens:
+class LogitLens(PerImage):
     """One row an image, one column a layer 0..n_layers (0 is the embedding, l the output of block l-1); on the CPU."""
 
     image_id: Int[Tensor, " images"]
@@ -49,12 +49,6 @@ class LogitLens:
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """One row an image and layer; `labels` are constant columns put first."""
         return tidy(self.image_id, {"probability": self.probability, "rank": self.rank}, labels)
-
-    @classmethod
-    def concatenate(cls, parts: Iterable[LogitLens]) -> LogitLens:
-        """Join batches in their order."""
-        parts = list(parts)
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 def residual_hooks(

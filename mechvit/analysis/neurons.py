@@ -19,9 +19,10 @@ from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution import Attribution, activations_and_gradients
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from .components import batch_that_fits, check_pair
+from .components import batch_that_fits, check_activations_fit
 from .correlation import agreement
 from .finite import model_name
+from .frames import labelled
 from .outcomes import foils, logit_difference
 from .performance import check_logits
 from .stream import Images, corrupted, default_batch_size, image_batches, on_cpu, pixel_values
@@ -66,7 +67,7 @@ class NeuronPatching:
         exact, approximate = self._draws(resamples, seed)
         for name, drawn in (("exact", exact), ("approximate", approximate), ("error", approximate - exact)):
             frame[[name, f"{name}_low", f"{name}_high"]] = [interval(column, level) for column in drawn.T]
-        return frame.assign(**labels)[[*labels, *frame.columns]]
+        return labelled(frame, labels)
 
     def agreement(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
         """chosen ("all", and each reason of several), neurons (how many), quantity, value, low, high: pearson, spearman
@@ -140,7 +141,7 @@ def patch_neurons(
 
     Source: activation patching (arXiv:2309.16042) of single neurons; attribution patching, Nanda (2023).
     """
-    check_pair(receiver, giver)
+    check_activations_fit(receiver, giver)
     check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     asked = tuple(Neuron(*neuron) for neuron in neurons)

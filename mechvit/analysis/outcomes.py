@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from mechvit.arguments import checked
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
-from .frames import check_columns, tidy
+from .frames import PerImage, check_columns, tidy
 from .performance import check_logits, label_rank
 from .stream import on_cpu
 
@@ -28,7 +28,7 @@ QUANTITIES = ("correct", "logit_difference")
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class Outcomes(PerImage):
     """One entry an image, all on the CPU: what one model, or one intervention on it, gave."""
 
     image_id: Int[Tensor, " images"]
@@ -40,13 +40,7 @@ class Outcomes:
     def to_frame(self, **labels: str | int) -> pd.DataFrame:
         """One row an image; `labels` are constant columns put first, as in `layer=3`."""
         values = {name: getattr(self, name) for name in QUANTITIES}
-        return tidy(self.image_id, values, labels)  # type: ignore[arg-type]
-
-    @classmethod
-    def concatenate(cls, parts: Iterable[Outcomes]) -> Outcomes:
-        """Join batches in their order."""
-        parts = list(parts)
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+        return tidy(self.image_id, values, labels)
 
 
 def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) -> Int[Tensor, " batch"]:

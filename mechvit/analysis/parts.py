@@ -129,7 +129,7 @@ def weights_replaced(model: HookedViT, weights: Mapping[str, Tensor]) -> Iterato
             parameters[name].data = tensor
 
 
-def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
+def check_weights_fit(receiver: HookedViT, giver: HookedViT) -> None:
     """Refuse two models whose weights cannot take each other's place.
 
     Raises:
@@ -147,7 +147,7 @@ def check_pair(receiver: HookedViT, giver: HookedViT) -> None:
     check_alike(processors, "to take weights of one in the other's place", in_="everything")
 
 
-def check_weights(base: HookedViT, tuned: HookedViT) -> None:
+def check_weights_comparable(base: HookedViT, tuned: HookedViT) -> None:
     """Refuse two models whose weights cannot be compared one by one.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mechvit.arguments import checked
 
 from .finite import check_finite
+from .frames import labelled
 from .lens import residual_hooks
 from .performance import require_classifier
 from .stream import on_cpu
@@ -49,7 +50,7 @@ class ClassTrajectories:
         batch, layers, _ = self.probability.shape
         index = pd.MultiIndex.from_product([range(batch), range(layers), self.names], names=["image", "layer", "class"])
         frame = pd.DataFrame({"probability": self.probability.reshape(-1).numpy()}, index=index).reset_index()
-        return frame.assign(**labels)[[*labels, *frame.columns]]
+        return labelled(frame, labels)
 
 
 def classify_alone(

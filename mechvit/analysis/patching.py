@@ -23,7 +23,7 @@ from .components import (
     KINDS,
     Component,
     batch_that_fits,
-    check_pair,
+    check_activations_fit,
     component_frame,
     components_of,
     passes_needed,
@@ -134,7 +134,7 @@ def patch_models(
     Source: activation patching (Vig et al., arXiv:2004.12265; Zhang and Nanda, arXiv:2309.16042), across models as in
     Prakash et al., arXiv:2402.14811.
     """
-    check_pair(receiver, giver)
+    check_activations_fit(receiver, giver)
     check_aligned(images, receiver.cfg.id2label)
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
@@ -193,7 +193,7 @@ def _patch_batch(
     for i in set(range(len(components))) - set(inner):
         patched = given[components[i].point(n_layers)]
         if components[i].kind == "head_input":
-            assert receiver.head is not None  # check_pair
+            assert receiver.head is not None  # check_activations_fit
             patched = receiver.hook_logits(receiver.head(patched))
         outcomes = score_outcomes(patched, *about)
         correct[i], difference[i] = outcomes.correct, outcomes.logit_difference

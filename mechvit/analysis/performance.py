@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .calibration import calibration_gaps
 from .finite import model_name
-from .frames import tidy
+from .frames import PerImage, tidy
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Performance:
+class Performance(PerImage):
     """One entry an image, all on the CPU."""
 
     image_id: Int[Tensor, " images"]
@@ -66,12 +65,6 @@ class Performance:
         """One row an image; `labels` are constant columns put first, as in `model="base"`."""
         names = ("label", "prediction", "rank", "confidence", "probability", "loss", "classes")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
-
-    @classmethod
-    def concatenate(cls, parts: Iterable[Performance]) -> Performance:
-        """Join batches in their order."""
-        parts = list(parts)
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:

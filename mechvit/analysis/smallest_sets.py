@@ -18,7 +18,7 @@ from .bootstrap import LEVEL, RESAMPLES
 from .halves import split_images
 from .interventions import effects, outcome_frame, run_interventions
 from .outcomes import GIVER, RECEIVER
-from .parts import Unit, check_pair, model_parts, part_groups, weights_of, weights_replaced
+from .parts import Unit, check_weights_fit, model_parts, part_groups, weights_of, weights_replaced
 from .stream import Images
 from .swapping import mixed_logits
 
@@ -124,7 +124,7 @@ def smallest_set(
     Source: grafting regions of a tuned model onto the base, arXiv:2302.06600 (there single weights, found by
     optimisation).
     """
-    check_pair(receiver, giver)
+    check_weights_fit(receiver, giver)
     groups = part_groups(receiver, unit)
     _check(share, quantity, method, groups, unit)
     chosen_on, held_out = split_images(images, selection_fraction, seed=seed)

@@ -22,7 +22,7 @@ from .draws import image_matrix
 from .halves import chosen_rows
 from .interventions import Found, effects, outcome_frame, run_interventions
 from .outcomes import GIVER, QUANTITIES, RECEIVER
-from .parts import check_pair
+from .parts import check_weights_fit
 from .stream import Images
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def steer(
 
     Source: activation addition, arXiv:2308.10248, section 3; contrastive activation addition, arXiv:2312.06681.
     """
-    check_pair(receiver, giver)
+    check_weights_fit(receiver, giver)
     if not directions or not scales:
         raise ValueError(f"give at least one direction and one scale; got {len(directions)} and {len(scales)}")
     check_number("controls", controls, COUNT_OR_ZERO)

@@ -15,7 +15,7 @@ from mechvit.data.spec import Corruption
 from .bootstrap import LEVEL, RESAMPLES
 from .interventions import Found, Key, effects, outcome_frame, run_interventions
 from .outcomes import GIVER, RECEIVER
-from .parts import Unit, check_pair, groups_named, model_parts, part_groups, weights_replaced
+from .parts import Unit, check_weights_fit, groups_named, model_parts, part_groups, weights_replaced
 from .stream import Images
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def swap_weights(
     Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
     model's weights onto the base, arXiv:2302.06600.
     """
-    check_pair(receiver, giver)
+    check_weights_fit(receiver, giver)
     groups = groups_named(receiver, parts) if parts is not None else _every_group(receiver)
     swaps: dict[Swap | str, frozenset[str]] = {
         Swap("single", name, 1): frozenset(group) for name, group in groups.items()

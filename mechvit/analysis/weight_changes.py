@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 
-from .parts import check_weights, model_parts
+from .frames import labelled
+from .parts import check_weights_comparable, model_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,9 +140,7 @@ class WeightChanges:
         norms = np.sqrt(sums["base"] * sums["tuned"])
         found["cosine"] = sums["product"] / norms.where(norms > 0)
         found["energy"] = sums["change"] / sums["change"].sum() if sums["change"].sum() else np.nan
-        for place, (name, value) in enumerate(labels.items()):
-            found.insert(place, name, value)
-        return found
+        return labelled(found, labels)
 
     def spectrum_frame(self, **labels: str) -> pd.DataFrame:
         """One row a changed matrix and direction: the labels, part, weight, k (from 1), singular_value, cumulative
@@ -187,7 +186,7 @@ def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
 
     Source: subspace overlap as in LoRA, arXiv:2106.09685, section 7.2, eq. 4 (there between two changes).
     """
-    check_weights(base, tuned)
+    check_weights_comparable(base, tuned)
     own, other = base.own_state_dict(), tuned.own_state_dict()
     found = [_compare(part, n, own[n], other[n]) for part, names in model_parts(base).items() for n in names]
     return WeightChanges(tuple(found))

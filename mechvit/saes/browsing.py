@@ -20,7 +20,7 @@ from .browsed import BrowsedFeatures, Browsing
 from .choosing import CHOICE, alike, choose, match_exactly, match_mutually, partners_of
 from .examples import QUANTILES
 from .feature_results import SAEFeatures
-from .latent_directions import fixed_scale
+from .latent_directions import check_fixed_scale
 from .single_pass import SinglePass, Wanted
 from .site import Site, shared_site
 
@@ -125,11 +125,7 @@ def _groups(
         site = shared_site(model, {name: sae}, allow_other_model)
         if wrong := [j for j in asked.get(name, ()) if not 0 <= j < sae.cfg.d_sae]:
             raise ValueError(f"the SAE {name!r} has the latents 0 to {sae.cfg.d_sae - 1}; got {wrong[:8]}")
-        if not fixed_scale(sae):
-            raise ValueError(
-                f"the SAE {name!r} normalises its input ({sae.cfg.normalize_activations}), so that no latent can be "
-                "taken away on its own: fold the scale into its weights first"
-            )
+        check_fixed_scale(sae, f"the SAE {name!r}")
         groups.setdefault((id(model), site), Group(model, site, {})).saes[name] = sae
     processors = {name: model.image_processor for name, (model, _) in saes.items()}
     check_alike(processors, "a browser of several models, which shows their latents on one picture,")

@@ -13,12 +13,12 @@ from torch import Tensor
 from mechvit.analysis.stream import Images, corrupted, on_cpu, wide
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.models.image_tokens import token_slice
 
 from .browsed import Ablation
 from .latent_directions import latent_directions
 from .network import Seen, look_at
 from .site import Site
-from .store import token_slice
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -112,7 +112,7 @@ class ExamplePass:
             name: torch.where(part >= 0, torch.searchsorted(self.needed, part), len(self.needed))
             for name, part in rows.items()
         }
-        n_tokens = len(range(model.cfg.n_tokens)[token_slice(model, site.tokens)])
+        n_tokens = len(range(model.cfg.n_tokens)[token_slice(model.cfg, site.tokens)])
         self.maps = {
             name: torch.full((len(conditions), *part.shape, n_tokens), torch.nan) for name, part in rows.items()
         }

@@ -16,6 +16,8 @@ from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE, TrainingSAE
 from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
+from mechvit.models.watching import has_hooks
+
 from . import parallel
 from .sparse import Codes, Kept, encode_above, sparse_decode, sparse_encode
 
@@ -36,10 +38,7 @@ def _folded_bias(sae: StandardTrainingSAE | BatchTopKTrainingSAE) -> Float[Tenso
 
 def _applies(sae: FastStandardTrainingSAE | FastBatchTopKTrainingSAE, x: Tensor) -> bool:
     """Whether nothing about these inputs, settings or hooks needs what the sparse form leaves out."""
-    hooked = any(
-        point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks
-        for point in sae.hook_dict.values()
-    )
+    hooked = any(map(has_hooks, sae.hook_dict.values()))
     return (
         x.device.type in sae.devices
         and x.ndim == 2

@@ -21,7 +21,7 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .feature_sets import CONTROL, SENSITIVE, FeatureSets
-from .latent_directions import fixed_scale, latent_directions
+from .latent_directions import check_fixed_scale, latent_directions
 from .network import Seen, look_at
 from .site import shared_site
 
@@ -214,11 +214,7 @@ def _check(
     if model.head is None:
         raise ValueError(f"ablation is measured on a classifier's answers; this {model.cfg.architecture} has no head")
     require_classifier(model)
-    if not fixed_scale(sae):
-        raise ValueError(
-            "ablation needs an SAE whose decoder writes into the activation as it is; this one scales what it reads "
-            f"({sae.cfg.normalize_activations}): fold that into its weights"
-        )
+    check_fixed_scale(sae)
     if not counts or not 1 <= min(counts) <= max(counts) <= len(sets.sensitive):
         raise ValueError(f"counts must lie between 1 and the {len(sets.sensitive)} latents chosen; got {counts}")
     if target not in ("zero", "clean_mean"):

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.frames import labelled
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -102,7 +104,7 @@ class SAEFeatures:
                     frame[name] = known_only(frame[name])
         for name, values in vars(self.logits).items() if self.logits else ():
             frame[f"logit_{name}"] = list(values.numpy(force=True))
-        return _labelled(frame, labels)
+        return labelled(frame, labels)
 
     def sensitivity_frame(self, **labels: str) -> pd.DataFrame:
         """One row a latent and corruption: the labels, corruption, feature and the fields of `Sensitivity`."""
@@ -110,7 +112,7 @@ class SAEFeatures:
 
         columns = [*labels, "corruption", "feature", *Sensitivity.__dataclass_fields__]
         parts = [
-            _labelled(
+            labelled(
                 pd.DataFrame(
                     {"feature": np.arange(len(self.firing_rate))}
                     | {name: values.numpy(force=True) for name, values in vars(found).items()}
@@ -125,9 +127,3 @@ class SAEFeatures:
 def known_only(index: pd.Series) -> pd.Series:
     """Let indices below 0, which stand for none, be missing, so that nothing is made of them."""
     return index.astype("Int64").mask(index < 0)
-
-
-def _labelled(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    for position, (name, value) in enumerate(labels.items()):
-        frame.insert(position, name, value)
-    return frame

@@ -43,14 +43,19 @@ def latent_directions(
         ValueError: an SAE whose decoder scales its output as the token that was read, or is not affine in the codes;
             hooks that are left in it.
     """
+    check_fixed_scale(sae, name)
+    rows = _rows(sae, name)
+    return rows if latents is None else rows[latents.to(rows.device)]
+
+
+def check_fixed_scale(sae: SAE, name: str = "the SAE") -> None:
+    """Raise a ValueError for an SAE whose decoder scales its output as the token that was read."""
     if not fixed_scale(sae):
         raise ValueError(
             f"{name} normalises its input ({sae.cfg.normalize_activations}) and scales its output back token by token, "
             "so that a latent writes nothing of its own: use an SAE that reads raw activations, or fold a fixed scale "
             "into its weights"
         )
-    rows = _rows(sae, name)
-    return rows if latents is None else rows[latents.to(rows.device)]
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.frames import labelled
 from mechvit.arguments import checked
 
 from .feature_results import known_only
@@ -45,9 +46,7 @@ class FeatureMatch:
 
         frame = pd.DataFrame({"feature": np.arange(len(self.match))} | {n: v.numpy() for n, v in vars(self).items()})
         frame["match"] = known_only(frame["match"])
-        for position, (name, value) in enumerate(labels.items()):
-            frame.insert(position, name, value)
-        return frame
+        return labelled(frame, labels)
 
 
 @checked

@@ -13,9 +13,9 @@ from mechvit.analysis.finite import model_name
 from mechvit.analysis.stream import Images, image_batches, pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.models.image_tokens import token_slice
 
 from .site import Site
-from .store import token_slice
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -37,7 +37,7 @@ class Seen:
     @property
     def x(self) -> Float[Tensor, "batch read d"]:
         """The activation at the tokens that the SAE reads."""
-        return self.whole[:, token_slice(self.model, self.site.tokens)]
+        return self.whole[:, token_slice(self.model.cfg, self.site.tokens)]
 
     def untouched(self) -> Float[Tensor, "batch class"]:
         """The model's own logits."""
@@ -46,7 +46,7 @@ class Seen:
     def spliced(self, values: Float[Tensor, "#batch read d"]) -> Float[Tensor, "batch class"]:
         """The logits with `values` in the place of `x`, all other tokens as they are."""
         changed = self.whole.clone()
-        changed[:, token_slice(self.model, self.site.tokens)] = values.to(changed)
+        changed[:, token_slice(self.model.cfg, self.site.tokens)] = values.to(changed)
         if self.site.whole_stream:
             return self._run(changed)
         with self.model.hooks(fwd_hooks=[(self.site.hook, lambda _, hook: changed)]):

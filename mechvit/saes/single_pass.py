@@ -15,6 +15,7 @@ from mechvit.analysis.finite import model_name
 from mechvit.analysis.stream import Images, corrupted, default_batch_size, image_batches, on_cpu
 from mechvit.data.batches import ImageBatch
 from mechvit.data.spec import CLEAN, Corruption
+from mechvit.models.image_tokens import token_slice
 from mechvit.settings_checks import COUNT, SHARE, check
 
 from .features import FeatureTally
@@ -24,7 +25,6 @@ from .network import Seen, clean_mean, look_at
 from .quality import Classified, Reconstruction, code_cosine, recovered
 from .results import SAECosine, SAEEvaluation, SAEQuality
 from .site import shared_site
-from .store import token_slice
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -86,7 +86,7 @@ class SinglePass:
                 f"latents are described by how strongly they fire; those of the SAE {both[0]!r} (abstopk) fire with "
                 "both signs: describe none (top_images None; 0 on a command line)"
             )
-        read = range(model.cfg.n_tokens)[token_slice(model, self.site.tokens)]
+        read = range(model.cfg.n_tokens)[token_slice(model.cfg, self.site.tokens)]
         self.n_tokens = len(read)
         self.first_patch = model.cfg.n_prefix_tokens - read.start  # where it lies among the tokens that are read
         self.compared = slice(self.first_patch if self.site.tokens == "all" else 0, None)

@@ -15,7 +15,7 @@ from mechvit.arguments import checked
 from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, iter_batches, normalize
 from mechvit.data.random import splitmix64
 from mechvit.data.spec import as_corruption
-from mechvit.models import image_tokens
+from mechvit.models.image_tokens import token_slice
 
 from . import parallel
 from .config import StreamConfig
@@ -41,7 +41,7 @@ def hook_layer(model: HookedViT, layer: int | None) -> int:
 
 
 @torch.no_grad()
-def hook_widths(model: HookedViT, config: StreamConfig) -> dict[str, int]:
+def sae_input_widths(model: HookedViT, config: StreamConfig) -> dict[str, int]:
     """The hook points that the SAEs read, and d_in at each: the last dimension, or all heads side by side.
 
     Raises:
@@ -65,11 +65,6 @@ def epoch_segments(n_images: int, config: StreamConfig, epoch: int) -> list[np.n
     """The images of an epoch in its random order, cut into segments that are mixed one after the other."""
     order = np.random.default_rng((config.seed, epoch)).permutation(n_images)
     return np.array_split(order, config.segments(n_images))
-
-
-def token_slice(model: HookedViT, tokens: str) -> slice:
-    """The positions that `tokens` means: all, the patches after the class (and distillation) tokens, or the first."""
-    return image_tokens.token_slice(model.cfg, tokens)
 
 
 def draw_corruptions(
@@ -117,7 +112,7 @@ class ImageActivationsStore(ActivationsStore):
         config: hooks, tokens, sizes, mix and seed.
         epoch: which pass this is.
         rows: the images to take, in this order; all in the epoch's random order when None.
-        widths: what `hook_widths` gave, so that it need not be found again.
+        widths: what `sae_input_widths` gave, so that it need not be found again.
     """
 
     @checked
@@ -135,7 +130,7 @@ class ImageActivationsStore(ActivationsStore):
         if len(images) == 0:
             raise ValueError("SAEs need at least one image; the data set is empty")
         cfg = model.cfg
-        chosen = token_slice(model, config.tokens)
+        chosen = token_slice(cfg, config.tokens)
         tokens_per_image = len(range(cfg.n_tokens)[chosen])
         self.rows = np.concatenate(epoch_segments(len(images), config, epoch)) if rows is None else rows
         n_tokens = len(self.rows) * tokens_per_image
@@ -145,7 +140,7 @@ class ImageActivationsStore(ActivationsStore):
                 f"{n_tokens}: use more images (or segment_images) or a smaller train_batch_size_tokens"
             )
         buffer = max(min(config.buffer_images, len(self.rows)), -(-config.train_batch_size_tokens // tokens_per_image))
-        widths = hook_widths(model, config) if widths is None else widths
+        widths = sae_input_widths(model, config) if widths is None else widths
         self.images = images
         self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
         self.mix_seed = config.seed * 1_000_003 + epoch

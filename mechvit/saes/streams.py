@@ -12,15 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
 from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.image_tokens import token_slice
 from mechvit.models.interrupts import random_numbers_kept
 from mechvit.models.preprocessing import all_settings
 
 from .config import StreamConfig
 from .identity import images_fingerprint
-from .store import ImageActivationsStore, epoch_segments, hook_widths, token_slice
+from .store import ImageActivationsStore, epoch_segments, sae_input_widths
 
 if TYPE_CHECKING:
     import datasets
@@ -85,7 +87,7 @@ class ImageStreams:
     ) -> None:
         self.model, self.images, self.validation_images, self.config = model, images, validation_images, config
         self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
-        self._widths = hook_widths(model, config)
+        self._widths = sae_input_widths(model, config)
         self._store(images, 0, epoch_segments(len(images), config, 0)[-1])  # refuses images that give no batch
 
     @property
@@ -101,7 +103,7 @@ class ImageStreams:
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Full batches an epoch; those of each segment, since what is left at its end is left out."""
-        per_image = len(range(self.model.cfg.n_tokens)[token_slice(self.model, self.config.tokens)])
+        per_image = len(range(self.model.cfg.n_tokens)[token_slice(self.model.cfg, self.config.tokens)])
         return sum(len(rows) * per_image // batch_size for rows in epoch_segments(len(self.images), self.config, 0))
 
     def epoch(self, number: int) -> ImageEpoch:
@@ -128,7 +130,7 @@ class ImageStreams:
     @cached_property
     def _about(self) -> dict[str, Any]:
         return {
-            "model_name": getattr(self.model.hf_config, "name_or_path", "") or self.model.cfg.architecture,
+            "model_name": model_name(self.model),
             "checkpoint_hash": checkpoint_hash(self.model),
             "hook_tokens": self.config.tokens,
             "corruptions": [c.key for c in self.corruptions],

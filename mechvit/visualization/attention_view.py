@@ -146,11 +146,12 @@ def attention_view(
     """
     import torch
 
+    from mechvit.analysis.attention_maps import checked_indices
     from mechvit.analysis.finite import check_finite
 
     cfg = model.cfg
-    chosen_layers = _chosen("layers", layers, cfg.n_layers)
-    chosen_heads = _chosen("heads", heads, cfg.n_heads)
+    chosen_layers = checked_indices("layers", layers, cfg.n_layers)
+    chosen_heads = checked_indices("heads", heads, cfg.n_heads)
     pooled_grid((int(cfg.grid[0]), int(cfg.grid[1])), int(cfg.n_prefix_tokens), max_tokens)  # refuses too few tokens
     named = dict(image) if isinstance(image, Mapping) else {"": image}
     pixel_values = [_pixel_values(model, value) for value in named.values()]
@@ -181,15 +182,6 @@ def pooled_grid(grid: tuple[int, int], n_prefix: int, max_tokens: int | None) ->
     """Rows and columns of blocks after pooling."""
     factor = pooling_factor(grid, n_prefix, max_tokens)
     return -(-grid[0] // factor), -(-grid[1] // factor)
-
-
-def _chosen(name: str, wanted: Sequence[int] | None, n: int) -> tuple[int, ...]:
-    """The wanted indices, checked; all when None."""
-    chosen = tuple(range(n)) if wanted is None else tuple(int(index) for index in wanted)
-    wrong = [index for index in chosen if not 0 <= index < n]
-    if wrong or not chosen:
-        raise ValueError(f"{name} must be one or more of 0 to {n - 1}; got {list(chosen)}: leave out {wrong or 'none'}")
-    return chosen
 
 
 def _pixel_values(model: HookedViT, image: object) -> Any:

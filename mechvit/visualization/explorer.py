@@ -138,13 +138,13 @@ def attention_explorer(
         ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
             fits into `max_bytes` in any blocks, all before the models run; or attention that is not finite.
     """
-    from mechvit.analysis.attention_maps import attention_maps, chosen_of
+    from mechvit.analysis.attention_maps import attention_maps, checked_indices
     from mechvit.analysis.rollout import check_rollout
 
     alike(models, "grid", "image_size", "n_prefix_tokens", "n_layers", "n_heads")
     first = next(iter(models.values()))
     cfg, conditions = first.cfg, conditions_of(corruptions)
-    chosen = chosen_of("layers", layers, cfg.n_layers), chosen_of("heads", heads, cfg.n_heads)
+    chosen = checked_indices("layers", layers, cfg.n_layers), checked_indices("heads", heads, cfg.n_heads)
     rollouts = [(fusion, float(ratio)) for ratio in discard_ratios for fusion in fusions]
     for fusion, ratio in rollouts:
         check_rollout(fusion, ratio)

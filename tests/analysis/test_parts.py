@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from shifted_models import shifted
 
 from mechvit.analysis.parts import (
-    check_pair,
-    check_weights,
+    check_weights_comparable,
+    check_weights_fit,
     groups_named,
     model_parts,
     part_groups,
@@ -128,15 +128,15 @@ def test_weights_come_back_after_an_error(tiny_model):
 def test_pairs_that_do_not_fit_are_refused(tiny_model, tiny_hf):
     from mechvit import HookedViT
 
-    check_pair(tiny_model, tiny_model)
+    check_weights_fit(tiny_model, tiny_model)
     other = build("clip zero-shot", torch.float32)
     with pytest.raises(ValueError, match="must have one config; their family is vit and clip"):
-        check_pair(tiny_model, other)
+        check_weights_fit(tiny_model, other)
     with pytest.raises(ValueError, match=r"must have the same weights; .* not there"):
-        check_weights(tiny_model, other)
+        check_weights_comparable(tiny_model, other)
     half = copy.deepcopy(tiny_model).to(torch.float16)
     with pytest.raises(ValueError, match=r"their dtype is torch\.float32 and torch\.float16"):
-        check_pair(tiny_model, half)
+        check_weights_fit(tiny_model, half)
     bare = HookedViT.from_hf(tiny_hf)  # pixels as they are
     with pytest.raises(ValueError, match=r"resize, crop, rescale and normalise alike; .*image_mean"):
-        check_pair(tiny_model, bare)
+        check_weights_fit(tiny_model, bare)

@@ -13,7 +13,7 @@ from scipy.stats import binom
 from mechvit import HookedViT
 from mechvit.data import Corruption, corrupt
 from mechvit.saes.config import StreamConfig
-from mechvit.saes.store import ImageActivationsStore, draw_corruptions, epoch_segments, hook_layer, hook_widths
+from mechvit.saes.store import ImageActivationsStore, draw_corruptions, epoch_segments, hook_layer, sae_input_widths
 
 CORRUPTIONS = (Corruption("gaussian_noise", 1), Corruption("gaussian_blur", 1), Corruption("gaussian_noise", 4))
 N_IMAGES, N_TOKENS = 24, 17
@@ -249,7 +249,9 @@ def test_several_hooks_lie_side_by_side(make_store, tiny_model, tokens):
     _, cache = tiny_model.run_with_cache(pixels)
     chosen = {"all": slice(None), "patches": slice(1, None), "cls": slice(0, 1)}[tokens]
     wide = torch.cat([cache[name].flatten(2)[:, chosen].flatten(0, 1) for name in names], dim=-1)
-    assert hook_widths(tiny_model, StreamConfig(hook_names=names)) == dict(zip(names, (32, 32, 64, 32), strict=True))
+    assert sae_input_widths(tiny_model, StreamConfig(hook_names=names)) == dict(
+        zip(names, (32, 32, 64, 32), strict=True)
+    )
     assert store.d_in == 160 == wide.shape[1]
     found = torch.cat(list(store))
     place = places(found, wide)  # whole rows: the mixing keeps a token's columns together
@@ -275,7 +277,7 @@ def test_one_forward_pass_serves_all_hooks(make_store, tiny_model):
 )
 def test_refuses_hook_points_that_do_not_exist_or_hold_no_tokens(tiny_model, name, message):
     with pytest.raises(ValueError, match=message):
-        hook_widths(tiny_model, StreamConfig(hook_names=(name,)))
+        sae_input_widths(tiny_model, StreamConfig(hook_names=(name,)))
 
 
 def test_segments_cut_an_epoch_and_each_image_comes_once(tiny_images):

@@ -106,9 +106,10 @@ def test_beside_links_views_and_sets_group_them(tiny_model, photo):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": [3]}, r"layers must be one or more of 0 to 2; got \[3\]: leave out \[3\]"),
+        ({"layers": [3]}, r"layers must be one or more of 0 to 2, none twice; got \[3\]"),
         ({"layers": []}, r"layers must be one or more"),
-        ({"heads": [-1]}, r"heads must be one or more of 0 to 1; got \[-1\]"),
+        ({"heads": [1, 1]}, r"heads must be one or more of 0 to 1, none twice; got \[1, 1\]"),
+        ({"heads": [-1]}, r"heads must be one or more of 0 to 1, none twice; got \[-1\]"),
         ({"max_tokens": 1}, r"max_tokens must leave room .* got 1"),
     ],
 )

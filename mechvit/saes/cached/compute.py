@@ -13,7 +13,8 @@ from torch import Tensor
 from mechvit.data import ImageBatch, iter_batches, normalize
 from mechvit.kernels.cache_write import to_host, write_rows
 from mechvit.models.checks import BEFORE_BLOCKS
-from mechvit.saes.store import corrupt_some, token_slice
+from mechvit.models.image_tokens import token_slice
+from mechvit.saes.store import corrupt_some
 
 from .plan import DTYPES, Plan
 
@@ -108,7 +109,7 @@ def compute_shard(
 
 def _kept(exact: dict[str, Tensor], places: dict[str, Tensor], plan: Plan, model: HookedViT) -> dict[str, Tensor]:
     """The stored rows of one batch: views of the shard's own on a CPU, memory of their own on a GPU."""
-    chosen = token_slice(model, plan.tokens)
+    chosen = token_slice(model.cfg, plan.tokens)
     kept = {}
     for hook, tensor in exact.items():
         n_rows = len(tensor) * plan.tokens_per_image
@@ -132,7 +133,7 @@ def _inputs(
 
 def _not_finite(number: int, batch: ImageBatch, exact: dict[str, Tensor], plan: Plan, model: HookedViT) -> ValueError:
     """The error that names the first image whose activations cannot be stored."""
-    dtype, chosen = DTYPES[plan.dtype], token_slice(model, plan.tokens)
+    dtype, chosen = DTYPES[plan.dtype], token_slice(model.cfg, plan.tokens)
     for hook, tensor in exact.items():
         bad = tensor[:, chosen].to(dtype).isfinite().flatten(1).all(1).logical_not()
         if not bad.any():

@@ -12,19 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechvit import files
+from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
 from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
 from mechvit.data.spec import as_corruption
 from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.image_tokens import token_slice
 from mechvit.models.preprocessing import all_settings
+from mechvit.saes import parallel
 from mechvit.saes.identity import images_fingerprint
-from mechvit.saes.store import token_slice
 from mechvit.settings_checks import COUNT, SEED, check_number
 from mechvit.terminal import printable, progress_bar
 
@@ -98,11 +99,11 @@ def cache_activations(
         ("seed", seed, SEED),
     ):
         check_number(name, value, allowed)
-    widths = hook_widths(model, hooks, _sample(model, images, applied))
-    per_image = len(range(model.cfg.n_tokens)[token_slice(model, tokens)])
+    widths = cached_row_widths(model, hooks, _sample(model, images, applied))
+    per_image = len(range(model.cfg.n_tokens)[token_slice(model.cfg, tokens)])
     batch_bytes = batch_size * per_image * max(widths.values()) * DTYPES[dtype].itemsize
     plan = Plan(
-        model_name=getattr(model.hf_config, "name_or_path", "") or model.cfg.architecture,
+        model_name=model_name(model),
         checkpoint_hash=checkpoint_hash(model),
         hooks=widths,
         tokens=tokens,
@@ -120,21 +121,21 @@ def cache_activations(
         model_dtype=str(model.cfg.dtype).removeprefix("torch."),
     )
     cache = files.out_folder(out)
-    rank, world = _process()
+    rank, world = parallel.rank(), parallel.size()
     if world == 1 and not overwrite and _is_finished(cache, plan):
         return CachedActivations(out)
     with ExitStack() as held:
         if rank == 0:
             held.enter_context(files.locked(cache))
             _begin(cache, plan, overwrite)
-        _barrier()
+        parallel.wait()
         begun = Plan.read(cache / PLAN_FILE)
         plan.check_same(begun, cache)
         _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
-        _barrier()
+        parallel.wait()
         if rank == 0:
             _finish(cache, begun)
-    _barrier()
+    parallel.wait()
     return CachedActivations(out)
 
 
@@ -150,7 +151,9 @@ def _sample(
     return normalize(first.images, model.image_processor)
 
 
-def hook_widths(model: HookedViT, hooks: Collection[str], sample: Float[Tensor, "1 3 height width"]) -> dict[str, int]:
+def cached_row_widths(
+    model: HookedViT, hooks: Collection[str], sample: Float[Tensor, "1 3 height width"]
+) -> dict[str, int]:
     """The width of each hook point's activations as rows, found on one image.
 
     Raises:
@@ -181,18 +184,6 @@ def _check_settings(model: HookedViT, hooks: Collection[str], tokens: str, clean
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     if not 0 <= clean_fraction <= 1:
         raise ValueError(f"clean_fraction must lie in [0, 1]; got {clean_fraction}")
-
-
-def _process() -> tuple[int, int]:
-    """This process's rank, and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _barrier() -> None:
-    if _process()[1] > 1:
-        torch.distributed.barrier()
 
 
 def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
