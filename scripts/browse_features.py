@@ -116,7 +116,7 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
         pixel_range=options.pixel_range, unlabelled=options.unlabelled,
     )  # fmt: skip
     from mechvit.saes.browsed import Browsing
-    from mechvit.visualization import feature_browser
+    from mechvit.views import feature_browser
 
     settings = Browsing(
         n_features=options.n_features, n_images=options.n_images, batch_size=options.batch_size, seed=options.seed

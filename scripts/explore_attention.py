@@ -98,7 +98,7 @@ def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, s
     first = next(iter(models.values()))
     check_corruptions(corruptions, first.cfg.image_size)
     images = shown(options, first)
-    from mechvit.visualization import attention_explorer, patch_lens_view
+    from mechvit.views import attention_explorer, patch_lens_view
 
     shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed}
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("layers", "heads", "max_bytes")}

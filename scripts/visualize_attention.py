@@ -81,7 +81,7 @@ def draw(options: Options, corruption: Corruption) -> None:
         models["Tuned"] = load_headed(options.tuned, options.device, options.model_dtype)
     for model in models.values():
         check_corruptions([corruption], model.cfg.image_size)
-    from mechvit.visualization import attention_view
+    from mechvit.views import attention_view
 
     views = [
         attention_view(

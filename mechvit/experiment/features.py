@@ -30,7 +30,7 @@ def write_feature_page(
     """
     from mechvit.saes import load_sae
     from mechvit.saes.browsed import Browsing
-    from mechvit.visualization import feature_browser
+    from mechvit.views import feature_browser
     from mechvit.visualization.style import title_of
 
     saes = {

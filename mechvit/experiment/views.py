@@ -14,7 +14,7 @@ from mechvit.analysis.stream import corrupted, pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.files import beside, new_folder
-from mechvit.visualization import attention_explorer, patch_lens_view
+from mechvit.views import attention_explorer, patch_lens_view
 from mechvit.visualization.patterns import prefix_names
 from mechvit.visualization.style import title_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from mechvit.arguments import checked
-
 from .page import framed, render, write_whole
 from .style import colour, title_of
 
 if TYPE_CHECKING:
-    from sae_lens import SAE
-
-    from ..models import HookedViT
-    from ..saes.browsed import BrowsedFeatures, BrowsedSAE, Browsing
-    from ..saes.feature_results import SAEFeatures
+    from ..saes.browsed import BrowsedFeatures, BrowsedSAE
 
 LABELS_SHOWN = 8
 """Classes in a latent's distribution; the others are summed up."""
@@ -81,44 +75,6 @@ class FeatureBrowser:
     def _repr_html_(self) -> str:
         """A notebook's output: the page in a frame of its own."""
         return framed(self.html(), "SAE features", 860)
-
-
-@checked
-def feature_browser(
-    saes: Mapping[str, tuple[HookedViT, SAE]],
-    images: Any,
-    corruptions: Collection[Any] = (),
-    *,
-    features: Mapping[str, Sequence[int]] | None = None,
-    described: Mapping[str, SAEFeatures] | None = None,
-    settings: Browsing | None = None,
-    title: str = "SAE features",
-    allow_other_model: bool = False,
-    progress: str | None = None,
-) -> FeatureBrowser:
-    """What the latents of SAEs stand for, and what corruptions do to them, to be looked at.
-
-        saes = {"base": (base, sae), "tuned": (tuned, tuned_sae)}
-        feature_browser(saes, images, ["gaussian_blur_4"]).save("features.html")
-
-    Args:
-        saes: by name, each with the model that it reads; both architectures, or a base and a tuned model's. Latents of
-            SAEs at one hook point are matched and linked.
-        images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids.
-        corruptions: as `gaussian_blur_4`.
-        features, described, settings, allow_other_model, progress: as in `mechvit.saes.browsing.browse_features`.
-        title: the page's title.
-
-    Raises:
-        ValueError: as `mechvit.saes.browsing.browse_features`.
-    """
-    from ..saes.browsing import browse_features
-
-    found = browse_features(
-        saes, images, corruptions, features=features, described=described, settings=settings,
-        allow_other_model=allow_other_model, progress=progress,
-    )  # fmt: skip
-    return FeatureBrowser(found=found, title=title)
 
 
 def _condition(key: str) -> dict[str, str]:

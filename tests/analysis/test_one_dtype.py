@@ -10,7 +10,7 @@ import torch
 from mechvit.analysis import corrupted_performance, linear_cka, patch_models, study, swap_weights
 from mechvit.analysis.stream import distinct, model_batches
 from mechvit.data import Corruption
-from mechvit.visualization import attention_explorer, patch_lens_view
+from mechvit.views import attention_explorer, patch_lens_view
 
 BLUR = Corruption("gaussian_blur", 2)
 COMPARISONS = {

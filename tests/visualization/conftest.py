@@ -17,7 +17,8 @@ from fake_run import write_fake_run
 from feature_pages import make_browser
 
 from mechvit import HookedViT
-from mechvit.visualization import Run, attention_explorer, read_run, render_report
+from mechvit.views import attention_explorer
+from mechvit.visualization import Run, read_run, render_report
 
 
 @pytest.fixture(scope="session")

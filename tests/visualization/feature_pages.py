@@ -10,7 +10,7 @@ from random_saes import make_sae
 from mechvit import HookedViT
 from mechvit.data import ImageBatch
 from mechvit.saes.browsed import Browsing
-from mechvit.visualization import feature_browser
+from mechvit.views import feature_browser
 
 HOSTILE = "</script><script>alert(1)</script>\u2028<img src=x onerror=alert(1)>"
 LONG = "long " * 2000

@@ -9,7 +9,7 @@ import torch
 from hf_zoo import ZOO
 from PIL import Image
 
-from mechvit.visualization import attention_view
+from mechvit.views import attention_view
 from mechvit.visualization.attention_view import attention_spec
 
 

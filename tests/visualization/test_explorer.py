@@ -18,7 +18,8 @@ from mechvit import HookedViT
 from mechvit.analysis import attention_rollout
 from mechvit.data import corrupt, normalize
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.visualization import attention_explorer, pool_patterns
+from mechvit.views import attention_explorer
+from mechvit.visualization import pool_patterns
 from mechvit.visualization.packing import fitting_tokens
 
 HOSTILE = "</script><script>alert(1)</script>\u2028<!--"

@@ -11,7 +11,7 @@ from random_maps import random_explorer
 from test_explorer import HOSTILE, unpack
 
 from mechvit import HookedViT
-from mechvit.visualization import attention_explorer
+from mechvit.views import attention_explorer
 
 pytestmark = needs_chromium
 

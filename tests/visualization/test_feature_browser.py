@@ -18,7 +18,7 @@ from PIL import Image
 from random_saes import make_sae
 
 from mechvit.saes.browsed import Browsing
-from mechvit.visualization import feature_browser
+from mechvit.views import feature_browser
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from page_parts import column, latents, pixels, status
 from random_saes import make_sae
 
 from mechvit import HookedViT
-from mechvit.visualization import feature_browser
+from mechvit.views import feature_browser
 
 pytestmark = needs_chromium
 

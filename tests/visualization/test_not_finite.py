@@ -12,7 +12,7 @@ from feature_pages import SMALL
 from random_saes import make_sae
 
 from mechvit import HookedViT
-from mechvit.visualization import attention_explorer, attention_view, feature_browser, patch_lens_view
+from mechvit.views import attention_explorer, attention_view, feature_browser, patch_lens_view
 
 BLUR = ("gaussian_blur_4",)
 

@@ -10,8 +10,8 @@ from transformers import ViTImageProcessorPil
 
 from mechvit import HookedViT
 from mechvit.data import CLEAN
-from mechvit.visualization import attention_explorer, attention_view, patch_lens_view
-from mechvit.visualization.shown import chosen_images, shown_images
+from mechvit.views import attention_explorer, attention_view, patch_lens_view
+from mechvit.views.example_images import captioned_images, conditioned_images
 
 SQUARE = {"size": {"height": 32, "width": 32}}
 
@@ -38,8 +38,8 @@ def test_views_name_the_settings_that_differ(models, photo, view):
 def test_each_model_takes_the_picture_on_its_own_scale(models, photo):
     """Against transformers' own output."""
     pair = {name: models[name] for name in ("own", "other mean")}
-    batch, titles = chosen_images(models["own"], {"photo": photo}, 1)
-    (shown,) = shown_images(pair, batch, titles, [CLEAN], 0)
+    batch, titles = captioned_images(models["own"], {"photo": photo}, 1)
+    (shown,) = conditioned_images(pair, batch, titles, [CLEAN], 0)
     for model, found in zip(pair.values(), shown.pixel_values, strict=True):
         expected = model.image_processor(photo, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

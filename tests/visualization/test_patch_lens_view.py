@@ -21,7 +21,8 @@ from mechvit import HookedViT
 from mechvit.analysis import class_trajectories, patch_lens
 from mechvit.data import corrupt, normalize
 from mechvit.data.batches import iter_batches
-from mechvit.visualization import figures, patch_lens_view
+from mechvit.views import patch_lens_view
+from mechvit.visualization import figures
 from mechvit.visualization.style import BASE
 
 HOSTILE = "</script><script>alert(1)</script>\u2028<b>"

@@ -182,7 +182,7 @@ def test_long_labels_break_nothing(visit, tmp_path, width):
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_long_titles_break_no_attention_view(visit, tmp_path, width, tiny_model, tiny_images):
-    from mechvit.visualization import attention_view
+    from mechvit.views import attention_view
 
     pixels = np.asarray(tiny_images[0]["pixels"], np.uint8).transpose(1, 2, 0)
     long = "x" * 10_000
@@ -197,7 +197,7 @@ def test_long_titles_break_no_attention_view(visit, tmp_path, width, tiny_model,
 
 
 def test_saved_attention_view_opens_offline(visit, tmp_path, tiny_model, tiny_images):
-    from mechvit.visualization import attention_view
+    from mechvit.views import attention_view
 
     pixels = np.asarray(tiny_images[0]["pixels"], np.uint8).transpose(1, 2, 0)
     title = "</script><script>alert(1)</script>\u2028"

@@ -7,24 +7,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .page import picture_uri
+from mechvit.visualization.page import picture_uri
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.batches import ImageBatch
-    from ..models import HookedViT
+    from mechvit.data.batches import ImageBatch
+    from mechvit.models import HookedViT
 
 
-def alike(models: Mapping[str, HookedViT], *names: str) -> None:
+def check_same_layout(models: Mapping[str, HookedViT], *names: str) -> None:
     """Check that the models can be laid over the same pictures.
 
     Raises:
         ValueError: there is none, or one differs from the first in its config's `names`, computes in another dtype, or
             resizes pictures otherwise.
     """
-    from ..models.checks import check_one_dtype
-    from ..models.preprocessing import check_alike
+    from mechvit.models.checks import check_one_dtype
+    from mechvit.models.preprocessing import check_alike
 
     if not models:
         raise ValueError('models must map a title to a HookedViT, as in {"base": model}; got none')
@@ -41,7 +41,7 @@ def alike(models: Mapping[str, HookedViT], *names: str) -> None:
     check_alike({title: model.image_processor for title, model in models.items()}, "a view of models on one picture")
 
 
-def chosen_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch, list[str]]:
+def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch, list[str]]:
     """The first `limit` images with their captions: the names given with them, or those of their labels.
 
     Args:
@@ -94,7 +94,7 @@ def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownImage:
+class ConditionedImage:
     """One image under every condition."""
 
     title: str
@@ -106,9 +106,9 @@ class ShownImage:
     """What each model takes, [condition, 3, height, width]."""
 
 
-def shown_images(
+def conditioned_images(
     models: Mapping[str, HookedViT], batch: ImageBatch, titles: Sequence[str], conditions: Sequence[Any], seed: int
-) -> Iterator[ShownImage]:
+) -> Iterator[ConditionedImage]:
     """Each image as it is shown, and as each model takes it, one after the other."""
     import torch
 
@@ -123,7 +123,7 @@ def shown_images(
         for model in models.values():
             one = alone.to(model.cfg.device)
             inputs.append(torch.cat([pixel_values(model, corrupted(one, c, seed=seed)) for c in conditions]))
-        yield ShownImage(
+        yield ConditionedImage(
             title=title,
             label=int(alone.labels),
             pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in seen),
@@ -132,7 +132,7 @@ def shown_images(
 
 
 @contextmanager
-def about(model: str, image: str, conditions: Sequence[str]) -> Iterator[None]:
+def error_context(model: str, image: str, conditions: Sequence[str]) -> Iterator[None]:
     """Let an error say whose pass it came from, and on which picture; its places in the batch are the conditions."""
     try:
         yield

@@ -1,0 +1,6 @@
+from .attention_explorer import attention_explorer
+from .attention_view import attention_view
+from .feature_browser import feature_browser
+from .patch_lens import patch_lens_view
+
+__all__ = ["attention_explorer", "attention_view", "feature_browser", "patch_lens_view"]

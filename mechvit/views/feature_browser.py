@@ -1,0 +1,53 @@
+"""What the latents of SAEs stand for, collected for one page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mechvit.arguments import checked
+from mechvit.saes.browsing import browse_features
+from mechvit.visualization.feature_browser import FeatureBrowser
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+    from mechvit.saes.browsed import Browsing
+    from mechvit.saes.feature_results import SAEFeatures
+
+
+@checked
+def feature_browser(
+    saes: Mapping[str, tuple[HookedViT, SAE]],
+    images: Any,
+    corruptions: Collection[Any] = (),
+    *,
+    features: Mapping[str, Sequence[int]] | None = None,
+    described: Mapping[str, SAEFeatures] | None = None,
+    settings: Browsing | None = None,
+    title: str = "SAE features",
+    allow_other_model: bool = False,
+    progress: str | None = None,
+) -> FeatureBrowser:
+    """What the latents of SAEs stand for, and what corruptions do to them, to be looked at.
+
+        saes = {"base": (base, sae), "tuned": (tuned, tuned_sae)}
+        feature_browser(saes, images, ["gaussian_blur_4"]).save("features.html")
+
+    Args:
+        saes: by name, each with the model that it reads; both architectures, or a base and a tuned model's. Latents of
+            SAEs at one hook point are matched and linked.
+        images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids.
+        corruptions: as `gaussian_blur_4`.
+        features, described, settings, allow_other_model, progress: as in `mechvit.saes.browsing.browse_features`.
+        title: the page's title.
+
+    Raises:
+        ValueError: as `mechvit.saes.browsing.browse_features`.
+    """
+    found = browse_features(
+        saes, images, corruptions, features=features, described=described, settings=settings,
+        allow_other_model=allow_other_model, progress=progress,
+    )  # fmt: skip
+    return FeatureBrowser(found=found, title=title)
