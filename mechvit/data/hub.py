@@ -59,9 +59,7 @@ def load_hub(source: str) -> datasets.Dataset:
     except RuntimeError as error:
         if "scripts" not in str(error):
             raise
-        raise ValueError(
-            f"{name} brings a script ({str(error).split()[-1]}), which is never run: give a set of Parquet files"
-        ) from error
+        raise ValueError(f"{name} brings a script, which is never run ({error}): give Parquet files") from error
     except (ConnectionError, OSError) as error:
         raise ConnectionError(
             f"the data set {name} could not be loaded from the hub ({type(error).__name__}: {error}). Check the "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,9 @@ from mechvit.analysis.bootstrap import Interval, interval
 from mechvit.analysis.draws import TOP
 from mechvit.analysis.verdicts import Verdict
 from mechvit.arguments import checked
-from mechvit.data.spec import Corruption
+from mechvit.data.spec import FAMILIES, Corruption
 
-from .evidence import Claim, Evidence, Rules, Words, unmeasured
+from .evidence import Claim, Evidence, Rules, Words, judged, unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,16 +43,12 @@ def claims(tables: Mapping[str, pd.DataFrame], rules: Rules | None = None) -> li
     return rows
 
 
-def _name(family: str) -> str:
-    return Corruption(family, 1).title.removesuffix(" 1")
-
-
 def _tuned_on(tuned: Sequence[Corruption]) -> dict[str, str]:
     return {f"tuned on {c.level}": c.key for c in tuned}
 
 
 def _better(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
-    test, name = tuned[-1], _name(family)
+    test, name = tuned[-1], FAMILIES[family].title
     words = Words(
         f"better_{family}",
         f"Fine-tuning on {name} makes models better on new images with {name}",
@@ -66,7 +61,7 @@ def _better(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
-    test, name = tuned[-1], _name(family)
+    test, name = tuned[-1], FAMILIES[family].title
     words = Words(
         f"monotone_{family}",
         f"The stronger the {name} in training, the larger the gain",
@@ -85,7 +80,7 @@ def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
-    test, name = tuned[-1], _name(family)
+    test, name = tuned[-1], FAMILIES[family].title
     words = Words(
         f"ordering_{family}",
         f"The gain on {name} is largest in top-1, then top-5, then top-10 accuracy",
@@ -119,7 +114,7 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     others = [levels[-1] for other, levels in ev.families.items() if other != family]
     words = Words(
         f"no_transfer_{family}",
-        f"What fine-tuning on {_name(family)} gains does not transfer to the other family, nor harm it",
+        f"What fine-tuning on {FAMILIES[family].title} gains does not transfer to the other family, nor harm it",
         "section 4.1",
         f"Gain on {others[0].title if others else 'another family'} in accuracy, top-5 and top-10",
         "percentage points",
@@ -130,7 +125,7 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     words = Words(
         f"clean_unchanged_{family}",
-        f"Fine-tuning on {_name(family)} leaves performance on clean images unchanged",
+        f"Fine-tuning on {FAMILIES[family].title} leaves performance on clean images unchanged",
         "section 4.1",
         "Gain on clean images in accuracy, top-5 and top-10",
         "percentage points",
@@ -139,7 +134,7 @@ def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _certainty(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
-    test, name = tuned[-1], _name(family)
+    test, name = tuned[-1], FAMILIES[family].title
     words = Words(
         f"certainty_{family}",
         f"Fine-tuning on {name} makes models more certain of the right class",
@@ -163,15 +158,15 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     onset = interval(np.where(ahead_from_here.any(1), ahead_from_here.argmax(1), never).astype(float), rules.level)
     words = Words(
         f"overtakes_{family}",
-        f"The model tuned on the strongest {_name(family)} overtakes the others in the right class's probability in a "
-        "mid-to-late layer",
+        f"The model tuned on the strongest {FAMILIES[family].title} overtakes the others in the right class's "
+        "probability in a mid-to-late layer",
         "section 4.2, Figure 4",
         f"First layer from which its mean probability on {test.title} stays more than {rules.ahead:g} above that of "
         "every other model shown",
         "layers",
     )
     rule = (
-        f"{words.what}. Replicates when its {rules.level:.0%} interval lies within layers {layers / 2:g} to {layers}; "
+        f"Replicates when its {rules.level:.0%} interval lies within layers {layers / 2:g} to {layers}; "
         f"does not when it lies wholly outside ({never} stands for never ahead); otherwise inconclusive."
     )
     verdict: Verdict = "inconclusive"
@@ -179,8 +174,9 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
         verdict = "replicates"
     elif onset.high < layers / 2 or onset.low > layers:
         verdict = "does not replicate"
-    last = interval(lead[:, -1], rules.level)
-    return ev.row(words, {f"ahead from (of {layers})": onset, "lead at the last layer": last}, onset, rule, verdict)
+    first = f"ahead from (of {layers})"
+    found = {first: onset, "lead at the last layer": interval(lead[:, -1], rules.level)}
+    return judged(words, found, first, rule, verdict)
 
 
 def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
@@ -193,7 +189,7 @@ def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
 
 
 def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
-    test, name = tuned[-1], _name(family)
+    test, name = tuned[-1], FAMILIES[family].title
     words = Words(
         f"earlier_{family}",
         f"Models tuned on {name} first predict the right class at an earlier layer",
@@ -229,7 +225,7 @@ def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Cla
     half = mean.shape[1] // 2
     words = Words(
         f"entropy_sign_{family}",
-        f"Under {_name(family)} attention entropy starts out below the clean image's and ends above it",
+        f"Under {FAMILIES[family].title} attention entropy starts out below the clean image's and ends above it",
         "section 4.3, Figures 7 and 8",
         f"H(corrupted) - H(clean) on {test.title}, averaged over the base and the tuned models: minus the first "
         f"layer's, and the mean of layers {half} to {mean.shape[1] - 1}",
@@ -300,5 +296,4 @@ def _sae(ev: Evidence) -> Iterator[Claim]:
                 str(name).replace("_", " "): Interval(float(row["value"]), float(row["low"]), float(row["high"]))
                 for name, row in rows.iterrows()
             }
-            claim = ev.no_effect(words, {"kolmogorov smirnov": found["kolmogorov smirnov"]}, ev.rules.identical)
-            yield replace(claim, measured="; ".join(f"{name} {part}" for name, part in found.items()))
+            yield ev.no_effect(words, found, ev.rules.identical, on=["kolmogorov smirnov"])

@@ -3,15 +3,15 @@
 A claim of an effect replicates when every interval lies above 0, and fails when one lies
 wholly below the smallest effect worth the name. A claim of no effect replicates when every interval lies within a
 margin, and fails when one lies wholly outside. Everything else is inconclusive. All intervals are paired percentile
-bootstraps over images; `value` is the part that decides: the smallest effect, or the largest deviation.
+bootstraps over images; the part that decides is the smallest effect, or the largest deviation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,19 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """One number that was measured for a claim, with its interval; None is what could not be measured."""
+
+    label: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+Kind = Literal["effect", "no effect", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """One row of the claims table; `dataclasses.asdict` gives its JSON form."""
 
@@ -72,14 +85,26 @@ class Claim:
     claim: str
     source: str
     """Where the paper says it."""
-    measured: str
-    """What this run measured, in numbers."""
-    value: float | None
-    low: float | None
-    high: float | None
+    what: str
+    """What is measured, in words."""
     unit: str
+    """Of the part that decides; the label of any other part that has another unit names it."""
+    kind: Kind
+    """Of the rule: every part lies above 0, or within a margin around it; `other`: a rule of its own, or none."""
+    threshold: float | None
+    """The smallest effect that counts, or the margin, in the claim's unit; None for a rule of another kind."""
     rule: str
+    """The rule in words; empty where nothing was measured."""
+    parts: list[Measurement]
+    """What this run measured; a claim that is not measured has one part without a number, whose label says why."""
+    decides: int | None
+    """The place among the parts of the one that decides; None where nothing was measured."""
     verdict: Verdict
+
+    @property
+    def deciding(self) -> Measurement:
+        """The part that decides; one without a number where nothing was measured."""
+        return self.parts[self.decides or 0]
 
 
 class Words(NamedTuple):
@@ -140,27 +165,48 @@ class Evidence:
         """Judge a claim that every part is positive."""
         found = {name: interval(draws, self.rules.level) for name, draws in parts.items()}
         rule = (
-            f"{words.what}. Replicates when every {self.rules.level:.0%} interval lies above 0; does not when one "
+            f"Replicates when every {self.rules.level:.0%} interval lies above 0; does not when one "
             f"lies wholly below {smallest:g} {words.unit}; otherwise inconclusive."
         )
-        weakest = min(found.values(), key=lambda part: (not np.isnan(part.value), part.value))
-        return self.row(words, found, weakest, rule, all_above(list(found.values()), smallest))
+        weakest = min(found, key=lambda name: (not np.isnan(found[name].value), found[name].value))
+        verdict = all_above(list(found.values()), smallest)
+        return judged(words, found, weakest, rule, verdict, kind="effect", threshold=smallest)
 
-    def no_effect(self, words: Words, found: Mapping[str, Interval], margin: float) -> Claim:
-        """Judge a claim that every part is negligible."""
+    def no_effect(
+        self, words: Words, found: Mapping[str, Interval], margin: float, on: Collection[str] | None = None
+    ) -> Claim:
+        """Judge a claim that every part is negligible, or those parts that are named `on`."""
         rule = (
-            f"{words.what}. Replicates when every {self.rules.level:.0%} interval lies within ±{margin:g} "
+            f"Replicates when every {self.rules.level:.0%} interval lies within ±{margin:g} "
             f"{words.unit}; does not when one lies wholly outside; otherwise inconclusive."
         )
-        largest = max(found.values(), key=lambda part: abs(part.value))
-        return self.row(words, found, largest, rule, all_within(list(found.values()), margin))
+        rests = {name: found[name] for name in on or found}
+        largest = max(rests, key=lambda name: abs(rests[name].value))
+        verdict = all_within(list(rests.values()), margin)
+        return judged(words, found, largest, rule, verdict, kind="no effect", threshold=margin)
 
-    def row(
-        self, words: Words, found: Mapping[str, Interval], deciding: Interval, rule: str, verdict: Verdict
-    ) -> Claim:
-        measured = f"{words.unit}: " + "; ".join(f"{name} {part}" for name, part in found.items())
-        value, low, high = (None if np.isnan(x) else round(x, 6) for x in deciding)
-        return Claim(*words[:3], measured, value, low, high, words.unit, rule, verdict)
+
+def judged(
+    words: Words,
+    found: Mapping[str, Interval],
+    deciding: str,
+    rule: str,
+    verdict: Verdict,
+    *,
+    kind: Kind = "other",
+    threshold: float | None = None,
+) -> Claim:
+    """Write the row of a claim from each part's interval under its label, and the label of the part that decides."""
+    parts = [Measurement(name, *(None if np.isnan(x) else float(x) for x in part)) for name, part in found.items()]
+    return Claim(
+        **words._asdict(),
+        kind=kind,
+        threshold=threshold,
+        rule=rule,
+        parts=parts,
+        decides=list(found).index(deciding),
+        verdict=verdict,
+    )
 
 
 def get(draws: Draws, model: str, corruption: str, what: Any) -> np.ndarray:
@@ -170,4 +216,8 @@ def get(draws: Draws, model: str, corruption: str, what: Any) -> np.ndarray:
 
 
 def unmeasured(words: Words, why: str) -> Claim:
-    return Claim(*words[:3], f"not measured: {why}", None, None, None, words.unit, words.what, "inconclusive")
+    """Write the row of a claim that was not measured, and why."""
+    parts = [Measurement(f"not measured: {why}")]
+    return Claim(
+        **words._asdict(), kind="other", threshold=None, rule="", parts=parts, decides=None, verdict="inconclusive"
+    )

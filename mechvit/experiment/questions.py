@@ -7,7 +7,7 @@ intervals as the claims.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from mechvit.analysis.bootstrap import Interval
 from mechvit.analysis.verdicts import Verdict
 from mechvit.data.spec import Corruption
 
-from .evidence import Claim, Rules, Words
+from .evidence import Claim, Rules, Words, judged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,19 +47,21 @@ def questions(tables: Tables, rules: Rules) -> list[Claim]:
 
 
 def _answer(
-    words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: Iterable[str] = ()
+    words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: Mapping[str, Interval] | None = None
 ) -> Claim:
-    """One row; the part that decides is the smallest."""
-    measured = f"{words.unit}: " + "; ".join([*(f"{name} {part}" for name, part in parts.items()), *more])
-    deciding = min(parts.values(), key=lambda part: part.value)
-    value, low, high = (None if np.isnan(x) else round(x, 6) for x in deciding)
-    return Claim(*words[:3], measured, value, low, high, words.unit, f"{words.what}. {rule}", verdict)
+    """One row; the part that decides is the smallest of those that the answer rests on, which `more` stands beside."""
+    return judged(words, {**parts, **(more or {})}, min(parts, key=lambda name: parts[name].value), rule, verdict)
 
 
 def _interval(row: pd.Series, name: str, scale: float = 1.0) -> Interval:
     """A quantity and its interval, from the columns name, name_low and name_high (low and high for `value`)."""
     ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
-    return Interval(*(round(scale * float(row[column]), 9) for column in (name, *ends)))
+    return Interval(*(scale * float(row[column]) for column in (name, *ends)))
+
+
+def _alone(value: float) -> Interval:
+    """A number without an interval."""
+    return Interval(float(value), np.nan, np.nan)
 
 
 def _above(parts: Mapping[str, Interval], bound: float, smallest: float) -> Verdict:
@@ -92,10 +94,10 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
             f"below {rules.smallest_gain:g}; otherwise unclear."
         )
-        more = [
-            f"outside its family, {Corruption.parse(row['tested_on']).title} {_interval(row, 'gain', 100)}"
+        more = {
+            f"outside its family, {Corruption.parse(row['tested_on']).title}": _interval(row, "gain", 100)
             for _, row in across.iterrows()
-        ]
+        }
         yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain), more)
 
 
@@ -124,24 +126,25 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
             verdict = "no"
         elif part.low > 0.5:
             verdict = "yes" if part.high >= 0.9 else "partly"
-        more = [f"{len(chosen)} of {total} parts: {', '.join(chosen)}", *_best_component(tables, str(key))]
+        count = {f"parts that it takes, of {total}: {', '.join(chosen)}": _alone(len(chosen))}
+        more = count | _best_component(tables, str(key))
         yield _answer(words, {"recovered": part}, rule, verdict, more)
 
 
-def _best_component(tables: Tables, key: str) -> list[str]:
+def _best_component(tables: Tables, key: str) -> dict[str, Interval]:
     """The attention, MLP or head whose activation alone recovers most."""
     if "gain_patching" not in tables:
-        return []
+        return {}
     table = tables["gain_patching"]
     own = (table["tuned_on"] == key) & (table["direction"] == "tuned into base")
     table = table[own & (table["quantity"] == "logit_difference") & table["kind"].isin(["attn", "mlp", "head"])]
     if table["recovered"].isna().all():
-        return []
+        return {}
     best = table.loc[table["recovered"].idxmax()]
     head = f", head {int(best['head'])}" if best["kind"] == "head" else ""
     kind = {"attn": "attention", "mlp": "MLP", "head": "attention"}[best["kind"]]
     where = f"{kind} of block {int(best['layer'])}{head}"
-    return [f"the single activation that recovers most when patched, {where}: {_interval(best, 'recovered')}"]
+    return {f"the single activation that recovers most when patched, {where}": _interval(best, "recovered")}
 
 
 def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
@@ -170,15 +173,15 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
             "below 0.5 or not above the random ones; otherwise unclear."
         )
         beyond = {name: _interval(rows[name], "beyond", 100) for name in parts}
-        more = [f"beyond random directions in points, {name} {part}" for name, part in beyond.items()]
-        more += [
-            f"recovered by random directions, {names.get(source, source)}: mean {share:.2f}"
+        more = {f"beyond random directions in points, {name}": part for name, part in beyond.items()}
+        more |= {
+            f"recovered by random directions on average, {names.get(str(source), source)}": _alone(share)
             for source, share in random.groupby("source", sort=False)["recovered"].mean().items()
-        ]
-        more += [
-            f"change on clean images in points, {name} {_interval(row, 'clean_change', 100)}"
+        }
+        more |= {
+            f"change on clean images in points, {name}": _interval(row, "clean_change", 100)
             for name, row in rows.items()
-        ]
+        }
         does = [parts[name].low > 0.5 and beyond[name].low > 0 for name in parts]
         fails = [parts[name].high < 0.5 or beyond[name].high <= 0 for name in parts]
         verdict: Verdict = "yes" if all(does) else "partly" if any(does) else "no" if all(fails) else "unclear"
@@ -238,4 +241,4 @@ def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"Yes when the {rules.level:.0%} interval over images lies above 0, no when it lies below, each only where "
             f"a permutation test over heads has p below {1 - rules.level:.2g}; otherwise unclear."
         )
-        yield _answer(words, {"correlation": part}, rule, verdict, [f"p over heads {row['p']:.2g}"])
+        yield _answer(words, {"correlation": part}, rule, verdict, {"p over heads": _alone(row["p"])})

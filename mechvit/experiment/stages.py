@@ -14,12 +14,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import mechvit
 from mechvit import files
 from mechvit.files import is_litter, new_folder
 from mechvit.files.reading import read_object
 
 TABLES = "tables"
+BEFORE_FORMATS = "0.1.0"
+"""The version that stood in the keys of stages before they held a format."""
 VOLATILE = ("state.json", "dataset_info.json")
 """Files of a stage's outputs that may differ though the content is the same: `datasets` numbers what it saves."""
 
@@ -27,10 +28,10 @@ VOLATILE = ("state.json", "dataset_info.json")
 class Stages:
     """The finished stages of one run's folder.
 
-    A stage's key is the hash of its settings and of its inputs' keys, so that a changed setting makes it and all that
-    depends on it run again, and nothing else. Its record is written after its outputs are whole, with their sizes,
-    times and SHA-256: a run that is killed at any moment continues after its last finished stage, and an output that
-    is missing or was changed since makes its stage run again.
+    A stage's key is the hash of its settings, its output's format and its inputs' keys, so that a changed setting makes
+    it and all that depends on it run again, and nothing else. Its record is written after its outputs are whole, with
+    their sizes, times and SHA-256: a run that is killed at any moment continues after its last finished stage, and an
+    output that is missing or was changed since makes its stage run again.
 
     Args:
         folder: of the run, opened by `open_run`.
@@ -41,6 +42,8 @@ class Stages:
     def __init__(self, folder: Path, say: Callable[[str], None] = print, *, verify: bool = False) -> None:
         self.folder, self.say, self.verify = folder, say, verify
         self.keys: dict[str, str] = {}
+        self._keys_before: dict[str, str] = {}
+        """The same as they were when they held the version and no format."""
         self.contents: dict[str, str] = {}
         """Of each stage that is done, the hash of its outputs."""
 
@@ -52,6 +55,7 @@ class Stages:
         settings: object,
         after: Iterable[str] = (),
         outputs: Iterable[Path] = (),
+        output_format: int = 1,
     ) -> None:
         """Do `work` unless the stage is done already.
 
@@ -62,15 +66,15 @@ class Stages:
             after: the stages whose outputs it reads.
             outputs: files or folders in the run's folder that must be there, as they were written, for a finished
                 stage to count.
+            output_format: raised by one whenever the work comes to write something else from the same inputs, so that
+                runs begun before do this stage again, and what depends on it.
         """
         inputs, paths = list(after), list(outputs)
-        made_of = {"settings": plain(settings), "after": [self.keys[other] for other in inputs]}
-        key = digest({"stage": name, "mechvit": mechvit.__version__, **made_of})
-        self.keys[name] = key
+        key = self._key(name, plain(settings), inputs, output_format)
         reads = {other: self.contents[other] for other in inputs}
         record = self._record(name)
         done = self._read(record)
-        if done.get("key") == key:
+        if done.get("key") in (key, self._keys_before[name]):
             again = self._why_again(done, paths, reads)
             if again is None:
                 self._keep(record, done, paths)
@@ -92,6 +96,7 @@ class Stages:
         entry = {
             "name": name,
             "key": key,
+            "format": output_format,
             "seconds": round(seconds, 3),
             "peak_memory_bytes": peak_memory_bytes(),
             "started": started.isoformat(timespec="seconds"),
@@ -100,6 +105,14 @@ class Stages:
         }
         self._keep(record, entry, paths)
         self.say(f"{name}: {seconds:.1f} s")
+
+    def _key(self, name: str, settings: Any, inputs: list[str], output_format: int) -> str:
+        """Keep a stage's key, and the one that its record from before there were formats holds if it still counts."""
+        about = {"stage": name, "settings": settings}
+        key = digest({**about, "format": output_format, "after": [self.keys[other] for other in inputs]})
+        before = {**about, "mechvit": BEFORE_FORMATS, "after": [self._keys_before[other] for other in inputs]}
+        self.keys[name], self._keys_before[name] = key, digest(before) if output_format == 1 else key
+        return key
 
     def records(self) -> list[dict[str, Any]]:
         """The records of the stages that this run went through, in order."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .readings import listing
 from .run_files import Run
-from .style import families, title_of
+from .style import families, in_sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,22 +30,16 @@ VERDICTS = {
 """Each verdict's style class and meaning."""
 ANSWER_STYLES = {"yes": "yes", "partly": "maybe", "no": "no", "unclear": "maybe"}
 """Each answer's style class."""
-NUMBER = re.compile(r"^(?P<label>.*?)\s*(?P<number>-?\d\S* \[[^\]]*\])$")
-RULES = {
-    "effect": re.compile(r"lies above 0; does not when one lies wholly below ([\d.e-]+)"),
-    "no effect": re.compile(r"lies within ±([\d.e-]+)"),
-}
-"""How the rule of each kind of claim reads, with its threshold."""
 SHOWN = 3
 """More measurements than this are folded away, except the deciding one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One measurement of a claim: what it is of, the number with its interval, and whether it decides the verdict."""
+class PartText(NamedTuple):
+    """One measurement of a claim as text: what it is of, its number, and whether it decides the verdict."""
 
     label: str
     number: str
+    """With its interval; empty where nothing was measured."""
     decides: bool
 
 
@@ -59,100 +51,61 @@ class ClaimRow:
     claim: str
     source: str
     what: str
-    """What was measured, in words; may be empty."""
     unit: str
     """Empty where nothing was measured."""
-    parts: list[Part]
-    folded: list[Part]
+    parts: list[PartText]
+    folded: list[PartText]
     rule: str
     verdict: str
     style: str
 
 
 def claim_rows(claims: Sequence[dict[str, Any]]) -> list[ClaimRow]:
-    """Every claim, or open question, of a run's `claims.json`.
-
-    A rule whose second sentence begins with `Replicates` or `Yes` opens with what was measured; `measured` is a list
-    of parts set apart by semicolons, each ending in `value [low, high]`.
-    """
+    """Every claim, or open question, of a run's `claims.json`."""
     return [_row(claim) for claim in claims]
 
 
 def _row(claim: dict[str, Any]) -> ClaimRow:
-    opening = "Yes" if claim["verdict"] in ANSWER_STYLES else "Replicates"
-    what, found, rest = str(claim["rule"]).partition(f". {opening} ")
-    parts = _parts(claim)
-    deciding = [part for part in parts if part.decides]
+    decides, absent = claim["decides"], "" if claim["decides"] is None else "–"
+    parts = [
+        PartText(part["label"], number(part["value"], part["low"], part["high"]) or absent, place == decides)
+        for place, part in enumerate(claim["parts"])
+    ]
     folded = len(parts) > SHOWN
     return ClaimRow(
-        id=str(claim["id"]),
-        claim=str(claim["claim"]),
-        source=_capital(str(claim["source"])),
-        what=f"{what}." if found else "",
-        unit="" if claim["value"] is None else str(claim["unit"]),
-        parts=(deciding[:1] or parts[:1]) if folded else parts,
+        **{name: claim[name] for name in ("id", "claim", "what", "rule", "verdict")},
+        source=claim["source"][:1].upper() + claim["source"][1:],
+        unit="" if decides is None else claim["unit"],
+        parts=[parts[decides or 0]] if folded else parts,
         folded=parts if folded else [],
-        rule=f"{opening} {rest}" if found else str(claim["rule"]),
-        verdict=claim["verdict"],
         style=ANSWER_STYLES.get(claim["verdict"]) or VERDICTS[claim["verdict"]][0],
     )
-
-
-def _parts(claim: dict[str, Any]) -> list[Part]:
-    """The measurements; the value itself comes first when none of them shows it."""
-    measured = str(claim["measured"]).removeprefix(f"{claim['unit']}: ")
-    decisive = number(claim["value"], claim["low"], claim["high"])
-    parts = []
-    for text in measured.split("; "):
-        match = NUMBER.match(text)
-        label, found = (match["label"], match["number"].replace("-", "−")) if match else (text, "")
-        parts.append(Part(label=label, number=found, decides=bool(found) and found == decisive))
-    if decisive and not any(part.decides for part in parts):
-        if len(parts) == 1 and not parts[0].number:
-            return [Part(label=parts[0].label, number=decisive, decides=True)]
-        parts.insert(0, Part(label="", number=decisive, decides=True))
-    return parts
 
 
 def claim_effects(claims: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Every measurement of every claim, one row each: the table that `figures.claims_forest` draws.
 
     Returns:
-        id, claim, source, part (what it is of), value, low, high (the deciding part exactly, the others in the three
-        digits of `measured`; NaN where nothing was measured), unit, decides, kind (`effect`: positive as claimed,
-        `no effect`: near zero as claimed, or `other`), threshold (the smallest effect that counts, or the margin) and
-        verdict.
+        id, claim, source, part (what it is of), value, low, high (NaN where nothing was measured), unit, decides, kind
+        (`effect`: positive as claimed, `no effect`: near zero as claimed, or `other`), threshold (the smallest effect
+        that counts, or the margin) and verdict.
     """
     import pandas as pd
 
-    rows = []
-    for claim in claims:
-        kind, threshold = _kind(str(claim["rule"]))
-        undecided = True
-        for part in _parts(claim):
-            decides = part.decides and undecided
-            undecided = undecided and not decides
-            exact = [claim["value"], claim["low"], claim["high"]]
-            found = exact if decides and None not in exact else _numbers(part.number)
-            about = {name: str(claim[name]) for name in ("id", "claim", "source")}
-            measured = dict(zip(("value", "low", "high"), map(float, found), strict=True))
-            judged = {"decides": decides, "kind": kind, "threshold": threshold, "verdict": str(claim["verdict"])}
-            rows.append({**about, "part": part.label, **measured, "unit": str(claim["unit"]), **judged})
-    return pd.DataFrame(rows)
-
-
-def _kind(rule: str) -> tuple[str, float]:
-    """What the claim is of, by its rule, and the rule's threshold."""
-    for kind, pattern in RULES.items():
-        if match := pattern.search(rule):
-            return kind, float(match[1])
-    return "other", math.nan
-
-
-def _numbers(text: str) -> list[float]:
-    """`14.9 [12.8, 17.1]` as three numbers; NaN without them."""
-    found = re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", text.replace("−", "-"))
-    return [float(value) for value in found] if len(found) == 3 else [math.nan] * 3
+    rows = [
+        {
+            **{name: claim[name] for name in ("id", "claim", "source")},
+            "part": part["label"],
+            **{name: part[name] for name in ("value", "low", "high")},
+            "unit": claim["unit"],
+            "decides": place == claim["decides"],
+            **{name: claim[name] for name in ("kind", "threshold", "verdict")},
+        }
+        for claim in claims
+        for place, part in enumerate(claim["parts"])
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys(("value", "low", "high", "threshold"), float)) if rows else frame
 
 
 def number(value: float | None, low: float | None, high: float | None) -> str:
@@ -175,8 +128,7 @@ def summary(run: Run) -> str:
     """What was asked, of what, and how the claims came out."""
     frame = run.table("performance_summary")
     tuned = [key for key in frame["model"].unique() if key != "base"]
-    names = [title_of(f"{family}_1").removesuffix(" 1") for family in families(tuned)]
-    kinds = listing([name if name.startswith("Gaussian") else name.lower() for name in names])
+    kinds = listing([in_sentence(family) for family in families(tuned)])
     images = ""
     if run.has("performance"):
         images = f" on {run.table('performance', ['image_id'])['image_id'].nunique():,} held-out images"
@@ -193,7 +145,3 @@ def summary(run: Run) -> str:
 
 def _plural(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -18,6 +18,11 @@ def signed(value: float, digits: int = 1) -> str:
     return text if any(character in "123456789" for character in text) else text[1:]
 
 
+def share(value: float) -> str:
+    """A share with a true minus and no plus: `0.83`, `−0.17`."""
+    return signed(value, 2).replace("+", "")
+
+
 def interval(low: float, high: float, digits: int = 1) -> str:
     """An interval: `−0.4 to +1.2`."""
     return f"{signed(low, digits)} to {signed(high, digits)}"

@@ -14,7 +14,8 @@ from mechvit.files.reading import read_object, read_objects
 
 REQUIRED = ("claims.json", "config.json", "provenance.json", "tables/performance_summary.parquet")
 
-CLAIM = ("id", "claim", "source", "measured", "value", "low", "high", "unit", "rule", "verdict")
+CLAIM = ("id", "claim", "source", "what", "unit", "kind", "threshold", "rule", "parts", "decides", "verdict")
+PART = ("label", "value", "low", "high")
 ANSWERS = ("yes", "partly", "no", "unclear")
 """Verdicts of open questions."""
 PROVENANCE = ("versions", "hardware", "seeds", "stages", "started", "finished")
@@ -26,7 +27,7 @@ class Run:
 
     path: Path
     claims: list[dict[str, Any]]
-    """One mapping a claim: id, claim, source, measured, value, low, high, unit, rule, verdict."""
+    """One mapping a claim, with the keys of `CLAIM`; each of its parts has those of `PART`."""
     questions: list[dict[str, Any]] = field(default_factory=list)
     """The same of each open question; its verdict is one of `ANSWERS`."""
     config: dict[str, Any]
@@ -101,11 +102,31 @@ def read_run(run: str | Path) -> Run:
             f"a report needs {', '.join(REQUIRED)} in the run's folder; {path} lacks {', '.join(lacking)}: "
             "finish the run first, or name another folder"
         )
-    claims, config = read_objects(path / REQUIRED[0], CLAIM), read_object(path / REQUIRED[1])
+    claims, config = read_claims(path / REQUIRED[0]), read_object(path / REQUIRED[1])
     provenance = read_provenance(path / REQUIRED[2])
     asked = [claim for claim in claims if claim["verdict"] in ANSWERS]
     claims = [claim for claim in claims if claim not in asked]
     return Run(path=path, claims=claims, questions=asked, config=config, provenance=provenance)
+
+
+def read_claims(path: Path) -> list[dict[str, Any]]:
+    """Read a run's claims.json.
+
+    Raises:
+        ValueError: it cannot be read, lacks a key, or was written by a version that kept sentences in place of numbers.
+    """
+    if any("measured" in claim for claim in read_objects(path)):
+        raise ValueError(f"{path} is of an earlier version: run the command that made it again, which writes it anew")
+    found = read_objects(path, CLAIM)
+    for place, claim in enumerate(found):
+        parts, decides = claim["parts"], claim["decides"]
+        whole = isinstance(parts, list) and all(isinstance(part, dict) and set(PART) <= part.keys() for part in parts)
+        if not whole or decides not in (None, *range(len(parts))) or not parts:
+            raise ValueError(
+                f"{path}, entry {place}: parts must be a list of objects with {', '.join(PART)}, and decides the place "
+                "of one of them: write it again"
+            )
+    return found
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def title_of(key: str, *, short: bool = False) -> str:
     return f"{name.capitalize()} {level_of(key)}" if family != key else name.capitalize()
 
 
+def in_sentence(key: str) -> str:
+    """A model's or corruption's name within a sentence; Gauss keeps his capital."""
+    title = title_of(key)
+    return title if key.startswith("gaussian") else title[:1].lower() + title[1:]
+
+
 def in_order(keys: Iterable[str]) -> list[str]:
     """Distinct keys in reading order: base or clean first, then by family and rising severity, mixtures last."""
     return sorted(set(keys), key=lambda key: (key not in ("base", "clean"), "+" in key, family_of(key), level_of(key)))

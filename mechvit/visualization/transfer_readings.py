@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from .figures.frames import pick
-from .readings import interval, listing, signed
-from .style import title_of
+from .readings import interval, listing, share, signed
+from .style import in_sentence, title_of
 
 
 def lead(means: pd.DataFrame) -> list[str]:
@@ -39,9 +39,9 @@ def gains(transfer: pd.DataFrame) -> list[str]:
     if not others.empty:
         best, worst = (others.loc[getattr(others["gain"], name)()] for name in ("idxmax", "idxmin"))
         said.append(
-            f"Between two corruptions, the most passes from {_name(best.trained_on)} to {_name(best.tested_on)}: "
-            f"{_points(best)}; the least from {_name(worst.trained_on)} to {_name(worst.tested_on)}: "
-            f"{_points(worst)}."
+            f"Between two corruptions, the most passes from {in_sentence(best.trained_on)} to "
+            f"{in_sentence(best.tested_on)}: {_points(best)}; the least from {in_sentence(worst.trained_on)} to "
+            f"{in_sentence(worst.tested_on)}: {_points(worst)}."
         )
     for relation, words in (
         ("clean", "On clean images the models change accuracy by"),
@@ -65,14 +65,14 @@ def shares(transfer: pd.DataFrame) -> list[str]:
         if not others.empty:
             best = others.loc[others["transfer"].idxmax()]
             said.append(
-                f"{title_of(key)}: {_name(best.trained_on)} ({share(best.transfer)}, "
+                f"{title_of(key)}: {in_sentence(best.trained_on)} ({share(best.transfer)}, "
                 f"{share(best.transfer_low)} to {share(best.transfer_high)})"
             )
     found = (
         [f"The best other single corruption to train on, by share of the own gain. {'; '.join(said)}."] if said else []
     )
     if unknown:
-        names = listing([_name(key) for key in unknown])
+        names = listing([in_sentence(key) for key in unknown])
         found.append(f"Left empty: {names}, on which the own model’s gain is not surely positive.")
     return found
 
@@ -111,17 +111,6 @@ def similarity(table: pd.DataFrame) -> list[str]:
             f"by relabelling corruptions: {says}."
         )
     return said
-
-
-def share(value: float) -> str:
-    """A share with a true minus and no plus: `0.83`, `−0.17`."""
-    return signed(value, 2).removeprefix("+")
-
-
-def _name(key: str) -> str:
-    """A corruption within a sentence; Gauss keeps his capital."""
-    title = title_of(key)
-    return title if title.startswith("Gaussian") else title[0].lower() + title[1:]
 
 
 def _points(row: pd.Series) -> str:

@@ -304,7 +304,7 @@ def test_a_sets_script_is_never_run(tmp_path):
     (folder / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
     (folder / "test.parquet").write_bytes(b"")
     for source in (folder, folder / "set.py"):
-        with pytest.raises(ValueError, match=r"brings a script \(set\.py\), which is never run"):
+        with pytest.raises(ValueError, match=r"brings a script, which is never run \(.*set\.py\)"):
             load_images(str(source), "test")
     assert not (tmp_path / "ran").exists()
 

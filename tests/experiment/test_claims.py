@@ -11,6 +11,7 @@ import pytest
 from planted import BLUR, LAYERS, LEVELS, NOISE, Oracle, change, plant_tables
 
 from mechvit.experiment import Claim, Rules, claims
+from mechvit.experiment.evidence import Measurement
 
 YES, NO, OPEN = "replicates", "does not replicate", "inconclusive"
 RULES = Rules(resamples=500)
@@ -150,11 +151,11 @@ def test_numbers_match_plain_means_and_explicit_resampling(plants):
         pick = (lambda b: -abs(b[0])) if no_effect else (lambda b: b[0])
         value, low, high = min(bootstraps, key=pick)
         row = found[name]
-        assert row.value == pytest.approx(value, abs=1e-6), name
+        assert row.deciding.value == pytest.approx(value, abs=1e-6), name
         equals = [b for b in bootstraps if pick(b) == pytest.approx(pick((value, low, high)), abs=1e-9)]
         assert np.isfinite([value, low, high]).all()
         slack = 0.1 * (high - low) + 1e-6
-        assert any(abs(row.low - b[1]) < slack and abs(row.high - b[2]) < slack for b in equals), name
+        assert any(abs(row.deciding.low - b[1]) < slack and abs(row.deciding.high - b[2]) < slack for b in equals), name
         compared += 1
     assert compared == len(IDS) - 2 - 4, "all but overtakes and the SAEs'"
 
@@ -164,23 +165,38 @@ def test_onset_matches_a_loop_over_layers():
     tables = plant_tables(loose)
     row, oracle = judge(tables, Rules(resamples=2000))["overtakes_gaussian_blur"], Oracle(tables)
     draws = [oracle.onset("gaussian_blur", rows) for rows in oracle.resamples(150)]
-    assert row.value == oracle.onset("gaussian_blur")
-    assert row.low == np.quantile(draws, 0.025)
-    assert row.high == np.quantile(draws, 0.975)
-    assert row.low < row.high
+    assert row.deciding.value == oracle.onset("gaussian_blur")
+    assert row.deciding.low == np.quantile(draws, 0.025)
+    assert row.deciding.high == np.quantile(draws, 0.975)
+    assert row.deciding.low < row.deciding.high
 
 
 def test_sae_rows_pass_the_table_s_interval_on(judged):
     row = judged["sae_cosine_batchtopk_gaussian_noise"]
-    assert (row.value, row.low, row.high) == (0.02, 0.01, 0.03)
-    assert row.measured == "wasserstein 0.012 [0.01, 0.015]; kolmogorov smirnov 0.02 [0.01, 0.03]"
+    wasserstein, distance = row.parts
+    assert wasserstein == Measurement("wasserstein", 0.012, 0.01, 0.015)
+    assert row.deciding is distance
+    assert distance == Measurement("kolmogorov smirnov", 0.02, 0.01, 0.03)
 
 
-def test_measured_names_every_part(judged):
-    assert judged["better_gaussian_blur"].measured.count("tuned on") == 3
-    assert judged["no_transfer_gaussian_blur"].measured.count("tuned on") == 9
-    assert judged["monotone_gaussian_noise"].measured.count(" over ") == 2
-    assert judged["better_gaussian_blur"].measured.startswith("percentage points: tuned on 1 12 [")
+def test_every_part_is_named(judged):
+    labels = {name: [part.label for part in row.parts] for name, row in judged.items()}
+    assert labels["better_gaussian_blur"] == ["tuned on 1", "tuned on 2", "tuned on 4"]
+    assert len(set(labels["no_transfer_gaussian_blur"])) == 9
+    assert labels["monotone_gaussian_noise"] == ["2 over 1", "4 over 2"]
+    assert judged["better_gaussian_blur"].parts[0].value == pytest.approx(12)
+
+
+def test_every_rule_s_kind_and_threshold(judged):
+    found = {(row.kind, row.threshold, row.unit) for row in judged.values()}
+    assert found == {
+        ("effect", RULES.smallest_gain, "percentage points"), ("effect", RULES.smallest_shift, "layers"),
+        ("effect", RULES.smallest_entropy, "nats"), ("no effect", RULES.unchanged, "percentage points"),
+        ("no effect", RULES.identical, "distance, 0 to 1"), ("other", None, "layers"),
+    }  # fmt: skip
+    assert {name for name, row in judged.items() if row.kind == "other"} == {f"overtakes_{f}" for f in LEVELS}
+    for row in judged.values():
+        assert row.threshold is None or f"{row.threshold:g} {row.unit}" in row.rule
 
 
 def test_thresholds_are_the_rules(true):
@@ -188,7 +204,7 @@ def test_thresholds_are_the_rules(true):
     assert wide["sae_cosine_standard_gaussian_blur"].verdict == OPEN
     assert "±0.01 distance" in wide["sae_cosine_standard_gaussian_blur"].rule
     narrow, broad = (judge(true, Rules(resamples=500, level=level))["better_gaussian_blur"] for level in (0.5, 0.99))
-    assert broad.low < narrow.low < narrow.value < narrow.high < broad.high
+    assert broad.deciding.low < narrow.deciding.low < narrow.deciding.value < narrow.deciding.high < broad.deciding.high
     assert "99%" in broad.rule
 
 
@@ -205,10 +221,10 @@ def test_verdicts_do_not_depend_on_row_order(true, judged):
 
 def test_one_family_and_one_level_leave_claims_unmeasured():
     found = judge(plant_tables(levels={"gaussian_blur": (4,)}, blur=change(BLUR, gains=BLUR.gains[:1])))
-    unmeasured = {name for name, row in found.items() if row.measured.startswith("not measured")}
+    unmeasured = {name for name, row in found.items() if row.parts[0].label.startswith("not measured")}
     assert unmeasured == {"monotone_gaussian_blur", "no_transfer_gaussian_blur", "earlier_more_for_blur"}
     for name in unmeasured:
-        assert (found[name].value, found[name].low, found[name].high, found[name].verdict) == (None, None, None, OPEN)
+        assert (found[name].decides, found[name].deciding.value, found[name].verdict) == (None, None, OPEN)
     assert found.keys() == {name for name in IDS if "noise" not in name}
     assert all(found[name].verdict == YES for name in found.keys() - unmeasured)
     json.dumps([asdict(row) for row in found.values()], allow_nan=False)
@@ -218,7 +234,7 @@ def test_sae_of_a_model_that_is_not_there_is_unmeasured(true):
     distance = true["sae_distance"]
     kept = distance[~((distance["architecture"] == "standard") & (distance["model"] == "gaussian_noise_4"))]
     found = judge({**true, "sae_distance": kept})
-    assert found["sae_cosine_standard_gaussian_noise"].measured == (
+    assert found["sae_cosine_standard_gaussian_noise"].deciding.label == (
         "not measured: there is no standard SAE of the model tuned on Gaussian noise 4"
     )
     assert found["sae_cosine_batchtopk_gaussian_noise"].verdict == YES
@@ -229,8 +245,8 @@ def test_no_image_that_both_get_right_decides_nothing(true):
     odd = first["image_id"] % 2 == 1
     apart = first[odd == (first["model"] == "base")]
     found = judge({**true, "first_correct": apart})
-    assert (found["earlier_gaussian_blur"].verdict, found["earlier_gaussian_blur"].value) == (OPEN, None)
-    assert found["earlier_more_for_blur"].value is None
+    assert (found["earlier_gaussian_blur"].verdict, found["earlier_gaussian_blur"].deciding.value) == (OPEN, None)
+    assert found["earlier_more_for_blur"].deciding.value is None
     json.dumps([asdict(row) for row in found.values()], allow_nan=False)
 
 
@@ -239,7 +255,7 @@ def test_a_model_that_is_right_nowhere_decides_nothing(true, right_nowhere):
     first = true["first_correct"]
     kept = first.iloc[:0] if right_nowhere is None else first[~first["model"].isin(right_nowhere)]
     found = judge({**true, "first_correct": kept})
-    assert (found["earlier_gaussian_blur"].verdict, found["earlier_gaussian_blur"].value) == (OPEN, None)
+    assert (found["earlier_gaussian_blur"].verdict, found["earlier_gaussian_blur"].deciding.value) == (OPEN, None)
     assert found["better_gaussian_blur"].verdict == YES
 
 
@@ -267,9 +283,10 @@ def test_top_k_of_few_classes_decides_nothing():
     tables = tables | {"performance": tables["performance"].assign(classes=8)}
     rows = {row.id: row for row in claims(tables, RULES)}
     ordering = rows["ordering_gaussian_blur"]
-    assert ordering.measured == "not measured: top10 says nothing among so few classes"
-    assert (ordering.value, ordering.verdict) == (None, OPEN)
+    assert ordering.deciding.label == "not measured: top10 says nothing among so few classes"
+    assert (ordering.deciding.value, ordering.verdict) == (None, OPEN)
     clean = rows["clean_unchanged_gaussian_blur"]
-    assert "top5" in clean.measured
-    assert "top10" not in clean.measured
-    assert "nan" not in " ".join(row.measured for row in rows.values())
+    assert {part.label for part in clean.parts} == {
+        f"{m} tuned on {n}" for m in ("accuracy", "top5") for n in (1, 2, 4)
+    }
+    assert not [part for row in rows.values() for part in row.parts if row.decides is not None and part.value is None]

@@ -8,7 +8,7 @@ from planted import BLUR, change, plant_tables
 
 from mechvit.analysis import Interval, all_above, all_within
 from mechvit.experiment import Rules
-from mechvit.experiment.evidence import Evidence, Words, get, unmeasured
+from mechvit.experiment.evidence import Evidence, Measurement, Words, get, unmeasured
 
 YES, NO, OPEN = "replicates", "does not replicate", "inconclusive"
 WORDS = Words("some_id", "Some claim", "section 1", "What is measured", "points")
@@ -93,10 +93,11 @@ def test_layers_are_in_order_as_numbers(evidence):
 def test_the_smallest_effect_decides(evidence):
     parts = {"large": np.array([5.0, 4.0, 6.0]), "small": np.array([2.0, 1.0, 3.0])}
     row = evidence.effect(WORDS, parts, 1.0)
-    assert (row.value, row.verdict) == (2.0, YES)
-    assert row.low == pytest.approx(1.05)
-    assert row.high == pytest.approx(2.95)
-    assert row.measured == "points: large 5 [4.05, 5.95]; small 2 [1.05, 2.95]"
+    assert [part.label for part in row.parts] == ["large", "small"]
+    assert (row.parts[0].value, row.deciding.label, row.deciding.value, row.verdict) == (5.0, "small", 2.0, YES)
+    assert row.deciding.low == pytest.approx(1.05, abs=1e-15)
+    assert row.deciding.high == pytest.approx(2.95, abs=1e-15)
+    assert (row.kind, row.threshold, row.unit, row.what) == ("effect", 1.0, "points", "What is measured")
     assert "below 1 points" in row.rule
 
 
@@ -104,16 +105,19 @@ def test_the_smallest_effect_decides(evidence):
 def test_an_unmeasured_part_decides_in_whatever_order(evidence, order):
     parts = dict(list({"known": np.array([2.0, 1.0, 3.0]), "unknown": np.full(3, np.nan)}.items())[::order])
     row = evidence.effect(WORDS, parts, 1.0)
-    assert (row.value, row.low, row.high, row.verdict) == (None, None, None, OPEN)
-    assert "known 2 [1.05, 2.95]" in row.measured
+    assert (row.deciding, row.verdict) == (Measurement("unknown"), OPEN)
+    assert [part.value for part in row.parts if part.label == "known"] == [2.0]
 
 
 def test_the_largest_deviation_decides(evidence):
     found = {"up": Interval(1.0, 0.5, 1.5), "down": Interval(-2.0, -2.5, -1.5), "none": Interval(0.0, -0.1, 0.1)}
     row = evidence.no_effect(WORDS, found, 3.0)
-    assert (row.value, row.low, row.high, row.verdict) == (-2.0, -2.5, -1.5, YES)
+    assert (row.deciding, row.verdict) == (Measurement("down", -2.0, -2.5, -1.5), YES)
+    assert (row.kind, row.threshold) == ("no effect", 3.0)
     assert evidence.no_effect(WORDS, found, 1.4).verdict == NO
     assert evidence.no_effect(WORDS, found, 2.0).verdict == OPEN
+    beside = evidence.no_effect(WORDS, found, 1.0, on=["none"])
+    assert (beside.verdict, beside.decides, len(beside.parts)) == (YES, 2, 3)
 
 
 def test_gains_are_paired_draws(evidence):
@@ -128,4 +132,5 @@ def test_gains_are_paired_draws(evidence):
 
 def test_unmeasured_rows_say_why():
     row = unmeasured(WORDS, "it is dark")
-    assert (row.measured, row.value, row.verdict) == ("not measured: it is dark", None, OPEN)
+    assert (row.parts, row.decides) == ([Measurement("not measured: it is dark")], None)
+    assert (row.deciding.value, row.verdict) == (None, OPEN)

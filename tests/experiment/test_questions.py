@@ -49,11 +49,11 @@ def test_transfer_is_answered_by_the_intervals(median, zoom, answer):
     )  # fmt: skip
     (row,) = ask(related=table).values()
     assert row.verdict == answer
-    assert row.value == pytest.approx(100 * min(median[0], zoom[0]))
+    assert row.deciding.value == pytest.approx(100 * min(median[0], zoom[0]))
     (shown,) = claim_rows([dataclasses.asdict(row)])
     parts = shown.folded or shown.parts
     assert [part.label for part in parts] == ["Median blur 4", "Zoom blur 4", "outside its family, Shot noise 4"]
-    assert [part.number.split(" ")[0] for part in parts][2] == "20"
+    assert [part.value for part in row.parts] == pytest.approx([100 * median[0], 100 * zoom[0], 20], rel=1e-15)
     assert sum(part.decides for part in parts) == 1
     assert shown.what.startswith("Gain in accuracy")
     assert shown.rule.startswith("Yes when every 95% interval lies above 0")
@@ -78,8 +78,9 @@ def test_isolation_counts_parts_and_asks_held_out_images(n, low, answer):
     table.loc[table["images"] == "selection", "recovered_low"] = 0.99
     (row,) = ask(gain_smallest_set=table).values()
     assert row.verdict == answer
-    assert f"{n} of 14 parts: blocks.0.mlp, " in row.measured
-    assert (row.value, row.low) == (pytest.approx(0.2 * n), low)
+    assert row.parts[1].label.startswith("parts that it takes, of 14: blocks.0.mlp, ")
+    assert (row.parts[1].value, row.parts[1].low) == (n, None)
+    assert (row.deciding.value, row.deciding.low) == (pytest.approx(0.2 * n), low)
 
 
 def test_isolation_names_the_best_activation():
@@ -90,7 +91,9 @@ def test_isolation_names_the_best_activation():
     ]
     rows.append(rows[-1] | {"direction": "base into tuned", "recovered": 0.9})
     (row,) = ask(gain_smallest_set=smallest(3, 0.6), gain_patching=pd.DataFrame(rows)).values()
-    assert "attention of block 2, head 1: 0.75 [0.65, 0.85]" in row.measured
+    best = row.parts[-1]
+    assert best.label.endswith("attention of block 2, head 1")
+    assert (best.value, best.low, best.high) == (0.75, 0.65, 0.85)
 
 
 HIGH, LOW, WIDE = (0.7, 0.6, 0.8), (0.1, 0.0, 0.3), (0.4, 0.2, 0.6)
@@ -119,9 +122,10 @@ def test_control_is_answered_by_the_share_recovered_beyond_random_directions(mea
     ]  # fmt: skip
     (row,) = ask(gain_steering_chosen=pd.DataFrame(rows)).values()
     assert (row.id, row.verdict) == ("open_control_gaussian_noise", answer)
-    assert "change on clean images in points, SAE latents -1 [-2, 0]" in row.measured
-    assert "recovered by random directions, mean difference: mean 0.45" in row.measured
-    assert "beyond random directions in points, SAE latents" in row.measured
+    parts = {part.label: (part.value, part.low, part.high) for part in row.parts}
+    assert parts["change on clean images in points, SAE latents"] == (-1, -2, 0)
+    assert parts["recovered by random directions on average, mean difference"] == (pytest.approx(0.45), None, None)
+    assert parts["beyond random directions in points, SAE latents"] == pytest.approx([100 * x for x in sae[1]])
 
 
 @pytest.mark.parametrize(
@@ -144,8 +148,8 @@ def test_latents_are_answered_beyond_untouched_and_controls_and_of_the_base(chan
     ]  # fmt: skip
     (row,) = ask(gain_ablation=pd.DataFrame(rows)).values()
     assert row.verdict == answer
-    assert "with 16 of these latents ablated" in row.rule
-    assert row.value == pytest.approx(100 * min(change[0], beyond[0]))
+    assert "with 16 of these latents ablated" in row.what
+    assert row.deciding.value == pytest.approx(100 * min(change[0], beyond[0]))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_heads_are_answered_by_sign_interval_and_permutations(ends, p, answer):
     table = pd.DataFrame([row, row | {"number": "distance"} | misleading, row | {"model": "change"} | misleading])
     (found,) = ask(gain_head_correlations=table).values()
     assert found.verdict == answer
-    assert f"p over heads {p:.2g}" in found.measured
+    assert (found.parts[1].label, found.parts[1].value, found.decides) == ("p over heads", p, 0)
 
 
 def test_what_was_not_measured_is_left_out():

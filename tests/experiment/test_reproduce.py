@@ -101,6 +101,18 @@ def test_run_leaves_everything(run):
     assert not list(run.rglob("*.partial"))
 
 
+def test_claims_hold_their_numbers_in_full(run):
+    summary = tables(run)["performance_summary"].set_index(["model", "corruption", "metric"])
+    claims = {claim["id"]: claim for claim in json.loads((run / "claims.json").read_text())}
+    for key in ("gaussian_blur_2", "gaussian_noise_4"):
+        claim = claims[f"better_{key[:-2]}"]
+        (part,) = claim["parts"]
+        row = summary.loc[(key, key, "accuracy")]
+        wanted = [100 * row[name] for name in ("gain", "gain_low", "gain_high")]
+        assert [part[name] for name in ("value", "low", "high")] == pytest.approx(wanted, rel=1e-13, abs=1e-13)
+        assert (claim["decides"], claim["kind"], claim["threshold"]) == (0, "effect", 1.0)
+
+
 def test_isolation_starts_at_the_base_and_ends_at_the_tuned_model(run):
     """All weights swapped give the tuned model's own accuracy on the same images, none the base's; the last residual of
     clean images patched into corrupted ones gives the base's clean accuracy."""

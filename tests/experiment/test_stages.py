@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from mechvit import files
-from mechvit.experiment import stages as module
 from mechvit.experiment.stages import (
     Stages,
     digest,
@@ -38,7 +38,7 @@ class Settings:
     layers: tuple[int, ...] = (1, 2)
 
 
-def chain(folder: Path, **changed: object) -> tuple[list[str], Stages]:
+def chain(folder: Path, *, formats: dict[str, int] | None = None, **changed: object) -> tuple[list[str], Stages]:
     """a -> b -> c, with d apart; the names of those that ran."""
     ran: list[str] = []
     stages = Stages(folder, say=lambda line: None)
@@ -49,7 +49,8 @@ def chain(folder: Path, **changed: object) -> tuple[list[str], Stages]:
             ran.append(name)
             write_json(out, name)
 
-        stages.run(name, work, settings=changed.get(name, Settings()), after=after, outputs=[out])
+        given = {"settings": changed.get(name, Settings()), "output_format": (formats or {}).get(name, 1)}
+        stages.run(name, work, after=after, outputs=[out], **given)
     return ran, stages
 
 
@@ -74,10 +75,37 @@ def test_a_changed_setting_reruns_its_dependents_only(tmp_path, changed, rerun):
     assert chain(tmp_path)[0] == rerun, "the first settings' outputs were written over"
 
 
-def test_another_version_reruns_everything(tmp_path, monkeypatch):
+def test_a_raised_format_reruns_its_dependents_only(tmp_path):
     chain(tmp_path)
-    monkeypatch.setattr(module.mechvit, "__version__", "99.0")
-    assert chain(tmp_path)[0] == ["a", "part/b", "c", "d"]
+    raised = {"part/b": 2}
+    assert chain(tmp_path, formats=raised)[0] == ["part/b", "c"]
+    assert chain(tmp_path, formats=raised)[0] == []
+    assert [record(tmp_path, name)["format"] for name in ("a", "part-b", "c")] == [1, 2, 1]
+
+
+def as_before(folder: Path, settings: dict[str, object]) -> None:
+    """Turn the records of `chain` into those of the version in whose keys it stood, in its own formula."""
+    keys: dict[str, str] = {}
+    for name, after in (("a", []), ("part/b", ["a"]), ("c", ["part/b"]), ("d", [])):
+        made_of = {"settings": settings, "after": [keys[other] for other in after]}
+        text = json.dumps({"stage": name, "mechvit": "0.1.0", **made_of}, sort_keys=True, separators=(",", ":"))
+        keys[name] = hashlib.sha256(text.encode()).hexdigest()
+        path = folder / "stages" / f"{name.replace('/', '-')}.json"
+        old = json.loads(path.read_text()) | {"key": keys[name]}
+        del old["format"]
+        path.write_text(json.dumps(old))
+
+
+@pytest.mark.parametrize(
+    ("formats", "rerun"),
+    [({}, []), ({"c": 2}, ["c"]), ({"a": 2}, ["a", "part/b", "c"]), ({"d": 3, "c": 2}, ["c", "d"])],
+)
+def test_what_an_earlier_version_finished_stays_finished_but_for_raised_formats(tmp_path, formats, rerun):
+    chain(tmp_path)
+    as_before(tmp_path, {"rate": 0.1, "layers": [1, 2]})
+    assert chain(tmp_path, formats=formats)[0] == rerun
+    assert chain(tmp_path, formats=formats)[0] == []
+    assert chain(tmp_path, formats=formats, a=Settings(rate=0.2))[0] == ["a", "part/b", "c"]
 
 
 def test_a_missing_output_or_record_makes_its_stage_run_again(tmp_path):

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 
-def claim(id: str, text: str, source: str, what: str, unit: str, parts: dict, decides: str, rule: str, verdict: str):
+def claim(id: str, text: str, source: str, what: str, unit: str, parts: dict, decides: str, rule: tuple, verdict: str):
     """One row of claims.json in the words of an experiment: `parts` maps labels to (value, low, high)."""
-    measured = "; ".join(f"{label} {v:.3g} [{low:.3g}, {high:.3g}]" for label, (v, low, high) in parts.items())
-    value, low, high = parts[decides]
+    kind, threshold, words = rule
     return {
         "id": id,
         "claim": text,
         "source": source,
-        "measured": f"{unit}: {measured}",
-        "value": value,
-        "low": low,
-        "high": high,
+        "what": what,
         "unit": unit,
-        "rule": f"{what}. Replicates when {rule}; otherwise inconclusive.",
+        "kind": kind,
+        "threshold": threshold,
+        "rule": f"Replicates when {words}; otherwise inconclusive.",
+        "parts": [{"label": label, "value": v, "low": low, "high": high} for label, (v, low, high) in parts.items()],
+        "decides": list(parts).index(decides),
         "verdict": verdict,
     }
 
 
 def claims() -> list[dict]:
     """A claim of each kind, one of them not measured and one with hostile text."""
-    points, above = "percentage points", "every 95% interval lies above 0; does not when one lies wholly below 1"
-    within = "every 95% interval lies within ±3 percentage points; does not when one lies wholly outside"
+    points = "percentage points"
+    above = ("effect", 1.0, "every 95% interval lies above 0; does not when one lies wholly below 1")
+    within = ("no effect", 3.0, "every 95% interval lies within ±3 percentage points; does not when one lies outside")
     levels = {"tuned on 1": (6.9, 4.8, 9.1), "tuned on 2": (11.2, 8.9, 13.6), "tuned on 4": (14.9, 12.8, 17.1)}
     nine = {
         f"{metric} tuned on {level}": (-0.4 * level + place, -1.2 * level + place, 0.3 * level + place)
@@ -100,12 +101,20 @@ def claims() -> list[dict]:
         "id": "monotone_gaussian_noise",
         "claim": stronger,
         "source": "section 4.1, Table 1, Figures 2 and 3",
-        "measured": "not measured: only one level of Gaussian noise was trained on",
-        "value": None,
-        "low": None,
-        "high": None,
+        "what": "Accuracy on Gaussian noise 4: each training level's less the next lower level's",
         "unit": points,
-        "rule": "Accuracy on Gaussian noise 4: each training level's less the next lower level's",
+        "kind": "other",
+        "threshold": None,
+        "rule": "",
+        "parts": [
+            {
+                "label": "not measured: only one level of Gaussian noise was trained on",
+                "value": None,
+                "low": None,
+                "high": None,
+            }
+        ],
+        "decides": None,
         "verdict": "inconclusive",
     }
     return [*judged, unmeasured]

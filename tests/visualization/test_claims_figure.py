@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
@@ -9,7 +10,8 @@ import pandas as pd
 import pytest
 
 from mechvit.experiment.claims import claims as judge
-from mechvit.visualization.claims_table import claim_effects
+from mechvit.visualization.claims_table import claim_effects, claim_rows
+from mechvit.visualization.csv_text import csv_text
 from mechvit.visualization.figures import claims_forest
 from mechvit.visualization.report import bears_on
 from mechvit.visualization.sections import CLAIMS, SECTIONS
@@ -17,39 +19,47 @@ from mechvit.visualization.sections import CLAIMS, SECTIONS
 PLOTS = [plot for section in SECTIONS for plot in section.plots]
 
 
-def claim(**changes) -> dict:
+def claim(*parts: tuple, **changes) -> dict:
     about = {
-        "id": "better_blur", "claim": "It helps", "source": "Table 1", "unit": "points", "verdict": "replicates",
-        "measured": "points: one 1.23 [0.5, 2]; two -3 [-4e-05, 5]", "value": 1.2345, "low": 0.5, "high": 2.0,
-        "rule": "Gain. Replicates when every 95% interval lies above 0; does not when one lies wholly below 1 points.",
+        "id": "better_blur", "claim": "It helps", "source": "Table 1", "what": "Gain", "unit": "points",
+        "kind": "effect", "threshold": 1.0, "rule": "Replicates when.", "decides": 0, "verdict": "replicates",
+        "parts": [dict(zip(("label", "value", "low", "high"), part, strict=True)) for part in parts],
     }  # fmt: skip
     return about | changes
 
 
-def test_effects_hold_every_part_and_the_deciding_one_exactly():
-    frame = claim_effects([claim()])
+ONE, TWO = ("one", 1.2345678901, 0.5, 2.0), ("two", -3.14159265, -4.00000001e-5, 5.0)
+
+
+def test_effects_hold_every_part_exactly():
+    frame = claim_effects([claim(ONE, TWO)])
     assert frame["part"].tolist() == ["one", "two"]
-    assert frame[["value", "low", "high"]].to_numpy().tolist() == [[1.2345, 0.5, 2], [-3, -4e-5, 5]]
+    assert frame[["value", "low", "high"]].to_numpy().tolist() == [list(ONE[1:]), list(TWO[1:])]
     assert frame["decides"].tolist() == [True, False]
     assert frame[["kind", "threshold"]].to_numpy().tolist() == [["effect", 1], ["effect", 1]]
+    read = pd.read_csv(io.StringIO(csv_text(frame)))
+    pd.testing.assert_frame_equal(read[["value", "low", "high"]], frame[["value", "low", "high"]], check_exact=True)
 
 
-@pytest.mark.parametrize(
-    ("rule", "kind", "threshold"),
-    [
-        ("X. Replicates when every 95% interval lies within ±0.05 distance; does not ...", "no effect", 0.05),
-        ("X. Replicates when its 95% interval lies within layers 3 to 6; does not ...", "other", np.nan),
-    ],
-)
-def test_kinds_of_rules(rule, kind, threshold):
-    frame = claim_effects([claim(rule=rule)])
-    assert set(frame["kind"]) == {kind}
-    np.testing.assert_equal(frame["threshold"].to_numpy(), threshold)
+def test_words_are_shown_and_never_read():
+    """Whatever the texts of a claim say, its numbers, rule and verdict are those of its fields."""
+    lie = "points: one 9 [8, 9.5]; two 7 [6, 7.5]. Replicates when every interval lies within ±0.5; lies above 0; "
+    words = {name: f"{lie}{name}" for name in ("claim", "source", "what", "rule", "unit")}
+    lying = claim((f"{lie}a", *ONE[1:]), (f"{lie}b", *TWO[1:]), decides=1, **words)
+    frame = claim_effects([lying])
+    plain = claim_effects([claim(ONE, TWO, decides=1)])
+    told = ["claim", "source", "part", "unit"]
+    pd.testing.assert_frame_equal(frame.drop(columns=told), plain.drop(columns=told))
+    (row,), (other,) = claim_rows([lying]), claim_rows([claim(ONE, TWO, decides=1)])
+    assert [part[1:] for part in row.parts] == [part[1:] for part in other.parts]
+    assert [part.label for part in row.parts] == [f"{lie}a", f"{lie}b"]
+    assert (row.claim, row.what, row.rule, row.unit) == tuple(words[n] for n in ("claim", "what", "rule", "unit"))
+    assert row.style == "yes"
 
 
 def test_an_unmeasured_claim_has_no_numbers():
-    frame = claim_effects([claim(measured="not measured: one level", value=None, low=None, high=None)])
-    assert frame[["value", "low", "high"]].isna().all(axis=None)
+    frame = claim_effects([claim(("not measured: one level", None, None, None), decides=None, threshold=None)])
+    assert frame[["value", "low", "high", "threshold"]].isna().all(axis=None)
     with pytest.raises(ValueError, match="measured ones"):
         claims_forest(frame)
 
@@ -63,11 +73,12 @@ def test_forest_draws_the_deciding_intervals(run):
             for place, value in enumerate(trace.x):
                 ends = (value - trace.error_x.arrayminus[place], value + trace.error_x.array[place])
                 drawn[re.search(r"<b>(.*?)</b>", trace.customdata[place][0])[1]] = (value, *ends, trace.marker.color)
-    measured = [c for c in run.claims if c["value"] is not None]
+    measured = [c for c in run.claims if c["decides"] is not None]
     assert len(drawn) == len(measured) == 5
     for one in measured:
         value, low, high, _ = drawn[one["claim"][:110]]
-        assert (value, low, high) == pytest.approx((one["value"], one["low"], one["high"]))
+        part = one["parts"][one["decides"]]
+        assert (value, low, high) == pytest.approx((part["value"], part["low"], part["high"]))
     tints = {one["verdict"]: drawn[one["claim"][:110]][3] for one in measured}
     assert len(set(tints.values())) == len(tints) == 3
     points = sum(len(t.x) for t in figure.data if t.x[0] is not None)
@@ -79,7 +90,7 @@ def test_forest_draws_the_deciding_intervals(run):
 
 
 def test_reading_counts():
-    frame = claim_effects([claim(), claim(id="b", value=-1.0, low=-2.0, high=-0.5, measured="points: x -1 [-2, -0.5]")])
+    frame = claim_effects([claim(ONE, TWO), claim(("x", -1.0, -2.0, -0.5), id="b")])
     assert CLAIMS.reading(frame) == [
         "3 measurements of 2 claims. Of 2 claimed effects, the weakest part lies above zero in 1 and below in 1."
     ]

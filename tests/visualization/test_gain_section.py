@@ -24,12 +24,16 @@ QUESTION = {
     "id": "open_isolate_gaussian_blur",
     "claim": "Can it be isolated <script>alert(1)</script>?",
     "source": "section 5, future work",
-    "measured": "share of the gain: recovered 0.9 [0.85, 0.95]; 3 of 11 parts: blocks.0.attn, blocks.0.mlp",
-    "value": 0.9,
-    "low": 0.85,
-    "high": 0.95,
+    "what": "Share on held-out images",
     "unit": "share of the gain",
-    "rule": "Share on held-out images. Yes when at most half do; no when not; otherwise unclear.",
+    "kind": "other",
+    "threshold": None,
+    "rule": "Yes when at most half do; no when not; otherwise unclear.",
+    "parts": [
+        {"label": "recovered", "value": 0.9, "low": 0.85, "high": 0.95},
+        {"label": "parts that it takes, of 11: blocks.0.attn, blocks.0.mlp", "value": 3, "low": None, "high": None},
+    ],
+    "decides": 0,
     "verdict": "yes",
 }
 
@@ -120,7 +124,7 @@ def test_questions_have_a_table_of_their_own(html, run):
     assert '<a href="#gain-swaps-gaussian_blur_4">' in table
     assert '<a href="#gain-swaps-gaussian_noise_4">' not in table
     assert "&lt;script&gt;alert(1)" in table
-    assert "3 of 11 parts: blocks.0.attn, blocks.0.mlp" in table
+    assert "<span>parts that it takes, of 11: blocks.0.attn, blocks.0.mlp</span> <b>3</b>" in table
     assert "1 yes" not in html  # the tally is of the claims alone
 
 

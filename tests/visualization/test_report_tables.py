@@ -73,38 +73,29 @@ def test_claims_show_the_deciding_measurement(run):
         ("tuned on 2", "11.2 [8.9, 13.6]", False),
         ("tuned on 4", "14.9 [12.8, 17.1]", False),
     ]
-    assert (
-        better.what == "Gain in accuracy over the base model on Gaussian blur 4, for each model tuned on Gaussian blur."
-    )
+    assert better.what.startswith("Gain in accuracy over the base model on Gaussian blur 4, for each model")
     assert better.rule.startswith("Replicates when every 95% interval lies above 0")
     many = rows["no_transfer_gaussian_blur"]
     assert [(p.label, p.number) for p in many.parts] == [("accuracy tuned on 4", "−1.6 [−4.8, 1.2]")]
     assert len(many.folded) == 9
     unmeasured = rows["monotone_gaussian_noise"]
     assert [p.label for p in unmeasured.parts] == ["not measured: only one level of Gaussian noise was trained on"]
-    assert (unmeasured.unit, unmeasured.what) == ("", "")
+    assert (unmeasured.unit, unmeasured.rule) == ("", "")
 
 
-def test_a_claim_in_free_words_keeps_its_value_and_rule():
-    claim = {"id": "a", "claim": "b", "source": "section 1", "measured": "Wasserstein distance", "unit": "cosine"}
-    claim |= {"value": 0.012, "low": None, "high": None, "rule": "Below 0.05.", "verdict": "replicates"}
-    (row,) = claim_rows([claim])
-    assert [(p.label, p.number, p.decides) for p in row.parts] == [("Wasserstein distance", "0.012", True)]
-    assert (row.rule, row.source, row.style) == ("Below 0.05.", "Section 1", "yes")
-    (row,) = claim_rows([{**claim, "measured": "a 1 [0, 2]; b 2 [1, 3]", "low": 0.01, "high": 0.02}])
-    assert [(p.label, p.number) for p in row.parts] == [
-        ("", "0.012 [0.01, 0.02]"),
-        ("a", "1 [0, 2]"),
-        ("b", "2 [1, 3]"),
-    ]
+def test_a_part_without_a_number_or_an_interval(run):
+    (claim,) = (one for one in run.claims if one["id"] == "earlier_more_for_blur")
+    nothing = {"value": None, "low": None, "high": None}
+    parts = [*claim["parts"], {"label": "p", **nothing, "value": 0.012}, {"label": "no image", **nothing}]
+    (row,) = claim_rows([{**claim, "parts": parts}])
+    assert [part.number for part in row.parts] == ["0.21 [0.08, 0.34]", "0.012", "–"]
+    (row,) = claim_rows([{**claim, "parts": parts, "decides": 2}])
+    assert [part.decides for part in row.parts] == [False, False, True]
+    assert (row.unit, row.source) == ("layers", "Section 4.2, Figures 5 and 6")
 
 
-def test_claims_read_what_an_experiment_writes():
-    """The page finds the deciding part in the words that `experiment.evidence` gives its intervals."""
-    from mechvit.analysis.bootstrap import Interval
-
-    deciding = Interval(-0.000123456, -1234.5, 9.87654e-05)
-    assert number(*deciding).replace("−", "-") == str(deciding)
+def test_numbers_have_three_digits_and_a_true_minus():
+    assert number(-0.000123456, -1234.5, 9.87654e-05) == "−0.000123 [−1.23e+03, 9.88e−05]"
 
 
 def test_tally_and_summary_count(run):

@@ -54,3 +54,33 @@ def test_parts_of_the_provenance_are_looked_at(key, value, run):
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(ValueError, match=rf"provenance\.json: {key} must be"):
         read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("parts", {}), ("parts", []), ("parts", ["tuned on 1 6.9 [4.8, 9.1]"]), ("parts", [{"label": "a", "value": 1}]),
+        ("decides", 3), ("decides", -1), ("decides", "tuned on 1"),
+    ],
+)  # fmt: skip
+def test_the_parts_of_a_claim_are_looked_at(key, value, run):
+    path = run / "claims.json"
+    first, *others = json.loads(path.read_text())
+    path.write_text(json.dumps([first | {key: value}, *others]))
+    with pytest.raises(ValueError, match=r"claims\.json, entry 0: parts must be a list of objects with label, value"):
+        read_run(run)
+
+
+def test_claims_of_an_earlier_version_are_not_guessed_at(run):
+    earlier = {
+        "id": "a",
+        "claim": "b",
+        "source": "c",
+        "measured": "points: d 1 [0, 2]",
+        "value": 1,
+        "low": 0,
+        "high": 2,
+    }
+    (run / "claims.json").write_text(json.dumps([earlier | {"unit": "points", "rule": "r", "verdict": "replicates"}]))
+    with pytest.raises(ValueError, match=r"claims\.json is of an earlier version: run the command that made it again"):
+        read_run(run)

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 
-from ..readings import signed
+from ..readings import share, signed
 from ..style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
 from .change_map import bold, change_map, sure
 from .frames import error_bars, pick, require
@@ -29,8 +29,17 @@ SCOPES = {
     "outside": "A mixture, on others",
     "clean": "Clean images",
     "control": "Trained on clean images",
+    "same band": "Same band",
+    "other band": "Other band",
 }
-"""Each relation's name in a figure."""
+CONTRASTS = {
+    "family minus across": "Another level of it − another group",
+    "group minus across": "Another of its group − another group",
+    "member minus outside": "A mixture, on its members − a mixture, on others",
+    "same band minus other band": "Same band − other band",
+}
+SCOPES |= CONTRASTS
+"""Each scope's name in a figure; one from group to group is called as in the table."""
 ROWS = {"base": "Base, accuracy", "clean": "Clean (control)"}
 """The names of rows that are not a corruption's."""
 TINTS = {
@@ -99,7 +108,7 @@ def _cell(quantity: str, base: bool, grids: dict[str, np.ndarray], i: int, j: in
         return ""
     if base:
         return f"{value:.1%}"
-    return signed(value * 100) if quantity == "gain" else signed(value, 2).lstrip("+")
+    return signed(value * 100) if quantity == "gain" else share(value)
 
 
 def _set_groups_apart(figure: go.Figure, transfer: pd.DataFrame, rows: list[str], columns: list[str]) -> None:
@@ -131,10 +140,10 @@ def transfer_means(means: pd.DataFrame) -> go.Figure:
         ValueError: a column is missing or the table is empty.
     """
     require(means, MEANS, "transfer_means")
-    names = [_scope_name(scope) for scope in means["scope"]]
+    names = [SCOPES.get(scope, scope.capitalize()) for scope in means["scope"]]
     titles = [panel_title("Gain over the base"), panel_title("Share of the own gain")]
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
-    tints = [MUTED if " minus " in s else BASE if " to " in s else TINTS.get(s, INK) for s in means["scope"]]
+    tints = [MUTED if s in CONTRASTS else TINTS.get(s, INK if s in SCOPES else BASE) for s in means["scope"]]
     for col, (quantity, factor, unit) in enumerate((("gain", 100, " points"), ("transfer", 1, "")), start=1):
         part = means[[quantity, f"{quantity}_low", f"{quantity}_high"]] * factor
         part.columns = pd.Index(["value", "low", "high"])
@@ -158,13 +167,6 @@ def transfer_means(means: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="summed gain over summed own gain (1 = as much)", showgrid=True, row=1, col=2)
     zero_line(figure, axis="x")
     return figure.update_layout(margin={"l": 230})
-
-
-def _scope_name(scope: str) -> str:
-    if " minus " in scope:
-        first, second = scope.split(" minus ")
-        return f"{_scope_name(first)} − {_scope_name(second)[0].lower()}{_scope_name(second)[1:]}"
-    return SCOPES.get(scope, scope.capitalize())
 
 
 @checked
