@@ -378,7 +378,7 @@ def test_a_users_file_in_an_output_is_refused_before_the_work(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "thesis.txt").write_text("mine")
     for out in (tmp_path / "tables", tmp_path / "tables" / "thesis.txt"):
-        with pytest.raises(ValueError, match="give another --out"):
+        with pytest.raises(ValueError, match="give another folder"):
             Stages(tmp_path, lambda line: None).run("s", lambda: pytest.fail("it ran"), settings=1, outputs=[out])
     assert (tmp_path / "tables" / "thesis.txt").read_text() == "mine"
 
