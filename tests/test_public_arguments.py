@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mechvit import HookedViT, analysis, data, finetuning, saes, visualization
+from mechvit import HookedViT, analysis, data, finetuning, saes, views
 from mechvit.arguments import _annotations, _are_numbers, _choices, _members, _name, checked
 from mechvit.data import CLEAN, Corruption, ImageBatch, Mixture, corrupt
 
@@ -219,7 +219,7 @@ CASES = {
         r"performance must be a pandas DataFrame; got a Performance: call its to_frame\(\)",
     ),
     "settings as a dict": (
-        lambda g: visualization.feature_browser({}, g.images, settings={"n_features": 3}),
+        lambda g: views.feature_browser({}, g.images, settings={"n_features": 3}),
         r"settings must be a Browsing or None; got a dict of 1 \(int\): write Browsing\(\*\*settings\)",
     ),
     "a number as text": (

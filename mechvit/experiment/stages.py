@@ -84,7 +84,7 @@ class Stages:
         for path in paths:
             files.release(path)
         for path in (record, *paths):
-            files.check_replaceable(path)
+            files.check_replaceable(path, flag="--out")
         self.say(f"{name} ...")
         files.remove_file(record)
         reset_peak_memory()
