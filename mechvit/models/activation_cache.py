@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -183,13 +180,85 @@ class ViTActivationCache(ActivationCache):
                 # One product: transformer-lens's own sum over d_head first holds d_head times as much.
                 self.cache_dict[name] = torch.einsum("...hd,hdm->...hm", z.to(wide), W_O.to(z.device, wide))
 
-    def stack_head_results(self, layer: int = -1, *args: Any, **kwargs: Any) -> Any:
+    def decompose_resid(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        mode: Literal["all", "mlp", "attn"] = "all",
+        apply_ln: bool = False,
+        pos_slice: Any = None,
+        incl_embeds: bool = True,
+        return_labels: bool = False,
+    ) -> Any:
+        """Stack what each layer before `layer` added to the residual stream (transformer-lens's method).
+
+        Raises:
+            ValueError: here and in the four that follow: `pos_slice` for a cache of one token, which has no token
+                dimension to cut.
+        """
+        self._check_pos_slice(pos_slice)
+        return super().decompose_resid(layer, mlp_input, mode, apply_ln, pos_slice, incl_embeds, return_labels)
+
+    def accumulated_resid(
+        self,
+        layer: int | None = None,
+        incl_mid: bool = False,
+        apply_ln: bool = False,
+        pos_slice: Any = None,
+        mlp_input: bool = False,
+        return_labels: bool = False,
+    ) -> Any:
+        """Stack the residual stream at each layer up to `layer` (transformer-lens's method)."""
+        self._check_pos_slice(pos_slice)
+        return super().accumulated_resid(layer, incl_mid, apply_ln, pos_slice, mlp_input, return_labels)
+
+    def stack_head_results(
+        self,
+        layer: int = -1,
+        return_labels: bool = False,
+        incl_remainder: bool = False,
+        pos_slice: Any = None,
+        apply_ln: bool = False,
+    ) -> Any:
         """Stack what each head before `layer` writes (transformer-lens's method)."""
-        found = super().stack_head_results(layer, *args, **kwargs)
+        self._check_pos_slice(pos_slice)
+        found = super().stack_head_results(layer, return_labels, incl_remainder, pos_slice, apply_ln)
         if layer != 0:
             return found
         like = self["hook_embed"]  # transformer-lens's empty stack is float32 on the model's device
         return (found[0].to(like), found[1]) if isinstance(found, tuple) else found.to(like)
+
+    def stack_neuron_results(
+        self,
+        layer: int,
+        pos_slice: Any = None,
+        neuron_slice: Any = None,
+        return_labels: bool = False,
+        incl_remainder: bool = False,
+        apply_ln: bool = False,
+        project_output_onto: Tensor | None = None,
+    ) -> Any:
+        """Stack what each MLP neuron before `layer` writes (transformer-lens's method)."""
+        self._check_pos_slice(pos_slice)
+        return super().stack_neuron_results(
+            layer, pos_slice, neuron_slice, return_labels, incl_remainder, apply_ln, project_output_onto
+        )
+
+    def get_full_resid_decomposition(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        expand_neurons: bool = True,
+        apply_ln: bool = False,
+        pos_slice: Any = None,
+        return_labels: bool = False,
+        project_output_onto: Tensor | None = None,
+    ) -> Any:
+        """Stack every head's, neuron's (or MLP's) and embedding's part, and the biases (transformer-lens's method)."""
+        self._check_pos_slice(pos_slice)
+        return super().get_full_resid_decomposition(
+            layer, mlp_input, expand_neurons, apply_ln, pos_slice, return_labels, project_output_onto
+        )
 
     def apply_slice_to_batch_dim(self, batch_slice: Any) -> ViTActivationCache:
         """Give the cache of some of the images."""
@@ -221,21 +290,3 @@ class ViTActivationCache(ActivationCache):
 
     def _pooling_pattern(self) -> Float[Tensor, "*batch head token"]:
         return self["pooler.attn.hook_pattern"][..., 0, :]
-
-
-def _checked(name: str) -> Callable[..., Any]:
-    """Give transformer-lens's method, with its `pos_slice` checked first."""
-    theirs = getattr(ViTActivationCache, name)
-    signature = inspect.signature(getattr(ActivationCache, name))
-
-    @functools.wraps(theirs)
-    def method(self: ViTActivationCache, *args: Any, **kwargs: Any) -> Any:
-        self._check_pos_slice(signature.bind(self, *args, **kwargs).arguments.get("pos_slice"))
-        return theirs(self, *args, **kwargs)
-
-    return method
-
-
-for _name in ("decompose_resid", "accumulated_resid", "stack_head_results", "stack_neuron_results",
-              "get_full_resid_decomposition"):  # fmt: skip
-    setattr(ViTActivationCache, _name, _checked(_name))

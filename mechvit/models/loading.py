@@ -21,6 +21,7 @@ from .families import Family, find_family
 from .hooked_vit import HookedViT
 from .image_processor import output_size, read_image_processor
 from .interrupts import temporary
+from .saving import is_hooked_vit, load_hooked_vit
 from .stored_files import check_finite
 from .weight_files import Shape, check_weights, read_weights
 from .wrapped import unwrapping
@@ -34,6 +35,10 @@ def load_pretrained(
     class_names: Sequence[str] | None = None,
 ) -> HookedViT:
     """Load a folder or a hub model; see `HookedViT.from_pretrained`."""
+    if is_hooked_vit(path_or_hub_id):
+        if text_embeds is not None or class_names is not None:
+            raise ValueError(f"{path_or_hub_id} is a saved HookedViT and has its head already; leave text_embeds out.")
+        return load_hooked_vit(path_or_hub_id, device, dtype)
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     hf_model = load_hf_model(where, dtype)
     with quiet():
