@@ -145,10 +145,10 @@ def make_tables(
     swaps = analysis.swap_weights(base, tuned, images, conditions, progress="Swaps", **swapped)
     tables = {"swaps": swaps.summary()}
     try:
+        config = analysis.SmallestSetConfig(share=options.share, quantity=options.quantity, unit=options.unit)
         found = analysis.smallest_set(
-            base, tuned, images, corruptions[0], share=options.share, quantity=options.quantity, unit=options.unit,
-            progress="Smallest set", **shared,
-        )  # fmt: skip
+            base, tuned, images, corruptions[0], config=config, progress="Smallest set", **shared
+        )
         tables["smallest_set"] = found.to_frame()
     except analysis.NoGap as reason:
         say(f"no smallest set: {reason}")

@@ -15,7 +15,7 @@ from .hsic import cka_of
 from .interpolation import Interpolation, interpolate_weights
 from .interventions import effects
 from .lens import LogitLens, logit_lens
-from .lens_comparison import LensReading, compare_lenses, lens_comparison_summary
+from .lens_comparison import LensReading, compare_lenses, lens_comparison_summary, tuned_lens
 from .neurons import Neuron, NeuronPatching, choose_neurons, patch_neurons
 from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
 from .parts import model_parts, part_groups, weights_replaced
@@ -26,7 +26,7 @@ from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .rollout import attention_rollout
 from .similarity import relabelling_p_value, spectral_distances
-from .smallest_sets import NoGap, SmallestSet, smallest_set
+from .smallest_sets import NoGap, SmallestSet, SmallestSetConfig, smallest_set
 from .spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .steering import Steering, steer
 from .study import StudyTables, study
@@ -34,7 +34,6 @@ from .summaries import attention_summary, first_correct, first_correct_summary, 
 from .swapping import Swaps, swap_weights
 from .transfer import Transfer, transfer
 from .translators import TunedLens
-from .tuned_lens import tuned_lens
 from .tuned_lens_training import LensTraining, train_tuned_lens
 from .verdicts import all_above, all_within
 from .weight_changes import WeightChange, WeightChanges, weight_change
@@ -68,6 +67,7 @@ __all__ = [
     "Performance",
     "PredictionDepth",
     "SmallestSet",
+    "SmallestSetConfig",
     "Steering",
     "StudyTables",
     "Swaps",

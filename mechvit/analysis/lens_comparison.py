@@ -18,7 +18,7 @@ from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .finite import check_finite, model_name
 from .frames import tidy
-from .lens import residual_hooks
+from .lens import LogitLens, residual_hooks
 from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 from .translators import TunedLens
@@ -110,6 +110,35 @@ def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batc
     probability = log_probability.gather(-1, own[..., None])[..., 0].exp()
     apart = (final.exp() * (final - log_probability)).sum(-1)
     return [part.T for part in (probability, label_rank(logits, own), apart, logits.argmax(-1))]
+
+
+@checked
+def tuned_lens(
+    model: HookedViT,
+    lens: TunedLens,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> LogitLens:
+    """Follow the right class through the layers, each read through its translator: what `logit_lens` gives, tuned.
+
+    Args:
+        model: the one that the lens was trained for.
+        lens: of `train_tuned_lens`.
+        images, corruption, batch_size, seed, progress: as in `compare_lenses`.
+
+    Raises:
+        ValueError: as `compare_lenses`.
+
+    Source: arXiv:2303.08112, section 3.
+    """
+    found = compare_lenses(
+        model, {"tuned": lens}, images, corruption, batch_size=batch_size, seed=seed, progress=progress
+    )["tuned"]
+    return LogitLens(found.image_id, found.label, found.probability, found.rank)
 
 
 @checked

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 from mechvit.data.spec import Corruption
-from mechvit.settings_checks import SHARE_ABOVE_ZERO, check_number
+from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_choice
 
 from .bootstrap import LEVEL, RESAMPLES
 from .halves import split_images
@@ -36,6 +36,30 @@ EXHAUSTIVE = 10
 
 class NoGap(ValueError):
     """The two models do not differ in the quantity, so that there is no share of a gap to carry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallestSetConfig:
+    """What the smallest set must carry, of what it is made, and how it is searched for."""
+
+    share: float = 0.9
+    """Of the gap between the two models, above 0 and at most 1."""
+    quantity: Quantity = "logit_difference"
+    """In which the gap is measured."""
+    unit: Unit = "branches"
+    """How finely parts are chosen, see `part_groups`."""
+    method: Method = "greedy"
+    """Exhaustive for at most 10 groups."""
+    selection_fraction: float = 0.5
+    """Of the images, to choose on."""
+    resamples: int = RESAMPLES
+    """Of the bootstrap over images."""
+    level: float = LEVEL
+    """Of the intervals."""
+
+    def __post_init__(self) -> None:
+        check(self, SHARE_ABOVE_ZERO, "share")
+        check_choice(self, quantity=get_args(Quantity), method=get_args(Method))
 
 
 @dataclass(frozen=True)
@@ -84,13 +108,7 @@ def smallest_set(
     images: Images,
     corruption: Corruption | str,
     *,
-    share: float = 0.9,
-    quantity: Quantity = "logit_difference",
-    unit: Unit = "branches",
-    method: Method = "greedy",
-    selection_fraction: float = 0.5,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    config: SmallestSetConfig | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -106,28 +124,27 @@ def smallest_set(
         receiver, giver: two models of one config: the base and the tuned one.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruption: under which the gain is measured.
-        share: of the gap between the two models, above 0 and at most 1.
-        quantity: in which it is measured.
-        unit: how finely parts are chosen, see `part_groups`.
-        method: exhaustive for at most 10 groups.
-        selection_fraction: of the images, to choose on.
-        resamples, level: of the bootstrap over images.
+        config: see `SmallestSetConfig`.
         batch_size: images a forward pass; None takes 32 on a CPU, else 128.
         seed: of the draw of images, the corruption and the bootstrap.
         progress: the label of a progress bar for each step; None shows none.
 
     Raises:
         NoGap: the interval of the gap between the models holds 0 on the images to choose on.
-        ValueError: models of two configs, a share outside (0, 1], too many groups for an exhaustive search, and what
-            `evaluate` refuses.
+        ValueError: models of two configs, too many groups for an exhaustive search, and what `evaluate` refuses.
 
     Source: grafting regions of a tuned model onto the base, arXiv:2302.06600 (there single weights, found by
     optimisation).
     """
+    config = config or SmallestSetConfig()
     check_weights_fit(receiver, giver)
-    groups = part_groups(receiver, unit)
-    _check(share, quantity, method, groups, unit)
-    chosen_on, held_out = split_images(images, selection_fraction, seed=seed)
+    groups, greedy = part_groups(receiver, config.unit), config.method == "greedy"
+    if not greedy and len(groups) > EXHAUSTIVE:
+        raise ValueError(
+            f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {config.unit}: use "
+            "method='greedy'" + ("" if config.unit == "blocks" else " or unit='blocks'")
+        )
+    chosen_on, held_out = split_images(images, config.selection_fraction, seed=seed)
 
     def measure(part: Images, sets: Sequence[Group], kept: Group = (), label: str | None = None) -> pd.DataFrame:
         """The effects of several sets that all hold `kept`; `step` counts them from 1."""
@@ -140,27 +157,27 @@ def smallest_set(
         return effects(
             outcome_frame(others, lambda step: {"step": step}),
             outcome_frame(references, lambda name: {"condition": name}),
-            by=["step"], resamples=resamples, level=level, seed=seed,
+            by=["step"], resamples=config.resamples, level=config.level, seed=seed,
         )  # fmt: skip
 
     path: list[Group] = []
     reached = -np.inf
-    while reached < share and len(path) < len(groups):
-        size, kept = len(path) + 1, path[-1] if path and method == "greedy" else ()
+    while reached < config.share and len(path) < len(groups):
+        size, kept = len(path) + 1, path[-1] if path and greedy else ()
         sets = list(combinations(groups, size))
-        if method == "greedy":
+        if greedy:
             sets = [(*kept, group) for group in groups if group not in kept]
         found = measure(chosen_on, sets, kept, progress and f"{progress}, sets of {size}")
-        recovered = found[found["quantity"] == quantity].set_index("step")["recovered"]
+        recovered = found[found["quantity"] == config.quantity].set_index("step")["recovered"]
         if recovered.isna().any():
             raise NoGap(
-                f"there must be a gap in {quantity} between receiver and giver to recover; on the {len(chosen_on)} "
-                "images to choose on its interval holds 0: give more images or another corruption"
+                f"there must be a gap in {config.quantity} between receiver and giver to recover; on the "
+                f"{len(chosen_on)} images to choose on its interval holds 0: give more images or another corruption"
             )
         path.append(sets[int(recovered.to_numpy().argmax())])
         reached = recovered.max()
     on_both = [measure(part, path) for part in (chosen_on, held_out)]
-    return SmallestSet(quantity, share, tuple(path), *on_both)
+    return SmallestSet(config.quantity, config.share, tuple(path), *on_both)
 
 
 def _logits(
@@ -181,16 +198,3 @@ def _logits(
     own = receiver(pixels)
     with weights_replaced(receiver, weights_of(giver, [part for name in kept for part in groups[name]])):
         return {RECEIVER: own, **mixed_logits(receiver, giver, pixels, mixes)}
-
-
-def _check(share: float, quantity: str, method: str, groups: Mapping[str, object], unit: str) -> None:
-    """Refuse what cannot be searched."""
-    for name, value, known in (("quantity", quantity, Quantity), ("method", method, Method)):
-        if value not in get_args(known):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
-    check_number("share", share, SHARE_ABOVE_ZERO)
-    if method == "exhaustive" and len(groups) > EXHAUSTIVE:
-        raise ValueError(
-            f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {unit}: use "
-            "method='greedy'" + ("" if unit == "blocks" else " or unit='blocks'")
-        )

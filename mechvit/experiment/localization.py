@@ -163,9 +163,10 @@ def _smallest_set(pair: Isolation) -> pd.DataFrame:
 
     parts = len(analysis.part_groups(pair.base, "branches"))
     settings: dict[str, Any] = {name: value for name, value in pair.bootstrap.items() if name != "seed"}
+    config = analysis.SmallestSetConfig(**settings)
     try:
         found = analysis.smallest_set(
-            pair.base, pair.tuned, pair.test, pair.corruption, seed=pair.seed, progress="Smallest set", **settings
+            pair.base, pair.tuned, pair.test, pair.corruption, config=config, seed=pair.seed, progress="Smallest set"
         )
     except NoGap:
         return pd.DataFrame(columns=["step", "groups", "images", "of"])

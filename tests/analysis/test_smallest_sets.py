@@ -10,7 +10,7 @@ import pytest
 import torch
 from shifted_models import shifted
 
-from mechvit.analysis import NoGap, smallest_set
+from mechvit.analysis import NoGap, SmallestSetConfig, smallest_set
 from mechvit.analysis.halves import chosen_rows, split_images
 from mechvit.analysis.interventions import run_interventions
 from mechvit.analysis.parts import part_groups
@@ -28,7 +28,10 @@ PLANTED = {"parts": "blocks.1.mlp", "branches": "blocks.1.ln2+mlp", "blocks": "b
 def test_the_planted_part_is_found(planted, unit, quantity):
     base, tuned, images = planted
     wanted = PLANTED[unit]
-    found = smallest_set(base, tuned, images, NOISE, unit=unit, quantity=quantity, resamples=200, level=0.5)
+    found = smallest_set(
+        base, tuned, images, NOISE,
+        config=SmallestSetConfig(unit=unit, quantity=quantity, resamples=200, level=0.5),
+    )  # fmt: skip
     assert found.groups == (wanted,)
     table = found.to_frame().set_index("images")
     assert table.loc["held_out", "added"] == wanted
@@ -52,7 +55,9 @@ def two_parts(tiny_model, batch):
 @pytest.mark.parametrize("method", ["greedy", "exhaustive"])
 def test_both_searches_find_two_parts(two_parts, method):
     base, tuned, images = two_parts
-    found = smallest_set(base, tuned, images, NOISE, share=1, unit="blocks", method=method, resamples=200)
+    found = smallest_set(
+        base, tuned, images, NOISE, config=SmallestSetConfig(share=1, unit="blocks", method=method, resamples=200)
+    )
     assert set(found.groups) == {"blocks.0", "blocks.2"}
     assert [len(step) for step in found.path] == [1, 2]
     table = found.to_frame()
@@ -84,9 +89,8 @@ def test_searches_match_all_sets(tiny_model, batch):
 
     here, there = shares(selection), shares(held_out)
     for method in ("greedy", "exhaustive"):
-        found = smallest_set(
-            tiny_model, tuned, images, NOISE, share=SHARE, unit="blocks", method=method, resamples=100, batch_size=5
-        )
+        config = SmallestSetConfig(share=SHARE, unit="blocks", method=method, resamples=100)
+        found = smallest_set(tiny_model, tuned, images, NOISE, config=config, batch_size=5)
         wanted, kept = [], ()
         while not wanted or (here[wanted[-1]] < SHARE and len(kept) < len(groups)):
             size = len(wanted) + 1
@@ -124,10 +128,11 @@ def test_halves_of_data_sets_and_batches_are_the_same(tiny_images, batch):
 def test_what_cannot_be_searched_is_refused(tiny_model, batch):
     tuned = shifted(copy.deepcopy(tiny_model))
     with pytest.raises(ValueError, match=r"share must be in .0, 1.; got 1\.2"):
-        smallest_set(tiny_model, tuned, batch, NOISE, share=1.2)
+        SmallestSetConfig(share=1.2)
     with pytest.raises(ValueError, match="at most 10 groups; this model has 15 parts: use method='greedy' or"):
-        smallest_set(tiny_model, tuned, batch, NOISE, unit="parts", method="exhaustive")
-    with pytest.raises(ValueError, match="quantity must be one of accuracy, logit_difference; got 'loss'"):
-        smallest_set(tiny_model, tuned, batch, NOISE, quantity="loss")
+        smallest_set(tiny_model, tuned, batch, NOISE, config=SmallestSetConfig(unit="parts", method="exhaustive"))
+    with pytest.raises(ValueError, match="quantity must be among accuracy, logit_difference; got 'loss'"):
+        SmallestSetConfig(quantity="loss")
+    config = SmallestSetConfig(quantity="accuracy", resamples=50)
     with pytest.raises(NoGap, match="there must be a gap in accuracy"):
-        smallest_set(tiny_model, copy.deepcopy(tiny_model), batch, NOISE, quantity="accuracy", resamples=50)
+        smallest_set(tiny_model, copy.deepcopy(tiny_model), batch, NOISE, config=config)

@@ -8,6 +8,7 @@ from script_calls import call
 
 from mechvit import HookedViT
 from mechvit.analysis import (
+    SmallestSetConfig,
     interpolate_weights,
     smallest_set,
     steer,
@@ -60,7 +61,9 @@ def test_swaps_match_functions(checkpoints, pair, images, tmp_path, capsys):
         "weight_change": weight_change(base, tuned).to_frame(model=BLUR),
         "weight_change_parts": weight_change(base, tuned).part_frame(model=BLUR),
         "weight_change_spectra": weight_change(base, tuned).spectrum_frame(model=BLUR),
-        "smallest_set": smallest_set(base, tuned, images["test"], BLUR, unit="blocks", share=0.5).to_frame(),
+        "smallest_set": smallest_set(
+            base, tuned, images["test"], BLUR, config=SmallestSetConfig(unit="blocks", share=0.5)
+        ).to_frame(),
     }
     assert found.keys() == wanted.keys()
     for name, frame in wanted.items():
