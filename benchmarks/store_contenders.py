@@ -14,7 +14,7 @@ import torch
 from scipy.stats import entropy
 
 from mechvit.files import begin, write_json
-from mechvit.saes.cached import CachedActivations, Plan
+from mechvit.saes.cached import CachedActivations, Plan, ShuffleOptions
 from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE
 from mechvit.saes.cached.shards import ACTIVATIONS, checksums_of, read_header, write_shard
 from mechvit.saes.cached.shuffle import allows_direct
@@ -113,7 +113,7 @@ def read_random_rows(cache: CachedActivations, n_rows: int, batch_size: int) -> 
 
 def read_epoch(cache: CachedActivations, **settings: Any) -> int:
     """Read one shuffled epoch; the number of rows."""
-    return sum(len(batch) for batch in cache.epoch(0, seed=0, **settings))
+    return sum(len(batch) for batch in cache.epoch(0, ShuffleOptions(seed=0, **settings)))
 
 
 def mixing(cache: CachedActivations, **settings: Any) -> dict[str, list[float]]:
@@ -123,7 +123,7 @@ def mixing(cache: CachedActivations, **settings: Any) -> dict[str, list[float]]:
         ValueError: a row comes twice, or is none of the cache's.
     """
     plan, found = cache.plan, []
-    for batch in cache.epoch(0, seed=0, **settings):
+    for batch in cache.epoch(0, ShuffleOptions(seed=0, **settings)):
         found.append((batch[:, :3].double() @ torch.tensor([1.0, 256.0, 65536.0], dtype=torch.float64)).long().numpy())
     seen = np.unique(np.concatenate(found))
     if len(seen) != len(found) * len(found[0]) or seen[0] < 0 or seen[-1] >= plan.n_rows:

@@ -175,7 +175,7 @@ def reading(part: str, options: Options, scratch: Path) -> Found:
 def writing(options: Options, scratch: Path) -> Found:
     """Time the writer against the bare forward pass, both on the device."""
     from mechvit.data import iter_batches, normalize
-    from mechvit.saes.cached import Plan, cache_activations, writer
+    from mechvit.saes.cached import CacheConfig, Plan, cache_activations, writer
 
     device = str(options.device)
     model = with_processor("tiny" if options.quick else "vit_b_16", device, 0)
@@ -185,8 +185,8 @@ def writing(options: Options, scratch: Path) -> Found:
     ready = [
         normalize(batch.images, model.image_processor) for batch in iter_batches(images, batch_size=32, device=device)
     ]
-    done = scratch / "done"
-    plan: Plan = cache_activations(model, images, done, hooks=hooks, batch_size=32, progress=None).plan
+    done, config = scratch / "done", CacheConfig(hooks=hooks, batch_size=32)
+    plan: Plan = cache_activations(model, images, done, config, progress=None).plan
     fresh: list[Path] = []
 
     @contextmanager
@@ -211,7 +211,7 @@ def writing(options: Options, scratch: Path) -> Found:
             ),
             Contender(
                 name=START,
-                call=lambda: cache_activations(model, images, done, hooks=hooks, batch_size=32, progress=None),
+                call=lambda: cache_activations(model, images, done, config, progress=None),
             ),
         ],
         rounds=options.rounds,

@@ -11,6 +11,7 @@ from mechvit.terminal import one_line
 MADE_BY = {
     "Attribution": "attribution_patching gives one",
     "Browsing": "",
+    "CacheConfig": "",
     "CachedActivations": "open a cache with mechvit.saes.CachedActivations(folder)",
     "CorruptionSpectrum": "corruption_spectrum gives one",
     "Direction": "steering_directions and sae_steering_direction give them",
@@ -24,6 +25,8 @@ MADE_BY = {
     "Rules": "",
     "SAEConfig": "",
     "SAEFeatures": "sae_features gives one",
+    "ShuffleOptions": "",
+    "SmallestSetConfig": "",
     "StreamConfig": "",
     "TrainConfig": "",
     "TransferConfig": "",

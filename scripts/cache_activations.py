@@ -112,7 +112,7 @@ def main(options: Options) -> None:
 
     from mechvit.models import HookedViT
     from mechvit.models.devices import device_of_process
-    from mechvit.saes.cached import cache_activations, export_for_sae_lens
+    from mechvit.saes.cached import CacheConfig, cache_activations, export_for_sae_lens
     from mechvit.saes.parallel import PATIENCE
 
     check_device(options.device, processes=True)
@@ -129,15 +129,17 @@ def main(options: Options) -> None:
             model,
             raw_images(options, model),
             options.out,
-            hooks=options.hooks or (f"blocks.{max(model.cfg.n_layers - 2, 0)}.hook_resid_post",),
-            tokens=options.tokens,
-            corruptions=corruptions,
-            clean_fraction=options.clean_fraction,
-            seed=options.seed,
-            dtype=options.dtype,
-            batch_size=options.batch_size,
-            shard_bytes=options.shard_megabytes * 1_000_000,
-            compiled=options.compiled,
+            CacheConfig(
+                hooks=options.hooks or (f"blocks.{max(model.cfg.n_layers - 2, 0)}.hook_resid_post",),
+                tokens=options.tokens,
+                corruptions=corruptions,
+                clean_fraction=options.clean_fraction,
+                seed=options.seed,
+                dtype=options.dtype,
+                batch_size=options.batch_size,
+                shard_bytes=options.shard_megabytes * 1_000_000,
+                compiled=options.compiled,
+            ),
             overwrite=options.overwrite,
         )
         if int(os.environ.get("RANK", "0")) > 0:

@@ -197,7 +197,7 @@ def check_sizes(model: HookedViT, others: list[HookedViT], names: tuple[str, ...
 def cached_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
     """Activations on disk, which are looked at whole before training starts."""
     from mechvit.models.devices import device_named
-    from mechvit.saes import CachedActivations, CachedStreams
+    from mechvit.saes import CachedActivations, CachedStreams, ShuffleOptions
     from mechvit.saes.parallel import rank
 
     check_device(device)
@@ -212,10 +212,8 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
             cache.verify(f"Checking {cache.folder}", changed_only=not options.verify)
     config = options.config
     training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
-    streams = CachedStreams(
-        *caches, batch_size=config.train_batch_size_tokens, seed=config.seed,
-        calibration_images=config.calibration_images, device=device_named(device),
-    )  # fmt: skip
+    shuffle = ShuffleOptions(batch_size=config.train_batch_size_tokens, seed=config.seed, device=device_named(device))
+    streams = CachedStreams(*caches, shuffle, calibration_images=config.calibration_images)
     return streams, training
 
 

@@ -15,7 +15,7 @@ from mechvit.data import corrupt, iter_batches, load_images
 from mechvit.experiment import Rules
 from mechvit.experiment.config import ImageCounts
 from mechvit.finetuning import FinetuneConfig, ViTShape
-from mechvit.saes import SAEConfig, TrainConfig, cache_activations, train_on
+from mechvit.saes import CacheConfig, SAEConfig, TrainConfig, train_on
 from mechvit.saes.browsed import Browsing
 from mechvit.saes.config import Sweep
 from mechvit.saes.single_pass import Wanted
@@ -42,9 +42,7 @@ def test_batch_sizes(blind, tiny_images, batch_size):
         lambda: analysis.logit_lens(blind, tiny_images, batch_size=batch_size),
         lambda: analysis.study({"a": blind}, tiny_images, [], batch_size=batch_size),
         lambda: next(iter_batches(tiny_images, batch_size=batch_size)),
-        lambda: cache_activations(
-            blind, tiny_images, "nowhere", hooks=["blocks.0.hook_mlp_out"], batch_size=batch_size
-        ),
+        lambda: CacheConfig(hooks=["blocks.0.hook_mlp_out"], batch_size=batch_size),
     ):
         with pytest.raises(SettingError, match="batch_size must be"):
             work()
@@ -88,12 +86,13 @@ def test_train_on(settings, tmp_path):
         {"dtype": "int8"},
         {"tokens": "some"},
         {"hooks": ()},
+        {"hooks": "blocks.0.hook_mlp_out"},
+        {"corruptions": "gaussian_blur_4"},
     ],
 )
-def test_cache_activations(blind, tiny_images, settings, tmp_path):
+def test_caches_of_activations(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        cache_activations(blind, tiny_images, tmp_path / "c", **{"hooks": ["blocks.0.hook_mlp_out"], **settings})
-    assert not list(tmp_path.iterdir())
+        CacheConfig(**{"hooks": ["blocks.0.hook_mlp_out"], **settings})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -155,7 +154,7 @@ def test_analyses(blind, tiny_images):
     cases = {
         "norm must be": lambda: analysis.fourier_sensitivity(blind, tiny_images, norm=math.inf),
         "resolution must be": lambda: analysis.fourier_sensitivity(blind, tiny_images, resolution=0),
-        "share must be": lambda: analysis.smallest_set(*pair, BLUR, share=math.nan),
+        "share must be": lambda: analysis.SmallestSetConfig(share=math.nan),
         "alphas must be": lambda: analysis.interpolate_weights(*pair, [BLUR], alphas=(0.0, math.nan)),
     }
     for message, work in cases.items():

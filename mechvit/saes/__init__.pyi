@@ -1,6 +1,13 @@
 from .browsed import Browsing
 from .browsing import browse_features
-from .cached import CachedActivations, CachedStreams, cache_activations, export_for_sae_lens
+from .cached import (
+    CacheConfig,
+    CachedActivations,
+    CachedStreams,
+    ShuffleOptions,
+    cache_activations,
+    export_for_sae_lens,
+)
 from .config import ARCHITECTURES, SAEConfig, StreamConfig, Sweep, TrainConfig
 from .distance import distance_table, distribution_distance
 from .evaluation import evaluate_sae, evaluate_saes, load_sae, sae_cosine, sae_features
@@ -22,6 +29,7 @@ __all__ = [
     "ARCHITECTURES",
     "ActivationStreams",
     "Browsing",
+    "CacheConfig",
     "CachedActivations",
     "CachedStreams",
     "Classification",
@@ -41,6 +49,7 @@ __all__ = [
     "SAEFeatures",
     "SAEQuality",
     "Sensitivity",
+    "ShuffleOptions",
     "StreamConfig",
     "Sweep",
     "TrainConfig",

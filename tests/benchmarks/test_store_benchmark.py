@@ -79,11 +79,11 @@ def test_mixing_is_one_for_a_uniform_shuffle_and_less_for_none(cache):
         plan = cache.plan
 
         @staticmethod
-        def epoch(number, seed, batch_size):
-            return cache.in_order(batch_size)
+        def epoch(number, options):
+            return cache.in_order(options.batch_size)
 
     found = store_contenders.mixing(Unshuffled, batch_size=50)
     assert max(found["images"]) < 0.7
-    Unshuffled.epoch = staticmethod(lambda number, seed, batch_size: [next(cache.in_order(batch_size))] * 2)
+    Unshuffled.epoch = staticmethod(lambda number, options: [next(cache.in_order(options.batch_size))] * 2)
     with pytest.raises(ValueError, match="each row once"):
         store_contenders.mixing(Unshuffled, batch_size=50)

@@ -12,7 +12,7 @@ from script_calls import SCRIPTS, script
 from mechvit import HookedViT
 from mechvit.data import PAPER_CORRUPTIONS, align_labels, load_images, prepare
 from mechvit.experiment.command_line import run
-from mechvit.saes.cached import CachedActivations, cache_activations
+from mechvit.saes.cached import CacheConfig, CachedActivations, cache_activations
 
 SCRIPT = SCRIPTS / "cache_activations.py"
 
@@ -41,10 +41,11 @@ def test_writes_what_the_function_writes(script, options, checkpoint, tmp_path, 
     model = HookedViT.from_pretrained(checkpoint, device="cpu")
     images = load_images("photos", "sae", limit=38, image_size=32)
     images = prepare(align_labels(images, model.cfg.id2label), model.image_processor)
-    own = cache_activations(
-        model, images, tmp_path / "own", hooks=("blocks.1.hook_resid_post",), tokens="patches",
-        corruptions=PAPER_CORRUPTIONS, dtype="float32", batch_size=8, progress=None,
+    config = CacheConfig(
+        hooks=("blocks.1.hook_resid_post",), tokens="patches", corruptions=PAPER_CORRUPTIONS, dtype="float32",
+        batch_size=8,
     )  # fmt: skip
+    own = cache_activations(model, images, tmp_path / "own", config, progress=None)
     found = CachedActivations(tmp_path / "cache", verify=True)
     assert torch.equal(next(found.in_order(10**6)), next(own.in_order(10**6)))
     assert found.images()["image_id"].tolist() == images["image_id"]

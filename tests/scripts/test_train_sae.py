@@ -100,7 +100,7 @@ def caches(checkpoint, tmp_path) -> list[str]:
 
 def test_trains_from_caches(caches, checkpoint, tmp_path):
     """Without the model, to the SAE that `train_on` gives; the caches' mix is written with it."""
-    from mechvit.saes import CachedActivations, CachedStreams, SAEConfig, train_on
+    from mechvit.saes import CachedActivations, CachedStreams, SAEConfig, ShuffleOptions, train_on
 
     module, settings = script("train_sae"), SMALL[SMALL.index("--config.epochs") :]
     given = [*caches, "--out", str(tmp_path / "saes"), "--device", "cpu", *settings]
@@ -109,7 +109,7 @@ def test_trains_from_caches(caches, checkpoint, tmp_path):
         architectures=("topk",), epochs=1, k=3, expansion_factor=4, train_batch_size_tokens=64, images_per_batch=8
     )
     streams = CachedStreams(
-        *(CachedActivations(folder) for folder in caches[1::2]), batch_size=64, seed=0,
+        *(CachedActivations(folder) for folder in caches[1::2]), ShuffleOptions(batch_size=64, seed=0),
         calibration_images=config.calibration_images,
     )  # fmt: skip
     train_on(streams, tmp_path / "expected", config=config, progress=None)

@@ -1,14 +1,16 @@
 from .export import export_for_sae_lens
-from .plan import Plan
+from .plan import CacheConfig, Plan
 from .reader import CachedActivations
-from .shuffle import ShuffledEpoch
+from .shuffle import ShuffledEpoch, ShuffleOptions
 from .streams import CachedStreams
 from .writer import cache_activations
 
 __all__ = [
+    "CacheConfig",
     "CachedActivations",
     "CachedStreams",
     "Plan",
+    "ShuffleOptions",
     "ShuffledEpoch",
     "cache_activations",
     "export_for_sae_lens",

@@ -4,16 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption, as_corruption
 from mechvit.models.preprocessing import unequal
+from mechvit.settings_checks import COUNT, SEED, SHARE, SettingError, check, check_choice
 
 DTYPES: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What is cached of the images that a model sees."""
+
+    hooks: Collection[str]
+    """Names of hook points whose activations are [batch, token, ...], all of which are kept as [row, width]."""
+    tokens: str = "all"
+    """`all`, `patches` or `cls`."""
+    corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS
+    """What the images that do not stay clean get, each equally often."""
+    clean_fraction: float = 0.5
+    """Share of images that stay clean."""
+    seed: int = 0
+    """Of the corruptions."""
+    dtype: str = "bfloat16"
+    """Of the stored activations: bfloat16, float16 or float32."""
+    batch_size: int = 64
+    """Images a forward pass."""
+    shard_bytes: int = 1 << 28
+    """Of one hook point's activations in a shard, at most; a shard has one batch at least."""
+    compiled: bool = False
+    """Compile the forward pass (see `HookedViT.compile_cache`): it takes a minute or more before the first batch, and
+    pays on a GPU."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.corruptions, str):
+            raise SettingError("corruptions", f"must be a tuple of corruptions; got {self.corruptions!r}")
+        if isinstance(self.hooks, str) or not self.hooks or len(set(self.hooks)) < len(self.hooks):
+            raise SettingError("hooks", f"must name at least one hook point, each once, as a tuple; got {self.hooks!r}")
+        check_choice(self, tokens=("all", "patches", "cls"), dtype=DTYPES)
+        check(self, SHARE, "clean_fraction")
+        check(self, COUNT, "batch_size", "shard_bytes")
+        check(self, SEED, "seed")
+
+    @property
+    def applied(self) -> tuple[Corruption, ...]:
+        """The corruptions, each once, without clean."""
+        return tuple(c for c in dict.fromkeys(map(as_corruption, self.corruptions)) if c != CLEAN)
 
 
 @dataclass(frozen=True, kw_only=True)

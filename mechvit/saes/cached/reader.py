@@ -20,7 +20,7 @@ from mechvit.terminal import progress_bar
 
 from .plan import MANIFEST_FILE, PLAN_FILE, Plan
 from .shards import ACTIVATIONS, IMAGES, check_bytes, check_shard, file_name
-from .shuffle import ShuffledEpoch
+from .shuffle import ShuffledEpoch, ShuffleOptions
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -173,31 +173,6 @@ class CachedActivations:
                 parts.append(rows[max(first - index * size, 0) : last - index * size])
         return torch.cat(parts)
 
-    def epoch(
-        self,
-        number: int,
-        *,
-        seed: int,
-        batch_size: int,
-        hooks: Collection[str] | None = None,
-        rank: int = 0,
-        world: int = 1,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        buffer_bytes: int = 1 << 30,
-        direct: bool = True,
-    ) -> ShuffledEpoch:
-        """All rows once, shuffled, in full batches; see `ShuffledEpoch` for the arguments."""
-        return ShuffledEpoch(
-            self,
-            number,
-            seed=seed,
-            batch_size=batch_size,
-            hooks=hooks,
-            rank=rank,
-            world=world,
-            dtype=dtype,
-            device=device,
-            buffer_bytes=buffer_bytes,
-            direct=direct,
-        )
+    def epoch(self, number: int, options: ShuffleOptions) -> ShuffledEpoch:
+        """All rows once, shuffled, in full batches."""
+        return ShuffledEpoch(self, number, options)

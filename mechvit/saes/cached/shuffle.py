@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,38 @@ LIVE = 8
 _ALIGNMENT = 4096
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShuffleOptions:
+    """In what order a cache is read, and as what."""
+
+    seed: int
+    """With the epoch's number, of the order."""
+    batch_size: int
+    """Rows of a global batch; the rows that are left over at the end are not given."""
+    hooks: Collection[str] | None = None
+    """Which hook points, side by side in the batches; all when None."""
+    rank: int = 0
+    """This process gets the rows rank, rank + world, ... of each global batch."""
+    world: int = 1
+    """How many processes read."""
+    dtype: torch.dtype = torch.float32
+    """Of the batches."""
+    device: torch.device | str = "cpu"
+    """Of the batches."""
+    buffer_bytes: int = 1 << 30
+    """Memory for rows of all the cache's hook points. The larger, the closer to a uniform shuffle."""
+    direct: bool = True
+    """Read past the operating system's cache where the file system allows: on most disks faster, and other files stay
+    cached. False goes through it, which is faster once all of the cache of activations lies there."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world or self.seed < 0 or self.buffer_bytes < 1:
+            raise ValueError(
+                "rank must lie in 0 to world - 1, seed must not be negative, and buffer_bytes must be positive; got "
+                f"rank {self.rank} of {self.world}, seed {self.seed}, buffer_bytes {self.buffer_bytes}"
+            )
+
+
 class ShuffledEpoch:
     """One epoch's batches, to be iterated over once; after `load_state_dict` it goes on where the state was taken.
 
@@ -46,51 +79,26 @@ class ShuffledEpoch:
 
     Args:
         cache: what to read.
-        number: of the epoch.
-        seed: with `number`, of the order.
-        batch_size: rows of a global batch; the rows that are left over at the end are not given.
-        hooks: which hook points, side by side in the batches; all when None.
-        rank, world: this process gets the rows rank, rank + world, ... of each global batch.
-        dtype, device: of the batches.
-        buffer_bytes: memory for rows of all the cache's hook points. The larger, the closer to a uniform shuffle.
-        direct: read past the operating system's cache where the file system allows: on most disks faster, and other
-            files stay cached. False goes through it, which is faster once all of the cache of activations lies there.
+        number: of the epoch, from 0 on.
+        options: see `ShuffleOptions`.
 
     Raises:
-        ValueError: a batch larger than the cache or no number of processes, hook points that the cache lacks.
+        ValueError: a batch larger than the cache, a negative number, hook points that the cache lacks.
     """
 
-    def __init__(
-        self,
-        cache: CachedActivations,
-        number: int,
-        *,
-        seed: int,
-        batch_size: int,
-        hooks: Collection[str] | None = None,
-        rank: int = 0,
-        world: int = 1,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        buffer_bytes: int = 1 << 30,
-        direct: bool = True,
-    ) -> None:
+    def __init__(self, cache: CachedActivations, number: int, options: ShuffleOptions) -> None:
         plan = cache.plan
-        if not 1 <= batch_size <= plan.n_rows:
-            raise ValueError(f"batch_size must lie in 1 to the cache's {plan.n_rows} rows; got {batch_size}")
-        if not 0 <= rank < world or min(seed, number) < 0 or buffer_bytes < 1:
-            raise ValueError(
-                "rank must lie in 0 to world - 1, seed and number must not be negative, and buffer_bytes must be "
-                f"positive; got rank {rank} of {world}, seed {seed}, number {number}, buffer_bytes {buffer_bytes}"
-            )
-        self.cache, self.number, self.seed, self.batch_size = cache, number, seed, batch_size
-        self.hooks, self.rank, self.world = cache.chosen(hooks), rank, world
-        self.dtype, self.device, self.buffer_bytes = dtype, torch.device(device), buffer_bytes
+        if not 1 <= options.batch_size <= plan.n_rows:
+            raise ValueError(f"batch_size must lie in 1 to the cache's {plan.n_rows} rows; got {options.batch_size}")
+        if number < 0:
+            raise ValueError(f"an epoch's number must not be negative; got {number}")
+        self.cache, self.number, self.options = cache, number, options
+        self.hooks = cache.chosen(options.hooks)
         self.given = 0
         item = DTYPES[plan.dtype].itemsize
         self._chunks = _chunks(cache, max(CHUNK_BYTES // (min(plan.hooks.values()) * item), 1))
-        memory_rows = max(buffer_bytes // (item * sum(plan.hooks.values())), 1)
-        self._order = np.random.default_rng((seed, number)).permutation(len(self._chunks))
+        memory_rows = max(options.buffer_bytes // (item * sum(plan.hooks.values())), 1)
+        self._order = np.random.default_rng((options.seed, number)).permutation(len(self._chunks))
         n_segments = 1 if plan.n_rows <= memory_rows else -(-plan.n_rows * (LIVE + 1) // memory_rows)
         ends = np.cumsum(self._chunks[self._order, 2])
         cuts = np.searchsorted(ends, np.arange(1, n_segments + 1) * plan.n_rows // n_segments) + 1
@@ -98,12 +106,12 @@ class ShuffledEpoch:
         self._sizes = np.diff(ends[self._cuts - 1], prepend=0).tolist()
         self._steps = _shares(self._sizes)
         self._ends = np.cumsum([sum(high - low for _, low, high in step) for step in self._steps])
-        self._read = _Reader(cache, direct)
+        self._read = _Reader(cache, options.direct)
 
     @property
     def n_batches(self) -> int:
         """Full batches of the epoch."""
-        return self.cache.n_rows // self.batch_size
+        return self.cache.n_rows // self.options.batch_size
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands, as JSON: the batches given so far, and what fixes their order."""
@@ -123,16 +131,16 @@ class ShuffledEpoch:
     def _identity(self) -> dict[str, Any]:
         return {
             "plan": self.cache.plan.digest,
-            "seed": self.seed,
+            "seed": self.options.seed,
             "number": self.number,
-            "batch_size": self.batch_size,
-            "buffer_bytes": self.buffer_bytes,
+            "batch_size": self.options.batch_size,
+            "buffer_bytes": self.options.buffer_bytes,
         }
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch columns"]]:
         if self.given >= self.n_batches:
             return
-        size = self.batch_size
+        size, world = self.options.batch_size, self.options.world
         first = int(np.searchsorted(self._ends, self.given * size, side="right"))
         start = int(self._ends[first - 1]) if first else 0
         memory = self._memory()
@@ -142,8 +150,8 @@ class ShuffledEpoch:
             end = min(start + len(order), self.n_batches * size)
             for batch in range(max(self.given, start // size), -(-end // size)):
                 low, high = max(start, batch * size), min(end, (batch + 1) * size)
-                skipped = (self.rank - low + batch * size) % self.world
-                parts.append(self._gather(rows, order[low - start + skipped : high - start : self.world]))
+                skipped = (self.options.rank - low + batch * size) % world
+                parts.append(self._gather(rows, order[low - start + skipped : high - start : world]))
                 if high == (batch + 1) * size:
                     self.given = batch + 1
                     yield parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -193,7 +201,8 @@ class ShuffledEpoch:
 
     def _gather(self, rows: dict[str, Tensor], own: Tensor) -> Tensor:
         # index_select copies row by row; indexing with a tensor takes several times as long
-        columns = [rows[hook].index_select(0, own).to(self.device).to(self.dtype) for hook in self.hooks]
+        device, dtype = self.options.device, self.options.dtype
+        columns = [rows[hook].index_select(0, own).to(device).to(dtype) for hook in self.hooks]
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def _start(self, pool: ThreadPoolExecutor, segment: int, memory: dict[str, np.ndarray]) -> list[Future[Any]]:
@@ -212,7 +221,7 @@ class ShuffledEpoch:
         return self._permutation(sum(high - low for _, low, high in self._steps[step]), 1, step)
 
     def _permutation(self, n_rows: int, *of: int) -> Tensor:
-        return torch.from_numpy(np.random.default_rng((self.seed, self.number, *of)).permutation(n_rows))
+        return torch.from_numpy(np.random.default_rng((self.options.seed, self.number, *of)).permutation(n_rows))
 
 
 def _shares(sizes: list[int]) -> list[list[tuple[int, int, int]]]:

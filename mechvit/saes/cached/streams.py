@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.arguments import checked
 
 from .reader import CachedActivations
-from .shuffle import ShuffledEpoch
+from .shuffle import ShuffledEpoch, ShuffleOptions
 
 
 class CachedStreams:
-    """The activations of two caches, for training and for held-out checks, as float32 batches on one device.
+    """The activations of two caches, for training and for held-out checks, as batches of one dtype on one device.
 
     Args:
         train: of the training images.
         validation: of images that are never trained on.
-        batch_size: tokens of a global batch.
-        seed: of the shuffling.
+        shuffle: of the training tokens; held-out tokens are given in order, and whole to each of several processes.
         calibration_images: how many of the first training images `calibration` gives.
-        device: of the batches.
-        rank, world: this process gets every `world`-th row of a training batch; held-out tokens are given whole.
-        buffer_bytes: memory for shuffling (see `ShuffledEpoch`).
 
     Raises:
         ValueError: the caches are of different models, hook points or tokens.
@@ -37,14 +32,9 @@ class CachedStreams:
         self,
         train: CachedActivations,
         validation: CachedActivations,
+        shuffle: ShuffleOptions,
         *,
-        batch_size: int,
-        seed: int,
         calibration_images: int,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world: int = 1,
-        buffer_bytes: int = 1 << 30,
     ) -> None:
         for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image", "processor", "model_dtype"):
             ours, theirs = getattr(train.plan, name), getattr(validation.plan, name)
@@ -52,15 +42,14 @@ class CachedStreams:
                 raise ValueError(
                     f"both caches must have one {name}; {train.folder} has {ours!r} and {validation.folder} {theirs!r}"
                 )
-        self.train, self.validation, self.batch_size, self.seed = train, validation, batch_size, seed
-        self.calibration_images, self.device = calibration_images, torch.device(device)
-        self.rank, self.world, self.buffer_bytes = rank, world, buffer_bytes
+        self.train, self.validation, self.shuffle = train, validation, shuffle
+        self.calibration_images = calibration_images
         self.epoch(0)  # refuses a batch larger than the cache
 
     @property
     def widths(self) -> dict[str, int]:
         """Hook point -> d_in, in the order of the columns of every batch."""
-        return self.train.widths
+        return {hook: self.train.widths[hook] for hook in self.train.chosen(self.shuffle.hooks)}
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """How many full batches of so many tokens an epoch gives."""
@@ -68,24 +57,20 @@ class CachedStreams:
 
     def epoch(self, number: int) -> ShuffledEpoch:
         """The shuffled training tokens of one epoch, in full batches; equal numbers give equal batches."""
-        return self.train.epoch(
-            number,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            rank=self.rank,
-            world=self.world,
-            device=self.device,
-            buffer_bytes=self.buffer_bytes,
-        )
+        return self.train.epoch(number, self.shuffle)
 
     def held_out(self) -> Iterator[Float[Tensor, "token columns"]]:
         """All held-out tokens in order."""
-        return self.validation.in_order(self.batch_size, device=self.device)
+        return self._in_order(self.validation)
 
     def calibration(self) -> Iterator[Float[Tensor, "token columns"]]:
         """The tokens of the first training images, in order."""
         n_rows = self.calibration_images * self.train.plan.tokens_per_image
-        return self.train.in_order(self.batch_size, n_rows=n_rows, device=self.device)
+        return self._in_order(self.train, n_rows)
+
+    def _in_order(self, cache: CachedActivations, n_rows: int | None = None) -> Iterator[Tensor]:
+        how = self.shuffle
+        return cache.in_order(how.batch_size, n_rows=n_rows, hooks=how.hooks, dtype=how.dtype, device=how.device)
 
     def about(self) -> dict[str, Any]:
         """What the activations are, as JSON for an SAE's `cfg.json`."""

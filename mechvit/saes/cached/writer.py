@@ -18,19 +18,17 @@ from torch import Tensor
 from mechvit import files
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
-from mechvit.data import CLEAN, PAPER_CORRUPTIONS, Corruption, corrupt, iter_batches, normalize
-from mechvit.data.spec import as_corruption
+from mechvit.data import Corruption, corrupt, iter_batches, normalize
 from mechvit.models.checks import check_name
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.image_tokens import token_slice
 from mechvit.models.preprocessing import all_settings
 from mechvit.saes import parallel
 from mechvit.saes.identity import images_fingerprint
-from mechvit.settings_checks import COUNT, SEED, check_number
 from mechvit.terminal import printable, progress_bar
 
 from .compute import compute_shard, forward_of, run_to
-from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, Plan
+from .plan import DTYPES, MANIFEST_FILE, PLAN_FILE, CacheConfig, Plan
 from .reader import CachedActivations
 from .shards import check_bytes, check_shard, checksums_of, write_shard
 
@@ -47,22 +45,14 @@ def cache_activations(
     model: HookedViT,
     images: datasets.Dataset,
     out: str | os.PathLike[str],
+    config: CacheConfig,
     *,
-    hooks: Collection[str],
-    tokens: str = "all",
-    corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS,
-    clean_fraction: float = 0.5,
-    seed: int = 0,
-    dtype: str = "bfloat16",
-    batch_size: int = 64,
-    shard_bytes: int = 1 << 28,
-    compiled: bool = False,
     overwrite: bool = False,
     progress: str | None = "activations",
 ) -> CachedActivations:
     """Write the activations of images at some hook points, all from one forward pass that stops after the last.
 
-    An image's corruption is drawn from `seed` and its own id, as in epoch 0 of an `ImageActivationsStore`. The shards
+    An image's corruption is drawn from the seed and its own id, as in epoch 0 of an `ImageActivationsStore`. The shards
     are settled before the first is written, and each is a whole number of forward batches: a run that was killed goes
     on with the shards that are missing or damaged, and ends with the same bytes (on the same kind of device with as
     many threads). Under torch.distributed every process writes each `world size`-th shard, and the first one the
@@ -72,54 +62,17 @@ def cache_activations(
         model: any HookedViT with an image processor.
         images: prepared or raw, with `label` and `image_id`.
         out: the cache's folder.
-        hooks: names of hook points whose activations are [batch, token, ...], all of which are kept as [row, width].
-        tokens: `all`, `patches` or `cls`.
-        corruptions: what the images that do not stay clean get, each equally often.
-        clean_fraction: share of images that stay clean.
-        seed: of the corruptions.
-        dtype: of the stored activations: bfloat16, float16 or float32.
-        batch_size: images a forward pass.
-        shard_bytes: of one hook point's activations in a shard, at most; a shard has one batch at least.
-        compiled: compile the forward pass (see `HookedViT.compile_cache`); it takes a minute or more before the first
-            batch, and pays on a GPU.
+        config: see `CacheConfig`.
         overwrite: start anew where an earlier cache is at `out`.
         progress: the label of the progress bar; None shows none.
 
     Raises:
-        ValueError: bad settings or a wrong hook point (before anything is computed), other settings than the cache at
-            `out` was begun with, activations that are not finite (named by batch and image).
+        ValueError: a wrong hook point, or tokens that the model lacks (before anything is computed), other settings
+            than the cache at `out` was begun with, activations that are not finite (named by batch and image).
         OSError: too little room on the disk (found before the start) or none left (the shard is removed, the others
             stay, and the same call goes on).
     """
-    applied = tuple(c for c in dict.fromkeys(map(as_corruption, corruptions)) if c != CLEAN)
-    _check_settings(model, hooks, tokens, clean_fraction, dtype)
-    for name, value, allowed in (
-        ("batch_size", batch_size, COUNT),
-        ("shard_bytes", shard_bytes, COUNT),
-        ("seed", seed, SEED),
-    ):
-        check_number(name, value, allowed)
-    widths = cached_row_widths(model, hooks, _sample(model, images, applied))
-    per_image = len(range(model.cfg.n_tokens)[token_slice(model.cfg, tokens)])
-    batch_bytes = batch_size * per_image * max(widths.values()) * DTYPES[dtype].itemsize
-    plan = Plan(
-        model_name=model_name(model),
-        checkpoint_hash=checkpoint_hash(model),
-        hooks=widths,
-        tokens=tokens,
-        tokens_per_image=per_image,
-        dtype=dtype,
-        corruptions=tuple(c.key for c in applied),
-        clean_fraction=clean_fraction if applied else 1.0,
-        seed=seed,
-        data_fingerprint=images_fingerprint(images, model.image_processor),
-        n_images=len(images),
-        batch_size=batch_size,
-        images_per_shard=max(shard_bytes // batch_bytes, 1) * batch_size,
-        compiled=compiled,
-        processor=all_settings(model.image_processor),
-        model_dtype=str(model.cfg.dtype).removeprefix("torch."),
-    )
+    plan = _plan(model, images, config)
     cache = files.out_folder(out)
     rank, world = parallel.rank(), parallel.size()
     if world == 1 and not overwrite and _is_finished(cache, plan):
@@ -137,6 +90,31 @@ def cache_activations(
             _finish(cache, begun)
     parallel.wait()
     return CachedActivations(out)
+
+
+def _plan(model: HookedViT, images: datasets.Dataset, config: CacheConfig) -> Plan:
+    """What the cache will hold, found on one image."""
+    per_image = len(range(model.cfg.n_tokens)[token_slice(model.cfg, config.tokens)])
+    widths = cached_row_widths(model, config.hooks, _sample(model, images, config.applied))
+    batch_bytes = config.batch_size * per_image * max(widths.values()) * DTYPES[config.dtype].itemsize
+    return Plan(
+        model_name=model_name(model),
+        checkpoint_hash=checkpoint_hash(model),
+        hooks=widths,
+        tokens=config.tokens,
+        tokens_per_image=per_image,
+        dtype=config.dtype,
+        corruptions=tuple(c.key for c in config.applied),
+        clean_fraction=config.clean_fraction if config.applied else 1.0,
+        seed=config.seed,
+        data_fingerprint=images_fingerprint(images, model.image_processor),
+        n_images=len(images),
+        batch_size=config.batch_size,
+        images_per_shard=max(config.shard_bytes // batch_bytes, 1) * config.batch_size,
+        compiled=config.compiled,
+        processor=all_settings(model.image_processor),
+        model_dtype=str(model.cfg.dtype).removeprefix("torch."),
+    )
 
 
 def _sample(
@@ -171,19 +149,6 @@ def cached_row_widths(
             )
         widths[name] = math.prod(found.shape[2:])
     return {name: widths[name] for name in hooks}
-
-
-def _check_settings(model: HookedViT, hooks: Collection[str], tokens: str, clean_fraction: float, dtype: str) -> None:
-    if isinstance(hooks, str) or not hooks or len(set(hooks)) < len(hooks):
-        raise ValueError(f"hooks must name at least one hook point, each once, as a tuple; got {hooks!r}")
-    if tokens not in ("all", "patches", "cls"):
-        raise ValueError(f"tokens must be all, patches or cls; got {tokens!r}")
-    if tokens == "cls" and not model.cfg.cls_token:
-        raise ValueError(f"a {model.cfg.architecture} has no class token; tokens must be all or patches, got 'cls'")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
-    if not 0 <= clean_fraction <= 1:
-        raise ValueError(f"clean_fraction must lie in [0, 1]; got {clean_fraction}")
 
 
 def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:

@@ -14,7 +14,7 @@ from cache_contents import CORRUPTIONS, HOOKS
 
 from mechvit import HookedViT
 from mechvit.data import load_images
-from mechvit.saes.cached import cache_activations, writer
+from mechvit.saes.cached import CacheConfig, cache_activations, writer
 from mechvit.saes.cached.shards import write_shard
 
 
@@ -34,9 +34,8 @@ def main(folder: str, out: str, killed_rank: int = -1, killed_at: int = 0) -> No
     writer.write_shard = write
     model = HookedViT.from_pretrained(folder, device="cpu")
     images = load_images("photos", "sae", limit=38, image_size=32)
-    cache = cache_activations(
-        model, images, out, hooks=HOOKS, corruptions=CORRUPTIONS, seed=3, batch_size=4, shard_bytes=1, progress=None
-    )
+    config = CacheConfig(hooks=HOOKS, corruptions=CORRUPTIONS, seed=3, batch_size=4, shard_bytes=1)
+    cache = cache_activations(model, images, out, config, progress=None)
     print(f"rank {rank} made {begun} of {cache.plan.n_shards}", flush=True)
 
 

@@ -11,7 +11,7 @@ import torch
 from cache_contents import CORRUPTIONS, HOOKS, numbered
 
 from mechvit.files import write_json
-from mechvit.saes.cached import CachedActivations, Plan, cache_activations
+from mechvit.saes.cached import CacheConfig, CachedActivations, Plan, cache_activations
 from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE, PLAN_FILE
 from mechvit.saes.cached.shards import checksums_of, write_shard
 
@@ -51,6 +51,8 @@ def make_cache(tiny_model, tiny_images, tmp_path) -> Callable[..., CachedActivat
             "hooks": HOOKS[:1], "corruptions": CORRUPTIONS, "clean_fraction": 0.4, "seed": 3, "dtype": "float32",
             "batch_size": 4, "shard_bytes": 8 * 17 * 32 * 4, "progress": None,
         }  # fmt: skip
-        return cache_activations(model, images, tmp_path / out, **settings | changes)
+        settings |= changes
+        how = {name: settings.pop(name) for name in ("overwrite", "progress") if name in settings}
+        return cache_activations(model, images, tmp_path / out, CacheConfig(**settings), **how)
 
     return make

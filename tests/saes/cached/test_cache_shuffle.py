@@ -24,7 +24,8 @@ def small_chunks(monkeypatch):
 
 
 def epoch(cache, number=0, **changes):
-    return cache.epoch(number, **{"seed": 0, "batch_size": 20, "buffer_bytes": PARTS} | changes)
+    options = {"seed": 0, "batch_size": 20, "buffer_bytes": PARTS} | changes
+    return cache.epoch(number, shuffle.ShuffleOptions(**options))
 
 
 def rows_of(batches):
@@ -137,6 +138,7 @@ def test_a_position_in_another_order_is_refused(numbered_cache, changes, name):
         *({"rank": rank, "world": 2} for rank in (-1, 2)),
         {"buffer_bytes": 0},
         {"seed": -1},
+        {"number": -1},
         {"hooks": ("hook_7",)},
     ],
 )

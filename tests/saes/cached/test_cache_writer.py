@@ -383,7 +383,7 @@ def test_refuses_images_and_models_that_do_not_fit(make_cache, tiny_images, tiny
     with pytest.raises(ValueError, match="lacks label"):
         make_cache(images=tiny_images.remove_columns("label"))
     tiny_model.cfg = replace(tiny_model.cfg, cls_token=False)
-    with pytest.raises(ValueError, match="has no class token"):
+    with pytest.raises(ValueError, match="has no CLS"):
         make_cache(tokens="cls")
 
 

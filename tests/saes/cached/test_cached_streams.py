@@ -10,16 +10,21 @@ from cache_contents import CORRUPTIONS, HOOKS, numbered
 
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.preprocessing import all_settings
-from mechvit.saes.cached import CachedStreams
+from mechvit.saes.cached import CachedStreams, ShuffleOptions
 from mechvit.saes.identity import images_fingerprint
 
-SETTINGS = {"batch_size": 40, "seed": 0, "calibration_images": 9}
+
+def cached_streams(train, validation, **changes):
+    """Batches of 40 rows; nine images to calibrate on."""
+    return CachedStreams(
+        train, validation, ShuffleOptions(**{"batch_size": 40, "seed": 0} | changes), calibration_images=9
+    )
 
 
 @pytest.fixture
 def streams(numbered_cache):
     """Training on 53 images, held-out checks on 10."""
-    return CachedStreams(numbered_cache("train"), numbered_cache("validation", n_images=10), **SETTINGS)
+    return cached_streams(numbered_cache("train"), numbered_cache("validation", n_images=10))
 
 
 def test_an_epoch_gives_full_batches_of_all_columns(streams):
@@ -50,16 +55,26 @@ def test_calibration_is_the_first_training_images(streams):
 
 def test_ranks_share_a_batch(numbered_cache):
     caches = numbered_cache("train"), numbered_cache("validation", n_images=10)
-    whole = CachedStreams(*caches, **SETTINGS).epoch(0)
-    shares = [CachedStreams(*caches, **SETTINGS, rank=rank, world=2).epoch(0) for rank in (0, 1)]
+    whole = cached_streams(*caches).epoch(0)
+    shares = [cached_streams(*caches, rank=rank, world=2).epoch(0) for rank in (0, 1)]
     for batch, even, odd in zip(whole, *shares, strict=True):
         assert torch.equal(torch.stack([even, odd], dim=1).flatten(0, 1), batch)
+
+
+def test_one_of_several_hook_points_can_be_trained_on(numbered_cache):
+    caches = numbered_cache("train"), numbered_cache("validation", n_images=10)
+    whole, one = cached_streams(*caches), cached_streams(*caches, hooks=("hook_1",), dtype=torch.float64)
+    assert one.widths == {"hook_1": 5}
+    for part in ("held_out", "calibration"):
+        both = torch.cat(list(getattr(whole, part)()))
+        assert torch.equal(torch.cat(list(getattr(one, part)())), both[:, 3:].double())
+    assert torch.equal(torch.cat(list(one.epoch(1))), torch.cat(list(whole.epoch(1)))[:, 3:].double())
 
 
 def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_images):
     train = make_cache("train", images=tiny_images.select(range(16)), hooks=HOOKS, tokens="patches")
     validation = make_cache("validation", images=tiny_images.select(range(16, 24)), hooks=HOOKS, tokens="patches")
-    about = CachedStreams(train, validation, **SETTINGS).about()
+    about = cached_streams(train, validation).about()
     assert json.loads(json.dumps(about)) == about
     assert about == {
         "model_name": "ViTForImageClassification",
@@ -91,18 +106,18 @@ def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_image
 )
 def test_caches_that_do_not_belong_together_are_refused(numbered_cache, changes, name):
     with pytest.raises(ValueError, match=f"both caches must have one {name}; .*train has .* and .*validation"):
-        CachedStreams(numbered_cache("train"), numbered_cache("validation", **changes), **SETTINGS)
+        cached_streams(numbered_cache("train"), numbered_cache("validation", **changes))
 
 
 def test_hook_points_in_another_order_are_refused(make_cache):
     train, validation = make_cache("train", hooks=HOOKS), make_cache("validation", hooks=HOOKS[::-1])
     with pytest.raises(ValueError, match="one hooks"):
-        CachedStreams(train, validation, **SETTINGS)
+        cached_streams(train, validation)
 
 
 def test_a_batch_larger_than_the_cache_is_refused(numbered_cache):
     with pytest.raises(ValueError, match="1 to the cache's 371 rows; got 372"):
-        CachedStreams(numbered_cache("train"), numbered_cache("validation"), **SETTINGS | {"batch_size": 372})
+        cached_streams(numbered_cache("train"), numbered_cache("validation"), batch_size=372)
 
 
 def test_the_hash_tells_weights_apart_and_not_their_type(tiny_model):
