@@ -6,10 +6,13 @@ import csv
 import importlib.util
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mechvit import files
 from mechvit.files.reading import read_object
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 LOGGERS = ("wandb", "tensorboard")
 COLUMNS = ("architecture", "step", "tokens", "epoch", "split", "metric", "value")
@@ -59,14 +62,13 @@ class Logs:
             if self.wandb is not None:
                 self.wandb.log({f"{name}/{split}/{metric}": value, "step": step})
             if self.tensorboard is not None:
-                self.tensorboard.add_scalar(f"{name}/{split}/{metric}", value, step)
+                self.tensorboard.log({f"{name}/{split}/{metric}": value}, step=step)
 
     def close(self) -> None:
         """End the loggers' runs."""
-        if self.wandb is not None:
-            self.wandb.finish()
-        if self.tensorboard is not None:
-            self.tensorboard.close()
+        for tracker in (self.wandb, self.tensorboard):
+            if tracker is not None:
+                tracker.finish()
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -75,21 +77,30 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values() and row["value"] != ""]
 
 
-def _start_wandb(folder: Path, about: dict[str, Any]) -> Any:
-    import wandb
+def _start_wandb(folder: Path, about: dict[str, Any]) -> GeneralTracker:
+    from accelerate.tracking import WandBTracker
 
     kept = folder / "wandb.json"  # a training that goes on goes on in the same run
     run_id = read_object(kept, ("id",))["id"] if kept.is_file() else None
     files.note(folder / "wandb", under=True)
     name = folder.name.removesuffix(".partial")
-    run = wandb.init(project="mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow")
-    files.write_json(kept, {"id": run.id})
-    run.define_metric("*", step_metric="step")
-    return run
+    tracker = _started(WandBTracker("mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow"))
+    files.write_json(kept, {"id": tracker.tracker.id})
+    tracker.tracker.define_metric("*", step_metric="step")
+    return tracker
 
 
-def _start_tensorboard(folder: Path, after_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
+def _start_tensorboard(folder: Path, after_step: int) -> GeneralTracker:
+    from accelerate.tracking import TensorBoardTracker
 
     files.note(folder / "tensorboard", under=True)
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
+    return _started(TensorBoardTracker("tensorboard", folder, purge_step=after_step + 1))
+
+
+def _started(tracker: GeneralTracker) -> GeneralTracker:
+    """Start one of accelerate's trackers, which write into its log and need its state for that."""
+    from accelerate import PartialState
+
+    PartialState()
+    tracker.start()
+    return tracker

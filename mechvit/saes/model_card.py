@@ -17,53 +17,52 @@ _TOKENS = {"all": "all tokens", "patches": "the image patches", "cls": "the clas
 
 CARD = """\
 ---
-library_name: saelens
-tags:
-- sparse-autoencoder
-- vision-transformer
+{{ card_data }}
 ---
 
-# {name}
+# {{ name }}
 
-A sparse autoencoder, {title}, of the activations of a vision transformer.
+A sparse autoencoder, {{ title }}, of the activations of a vision transformer.
 
 | | |
 |---|---|
-{about}
+{{ about }}
 
 ## How to load it
 
 ```python
 from sae_lens import SAE
 
-sae = SAE.load_from_disk("{name}")  # this folder; from the hub: SAE.from_pretrained(REPO, "{name}")
-codes = sae.encode(activations)  # raw activations at {hook_name}, [..., {shape}] -> [..., {d_sae}]
+sae = SAE.load_from_disk("{{ name }}")  # this folder; from the hub: SAE.from_pretrained(REPO, "{{ name }}")
+codes = sae.encode(activations)  # raw activations at {{ hook_name }}, [..., {{ shape }}] -> [..., {{ d_sae }}]
 ```
 
 ## How good it was in training
 
-On held-out tokens, with the same mix of corruptions, after {epoch}:
+On held-out tokens, with the same mix of corruptions, after {{ epoch }}:
 
 | metric | value |
 |---|---:|
-{metrics}
+{{ metrics }}
 
 ## How it was trained
 
 | setting | value |
 |---|---|
-{settings}
+{{ settings }}
 """
 
 
 def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Write the card.
+    """Return the card's text, as `huggingface_hub.ModelCard` makes it.
 
     Args:
         name: the SAE's folder.
         metadata: what its `cfg.json` says.
         details: `d_in`, `d_sae`, and more rows of its settings.
     """
+    from huggingface_hub import ModelCard, ModelCardData
+
     tokens = str(metadata["hook_tokens"])
     clean = float(metadata["clean_fraction"])
     corrupted = ", ".join(metadata["corruptions"])
@@ -83,7 +82,9 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         "training tokens": metadata["training_tokens"],
         "scale of the activations in training (folded into the weights)": metadata["activation_scale"],
     }
-    return CARD.format(
+    card = ModelCard.from_template(
+        ModelCardData(library_name="saelens", tags=["sparse-autoencoder", "vision-transformer"]),
+        template_str=CARD,
         name=name,
         title=_TITLES[metadata["architecture_in_training"]],
         hook_name=metadata["hook_name"],
@@ -94,6 +95,7 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         metrics=_rows(metadata["metrics"]),
         settings=_rows(settings),
     )
+    return f"{card}\n"
 
 
 def _rows(values: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import sys
 import types
 
@@ -26,6 +27,14 @@ def rows(path):
 
 def train(streams, out, **options):
     return train_on(streams, out, config=CONFIG, **({"log_every": 4, "progress": None} | options))
+
+
+def installed(monkeypatch, package):
+    """Let a package seem to be installed."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *about: object() if name == package else real(name, *about)
+    )
 
 
 @pytest.fixture
@@ -104,12 +113,12 @@ def test_rows_after_the_checkpoint_are_dropped(tmp_path):
 
 def test_wandb_gets_every_row(streams, tmp_path, monkeypatch):
     run = types.SimpleNamespace(logged=[], finished=0, id="abc")
-    run.log = run.logged.append
+    run.log = lambda values, step=None: run.logged.append(values)
     run.define_metric = lambda *args, **kwargs: None
     run.finish = lambda: setattr(run, "finished", run.finished + 1)
     started = []
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **kw: started.append(kw) or run))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    installed(monkeypatch, "wandb")
     train(streams, tmp_path / "saes", loggers=("wandb",))
     assert started[0]["name"] == "saes"
     assert started[0]["config"]["config"]["k"] == 3
@@ -129,7 +138,7 @@ def test_a_training_that_goes_on_goes_on_in_the_same_wandb_run(tmp_path, monkeyp
         return types.SimpleNamespace(id=id or "new", define_metric=lambda *a, **k: None)
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    installed(monkeypatch, "wandb")
     files.begin(tmp_path, "SAEs")
     for _ in range(2):
         Logs(tmp_path, loggers=("wandb",))
@@ -143,14 +152,17 @@ def test_tensorboard_gets_every_row(streams, tmp_path, monkeypatch):
         def __init__(self, folder, purge_step):
             scalars.append((folder, purge_step))
 
-        def add_scalar(self, *args):
-            scalars.append(args)
+        def add_scalar(self, *args, global_step):
+            scalars.append((*args, global_step))
+
+        def flush(self):
+            pass
 
         def close(self):
             scalars.append("closed")
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    installed(monkeypatch, "tensorboard")
     train(streams, tmp_path / "saes", loggers=("tensorboard",))
     assert scalars[0] == (str(tmp_path / "saes.partial" / "tensorboard"), 1)
     assert scalars[-1] == "closed"
