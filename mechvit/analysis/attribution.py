@@ -16,12 +16,12 @@ from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
-from .components import KINDS, Component, batch_that_fits, check_activations_fit, component_frame, components_of
+from .components import KINDS, Component, check_activations_fit, component_frame, components_of, pair_batches
 from .finite import model_name
 from .frames import labelled
 from .outcomes import foils, logit_difference
 from .performance import check_logits
-from .stream import Images, corrupted, image_batches, on_cpu, pixel_values, wide
+from .stream import Images, on_cpu, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,16 +111,15 @@ def attribution_patching(
     check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     components = components_of(cfg, kinds, tokens, KINDS)
-    giver_corruption = corruption if giver_corruption is None else giver_corruption
     neurons = [f"blocks.{layer}.mlp.hook_post" for layer in range(cfg.n_layers)]
     names = list(dict.fromkeys([*(c.point(cfg.n_layers) for c in components), *neurons]))
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)  # two models, and what the backward needs
     ids, effects = [], []
     sums = torch.zeros(2, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
-    for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        giver_pixels = pixel_values(giver, corrupted(batch, giver_corruption, seed=seed))
+    shown: Any = {"kept": kept, "seed": seed, "progress": progress}
+    ways = (corruption, giver_corruption)
+    for batch, pixels, giver_pixels in pair_batches(receiver, giver, images, ways, batch_size, **shown):
         logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
-        pixels = pixel_values(receiver, corrupted(batch, corruption, seed=seed))
         own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
         products = {name: (wide(given[name]) - wide(own[name])).float() * gradients[name].float() for name in names}
         ids.append(on_cpu(batch.image_ids))

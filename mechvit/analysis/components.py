@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
+from mechvit.data.batches import ImageBatch
+from mechvit.data.spec import Corruption
 from mechvit.models.config import HookedViTConfig
 from mechvit.models.image_tokens import token_slice
 from mechvit.models.preprocessing import check_alike
 
 from .frames import labelled
 from .performance import require_classifier
-from .stream import default_batch_size
+from .stream import Images, corrupted, default_batch_size, image_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,6 +130,35 @@ def batch_that_fits(model: HookedViT, kept_per_image: int, batch_size: int | Non
     """Images at a time: `batch_size`, or the default, but of so many kept values each at most what fits 1 GiB."""
     held = kept_per_image * model.cfg.dtype.itemsize
     return default_batch_size(model, held=held, limit=_MEMORY) if batch_size is None else batch_size
+
+
+def pair_batches(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruptions: tuple[Corruption | str, Corruption | str | None],
+    batch_size: int | None,
+    *,
+    kept: int,
+    seed: int,
+    progress: str | None,
+) -> Iterator[tuple[ImageBatch, Tensor, Tensor]]:
+    """Stream images with the pixels that the receiver and the giver take, each under its own corruption.
+
+    Args:
+        receiver, giver: models that resize alike.
+        images: as in `image_batches`.
+        corruptions: of the receiver's images and of the giver's; None gives the giver the receiver's.
+        batch_size, kept: as in `batch_that_fits`.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+    """
+    own, other = corruptions
+    size = batch_that_fits(receiver, kept, batch_size)
+    for batch in image_batches(receiver, images, size, progress=progress):
+        shown = corrupted(batch, own, seed=seed)
+        theirs = shown if other is None else corrupted(batch, other, seed=seed)
+        yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)
 
 
 def component_frame(components: Sequence[Component], repeats: int = 1, **labels: str) -> pd.DataFrame:

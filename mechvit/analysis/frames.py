@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,8 @@ class PerImage:
     @classmethod
     def concatenate(cls, parts: Iterable[Self]) -> Self:
         """Join batches in their order."""
+        import torch
+
         parts = list(parts)
         return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
@@ -53,5 +54,5 @@ def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, o
 
 
 def labelled(frame: pd.DataFrame, labels: Mapping[str, object]) -> pd.DataFrame:
-    """Return a table with constant columns put first, in their order."""
+    """Return a table with more columns put first, most often constant ones, in their order."""
     return frame.assign(**labels)[[*labels, *frame.columns]]

@@ -16,6 +16,7 @@ from mechvit.data.spec import Corruption
 from mechvit.settings_checks import FINITE, check_number
 
 from .bootstrap import LEVEL, RESAMPLES
+from .frames import labelled
 from .interventions import Found, changes, outcome_frame, run_interventions
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, score_outcomes
 from .parts import check_weights_fit, groups_named, model_parts, weights_of, weights_replaced
@@ -64,8 +65,8 @@ class Interpolation:
         frames = []
         for corruption, part in self.to_frame().groupby("corruption", sort=False):
             base = self.outcomes[str(corruption), RECEIVER].to_frame()
-            frames.append(changes(part, base, by=["alpha"], quantities=[*QUANTITIES, "loss"], **settings))
-            frames[-1].insert(0, "corruption", corruption)
+            found = changes(part, base, by=["alpha"], quantities=[*QUANTITIES, "loss"], **settings)
+            frames.append(labelled(found, {"corruption": corruption}))
         return pd.concat(frames, ignore_index=True)
 
 

@@ -15,7 +15,7 @@ from mechvit.data.spec import Corruption, as_corruption
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .finite import model_name
-from .frames import check_columns
+from .frames import check_columns, labelled
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
 from .performance import check_logits, require_classifier
 from .stream import Images, corrupted_batches, pixel_values
@@ -125,8 +125,8 @@ def effects(
         shares = recovery(own, theirs, by=by, resamples=resamples, level=level, seed=seed)
         names = [name for name in shares if name.startswith("recovered")]
         shares = shares[[*by, "quantity", *names]]
-        frames.append(changed.merge(shares, on=[*by, "quantity"], validate="one_to_one"))
-        frames[-1].insert(0, "corruption", corruption)
+        found = changed.merge(shares, on=[*by, "quantity"], validate="one_to_one")
+        frames.append(labelled(found, {"corruption": corruption}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution import Attribution, activations_and_gradients
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from .components import batch_that_fits, check_activations_fit
+from .components import check_activations_fit, pair_batches
 from .correlation import agreement
 from .finite import model_name
 from .frames import labelled
 from .outcomes import foils, logit_difference
 from .performance import check_logits
-from .stream import Images, corrupted, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, default_batch_size, on_cpu
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,13 +149,12 @@ def patch_neurons(
     layers = sorted({neuron.layer for neuron in asked})
     posts = {layer: f"blocks.{layer}.mlp.hook_post" for layer in layers}
     resids = {layer: f"blocks.{layer}.hook_resid_post" for layer in layers}
-    giver_corruption = corruption if giver_corruption is None else giver_corruption
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     ids, exact, approximate = [], [], []
-    for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        pixels = pixel_values(receiver, corrupted(batch, corruption, seed=seed))
-        theirs = pixel_values(giver, corrupted(batch, giver_corruption, seed=seed))
+    shown: Any = {"kept": kept, "seed": seed, "progress": progress}
+    ways = (corruption, giver_corruption)
+    for batch, pixels, theirs in pair_batches(receiver, giver, images, ways, batch_size, **shown):
         giver_logits, given = giver.run_with_cache(
             theirs, names_filter=list(posts.values()), return_cache_object=False
         )  # fmt: skip

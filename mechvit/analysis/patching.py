@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,16 +22,16 @@ from .components import (
     ENDS,
     KINDS,
     Component,
-    batch_that_fits,
     check_activations_fit,
     component_frame,
     components_of,
+    pair_batches,
     passes_needed,
 )
 from .finite import model_name
 from .outcomes import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
 from .performance import check_logits, label_rank
-from .stream import Images, corrupted, default_batch_size, image_batches, on_cpu, pixel_values
+from .stream import Images, default_batch_size, on_cpu
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,13 +138,12 @@ def patch_models(
     check_aligned(images, receiver.cfg.id2label)
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
-    giver_corruption = corruption if giver_corruption is None else giver_corruption
     kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     parts = []
-    for batch in image_batches(receiver, images, batch_that_fits(receiver, kept, batch_size), progress=progress):
-        ways = (receiver, corruption), (giver, giver_corruption)
-        pixels = [pixel_values(model, corrupted(batch, way, seed=seed)) for model, way in ways]
+    shown: Any = {"kept": kept, "seed": seed, "progress": progress}
+    ways = (corruption, giver_corruption)
+    for batch, *pixels in pair_batches(receiver, giver, images, ways, batch_size, **shown):
         parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
     correct, difference, own, given = zip(*parts, strict=True)
     return Patching(

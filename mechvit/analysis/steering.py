@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.image_tokens import token_slice
 from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
 
@@ -214,7 +214,7 @@ def steer(
         logits = steered_logits(receiver, pixels, ways)
         return {RECEIVER: logits[None], GIVER: giver(pixels), **{way: logits[way] for way in order}}
 
-    conditions = dict.fromkeys((CLEAN, *(c if isinstance(c, Corruption) else Corruption.parse(c) for c in corruptions)))
+    conditions = dict.fromkeys((CLEAN, *map(as_corruption, corruptions)))
     found = run_interventions(
         receiver, images, conditions, logits_of, batch_size=batch_size, seed=seed, progress=progress
     )

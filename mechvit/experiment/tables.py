@@ -79,10 +79,11 @@ def joined(folder: Path, models: list[str], name: str, label: str | None = None)
     """One table of every model, in the order of `models`; with `label` the model stands in a first column so named."""
     import pandas as pd
 
+    from mechvit.analysis.frames import labelled
+
     frames = [pd.read_parquet(folder / key / f"{name}.parquet") for key in models]
     if label is not None:
-        for key, frame in zip(models, frames, strict=True):
-            frame.insert(0, label, key)
+        frames = [labelled(frame, {label: key}) for key, frame in zip(models, frames, strict=True)]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -90,11 +91,8 @@ def histories(folder: Path, models: list[str]) -> pd.DataFrame:
     """The training histories of all SAEs, with the model in the first column."""
     import pandas as pd
 
+    from mechvit.analysis.frames import labelled
     from mechvit.saes import read_history
 
-    parts = []
-    for key in models:
-        part = read_history(folder / key)
-        part.insert(0, "model", key)
-        parts.append(part)
+    parts = [labelled(read_history(folder / key), {"model": key}) for key in models]
     return pd.concat(parts, ignore_index=True)

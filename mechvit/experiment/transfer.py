@@ -159,13 +159,13 @@ class _TransferRun(Run):
         """Every epoch of every fine-tuning: model, kept, epoch, loss, learning_rate, eval_loss, eval_accuracy."""
         import pandas as pd
 
+        from mechvit.analysis.frames import labelled
+
         frames = []
         for key in self.trained:
             log = read_object(Path(self.checkpoint(key), "training_log.json"), ("epochs", "kept_epoch"))
             frame = pd.DataFrame(log["epochs"])
-            frame.insert(0, "model", key)
-            frame.insert(1, "kept", frame["epoch"] == log["kept_epoch"])
-            frames.append(frame)
+            frames.append(labelled(frame, {"model": key, "kept": frame["epoch"] == log["kept_epoch"]}))
         return pd.concat(frames, ignore_index=True)
 
     def _write_report(self) -> Path:

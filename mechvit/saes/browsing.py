@@ -12,7 +12,7 @@ from torch import Tensor
 from mechvit.analysis.stream import Images
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.spec import CLEAN, Corruption, as_corruption
 from mechvit.models.preprocessing import check_alike
 
 from .browse_stream import Group, ImageStream, Shown, column
@@ -64,7 +64,7 @@ def browse_features(
         ValueError: no SAE, latents that an SAE lacks, SAEs that normalise their input, and what `sae_features` refuses.
     """
     settings, asked, known = settings or Browsing(), features or {}, dict(described or {})
-    parsed = dict.fromkeys(c if isinstance(c, Corruption) else Corruption.parse(c) for c in corruptions)
+    parsed = dict.fromkeys(map(as_corruption, corruptions))
     measured = tuple(c for c in parsed if c != CLEAN)
     groups = _groups(saes, asked, allow_other_model)
     stream = ImageStream(images, measured, settings)

@@ -86,11 +86,10 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
 
 def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
     """Clean, then each corruption once."""
-    from mechvit.data.spec import CLEAN, Corruption
+    from mechvit.data.spec import CLEAN, as_corruption
 
     wanted = [corruptions] if isinstance(corruptions, str) else corruptions
-    parsed = [key if isinstance(key, Corruption) else Corruption.parse(key) for key in wanted]
-    return list(dict.fromkeys([CLEAN, *parsed]))
+    return list(dict.fromkeys([CLEAN, *map(as_corruption, wanted)]))
 
 
 @dataclass(frozen=True, kw_only=True)
