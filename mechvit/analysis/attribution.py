@@ -12,11 +12,10 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
-from .components import KINDS, Component, check_activations_fit, component_frame, components_of, pair_batches
+from .components import KINDS, Component, batch_that_fits, component_frame, components_of, pair_batches
 from .finite import model_name
 from .frames import labelled
 from .outcomes import foils, logit_difference
@@ -107,8 +106,6 @@ def attribution_patching(
     Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023); Syed et al.,
     arXiv:2310.10348 (section 2).
     """
-    check_activations_fit(receiver, giver)
-    check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     components = components_of(cfg, kinds, tokens, KINDS)
     neurons = [f"blocks.{layer}.mlp.hook_post" for layer in range(cfg.n_layers)]
@@ -116,9 +113,8 @@ def attribution_patching(
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)  # two models, and what the backward needs
     ids, effects = [], []
     sums = torch.zeros(2, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
-    shown: Any = {"kept": kept, "seed": seed, "progress": progress}
-    ways = (corruption, giver_corruption)
-    for batch, pixels, giver_pixels in pair_batches(receiver, giver, images, ways, batch_size, **shown):
+    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
+    for batch, pixels, giver_pixels in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
         logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
         own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
         products = {name: (wide(given[name]) - wide(own[name])).float() * gradients[name].float() for name in names}

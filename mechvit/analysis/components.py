@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
+from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.config import HookedViTConfig
 from mechvit.models.image_tokens import token_slice
@@ -136,28 +137,23 @@ def pair_batches(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruptions: tuple[Corruption | str, Corruption | str | None],
-    batch_size: int | None,
+    corruption: Corruption | str,
+    giver_corruption: Corruption | str | None,
     *,
-    kept: int,
+    batch_size: int,
     seed: int,
     progress: str | None,
 ) -> Iterator[tuple[ImageBatch, Tensor, Tensor]]:
     """Stream images with the pixels that the receiver and the giver take, each under its own corruption.
 
-    Args:
-        receiver, giver: models that resize alike.
-        images: as in `image_batches`.
-        corruptions: of the receiver's images and of the giver's; None gives the giver the receiver's.
-        batch_size, kept: as in `batch_that_fits`.
-        seed: of the noise.
-        progress: the label of a progress bar; None shows none.
+    Raises:
+        ValueError: as `check_activations_fit`; classes of the images that the models do not have.
     """
-    own, other = corruptions
-    size = batch_that_fits(receiver, kept, batch_size)
-    for batch in image_batches(receiver, images, size, progress=progress):
-        shown = corrupted(batch, own, seed=seed)
-        theirs = shown if other is None else corrupted(batch, other, seed=seed)
+    check_activations_fit(receiver, giver)
+    check_aligned(images, receiver.cfg.id2label)
+    for batch in image_batches(receiver, images, batch_size, progress=progress):
+        shown = corrupted(batch, corruption, seed=seed)
+        theirs = shown if giver_corruption is None else corrupted(batch, giver_corruption, seed=seed)
         yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)
 
 

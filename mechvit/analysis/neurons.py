@@ -13,13 +13,12 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution import Attribution, activations_and_gradients
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from .components import check_activations_fit, pair_batches
+from .components import batch_that_fits, pair_batches
 from .correlation import agreement
 from .finite import model_name
 from .frames import labelled
@@ -141,8 +140,6 @@ def patch_neurons(
 
     Source: activation patching (arXiv:2309.16042) of single neurons; attribution patching, Nanda (2023).
     """
-    check_activations_fit(receiver, giver)
-    check_aligned(images, receiver.cfg.id2label)
     cfg = receiver.cfg
     asked = tuple(Neuron(*neuron) for neuron in neurons)
     _check(asked, cfg.n_layers, cfg.d_mlp)
@@ -152,9 +149,8 @@ def patch_neurons(
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     ids, exact, approximate = [], [], []
-    shown: Any = {"kept": kept, "seed": seed, "progress": progress}
-    ways = (corruption, giver_corruption)
-    for batch, pixels, theirs in pair_batches(receiver, giver, images, ways, batch_size, **shown):
+    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
+    for batch, pixels, theirs in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
         giver_logits, given = giver.run_with_cache(
             theirs, names_filter=list(posts.values()), return_cache_object=False
         )  # fmt: skip

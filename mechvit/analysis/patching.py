@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.labels import check_aligned
 from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
@@ -22,7 +21,7 @@ from .components import (
     ENDS,
     KINDS,
     Component,
-    check_activations_fit,
+    batch_that_fits,
     component_frame,
     components_of,
     pair_batches,
@@ -134,16 +133,13 @@ def patch_models(
     Source: activation patching (Vig et al., arXiv:2004.12265; Zhang and Nanda, arXiv:2309.16042), across models as in
     Prakash et al., arXiv:2402.14811.
     """
-    check_activations_fit(receiver, giver)
-    check_aligned(images, receiver.cfg.id2label)
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
     kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     parts = []
-    shown: Any = {"kept": kept, "seed": seed, "progress": progress}
-    ways = (corruption, giver_corruption)
-    for batch, *pixels in pair_batches(receiver, giver, images, ways, batch_size, **shown):
+    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
+    for batch, *pixels in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
         parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
     correct, difference, own, given = zip(*parts, strict=True)
     return Patching(
