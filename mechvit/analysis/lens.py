@@ -15,7 +15,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .finite import check_finite
 from .frames import PerImage, tidy
-from .performance import check_logits, label_rank, require_classifier
+from .performance import check_logits, label_rank, require_classifier, unrounded
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def read_lens(
 ) -> LogitLens:
     """Put every layer's residual through the final LayerNorm and the head, in one product."""
     layers, batch = len(residuals), len(labels)
-    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float().view(layers, batch, -1)
+    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).view(layers, batch, -1)
     check_finite("logits of the lens", list(logits), name or model, image_ids)
     check_logits(logits[-1], labels, image_ids)
-    own = labels.expand(layers, batch)
-    probability = logits.softmax(-1).gather(-1, own[..., None])[..., 0]
+    logits, own = unrounded(logits), labels.expand(layers, batch)
+    probability = logits.softmax(-1).float().gather(-1, own[..., None])[..., 0]
     return LogitLens(on_cpu(image_ids), on_cpu(labels), on_cpu(probability.T), on_cpu(label_rank(logits, own).T))
 
 

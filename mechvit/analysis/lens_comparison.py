@@ -19,7 +19,7 @@ from .draws import image_matrix
 from .finite import check_finite, model_name
 from .frames import tidy
 from .lens import LogitLens, residual_hooks
-from .performance import check_logits, label_rank, require_classifier
+from .performance import check_logits, label_rank, require_classifier, unrounded
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 from .translators import TunedLens
 
@@ -90,13 +90,12 @@ def compare_lenses(
     parts: dict[str, list[tuple[Tensor, ...]]] = defaultdict(list)
     for batch in image_batches(model, images, batch_size, progress=progress):
         hooks, residuals = residual_hooks(model)
-        final = model.run_with_hooks(
-            pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks
-        ).float()
+        shown = pixel_values(model, corrupted(batch, corruption, seed=seed))
+        final = unrounded(model.run_with_hooks(shown, fwd_hooks=hooks))
         check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}")
         for name, lens in lenses.items():
             read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
-            earlier = model.unembed_residual(read.flatten(0, 1)).float().view(len(read), *final.shape)
+            earlier = unrounded(model.unembed_residual(read.flatten(0, 1))).view(len(read), *final.shape)
             check_finite(f"logits of the lens {name!r}", list(earlier), model, batch.image_ids)
             found = _read(torch.cat([earlier, final[None]]), batch.labels)
             parts[name].append(tuple(map(on_cpu, (batch.image_ids, batch.labels, *found))))
@@ -107,8 +106,8 @@ def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batc
     """Probability, rank, divergence and prediction, each [batch, layer]."""
     own, log_probability = labels.expand(logits.shape[:2]), logits.log_softmax(-1)
     final = log_probability[-1]
-    probability = log_probability.gather(-1, own[..., None])[..., 0].exp()
-    apart = (final.exp() * (final - log_probability)).sum(-1)
+    probability = log_probability.gather(-1, own[..., None])[..., 0].exp().float()
+    apart = (final.exp() * (final - log_probability)).sum(-1).float()
     return [part.T for part in (probability, label_rank(logits, own), apart, logits.argmax(-1))]
 
 

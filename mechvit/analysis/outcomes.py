@@ -16,7 +16,7 @@ from mechvit.arguments import checked
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
 from .frames import PerImage, check_columns, tidy
-from .performance import check_logits, label_rank
+from .performance import check_logits, label_rank, unrounded
 from .stream import on_cpu
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def score_outcomes(
     foil: Int[Tensor, " batch"],
     image_ids: Int[Tensor, " batch"],
 ) -> Outcomes:
-    """Score one batch of logits, in float32.
+    """Score one batch of logits; differences are kept in float32.
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model.
@@ -92,8 +92,8 @@ def score_outcomes(
     Source: accuracy and logit difference as patching metrics, arXiv:2309.16042 (section 2.2).
     """
     check_logits(logits, labels, image_ids)
-    logits = logits.float()
-    found = (image_ids, label_rank(logits, labels) == 0, logit_difference(logits, labels, foil))
+    difference = logit_difference(unrounded(logits), labels, foil).float()
+    found = (image_ids, label_rank(logits, labels) == 0, difference)
     return Outcomes(*map(on_cpu, found))
 
 

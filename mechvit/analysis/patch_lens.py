@@ -15,7 +15,7 @@ from mechvit.arguments import checked
 from .finite import check_finite
 from .frames import labelled
 from .lens import residual_hooks
-from .performance import require_classifier
+from .performance import require_classifier, strongest
 from .stream import on_cpu
 
 if TYPE_CHECKING:
@@ -93,20 +93,20 @@ def patch_lens(
     require_classifier(model)
     if top < 1:
         raise ValueError(f"top must be at least 1; got {top}")
-    prefix, found = model.cfg.n_prefix_tokens, list[torch.return_types.topk]()
+    prefix, found = model.cfg.n_prefix_tokens, list[tuple[Tensor, Tensor]]()
 
     def read(residual: Tensor, hook: object) -> None:
-        logits = classify_alone(model, residual[:, prefix:], apply_ln=apply_ln).float()
+        logits = classify_alone(model, residual[:, prefix:], apply_ln=apply_ln)
         check_finite("logits of single patches", [logits], model, numbers=[len(found)])
-        found.append(logits.softmax(-1).topk(min(top, logits.shape[-1])))
+        found.append(strongest(logits, top))
 
     last = model.cfg.n_layers - 1
     names = [f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)] + [f"blocks.{last}.hook_resid_post"]
     pixels = pixel_values.to(model.cfg.device, model.cfg.dtype)
     model.run_with_hooks(pixels, return_type=None, fwd_hooks=[(name, read) for name in names])
     return PatchLens(
-        classes=on_cpu(torch.stack([part.indices for part in found], 1)),
-        probability=on_cpu(torch.stack([part.values for part in found], 1)),
+        classes=on_cpu(torch.stack([classes for _, classes in found], 1)),
+        probability=on_cpu(torch.stack([probability for probability, _ in found], 1)),
     )
 
 

@@ -29,7 +29,7 @@ from .components import (
 )
 from .finite import model_name
 from .outcomes import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
-from .performance import check_logits, label_rank
+from .performance import check_logits, label_rank, unrounded
 from .stream import Images, default_batch_size, on_cpu
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _patch_batch(
     difference = torch.empty(len(components), len(batch))
     for start, chosen in _together(components, inner, copies):
         entered = _entering(receiver, start, [components[i] for i in chosen], own, given)
-        patched = receiver(entered, start_at_layer=start).float().unflatten(0, (len(chosen), len(batch)))
+        patched = unrounded(receiver(entered, start_at_layer=start)).unflatten(0, (len(chosen), len(batch)))
         labels = batch.labels.expand(len(chosen), -1)
         who = f"the receiver {model_name(receiver)!r}, patched from block {start - 1} on,"
         check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)), who)

@@ -67,6 +67,23 @@ class Performance(PerImage):
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
 
+def unrounded(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
+    """Return logits of half precision in float32 and all others as they are, so that no two become equal."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def strongest(
+    logits: Float[Tensor, "*batch classes"], count: int
+) -> tuple[Float[Tensor, "*batch top"], Int[Tensor, "*batch top"]]:
+    """Return the probabilities of the `count` classes that score highest, all where there are fewer, and the classes.
+
+    They are chosen by their logits: of those that a softmax rounds to 0 or to equals, the greater ones come first.
+    """
+    logits = unrounded(logits)
+    classes = logits.topk(min(count, logits.shape[-1])).indices
+    return logits.softmax(-1).gather(-1, classes).float(), classes
+
+
 def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
     """How many classes score above the label; among equals the lower index is first, as in `argmax`."""
     own = logits.gather(-1, labels[..., None])
@@ -123,17 +140,17 @@ def score(
     image_ids: Int[Tensor, " batch"],
     model: str = "the model",
 ) -> Performance:
-    """Score one batch of logits, in float32.
+    """Score one batch of logits; the prediction is their greatest, as the rank has it.
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model; `model` is its name there.
     """
     check_logits(logits, labels, image_ids, model)
-    log_probability = logits.float().log_softmax(-1)
-    own = log_probability.gather(-1, labels[:, None])[:, 0]
-    confidence, prediction = log_probability.exp().max(-1)
+    logits = unrounded(logits)
+    prediction, log_probability = logits.argmax(-1), logits.log_softmax(-1)
+    confidence, own = (log_probability.gather(-1, of[:, None])[:, 0].float() for of in (prediction, labels))
     classes = torch.full_like(labels, logits.shape[-1])
-    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence, own.exp(), -own, classes)
+    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence.exp(), own.exp(), -own, classes)
     return Performance(*(on_cpu(tensor) for tensor in found))
 
 

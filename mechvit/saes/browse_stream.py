@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from mechvit.analysis.finite import check_finite
+from mechvit.analysis.performance import strongest
 from mechvit.analysis.stream import Images, corrupted, default_batch_size, image_batches
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
@@ -92,9 +93,9 @@ class ImageStream:
             shown = corrupted(batch, condition, seed=self.settings.seed)
             seen = look_at(group.model, group.site, shown, condition)
             if group.model.cfg.no_softmax is None:
-                logits = seen.untouched().float()
+                logits = seen.untouched()
                 check_finite("logits", [logits], group.model, batch.image_ids, numbers=[group.model.cfg.n_layers])
-                share, label = logits.softmax(1).topk(min(3, group.model.cfg.n_classes))
+                share, label = strongest(logits, 3)
                 found["", "label"].append(label)
                 found["", "share"].append(share)
             for name, sae in group.saes.items():

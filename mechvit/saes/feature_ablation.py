@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mechvit.analysis.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.finite import model_name
-from mechvit.analysis.performance import check_logits, label_rank, require_classifier
+from mechvit.analysis.performance import check_logits, label_rank, require_classifier, unrounded
 from mechvit.analysis.stream import Images, corrupted_batches, on_cpu, wide
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -185,10 +185,9 @@ _KINDS = (UNTOUCHED, SENSITIVE, CONTROL)
 
 
 def _scores(logits: Float[Tensor, "batch class"], batch: ImageBatch, who: str) -> Float[Tensor, "batch 2"]:
-    """`QUANTITIES` of each image, in float32."""
+    """`QUANTITIES` of each image, kept in float32."""
     check_logits(logits, batch.labels, batch.image_ids, who)
-    logits = logits.float()
-    loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+    loss = torch.nn.functional.cross_entropy(unrounded(logits), batch.labels, reduction="none").float()
     return on_cpu(torch.stack([(label_rank(logits, batch.labels) == 0).float(), loss], dim=1))
 
 

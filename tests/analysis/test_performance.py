@@ -5,7 +5,9 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from mechvit.analysis import Performance, evaluate
-from mechvit.analysis.performance import label_rank, score
+from mechvit.analysis.lens_comparison import _read
+from mechvit.analysis.outcomes import score_outcomes
+from mechvit.analysis.performance import label_rank, score, strongest
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,35 @@ def test_score_matches_float64(scored):
 def test_rank_of_equals_follows_argmax():
     logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [2.0, 5.0, 3.0]])
     assert label_rank(logits, torch.tensor([0, 1, 0])).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_near_ties_have_one_answer(dtype):
+    """Logits apart by less than a softmax, or float32, can tell: prediction, rank and outcome are all of the logits."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (200,), generator=generator)
+    logits = torch.randn(200, 5, generator=generator, dtype=torch.float64) * (1e-8 if dtype == torch.float32 else 1e-12)
+    logits = (logits if dtype == torch.float32 else logits + 3).to(dtype)
+    performance = score(logits, labels, torch.arange(200))
+    assert torch.equal(performance.prediction, torch.from_numpy(logits.numpy().argmax(1)))
+    right = performance.prediction == performance.label
+    assert 20 < right.sum() < 80
+    assert torch.equal(performance.rank == 0, right)
+    assert torch.equal(score_outcomes(logits, labels, (labels + 1) % 5, torch.arange(200)).correct, right)
+    _, rank, _, prediction = _read(logits[None], labels)
+    assert torch.equal(rank[:, 0] == 0, right)
+    assert torch.equal(prediction[:, 0], performance.prediction)
+    _, first = strongest(logits, 1)
+    assert torch.equal(first[:, 0], performance.prediction)
+    assert performance.confidence.dtype == performance.loss.dtype == torch.float32
+
+
+def test_classes_that_a_softmax_rounds_to_nothing_keep_their_order():
+    logits = torch.tensor([[-150.0, 40.0, -120.0, -130.0], [0.0, -150.0, -140.0, -1e-9]])
+    probability, classes = strongest(logits, 3)
+    assert classes.tolist() == [[1, 2, 3], [0, 3, 2]]
+    torch.testing.assert_close(probability, torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]]))
+    assert strongest(logits, 9)[1].shape == (2, 4)
 
 
 def test_evaluate_matches_hugging_face(tiny_model, batch, hf_pass):
