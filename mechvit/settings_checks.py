@@ -192,5 +192,10 @@ def check_common(settings: Any) -> None:
             raise SettingError(
                 "pixel_range", f"must be the value of black and a larger one of white; got {listed(ends)}"
             )
+        shown = getattr(settings, "pictures", None) or getattr(settings, "images", None)
+        if shown == "photos" and tuple(ends) != (0, 255):
+            raise SettingError(
+                "pixel_range", "is for pictures of more than eight bits a channel; those of photos have 8"
+            )
     if str(getattr(settings, "images", "")).strip() == "folder:":
         raise SettingError("images", "must name the folder after folder:, as in folder:photos")

@@ -118,8 +118,9 @@ def shown(options: Options, model: HookedViT) -> Any:
     from mechvit.data import open_pictures
     from mechvit.data.picture import path_text
 
-    named = {path_text(name): path for name, path in names_of([str(path) for path in options.pictures]).items()}
-    return open_pictures(named, pixel_range=options.pixel_range)
+    captions = {path: path_text(name) for name, path in names_of([str(path) for path in options.pictures]).items()}
+    opened = open_pictures({path: path for path in captions}, pixel_range=options.pixel_range)
+    return {captions[path]: picture for path, picture in opened.items()}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from PIL import Image
 
 FULL_RANGE = (0.0, 65535.0)
 """Black and white of 16 bits."""
+EIGHT_BITS = (0.0, 255.0)
+"""Black and white of eight bits."""
 TWELVE_BITS = 4095
 """The highest value of 12 bits, as X-rays have them."""
 _FORMATS = ("PNG", "TIFF", "JPEG2000", "PPM", None)
@@ -118,7 +120,7 @@ def deep_picture(image: Image.Image, again: Callable[[], Image.Image] | None) ->
     Raises:
         Refusal: values that Pillow cannot give whole.
     """
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    tags = _tags(image)
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return _deep_colour(image, tags, again)
     if image.format not in _FORMATS:
@@ -139,6 +141,15 @@ def deep_picture(image: Image.Image, again: Callable[[], Image.Image] | None) ->
         transparent = image.info.get("transparency")
         return replace(deep, stated=_png_range(deep.values, bits), transparent=transparent)
     return deep
+
+
+def tiff_bits(image: Image.Image) -> tuple[float, ...]:
+    """Return the bits of each channel that a TIFF's header states; none of other formats."""
+    return _numbers(_tags(image).get(_BITS, ()))
+
+
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    return getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
 
 
 def _deep_colour(

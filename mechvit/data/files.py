@@ -13,7 +13,7 @@ from PIL import Image
 
 from mechvit.terminal import printable, progress_bar
 
-from .picture import Decoded, decode, refuse_unstated
+from .picture import Decoded, decode, refuse_needless, refuse_unstated
 
 if TYPE_CHECKING:
     import datasets
@@ -38,7 +38,7 @@ def readable_rows(
 
     Raises:
         ValueError: a bad file under `error`, every file of the set or of a class bad, 16-bit values that may well be of
-            12, or an unknown `bad_files`.
+            12, a `pixel_range` for images that all have eight bits a channel, or an unknown `bad_files`.
     """
     if bad_files not in ("error", "skip"):
         raise ValueError(f"bad_files must be 'error' or 'skip'; got {bad_files!r}")
@@ -72,6 +72,9 @@ def readable_rows(
     _check_classes(rows, good, bad, pixel_range)
     names = rows.select_columns(["file"])
     refuse_unstated({names[row]["file"]: found.highest for row, found in good.items() if found.highest is not None})
+    if pixel_range is not None:
+        plain = [names[row]["file"] for row, found in good.items() if not found.is_deep]
+        refuse_needless(plain, len(good), pixel_range)
     if bad:
         left = printable(_some([*bad.values()]))
         warnings.warn(f"left out {len(bad)} of {len(bad) + len(good)} files: {left}", stacklevel=3)
@@ -105,7 +108,7 @@ def _check_classes(
 
 def _class_name(rows: datasets.Dataset, label: int) -> str:
     names = getattr(rows.features["label"], "names", [])
-    return names[label] if 0 <= label < len(names) else str(label)
+    return printable(names[label]) if 0 <= label < len(names) else str(label)
 
 
 def _some(items: Sequence[str], count: int = 5) -> str:

@@ -11,11 +11,10 @@ means the same everywhere:
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from mechvit.arguments import checked
 from mechvit.terminal import printable
 
-from .bit_depth import TWELVE_BITS, DeepPicture, Refusal, checked_range, deep_array, deep_picture
+from .bit_depth import EIGHT_BITS, TWELVE_BITS, DeepPicture, Refusal, checked_range, deep_array, deep_picture
+from .loaded_picture import DEEP_FORMATS, deep_as_loaded, is_loaded_file, open_file, reopener
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +49,9 @@ class Decoded:
     rgb: Image.Image
     highest: int | None
     """The highest of 16-bit values whose range nothing stated; None for all other pictures."""
-    has_more_frames: bool
+    is_deep: bool
+    """More than eight bits a channel, so that black and white are a question."""
+    has_more_frames: bool = False
 
 
 @checked
@@ -63,12 +65,14 @@ def open_picture(
             grey, grey and alpha, RGB or RGBA; or a row of `datasets` (`{"bytes": ..., "path": ...}`).
         pixel_range: the values of black and white, for pictures of more than eight bits a channel. Without it they are
             what the file states (TIFF's SMinSampleValue and SMaxSampleValue, or MinSampleValue and MaxSampleValue;
-            PNG's significant bits), or 0 and 65,535 for 16 bits.
+            PNG's significant bits), or 0 and 65,535 for 16 bits. Of eight bits they are 0 and 255.
         name: what errors call the picture; its path by default.
 
     Raises:
         ValueError: the picture cannot be read; or its values are real numbers or whole ones of 32 bits, or of 16 bits
-            and all below 4,096, and neither the file nor `pixel_range` says what is black and what white.
+            and all below 4,096, and neither the file nor `pixel_range` says what is black and what white; or it has
+            eight bits a channel, and `pixel_range` is another than theirs; or Pillow has loaded it from a file of
+            16-bit colours, of which it keeps the upper bytes, and the file cannot be read again; or pixels are masked.
     """
     name = name or picture_name(picture)
     return open_pictures({name: picture}, pixel_range=pixel_range)[name]
@@ -80,14 +84,15 @@ def open_pictures(
 ) -> dict[str, Image.Image]:
     """Read pictures that belong together, each as `open_picture` does, by the names that they have in errors.
 
-    16-bit values below 4,096 are taken as they are where another of the pictures has a greater one.
+    16-bit values below 4,096 are taken as they are where another of the pictures has a greater one. Where `pixel_range`
+    is for some of them, it is warned of those that have eight bits a channel.
 
     Raises:
         ValueError: as `open_picture`.
     """
     known = checked_range(pixel_range)
     read = {name: decode(picture, known, name) for name, picture in pictures.items()}
-    refuse_unstated({name: found.highest for name, found in read.items()})
+    check_ranges(read, known)
     if several := [name for name, found in read.items() if found.has_more_frames]:
         warnings.warn(f"of several frames the first is taken: {printable(_some(several))}", stacklevel=2)
     return {name: found.rgb for name, found in read.items()}
@@ -105,18 +110,28 @@ def decode(
     Raises:
         ValueError: the picture cannot be read; names it.
     """
-    name = name or picture_name(picture)
+    name = printable(name or picture_name(picture))
     try:
         return _read(picture, pixel_range, is_draft)
     except Refusal as error:
-        raise ValueError(f"{name} {error}") from error
+        raise ValueError(f"{name} {printable(error)}") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image that Pillow reads") from error
+        raise ValueError(f"{name} is not an image that Pillow reads, such as a PNG or JPEG file") from error
     except OSError as error:
         why = f"cannot be read ({error.strerror})" if error.errno else f"cannot be decoded ({error})"
-        raise ValueError(f"{name} {why}") from error
+        raise ValueError(f"{name} {printable(why)}: it must be an image file, such as a PNG or JPEG") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
-        raise ValueError(f"{name} cannot be decoded ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{name} cannot be decoded ({type(error).__name__}: {printable(error)})") from error
+
+
+def check_ranges(read: Mapping[str, Decoded], pixel_range: tuple[float, float] | None) -> None:
+    """Refuse pictures that belong together, by their names, of which it is not sure what is black and what white.
+
+    Raises:
+        ValueError: as `refuse_unstated` and `refuse_needless`.
+    """
+    refuse_unstated({name: found.highest for name, found in read.items()})
+    refuse_needless([name for name, found in read.items() if not found.is_deep], len(read), pixel_range)
 
 
 def refuse_unstated(highest: Mapping[str, int | None]) -> None:
@@ -131,11 +146,35 @@ def refuse_unstated(highest: Mapping[str, int | None]) -> None:
     unstated = {name: value for name, value in highest.items() if value is not None}
     if not unstated or max(unstated.values()) > TWELVE_BITS:
         return
-    first, others = next(iter(unstated)), len(unstated) - 1
     raise ValueError(
-        f"{first}{f' and {others:,} more' if others else ''}: 16-bit values of at most {max(unstated.values()):,}, and "
+        f"{_first(list(unstated))}: 16-bit values of at most {max(unstated.values()):,}, and "
         "nothing says which is white; out of 65,535 that is nearly black. Say what they are with "
         "pixel_range=(LOW, HIGH), of load_images or open_picture (--pixel-range LOW HIGH), as in 0 4095"
+    )
+
+
+def refuse_needless(plain: Sequence[str], count: int, pixel_range: tuple[float, float] | None) -> None:
+    """Refuse a range of values for pictures that all have eight bits a channel, whose black and white are 0 and 255.
+
+    Where others have more, to which it applies, it is warned of those of eight.
+
+    Args:
+        plain: the names of those of eight bits.
+        count: of all pictures.
+        pixel_range: as in `open_picture`.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    if pixel_range in (None, EIGHT_BITS) or not plain:
+        return
+    low, high = pixel_range
+    said = f"eight bits a channel are black at 0 and white at 255, not at {low:g} and {high:g} as pixel_range has it"
+    if len(plain) == count:
+        raise ValueError(f"{_first(plain)}: {said} (--pixel-range): leave it out, or give pictures of more bits")
+    warnings.warn(
+        f"{len(plain):,} of {count:,} pictures keep their values: {said} for the others: {printable(_some(plain))}",
+        stacklevel=4,
     )
 
 
@@ -161,23 +200,28 @@ def _read(picture: Any, pixel_range: tuple[float, float] | None, is_draft: bool)
     if isinstance(picture, np.ndarray):
         return _from_array(picture, pixel_range)
     if isinstance(picture, Image.Image):
-        return _from_image(picture, pixel_range, _reopener(picture))
+        return _from_pil(picture, pixel_range)
     if not isinstance(picture, (bytes, bytearray, memoryview, str, os.PathLike)):
         raise Refusal(
             "must be a path, a file's bytes, a PIL image, a numpy array or a row of datasets; got "
             f"{type(picture).__name__}"
         )
-    again = partial(_opened, picture if isinstance(picture, (str, os.PathLike)) else bytes(picture))
+    again = partial(open_file, picture if isinstance(picture, (str, os.PathLike)) else bytes(picture))
     with again() as opened:
         if is_draft:
             opened.draft(None, (32, 32))
         several = opened.format not in _ONE_PICTURE and getattr(opened, "is_animated", False)
         found = _from_image(opened, pixel_range, again)
-        return Decoded(found.rgb, found.highest, several)
+        return replace(found, has_more_frames=several)
 
 
-def _opened(source: str | os.PathLike[str] | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+def _from_pil(picture: Image.Image, pixel_range: tuple[float, float] | None) -> Decoded:
+    """Read a PIL image, and leave it unloaded where a second reading would then see less of it."""
+    again = reopener(picture)
+    if again is None or picture.format not in DEEP_FORMATS:
+        return _from_image(picture, pixel_range, again)
+    with again() as opened:
+        return _from_image(opened if opened.size == picture.size else picture, pixel_range, again)
 
 
 def _from_image(
@@ -185,7 +229,7 @@ def _from_image(
 ) -> Decoded:
     if 0 in image.size:
         raise Refusal(f"has no pixels ({image.width} x {image.height})")
-    deep = deep_picture(image, again)
+    deep = deep_as_loaded(image) if is_loaded_file(image) else deep_picture(image, again)
     image.load()  # a PNG's EXIF may stand behind its pixels
     plain, highest = (image, None) if deep is None else deep.in_bytes(pixel_range)
     try:
@@ -193,7 +237,7 @@ def _from_image(
     except Exception as error:
         raise Refusal(f"has EXIF that cannot be read ({error}), so that it is not known which side is up") from error
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return Decoded(_in_rgb(plain if turn is None else plain.transpose(turn)), highest, False)
+    return Decoded(_in_rgb(plain if turn is None else plain.transpose(turn)), highest, deep is not None)
 
 
 def _from_array(array: np.ndarray, pixel_range: tuple[float, float] | None) -> Decoded:
@@ -203,14 +247,24 @@ def _from_array(array: np.ndarray, pixel_range: tuple[float, float] | None) -> D
             "must be an array of numbers [height, width] or [height, width, channels] with 1 to 4 channels, the last "
             f"of 2 or 4 being alpha; got {array.dtype} {list(array.shape)}"
         )
+    array = _unmasked(array)
     squeezed = array[..., 0] if array.ndim == 3 and n_channels == 1 else array
     if array.dtype == bool:
         squeezed = squeezed * np.uint8(255)
     if squeezed.dtype == np.uint8:
-        return Decoded(_in_rgb(Image.fromarray(np.ascontiguousarray(squeezed))), None, False)
+        return Decoded(_in_rgb(Image.fromarray(np.ascontiguousarray(squeezed))), None, is_deep=False)
     deep: DeepPicture = deep_array(squeezed, _CHANNELS[n_channels])
     plain, highest = deep.in_bytes(pixel_range)
-    return Decoded(_in_rgb(plain), highest, False)
+    return Decoded(_in_rgb(plain), highest, is_deep=True)
+
+
+def _unmasked(array: np.ndarray) -> np.ndarray:
+    """Return a masked array as a plain one, if no pixel of it is masked."""
+    masked = np.ma.getmaskarray(array).reshape(*array.shape[:2], -1).any(-1)
+    if masked.any():
+        count = f"{masked.sum():,} of {masked.size:,}"
+        raise Refusal(f"is an array with {count} pixels masked: give them a value, as in picture.filled(0)")
+    return np.asarray(array)
 
 
 def _in_rgb(image: Image.Image) -> Image.Image:
@@ -229,23 +283,9 @@ def _in_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _reopener(image: Image.Image) -> Callable[[], Image.Image] | None:
-    """Return what opens a PIL image's file once more, as long as the image is not loaded; None for all others."""
-    file = getattr(image, "fp", None)
-    if file is None or not getattr(image, "tile", None):
-        return None
-
-    def again() -> Image.Image:
-        place = file.tell()
-        file.seek(0)
-        data = file.read()
-        file.seek(place)
-        opened = _opened(data)
-        if frame := image.tell():
-            opened.seek(frame)
-        return opened
-
-    return again
+def _first(names: Sequence[str]) -> str:
+    others = len(names) - 1
+    return f"{printable(names[0])}{f' and {others:,} more' if others else ''}"
 
 
 def _some(items: Iterable[str], count: int = 5) -> str:

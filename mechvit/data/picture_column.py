@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from .bit_depth import checked_range
-from .picture import decode, picture_name, refuse_unstated
+from .picture import check_ranges, decode, picture_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +33,7 @@ class PictureColumn(datasets.Image):
         """Return an undecoded row as an upright picture in RGB."""
         found = decode(value, self.pixel_range)
         if not self.is_settled:
-            refuse_unstated({picture_name(value): found.highest})
+            check_ranges({picture_name(value): found}, self.pixel_range)
         return found.rgb
 
 

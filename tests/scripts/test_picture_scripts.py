@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,16 @@ def test_names_that_are_not_utf8_are_shown_escaped(checkpoint, phone, tmp_path):
     assert r'"title":"caf\\xe9.png"' in (tmp_path / "b.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["visualize_attention", "explore_attention"])
+def test_a_path_that_is_no_picture_is_named_whole(name, checkpoint, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    for path in (Path("/dev/null"), tmp_path / "notes.txt", tmp_path / "absent.png", tmp_path):
+        given = {"image": path} if name == "visualize_attention" else {"pictures": (path,)}
+        given["model"] = checkpoint if name == "visualize_attention" else (checkpoint,)
+        with pytest.raises(ValueError, match=rf"^{path} (is not an image|cannot be read).*, such as a PNG or JPEG"):
+            call(name, out=tmp_path.parent / f"{name}.html", **given)
+
+
 def test_a_set_of_twelve_bits_is_evaluated_as_its_bytes(checkpoint, tmp_path):
     rng = np.random.default_rng(0)
     classes = load_images("photos", "test", limit=19, image_size=32).features["label"].names[:2]
@@ -96,9 +107,20 @@ def test_every_command_that_reads_images_takes_a_range():
         assert preset.pixel_range is None
 
 
-def test_a_run_takes_a_range():
-    from dataclasses import replace
+def test_a_range_for_photos_is_refused_before_anything_else():
+    for name in ("evaluate", "explore_attention"):
+        options = {"model": ("nowhere",), "out": "nowhere/page.html", "pixel_range": (0, 4095)}
+        with pytest.raises(
+            ValueError, match=r"pixel_range is for pictures of more than eight bits a channel; those of"
+        ):
+            call(name, **options)
+        with pytest.raises(ValueError, match="nowhere"):
+            call(name, **options | {"pixel_range": (0, 255)})
+    with pytest.raises(ValueError, match="is for pictures of more than eight bits"):
+        replace(PRESETS["photos"], pixel_range=(0, 4095))
 
+
+def test_a_run_takes_a_range():
     given = replace(TRANSFER_PRESETS["imagenet"], pixel_range=(0, 4095))
     assert given.experiment().pixel_range == (0, 4095)
     for preset in (PRESETS["imagenet"], TRANSFER_PRESETS["imagenet"]):

@@ -1,0 +1,121 @@
+"""Pictures as PIL images, whose files are read again where Pillow keeps less of them than they hold.
+
+Pillow keeps the upper byte of colours of 16 bits, and nothing in a loaded picture says so. A picture that is not loaded
+is read from its file, and stays as it is; one that is loaded is compared with its file, where that is still there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from .bit_depth import DeepPicture, Refusal, deep_picture, tiff_bits
+
+DEEP_FORMATS = ("PNG", "TIFF", "JPEG2000", "PPM", "SGI")
+"""Formats in which Pillow reads colours of 16 bits by their upper byte."""
+_DARK = 4095 >> 8
+"""The upper byte of the highest value of 12 bits."""
+_HAND_OVER = "hand over the file's path or bytes, or an array of its values"
+
+
+def open_file(source: str | bytes | os.PathLike[str]) -> Image.Image:
+    """Open a path, as text or `os.PathLike`, or the bytes of a file; no pixel is read yet."""
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def reopener(image: Image.Image) -> Callable[[], Image.Image] | None:
+    """Return what opens a PIL image's file once more, as long as the image is not loaded; None for all others."""
+    file = getattr(image, "fp", None)
+    if file is None or not getattr(image, "tile", None):
+        return None
+
+    def again() -> Image.Image:
+        place = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(place)
+        opened = open_file(data)
+        if frame := image.tell():
+            opened.seek(frame)
+        return opened
+
+    return again
+
+
+def is_loaded_file(image: Image.Image) -> bool:
+    """Whether a PIL image comes from a file whose depth cannot be seen any more."""
+    return isinstance(image, ImageFile.ImageFile) and image.format in DEEP_FORMATS and not image.tile
+
+
+def deep_as_loaded(image: Image.Image) -> DeepPicture | None:
+    """Return the values of a loaded picture of more than eight bits a channel; None if it has eight.
+
+    Raises:
+        Refusal: its file has more than eight bits, and it was changed since, or the file is not there; or it is so dark
+            that its file may have them.
+    """
+    is_colour = not image.mode.startswith(("I", "F"))
+    fresh = _from_path(image)
+    if fresh is not None:
+        with fresh() as opened:
+            deep = deep_picture(opened, fresh)
+            is_same = deep is not None and _same(opened, image)
+        if deep is None and is_colour:
+            return None
+        if is_same:
+            return deep
+        if is_colour:
+            raise Refusal(
+                "is no longer what its file of 16 bits a channel holds, and Pillow has kept their upper bytes alone: "
+                "hand over an array of 16-bit values"
+            )
+    elif is_colour:
+        _refuse_traces(image)
+    return deep_picture(image, None)
+
+
+def _same(one: Image.Image, other: Image.Image) -> bool:
+    return one.mode == other.mode and np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def _from_path(image: Image.Image) -> Callable[[], Image.Image] | None:
+    """Return what opens the file of a loaded picture at its frame; None where it is not there any more."""
+    path = getattr(image, "filename", "")
+    if not path or not os.path.isfile(path):
+        return None
+    opener = partial(_at_frame, os.fsdecode(path), image.tell())
+    try:
+        with opener():
+            return opener
+    except Exception:  # another file by now
+        return None
+
+
+def _at_frame(path: str, frame: int) -> Image.Image:
+    opened = open_file(path)
+    if frame:
+        opened.seek(frame)
+    return opened
+
+
+def _refuse_traces(image: Image.Image) -> None:
+    """Refuse colours of 16 bits as far as a loaded picture shows that its file had them."""
+    key = image.info.get("transparency")
+    if 16 in tiff_bits(image) or (isinstance(key, tuple) and max(key, default=0) > 255):
+        raise Refusal(
+            f"is loaded from a file of 16 bits a channel, of which Pillow has kept the upper byte alone: {_HAND_OVER}"
+        )
+    if image.format == "TIFF" or image.mode not in ("RGB", "RGBA", "LA"):
+        return
+    colours = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
+    if (highest := int(colours.max())) <= _DARK:
+        raise Refusal(
+            f"is loaded, and so dark (no value above {highest}) that its {image.format} file may hold 12 bits, of "
+            f"which Pillow has kept the upper four alone: {_HAND_OVER}; if it is of eight bits, a copy of it "
+            "(image.copy())"
+        )
