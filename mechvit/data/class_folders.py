@@ -8,34 +8,45 @@ from collections import deque
 from pathlib import Path
 from typing import Literal
 
+from mechvit.terminal import printable, progress_bar
+
 from .class_names import as_text
+from .folder_source import FolderSource, check_kinds, check_place, check_splits
 from .picture import path_text
 
 
-def class_files(root: Path, bad_files: Literal["error", "skip"]) -> tuple[list[str], list[tuple[int, Path]]]:
+def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tuple[list[str], list[tuple[int, Path]]]:
     """List the classes of an image folder, and the class and path of every file in it, in order; hidden ones aside.
 
     Raises:
-        ValueError: no folder or no image in it, a class without files, a folder that two classes share, or a name that
-            is not UTF-8 (of a file: under `error` only).
+        ValueError: no folder or no image in it, one that holds a whole system, sub-folders called as splits that are
+            not said to be classes, a class without files, a folder that two classes share, or a name that is not UTF-8
+            (of a file: under `error` only).
     """
+    root, shown = source.root, path_text(source.root)
     if not root.is_dir():
-        raise ValueError(f"folder:{root} is not a folder; give one with a sub-folder of images for each class")
+        raise ValueError(f"folder:{shown} is not a folder; give one with a sub-folder of images for each class")
+    check_place(root)
     names = _in_order([entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")])
     if wrong := [path_text(name) for name in names if not _is_utf8(name)]:
-        raise ValueError(f"{root} has class folders whose names are not UTF-8: {', '.join(wrong)}; rename them")
+        raise ValueError(f"{shown} has class folders whose names are not UTF-8: {', '.join(wrong)}; rename them")
+    check_splits(root, names, source.classes)
     listed = [
         (label, path)
-        for label, name in enumerate(names)
+        for label, name in enumerate(progress_bar(names, "Listing class folders", delay=2, leave=False))
         for path in files_below(root / name)
         if not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
     if not listed:
-        raise ValueError(f"{root} has no images: it must hold a sub-folder for each class with its images in it")
+        raise ValueError(f"{shown} has no images: it must hold a sub-folder for each class with its images in it")
+    kinds = dict.fromkeys(path.relative_to(root).parts[:2] for _, path in listed if path.parent.parent != root)
+    check_kinds(root, [(name, kind) for name, kind in kinds], source.classes)
+    if unknown := set(source.classes) - {*names, *(kind for _, kind in kinds)}:
+        raise ValueError(f"{shown} has no folder {printable(', '.join(sorted(unknown)))}, which :class= names")
     filled = {label for label, _ in listed}
-    if empty := [name for label, name in enumerate(names) if label not in filled]:
+    if empty := [printable(name) for label, name in enumerate(names) if label not in filled]:
         raise ValueError(
-            f"{root} has {len(empty)} class folders without a file: {', '.join(empty[:5])}"
+            f"{shown} has {len(empty)} class folders without a file: {', '.join(empty[:5])}"
             f"{', ...' if len(empty) > 5 else ''}; put images into them, or remove them"
         )
     _check_apart(names, listed)
@@ -102,8 +113,8 @@ def _check_apart(names: list[str], listed: list[tuple[int, Path]]) -> None:
         first = owner.setdefault(os.path.realpath(place), label)
         if first != label:
             raise ValueError(
-                f"{path_text(place)} is the same folder as one of the class {names[first]}: links give its images to "
-                f"the classes {names[first]} and {names[label]}; remove one of them"
+                f"{path_text(place)} is the same folder as one of the class {printable(names[first])}: links give its "
+                f"images to the classes {printable(names[first])} and {printable(names[label])}; remove one of them"
             )
 
 

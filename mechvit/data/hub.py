@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mechvit.models.revisions import hub_revision
+from mechvit.terminal import printable
 
+from .folder_source import check_place
 from .label_columns import as_classes, is_class_column
 
 if TYPE_CHECKING:
     import datasets
 
+_MOST_ENTRIES = 20_000
+"""How many files and folders are looked at before a folder is taken for one of images."""
 _PREFERRED_SPLITS = ("validation", "valid", "val", "test", "train")
 
 
@@ -39,8 +45,13 @@ def load_hub(source: str) -> datasets.Dataset:
 
     hub = HubSet.parse(source)
     name, split = hub.name, hub.split
-    if Path(name).is_dir() and not any(Path(name).rglob("*.parquet")):
-        raise ValueError(f"{name} is a folder: write folder:{name} to load a folder of images")
+    if Path(name).exists() and not Path(name).is_dir() and not name.endswith(".py"):
+        raise ValueError(
+            f"{printable(name)} is a file: images are photos, a folder with a sub-folder for each class (folder:DIR), "
+            "or a hub data set's id"
+        )
+    if Path(name).is_dir() and not _has_parquet(Path(name)):
+        raise ValueError(f"{printable(name)} is a folder: write folder:{printable(name)} to load a folder of images")
     revision = hub_revision(name, "dataset")
     pinned = {} if revision is None else {"revision": revision}
     try:
@@ -49,7 +60,8 @@ def load_hub(source: str) -> datasets.Dataset:
         split = split or next((s for s in _PREFERRED_SPLITS if s in files), "")
         if split not in files:
             raise ValueError(
-                f"{name} has the splits {', '.join(map(str, files)) or 'none'}; got {split!r}: write {name}@SPLIT"
+                f"{name} has the splits {printable(', '.join(map(str, files)) or 'none')}; got {split!r}: write "
+                f"{name}@SPLIT"
             )
         rows = datasets.load_dataset(name, data_files={split: list(files[split])}, split=split, **pinned)
     except DataFilesNotFoundError as error:
@@ -66,6 +78,22 @@ def load_hub(source: str) -> datasets.Dataset:
             "network; offline, use photos (embedded) or folder:PATH"
         ) from error
     return _tidy(rows, hub)
+
+
+def _has_parquet(folder: Path) -> bool:
+    """Whether a folder is a data set in the hub's layout: the first entries in it and below, the upper ones first."""
+    check_place(folder)
+    places, seen = deque([folder]), 0
+    while places and seen < _MOST_ENTRIES:
+        try:
+            entries = list(os.scandir(places.popleft()))
+        except OSError:
+            continue
+        seen += len(entries)
+        if any(entry.name.endswith(".parquet") for entry in entries):
+            return True
+        places += (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+    return False
 
 
 def _not_found(name: str, error: Exception) -> Exception:
@@ -142,13 +170,16 @@ def _column(rows: datasets.Dataset, hub: HubSet, role: Literal["image", "label"]
         return fitting[0]
     if fitting:
         raise ValueError(
-            f"{hub.name} has {len(fitting)} columns that can be the {role}, {' and '.join(fitting)}: name one, as in "
-            f"{hub.written}:{role}={fitting[0]}"
+            f"{hub.name} has {len(fitting)} columns that can be the {role}, {printable(' and '.join(fitting))}: name "
+            f"one, as in {hub.written}:{role}={printable(fitting[0])}"
         )
     can_be = [c for c, feature in rows.features.items() if role == "label" and is_class_column(feature)]
-    advice = f": name the column that holds the classes, as in {hub.written}:label={can_be[0]}" if can_be else ""
+    advice = (
+        f": name the column that holds the classes, as in {hub.written}:label={printable(can_be[0])}" if can_be else ""
+    )
     raise ValueError(f"{hub.name} must have {kind}; {_columns(rows)}{advice}")
 
 
 def _columns(rows: datasets.Dataset) -> str:
-    return f"its columns are {', '.join(f'{c}: {type(feature).__name__}' for c, feature in rows.features.items())}"
+    columns = (f"{column}: {type(feature).__name__}" for column, feature in rows.features.items())
+    return f"its columns are {printable(', '.join(columns))}"

@@ -15,8 +15,10 @@ from .bit_depth import checked_range
 from .class_folders import class_files
 from .class_names import as_text
 from .files import readable_rows
+from .folder_source import FolderSource
 from .label_columns import check_unlabelled, without_unlabelled
 from .photos import SPLITS, load_photos
+from .picture import path_text, refuse_needless
 
 if TYPE_CHECKING:
     import datasets
@@ -42,9 +44,10 @@ def load_images(
     """Load the images of one split.
 
     Args:
-        source: `photos` (embedded, no download), `folder:PATH` (an image folder with a sub-folder for each class), or
-            a hub data set's id such as `ILSVRC/imagenet-1k` (its validation split where it has one; write
-            `id@train` for another). Where a hub set has several columns of images or classes, name one, as in
+        source: `photos` (embedded, no download), `folder:PATH` (an image folder with a sub-folder for each class;
+            sub-folders called as splits are refused unless they are said to be classes, as in `folder:PATH:class=train`
+            of a set of vehicles), or a hub data set's id such as `ILSVRC/imagenet-1k` (its validation split where it
+            has one; write `id@train` for another). Where a hub set has several columns of images or classes, name one:
             `uoft-cs/cifar100:label=fine_label` (or `id@train:image=picture:label=species`).
         split: `finetune`, `finetune_validation`, `sae`, `sae_validation` or `test`; `photos` also has `train`, the base
             model's. Images of different parts never overlap: every image of a folder or hub set belongs to one part
@@ -63,8 +66,9 @@ def load_images(
         The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source) and `file`.
 
     Raises:
-        ValueError: an unknown split, an empty folder or class, a bad file, 16-bit values of at most 4,095 without a
-            `pixel_range`, images without a label, a hub set without images or classes, or with several columns of them.
+        ValueError: an unknown split, an empty folder or class, a folder that mixes splits and classes or holds a whole
+            system, a bad file, 16-bit values of at most 4,095 without a `pixel_range`, or one for pictures of eight
+            bits, images without a label, a hub set without images or classes, or with several columns of them.
         ConnectionError, PermissionError: a hub set that cannot be reached, or is gated; the message says what to do.
     """
     if split not in SPLITS:
@@ -77,9 +81,10 @@ def load_images(
     pixel_range = checked_range(pixel_range)
     check_unlabelled(unlabelled)
     if source == "photos":
+        refuse_needless(["photos"], 1, pixel_range)
         return load_photos(split, limit=limit, seed=seed, image_size=image_size)
-    if source.startswith("folder:"):
-        rows = _folder(Path(source.removeprefix("folder:")).expanduser(), bad_files)
+    if (folder := FolderSource.parse(source)) is not None:
+        rows = _folder(folder, bad_files)
     else:
         from .hub import load_hub
 
@@ -104,9 +109,9 @@ def count_images(
     Raises:
         ValueError: no folder, or one without images, and what `load_images` refuses in files' names.
     """
-    if not source.startswith("folder:"):
+    if (folder := FolderSource.parse(source)) is None:
         return None
-    rows = _folder(Path(source.removeprefix("folder:")).expanduser(), bad_files)
+    rows = _folder(folder, bad_files)
     return len(_rows_of_part(np.asarray(rows["label"]), SPLITS[split], seed))
 
 
@@ -124,11 +129,11 @@ def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
     return order[parts[order] == part]
 
 
-def _folder(root: Path, bad_files: Literal["error", "skip"]) -> datasets.Dataset:
+def _folder(source: FolderSource, bad_files: Literal["error", "skip"]) -> datasets.Dataset:
     """Every file of every class sub-folder, in sorted order, not yet decoded."""
     import datasets
 
-    names, listed = class_files(root, bad_files)
+    names, listed = class_files(source, bad_files)
     files = [os.fspath(path) for _, path in listed]
     columns = {
         "image": [{"path": file, "bytes": None} for file in files],
@@ -139,7 +144,7 @@ def _folder(root: Path, bad_files: Literal["error", "skip"]) -> datasets.Dataset
     features = datasets.Features(
         {
             "image": datasets.Image(decode=False),
-            "label": datasets.ClassLabel(names=_class_names(names, root)),
+            "label": datasets.ClassLabel(names=_class_names(names, source.root)),
             "image_id": datasets.Value("int64"),
             "file": datasets.Value("string"),
         }
@@ -152,7 +157,7 @@ def _class_names(folders: list[str], root: Path) -> list[str]:
     names = [as_text(name) for name in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
-            f"{root} has two folders called {twice[0]!r}, which differ only in how Unicode composes their letters: "
-            "put their images into one"
+            f"{path_text(root)} has two folders called {twice[0]!r}, which differ only in how Unicode composes their "
+            "letters: put their images into one"
         )
     return names

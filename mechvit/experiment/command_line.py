@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
+from mechvit.data.folder_source import FolderSource
 from mechvit.data.spec import Corruption
 from mechvit.files import locked, new_folder
 from mechvit.settings_checks import SettingError
@@ -135,8 +136,10 @@ def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
     Args:
         names: models, SAEs, caches, pictures, and `--images` (`photos`, `folder:PATH` or a hub id).
     """
-    given = [os.fspath(name).removeprefix("folder:") for name in names if name is not None and name != "photos"]
-    return [path for path in (Path(name).expanduser() for name in given) if path.exists()]
+    given = [os.fspath(name) for name in names if name is not None and name != "photos"]
+    folders = [(FolderSource.parse(name), name) for name in given]
+    paths = [Path(name).expanduser() if folder is None else folder.root for folder, name in folders]
+    return [path for path in paths if path.exists()]
 
 
 def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> AbstractContextManager[Path]:

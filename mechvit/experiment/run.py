@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mechvit.data.folder_source import FolderSource
 from mechvit.files.reading import read_object
 
 from .config import ExperimentConfig
@@ -135,10 +136,10 @@ class Run:
         from mechvit.models.preprocessing import all_settings
 
         config, out = self.config, self.folder / "images" / part
-        folder = config.images.removeprefix("folder:")
+        folder = FolderSource.parse(config.images)
         settings = {
             "source": config.images,
-            "content": fingerprint_folder(Path(folder).expanduser()) if folder != config.images else None,
+            "content": None if folder is None else fingerprint_folder(folder.root),
             "count": config.count(part),
             "seed": config.seed,
             "bad_files": config.bad_files,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mechvit.data import load_images
 from mechvit.data.class_folders import class_files, files_below
+from mechvit.data.folder_source import FolderSource
 from mechvit.experiment.stages import fingerprint_folder
 
 PARTS = ("finetune", "finetune_validation", "sae", "test")
@@ -94,12 +95,36 @@ def test_classes_without_a_file_are_refused_by_name(root):
         load_images(f"folder:{root}")
 
 
+def test_names_in_messages_are_escaped(root):
+    odd = "elk\x1b[31m"
+    (root / odd).mkdir()
+    with pytest.raises(ValueError, match=r"1 class folders without a file: elk\\x1b\[31m; put"):
+        load_images(f"folder:{root}")
+    (root / odd).rmdir()
+    (root / odd).symlink_to(root / "dog")
+    with pytest.raises(ValueError, match=r"elk\\x1b\[31m is the same folder .* dog and elk\\x1b\[31m; remove"):
+        load_images(f"folder:{root}")
+    (root / odd).unlink()
+    save(root / odd / "0.png")
+    (root / odd / "0.png").write_text("no picture")
+    told = []
+    for part in PARTS:
+        for bad_files in ("skip", "error"):
+            try:
+                load_images(f"folder:{root}", part, bad_files=bad_files)
+            except ValueError as error:
+                told.append(str(error))
+    assert len(told) == 2
+    assert "no image of the class elk\\x1b[31m can be read" in told[0]
+    assert "elk\\x1b[31m/0.png is not an image that Pillow reads, such as" in told[1]
+
+
 def test_a_broken_link_is_a_bad_file(root):
     for name in ("cat", "dog"):
         for path in (root / name).iterdir():
             path.unlink()
             path.symlink_to(root / "nowhere.png")
-    with pytest.raises(ValueError, match=r"png cannot be read \(No such file or directory\); mend or remove it"):
+    with pytest.raises(ValueError, match=r"png cannot be read \(No such file or directory\): .*; mend or remove it"):
         load_images(f"folder:{root}")
 
 
@@ -121,7 +146,7 @@ def test_file_names_that_are_not_utf8_are_named_or_left_out(root):
         load_images(f"folder:{root}")
     str(caught.value).encode()
     with pytest.warns(UserWarning, match=r"left out 1 files whose names are not UTF-8: .*caf\\xe9.png"):
-        names, listed = class_files(root, "skip")
+        names, listed = class_files(FolderSource(root), "skip")
     assert sorted((names[label], os.path.relpath(path, root)) for label, path in listed) == before
     (root / NOT_UTF8).mkdir()
     for bad_files in ("error", "skip"):
