@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import transformers
 
+from mechvit.terminal import printable
+
 from .checks import check_unprocessed_config
 from .families import find_family
 from .interrupts import temporary
@@ -28,6 +30,8 @@ POINTERS = {
 """Settings by which a config would not say itself what the model is."""
 
 
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+"""What transformers writes for the kind of a head."""
 MOST_LAYERS, MOST_LABELS = 1000, 1_000_000
 """What a config may ask for where there are no weights to compare it with."""
 MOST_WIDTH = 1_000_000
@@ -58,7 +62,9 @@ def read_config(where: str) -> dict[str, Any]:
         )
     looks_local = Path(where).exists() or where.startswith((".", os.sep)) or where.count("/") > 1
     if looks_local and not (Path(where) / "config.json").is_file():
-        found = "a folder without one" if Path(where).is_dir() else "no such folder"
+        found = (
+            "a folder without one" if Path(where).is_dir() else "a file" if Path(where).exists() else "no such folder"
+        )
         raise ValueError(
             f"{where} must be a folder with a config.json, as `save_pretrained` writes it; got {found}. "
             "Pass the checkpoint's folder, or a hub id such as google/vit-base-patch16-224."
@@ -141,6 +147,7 @@ def _check_form(config: Any, where: str) -> None:
     for name in ("auto_map", "quantization_config", "vision_config", "text_config", "id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):
             raise ValueError(f"{where}: {name} of its config.json must hold settings by name; got {config[name]!r}.")
+    _check_labels(config, where)
     for name, meaning in POINTERS.items():
         if config.get(name):
             raise ValueError(
@@ -149,9 +156,34 @@ def _check_form(config: Any, where: str) -> None:
             )
 
 
+def _check_labels(config: Mapping[str, Any], where: str) -> None:
+    """Raise a ValueError for settings of the classes that transformers takes whatever they are."""
+    kind, count, names = (config.get(name) for name in ("problem_type", "num_labels", "id2label"))
+    if kind is not None and kind not in PROBLEM_TYPES:
+        raise ValueError(
+            f"{where}: problem_type of its config.json must be {', '.join(PROBLEM_TYPES)} or null; got "
+            f"{kind!r}. Correct the setting."
+        )
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise ValueError(
+            f"{where}: num_labels of its config.json must be the number of classes; got {count!r}. Correct the setting."
+        )
+    if "id2label" in config and names is None and count is None:
+        raise ValueError(
+            f'{where}: id2label of its config.json must name the classes by index, as in {{"0": "cat"}}; got null. '
+            "Correct the setting, or leave it out of two classes without names."
+        )
+    for index, name in (names or {}).items():
+        if not index.isdecimal() or isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise ValueError(
+                f'{where}: id2label of its config.json must name the classes by index, as in {{"0": "cat"}}; got '
+                f"{{{index!r}: {name!r}}}. Correct the setting."
+            )
+
+
 def one_line(error: BaseException, longest: int = 300) -> str:
     """Give what an error says on one line that ends in a full stop, cut where it is long."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     text = text if len(text) <= longest else f"{text[:longest]} ..."
     return text if text.endswith(".") else f"{text}."
 
