@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mechvit.terminal import printable
+
 from .class_names import as_text
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def as_classes(dataset: datasets.Dataset, column: str) -> datasets.Dataset:
     import datasets
 
     if column not in dataset.features:
-        raise ValueError(f"there is no column {column!r}; the columns are {', '.join(dataset.column_names)}")
+        columns = printable(", ".join(dataset.column_names))
+        raise ValueError(f"there is no column {column!r}; the columns are {columns}")
     feature = dataset.features[column]
     if isinstance(feature, datasets.ClassLabel):
         return dataset

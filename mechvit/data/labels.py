@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mechvit.arguments import checked
+from mechvit.terminal import printable
 
 from .class_names import Meaning, as_text, folded, meanings, synonyms, unique_names
 from .label_columns import as_classes, with_classes, without_unlabelled
@@ -286,7 +287,7 @@ def _refuse(faults: Sequence[tuple[str, str]], names: Sequence[str], labels: Seq
 
 
 def _class(index: int, labels: Sequence[str]) -> str:
-    return f"{index} ({labels[index]})"
+    return f"{index} ({printable(labels[index])})"
 
 
 def _classes(count: int) -> str:
@@ -294,7 +295,7 @@ def _classes(count: int) -> str:
 
 
 def _some(items: Sequence[str], count: int = 5) -> str:
-    return ", ".join(items[:count]) + (", …" if len(items) > count else "")
+    return ", ".join(map(printable, items[:count])) + (", …" if len(items) > count else "")
 
 
 _SAID: set[str] = set()

@@ -12,6 +12,8 @@ import torch
 import transformers
 from torch import Tensor
 
+from mechvit.terminal import printable
+
 from .checkpoint_config import one_line, quiet
 from .revisions import hub_revision
 from .stored_files import read_tensors
@@ -74,8 +76,8 @@ def check_weights(
         return
     if wrapped := _wrapped(given, missing):
         raise ValueError(
-            f"{where}: the weights must be exactly those of its config; {wrapped}. Save the model that was wrapped, or "
-            "take that part out of the names."
+            f"{where}: the weights must be exactly those of its config; {printable(wrapped)}. Save the model that was "
+            "wrapped, or take that part out of the names."
         )
     raise ValueError(
         f"{where}: the weights must be exactly those of its config; {_listed(faults)}. "
@@ -108,7 +110,7 @@ def _by_block(names: Iterable[str]) -> list[str]:
 
 def _listed(faults: list[str]) -> str:
     more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-    return "; ".join(faults[:NAMED]) + more
+    return printable("; ".join(faults[:NAMED]) + more)
 
 
 def _weight_files(where: str) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mechvit.models.stored_files import check_finite, open_tensors, read_object
+from mechvit.terminal import printable
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -102,7 +103,9 @@ def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
         faults += [f"it lacks {name}" for name in wanted if name not in found]
         faults += [f"{name} is left over" for name in found if name not in wanted]
     if faults:
-        raise ValueError(f"{path} does not hold the weights that {CONFIG} beside it tells of: {'; '.join(faults)}")
+        raise ValueError(
+            f"{path} does not hold the weights that {CONFIG} beside it tells of: {printable('; '.join(faults))}"
+        )
 
 
 def _expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -137,5 +140,5 @@ def open_sae(folder: Path, device: str) -> SAE:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if str(folder) in str(error):
             raise
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))
         raise ValueError(f"{folder} is no SAE that sae-lens can open: {type(error).__name__}, {reason}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import random
 import unicodedata
 import warnings
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import InferredLabels, align_labels, config_classes
+from mechvit.data.label_columns import as_classes
 from mechvit.data.labels import match_classes
 
 ROWS = list(csv.reader(files("mechvit.data").joinpath("imagenet_synsets.tsv").open(encoding="utf8"), delimiter="\t"))[
@@ -369,7 +371,47 @@ def test_the_table_is_the_packages_own():
     assert synset_names() == dict(zip(IDS, IMAGENET, strict=True))
     assert sorted(IDS) == IDS
     assert [int(row[0]) for row in ROWS] == list(range(1000))
-    assert "Princeton University" in files("mechvit.data").joinpath("imagenet_synsets.LICENSE.txt").read_text()
+
+
+def test_wordnets_licence_is_princetons_own():
+    """Against the SHA-256 of LICENSE in Princeton's WordNet-3.0, blanks at the ends of its lines aside."""
+    text = files("mechvit.data").joinpath("imagenet_synsets.LICENSE.txt").read_text()
+    licence = text[text.index("WordNet Release 3.0") :]
+    found = hashlib.sha256(licence.encode()).hexdigest()
+    assert found == "e95e845ba95cedf3fb62c96f656ab2d71e4404f3aa84741f1ec2862741965c98"
+
+
+ODD = "cat\x1b[31m\u202e"
+
+
+@pytest.mark.parametrize(
+    ("names", "id2label"),
+    [
+        ([ODD, "dog"], {0: "elk", 1: "dog"}),
+        (["cat", "dog"], {0: ODD, 1: "dog"}),
+        ([ODD, f"{ODD}s"], {0: f"{ODD}, {ODD}s", 1: "dog"}),
+        (["a", "b"], {0: f"a, {ODD}", 1: f"a, b, {ODD}"}),
+        ([ODD, f"{ODD} "], {0: f"{ODD}, x", 1: "LABEL_1"}),
+        (["0", ODD], {0: ODD, 1: "b"}),
+    ],
+)
+def test_names_in_messages_are_escaped(names, id2label):
+    told: list[str] = []
+    try:
+        align_labels(labelled(names), id2label, say=told.append)
+    except ValueError as error:
+        told.append(str(error))
+    assert told
+    assert any("\\x1b" in line for line in told)
+    assert not any("\x1b" in line or "\u202e" in line for line in told)
+
+
+def test_columns_in_messages_are_escaped():
+    rows = datasets.Dataset.from_dict({ODD: [1], "label": [0.5]})
+    for column in ("absent", "label"):
+        with pytest.raises(ValueError, match="column") as caught:
+            as_classes(rows, column)
+        assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize("index", [None, "x", [1], -1, 1.5])
