@@ -18,6 +18,7 @@ ALLOWED = {
     ("directions.py", "re"): "hook points' names",
     ("bit_depth.py", "re"): "Pillow's names of raw modes",
     ("class_names.py", "re"): "classes' names, which are the user's",
+    ("folder_source.py", "re"): "names of folders",
     ("hub.py", "re"): "a set as a command line names it",
     ("labels.py", "re"): "classes' names, which are the user's",
     ("prepared.py", "split"): "JSON texts, which datasets sets apart so when it joins sets",
