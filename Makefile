@@ -1,6 +1,7 @@
 # Each target sets up what it needs: `make reproduce` and `make test` work on a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
+PY_VERSION = -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 PRESET ?= photos
 # One process a core and one thread a process: whole files go to whichever process is free.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
@@ -10,10 +11,13 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist lo
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
-setup: .venv/.installed  ## create .venv and install mechvit into it, editable, at the pinned versions
+setup: .venv/.installed  ## create .venv with $PYTHON and install mechvit into it, editable, at the pinned versions
+ifneq ($(origin PYTHON),file)
+	@test "$$($(PYTHON) $(PY_VERSION))" = "$$($(BIN)/python $(PY_VERSION))" || { echo ".venv is of Python $$($(BIN)/python $(PY_VERSION)), and PYTHON=$(PYTHON) is $$($(PYTHON) $(PY_VERSION)): remove .venv, or leave PYTHON out" >&2; exit 1; }
+endif
 
 .venv/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else f"mechvit needs Python 3.10 or newer, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"mechvit needs Python 3.11 or newer, and {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

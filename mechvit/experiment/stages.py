@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Stages:
         self.say(f"{name} ...")
         files.remove_file(record)
         reset_peak_memory()
-        started, clock = datetime.now(timezone.utc), time.perf_counter()
+        started, clock = datetime.now(UTC), time.perf_counter()
         work()
         seconds = time.perf_counter() - clock
         missing = [str(path) for path in paths if not path.exists()]
@@ -100,7 +100,7 @@ class Stages:
             "seconds": round(seconds, 3),
             "peak_memory_bytes": peak_memory_bytes(),
             "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "reads": reads,
         }
         self._keep(record, entry, paths)

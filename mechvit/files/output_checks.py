@@ -58,6 +58,8 @@ def out_folder(
         exists = os.path.lexists(place)
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, an unknown home, a null character
         raise ValueError(f"{out!r} cannot be an output folder: {error}") from error
+    if os.path.islink(place):  # from Python 3.13 on a circle is left as it is
+        raise ValueError(f"{out!r} cannot be an output folder: its links lead in a circle")
     if exists and not place.is_dir():
         raise ValueError(f"{out} is a file: name a folder")
     if place.name.endswith((PARTIAL, REPLACED)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sysconfig
@@ -39,11 +40,11 @@ class Kernel:
         self.launched = 0
 
     def __getitem__(self, grid):
-        from triton.runtime.build import compile_so_from_src
+        from triton.runtime.build import compile_module_from_src
 
         def launch(*args, **options):
             self.launched += 1
-            compile_so_from_src(STUB, "stub")
+            compile_module_from_src(STUB, "stub")
 
         return launch
 
@@ -58,12 +59,18 @@ def probe(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
-    build = __import__("triton.runtime.build", fromlist=["_find_compiler"])
-    build._find_compiler.cache_clear()
+    forget_compiler()
     jit.launches.cache_clear()
     yield kernel
-    build._find_compiler.cache_clear()
+    forget_compiler()
     jit.launches.cache_clear()
+
+
+def forget_compiler():
+    """Let Triton look for a compiler again: from 3.8 on it remembers what it found."""
+    build = importlib.import_module("triton.runtime.build")
+    if hasattr(build, "_find_compiler"):
+        build._find_compiler.cache_clear()
 
 
 def no_compiler(monkeypatch, tmp_path):
