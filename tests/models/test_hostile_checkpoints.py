@@ -126,6 +126,13 @@ def test_a_setting_that_makes_no_model_is_refused_at_once(name, saved):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300_000  # kB; a million channels took 4.4 GB
 
 
+def test_a_file_in_the_place_of_a_checkpoint_is_said_to_be_one(tmp_path):
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    for path in ("/dev/null", tmp_path / "notes.txt"):
+        with pytest.raises(ValueError, match=rf"^{path} must be a folder with a config.json, .* got a file\."):
+            read_hf_config(path)
+
+
 JSON = {
     "a list": "[1, 2]",
     "a word": '"vit"',

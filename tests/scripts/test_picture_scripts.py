@@ -107,9 +107,9 @@ def test_every_command_that_reads_images_takes_a_range():
         assert preset.pixel_range is None
 
 
-def test_a_range_for_photos_is_refused_before_anything_else():
+def test_a_range_for_photos_is_refused_before_anything_else(tmp_path):
     for name in ("evaluate", "explore_attention"):
-        options = {"model": ("nowhere",), "out": "nowhere/page.html", "pixel_range": (0, 4095)}
+        options = {"model": ("nowhere",), "out": tmp_path / "page.html", "pixel_range": (0, 4095)}
         with pytest.raises(
             ValueError, match=r"pixel_range is for pictures of more than eight bits a channel; those of"
         ):
