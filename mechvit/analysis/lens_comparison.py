@@ -32,15 +32,9 @@ QUANTITIES = ("probability", "divergence")
 
 
 @dataclass(frozen=True)
-class LensReading:
-    """What one lens reads: one row an image, one column a layer 0..n_layers; on the CPU."""
+class LensReading(LogitLens):
+    """What one lens reads, whichever it is, and how far that is from the model's own answer."""
 
-    image_id: Int[Tensor, " images"]
-    label: Int[Tensor, " images"]
-    probability: Float[Tensor, "images layers"]
-    """Of the label, 0 to 1."""
-    rank: Int[Tensor, "images layers"]
-    """Classes that score above the label."""
     divergence: Float[Tensor, "images layers"]
     """KL(model's final distribution || the lens's), nats; 0 at the last layer."""
     prediction: Int[Tensor, "images layers"]
@@ -87,7 +81,7 @@ def compare_lenses(
     for lens in lenses.values():
         if lens is not None:
             lens.check_model(model)
-    parts: dict[str, list[tuple[Tensor, ...]]] = defaultdict(list)
+    parts: dict[str, list[LensReading]] = defaultdict(list)
     for batch in image_batches(model, images, batch_size, progress=progress):
         hooks, residuals = residual_hooks(model)
         shown = pixel_values(model, corrupted(batch, corruption, seed=seed))
@@ -98,8 +92,8 @@ def compare_lenses(
             earlier = unrounded(model.unembed_residual(read.flatten(0, 1))).view(len(read), *final.shape)
             check_finite(f"logits of the lens {name!r}", list(earlier), model, batch.image_ids)
             found = _read(torch.cat([earlier, final[None]]), batch.labels)
-            parts[name].append(tuple(map(on_cpu, (batch.image_ids, batch.labels, *found))))
-    return {name: LensReading(*map(torch.cat, zip(*found, strict=True))) for name, found in parts.items()}
+            parts[name].append(LensReading(*map(on_cpu, (batch.image_ids, batch.labels, *found))))
+    return {name: LensReading.concatenate(found) for name, found in parts.items()}
 
 
 def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batch"]) -> list[Tensor]:

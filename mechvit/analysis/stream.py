@@ -50,19 +50,8 @@ def corrupted_batches(
     seed: int = 0,
     progress: str | None = None,
 ) -> Iterator[SharedBatch]:
-    """Stream the same images to several models under several corruptions; each batch is corrupted once for all models
-    that resize alike.
-
-    Args:
-        models: name -> model; each sees the images as its own image processor resizes and crops them.
-        images: as in `model_batches`.
-        corruptions: what to apply in [0, 1], clean where it is among them.
-        batch_size, patterns, progress: as in `model_batches`.
-        seed: of all that is random in a corruption.
-
-    Raises:
-        ValueError: as `model_batches`.
-    """
+    """Stream the same images to several models (`model_batches`) under several corruptions, clean where it is among
+    them; each batch is corrupted once for all models that resize alike. `seed` is of all that is random in that."""
     start = 0
     for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
         for batch, names in distinct(batches):

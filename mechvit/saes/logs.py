@@ -50,6 +50,10 @@ class Logs:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows([row[name] for name in COLUMNS] for row in kept)
+        if loggers:
+            from accelerate import PartialState
+
+            PartialState()  # which accelerate's trackers need for their own log
         self.wandb = _start_wandb(folder, about or {}) if "wandb" in loggers else None
         self.tensorboard = _start_tensorboard(folder, after_step) if "tensorboard" in loggers else None
 
@@ -84,7 +88,8 @@ def _start_wandb(folder: Path, about: dict[str, Any]) -> GeneralTracker:
     run_id = read_object(kept, ("id",))["id"] if kept.is_file() else None
     files.note(folder / "wandb", under=True)
     name = folder.name.removesuffix(".partial")
-    tracker = _started(WandBTracker("mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow"))
+    tracker = WandBTracker("mechvit", name=name, config=about, dir=str(folder), id=run_id, resume="allow")
+    tracker.start()
     files.write_json(kept, {"id": tracker.tracker.id})
     tracker.tracker.define_metric("*", step_metric="step")
     return tracker
@@ -94,13 +99,6 @@ def _start_tensorboard(folder: Path, after_step: int) -> GeneralTracker:
     from accelerate.tracking import TensorBoardTracker
 
     files.note(folder / "tensorboard", under=True)
-    return _started(TensorBoardTracker("tensorboard", folder, purge_step=after_step + 1))
-
-
-def _started(tracker: GeneralTracker) -> GeneralTracker:
-    """Start one of accelerate's trackers, which write into its log and need its state for that."""
-    from accelerate import PartialState
-
-    PartialState()
+    tracker = TensorBoardTracker("tensorboard", folder, purge_step=after_step + 1)
     tracker.start()
     return tracker
