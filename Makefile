@@ -6,7 +6,7 @@ PRESET ?= photos
 # One process a core and one thread a process: whole files go to whichever process is free.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: help setup reproduce benchmarks benchmarks-cuda test test-all lint format clean
+.PHONY: help setup reproduce benchmarks benchmarks-cuda test test-fast test-all lint format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -49,6 +49,9 @@ benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
 
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones
 	$(PYTEST) -m 'not slow and not gpu'
+
+test-fast: setup  ## the tests that start neither a browser nor another process, while one works (no lint)
+	$(PYTEST) -m 'not slow and not gpu and not browser and not processes'
 
 test-all: setup lint  ## everything (GPU tests skip themselves without a GPU)
 	$(PYTEST)

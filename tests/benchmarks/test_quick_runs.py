@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import attention_statistics
@@ -40,6 +38,7 @@ def read(out, capsys):
     return read_with_text(out, capsys)[0]
 
 
+@pytest.mark.slow
 def test_attention_statistics(tmp_path, capsys):
     module = attention_statistics
     module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True))
@@ -64,6 +63,7 @@ def test_shapes_have_their_tokens(tokens):
     assert 1 <= batches["cpu"] <= batches["cuda"]
 
 
+@pytest.mark.slow
 def test_attention_statistics_of_a_chosen_batch(tmp_path, capsys):
     module = attention_statistics
     options = module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True, batch_size=3, peers=False)
@@ -71,6 +71,7 @@ def test_attention_statistics_of_a_chosen_batch(tmp_path, capsys):
     assert list(read(tmp_path / "out", capsys).timings) == ["17 tokens, batch 3"]
 
 
+@pytest.mark.slow
 def test_cache_activations(tmp_path, capsys):
     module = cache_activations
     module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True, captured=False))
@@ -116,6 +117,7 @@ def test_peaks_have_a_verdict(monkeypatch):
     assert not any(row.bound for row in module.rows(timing, models, "planted", judged=False))
 
 
+@pytest.mark.slow
 def test_model_patching(tmp_path, capsys):
     module = model_patching
     module.main(module.Options(out=str(tmp_path / "out"), device="cpu", threads=1, quick=True))
@@ -163,6 +165,8 @@ def test_flops_match_a_count_by_torch():
     assert cache_activations.floating_point_operations(models) == counter.get_total_flops()
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_startup_counts_every_script(tmp_path, capsys):
     startup.main(startup.Options(out=str(tmp_path / "out"), rounds=1, first_image=False))
     result = read(tmp_path / "out", capsys)
@@ -184,14 +188,3 @@ def test_peak_memory_is_what_a_call_holds():
     freed = [torch.ones(2**20) for _ in range(8)]  # blocks that malloc keeps for later
     del freed
     assert memory.peak_extra(hold) == pytest.approx(48 * 2**20, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    "name", ["attention_statistics", "cache_activations", "model_patching", "report_load", "startup"]
-)
-def test_help_teaches(name):
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, check=True
-    )
-    assert f"benchmarks/{name}.py --out" in done.stdout
-    assert "--rounds" in done.stdout

@@ -83,15 +83,6 @@ def test_refuses_in_one_line(script, options, tmp_path, capsys, changes, said):
     assert not (tmp_path / "cache").exists()
 
 
-def test_help_teaches():
-    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
-    shown = " ".join(done.stdout.replace("│", " ").split())
-    assert shown.count("scripts/cache_activations.py --model") == 3
-    assert "torchrun --nproc-per-node 4" in shown
-    for option in ("hooks", "tokens", "part", "dtype", "batch-size", "shard-megabytes", "sae-lens", "overwrite"):
-        assert f"--{option}" in shown
-
-
 @pytest.mark.slow
 def test_runs_under_torchrun(script, options, checkpoint, tmp_path):
     script.main(options(out=str(tmp_path / "one"), shard_megabytes=1))
