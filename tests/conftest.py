@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from mechvit import HookedViT
 
 
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Draw the same random numbers in a test and in the fixtures that it builds, whatever ran before it."""
     import torch
 
     torch.manual_seed(0)
+    if item.get_closest_marker("browser") and shutil.which("chromium") is None:
+        pytest.skip("needs Debian's chromium on the PATH")
 
 
 @pytest.fixture(scope="session")

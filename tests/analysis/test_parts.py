@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 from family_runs import build
-from hf_zoo import ZOO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shifted_models import shifted
+from zoo_options import daily
 
 from mechvit.analysis.parts import (
     check_weights_comparable,
@@ -25,7 +25,7 @@ from mechvit.analysis.parts import (
 UNITS = ("parts", "branches", "blocks")
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", daily())
 def test_every_weight_of_every_family_is_in_one_part(name):
     model = build(name, torch.float32)
     parts = model_parts(model)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hf_zoo import ZOO
 from torch import nn
+from zoo_options import daily
 
 from mechvit import HookedViT
 from mechvit.analysis import class_trajectories, logit_lens, patch_lens
@@ -76,7 +77,7 @@ def test_patches_match_hugging_face(name, pixels):
     assert found.classes.shape == (4, 4, 16, 3)
 
 
-@pytest.mark.parametrize("name", LENS)
+@pytest.mark.parametrize("name", daily(LENS))
 def test_alone_is_every_head_token_at_once(name):
     """The definition: a vector alone is that vector in the place of every token that the head reads."""
     model, _ = family(name)
@@ -88,7 +89,7 @@ def test_alone_is_every_head_token_at_once(name):
             torch.testing.assert_close(classify_alone(model, x, apply_ln=apply_ln), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", LENS)
+@pytest.mark.parametrize("name", daily(LENS))
 def test_trajectories_end_in_the_prediction_and_match_the_lens(name, pixels):
     model, _ = family(name)
     found = class_trajectories(model, pixels, [4, 1])

@@ -103,6 +103,7 @@ def test_every_part_needs_an_image(part):
         ImageCounts(**{part: 0})
 
 
+@pytest.mark.processes
 def test_reading_presets_imports_nothing_heavy():
     code = (
         "import sys, mechvit.experiment.config as c; assert c.PRESETS['photos']; "

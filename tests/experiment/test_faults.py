@@ -156,6 +156,7 @@ WRITES = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", WRITES)
 def test_a_write_that_really_fails_is_one_line(case, tmp_path):
     """A limit on the size of files stands for a full disk: the same calls fail, in the same places."""
@@ -295,6 +296,7 @@ def test_a_device_that_cannot_compute_is_refused(device):
 PRINTS = "from mechvit.experiment.command_line import run\nfrom mechvit.terminal import say\nrun(lambda: say('x'))"
 
 
+@pytest.mark.processes
 def test_output_that_cannot_be_written_is_one_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -304,6 +306,7 @@ def test_output_that_cannot_be_written_is_one_line():
     assert done.stderr == ("error: what was found cannot be printed (No space left on device)\n")
 
 
+@pytest.mark.processes
 def test_a_reader_that_ended_is_one_line():
     process = subprocess.Popen(
         [sys.executable, "-c", f"input()\n{PRINTS}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -316,6 +319,7 @@ def test_a_reader_that_ended_is_one_line():
     assert process.wait() == 2
 
 
+@pytest.mark.processes
 def test_on_a_terminal_too_the_answer_is_one_line_without_colours():
     """tyro draws its box by what stdout is."""
     ours, theirs = pty.openpty()

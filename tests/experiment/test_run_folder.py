@@ -126,6 +126,7 @@ def test_a_run_from_before_markers_goes_on(tmp_path):
     } == {name: data for name, data in before.items() if "models" not in name and name != "report.html"}
 
 
+@pytest.mark.processes
 def test_a_second_process_hears_who_works_there(tmp_path):
     with open_run(tmp_path / "run", PAPER):
         child = os.fork()

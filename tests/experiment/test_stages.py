@@ -152,6 +152,7 @@ def test_an_old_record_is_gone_before_its_outputs_are_overwritten(tmp_path):
     assert out.read_text() == "again"
 
 
+@pytest.mark.processes
 def test_a_killed_process_leaves_no_record(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; from mechvit import files; "

@@ -38,6 +38,7 @@ def written(out: Path) -> str | None:
     return pd.read_parquet(out / "performance.parquet")["what"][0] if out.is_dir() else None
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("first", [pytest.param(None, marks=pytest.mark.slow), "old"])
 def test_a_folder_is_old_or_new_at_every_point(tmp_path, first):
     root, out = tmp_path / "root", tmp_path / "root" / "out"
@@ -71,6 +72,7 @@ def test_a_folder_is_old_or_new_at_every_point(tmp_path, first):
     assert {first, "newer"} <= seen
 
 
+@pytest.mark.processes
 def test_what_was_cut_off_is_ended_without_doing_it_again(tmp_path):
     """After the new result is whole, the next process puts it in place: hours of work are not done twice."""
     root, out = tmp_path / "root", tmp_path / "root" / "out"
@@ -92,6 +94,7 @@ def test_what_was_cut_off_is_ended_without_doing_it_again(tmp_path):
     assert ended == 4, "before the old one is marked, before and after it is moved aside"
 
 
+@pytest.mark.processes
 def test_a_file_is_old_or_new_at_every_point(tmp_path):
     root = tmp_path / "root"
 
@@ -115,6 +118,7 @@ def test_a_file_is_old_or_new_at_every_point(tmp_path):
     assert count >= 4
 
 
+@pytest.mark.processes
 def test_an_export_for_sae_lens_at_every_point(tmp_path):
     """A library that writes a cache of its own inside (datasets) leaves nothing that the next process cannot remove."""
     import datasets

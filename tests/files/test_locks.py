@@ -34,6 +34,7 @@ def holder(place: Path, how: str = "exclusive") -> subprocess.Popen:
     return process
 
 
+@pytest.mark.processes
 def test_a_second_process_hears_who_holds_it_and_a_killed_one_holds_nothing(tmp_path):
     place = tmp_path / "out"
     process = holder(place)
@@ -47,6 +48,7 @@ def test_a_second_process_hears_who_holds_it_and_a_killed_one_holds_nothing(tmp_
     assert list(tmp_path.iterdir()) == [], "the last holder removes the file"
 
 
+@pytest.mark.processes
 def test_several_read_and_none_writes_meanwhile(tmp_path):
     place = tmp_path / "cache"
     place.mkdir()
@@ -70,6 +72,7 @@ def test_within_one_process(tmp_path):
     Lock(tmp_path / "out").release()
 
 
+@pytest.mark.processes
 def test_a_forked_child_neither_holds_nor_releases(tmp_path):
     """A data loader's workers live on when their parent is killed."""
     lock = Lock(tmp_path / "out")

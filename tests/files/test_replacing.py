@@ -313,6 +313,7 @@ def test_inputs_and_outputs_lie_apart(tmp_path, out, read):
     files.out_folder(tmp_path / "elsewhere", [tmp_path / read])
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become somebody else")
 def test_what_cannot_be_changed_is_refused_first(tmp_path):
     """As another user, without the right to remove what lies there."""

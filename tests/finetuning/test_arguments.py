@@ -35,6 +35,7 @@ def gpus(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("count", "asked", "expected"),
     [

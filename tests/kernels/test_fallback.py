@@ -107,6 +107,7 @@ def compiles() -> bool:
         return False
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", BROKEN, ids=lambda how: how.__name__)
 def test_one_warning_says_why(probe, monkeypatch, tmp_path, how):
     how(monkeypatch, tmp_path)
@@ -121,6 +122,7 @@ def test_one_warning_says_why(probe, monkeypatch, tmp_path, how):
     assert probe.launched == 1
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not compiles(), reason="needs gcc and Python.h")
 def test_where_the_stub_compiles_kernels_are_launched(probe):
     claimed = torch.zeros(2).as_subclass(Claimed)

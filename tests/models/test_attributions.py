@@ -23,11 +23,13 @@ from family_runs import (
 )
 from hf_zoo import CLASSES, ZOO
 from torch.nn import functional as F
+from zoo_options import daily, daily_but
 
 from mechvit.models.activation_cache import ViTActivationCache
 
 OTHERS = torch.tensor([1, 2, 0, 3])
 every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
+daily_classifiers = pytest.mark.parametrize("name", daily(CLASSIFIERS))
 
 
 def bias_of(name, model, cache):
@@ -70,8 +72,7 @@ def test_logit_bias_matches_products_of_the_weights(name):
     close(cache.logit_bias(LABELS), expected.gather(1, LABELS[:, None])[:, 0])
 
 
-@every_classifier
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "dtype"), daily_but(torch.float64, [torch.float32], CLASSIFIERS))
 def test_attributions_and_bias_are_the_logits(name, dtype):
     """Over all components and tokens, from each decomposition, for each way to name a class."""
     model, logits, cache = run(name, dtype)
@@ -100,7 +101,7 @@ def held_fixed(model):
     return [(name, lambda tensor, hook: tensor.detach()) for name in model.hook_dict if name.endswith(ends)]
 
 
-@every_classifier
+@daily_classifiers
 def test_attribution_of_a_token_is_its_gradient_with_statistics_held_fixed(name):
     """Share of a component = its product with the gradient of the logit by the last stream at that token."""
     model, _, cache = run(name)
@@ -138,7 +139,7 @@ def test_a_head_that_reads_cls_alone_needs_cls_alone(name):
     close(cache.logit_directions(LABELS)[:, 0], direction[LABELS] / scale)
 
 
-@every_classifier
+@daily_classifiers
 @pytest.mark.parametrize("batch_slice", [2, -1, (1, 3), [3, 0]], ids=str)
 def test_attributions_of_some_images(name, batch_slice):
     """A stack of all images and `batch_slice`, a cut stack, and the cache of those images agree."""
@@ -157,7 +158,7 @@ def test_attributions_of_some_images(name, batch_slice):
         close(some.logit_bias(theirs), cache.logit_bias(tokens)[chosen])
 
 
-@every_classifier
+@daily_classifiers
 def test_attributions_of_one_image_without_batch_dimension(name):
     model, _, _ = run(name)
     pixels = draw(batch=1)
@@ -173,7 +174,7 @@ def test_attributions_of_one_image_without_batch_dimension(name):
             close(difference + found.logit_bias(2) - found.logit_bias("ant"), logits[0, 2] - logits[0, 0])
 
 
-@every_classifier
+@daily_classifiers
 @pytest.mark.parametrize("kept", [0, 5, -1, (0, 1), (2, 7), [0], [6, 0, 1], (0, 5)], ids=str)
 def test_a_cache_of_some_tokens_gives_them_their_shares(name, kept):
     """Also where the head pools tokens that the cache lacks."""
@@ -201,7 +202,7 @@ def test_a_cache_of_some_tokens_gives_them_their_shares(name, kept):
         close(first, cut.logit_attrs(parts, LABELS)[:, :, 0])
 
 
-@every_classifier
+@daily_classifiers
 @pytest.mark.parametrize("size", [(24, 40), (48, 48)], ids=str)
 def test_attributions_at_another_image_size(name, size):
     model, _, _ = run(name)
@@ -214,7 +215,7 @@ def test_attributions_at_another_image_size(name, size):
     close(cut.logit_attrs(cut.decompose_resid(), LABELS), attrs[:, :, 3:6])
 
 
-@every_classifier
+@daily_classifiers
 def test_a_cache_of_another_dtype_is_attributed_to_its_precision(name):
     model, logits, _ = run(name, torch.float32)
     _, half = model.run_with_cache(draw(dtype=torch.float32), dtype=torch.bfloat16)
@@ -268,7 +269,7 @@ def test_bad_classes_and_cuts_are_named():
         ViTActivationCache(cache.cache_dict, cache.model, pos_slice=0)
 
 
-@every_classifier
+@daily_classifiers
 def test_a_cache_wrapped_by_hand_is_the_same(name):
     model, _, cache = run(name)
     _, plain = model.run_with_cache(draw(), return_cache_object=False)

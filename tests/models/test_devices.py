@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from family_runs import build, draw
-from hf_zoo import ZOO
 from random_saes import RESID, make_sae
+from zoo_options import daily
 
 from mechvit import HookedViT
 from mechvit.models import devices
@@ -62,13 +62,13 @@ def test_an_sae_of_the_meta_device_is_refused(make_hf):
         HookedViT.from_hf(make_hf()).add_sae(make_sae().to("meta"))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", daily())
 def test_every_family_takes_pixels_of_another_device_and_dtype(name):
     found = build(name).to("meta", torch.bfloat16)(draw())
     assert (found.device.type, found.dtype) == ("meta", torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", daily())
 def test_a_hugging_face_model_lies_whole_where_it_came_from(name):
     """Buffers that are no weights (positions' indices, rotary frequencies) among the rest."""
     hf_model = build(name, torch.float32).to("meta").to_hf()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from family_runs import build, close, draw
-from hf_zoo import ZOO
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zoo_options import daily
 
 from mechvit.models.embedding import PatchProjection
 
@@ -43,7 +43,7 @@ def test_product_is_the_convolution(size, rows, columns, left_over, channels, ba
         torch.testing.assert_close(ours, theirs, rtol=10 * tolerance, atol=10 * tolerance)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", daily())
 def test_every_family_gives_the_same_with_the_product(name, monkeypatch):
     """What it gives with the convolution is compared with Hugging Face elsewhere."""
     model = build(name, torch.float32)

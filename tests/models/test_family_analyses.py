@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hf_zoo import ZOO
+from zoo_options import daily
 
 from mechvit import HookedViT
 from mechvit.analysis import attention_shift, evaluate, logit_lens
@@ -20,7 +21,7 @@ def images():
     return load_images("photos", "test", limit=5, image_size=32)  # one of each of the first five classes
 
 
-@pytest.mark.parametrize("name", LENS)
+@pytest.mark.parametrize("name", daily(LENS))
 def test_analyses_read_the_familys_own_head(name, images, tiny_processor):
     entry = ZOO[name]
     model = HookedViT.from_hf(entry(), tiny_processor, **entry.zero_shot_head())

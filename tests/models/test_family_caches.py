@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from family_runs import DTYPES, HEADS, LAYERS, close, draw, resid, run
-from hf_zoo import ZOO
 from torch.nn import functional as F
+from zoo_options import daily
 
-every = pytest.mark.parametrize("name", ZOO)
+every = pytest.mark.parametrize("name", daily())
 
 
 @every

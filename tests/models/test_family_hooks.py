@@ -11,32 +11,14 @@ import torch
 from hf_zoo import ZOO
 from recomputed import _relative_bias, recompute
 from torch.nn import functional as F
+from zoo_options import DAILY, daily
 
 from mechvit import HookedViT
 
-every = pytest.mark.parametrize("name", ZOO)
+every = pytest.mark.parametrize("name", daily())
 LABELS = torch.tensor([3, 0])
-# One model of each kind of architecture; what costs most is checked at every point of these, and at some of the others.
-MODELS = [
-    "vit classifier",
-    "msn encoder",
-    "mae encoder",
-    "deit with teacher",
-    "beit classifier, all positions",
-    "beit encoder, cls",
-    "data2vec classifier, relative bias",
-    "dinov2 classifier, swiglu",
-    "registers classifier",
-    "dinov3 encoder",
-    "dinov3 encoder, key bias, gated",
-    "ijepa classifier",
-    "clip classifier",
-    "clip zero-shot",
-    "siglip classifier",
-    "siglip zero-shot",
-    "siglip2 zero-shot",
-]
-each = pytest.mark.parametrize("name", MODELS)
+# What costs most is checked at every point of the daily entries, and at some points of the others.
+each = pytest.mark.parametrize("name", DAILY)
 
 
 @functools.cache
@@ -163,7 +145,7 @@ def test_each_point_edits_the_output_and_lets_go(name):
         for point in model.hook_dict:
             edited = model.run_with_hooks(draw(), fwd_hooks=[(point, scaled)])
             assert (edited - before).abs().max() > 1e-6, point
-            if name in MODELS:
+            if name in DAILY:
                 in_place = model.run_with_hooks(draw(), fwd_hooks=[(point, scaled_in_place)])
                 assert torch.equal(in_place, edited), point
             assert torch.equal(model(draw()), before), point
@@ -190,7 +172,7 @@ def test_a_gradient_reaches_each_point(name):
         assert set(cache) == {point + end for point in model.hook_dict for end in ("", "_grad")}
         assert all(torch.equal(cache[f"{point}_grad"], calls[-1]) for point, calls in found.items())
     points = in_one_block(model.hook_dict)
-    for point in points if name in MODELS else points[:: len(name)]:
+    for point in points if name in DAILY else points[:: len(name)]:
         check_slope(model, point, found[point])
     assert_untouched(model, before)
 

@@ -7,6 +7,7 @@ import torch
 from family_runs import CLASSIFIERS, CLS_ONLY, LAYERS, build, close, count_tokens, draw, resid, run
 from hf_zoo import ZOO
 from torch.nn import functional as F
+from zoo_options import daily
 
 from mechvit.models.activation_cache import ViTActivationCache
 
@@ -51,7 +52,7 @@ def test_the_lens_of_the_last_layer_is_the_logits(name):
         model.unembed_residual(last[:, :0])
 
 
-@every_classifier
+@pytest.mark.parametrize("name", daily(CLASSIFIERS))
 def test_the_lens_fires_no_hook(name):
     model, cache = build(name), run(name)[2]
     fired = []

@@ -8,6 +8,7 @@ import pytest
 import torch
 from family_runs import BARE
 from hf_zoo import CLASSES, ZOO
+from zoo_options import daily
 
 from mechvit import HookedViT
 from mechvit.models.hook_table import POINTS, checkpoint_table, every_point, family_table, points_of, sizes
@@ -20,7 +21,7 @@ def test_the_document_is_what_the_models_have():
     assert DOCUMENT.read_text(encoding="utf-8") == family_table()
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", daily())
 def test_points_and_shapes_are_those_of_a_run(name):
     entry = ZOO[name]
     model = HookedViT.from_hf(entry(), **entry.zero_shot_head())

@@ -8,10 +8,11 @@ from family_runs import build, draw
 from hf_reference import run_reference
 from hf_zoo import ZOO
 from test_processing import STEPS, refused, valid_steps
+from zoo_options import daily
 
 from mechvit import HookedViT
 
-every = pytest.mark.parametrize("name", ZOO)
+every = pytest.mark.parametrize("name", daily())
 
 
 @every

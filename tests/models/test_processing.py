@@ -8,6 +8,7 @@ from family_runs import BARE, CLASSIFIERS, DTYPES, LAYERS, build, close, draw, r
 from hf_zoo import ZOO
 from torch.nn import functional as F
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+from zoo_options import DAILY, daily
 
 from mechvit.models.attention import Attention
 from mechvit.models.block import LayerNorm
@@ -16,7 +17,7 @@ from mechvit.models.processing import process_weights
 STEPS = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
 RAW_STREAM = ("CLIPForImageClassification", "BeitModel", "BeitForMaskedImageModeling", "Data2VecVisionModel")
 
-every = pytest.mark.parametrize("name", ZOO)
+every = pytest.mark.parametrize("name", daily())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -59,15 +60,22 @@ def assert_same_output(found, expected, steps, tolerance):
     close(found, expected, tolerance)
 
 
-CASES = [
-    *((name, torch.float64, {step: True}) for name in ZOO for step in valid_steps(name)),
-    *((name, dtype, valid_steps(name)) for name in ZOO for dtype in DTYPES),
-]
+def cases():
+    """All steps at once with every entry in float64; each step alone, and all in float32, with the daily ones."""
+    for name in ZOO:
+        slow = [] if name in DAILY else [pytest.mark.slow]
+        every = valid_steps(name)
+        for dtype, steps in (
+            (torch.float64, every),
+            (torch.float32, every),
+            *((torch.float64, {s: True}) for s in every),
+        ):
+            first = (dtype, steps) == (torch.float64, every)
+            identity = f"{name}-{dtype}-{'+'.join(steps)}"
+            yield pytest.param(name, dtype, steps, id=identity, marks=[] if first else slow)
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype", "steps"), CASES, ids=[f"{name}-{dtype}-{'+'.join(steps)}" for name, dtype, steps in CASES]
-)
+@pytest.mark.parametrize(("name", "dtype", "steps"), list(cases()))
 def test_each_step_keeps_the_function(name, dtype, steps):
     plain, expected, before = run(name, dtype)
     model = build(name, dtype)
@@ -164,7 +172,7 @@ def test_folding_matches_loops_in_float64(name):
                 assert abs(new.bias[row].item() - expected) < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if "center_writing_weights" not in refused(name)])
+@pytest.mark.parametrize("name", daily(name for name in ZOO if "center_writing_weights" not in refused(name)))
 @every_dtype
 def test_everything_written_has_mean_zero_after_centring(name, dtype):
     """Patches, special tokens, registers, positions, attention and MLPs; and layer scales are folded."""
@@ -202,7 +210,7 @@ def test_value_biases_are_zero_after_folding(name):
         assert all(not value.any() for value in values), "the pooling head's, too"
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", daily(CLASSIFIERS))
 def test_a_centred_head_has_mean_zero(name):
     model = build(name).process_weights_(center_unembed=True)
     close(model.W_U.mean(1), torch.zeros(len(model.W_U), dtype=torch.float64))

@@ -11,6 +11,7 @@ import torch
 import transformers
 from hf_zoo import ZOO
 from safetensors.torch import load_file, save_file
+from zoo_options import daily
 
 from mechvit import HookedViT
 
@@ -274,7 +275,7 @@ def test_labels_that_do_not_fit_the_head_are_refused(saved):
     assert "classifier.weight is (5, 32), must be (7, 32)" in refusal(saved)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", daily())
 def test_missing_and_left_over_weights_of_every_family_are_named(name):
     hf_model = ZOO[name]()
     state = hf_model.state_dict()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hf_zoo import ZOO
 from random_saes import FIRST, KINDS, RESID, Z, make_sae, replaced, stock_with_error
+from zoo_options import daily
 
 from mechvit import HookedViT
 
@@ -207,7 +208,7 @@ def test_every_kind_of_point_takes_an_sae(model, pixels, name, d_in):
     assert (model.run_with_saes(pixels, saes=[sae], use_error_term=True) - model(pixels)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("entry", ZOO)
+@pytest.mark.parametrize("entry", daily())
 def test_every_point_of_every_family_takes_an_sae(entry, pixels):
     """With SAEs at all points at once and the error term, each is run and the output stays."""
     hf_model = ZOO[entry](torch.float64)
@@ -227,7 +228,7 @@ def test_every_point_of_every_family_takes_an_sae(entry, pixels):
     torch.testing.assert_close(spliced, output, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("entry", ZOO)
+@pytest.mark.parametrize("entry", daily())
 def test_tokens_of_every_family(entry, pixels):
     """CLS is the first token where there is one, and the last ones are the patches, one each."""
     model = HookedViT.from_hf(ZOO[entry](), **ZOO[entry].zero_shot_head())

@@ -148,6 +148,7 @@ def test_refuses_a_batch_that_cannot_be_shared(make_streams, tmp_path, monkeypat
         train_on(make_streams(), tmp_path / "saes", config=CONFIG)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent is gone")
 def test_a_worker_ends_with_its_parent(tmp_path):
     """When torchrun's agent is killed, its workers do not write on alone."""

@@ -56,6 +56,7 @@ def test_refuses_settings_that_cannot_work(changes, message):
         SAEConfig(**changes)
 
 
+@pytest.mark.processes
 def test_the_configuration_is_light_to_import():
     code = "import sys, mechvit.saes.config as c; c.SAEConfig(); print({'torch', 'sae_lens'} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -91,6 +91,7 @@ def command_lines(
     }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
 def test_no_command_runs_or_asks_for_code(kind, checkpoints, places, tmp_path):
     mark = make_hostile(checkpoints["base"], tmp_path / "bad", kind)
@@ -99,6 +100,7 @@ def test_no_command_runs_or_asks_for_code(kind, checkpoints, places, tmp_path):
     check_refused(lines, dict.fromkeys(lines, mark), tmp_path)
 
 
+@pytest.mark.processes
 def test_every_kind_is_refused(checkpoints, places, tmp_path):
     lines, marks = {}, {}
     for kind in HOSTILE:
@@ -109,6 +111,7 @@ def test_every_kind_is_refused(checkpoints, places, tmp_path):
     check_refused(lines, marks, tmp_path)
 
 
+@pytest.mark.processes
 def test_code_that_is_not_needed_is_left_alone(checkpoints, places, tmp_path):
     lines, marks = {}, {}
     for kind in HARMLESS:

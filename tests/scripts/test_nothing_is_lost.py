@@ -203,6 +203,7 @@ def earlier(command: Command, tmp_path: Path) -> Path:
     return tmp_path / "before"
 
 
+@pytest.mark.processes
 def test_one_command_killed_anywhere(commands, tmp_path):
     before = earlier(commands["hook_points"], tmp_path)
     assert survive(commands["hook_points"], "hook_points", tmp_path / "root", before, 12) >= 3

@@ -48,6 +48,7 @@ def test_presets_are_read_first():
     )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("words", "message"),
     [

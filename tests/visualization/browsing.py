@@ -10,7 +10,7 @@ import pytest
 from pages import hover_costs
 
 CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium on the PATH")
+needs_chromium = pytest.mark.browser
 
 FRAME = 16  # milliseconds
 SLACK = 4  # a shared machine is slower than a reader's

@@ -20,6 +20,7 @@ from mechvit.visualization import render_report
 pytestmark = needs_chromium
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_a_runs_pages(run_folder, tmp_path):
     """In a process of its own: two playwrights in one disturb each other."""
     command = [sys.executable, report_load.__file__, "--run", str(run_folder), "--no-synthetic", "--rounds", "1"]

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mechvit.visualization
 
 FOLDER = Path(mechvit.visualization.__file__).parent
 
 
+@pytest.mark.processes
 def test_importing_every_module_imports_no_torch_and_no_experiment():
     names = [
         "mechvit.visualization" + "".join(f".{part}" for part in path.relative_to(FOLDER).with_suffix("").parts)
