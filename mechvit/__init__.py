@@ -4,7 +4,12 @@ The public names are loaded on first use, so that `import mechvit` and every `--
 beside this file lists them.
 """
 
+from importlib import metadata as _metadata
+
 import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
-__version__ = "0.1.0"
+try:
+    __version__ = _metadata.version("mechvit")
+except _metadata.PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"

@@ -94,6 +94,8 @@ class ExperimentConfig:
     """Images shown in the report."""
     verify: bool = False
     """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
+    fresh: bool = False
+    """Start over: do every stage again, also those that are done."""
     export: tuple[str, ...] = ()
     """Write the figures as files of a paper's width, too: png, svg, pdf, with commas or spaces between them (needs
     kaleido and chromium)."""

@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mechvit.code_version import code_version
+
 from .config import ExperimentConfig
 
 PACKAGES = (
@@ -19,8 +21,8 @@ PACKAGES = (
 def provenance(
     stages: list[dict[str, Any]], config: ExperimentConfig, revisions: dict[str, str | None]
 ) -> dict[str, Any]:
-    """What `provenance.json` holds: versions, hardware, seeds, the hub's commits, stages (with seconds and peak
-    memory), start and end.
+    """What `provenance.json` holds: the code's commit, versions, hardware, seeds, the hub's commits, stages (with
+    seconds and peak memory), start and end.
 
     Args:
         stages: the records of the run's stages.
@@ -28,6 +30,7 @@ def provenance(
         revisions: the commits of the hub's model and images; None of what is not of the hub.
     """
     return {
+        "code": code_version(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(config.device),
         "revisions": revisions,

@@ -28,7 +28,7 @@ class Run:
 
     def __init__(self, config: ExperimentConfig, folder: Path, say: Callable[[str], None]) -> None:
         self.config, self.folder = config, folder
-        self.stages = Stages(self.folder, say, verify=config.verify)
+        self.stages = Stages(self.folder, say, verify=config.verify, fresh=config.fresh)
 
     # where things lie
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mechvit import files
+from mechvit.code_version import code_version, described
 from mechvit.files import is_litter, new_folder
 from mechvit.files.reading import read_object
 
@@ -37,10 +38,15 @@ class Stages:
         folder: of the run, opened by `open_run`.
         say: gets a line for each stage.
         verify: read every output again, instead of those alone whose size or time of change differ.
+        fresh: do every stage again, whatever was done before.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None] = print, *, verify: bool = False) -> None:
-        self.folder, self.say, self.verify = folder, say, verify
+    def __init__(
+        self, folder: Path, say: Callable[[str], None] = print, *, verify: bool = False, fresh: bool = False
+    ) -> None:
+        self.folder, self.say, self.verify, self.fresh = folder, say, verify, fresh
+        self.code = code_version()
+        self._said_other_code = False
         self.keys: dict[str, str] = {}
         self._keys_before: dict[str, str] = {}
         """The same as they were when they held the version and no format."""
@@ -73,11 +79,12 @@ class Stages:
         key = self._key(name, plain(settings), inputs, output_format)
         reads = {other: self.contents[other] for other in inputs}
         record = self._record(name)
-        done = self._read(record)
+        done = {} if self.fresh else self._read(record)
         if done.get("key") in (key, self._keys_before[name]):
             again = self._why_again(done, paths, reads)
             if again is None:
                 self._keep(record, done, paths)
+                self._name_other_code(done)
                 self.say(f"{name}: done before ({done['seconds']:.1f} s)")
                 return
             self.say(f"{name}: {again}; it is done again")
@@ -85,6 +92,9 @@ class Stages:
             files.release(path)
         for path in (record, *paths):
             files.check_replaceable(path, flag="--out")
+        if self.fresh:
+            for path in paths:
+                files.clear_result(path)
         self.say(f"{name} ...")
         files.remove_file(record)
         reset_peak_memory()
@@ -97,6 +107,7 @@ class Stages:
             "name": name,
             "key": key,
             "format": output_format,
+            "code": self.code,
             "seconds": round(seconds, 3),
             "peak_memory_bytes": peak_memory_bytes(),
             "started": started.isoformat(timespec="seconds"),
@@ -113,6 +124,15 @@ class Stages:
         before = {**about, "mechvit": BEFORE_FORMATS, "after": [self._keys_before[other] for other in inputs]}
         self.keys[name], self._keys_before[name] = key, digest(before) if output_format == 1 else key
         return key
+
+    def _name_other_code(self, done: dict[str, Any]) -> None:
+        """Say once that finished stages were written by other code than runs now."""
+        if not self._said_other_code and done.get("code") != self.code:
+            self._said_other_code = True
+            self.say(
+                f"note: finished stages of this run, from {done['name']} on, were written by "
+                f"{described(done.get('code'))}; this is {described(self.code)}. They are kept; --fresh starts over"
+            )
 
     def records(self) -> list[dict[str, Any]]:
         """The records of the stages that this run went through, in order."""

@@ -99,6 +99,8 @@ class TransferConfig:
     """Images a forward pass in tests; None takes 32 on a CPU, else 128. All models are in memory at once."""
     verify: bool = False
     """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
+    fresh: bool = False
+    """Start over: do every stage again, also those that are done."""
     seed: int = 0
     """Of the images' parts and crops, the noise, the mixtures' draws, every training and the bootstrap."""
     resamples: int = 2000
@@ -166,6 +168,7 @@ class TransferConfig:
             corruptions=tuple(c.key for c in self.single),
             device=self.device,
             verify=self.verify,
+            fresh=self.fresh,
             seed=self.seed,
             counts=replace(ImageCounts(), **counts),
             shape=self.shape,

@@ -17,7 +17,7 @@ from .markers import (
     remove_file,
 )
 from .output_checks import check_out, check_replaceable, out_folder, partial, replaced
-from .replacing import READY, move_aside, new_folder, recover, seal, swap, whole_folder
+from .replacing import READY, clear_result, move_aside, new_folder, recover, seal, swap, whole_folder
 from .writing import beside, write_bytes, write_json, write_synced, write_table, write_tables, write_tensors, write_text
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "check_out",
     "check_replaceable",
     "clear",
+    "clear_result",
     "compact",
     "describe",
     "disk_errors",

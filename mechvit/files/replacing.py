@@ -22,8 +22,8 @@ from mechvit.terminal import say
 from .disk import disk_errors, sync
 from .hashes import edited, seen
 from .locks import locked
-from .markers import adopt, begin, clear, foreign, is_litter, mark, note, read_marker, remove, tree
-from .output_checks import check_out, check_place, few, is_free, partial, replaced
+from .markers import adopt, begin, clear, foreign, is_litter, mark, note, read_marker, remove, remove_file, tree
+from .output_checks import check_out, check_place, check_replaceable, few, is_free, partial, replaced
 
 READY = "published"
 """A sub-folder of OUT.partial that becomes OUT, where the rest of OUT.partial (checkpoints) does not belong to the
@@ -99,6 +99,21 @@ def move_aside(place: Path) -> None:
     mark(place, marker)
     os.replace(place, replaced(place))
     remove(replaced(place))
+
+
+def clear_result(place: Path) -> None:
+    """Remove an earlier result of ours and what was begun of the next one, or a single file of ours.
+
+    Raises:
+        ValueError: either holds files that are not ours.
+    """
+    if not place.is_dir():
+        remove_file(place)
+        return
+    for path in (place, partial(place)):
+        check_replaceable(path)
+        if read_marker(path) is not None:
+            move_aside(path)
 
 
 def seal(folder: Path, known: Mapping[str, str] | None = None, *, ready: bool = False) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mechvit.code_version import described
+
 _TITLES = {
     "standard": "vanilla (ReLU, L1 penalty)",
     "batchtopk": "BatchTopK (arXiv:2412.06410), published as JumpReLU",
@@ -80,6 +82,7 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         "k": metadata["k"],
         "learning rate": metadata["lr"],
         "training tokens": metadata["training_tokens"],
+        "made by": described(metadata["mechvit"]),
         "scale of the activations in training (folded into the weights)": metadata["activation_scale"],
     }
     card = ModelCard.from_template(

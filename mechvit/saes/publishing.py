@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mechvit import files
 from mechvit.arguments import checked
+from mechvit.code_version import code_version
 
 from .architectures import THRESHOLDED
 from .learner import Learner
@@ -97,6 +98,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
         "explained_variance": learner.best_score if learner.best_weights else None,
         "metrics": learner.best_metrics or learner.last_metrics,
         "activation_scale": scale,
+        "mechvit": code_version(),
     }
     for name, value in metadata.items():
         setattr(sae.cfg.metadata, name, value)

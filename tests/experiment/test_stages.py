@@ -38,10 +38,17 @@ class Settings:
     layers: tuple[int, ...] = (1, 2)
 
 
-def chain(folder: Path, *, formats: dict[str, int] | None = None, **changed: object) -> tuple[list[str], Stages]:
+def chain(
+    folder: Path,
+    *,
+    formats: dict[str, int] | None = None,
+    fresh: bool = False,
+    said: list[str] | None = None,
+    **changed: object,
+) -> tuple[list[str], Stages]:
     """a -> b -> c, with d apart; the names of those that ran."""
     ran: list[str] = []
-    stages = Stages(folder, say=lambda line: None)
+    stages = Stages(folder, say=[].append if said is None else said.append, fresh=fresh)
     for name, after in (("a", []), ("part/b", ["a"]), ("c", ["part/b"]), ("d", [])):
         out = folder / "out" / name.replace("/", "-")
 
@@ -379,7 +386,7 @@ def test_a_users_file_in_an_output_is_refused_before_the_work(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "thesis.txt").write_text("mine")
     for out in (tmp_path / "tables", tmp_path / "tables" / "thesis.txt"):
-        with pytest.raises(ValueError, match="give another folder"):
+        with pytest.raises(ValueError, match="give another --out"):
             Stages(tmp_path, lambda line: None).run("s", lambda: pytest.fail("it ran"), settings=1, outputs=[out])
     assert (tmp_path / "tables" / "thesis.txt").read_text() == "mine"
 
@@ -406,3 +413,48 @@ def test_a_record_of_another_form_is_named_and_its_stage_done_again(text, tmp_pa
     assert ran == ["a"]
     assert f"{path} is damaged" in said[0]
     assert stages.records()[0]["name"] == "a"
+
+
+def test_stages_of_other_code_are_kept_and_named_once(tmp_path, monkeypatch):
+    from mechvit.experiment import stages as module
+
+    old = {"version": "0.1.0", "commit": "a" * 40, "dirty": False}
+    new = {"version": "0.1.0", "commit": "b" * 40, "dirty": True}
+    monkeypatch.setattr(module, "code_version", lambda: old)
+    said: list[str] = []
+    chain(tmp_path, said=said)
+    assert chain(tmp_path, said=said)[0] == []
+    assert "note:" not in "".join(said)
+    assert record(tmp_path, "a")["code"] == old
+    monkeypatch.setattr(module, "code_version", lambda: new)
+    assert chain(tmp_path, said=said)[0] == []
+    (note,) = [line for line in said if line.startswith("note:")]
+    assert "mechvit 0.1.0 (commit aaaaaaaaaaaa); this is mechvit 0.1.0 (commit bbbbbbbbbbbb, with changes)" in note
+    assert "--fresh starts over" in note
+    assert record(tmp_path, "a")["code"] == old
+
+
+def test_fresh_does_every_stage_again(tmp_path):
+    first = chain(tmp_path)[0]
+    assert chain(tmp_path)[0] == []
+    assert chain(tmp_path, fresh=True)[0] == first
+
+
+def test_fresh_removes_what_was_begun_and_no_file_of_others(tmp_path):
+    from mechvit.files import new_folder, write_text
+
+    out = tmp_path / "out"
+    with new_folder(out, "tables") as folder:
+        write_text(folder / "a.parquet", "old")
+
+    def work() -> None:
+        assert not out.exists()
+        with new_folder(out, "tables") as folder:
+            write_text(folder / "a.parquet", "new")
+
+    Stages(tmp_path, lambda line: None, fresh=True).run("s", work, settings=1, outputs=[out])
+    assert (out / "a.parquet").read_text() == "new"
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
+        Stages(tmp_path, lambda line: None, fresh=True).run("s", work, settings=1, outputs=[out])
+    assert (out / "thesis.txt").read_text() == "mine"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sae_lens import SAE
 
+from mechvit.code_version import code_version
 from mechvit.saes import ARCHITECTURES, TrainConfig, push_to_hub, train_on
 from mechvit.saes import training as training_module
 from mechvit.saes.publishing import published, settle
@@ -72,6 +73,7 @@ def test_cfg_tells_everything_about_the_training(trained, make_streams):
     assert set(about["metrics"]) == {"explained_variance", "l0", "loss", "dead_fraction"}
     assert about["metrics"]["explained_variance"] == about["explained_variance"]
     assert cfg["architecture"] == "jumprelu"
+    assert about["mechvit"] == code_version()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
