@@ -135,7 +135,7 @@ def steer_all(
 ) -> tuple[list[Direction], Steering]:
     """Directions of the training images, and what they do on the test images."""
     from mechvit import analysis
-    from mechvit.analysis.parts import check_weights_fit
+    from mechvit.analysis.model_pair import check_weights_fit
 
     check_weights_fit(base, tuned)
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in options.layers or range(base.cfg.n_layers)]

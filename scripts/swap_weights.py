@@ -124,7 +124,7 @@ def main(options: Options) -> None:
 
 def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
     """Both models, once their weights are known to fit each other's place."""
-    from mechvit.analysis.parts import check_weights_fit
+    from mechvit.analysis.model_pair import check_weights_fit
 
     pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
     check_weights_fit(*pair)

@@ -18,8 +18,9 @@ from mechvit.settings_checks import FINITE, check_number
 from .bootstrap import LEVEL, RESAMPLES
 from .frames import labelled
 from .interventions import Found, changes, outcome_frame, run_interventions
+from .model_pair import check_weights_fit
 from .outcomes import GIVER, QUANTITIES, RECEIVER, Outcomes, score_outcomes
-from .parts import check_weights_fit, groups_named, model_parts, weights_of, weights_replaced
+from .parts import groups_named, model_parts, weights_of, weights_replaced
 from .stream import Images, on_cpu
 
 if TYPE_CHECKING:

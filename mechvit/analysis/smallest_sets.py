@@ -17,8 +17,9 @@ from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_choice
 from .bootstrap import LEVEL, RESAMPLES
 from .halves import split_images
 from .interventions import effects, outcome_frame, run_interventions
+from .model_pair import check_weights_fit
 from .outcomes import GIVER, RECEIVER
-from .parts import Unit, check_weights_fit, model_parts, part_groups, weights_of, weights_replaced
+from .parts import Unit, model_parts, part_groups, weights_of, weights_replaced
 from .stream import Images
 from .swapping import mixed_logits
 

@@ -21,8 +21,8 @@ from .directions import Direction, check_point
 from .draws import image_matrix
 from .halves import chosen_rows
 from .interventions import Found, effects, outcome_frame, run_interventions
+from .model_pair import check_weights_fit
 from .outcomes import GIVER, QUANTITIES, RECEIVER
-from .parts import check_weights_fit
 from .stream import Images
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from mechvit.data.spec import Corruption
 
 from .bootstrap import LEVEL, RESAMPLES
 from .interventions import Found, Key, effects, outcome_frame, run_interventions
+from .model_pair import check_weights_fit
 from .outcomes import GIVER, RECEIVER
-from .parts import Unit, check_weights_fit, groups_named, model_parts, part_groups, weights_replaced
+from .parts import Unit, groups_named, model_parts, part_groups, weights_replaced
 from .stream import Images
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from torch import Tensor
 from mechvit.arguments import checked
 
 from .frames import labelled
-from .parts import check_weights_comparable, model_parts
+from .model_pair import check_weights_comparable
+from .parts import model_parts
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import pandas as pd
 
 from .figures.feature_ablation import DISCOVERY
 from .figures.frames import pick
-from .readings import listing, signed
+from .number_format import listing, signed
 from .style import in_order, title_of
 
 AGREEMENT = {"pearson": "Pearson’s r", "spearman": "Spearman’s ρ", "relative_error": "relative error"}

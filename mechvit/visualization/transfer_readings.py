@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .figures.frames import pick
-from .readings import interval, listing, share, signed
+from .number_format import interval, listing, share, signed
 from .style import in_sentence, title_of
 
 

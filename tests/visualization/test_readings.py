@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mechvit.visualization import readings
-from mechvit.visualization.readings import interval, listing, signed
+from mechvit.visualization.number_format import interval, listing, signed
 from mechvit.visualization.sections import SECTIONS
 
 BLUR, OTHER = "gaussian_blur_4", "gaussian_noise_4"

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 
-from ..readings import share, signed
+from ..number_format import share, signed
 from ..style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
 from .change_map import bold, change_map, sure
 from .frames import error_bars, pick, require
