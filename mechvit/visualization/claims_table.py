@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .readings import listing
+from .number_format import listing
 from .run_files import Run
 from .style import families, in_sentence
 
