@@ -237,7 +237,8 @@ class SplicedSAEs(HookedRootModule):
                 f"The SAE of {name!r} must have the model's dtype, {self.cfg.dtype}; got {sae.b_dec.dtype}. "
                 f"Call sae.to(dtype={self.cfg.dtype}) first."
             )
-        return name, self._check_tokens(name, cfg.metadata.hook_tokens or "all" if tokens is None else tokens)
+        own = "all" if cfg.metadata.hook_tokens is None else cfg.metadata.hook_tokens
+        return name, self._check_tokens(name, own if tokens is None else tokens)
 
     def _check_tokens(self, name: str, tokens: Any) -> slice:
         chosen = token_slice(self.cfg, tokens)

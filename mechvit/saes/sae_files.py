@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +9,8 @@ from torch import Tensor
 
 from mechvit.models.stored_files import check_finite, open_tensors, read_object
 from mechvit.terminal import printable
+
+from .sae_settings_checks import check_metadata, check_old_settings, check_settings, is_old
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -24,8 +23,8 @@ def read_sae_config(path: Path) -> dict[str, Any]:
     """Read a `cfg.json`.
 
     Raises:
-        ValueError: no JSON object, a setting that is missing or of another type, an architecture or dtype that
-            sae-lens cannot load; names the file and the setting.
+        ValueError: no JSON object, a setting that is missing, unknown, of another type or of a value that no SAE has,
+            an architecture or dtype that sae-lens cannot load; names the file, the setting and its value.
     """
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
     from sae_lens.util import DTYPE_MAP
@@ -44,40 +43,11 @@ def read_sae_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: sae-lens has no architecture {architecture!r} to load; {hint}")
     if not isinstance(dtype, str) or dtype not in DTYPE_MAP:
         raise ValueError(f"{path}: dtype must be one of {', '.join(map(str, DTYPE_MAP))}; got {dtype!r}")
-    _check_settings(path, config, SAE_CLASS_REGISTRY[architecture][1])
+    check_metadata(path, config)
+    if is_old(path, config):
+        check_old_settings(path, config)
+    check_settings(path, config, SAE_CLASS_REGISTRY[architecture][1])
     return config
-
-
-def _check_settings(path: Path, config: dict[str, Any], config_class: Any) -> None:
-    """Refuse settings of another type than sae-lens's configuration declares, and sizes that no SAE has."""
-    declared = typing.get_type_hints(config_class)
-    for field in fields(config_class):
-        if field.name in config and field.name not in ("metadata", "device", "dtype"):
-            value, wanted = config[field.name], declared[field.name]
-            if field.name != "normalize_activations" and not _is_a(value, wanted):  # sae-lens checks that one itself
-                name = getattr(wanted, "__name__", "") if isinstance(wanted, type) else str(wanted)
-                raise ValueError(f"{path}: {field.name} must be {name.removeprefix('typing.')}; got {value!r}")
-    for name in ("d_in", "d_sae", "d_out"):
-        if name in config and config[name] < 1:
-            raise ValueError(f"{path}: {name} must be at least 1; got {config[name]}")
-    if "k" in declared and not 1 <= config.get("k", 1) <= config["d_sae"]:
-        raise ValueError(f"{path}: k must be 1 to d_sae, {config['d_sae']}; got {config['k']}")
-    about = config.get("metadata", {})
-    if not isinstance(about, dict):
-        raise ValueError(f"{path}: metadata must be a JSON object; got {type(about).__name__}")
-    if not isinstance(about.get("hook_name"), (str, types.NoneType)):
-        raise ValueError(f"{path}: metadata.hook_name must name a hook point; got {about['hook_name']!r}")
-
-
-def _is_a(value: Any, wanted: Any) -> bool:
-    """Tell whether a JSON value has a declared type; whole numbers are floats, truth values are no numbers."""
-    if typing.get_origin(wanted) is typing.Literal:
-        return value in typing.get_args(wanted)
-    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
-        return any(_is_a(value, part) for part in typing.get_args(wanted))
-    if wanted in (int, float):
-        return isinstance(value, (int, float) if wanted is float else int) and not isinstance(value, bool)
-    return isinstance(value, wanted) if isinstance(wanted, type) else True
 
 
 def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
@@ -90,6 +60,9 @@ def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if "scaling_factor" in found and bool((file.get_tensor("scaling_factor") == 1).all()):
             del found["scaling_factor"]  # of older sae-lens, which leaves it out when it loads
+    layers = config.get("n_attn_layers", 0)
+    if layers > len(found):
+        raise ValueError(f"{path.with_name(CONFIG)}: n_attn_layers is {layers}, and {path} holds {len(found)} tensors")
     d_in, d_sae, d_out = config["d_in"], config["d_sae"], config.get("d_out", config["d_in"])
     sizes = {"W_dec": (d_sae, d_out), "W_enc": (d_in, d_sae), "b_dec": (d_out,)}
     wrong = [name for name, shape in sizes.items() if found.get(name, shape) != shape]
@@ -137,7 +110,7 @@ def open_sae(folder: Path, device: str) -> SAE:
     try:
         check_sae_weights(folder / WEIGHTS, config)
         return SAE.load_from_disk(folder, device=device, converter=read)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if str(folder) in str(error):
             raise
         reason = printable(" ".join(str(error).split()))

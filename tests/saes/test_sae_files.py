@@ -69,7 +69,10 @@ SETTINGS = {
     "another width": (lambda c: c.update(d_in=7), r"W_dec is \[9, 6\], must be \[9, 7\]"),
     "a width that no machine holds": (lambda c: c.update(d_in=10**15), r"W_dec is \[9, 6\], must be"),
     "another number of latents": (lambda c: c.update(d_sae=10), r"W_enc is \[6, 9\], must be \[6, 10\]"),
-    "a version that is none": (lambda c: c["metadata"].update(sae_lens_version="six"), "no SAE that sae-lens can open"),
+    "a version that is none": (
+        lambda c: c["metadata"].update(sae_lens_version="six"),
+        "sae_lens_version must be a version, .*; got .six",
+    ),
 }
 
 
