@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,15 +11,22 @@ from typing import Any
 import torch
 import transformers
 
+from mechvit.files.reading import read_json
 from mechvit.terminal import printable
 
 from .checks import check_unprocessed_config
+from .config_values import check_values
 from .families import find_family
 from .interrupts import temporary
 from .revisions import hub_revision
 
-UNUSED = ("auto_map", "attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
-"""Settings that name code, on the hub or beside the config, and change nothing of what is computed."""
+UNUSED = (
+    "auto_map", "attn_implementation", "experts_implementation", "kernel_config", "use_kernels", "return_dict",
+    "use_return_dict", "output_attentions", "output_hidden_states", "tie_last_hidden_states", "torchscript",
+    "use_bfloat16", "use_cache", "chunk_size_feed_forward",
+)  # fmt: skip
+"""Settings that name code, on the hub or beside the config, or that shape what transformers returns and in which
+pieces: they change nothing of what is computed."""
 POINTERS = {
     "configuration_files": "other configs",
     "transformers_weights": "other files of weights",
@@ -71,15 +77,28 @@ def read_config(where: str) -> dict[str, Any]:
         )
     try:
         with quiet():
-            path = transformers.utils.cached_file(where, "config.json", revision=hub_revision(where))
-        config = json.loads(Path(path or where).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+            path = Path(transformers.utils.cached_file(where, "config.json", revision=hub_revision(where)) or where)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{where} must be a folder with a config.json or a model on the Hugging Face hub; its config.json could "
-            f"not be read: {one_line(error)} Check the name and the connection (and log in, if it is gated)."
+            f"not be found: {one_line(error)} Check the name and the connection (and log in, if it is gated)."
         ) from error
+    config = read_settings(path, where)
     _check_form(config, where)
     return dict(config)
+
+
+def read_settings(path: Path, where: str) -> Any:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        ValueError: it is damaged or cannot be read; names the checkpoint and the file.
+    """
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        named = str(error) if where in str(error) else f"{where}: {error}"
+        raise ValueError(" ".join(named.split())) from error
 
 
 def check_counts(config: Mapping[str, Any], where: str, layers: int, labels: int) -> None:
@@ -109,6 +128,7 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
     Raises:
         ValueError: a setting is missing, of another type, or of a value that the class refuses.
     """
+    check_values(config, where)
     config_class = getattr(transformers, architecture).config_class
     own = config.get(config_class.base_config_key) if config_class.base_config_key else None
     settings = copy.deepcopy(dict(config if own is None else own))  # a tower's own part of the config of two

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .checkpoint_config import one_line
+from .checkpoint_config import one_line, read_settings
 from .pixel_values import pixel_scale
+from .processor_values import MOST_PIXELS, check_processor_values
 from .revisions import hub_revision
 
-FILES = ("preprocessor_config.json", "processor_config.json")
-"""Where Hugging Face keeps an image processor: by itself, or as a part of a processor that has a tokenizer, too."""
-MOST_PIXELS = 8192
-"""The longest side of what an image processor makes."""
+FILES = ("processor_config.json", "preprocessor_config.json")
+"""Where Hugging Face keeps an image processor, the first that has one: as a part of a processor, or by itself."""
 
 
 def read_image_processor(where: str | os.PathLike[str]) -> Any:
@@ -30,62 +29,81 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     No code that a checkpoint brings is run.
 
     Raises:
-        ValueError: the file is damaged, of a kind that transformers does not know, or with a setting that cannot be
-            reproduced (`pixel_scale`).
+        ValueError: the file is damaged, of a kind that transformers does not know, or with a setting that is none or
+            cannot be reproduced (`pixel_scale`); names the file.
     """
     where = os.path.expanduser(os.fspath(where))
+    found = _settings(where)
+    if found is None:
+        return None
+    file, settings = found
+    check_processor_values(settings, where, file)
     try:
-        processor = _read(where)
+        processor = _make(where, settings)
     except Exception as error:  # settings of another form raise almost anything
         own = "custom code" in str(error)
         reason = "it needs code of its own, which is never run." if own else one_line(error)
+        kind = settings.get("image_processor_type")
         raise ValueError(
-            f"{where}: its image processor must be one of transformers' own, as `save_pretrained` writes it; "
-            f"{reason} Correct {' or '.join(FILES)}."
+            f"{where}: its image processor{'' if kind is None else f' ({kind})'} must be one of transformers' own, as "
+            f"`save_pretrained` writes it; {reason} Correct its {file}."
         ) from error
-    if processor is not None:
-        try:
-            pixel_scale(processor)
-        except Exception as error:  # as above
-            raise ValueError(f"the image processor of {where}: {one_line(error)}") from error
+    try:
+        pixel_scale(processor)
+    except Exception as error:  # as above
+        raise ValueError(f"the image processor of {where} (its {file}): {one_line(error)}") from error
     return processor
 
 
-def _read(where: str) -> Any:
-    import transformers
-    from transformers.image_processing_utils import BaseImageProcessor
+def _settings(where: str) -> tuple[str, dict[str, Any]] | None:
+    """Read an image processor's settings, and the file that holds them, as transformers chooses it; None of none.
 
-    revision = hub_revision(where)
-    options = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
-    if not any(transformers.utils.cached_file(where, name, **options) for name in FILES):
-        return None
-    settings, _ = BaseImageProcessor.get_image_processor_dict(
-        where, image_processor_filename=FILES[0], revision=revision or "main"
-    )
-    check_sides(settings)
+    Raises:
+        ValueError: it is damaged, or holds no settings; names the checkpoint and the file.
+    """
+    import transformers
+
+    options = {"revision": hub_revision(where), "_raise_exceptions_for_missing_entries": False}
+    for file in FILES:
+        try:
+            path = transformers.utils.cached_file(where, file, **options)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{where}: its {file} could not be found: {one_line(error)}") from error
+        if path is None:
+            continue
+        settings = read_settings(Path(path), where)
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"{where}: its {file} must hold settings by name, as `save_pretrained` writes them; it holds a "
+                f"{type(settings).__name__}. Save the image processor again."
+            )
+        if file == FILES[0] and "image_processor" not in settings:
+            continue  # of a tokenizer alone, from before both were kept in one file
+        settings = settings["image_processor"] if file == FILES[0] else settings
+        if not isinstance(settings, dict):
+            raise ValueError(f"{where}: image_processor of its {file} must hold settings by name; got {settings!r}.")
+        return file, settings
+    return None
+
+
+def _make(where: str, settings: dict[str, Any]) -> Any:
+    """Make transformers' own processor of these settings, which are those of the checkpoint."""
+    import transformers
+
     kind = settings.get("image_processor_type") or ""
     if kind.startswith("DINOv3ViT"):
-        settings["image_processor_type"] = "ViTImageProcessor"
-        return transformers.ViTImageProcessorPil.from_dict(settings)
+        return transformers.ViTImageProcessorPil.from_dict(settings | {"image_processor_type": "ViTImageProcessor"})
     if kind.startswith("Siglip2"):
         theirs = transformers.Siglip2ImageProcessorPil.from_dict(settings)
         side = int(theirs.max_num_patches**0.5) * theirs.patch_size
-        check_sides({"size": side})
+        if side > MOST_PIXELS:
+            raise ValueError(f"max_num_patches and patch_size make a side of {side} pixels; at most {MOST_PIXELS}.")
         kept = ("do_resize", "do_rescale", "do_normalize", "image_mean", "image_std", "resample", "rescale_factor")
         same = {name: getattr(theirs, name) for name in kept}
         return transformers.SiglipImageProcessorPil(size={"height": side, "width": side}, **same)
     return transformers.AutoImageProcessor.from_pretrained(
-        where, backend="pil", trust_remote_code=False, revision=revision or "main"
+        where, backend="pil", trust_remote_code=False, revision=hub_revision(where) or "main"
     )
-
-
-def check_sides(settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a size that no picture should be resized, cropped or padded to, before one is."""
-    for name in ("size", "crop_size", "pad_size"):
-        found = settings.get(name)
-        for side in found.values() if isinstance(found, dict) else found if isinstance(found, list) else [found]:
-            if isinstance(side, int | float) and not side <= MOST_PIXELS:
-                raise ValueError(f"{name} must be at most {MOST_PIXELS} pixels; got {side}.")
 
 
 def output_size(image_processor: Any) -> int | None:

@@ -18,7 +18,7 @@ from .devices import device_named
 from .families import find_family
 from .hooked_vit import HookedViT
 from .image_processor import read_image_processor
-from .stored_files import check_finite, read_tensors
+from .stored_files import check_finite, read_object, read_tensors
 from .weight_files import check_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
@@ -65,8 +65,8 @@ def load_hooked_vit(
     """
     place = Path(folder).expanduser()
     weights = read_tensors(place / WEIGHTS_FILE)
+    about = read_object(place / CONFIG_FILE, ("hooked_vit", "hugging_face"))
     try:
-        about = json.loads((place / CONFIG_FILE).read_text())
         cfg, hf_config = _from_json(about["hooked_vit"]), dict(about["hugging_face"])
         counted = {"hooked_vit": {"num_hidden_layers": cfg.n_layers}, **hf_config}
         check_counts(counted, str(place), len(weights), MOST_LABELS)
@@ -77,7 +77,9 @@ def load_hooked_vit(
         with torch.device("meta"):
             shapes = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), config).state_dict()
     except Exception as error:  # a missing, shortened or edited file raises almost anything
-        raise ValueError(f"{place} must be a whole saved HookedViT: {one_line(error)} Save it again.") from error
+        raise ValueError(
+            f"{place / CONFIG_FILE} must tell of a whole saved HookedViT: {one_line(error)} Save it again."
+        ) from error
     carried = {name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")}
     own = {name: weight for name, weight in weights.items() if not name.startswith("carried.")}
     mismatched = {

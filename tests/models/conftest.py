@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from hf_zoo import ZOO
 from torch import Tensor
 
 SHAPE: dict[str, Any] = {
@@ -65,3 +68,18 @@ def run_hf() -> Callable[..., Any]:
             hf_model.set_attn_implementation(before)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def whole_checkpoint(tmp_path_factory) -> Path:
+    """A ViT's folder with its image processor, to be read alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    ZOO["vit classifier"]().save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def saved_checkpoint(whole_checkpoint, tmp_path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(whole_checkpoint, tmp_path / "checkpoint"))

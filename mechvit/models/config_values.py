@@ -1,0 +1,87 @@
+"""Settings of a checkpoint's config.json whose values no model has: named before anything is computed with them.
+
+transformers looks at the types of most settings, and at few of their values: a patch of no pixels or an activation that
+it does not know raise where they are first used, in words that name neither the file nor the setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, FINITE, NOT_NEGATIVE, POSITIVE, SHARE_BELOW_ONE, Range
+
+SIZES = (
+    "decoder_hidden_size", "decoder_intermediate_size", "decoder_num_attention_heads", "decoder_num_hidden_layers",
+    "head_dim", "hidden_size", "image_size", "intermediate_size", "max_num_patches", "max_position_embeddings",
+    "num_attention_heads", "num_channels", "num_hidden_layers", "num_patches", "patch_size",
+    "pooler_output_size", "projection_dim", "vocab_size",
+)  # fmt: skip
+DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob", "drop_path_rate", "hidden_dropout_prob")
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(SIZES, COUNT),
+    **dict.fromkeys(DROPOUTS, SHARE_BELOW_ONE),
+    "encoder_stride": Range(1, 1024),
+    "initializer_range": NOT_NEGATIVE,
+    "layer_norm_eps": NOT_NEGATIVE,
+    "layerscale_value": FINITE,
+    "logit_scale_init_value": FINITE,
+    "mlp_ratio": POSITIVE,
+    "num_register_tokens": COUNT_OR_ZERO,
+    "rope_theta": POSITIVE,
+}
+"""What a number must be, by its setting."""
+TOWERS = ("vision_config", "text_config")
+
+
+def check_values(config: Mapping[str, Any], where: str, part: str = "") -> None:
+    """Raise a ValueError for a number that no model has, or an activation that transformers does not know.
+
+    Args:
+        config: what `read_config` found.
+        where: whose it is.
+        part: the tower whose settings these are, with a full stop.
+    """
+    from transformers.activations import ACT2FN
+
+    for tower in TOWERS:
+        if isinstance(config.get(tower), dict):
+            check_values(config[tower], where, f"{tower}.")
+    if config.get("per_layer_config"):
+        raise ValueError(
+            f"{where}: its config.json gives single layers settings of their own ({part}per_layer_config), which are "
+            "not followed. Use a checkpoint whose layers are alike."
+        )
+    for name, allowed in RANGES.items():
+        value = config.get(name)
+        if isinstance(value, list) and len(value) != 2:
+            raise ValueError(
+                f"{where}: {part}{name} of its config.json must be one number or two; got {value}. Correct it."
+            )
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool) and number not in allowed:
+                must = "a whole number" if allowed.whole and number >= 1 else str(allowed)
+                raise ValueError(f"{where}: {part}{name} of its config.json must be {must}; got {value}. Correct it.")
+    _check_together(config, f"{where}: {part}")
+    for name, value in config.items():
+        if name.endswith("_act") and isinstance(value, str) and value not in ACT2FN:
+            raise ValueError(
+                f"{where}: {part}{name} of its config.json must be an activation that transformers has, as gelu; got "
+                f"{value!r}. Correct it."
+            )
+
+
+def _check_together(config: Mapping[str, Any], start: str) -> None:
+    """Raise a ValueError for heads that do not divide the width, or for a patch larger than the picture."""
+    for part in ("", "decoder_"):
+        width, heads = config.get(f"{part}hidden_size"), config.get(f"{part}num_attention_heads")
+        if isinstance(width, int) and isinstance(heads, int) and config.get("head_dim") is None and width % heads:
+            raise ValueError(
+                f"{start}{part}num_attention_heads of its config.json must divide {part}hidden_size, {width}; got "
+                f"{heads}. Correct it."
+            )
+    image, patch = config.get("image_size"), config.get("patch_size")
+    if isinstance(image, int) and isinstance(patch, int) and patch > image:
+        raise ValueError(
+            f"{start}patch_size of its config.json must be at most image_size, {image}; got {patch}. Correct it."
+        )

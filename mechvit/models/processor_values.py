@@ -1,0 +1,85 @@
+"""Settings of an image processor whose type or value no processor has: named before a picture is made with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mechvit.settings_checks import COUNT, FINITE, POSITIVE, Range
+
+SWITCHES = ("default_to_square", "offset", "rescale_offset")
+"""Truth values whose names do not begin with `do_`."""
+SIDES = ("size", "crop_size", "pad_size")
+MOST_PIXELS = 8192
+"""The longest side of what an image processor makes."""
+NUMBERS: dict[str, Range] = {
+    "rescale_factor": POSITIVE,
+    "image_mean": FINITE,
+    "image_std": POSITIVE,
+    "resample": Range(0, 5),  # transformers takes a filter's name for bilinear, whatever it is
+    "max_num_patches": COUNT,
+    "patch_size": COUNT,
+}
+"""What a number must be, or each of a list of them, by its setting."""
+NEEDED = {
+    "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+    "do_center_crop": ("crop_size",),
+}
+"""What may not be null where a switch is on."""
+
+
+def check_processor_values(settings: Mapping[str, Any], where: str, file: str) -> None:
+    """Raise a ValueError for a setting that no image processor has; null is one that is left out.
+
+    Args:
+        settings: of one image processor.
+        where: the checkpoint whose they are.
+        file: that holds them.
+    """
+
+    def refuse(name: str, must: str, value: Any) -> ValueError:
+        return ValueError(f"{where}: {name} of its {file} must be {must}; got {value!r}. Correct it.")
+
+    kind = settings.get("image_processor_type")
+    if not isinstance(kind, str | None):
+        raise refuse("image_processor_type", "the name of a class", kind)
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if (name.startswith("do_") or name in SWITCHES) and not isinstance(value, bool):
+            raise refuse(name, "true or false", value)
+        if name in SIDES and (fault := _side_fault(value)):
+            raise refuse(name, fault, value)
+        if name in NUMBERS:
+            several = name.startswith("image_") and isinstance(value, list) and value
+            for number in value if several else [value]:
+                if not (_is_number(number) and number in NUMBERS[name]):
+                    must = "numbers" if name.startswith("image_") else "a number"
+                    raise refuse(name, f"{must} {_words(NUMBERS[name])}", value)
+    mean, std = settings.get("image_mean"), settings.get("image_std")
+    if isinstance(mean, list) and isinstance(std, list) and len(mean) != len(std):
+        raise refuse("image_std", f"one number, or as many as image_mean, {len(mean)}", std)
+    for switch, names in NEEDED.items():
+        if settings.get(switch):
+            for name in names:
+                if name in settings and settings[name] is None:
+                    raise refuse(name, f"given where {switch} is true", None)
+
+
+def _side_fault(value: Any) -> str | None:
+    """Say what sides in pixels must be, where a size is none; None where it is one."""
+    sides = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    whole = [side for side in sides if side is not None]
+    if not whole or any(not _is_number(side) or side not in COUNT for side in whole):
+        return "sides in pixels, whole numbers of at least 1"
+    return f"at most {MOST_PIXELS} pixels" if max(whole) > MOST_PIXELS else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _words(allowed: Range) -> str:
+    """What a number must be, to stand after `numbers` or `a number`."""
+    return "that are finite" if allowed is FINITE else str(allowed)
