@@ -8,6 +8,7 @@ from .components import Component
 from .correlation import permutation_p, rank_correlation
 from .directions import Direction, steering_direction, steering_directions
 from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
+from .finite import first_not_finite
 from .fourier import FourierSensitivity, fourier_sensitivity
 from .head_links import HeadLinks, head_links
 from .histograms import cosine_histogram, first_correct_histogram
@@ -103,6 +104,7 @@ __all__ = [
     "first_correct_draws",
     "first_correct_histogram",
     "first_correct_summary",
+    "first_not_finite",
     "foils",
     "fourier_sensitivity",
     "head_links",

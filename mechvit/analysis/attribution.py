@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from mechvit.data.spec import Corruption
 from mechvit.models.image_tokens import token_slice
 
 from .components import KINDS, Component, batch_that_fits, component_frame, components_of, pair_batches
-from .finite import model_name
+from .finite import first_not_finite, model_name
 from .frames import labelled
 from .outcomes import foils, logit_difference
 from .performance import check_logits
@@ -144,8 +145,9 @@ def activations_and_gradients(
     with torch.enable_grad():
         entered = entered.requires_grad_()  # so that no weight has to
         logits = receiver.run_with_hooks(entered, start_at_layer=0, fwd_hooks=[(name, keep) for name in names])
-        for each, name in ((logits, f"the receiver {model_name(receiver)!r}"), (giver_logits, "the giver")):
-            check_logits(each, batch.labels, batch.image_ids, name)
+        who, begins = f"the receiver {model_name(receiver)!r}", partial(first_not_finite, receiver, pixels)
+        check_logits(logits, batch.labels, batch.image_ids, who, begins)
+        check_logits(giver_logits, batch.labels, batch.image_ids, "the giver")
         foil = foils(batch.labels, logits.detach(), giver_logits)
         total = logit_difference(logits, batch.labels, foil).sum()
         found = torch.autograd.grad(total, [own[name] for name in names])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
+
 if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
     from mechvit.models import HookedViT
 
 SHOWN = 8
@@ -19,6 +23,42 @@ SHOWN = 8
 def model_name(model: HookedViT) -> str:
     """Return a model's name for errors and files: where it was loaded from, else its class."""
     return str(getattr(model.hf_config, "name_or_path", "") or model.cfg.architecture)
+
+
+@checked
+@torch.inference_mode()
+def first_not_finite(model: HookedViT, pixels: Float[Tensor, "batch channel height width"]) -> str | None:
+    """Return the first hook point of a pass that holds NaN or infinity, by name; None where all are finite.
+
+    Args:
+        model: any HookedViT; hooks that are attached stay.
+        pixels: what the image processor gives.
+
+    Returns:
+        the hook point's name, or "the pixels" where these are not finite themselves.
+    """
+    if not bool(pixels.isfinite().all()):
+        return "the pixels"
+    found: list[str] = []
+
+    def look(values: Tensor, hook: HookPoint) -> None:
+        if not found and not bool(values.isfinite().all()):
+            found.append(str(hook.name))
+
+    model.run_with_hooks(pixels, fwd_hooks=[(name, look) for name in model.hook_dict])
+    return found[0] if found else None
+
+
+def origin(begins: Callable[[], str | None] | None) -> str:
+    """Say where numbers that are not finite begin, as the end of an error's first part, or how to find it.
+
+    Args:
+        begins: finds the place (`first_not_finite`); None where model and pixels are not at hand.
+    """
+    if begins is None:
+        return " (mechvit.analysis.first_not_finite(model, pixels) tells where they begin)"
+    place = begins()
+    return f", first at {place}" if place else " (at no hook point when it was run again)"
 
 
 def check_finite(

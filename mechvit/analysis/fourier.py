@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from mechvit.data.random import named_seed, uniform
 from mechvit.settings_checks import COUNT, POSITIVE, check_number
 
 from .bootstrap import LEVEL, RESAMPLES, resampled_means
-from .finite import model_name
+from .finite import first_not_finite, model_name
 from .performance import check_logits, label_rank, require_classifier
 from .stream import Images, image_batches, on_cpu
 
@@ -133,8 +134,9 @@ def fourier_sensitivity(
     for batch in image_batches(model, images, batch_size, progress=progress):
 
         def misses(pixels: Tensor, batch: ImageBatch = batch) -> Tensor:
-            logits = model(normalize(pixels, model.image_processor).to(model.cfg.dtype))
-            check_logits(logits, batch.labels, batch.image_ids, f"the model {model_name(model)!r}")
+            shown = normalize(pixels, model.image_processor).to(model.cfg.dtype)
+            logits, begins = model(shown), partial(first_not_finite, model, shown)
+            check_logits(logits, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins)
             return on_cpu(label_rank(logits, batch.labels) > 0)
 
         found = torch.empty(len(batch), len(frequency), len(frequency), dtype=torch.bool)

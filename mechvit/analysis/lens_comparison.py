@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,7 @@ from mechvit.data.spec import CLEAN, Corruption
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import image_matrix
-from .finite import check_finite, model_name
+from .finite import check_finite, first_not_finite, model_name
 from .frames import tidy
 from .lens import LogitLens, residual_hooks
 from .performance import check_logits, label_rank, require_classifier, unrounded
@@ -84,9 +85,10 @@ def compare_lenses(
     parts: dict[str, list[LensReading]] = defaultdict(list)
     for batch in image_batches(model, images, batch_size, progress=progress):
         hooks, residuals = residual_hooks(model)
-        shown = pixel_values(model, corrupted(batch, corruption, seed=seed))
-        final = unrounded(model.run_with_hooks(shown, fwd_hooks=hooks))
-        check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}")
+        pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
+        final = unrounded(model.run_with_hooks(pixels, fwd_hooks=hooks))
+        begins = partial(first_not_finite, model, pixels)
+        check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins)
         for name, lens in lenses.items():
             read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
             earlier = unrounded(model.unembed_residual(read.flatten(0, 1))).view(len(read), *final.shape)

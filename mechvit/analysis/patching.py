@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,7 @@ from .components import (
     pair_batches,
     passes_needed,
 )
-from .finite import model_name
+from .finite import first_not_finite, model_name
 from .outcomes import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
 from .performance import check_logits, label_rank, unrounded
 from .stream import Images, default_batch_size, on_cpu
@@ -171,8 +172,10 @@ def _patch_batch(
     }
     logits, own = receiver.run_with_cache(pixels[0], names_filter=points | beside, return_cache_object=False)
     giver_logits, given = giver.run_with_cache(pixels[1], names_filter=points, return_cache_object=False)
-    for each, name, model in ((logits, "receiver", receiver), (giver_logits, "giver", giver)):
-        check_logits(each, batch.labels, batch.image_ids, f"the {name} {model_name(model)!r}")
+    passes = (("receiver", receiver, pixels[0], logits), ("giver", giver, pixels[1], giver_logits))
+    for name, model, shown, each in passes:
+        begins = partial(first_not_finite, model, shown)
+        check_logits(each, batch.labels, batch.image_ids, f"the {name} {model_name(model)!r}", begins)
     about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids)
     references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)

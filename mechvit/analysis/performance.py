@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +16,7 @@ from mechvit.data.labels import check_aligned
 from mechvit.data.spec import CLEAN, Corruption
 
 from .calibration import calibration_gaps
-from .finite import model_name
+from .finite import first_not_finite, model_name, origin
 from .frames import PerImage, tidy
 from .stream import Images, corrupted, image_batches, on_cpu, pixel_values
 
@@ -108,12 +110,16 @@ def require_classifier(model: HookedViT, images: Images | None = None) -> None:
 
 
 def check_logits(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], image_ids: Tensor, model: str = "the model"
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    image_ids: Tensor,
+    model: str = "the model",
+    begins: Callable[[], str | None] | None = None,
 ) -> None:
     """Refuse what would silently count as correct: logits that are not finite, labels that are not classes.
 
     Raises:
-        ValueError: names the images, and the model as it is called here.
+        ValueError: names the images, the model as it is called here, and where such numbers begin (`begins` finds it).
     """
     classes = logits.shape[-1]
     if classes < 2:
@@ -124,6 +130,7 @@ def check_logits(
     if bool(bad.any()):
         raise ValueError(
             f"logits must be finite; {model} gave NaN or infinity on the image ids {image_ids[bad].tolist()[:8]}"
+            f"{origin(begins)}: check the checkpoint and these images"
         )
     bad = (labels < 0) | (labels >= classes)
     if bool(bad.any()):
@@ -139,13 +146,15 @@ def score(
     labels: Int[Tensor, " batch"],
     image_ids: Int[Tensor, " batch"],
     model: str = "the model",
+    begins: Callable[[], str | None] | None = None,
 ) -> Performance:
     """Score one batch of logits; the prediction is their greatest, as the rank has it.
 
     Raises:
-        ValueError: logits that are not finite, or labels that are not classes of the model; `model` is its name there.
+        ValueError: logits that are not finite, or labels that are not classes of the model; `model` is its name there,
+            and `begins` finds where such logits begin.
     """
-    check_logits(logits, labels, image_ids, model)
+    check_logits(logits, labels, image_ids, model, begins)
     logits = unrounded(logits)
     prediction, log_probability = logits.argmax(-1), logits.log_softmax(-1)
     confidence, own = (log_probability.gather(-1, of[:, None])[:, 0].float() for of in (prediction, labels))
@@ -184,6 +193,7 @@ def evaluate(
     require_classifier(model, images)
     parts = []
     for batch in image_batches(model, images, batch_size, progress=progress):
-        logits = model(pixel_values(model, corrupted(batch, corruption, seed=seed)))
-        parts.append(score(logits, batch.labels, batch.image_ids, f"the model {model_name(model)!r}"))
+        pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
+        name, begins = f"the model {model_name(model)!r}", partial(first_not_finite, model, pixels)
+        parts.append(score(model(pixels), batch.labels, batch.image_ids, name, begins))
     return Performance.concatenate(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from mechvit.data.spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption, a
 
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from .draws import Draws, image_matrix
+from .finite import first_not_finite
 from .frames import check_columns
 from .performance import Performance, require_classifier, score
 from .spectrum import BANDS
@@ -81,8 +83,9 @@ def corrupted_performance(
     for batch in corrupted_batches(models, images, applied, batch_size, seed=seed, progress=progress):
         for c, shown in batch.conditions:
             for name in batch.models:
-                logits = models[name](pixel_values(models[name], shown))
-                found[name, c].append(score(logits, shown.labels, shown.image_ids, f"the model {name!r}"))
+                pixels = pixel_values(models[name], shown)
+                who, begins = f"the model {name!r}", partial(first_not_finite, models[name], pixels)
+                found[name, c].append(score(models[name](pixels), shown.labels, shown.image_ids, who, begins))
     frames = [
         Performance.concatenate(parts).to_frame(model=name, corruption=c.key) for (name, c), parts in found.items()
     ]

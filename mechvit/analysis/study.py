@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from mechvit.data.spec import CLEAN, Corruption, as_corruption
 
 from .attention import AttentionShift
 from .attention_reading import CleanAttention
+from .finite import first_not_finite
 from .lens import LogitLens, read_lens, residual_hooks
 from .performance import Performance, require_classifier, score
 from .stream import Images, corrupted_batches, pixel_values
@@ -126,8 +128,10 @@ def _study_batch(
         elif corruption in watched:
             pattern_hooks, shifts = clean.comparison()
             hooks = hooks + pattern_hooks
-        logits = model.run_with_hooks(pixel_values(model, batch), fwd_hooks=hooks)
-        found[corruption].performance.append(score(logits, batch.labels, batch.image_ids, f"the model {name!r}"))
+        pixels = pixel_values(model, batch)
+        logits, begins = model.run_with_hooks(pixels, fwd_hooks=hooks), partial(first_not_finite, model, pixels)
+        scored = score(logits, batch.labels, batch.image_ids, f"the model {name!r}", begins)
+        found[corruption].performance.append(scored)
         found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids, name=name))
         if shifts is not None:
             shift = AttentionShift.of(batch.image_ids, clean, shifts, name)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.arguments import checked
 from mechvit.files import new_folder, write_json, write_tensors
 from mechvit.models.fingerprint import checkpoint_hash
 from mechvit.models.stored_files import check_finite, read_object, read_tensors
@@ -56,6 +57,7 @@ class TunedLens:
                 f"this one ({own[:12]}): give that model, or train a lens for this one"
             )
 
+    @checked
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the translators (safetensors) and what they belong to (JSON), beside the folder and renamed into it.
 

@@ -97,11 +97,50 @@ def test_heads_are_measured_on_finite_attention(broken, tiny_hf, batch):
         head_links(whole, broken, batch, BLUR, patching)
 
 
-def test_evaluate_and_study_name_the_model(broken, batch):
-    with pytest.raises(ValueError, match=r"logits must be finite; the model 'runs/broken' gave .* on the image ids \["):
-        analysis.evaluate(broken, batch)
-    with pytest.raises(ValueError, match=r"logits must be finite; the model 'tuned' gave NaN or infinity on the image"):
-        analysis.study({"tuned": broken}, batch, [BLUR])
+ORIGIN = r"gave NaN or infinity on the image ids \[.*\], first at blocks\.1\.hook_mlp_out: check the checkpoint"
+OF_LOGITS = {
+    "evaluate": (lambda m, batch: analysis.evaluate(m, batch), "'runs/broken'"),
+    "study": (lambda m, batch: analysis.study({"tuned": m}, batch, [BLUR]), "'tuned'"),
+    "robustness": (lambda m, batch: analysis.corrupted_performance({"tuned": m}, batch, [BLUR]), "'tuned'"),
+    "Fourier": (lambda m, batch: analysis.fourier_sensitivity(m, batch, resolution=1), "'runs/broken'"),
+    "lenses": (lambda m, batch: analysis.compare_lenses(m, {"logit": None}, batch), "'runs/broken'"),
+    "patching": (lambda m, batch: analysis.patch_models(m, m, batch, BLUR, kinds=("head",)), "'runs/broken'"),
+    "attribution": (lambda m, batch: analysis.attribution_patching(m, m, batch, BLUR), "'runs/broken'"),
+}
+
+
+@pytest.mark.parametrize("case", OF_LOGITS)
+def test_logits_name_the_model_and_the_hook_point_where_it_begins(broken, batch, case):
+    act, name = OF_LOGITS[case]
+    with pytest.raises(ValueError, match=rf"logits must be finite; the (model|receiver) {name} {ORIGIN}"):
+        act(broken, batch)
+
+
+def test_the_first_hook_point_is_found_wherever_it_is(tiny_model, batch):
+    shown = pixels(tiny_model, batch)
+    assert analysis.first_not_finite(tiny_model, shown) is None
+    assert analysis.first_not_finite(tiny_model, shown * math.nan) == "the pixels"
+    weights = {
+        "embed.cls_token": "hook_embed", "blocks.0.attn.k.weight": "blocks.0.attn.hook_k",
+        "blocks.1.ln2.w": "blocks.1.ln2.hook_normalized", "head.bias": "hook_logits",
+    }  # fmt: skip
+    for name, point in weights.items():
+        weight = tiny_model.get_parameter(name)
+        kept = weight.detach().clone()
+        with torch.no_grad():
+            weight.view(-1)[0] = math.inf
+        assert analysis.first_not_finite(tiny_model, shown) == point, name
+        with torch.no_grad():
+            weight.copy_(kept)
+    assert analysis.first_not_finite(tiny_model, shown) is None
+
+
+def test_changed_weights_are_told_how_to_find_it(broken, tiny_hf, tiny_processor, batch):
+    whole = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
+    with pytest.raises(
+        ValueError, match=r"\(mechvit\.analysis\.first_not_finite\(model, pixels\) tells where they begin\)"
+    ):
+        analysis.swap_weights(broken, whole, batch, [BLUR], parts=["blocks.1.mlp"])
 
 
 def test_weights_of_another_model_are_named(broken, tiny_hf, tiny_processor, batch):
