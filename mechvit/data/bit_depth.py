@@ -62,7 +62,7 @@ class DeepPicture:
         if known is None and self.values.dtype != np.uint16:
             raise Refusal(
                 f"holds values from {lowest:.6g} to {highest:.6g} and does not state which are black and white: say so "
-                "with pixel_range=(LOW, HIGH), of load_images or open_picture (--pixel-range LOW HIGH)"
+                "with pixel_range=(LOW, HIGH)"
             )
         low, high = known or FULL_RANGE
         if lowest < low or highest > high:
@@ -99,8 +99,8 @@ def checked_range(pixel_range: Any) -> tuple[float, float] | None:
         low, high = np.nan, np.nan
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(
-            "pixel_range (--pixel-range LOW HIGH) must be two numbers, the values of black and of a greater white, as "
-            f"in 0 4095; got {pixel_range!r}"
+            "pixel_range must be two numbers, the values of black and of a greater white, as in (0, 4095); got "
+            f"{pixel_range!r}"
         )
     return low, high
 
@@ -226,7 +226,7 @@ def _tiff_range(tags: Mapping[int, Any]) -> tuple[float, float] | None:
         return (0.0, 2.0**bits - 1) if bits < 16 else None
     low, high = min(lows), max(highs)
     if not low < high:
-        raise Refusal(f"states a range of values from {low:g} to {high:g}: give pixel_range (--pixel-range LOW HIGH)")
+        raise Refusal(f"states a range of values from {low:g} to {high:g}: give pixel_range=(LOW, HIGH)")
     return low, high
 
 

@@ -54,7 +54,7 @@ def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tu
     if unnamed and bad_files == "error":
         raise ValueError(
             f"{len(unnamed)} files have names that are not UTF-8: {'; '.join(unnamed[:5])}; rename them, or pass "
-            "bad_files='skip' (--bad-files skip) to leave such files out"
+            "bad_files='skip' to leave such files out"
         )
     if unnamed:
         warnings.warn(

@@ -60,10 +60,7 @@ def readable_rows(
                     good[row] = found
                     bar.update()
                 elif bad_files == "error":
-                    raise ValueError(
-                        f"{found}; mend or remove it, or pass bad_files='skip' (--bad-files skip) to leave such files "
-                        "out"
-                    )
+                    raise ValueError(f"{found}; mend or remove it, or pass bad_files='skip' to leave such files out")
                 else:
                     bad[row] = found
     if not good:

@@ -114,7 +114,7 @@ def without_unlabelled(
     if unlabelled == "error" or missing.all():
         raise ValueError(
             f"{count}, as splits for tests do: take another split"
-            + ("" if missing.all() else ", or leave them out with unlabelled='skip' (--unlabelled skip)")
+            + ("" if missing.all() else ", or leave them out with unlabelled='skip'")
         )
     warnings.warn(f"left out {count}", stacklevel=3)
     return dataset.select(np.flatnonzero(~missing))

@@ -149,7 +149,7 @@ def refuse_unstated(highest: Mapping[str, int | None]) -> None:
     raise ValueError(
         f"{_first(list(unstated))}: 16-bit values of at most {max(unstated.values()):,}, and "
         "nothing says which is white; out of 65,535 that is nearly black. Say what they are with "
-        "pixel_range=(LOW, HIGH), of load_images or open_picture (--pixel-range LOW HIGH), as in 0 4095"
+        "pixel_range=(LOW, HIGH), as in 0 and 4095"
     )
 
 
@@ -171,7 +171,7 @@ def refuse_needless(plain: Sequence[str], count: int, pixel_range: tuple[float, 
     low, high = pixel_range
     said = f"eight bits a channel are black at 0 and white at 255, not at {low:g} and {high:g} as pixel_range has it"
     if len(plain) == count:
-        raise ValueError(f"{_first(plain)}: {said} (--pixel-range): leave it out, or give pictures of more bits")
+        raise ValueError(f"{_first(plain)}: {said}: leave it out, or give pictures of more bits")
     warnings.warn(
         f"{len(plain):,} of {count:,} pictures keep their values: {said} for the others: {printable(_some(plain))}",
         stacklevel=4,

@@ -120,8 +120,8 @@ class ExperimentConfig:
         if len(set(self.others)) < len(self.others):
             raise SettingError("related", f"must name each filter once; got {listed(self.related)}")
         if self.model is None and self.images != "photos":
-            raise ValueError(
-                f"images of your own ({self.images}) need a model that knows their classes: give --model DIR"
+            raise SettingError(
+                "model", f"must be given with images of your own ({self.images}): one that knows their classes"
             )
         self._check_saes()
 

@@ -25,6 +25,8 @@ _OF_THE_INPUT = {
 }
 """Exceptions of libraries that tell of a file and are neither a ValueError nor an OSError: package and class."""
 _SETTING_NAME = re.compile(r"""(?<![\w./'"-])[a-z]+(?:_[a-z0-9]+)+(?![\w/'"(=-]|\.\w)""")
+_ASSIGNMENT = re.compile(r"""(?<![\w./'"-])([a-z][a-z0-9_]*)=(?:'([^']*)'|\(([^()]*)\)|True)""")
+"""A setting that an error advises, in Python: `bad_files='skip'`, `pixel_range=(LOW, HIGH)` or `control=True`."""
 _BATCH = re.compile(r"batch|images_per|max_bytes")
 
 
@@ -43,7 +45,7 @@ def explain(error: BaseException, options: object = None) -> str | None:
     if is_disk_full(error):
         return one_line(_disk_full(error, options))
     if isinstance(error, SettingError):
-        return one_line(f"{flag_of(error.name, options)} {error.problem}")
+        return one_line(f"{flag_of(error.name, options)} {with_values(error.problem, options)}")
     known = isinstance(error, (ValueError, OSError)) or _is_of_the_input(error) or _is_of_the_training(error)
     return with_flags(one_line(error) or type(error).__name__, options) if known else None
 
@@ -84,10 +86,28 @@ def with_flags(line: str, options: object) -> str:
         line: of an error.
         options: a command line's settings.
     """
+    line = with_values(line, options)
     begins = re.match(r"(\w+) (?:must|may|and|needs)\b", line)
     if begins and (flag := flag_of(begins[1], options)) != begins[1]:
         line = flag + line[begins.end(1) :]
     return _SETTING_NAME.sub(lambda name: flag_of(name[0], options), line)
+
+
+def with_values(line: str, options: object) -> str:
+    """Write a setting that an error advises as its flag with the value: `--bad-files skip` for `bad_files='skip'`.
+
+    Args:
+        line: of an error.
+        options: a command line's settings, or their dataclass.
+    """
+
+    def flagged(found: re.Match[str]) -> str:
+        flag, (_, word, several) = flag_of(found[1], options), found.groups()
+        if flag == found[1]:
+            return found[0]
+        return " ".join([flag, *([word] if word else several.replace(",", " ").split() if several else [])])
+
+    return _ASSIGNMENT.sub(flagged, line)
 
 
 def _out_of_memory(error: BaseException, options: object) -> str:

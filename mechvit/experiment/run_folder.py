@@ -21,6 +21,7 @@ from mechvit.files import (
     remove,
 )
 from mechvit.files.kinds import RUN_FILES, RUN_PARTS
+from mechvit.settings_checks import SettingError
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def check_run(place: Path, kind: str) -> None:
     marker = read_marker(place)
     if marker is None or marker.kind != kind:
         what = f"is no run of this kind ({kind})" if marker is None else f"is a {marker.kind}"
-        raise ValueError(f"{place} exists and {what}: give another --out, or move it away")
+        raise SettingError("out", f"must be free or an earlier run; {place} {what}: give another, or move it away")
 
 
 def _adopt_run(place: Path, kind: str) -> None:

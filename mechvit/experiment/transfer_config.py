@@ -131,7 +131,7 @@ class TransferConfig:
         found = tuple(dict.fromkeys(c for word in self.corruptions for c in corruptions_of(word)))
         if CLEAN in found:
             raise SettingError(
-                "corruptions", "must not name clean; a model trained on clean images comes with --control"
+                "corruptions", "must not name clean; a model trained on clean images comes with control=True"
             )
         return found
 

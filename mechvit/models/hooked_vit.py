@@ -148,6 +148,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
 
         return to_hf(self)
 
+    @checked
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Save the model as it is, processed or with text embeddings, for `from_pretrained` (safetensors and JSON).
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from mechvit.arguments import checked
+
 from .notices import licences, notices
 from .page import circuitsvis_script, framed, render, write_whole
 from .patterns import pooling_factor
@@ -76,6 +78,7 @@ class AttentionView:
             licences=licences(owed),
         )
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the page; returns its path."""
         return write_whole(Path(path), self.html())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechvit.arguments import checked
+
 from .packing import Panel, size
 from .page import framed, render, write_whole
 
@@ -81,6 +83,7 @@ class AttentionExplorer:
         """The whole page: self-contained and offline."""
         return render("explorer.html.j2", title=self.title, spec=self.spec())
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the page; returns its path."""
         return write_whole(Path(path), self.html())

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from mechvit.arguments import checked
+
 from .page import framed, render, write_whole
 from .style import colour, title_of
 
@@ -68,6 +70,7 @@ class FeatureBrowser:
         """The whole page: self-contained, offline."""
         return render("features.html.j2", title=self.title, spec=self.spec())
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the page; returns its path."""
         return write_whole(Path(path), self.html())

@@ -110,8 +110,10 @@ def write_whole(path: Path, text: str) -> Path:
     """Write a page beside its place and rename it there.
 
     Raises:
-        ValueError: a file lies there that this package did not write, or a page of ours that was edited since.
+        ValueError: as `check_page`: a file lies there that this package did not write, or a page of ours that was
+            edited since.
     """
+    check_page(path)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     write_text(path, f"{text}<!-- mechvit {digest} -->\n", ours=is_own_page)
     return path
@@ -139,10 +141,10 @@ def check_page(path: str | os.PathLike[str]) -> Path:
     """
     place = Path(path).expanduser()
     if not os.fspath(path).strip() or place.is_dir():
-        raise ValueError(f"a page (--out) must be a file's name, as in page.html; got {os.fspath(path)!r}")
+        raise ValueError(f"a page must be a file's name, as in page.html; got {os.fspath(path)!r}")
     real = place.resolve()
     if os.path.lexists(real) and not (real.is_file() and is_own_page(real)):
         raise ValueError(
-            f"{path} exists and is no page that mechvit wrote, or was edited since: give another --out, or move it away"
+            f"{path} exists and is no page that mechvit wrote, or was edited since: give another name, or move it away"
         )
     return place

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mechvit.arguments import checked
+
 from .csv_text import csv_text
 from .figure_json import figure_json
 from .figures.lens import image_trajectories
@@ -95,6 +97,7 @@ class PatchLensView:
             licences=licences(owed),
         )
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the page; returns its path."""
         return write_whole(Path(path), self.html())

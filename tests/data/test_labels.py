@@ -252,7 +252,7 @@ def test_columns_of_other_kinds():
 @pytest.mark.parametrize("missing", [-1, -100, None])
 def test_images_without_a_label_are_counted_or_left_out(missing):
     images = of_values([0, missing, 1, missing], "int64")
-    with pytest.raises(ValueError, match=r"2 of 4 images of the data set have no label.*--unlabelled skip"):
+    with pytest.raises(ValueError, match=r"2 of 4 images of the data set have no label.* with unlabelled='skip'"):
         align_labels(images, {0: "cat", 1: "dog"})
     with pytest.warns(UserWarning, match="left out 2 of 4 images"):
         assert align_labels(images, {0: "cat", 1: "dog"}, unlabelled="skip", say=print)["label"] == [0, 1]

@@ -136,7 +136,7 @@ def test_a_range_for_eight_bits_is_refused(tmp_path):
             with pytest.raises(ValueError, match=r"eight bits a channel are black at 0 and white at 255, not at"):
                 open_picture(picture, pixel_range=given_range)
         np.testing.assert_array_equal(seen(picture, pixel_range=(0, 255)), seen(picture))
-    with pytest.raises(ValueError, match=r"^a and 1 more: eight bits .*\(--pixel-range\): leave it out"):
+    with pytest.raises(ValueError, match=r"^a and 1 more: eight bits .*: leave it out"):
         open_pictures({"a": eight, "b": eight}, pixel_range=(0, 4095))
     column = PictureColumn(pixel_range=(0, 4095))
     with pytest.raises(ValueError, match=r"a.png: eight bits a channel"):

@@ -263,7 +263,7 @@ def test_hub_images_without_a_label_are_counted_or_left_out(tmp_path, missing):
             "label": [missing if i % 4 == 0 else i % 2 for i in range(40)],
         },
     )
-    with pytest.raises(ValueError, match=r"10 of 40 images of .* have no label .*--unlabelled skip"):
+    with pytest.raises(ValueError, match=r"10 of 40 images of .* have no label .* with unlabelled='skip'"):
         load_images(source)
     with pytest.warns(UserWarning, match="left out 10 of 40 images"):
         parts = [load_images(source, split, unlabelled="skip") for split in ("finetune", "sae", "test")]

@@ -87,7 +87,7 @@ def test_limit_caps_every_part_and_raises_none():
         ({"corruptions": ("smog_3",)}, "'smog'"),
         ({"corruptions": ("gaussian_noise_6",)}, "1 to 5; got 6"),
         ({"limit": 0}, "limit must be at least 1; got 0"),
-        ({"images": "folder:here"}, r"\(folder:here\).*give --model DIR"),
+        ({"images": "folder:here"}, r"model must be given with images of your own \(folder:here\)"),
         ({"example_images": 0}, "example_images must be at least 1; got 0"),
         ({"seed": -1}, "seed must be in"),
     ],

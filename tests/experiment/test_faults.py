@@ -117,6 +117,10 @@ LINES = {
     "the limit of it is the limit": "the limit of it is the limit",  # a common word stays one
     "/tmp/batch_size/hook_layer.json is missing": "/tmp/batch_size/hook_layer.json is missing",
     "got 'batch_size', with_hooks and x.batch_size": "got 'batch_size', with_hooks and x.batch_size",
+    "pass bad_files='skip' to leave such files out": "pass --bad-files skip to leave such files out",
+    "say so with pixel_range=(LOW, HIGH), as in 0": "say so with --pixel-range LOW HIGH, as in 0",
+    "a model comes with control=True": "a model comes with --control",
+    "load it with unlabelled='skip'": "load it with unlabelled='skip'",  # no setting of this command
     "pass batch_size=3 or (hook_layer)": "pass batch_size=3 or (--inner.hook-layer)",
 }
 
@@ -129,6 +133,9 @@ class Streamed(Inner):
 @dataclass(frozen=True, kw_only=True)
 class Measuring(Options):
     allow_other_model: bool = False
+    bad_files: str = "error"
+    pixel_range: tuple[float, float] | None = None
+    control: bool = False
     inner: Streamed = field(default_factory=Streamed)
 
 

@@ -293,7 +293,7 @@ def test_imagenet_path_on_a_vit_b_16(tmp_path):
 
 
 def test_own_images_need_a_model():
-    with pytest.raises(ValueError, match="give --model DIR"):
+    with pytest.raises(ValueError, match="model must be given with images of your own"):
         ExperimentConfig(images="folder:somewhere")
 
 

@@ -67,10 +67,10 @@ def test_members_of_mixtures_are_tested_too():
     ("changes", "message"),
     [
         ({"corruptions": ("fog_3",)}, "at least two to transfer between; got fog_3"),
-        ({"corruptions": ("fog_3", "clean")}, "comes with --control"),
+        ({"corruptions": ("fog_3", "clean")}, "comes with control=True"),
         ({"mixtures": ("all", "all")}, "each mixture may be given once"),
         ({"resamples": 0}, r"resamples must be in \[1, 1000000\]; got 0"),
-        ({"images": "folder:x"}, "give --model DIR"),
+        ({"images": "folder:x"}, "model must be given with images of your own"),
         ({"limit": 0}, "limit must be at least 1"),
         ({"also_tested": ("fogg_1",)}, "did you mean"),
     ],

@@ -303,7 +303,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--related gaussian_blur_100", "gaussian_blur at level 100 mirrors"),
         ("--related box_blur_2 box_blur_2", "--related must name each filter once"),
         ("--export gif", "png, svg, pdf; got gif"),
-        ("--images folder:x", "give --model DIR"),
+        ("--images folder:x", "--model must be given with images of your own (folder:x)"),
         ("--model nowhere/at/all", "nowhere/at/all"),
         ("--out EMPTY", "--out must not be empty"),
         ("--sae-models some", "invalid choice 'some' for argument '--sae-models'"),

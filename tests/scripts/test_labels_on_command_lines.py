@@ -41,7 +41,7 @@ def test_a_column_must_be_named_and_unlabelled_images_left_out(checkpoints, hub_
     asked = {"model": (checkpoints["base"],), "corruptions": ("clean",)}
     with pytest.raises(ValueError, match="name and number: name one"):
         call("evaluate", images=hub_folder, **asked)
-    with pytest.raises(ValueError, match=r"38 of 190 images .*--unlabelled skip"):
+    with pytest.raises(ValueError, match=r"38 of 190 images .* with unlabelled='skip'"):
         call("evaluate", images=f"{hub_folder}:label=name", **asked)
     tables = []
     for column in ("name", "number"):

@@ -34,7 +34,7 @@ def phone(tmp_path):
 
 def test_attention_pages_of_one_picture_are_alike(checkpoint, phone, tmp_path):
     sideways, plain = phone
-    with pytest.raises(ValueError, match=r"phone.png: 16-bit values of at most [\d,]+,.*--pixel-range LOW HIGH"):
+    with pytest.raises(ValueError, match=r"phone.png: 16-bit values of at most [\d,]+,.*pixel_range=\(LOW, HIGH\)"):
         call("visualize_attention", model=checkpoint, image=sideways, out=tmp_path / "no.html")
     call("visualize_attention", model=checkpoint, image=sideways, out=tmp_path / "a.html", pixel_range=(0, 4095))
     call("visualize_attention", model=checkpoint, image=plain, out=tmp_path / "b.html")

@@ -96,7 +96,7 @@ def test_write_whole_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_file_that_is_no_page_of_ours_is_never_written_over(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("<!doctype html>the user's own page")
-    with pytest.raises(ValueError, match="was not written by mechvit"):
+    with pytest.raises(ValueError, match="is no page that mechvit wrote"):
         write_whole(path, "new")
     with pytest.raises(ValueError, match="is no page that mechvit wrote"):
         check_page(path)
