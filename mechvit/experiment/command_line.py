@@ -7,19 +7,19 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from mechvit.data.folder_source import FolderSource
 from mechvit.data.spec import Corruption
-from mechvit.files import locked, new_folder
+from mechvit.files import locked, new_folder, write_json
 from mechvit.settings_checks import SettingError
 from mechvit.terminal import NobodyReads, flush, one_line, say, write_line
 
 from .device_checks import check_device as check_device
-from .faults import explain, flag_of
+from .faults import explain, flag_of, with_values
 
 if TYPE_CHECKING:
     import datasets
@@ -102,7 +102,7 @@ def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
     if isinstance(cause, SettingError):
         nested = place[1] != getattr(kind, "__name__", "")
         flag = f"--{place[1]}.{cause.name}".replace("_", "-") if nested else flag_of(cause.name, kind)
-        return f"{flag} {cause.problem}"
+        return f"{flag} {with_values(cause.problem, kind)}"
     problem = str(getattr(cause, "message", cause)).partition("Got errors")[0]
     return f"{place[1]}: {problem}" if place[1].startswith("--") else problem
 
@@ -142,16 +142,23 @@ def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> AbstractContextManager[Path]:
+@contextmanager
+def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> Iterator[Path]:
     """A folder to write into, which becomes `options.out` when the block ends; see `mechvit.files.new_folder`.
+
+    What the command was given, the versions and the commits of hub ids are kept in its `provenance.json`.
 
     Args:
         options: a command's, with out, overwrite and images.
         kind: of the result.
         inputs: the models and SAEs that are read; the images are added.
     """
+    from .provenance import provenance_of_command
+
     read = local_inputs(options.images, *inputs)
-    return new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite")
+    with new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite") as folder:
+        yield folder
+        write_json(folder / "provenance.json", provenance_of_command(options, kind, inputs))
 
 
 @contextmanager

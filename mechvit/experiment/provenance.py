@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ def provenance(
     """
     return {
         "code": code_version(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": versions(),
         "hardware": hardware(config.device),
         "revisions": revisions,
         "seeds": {
@@ -45,6 +48,46 @@ def provenance(
         "started": min(stage["started"] for stage in stages),
         "finished": max(stage["finished"] for stage in stages),
     }
+
+
+def provenance_of_command(options: Any, kind: str, inputs: Sequence[str | os.PathLike[str] | None]) -> dict[str, Any]:
+    """What `provenance.json` holds beside one command's tables: settings, versions, hardware, the hub's commits.
+
+    Args:
+        options: the command's settings, with images.
+        kind: of the result.
+        inputs: the models and SAEs that it read.
+    """
+    return {
+        "kind": kind,
+        "settings": json.loads(json.dumps(dataclasses.asdict(options), default=str)),
+        "revisions": revisions_of(inputs, options.images),
+        "code": code_version(),
+        "versions": versions(),
+        "hardware": hardware(options.device),
+    }
+
+
+def revisions_of(models: Iterable[str | os.PathLike[str] | None], images: str | None) -> dict[str, str | None]:
+    """Give the commit of each model and data set that is a hub id; of what lies on this machine nothing.
+
+    Args:
+        models: folders or hub ids.
+        images: `photos`, `folder:PATH` or a hub id.
+    """
+    from mechvit.data.hub import HubSet
+    from mechvit.models.revisions import hub_revision
+
+    names = [os.fspath(name) for name in models if name is not None]
+    found = {name: hub_revision(name) for name in names if not Path(name).expanduser().exists()}
+    if images is not None and images != "photos" and not images.startswith("folder:"):
+        found[images] = hub_revision(HubSet.parse(images).name, "dataset")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:

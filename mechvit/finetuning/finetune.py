@@ -230,7 +230,9 @@ def _train(
         trainer.add_callback(TrainingBar(out.name.removesuffix(".partial")))
     trainer.train()
     best.restore(model)
-    saved: dict[str, Any] = {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
+    commit = getattr(model.config, "_commit_hash", None)  # of a base of the hub
+    saved: dict[str, Any] = {} if commit is None else {"base": model.config.name_or_path, "base_revision": commit}
+    saved |= {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
         found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}
         saved["as_saved"] = {key: found[key] for key in ("eval_loss", "eval_accuracy")}
@@ -305,7 +307,7 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
     if without := int((labels < 0).sum()):
         raise ValueError(
             f"{without} of the {len(labels)} {role} images have no label (None or a negative number); leave them out, "
-            "as mechvit.data.load_images does with unlabelled='skip' (--unlabelled skip)"
+            "as mechvit.data.load_images does with unlabelled='skip'"
         )
     highest = int(labels.max())
     if highest >= (model.config.num_labels or 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -11,9 +12,12 @@ import torch
 from transformers import ViTImageProcessorPil
 
 from mechvit import HookedViT
+from mechvit.data import CLEAN
+from mechvit.finetuning import FinetuneConfig, finetune
 from mechvit.models import revisions
 from mechvit.models.image_processor import read_image_processor
 from mechvit.models.revisions import hub_revision
+from mechvit.saes import SAEConfig, cache_activations, load_sae, train_saes
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -88,3 +92,28 @@ def test_another_process_sees_the_branch_where_it_is(cache, tiny_hf):
     assert model.image_processor.resample == 3
     assert torch.equal(model.to_hf().classifier.weight, tiny_hf.classifier.weight * 0.5)
     assert model.hf_config._commit_hash == NEW
+
+
+def test_what_is_made_of_a_hub_s_model_tells_its_commit(cache, tiny_images, tmp_path):
+    model = HookedViT.from_pretrained("owner/name", device="cpu")
+    hook = "blocks.1.hook_resid_post"
+    cache_activations(model, tiny_images, tmp_path / "cache", hooks=[hook], batch_size=8, progress=None)
+    assert json.loads((tmp_path / "cache" / "manifest.json").read_text())["model_revision"] == OLD
+    config = SAEConfig(
+        hook_names=(hook,), architectures=("topk",), epochs=1, k=2, expansion_factor=1, train_batch_size_tokens=64,
+        images_per_batch=8,
+    )  # fmt: skip
+    saes = train_saes(model, tiny_images, tiny_images, tmp_path / "saes", config=config, progress=None)
+    assert load_sae(saes["topk"], "cpu").cfg.metadata.model_revision == OLD
+    short = FinetuneConfig(epochs=1, batch_size=8)
+    tuned = finetune(
+        "owner/name", tiny_images, tiny_images, tmp_path / "tuned", corruption=CLEAN, config=short, device="cpu",
+        progress=False,
+    )  # fmt: skip
+    log = json.loads((tuned / "training_log.json").read_text())
+    assert (log["base"], log["base_revision"]) == ("owner/name", OLD)
+
+
+def test_what_is_made_of_a_folder_tells_none(tiny_model, tiny_images, tmp_path):
+    cache_activations(tiny_model, tiny_images, tmp_path, hooks=["hook_embed"], batch_size=8, progress=None)
+    assert "model_revision" not in json.loads((tmp_path / "manifest.json").read_text())

@@ -87,7 +87,7 @@ def cache_activations(
         _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
         parallel.wait()
         if rank == 0:
-            _finish(cache, begun)
+            _finish(cache, begun, getattr(model.hf_config, "_commit_hash", None))
     parallel.wait()
     return CachedActivations(out)
 
@@ -191,15 +191,16 @@ def _is_finished(cache: Path, plan: Plan) -> bool:
     return (cache / MANIFEST_FILE).is_file() and all(_intact(cache, plan, index) for index in range(plan.n_shards))
 
 
-def _finish(cache: Path, plan: Plan) -> None:
-    """Write the manifest, which says that the cache is whole."""
+def _finish(cache: Path, plan: Plan, commit: str | None) -> None:
+    """Write the manifest, which says that the cache is whole, and of which commit a model of the hub is."""
     names = [plan.shard(index) for index in range(plan.n_shards)]
     sums = {name: checksums_of(cache / name) for name in names}
     shards = [
         {"n_images": len(plan.images_of(index)), "n_rows": plan.rows_of(index), "sha256": sums[name]}
         for index, name in enumerate(names)
     ]
-    files.write_json(cache / MANIFEST_FILE, {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards})
+    about = {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards}
+    files.write_json(cache / MANIFEST_FILE, about if commit is None else about | {"model_revision": commit})
     files.seal(cache, {f"{name}/{file}": sha for name, own in sums.items() for file, sha in own.items()})
 
 
