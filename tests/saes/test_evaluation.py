@@ -232,7 +232,7 @@ def test_published_saes_of_train_saes_load_and_evaluate(tiny_model, tiny_images,
         epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=64, tokens="patches", l1_coefficient=0.1
     )
     paths = train_saes(tiny_model, tiny_images, tiny_images, tmp_path / "saes", config=config, progress=None)
-    saes = {name: load_sae(path) for name, path in paths.items()}
+    saes = {name: load_sae(path, "cpu") for name, path in paths.items()}
     found = evaluate_saes(tiny_model, saes, tiny_images, ["gaussian_blur_4"])
     for name, path in paths.items():
         stock = SAE.load_from_disk(path)
