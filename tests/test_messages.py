@@ -18,7 +18,9 @@ from mechvit.views import attention_explorer, attention_view, patch_lens_view
 PACKAGE = Path(mechvit.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
 NO_MESSAGES = {
+    "code_version.py": "calls git",
     "experiment/command_line.py": "is the command line",
+    "experiment/stages.py": "tells a run on a terminal how to start over",
     "files/output_checks.py": "names an output by `flag`, which its callers give",
     "models/hook_table.py": "writes a table that tells how it was made",
 }

@@ -17,7 +17,7 @@ from mechvit.finetuning import FinetuneConfig, finetune
 from mechvit.models import revisions
 from mechvit.models.image_processor import read_image_processor
 from mechvit.models.revisions import hub_revision
-from mechvit.saes import SAEConfig, cache_activations, load_sae, train_saes
+from mechvit.saes import CacheConfig, SAEConfig, cache_activations, load_sae, train_saes
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -97,7 +97,7 @@ def test_another_process_sees_the_branch_where_it_is(cache, tiny_hf):
 def test_what_is_made_of_a_hub_s_model_tells_its_commit(cache, tiny_images, tmp_path):
     model = HookedViT.from_pretrained("owner/name", device="cpu")
     hook = "blocks.1.hook_resid_post"
-    cache_activations(model, tiny_images, tmp_path / "cache", hooks=[hook], batch_size=8, progress=None)
+    cache_activations(model, tiny_images, tmp_path / "cache", CacheConfig(hooks=[hook], batch_size=8), progress=None)
     assert json.loads((tmp_path / "cache" / "manifest.json").read_text())["model_revision"] == OLD
     config = SAEConfig(
         hook_names=(hook,), architectures=("topk",), epochs=1, k=2, expansion_factor=1, train_batch_size_tokens=64,
@@ -115,5 +115,5 @@ def test_what_is_made_of_a_hub_s_model_tells_its_commit(cache, tiny_images, tmp_
 
 
 def test_what_is_made_of_a_folder_tells_none(tiny_model, tiny_images, tmp_path):
-    cache_activations(tiny_model, tiny_images, tmp_path, hooks=["hook_embed"], batch_size=8, progress=None)
+    cache_activations(tiny_model, tiny_images, tmp_path, CacheConfig(hooks=["hook_embed"], batch_size=8), progress=None)
     assert "model_revision" not in json.loads((tmp_path / "manifest.json").read_text())
