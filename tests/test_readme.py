@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, on a tiny run in the place of `make reproduce`'s."""
+"""The Python of the README and of docs runs as it stands, on a tiny run in the place of `make reproduce`'s."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mechvit import HookedViT
 from mechvit.data import load_images, prepare
 from mechvit.saes import SAEConfig, train_saes
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -37,20 +37,37 @@ def a_run(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_readme_python_runs(a_run, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+def run_python(name: str) -> dict[str, object]:
+    """Run a page's blocks of Python in order, and return what they leave."""
+    text = (ROOT / name).read_text(encoding="utf-8")
     scope: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), scope)
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, name, "exec"), scope)
+    return scope
+
+
+def test_every_page_with_python_is_run():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+    found = {str(page.relative_to(ROOT)) for page in pages if "```python" in page.read_text(encoding="utf-8")}
+    assert found == {"README.md", "docs/python.md", "docs/gain.md"}
+
+
+def test_the_readmes_python_runs(a_run, capsys):
+    scope = run_python("README.md")
+    assert scope["cache"]["blocks.4.hook_resid_post"].shape == (1, 17, 16)
+    assert len(scope["found"].components) == 7 + 6 + 6 + 12
+    assert len(capsys.readouterr().out.splitlines()) > 4
+
+
+def test_the_examples_of_the_api_run(a_run, capsys):
+    scope = run_python("docs/python.md")
     assert scope["cache"]["blocks.4.hook_resid_post"].shape == (1, 17, 16)
     assert (a_run / "attention.html").stat().st_size > 1_000_000
     assert (a_run / "back" / "model.safetensors").is_file()
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_the_examples_of_where_the_gain_lives_run(a_run, capsys):
+    scope = run_python("docs/gain.md")
     assert len(scope["found"].components) == 7 + 6 + 6 + 12
-
-
-def test_readme_names_only_files_that_are_there():
-    text = README.read_text(encoding="utf-8")
-    for name in re.findall(r"(?:scripts|mechvit|docs)/[\w/]+(?:\.\w+)?", text):
-        assert (README.parent / name).exists(), name
+    assert "recovered" in capsys.readouterr().out

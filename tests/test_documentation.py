@@ -1,0 +1,81 @@
+"""README and docs name only what there is: links, files, folders, commands and their options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])
+COMMANDS = {path.stem.replace("_", "-"): path for path in (ROOT / "scripts").glob("*.py")}
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    titles = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_within_the_repository_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", text_of(page))
+    for link in links:
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_of_docs_is_reached_from_the_readme():
+    linked = {(ROOT / link).resolve() for link in re.findall(r"\]\(([^)\s#]+)\)", text_of(ROOT / "README.md"))}
+    assert {page for page in PAGES if page != ROOT / "README.md"} <= linked
+
+
+# commands
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The words of each call of `mechvit` in a page's blocks of bash."""
+    blocks = re.findall(r"```bash\n(.*?)```", text_of(page), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [re.search(r"(?:^|\s|/)mechvit ([a-z-]+.*)", line) for line in lines]
+    return [shlex.split(call[1], comments=True) for call in calls if call]
+
+
+def test_every_command_is_explained_and_no_other_is_named():
+    explained = re.findall(r"^\*\*`mechvit ([a-z-]+)`\*\*", text_of(ROOT / "docs" / "commands.md"), re.MULTILINE)
+    assert sorted(explained) == sorted(COMMANDS)
+    named = {word for page in PAGES for word in re.findall(r"[`/]mechvit ([a-z][a-z-]*)", text_of(page))}
+    named |= {words[0] for page in PAGES for words in command_lines(page)}
+    assert named == set(COMMANDS)
+
+
+def test_the_examples_use_options_that_there_are():
+    calls = [(page.name, words) for page in PAGES for words in command_lines(page)]
+    assert len(calls) > 25
+
+    def help_of(name: str) -> str:
+        command = [sys.executable, str(COMMANDS[name]), "--help"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    names = sorted({words[0] for _, words in calls})
+    with ThreadPoolExecutor(2) as pool:
+        options = {
+            name: set(re.findall(r"--[a-z][\w.-]*", text))
+            for name, text in zip(names, pool.map(help_of, names), strict=True)
+        }
+    for page, (name, *words) in calls:
+        assert {word for word in words if word.startswith("--")} <= options[name], (page, name)
