@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Spread
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 
@@ -87,7 +87,7 @@ def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Conte
     short."""
     import torch
 
-    from mechvit.analysis import attention_reading as reading
+    from mechvit.analysis.attention import capture as reading
 
     model, pixels = models.hooked, models.pixels
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]

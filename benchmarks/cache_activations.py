@@ -41,7 +41,7 @@ from cache_contenders import (
 )
 from timing import Timing, spread
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Timing
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 

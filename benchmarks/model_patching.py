@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common
 
@@ -89,7 +89,7 @@ class Bare:
     """The block evaluations of a patching, batch for batch, on tensors that are there already."""
 
     def __init__(self, receiver: HookedViT, giver: HookedViT, images: ImageBatch, components: tuple[Component, ...]):
-        from mechvit.analysis.stream import corrupted, image_batches, pixel_values
+        from mechvit.analysis.inputs import corrupted, image_batches, pixel_values
 
         self.receiver, self.giver, self.components = receiver, giver, components
         batches = image_batches(receiver, images)
@@ -124,7 +124,7 @@ def hook_by_hook(
     import torch
 
     from mechvit.analysis import foils, logit_difference
-    from mechvit.analysis.stream import corrupted, image_batches, pixel_values
+    from mechvit.analysis.inputs import corrupted, image_batches, pixel_values
 
     n_layers, parts = receiver.cfg.n_layers, []
     for batch in image_batches(receiver, images):

@@ -127,7 +127,7 @@ class Beginning:
         """Look at the machine, and at the GPU that is measured, as in cuda:1."""
         import torch
 
-        from mechvit.experiment.provenance import hardware
+        from mechvit.experiment.runs.provenance import hardware
 
         versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         for name in OPTIONAL:
@@ -252,7 +252,7 @@ def write(result: Result, out: str | os.PathLike[str], *, overwrite: bool = Fals
         ValueError: there is something at `out` that may not be replaced.
     """
     from mechvit.files import new_folder, write_text
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     with new_folder(out, "benchmark", overwrite=overwrite, flag="--overwrite") as folder:
         write_text(folder / FILES[0], result.to_json())

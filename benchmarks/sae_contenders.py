@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mechvit.saes.config import TrainConfig
-    from mechvit.saes.learner import Learner
+    from mechvit.saes.training.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def learner_maker(config: TrainConfig, batches: Batches, *, device: str, seed: i
     """
     import torch
 
-    from mechvit.saes.learner import build
-    from mechvit.saes.start import start_from_data
+    from mechvit.saes.training.initialisation import start_from_data
+    from mechvit.saes.training.learner import build
 
     (spec,), (d_in,) = config.saes(batches.widths), batches.widths.values()
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Timing, spread, time_interleaved
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, SettingError, check, check_common, check_some
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from report import Measure
     from torch import Tensor
 
-    from mechvit.saes.learner import Learner
+    from mechvit.saes.training.learner import Learner
 
 Architecture = Literal["standard", "batchtopk"]
 STOCK, SPARSE, PRODUCT = "stock", "sparse", "dense encoder product"

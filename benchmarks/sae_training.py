@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from contenders import SHAPES, check_agreement
 from timing import Contender, time_interleaved
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 
@@ -74,10 +74,10 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
     from sae_contenders import draw, learner_maker
 
     from mechvit.files import begin
-    from mechvit.saes.checkpoints import Position
     from mechvit.saes.config import TrainConfig
-    from mechvit.saes.logs import Logs
-    from mechvit.saes.loop import Loop
+    from mechvit.saes.training.checkpoints import Position
+    from mechvit.saes.training.loop import Loop
+    from mechvit.saes.training.training_log import Logs
 
     d_in, device = SHAPES[options.shape]["hidden_size"], str(options.device)
     batches = draw(d_in, options.steps, options.batch_size_tokens, device=device, seed=options.seed)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.experiment.command_line import check_device, read, run
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 

@@ -14,10 +14,10 @@ import torch
 from scipy.stats import entropy
 
 from mechvit.files import begin, write_json
-from mechvit.saes.cached import CachedActivations, Plan, ShuffleOptions
-from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE
-from mechvit.saes.cached.shards import ACTIVATIONS, checksums_of, read_header, write_shard
-from mechvit.saes.cached.shuffle import allows_direct
+from mechvit.saes.activation_cache import CachedActivations, Plan, ShuffleOptions
+from mechvit.saes.activation_cache.manifest import DTYPES, MANIFEST_FILE
+from mechvit.saes.activation_cache.shards import ACTIVATIONS, checksums_of, read_header, write_shard
+from mechvit.saes.activation_cache.shuffled_epoch import allows_direct
 
 if TYPE_CHECKING:
     import datasets

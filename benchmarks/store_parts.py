@@ -44,8 +44,8 @@ Found = tuple[str, Timing, list[Measure]]
 def streaming(options: Options) -> Found:
     """The image store, over nothing but forward passes as far as the penultimate residual."""
     from mechvit.data import iter_batches, load_images, normalize, prepare
+    from mechvit.saes.activations.image_store import ImageActivationsStore, sae_input_widths
     from mechvit.saes.config import StreamConfig
-    from mechvit.saes.store import ImageActivationsStore, sae_input_widths
 
     shape, n_images, per_batch = ("tiny", 38, 19) if options.quick else ("small", 512, 64)
     model = with_processor(shape, str(options.device), 0)
@@ -98,7 +98,7 @@ def mixing(options: Options) -> Found:
     """The mixing buffer of the image store over sae-lens's own, on chunks that lie ready; the batches are the same."""
     from sae_lens.training import mixing_buffer as stock
 
-    from mechvit.saes import mixing as ours
+    from mechvit.saes.activations import mixing_buffer as ours
 
     width, tokens, images, n_chunks, capacity = (8, 5, 4, 20, 60) if options.quick else (768, 197, 8, 100, 65_536)
     generator = torch.Generator(str(options.device)).manual_seed(0)
@@ -128,7 +128,7 @@ def mixing(options: Options) -> Found:
 
 def reading(part: str, options: Options, scratch: Path) -> Found:
     """Time the readers on one cache, and measure how well its epochs are mixed."""
-    from mechvit.saes.cached import CachedActivations
+    from mechvit.saes.activation_cache import CachedActivations
 
     title, tokens, widths = SHAPES[part]
     n_bytes, shard_bytes = options.megabytes * 10**6, min(256, options.megabytes // 10) * 10**6
@@ -175,7 +175,7 @@ def reading(part: str, options: Options, scratch: Path) -> Found:
 def writing(options: Options, scratch: Path) -> Found:
     """Time the writer against the bare forward pass, both on the device."""
     from mechvit.data import iter_batches, normalize
-    from mechvit.saes.cached import CacheConfig, Plan, cache_activations, writer
+    from mechvit.saes.activation_cache import CacheConfig, Plan, cache_activations, writer
 
     device = str(options.device)
     model = with_processor("tiny" if options.quick else "vit_b_16", device, 0)
@@ -235,8 +235,8 @@ def writing(options: Options, scratch: Path) -> Found:
 def writing_shards(options: Options, scratch: Path) -> Found:
     """Shards with their checksums, over as many bytes written to the same disk in one go and synced."""
     from mechvit.files import begin
-    from mechvit.saes.cached.plan import DTYPES
-    from mechvit.saes.cached.shards import write_shard
+    from mechvit.saes.activation_cache.manifest import DTYPES
+    from mechvit.saes.activation_cache.shards import write_shard
 
     n_bytes = min(256, options.megabytes // 4) * 10**6
     made = ways.make_cache(scratch / "made", n_bytes=n_bytes, tokens=197, widths=(768,), shard_bytes=n_bytes)

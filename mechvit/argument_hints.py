@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mechvit.terminal import one_line
+from .terminal import one_line
 
 MADE_BY = {
     "Attribution": "attribution_patching gives one",
@@ -94,7 +94,7 @@ def next_step(wanted: set[str], members: set[str], value: Any) -> str:
 
 def _model_step(value: Any, kinds: set[str], alone: bool) -> str:
     """From anything that holds a model to a HookedViT."""
-    from mechvit.models.wrapped import unwrapping
+    from .wrapped_models import unwrapping
 
     if isinstance(value, (str, os.PathLike)):
         return f"load it first, with HookedViT.from_pretrained({one_line(repr(os.fspath(value)))})"

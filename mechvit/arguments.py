@@ -11,8 +11,8 @@ from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ParamSpec, TypeVar
 
-from mechvit.argument_hints import MADE_BY, got, next_step
-from mechvit.settings_checks import SettingError
+from .argument_hints import MADE_BY, got, next_step
+from .settings_checks import SettingError
 
 Arguments = ParamSpec("Arguments")
 Given = TypeVar("Given")
@@ -162,7 +162,7 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
     if name in _LISTS:
         return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not _is_a(value, "SAE")
     if name == "HookedViT" and hasattr(value, "cfg") and hasattr(value, "image_processor"):
-        from mechvit.models.wrapped import unwrapping  # not before: drawing imports this file, and no model
+        from .wrapped_models import unwrapping  # not before: drawing imports this file, and no model
 
         return not unwrapping(value)  # what is used as one
     return _is_a(value, name) if name in _WORDS or name in MADE_BY else True

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     check_halves,
@@ -120,7 +120,7 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
     """Every table that is written; `selected_by` is the corruption that latents were chosen by."""
     import pandas as pd
 
-    from mechvit.analysis.frames import labelled
+    from mechvit.analysis.statistics.tidy_tables import labelled
     from mechvit.saes import ablate_features, feature_change, load_sae, sensitive_features
 
     models = {
@@ -170,7 +170,7 @@ def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datase
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """A figure a model and corruption, and with several models one a corruption; returns how many."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn = {
         f"feature_ablation_{model}_{key}".replace("/", "_"): figures.feature_ablations(part)

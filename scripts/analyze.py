@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     corruptions_named,
@@ -162,7 +162,7 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
         )
         return 0
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn = {}
     for name, table in FIGURES.items():

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.data.spec import PAPER_CORRUPTIONS, Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     corruptions_named,
@@ -115,7 +115,7 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
         limit=options.limit, seed=options.seed, bad_files=options.bad_files,
         pixel_range=options.pixel_range, unlabelled=options.unlabelled,
     )  # fmt: skip
-    from mechvit.saes.browsed import Browsing
+    from mechvit.saes.dashboard.results import Browsing
     from mechvit.views import feature_browser
 
     settings = Browsing(

@@ -18,8 +18,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     check_device,
@@ -112,8 +112,8 @@ def main(options: Options) -> None:
 
     from mechvit.models import HookedViT
     from mechvit.models.devices import device_of_process
-    from mechvit.saes.cached import CacheConfig, cache_activations, export_for_sae_lens
-    from mechvit.saes.parallel import PATIENCE
+    from mechvit.saes.activation_cache import CacheConfig, cache_activations, export_for_sae_lens
+    from mechvit.saes.distributed import PATIENCE
 
     check_device(options.device, processes=True)
     device = device_of_process(options.device, shared=True)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import CLEAN
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     corruptions_named,
@@ -101,7 +101,7 @@ def main(options: Options) -> None:
     names = names_of(options.model)
     if len(names) < 2 or not corruptions:
         raise ValueError("give --model a base and at least one other, and --corruptions one besides clean")
-    from mechvit.analysis.cka import check_views, clean_and_corrupted
+    from mechvit.analysis.representations.cka import check_views, clean_and_corrupted
 
     with result_folder(options, "representations", *options.model) as folder:
         models = {
@@ -198,7 +198,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """Draw every table that there is; returns how many figures. The first model is drawn as the base."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     first = tables["cka"]["model_a"].iloc[0]
     shown = {

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     corruptions_named,

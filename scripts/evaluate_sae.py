@@ -24,8 +24,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     corruptions_named,
@@ -138,9 +138,9 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     """Every table that is written, of all SAEs."""
     import pandas as pd
 
-    from mechvit.saes.evaluation import evaluate_saes, load_sae
-    from mechvit.saes.settings import sae_settings
-    from mechvit.saes.site import sae_site
+    from mechvit.saes.evaluation.evaluate import evaluate_saes, load_sae
+    from mechvit.saes.evaluation.sae_table import sae_settings
+    from mechvit.saes.hook_site import sae_site
 
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
     model = load_headed(options.model, options.device, options.model_dtype)
@@ -181,7 +181,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
 
 def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) -> list[pd.DataFrame]:
     """The matched latents of every two SAEs of one kind, and how often those of the first fire on clean images."""
-    from mechvit.saes.matching import match_features
+    from mechvit.saes.latents.matching import match_features
 
     kind = dict(zip(settings["architecture"], settings["kind"], strict=True))
     parts = []
@@ -195,7 +195,7 @@ def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) 
 def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
     """The frontier and the density histograms, as pages that need no network."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn = {"frontier": figures.frontier(points), "density": figures.feature_density(density)}
     write_figure_pages(drawn, folder)

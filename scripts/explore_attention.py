@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     corruptions_named,
@@ -116,7 +116,7 @@ def shown(options: Options, model: HookedViT) -> Any:
             pixel_range=options.pixel_range, unlabelled=options.unlabelled,
         )  # fmt: skip
     from mechvit.data import open_pictures
-    from mechvit.data.picture import path_text
+    from mechvit.data.sources.picture import path_text
 
     captions = {path: path_text(name) for name, path in names_of([str(path) for path in options.pictures]).items()}
     opened = open_pictures({path: path for path in captions}, pixel_range=options.pixel_range)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechvit.experiment.command_line import read, run
+from mechvit.experiment.inputs import read, run
 from mechvit.settings_checks import check_choice, check_common, check_some
 from mechvit.terminal import say
 
@@ -38,7 +38,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Write the files and name them."""
-    from mechvit.visualization.export import export_figures
+    from mechvit.visualization.export.figure_files import export_figures
 
     for path in export_figures(options.run, options.out, options.formats, options.columns):
         say(path)

@@ -20,8 +20,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mechvit.data.spec import Mixture
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import Mixture
+from mechvit.experiment.inputs import (
     check_corruptions,
     check_device,
     corruptions_named,
@@ -93,7 +93,7 @@ def main(options: Options) -> None:
     import torch
 
     from mechvit.finetuning import check_trainable, finetune
-    from mechvit.models.image_processor import output_size
+    from mechvit.models.processors.image_processor import output_size
 
     hf_config, processor = read_checkpoint(options.model)
     check_trainable(hf_config, options.model)

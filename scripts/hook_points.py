@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechvit.experiment.command_line import read, run
+from mechvit.experiment.inputs import read, run
 from mechvit.files import locked, write_text
 from mechvit.settings_checks import check_common
 from mechvit.terminal import say

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     load_classifier,
@@ -132,7 +132,7 @@ def make_tables(
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """All tables by name, and the forward passes an image that patching took."""
     from mechvit import analysis
-    from mechvit.analysis.components import KINDS, check_activations_fit, components_of
+    from mechvit.analysis.interventions.components import KINDS, check_activations_fit, components_of
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
@@ -170,7 +170,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """Draw every table that there is; returns how many figures."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn: dict[str, go.Figure] = {
         f"patching_{quantity}": figures.patching_map(tables["summary"], quantity=quantity)

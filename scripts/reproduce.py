@@ -15,8 +15,8 @@ import os
 import sys
 import time
 
-from mechvit.experiment.command_line import run, with_preset
 from mechvit.experiment.config import PRESETS, ExperimentConfig
+from mechvit.experiment.inputs import run, with_preset
 from mechvit.files.reading import read_object
 from mechvit.terminal import say
 
@@ -33,7 +33,7 @@ def main(config: ExperimentConfig) -> None:
     from pathlib import Path
 
     from mechvit.experiment import reproduce
-    from mechvit.experiment.command_line import check_device
+    from mechvit.experiment.inputs import check_device
 
     started = time.perf_counter()
     check_device(config.device)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     load_classifier,
@@ -160,7 +160,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -> int:
     """Draw every table that there is; returns how many."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn = {
         "corruption_errors": figures.corruption_errors(tables["robustness"]),

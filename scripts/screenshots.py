@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.experiment.command_line import read, run
+from mechvit.experiment.inputs import read, run
 from mechvit.files import write_bytes
 from mechvit.settings_checks import COUNT_OR_ZERO, check, check_choice, check_common
 from mechvit.terminal import say

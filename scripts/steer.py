@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     check_halves,
@@ -135,7 +135,7 @@ def steer_all(
 ) -> tuple[list[Direction], Steering]:
     """Directions of the training images, and what they do on the test images."""
     from mechvit import analysis
-    from mechvit.analysis.model_pair import check_weights_fit
+    from mechvit.analysis.interventions.model_pair import check_weights_fit
 
     check_weights_fit(base, tuned)
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in options.layers or range(base.cfg.n_layers)]
@@ -186,9 +186,9 @@ def part_of(part: str, limit: int | None, model: HookedViT, options: Options) ->
 
 def load(options: Options, model: HookedViT) -> Any:
     """The SAE, once it is known to fit."""
-    from mechvit.analysis.directions import check_point
+    from mechvit.analysis.interventions.steering_directions import check_point
     from mechvit.saes import load_sae
-    from mechvit.saes.site import check_checkpoint, sae_site
+    from mechvit.saes.hook_site import check_checkpoint, sae_site
 
     assert options.sae is not None
     sae = load_sae(options.sae, device=str(model.cfg.device))
@@ -213,7 +213,7 @@ def make_tables(directions: list[Direction], found: Steering, most_cost: float) 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     """Draw what the tables allow; returns how many were drawn."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn = {"steering_by_scale": figures.steering_by_scale(tables["steering"])}
     accuracy = tables["chosen"].query("quantity == 'accuracy' and recovered == recovered")

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.spec import CLEAN
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     check_halves,
@@ -124,7 +124,7 @@ def main(options: Options) -> None:
 
 def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
     """Both models, once their weights are known to fit each other's place."""
-    from mechvit.analysis.model_pair import check_weights_fit
+    from mechvit.analysis.interventions.model_pair import check_weights_fit
 
     pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
     check_weights_fit(*pair)
@@ -167,7 +167,7 @@ def make_tables(
 def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
     """Draw what the tables allow; returns how many were drawn."""
     from mechvit.visualization import figures
-    from mechvit.visualization.figure_page import write_figure_pages
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     drawn = {
         "interpolation_curves": figures.interpolation_curves(tables["interpolation"]),

@@ -19,8 +19,8 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.data.spec import PAPER_CORRUPTIONS
-from mechvit.experiment.command_line import (
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS
+from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     check_device,
@@ -111,7 +111,7 @@ def main(options: Options) -> None:
     for path in (place, partial(place)):  # a training may go on beside files of others, and is not replaced then
         check_replaceable(path, "SAEs", whole=False, flag="--overwrite")
     from mechvit.saes import push_to_hub, read_history, train_on
-    from mechvit.saes.parallel import processes, rank
+    from mechvit.saes.distributed import processes, rank
 
     check_device(options.device, processes=True)
     with processes(options.device) as device:
@@ -157,7 +157,7 @@ def check_source(options: Options) -> None:
 def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
     """Activations of images, computed as they are needed."""
     from mechvit.saes import ImageStreams, MixedStreams
-    from mechvit.saes.store import sae_input_widths
+    from mechvit.saes.activations.image_store import sae_input_widths
 
     corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
@@ -198,7 +198,7 @@ def cached_streams(options: Options, device: str | None) -> tuple[ActivationStre
     """Activations on disk, which are looked at whole before training starts."""
     from mechvit.models.devices import device_named
     from mechvit.saes import CachedActivations, CachedStreams, ShuffleOptions
-    from mechvit.saes.parallel import rank
+    from mechvit.saes.distributed import rank
 
     check_device(device)
     assert options.cache is not None

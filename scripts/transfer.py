@@ -20,7 +20,7 @@ import os
 import sys
 import time
 
-from mechvit.experiment.command_line import run, with_preset
+from mechvit.experiment.inputs import run, with_preset
 from mechvit.experiment.transfer_config import PRESETS, TransferConfig
 from mechvit.terminal import say
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.data.spec import CLEAN, Corruption
-from mechvit.experiment.command_line import ModelDtype, check_corruptions, load_headed, read, result_pages, run
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.experiment.inputs import ModelDtype, check_corruptions, load_headed, read, result_pages, run
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
@@ -73,7 +73,7 @@ def main(options: Options) -> None:
 def draw(options: Options, corruption: Corruption) -> None:
     """Make the page and write it."""
     from mechvit.data import open_picture
-    from mechvit.data.picture import path_text
+    from mechvit.data.sources.picture import path_text
 
     picture = open_picture(options.image, pixel_range=options.pixel_range)
     models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from mechvit import analysis
-from mechvit.analysis.bootstrap import interval, resampled_means
-from mechvit.analysis.halves import chosen_rows
+from mechvit.analysis.held_out_split import chosen_rows
+from mechvit.analysis.statistics.bootstrap import interval, resampled_means
 from mechvit.data import corrupt, iter_batches, load_images
 from mechvit.experiment import Rules
 from mechvit.experiment.config import ImageCounts
 from mechvit.finetuning import FinetuneConfig, ViTShape
 from mechvit.saes import CacheConfig, SAEConfig, TrainConfig, train_on
-from mechvit.saes.browsed import Browsing
 from mechvit.saes.config import Sweep
-from mechvit.saes.single_pass import Wanted
+from mechvit.saes.dashboard.results import Browsing
+from mechvit.saes.evaluation.single_pass import Wanted
 from mechvit.settings_checks import SettingError
 
 BLUR = "gaussian_blur_2"

@@ -110,7 +110,7 @@ def test_choices_are_listed():
 
 def test_the_light_modules_import_nothing_heavy():
     code = (
-        "import sys, mechvit.settings_checks, mechvit.terminal, mechvit.experiment.command_line; "
+        "import sys, mechvit.settings_checks, mechvit.terminal, mechvit.experiment.inputs; "
         "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'tqdm', 'datasets'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -1,43 +1,43 @@
-from .attention import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
-from .attention_maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
-from .attribution import Attribution, attribution_patching
-from .attribution_error import AttributionError, attribution_error
-from .bootstrap import Interval, interval, resampled_means
-from .cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
-from .components import Component
-from .correlation import permutation_p, rank_correlation
-from .directions import Direction, steering_direction, steering_directions
-from .draws import attention_draws, first_correct_draws, lens_draws, performance_draws
+from .attention.entropy_and_shift import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
+from .attention.maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
+from .attention.rollout import attention_rollout
+from .behaviour.performance import Performance, evaluate
 from .finite import first_not_finite
-from .fourier import FourierSensitivity, fourier_sensitivity
-from .head_links import HeadLinks, head_links
-from .histograms import cosine_histogram, first_correct_histogram
-from .hsic import cka_of
-from .interpolation import Interpolation, interpolate_weights
-from .interventions import effects
-from .lens import LogitLens, logit_lens
-from .lens_comparison import LensReading, compare_lenses, lens_comparison_summary, tuned_lens
-from .neurons import Neuron, NeuronPatching, choose_neurons, patch_neurons
-from .outcomes import Outcomes, foils, logit_difference, recovery, score_outcomes
-from .parts import model_parts, part_groups, weights_replaced
-from .patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
-from .patching import Patching, patch_models
-from .performance import Performance, evaluate
-from .prediction_depth import PredictionDepth, depth_summary, prediction_depth
-from .robustness import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
-from .rollout import attention_rollout
-from .similarity import relabelling_p_value, spectral_distances
-from .smallest_sets import NoGap, SmallestSet, SmallestSetConfig, smallest_set
-from .spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
-from .steering import Steering, steer
+from .interventions.activation_patching import Patching, patch_models
+from .interventions.attribution_error import AttributionError, attribution_error
+from .interventions.attribution_patching import Attribution, attribution_patching
+from .interventions.components import Component
+from .interventions.head_effects import HeadLinks, head_links
+from .interventions.neuron_patching import Neuron, NeuronPatching, choose_neurons, patch_neurons
+from .interventions.recovery import Outcomes, foils, logit_difference, recovery, score_outcomes
+from .interventions.runner import effects
+from .interventions.steering import Steering, steer
+from .interventions.steering_directions import Direction, steering_direction, steering_directions
+from .lenses.comparison import LensReading, compare_lenses, lens_comparison_summary, tuned_lens
+from .lenses.logit_lens import LogitLens, logit_lens
+from .lenses.patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
+from .lenses.prediction_depth import PredictionDepth, depth_summary, prediction_depth
+from .lenses.tuned_lens import TunedLens
+from .lenses.tuned_lens_training import LensTraining, train_tuned_lens
+from .representations.cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
+from .representations.hsic import cka_of
+from .robustness.corruption_error import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
+from .robustness.corruption_spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
+from .robustness.fourier_sensitivity import FourierSensitivity, fourier_sensitivity
+from .robustness.spectral_distance import relabelling_p_value, spectral_distances
+from .robustness.transfer import Transfer, transfer
+from .statistics.bootstrap import Interval, interval, resampled_means
+from .statistics.correlation import permutation_p, rank_correlation
+from .statistics.verdicts import all_above, all_within
 from .study import StudyTables, study
-from .summaries import attention_summary, first_correct, first_correct_summary, lens_summary, performance_summary
-from .swapping import Swaps, swap_weights
-from .transfer import Transfer, transfer
-from .translators import TunedLens
-from .tuned_lens_training import LensTraining, train_tuned_lens
-from .verdicts import all_above, all_within
-from .weight_changes import WeightChange, WeightChanges, weight_change
+from .summaries.bootstrap_draws import attention_draws, first_correct_draws, lens_draws, performance_draws
+from .summaries.histograms import cosine_histogram, first_correct_histogram
+from .summaries.tables import attention_summary, first_correct, first_correct_summary, lens_summary, performance_summary
+from .weights.change import WeightChange, WeightChanges, weight_change
+from .weights.interpolation import Interpolation, interpolate_weights
+from .weights.model_parts import model_parts, part_groups, weights_replaced
+from .weights.smallest_set import NoGap, SmallestSet, SmallestSetConfig, smallest_set
+from .weights.swapping import Swaps, swap_weights
 
 __all__ = [
     "ALEXNET_ERROR",

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mechvit.analysis.attention.capture import CleanAttention
+from mechvit.analysis.attention.entropy_and_shift import AttentionShift
+from mechvit.analysis.behaviour.performance import Performance, require_classifier, score
+from mechvit.analysis.lenses.logit_lens import LogitLens, read_lens, residual_hooks
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.spec import CLEAN, Corruption, as_corruption
+from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
 
-from .attention import AttentionShift
-from .attention_reading import CleanAttention
 from .finite import first_not_finite
-from .lens import LogitLens, read_lens, residual_hooks
-from .performance import Performance, require_classifier, score
-from .stream import Images, corrupted_batches, pixel_values
+from .inputs import Images, corrupted_batches, pixel_values
 
 if TYPE_CHECKING:
     import pandas as pd

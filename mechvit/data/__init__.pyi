@@ -1,12 +1,5 @@
 from .batches import ImageBatch, iter_batches
-from .corruptions import CORRUPTIONS, corrupt
-from .labels import InferredLabels, align_labels, check_aligned, config_classes
-from .mixtures import corrupt_by_mixture, drawn_members
-from .picture import open_picture, open_pictures
-from .picture_column import PictureColumn
-from .pixels import normalize, prepare, unit_pixels
-from .sources import load_images
-from .spec import (
+from .corruption_spec import (
     CLEAN,
     FAMILIES,
     GROUPS,
@@ -18,6 +11,13 @@ from .spec import (
     parse_training,
     severities,
 )
+from .corruptions import CORRUPTIONS, corrupt
+from .mixtures import corrupt_by_mixture, drawn_members
+from .pixels import normalize, prepare, unit_pixels
+from .sources.labels import InferredLabels, align_labels, check_aligned, config_classes
+from .sources.load import load_images
+from .sources.picture import open_picture, open_pictures
+from .sources.picture_column import PictureColumn
 
 __all__ = [
     "CLEAN",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mechvit.argument_hints import got
 from mechvit.arguments import checked
-from mechvit.models.preprocessing import resizing_of
+from mechvit.models.processors.preprocessing import resizing_of
 from mechvit.settings_checks import COUNT, check_number
 from mechvit.terminal import progress_bar
 
@@ -33,7 +33,7 @@ class ImageBatch:
     labels: Int[Tensor, " batch"]
     image_ids: Int[Tensor, " batch"]
     resized_by: str | None = None
-    """`mechvit.models.preprocessing.resizing_key` of what resized them; None where that is not known."""
+    """`mechvit.models.processors.preprocessing.resizing_key` of what resized them; None where that is not known."""
 
     def __post_init__(self) -> None:
         found = [tuple(getattr(part, "shape", ())) for part in (self.images, self.labels, self.image_ids)]
@@ -95,7 +95,7 @@ def iter_batches(
     settings = resizing_of(image_processor) if column == "image" else resized_by(dataset)[column]
     key = None if settings is None else json.dumps(settings, sort_keys=True)
     if column == "image":
-        from .picture_column import opened_here
+        from mechvit.data.sources.picture_column import opened_here
 
         dataset = opened_here(dataset)
     rows = np.arange(len(dataset)) if rows is None else np.asarray(rows)

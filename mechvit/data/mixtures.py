@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 
+from .corruption_spec import Mixture
 from .corruptions import corrupt
-from .random import named_seed, uniform
-from .spec import Mixture
+from .counter_rng import named_seed, uniform
 
 
 @checked

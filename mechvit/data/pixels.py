@@ -11,11 +11,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mechvit.arguments import checked
+from mechvit.data.sources.picture import open_picture
 from mechvit.files import library_writes, new_folder
-from mechvit.models.pixel_values import pixel_scale, resized_bytes
+from mechvit.models.processors.pixel_values import pixel_scale, resized_bytes
 
 from .content import record_content
-from .picture import open_picture
 from .prepared import pixel_columns, record_columns
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def prepare(
     """
     import datasets
 
-    from .picture_column import opened_here
+    from mechvit.data.sources.picture_column import opened_here
 
     columns, dataset = pixel_columns(image_processor), opened_here(dataset)
 

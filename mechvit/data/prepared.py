@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mechvit.models.preprocessing import described, resizing_of, unequal
+from mechvit.models.processors.preprocessing import described, resizing_of, unequal
 
 if TYPE_CHECKING:
     import datasets

@@ -1,6 +1,6 @@
-from .claims import claims
+from .claims.evidence import Claim, Rules
+from .claims.paper_claims import claims
 from .config import PRESETS, ExperimentConfig, ImageCounts
-from .evidence import Claim, Rules
 from .reproduce import reproduce
 from .transfer import run_transfer
 from .transfer_config import TransferConfig, TransferCounts

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mechvit.data.spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.experiment.claims.evidence import Rules
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
 from mechvit.saes.config import SAEConfig
 from mechvit.settings_checks import (
@@ -19,8 +20,6 @@ from mechvit.settings_checks import (
     check_some,
     listed,
 )
-
-from .evidence import Rules
 
 RELATED: tuple[str, ...] = (
     "box_blur_4", "median_blur_4", "linear_motion_blur_6", "defocus_blur_4", "zoom_blur_4",

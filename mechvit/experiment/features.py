@@ -29,7 +29,7 @@ def write_feature_page(
         config: of the run.
     """
     from mechvit.saes import load_sae
-    from mechvit.saes.browsed import Browsing
+    from mechvit.saes.dashboard.results import Browsing
     from mechvit.views import feature_browser
     from mechvit.visualization.style import title_of
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mechvit.data.spec import Corruption
+from mechvit.data.corruption_spec import Corruption
 from mechvit.settings_checks import SettingError
 
-from .command_line import check_corruptions, load_classifier, read_checkpoint
 from .config import ExperimentConfig
 from .device_checks import check_device
+from .inputs import check_corruptions, load_classifier, read_checkpoint
 
 if TYPE_CHECKING:
     from mechvit.saes.config import SAEConfig
@@ -46,7 +46,7 @@ def preflight(config: ExperimentConfig, corruptions: Iterable[Corruption], parts
         ValueError: a device that cannot be used, a model that cannot be fine-tuned or analysed, a corruption that its
             images are too small for, SAEs that do not fit it, or too few images; says which setting to change.
     """
-    from mechvit.data.sources import count_images
+    from mechvit.data.sources.load import count_images
 
     check_device(config.device)
     shape = _new_shape(config) if config.model is None else _given_shape(config)

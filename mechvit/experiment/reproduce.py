@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.arguments import checked
-from mechvit.data.spec import Corruption
+from mechvit.data.corruption_spec import Corruption
+from mechvit.experiment.runs.run_folder import open_run
+from mechvit.experiment.runs.stages import write_json, write_tables
 
-from .command_line import local_inputs
 from .config import ExperimentConfig
+from .inputs import local_inputs
 from .preflight import Shape, preflight
-from .run_folder import open_run
 from .sae_stages import SAEStages
-from .stages import write_json, write_tables
 
 if TYPE_CHECKING:
     import datasets
@@ -45,7 +45,7 @@ def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> P
             exported; the message says why.
     """
     if config.export:
-        from mechvit.visualization.export import formats_named, require_exporter
+        from mechvit.visualization.export.figure_files import formats_named, require_exporter
 
         formats_named(config.export)
         require_exporter()
@@ -135,7 +135,7 @@ class _Reproduction(SAEStages):
         some = config.count("isolation")
 
         def work() -> None:
-            from .localization import Isolation, isolate
+            from .gain_analysis import Isolation, isolate
 
             base, tuned = self.model("base"), self.model(key)
             saes = {name: self.saes(of, str(base.cfg.device)) for name, of in (("base", "base"), ("tuned", key))}
@@ -196,7 +196,7 @@ class _Reproduction(SAEStages):
         )
 
         def views() -> None:
-            from .views import make_views
+            from .example_views import make_views
 
             shown = ["base", *(c.key for c in config.strongest)]
             models = {key: self.model(key) for key in shown}
@@ -234,9 +234,8 @@ class _Reproduction(SAEStages):
 
     def _write_report(self) -> Path:
         """Always anew: it is quick, and it holds the times of all stages."""
+        from mechvit.experiment.runs.provenance import provenance
         from mechvit.visualization import render_report
-
-        from .provenance import provenance
 
         write_json(self.folder / "config.json", self.config)
         about = provenance(self.stages.records(), self.config, self.revisions)
@@ -244,7 +243,7 @@ class _Reproduction(SAEStages):
         self.stages.say("report ...")
         report = render_report(self.folder)
         if self.config.export:
-            from mechvit.visualization.export import export_figures
+            from mechvit.visualization.export.figure_files import export_figures
 
             self.stages.say("figures ...")
             export_figures(self.folder, formats=self.config.export)

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.folder_source import FolderSource
+from mechvit.data.sources.folder_source import FolderSource
+from mechvit.experiment.runs.stages import Stages, fingerprint_folder, write_json
 from mechvit.files.reading import read_object
 
 from .config import ExperimentConfig
 from .preflight import Shape, check_images
-from .stages import Stages, fingerprint_folder, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -66,8 +66,8 @@ class Run:
 
         Where neither the hub nor its cache can tell, they are those that the run's folder keeps from when it was begun.
         """
-        from mechvit.data.hub import HubSet
-        from mechvit.models.revisions import hub_revision
+        from mechvit.data.sources.hub import HubSet
+        from mechvit.models.checkpoints.revisions import hub_revision
 
         config, kept = self.config, self.folder / "stages" / "revisions.json"
         before = read_object(kept) if kept.is_file() else {}
@@ -103,7 +103,7 @@ class Run:
 
     def _check_model(self) -> None:
         """Refuse a checkpoint that cannot be analysed before hours of work rest on it."""
-        from .command_line import load_classifier
+        from .inputs import load_classifier
 
         load_classifier(self.checkpoint("base"), self.config.device)
 
@@ -132,8 +132,8 @@ class Run:
 
     def prepare(self, part: str) -> None:
         """Resize one part's images once, as the base's image processor does: every setting of it is in the key."""
-        from mechvit.models.image_processor import read_image_processor
-        from mechvit.models.preprocessing import all_settings
+        from mechvit.models.processors.image_processor import read_image_processor
+        from mechvit.models.processors.preprocessing import all_settings
 
         config, out = self.config, self.folder / "images" / part
         folder = FolderSource.parse(config.images)
@@ -156,7 +156,7 @@ class Run:
         )
 
     def _prepare(self, part: str, out: Path) -> None:
-        from .command_line import prepared_images, read_checkpoint
+        from .inputs import prepared_images, read_checkpoint
 
         config = self.config
         prepared_images(
@@ -173,7 +173,7 @@ class Run:
 
     def finetune(self, key: str) -> None:
         """One model for one corruption."""
-        from mechvit.data.spec import Corruption
+        from mechvit.data.corruption_spec import Corruption
 
         out, settings = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mechvit.data.spec import Corruption
+from mechvit.data.corruption_spec import Corruption
+from mechvit.experiment.runs.stages import write_tables
 
 from .run import Run
-from .stages import write_tables
 
 if TYPE_CHECKING:
     from sae_lens import SAE

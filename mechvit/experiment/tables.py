@@ -28,11 +28,10 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
         lens_summary,
         performance_summary,
     )
+    from mechvit.experiment.claims.open_questions import questions
+    from mechvit.experiment.claims.paper_claims import claims
+    from mechvit.experiment.runs.stages import write_json, write_tables
     from mechvit.saes import distance_table
-
-    from .claims import claims
-    from .questions import questions
-    from .stages import write_json, write_tables
 
     rules = config.rules
     options: dict[str, Any] = rules.bootstrap
@@ -79,7 +78,7 @@ def joined(folder: Path, models: list[str], name: str, label: str | None = None)
     """One table of every model, in the order of `models`; with `label` the model stands in a first column so named."""
     import pandas as pd
 
-    from mechvit.analysis.frames import labelled
+    from mechvit.analysis.statistics.tidy_tables import labelled
 
     frames = [pd.read_parquet(folder / key / f"{name}.parquet") for key in models]
     if label is not None:
@@ -91,7 +90,7 @@ def histories(folder: Path, models: list[str]) -> pd.DataFrame:
     """The training histories of all SAEs, with the model in the first column."""
     import pandas as pd
 
-    from mechvit.analysis.frames import labelled
+    from mechvit.analysis.statistics.tidy_tables import labelled
     from mechvit.saes import read_history
 
     parts = [labelled(read_history(folder / key), {"model": key}) for key in models]

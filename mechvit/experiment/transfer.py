@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.arguments import checked
-from mechvit.data.spec import Corruption, Mixture
+from mechvit.data.corruption_spec import Corruption, Mixture
+from mechvit.experiment.runs.run_folder import open_run
+from mechvit.experiment.runs.stages import write_json, write_tables
 from mechvit.files.reading import read_object
 
-from .command_line import local_inputs
+from .inputs import local_inputs
 from .preflight import Shape, preflight
 from .run import Run
-from .run_folder import open_run
-from .stages import write_json, write_tables
 from .transfer_config import TransferConfig
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class _TransferRun(Run):
         """Every epoch of every fine-tuning: model, kept, epoch, loss, learning_rate, eval_loss, eval_accuracy."""
         import pandas as pd
 
-        from mechvit.analysis.frames import labelled
+        from mechvit.analysis.statistics.tidy_tables import labelled
 
         frames = []
         for key in self.trained:
@@ -170,9 +170,8 @@ class _TransferRun(Run):
 
     def _write_report(self) -> Path:
         """Always anew: it is quick, and it holds the times of all stages."""
-        from mechvit.visualization.transfer_page import render_transfer
-
-        from .provenance import provenance
+        from mechvit.experiment.runs.provenance import provenance
+        from mechvit.visualization.report.transfer_page import render_transfer
 
         about = provenance(self.stages.records(), self.config, self.revisions)
         about["seeds"] = {name: seed for name, seed in about["seeds"].items() if name != "SAEs"}

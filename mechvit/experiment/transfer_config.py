@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mechvit.data.spec import (
+from mechvit.data.corruption_spec import (
     CLEAN,
     FAMILIES,
     GROUPS,

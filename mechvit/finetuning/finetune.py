@@ -26,7 +26,7 @@ from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.files import library_writes, new_folder, write_json
 from mechvit.models.config import no_softmax
 from mechvit.models.families import find_family, input_size
-from mechvit.models.image_processor import output_size, read_image_processor
+from mechvit.models.processors.image_processor import output_size, read_image_processor
 
 from .config import FinetuneConfig, ViTShape
 
@@ -85,8 +85,8 @@ def finetune(
             the model takes, or labels it lacks; something at `out` that is not to be replaced, or `out` and
             `checkpoint` in each other.
     """
-    from mechvit.models.checkpoint_config import read_hf_config
-    from mechvit.models.loading import load_hf_model
+    from mechvit.models.checkpoints.checkpoint_config import read_hf_config
+    from mechvit.models.checkpoints.loading import load_hf_model
 
     from .arguments import exact_convolutions, in_step
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from .checkpoint_config import one_line, read_hf_config
-from .checks import ON_REQUEST
+from mechvit.models.checkpoints.checkpoint_config import one_line, read_hf_config
+from mechvit.models.checkpoints.checks import ON_REQUEST
+from mechvit.models.checkpoints.saving import is_hooked_vit, load_hooked_vit
+
 from .config import HookedViTConfig
 from .families import FAMILIES, Family, find_family
 from .hooked_vit import HookedViT
-from .saving import is_hooked_vit, load_hooked_vit
 
 LEARNED, ROTARY, GATED, HEAD = "learned positions", "rotary positions", "gated MLPs", "a head"
 FIRST, FINAL = "a LayerNorm before the blocks", "a LayerNorm after the blocks"

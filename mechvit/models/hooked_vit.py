@@ -14,21 +14,21 @@ from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
 from mechvit.arguments import checked
+from mechvit.models.checkpoints.checks import check_head_tokens, check_input
+from mechvit.models.checkpoints.unused_weights import Carried
+from mechvit.models.layers.block import Block, LayerNorm, PreNorm
+from mechvit.models.layers.embedding import Embedding
+from mechvit.models.layers.head import AttentionPooler, head_tokens, make_head, make_pooler, pool
+from mechvit.models.layers.hook_state import is_watched, unwatched
+from mechvit.models.layers.positions import Grid, Place, RelativePositionBias, rotary_angles
+from mechvit.models.parameters.named_weights import NamedWeights
+from mechvit.models.processors.pixel_values import check_channels, pixel_scale
+from mechvit.models.runs.hooked_runs import HookedRuns
+from mechvit.models.runs.image_tokens import ImageTokens, as_pixels
+from mechvit.models.runs.splicing import SplicedSAEs
 
-from .block import Block, LayerNorm, PreNorm
-from .carried import Carried
-from .checks import check_head_tokens, check_input
 from .config import HookedViTConfig
-from .embedding import Embedding
-from .head import AttentionPooler, head_tokens, make_head, make_pooler, pool
-from .image_tokens import ImageTokens, as_pixels
 from .interrupts import sigint_held
-from .pixel_values import check_channels, pixel_scale
-from .positions import Grid, Place, RelativePositionBias, rotary_angles
-from .running import HookedRuns
-from .splicing import SplicedSAEs
-from .watching import is_watched, unwatched
-from .weights import NamedWeights
 
 ReturnType = Literal["logits", "loss", "both"] | None
 
@@ -102,7 +102,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             ValueError: nothing is there, it is of another kind (named before any weight is read), or its weights are
                 missing, left over or mis-shaped (each named).
         """
-        from .loading import load_pretrained
+        from mechvit.models.checkpoints.loading import load_pretrained
 
         model = load_pretrained(path_or_hub_id, device, dtype, text_embeds, class_names)
         return model.process_weights_(
@@ -134,7 +134,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         Raises:
             ValueError: it is of another kind, or its weights do not fit its config.
         """
-        from .loading import from_hf
+        from mechvit.models.checkpoints.loading import from_hf
 
         return from_hf(hf_model, image_processor, text_embeds, class_names)
 
@@ -144,7 +144,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         Raises:
             ValueError: processing made a bias that the Hugging Face class has no place for.
         """
-        from .loading import to_hf
+        from mechvit.models.checkpoints.loading import to_hf
 
         return to_hf(self)
 
@@ -154,7 +154,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
 
         `to_hf().save_pretrained(folder)` writes an ordinary Hugging Face checkpoint instead.
         """
-        from .saving import save_hooked_vit
+        from mechvit.models.checkpoints.saving import save_hooked_vit
 
         save_hooked_vit(self, folder)
 
@@ -183,7 +183,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         fold_value_biases: bool = False,
     ) -> HookedViT:
         """Rewrite the weights in place without changing the function; see `processing.process_weights`."""
-        from .processing import process_weights
+        from mechvit.models.parameters.processing import process_weights
 
         return process_weights(self, fold_ln, center_writing_weights, center_unembed, fold_value_biases)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from .watching import has_hooks
+from mechvit.models.layers.hook_state import has_hooks
 
 UNFOLDED = ("expected_average_only_in", "covariance_whitening")
 """Settings of `normalize_activations` that sae-lens applies in training alone and then folds into the weights."""

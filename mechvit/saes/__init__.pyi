@@ -1,6 +1,4 @@
-from .browsed import Browsing
-from .browsing import browse_features
-from .cached import (
+from .activation_cache import (
     CacheConfig,
     CachedActivations,
     CachedStreams,
@@ -8,22 +6,24 @@ from .cached import (
     cache_activations,
     export_for_sae_lens,
 )
+from .activations.image_store import ImageActivationsStore
+from .activations.multi_model_streams import MixedStreams
+from .activations.streams import ActivationStreams, ImageStreams
 from .config import ARCHITECTURES, SAEConfig, StreamConfig, Sweep, TrainConfig
-from .distance import distance_table, distribution_distance
-from .evaluation import evaluate_sae, evaluate_saes, load_sae, sae_cosine, sae_features
-from .feature_ablation import FeatureAblation, ablate_features, ablation_summary
-from .feature_change import FeatureChange, LatentChange, feature_change
-from .feature_results import LogitEffects, SAEFeatures, Sensitivity
-from .feature_sets import FeatureSets, sensitive_features
-from .matching import FeatureMatch, match_features
-from .mixed_streams import MixedStreams
-from .publishing import push_to_hub
-from .results import Classification, FiringRates, SAECosine, SAEEvaluation, SAEQuality
-from .settings import sae_settings
-from .steering import sae_steering_direction
-from .store import ImageActivationsStore
-from .streams import ActivationStreams, ImageStreams
-from .training import read_history, train_on, train_saes
+from .dashboard.collect import browse_features
+from .dashboard.results import Browsing
+from .evaluation.cosine_distance import distance_table, distribution_distance
+from .evaluation.evaluate import evaluate_sae, evaluate_saes, load_sae, sae_cosine, sae_features
+from .evaluation.results import Classification, FiringRates, SAECosine, SAEEvaluation, SAEQuality
+from .evaluation.sae_table import sae_settings
+from .latents.ablation import FeatureAblation, ablate_features, ablation_summary
+from .latents.ablation_sets import FeatureSets, sensitive_features
+from .latents.corruption_change import FeatureChange, LatentChange, feature_change
+from .latents.matching import FeatureMatch, match_features
+from .latents.results import LogitEffects, SAEFeatures, Sensitivity
+from .latents.steering import sae_steering_direction
+from .training.publishing import push_to_hub
+from .training.train import read_history, train_on, train_saes
 
 __all__ = [
     "ARCHITECTURES",

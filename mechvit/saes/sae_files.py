@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mechvit.models.stored_files import check_finite, open_tensors, read_object
+from mechvit.models.checkpoints.stored_files import check_finite, open_tensors, read_object
 from mechvit.terminal import printable
 
 from .sae_settings_checks import check_metadata, check_old_settings, check_settings, is_old

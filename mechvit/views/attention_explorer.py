@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
-from mechvit.visualization.explorer import AttentionExplorer, ExplorerPicture
-from mechvit.visualization.packing import fitting_tokens, pack, size
-from mechvit.visualization.patterns import pooling_factor, prefix_names
+from mechvit.visualization.attention.explorer import AttentionExplorer, ExplorerPicture
+from mechvit.visualization.attention.pattern_packing import fitting_tokens, pack, size
+from mechvit.visualization.attention.pattern_pooling import pooling_factor, prefix_names
 
 from .example_images import (
     captioned_images,
@@ -20,8 +20,8 @@ from .example_images import (
 )
 
 if TYPE_CHECKING:
-    from mechvit.analysis.rollout import Fusion
-    from mechvit.data.spec import Corruption
+    from mechvit.analysis.attention.rollout import Fusion
+    from mechvit.data.corruption_spec import Corruption
     from mechvit.models import HookedViT
 
 
@@ -66,8 +66,8 @@ def attention_explorer(
         ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
             fits into `max_bytes` in any blocks, all before the models run; or attention that is not finite.
     """
-    from mechvit.analysis.attention_maps import attention_maps, checked_indices
-    from mechvit.analysis.rollout import check_rollout
+    from mechvit.analysis.attention.maps import attention_maps, checked_indices
+    from mechvit.analysis.attention.rollout import check_rollout
 
     check_same_layout(models, "grid", "image_size", "n_prefix_tokens", "n_layers", "n_heads")
     first = next(iter(models.values()))

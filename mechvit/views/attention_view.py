@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechvit.arguments import checked
-from mechvit.visualization.attention_view import AttentionPanel, AttentionView, pooled_grid
-from mechvit.visualization.page import picture_uri
-from mechvit.visualization.patterns import pool_patterns, prefix_names, token_names
+from mechvit.visualization.attention.circuitsvis_view import AttentionPanel, AttentionView, pooled_grid
+from mechvit.visualization.attention.pattern_pooling import pool_patterns, prefix_names, token_names
+from mechvit.visualization.html_page.page import picture_uri
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -49,7 +49,7 @@ def attention_view(
     """
     import torch
 
-    from mechvit.analysis.attention_maps import checked_indices
+    from mechvit.analysis.attention.maps import checked_indices
     from mechvit.analysis.finite import check_finite
 
     cfg = model.cfg
@@ -106,7 +106,7 @@ def _pixel_values(model: HookedViT, image: object) -> Any:
 
 def _picture(model: HookedViT, pixel_values: Any) -> str:
     """The pixels as the model sees them, back in RGB, as a data URI."""
-    from mechvit.models.pixel_values import pixel_scale
+    from mechvit.models.processors.pixel_values import pixel_scale
 
     values = pixel_values[0].float().cpu()
     if model.image_processor is not None:

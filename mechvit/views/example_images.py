@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mechvit.visualization.page import picture_uri
+from mechvit.visualization.html_page.page import picture_uri
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +23,8 @@ def check_same_layout(models: Mapping[str, HookedViT], *names: str) -> None:
         ValueError: there is none, or one differs from the first in its config's `names`, computes in another dtype, or
             resizes pictures otherwise.
     """
-    from mechvit.models.checks import check_one_dtype
-    from mechvit.models.preprocessing import check_alike
+    from mechvit.models.checkpoints.checks import check_one_dtype
+    from mechvit.models.processors.preprocessing import check_alike
 
     if not models:
         raise ValueError('models must map a title to a HookedViT, as in {"base": model}; got none')
@@ -55,10 +55,10 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
     """
     import torch
 
-    from mechvit.analysis.stream import image_batches
+    from mechvit.analysis.inputs import image_batches
     from mechvit.data import open_pictures, unit_pixels
     from mechvit.data.batches import ImageBatch
-    from mechvit.models.preprocessing import resizing_key
+    from mechvit.models.processors.preprocessing import resizing_key
 
     if limit < 1:
         raise ValueError(f"limit must be at least 1 picture; got {limit}")
@@ -86,7 +86,7 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
 
 def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
     """Clean, then each corruption once."""
-    from mechvit.data.spec import CLEAN, as_corruption
+    from mechvit.data.corruption_spec import CLEAN, as_corruption
 
     wanted = [corruptions] if isinstance(corruptions, str) else corruptions
     return list(dict.fromkeys([CLEAN, *map(as_corruption, wanted)]))
@@ -111,7 +111,7 @@ def conditioned_images(
     """Each image as it is shown, and as each model takes it, one after the other."""
     import torch
 
-    from mechvit.analysis.stream import corrupted, pixel_values
+    from mechvit.analysis.inputs import corrupted, pixel_values
 
     cfg = next(iter(models.values())).cfg
     height, width = (side * cfg.patch_size for side in cfg.grid)

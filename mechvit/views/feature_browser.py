@@ -6,15 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
-from mechvit.saes.browsing import browse_features
-from mechvit.visualization.feature_browser import FeatureBrowser
+from mechvit.saes.dashboard.collect import browse_features
+from mechvit.visualization.pages.feature_browser import FeatureBrowser
 
 if TYPE_CHECKING:
     from sae_lens import SAE
 
     from mechvit.models import HookedViT
-    from mechvit.saes.browsed import Browsing
-    from mechvit.saes.feature_results import SAEFeatures
+    from mechvit.saes.dashboard.results import Browsing
+    from mechvit.saes.latents.results import SAEFeatures
 
 
 @checked
@@ -40,11 +40,11 @@ def feature_browser(
             SAEs at one hook point are matched and linked.
         images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids.
         corruptions: as `gaussian_blur_4`.
-        features, described, settings, allow_other_model, progress: as in `mechvit.saes.browsing.browse_features`.
+        features, described, settings, allow_other_model, progress: as in `mechvit.saes.dashboard.collect.browse_features`.
         title: the page's title.
 
     Raises:
-        ValueError: as `mechvit.saes.browsing.browse_features`.
+        ValueError: as `mechvit.saes.dashboard.collect.browse_features`.
     """
     found = browse_features(
         saes, images, corruptions, features=features, described=described, settings=settings,

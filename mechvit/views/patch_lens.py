@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mechvit.arguments import checked
-from mechvit.visualization.patch_lens import LensPicture, PatchLensView
+from mechvit.visualization.pages.patch_lens import LensPicture, PatchLensView
 
 from .example_images import (
     ConditionedImage,
@@ -21,7 +21,7 @@ from .example_images import (
 )
 
 if TYPE_CHECKING:
-    from mechvit.data.spec import Corruption
+    from mechvit.data.corruption_spec import Corruption
     from mechvit.models import HookedViT
 
 
@@ -61,7 +61,7 @@ def patch_lens_view(
         ValueError: a model without classes, models that differ, no image, or an unknown corruption, all before the
             models run; or logits that are not finite.
     """
-    from mechvit.analysis.patch_lens import patch_lens, require_classifier
+    from mechvit.analysis.lenses.patch_lens import patch_lens, require_classifier
 
     check_same_layout(models, "grid", "image_size", "n_layers", "n_classes")
     first = next(iter(models.values()))
@@ -103,7 +103,7 @@ def _trajectories(
     """The image's label, where it is known, and its strongest predictions, in every model and condition."""
     import torch
 
-    from mechvit.analysis.patch_lens import class_trajectories
+    from mechvit.analysis.lenses.patch_lens import class_trajectories
 
     inputs = dict(zip(models, image.pixel_values, strict=True))
     with torch.inference_mode():

@@ -1,14 +1,14 @@
 from . import figures
-from .attention_view import AttentionPanel, AttentionView
-from .explorer import AttentionExplorer, ExplorerPicture
-from .export import export_figures
-from .feature_browser import FeatureBrowser
-from .figure_page import write_figure_page, write_figure_pages
-from .patch_lens import LensPicture, PatchLensView
-from .patterns import pool_patterns
-from .report import render_report
-from .run_files import Run, read_run
-from .transfer_page import render_transfer
+from .attention.circuitsvis_view import AttentionPanel, AttentionView
+from .attention.explorer import AttentionExplorer, ExplorerPicture
+from .attention.pattern_pooling import pool_patterns
+from .export.figure_files import export_figures
+from .html_page.figure_page import write_figure_page, write_figure_pages
+from .pages.feature_browser import FeatureBrowser
+from .pages.patch_lens import LensPicture, PatchLensView
+from .report.report import render_report
+from .report.run_folder import Run, read_run
+from .report.transfer_page import render_transfer
 
 __all__ = [
     "AttentionExplorer",

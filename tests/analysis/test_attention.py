@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from mechvit.analysis import attention_entropy, attention_shift
-from mechvit.analysis.attention_reading import pattern_entropy, pattern_shift
+from mechvit.analysis.attention.capture import pattern_entropy, pattern_shift
 
 
 @pytest.fixture(scope="module")

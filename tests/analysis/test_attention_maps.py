@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mechvit import HookedViT
 from mechvit.analysis import attention_maps, attention_rollout, head_numbers
-from mechvit.analysis.attention_maps import decode, encode
+from mechvit.analysis.attention.maps import decode, encode
 
 FAMILIES = ["vit classifier", "deit with teacher", "dinov2 classifier", "registers classifier", "dinov3 encoder"]
 FAMILIES += ["ijepa classifier", "siglip zero-shot", "clip classifier", "beit classifier, shared bias"]

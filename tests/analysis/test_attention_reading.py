@@ -9,8 +9,9 @@ import torch
 from hf_zoo import ZOO
 
 from mechvit import HookedViT
-from mechvit.analysis import attention_entropy, attention_reading, attention_shift
-from mechvit.analysis.stream import corrupted, pixel_values
+from mechvit.analysis import attention_entropy, attention_shift
+from mechvit.analysis.attention import capture as attention_reading
+from mechvit.analysis.inputs import corrupted, pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.kernels import attention_statistics as statistics
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mechvit import HookedViT
 from mechvit.analysis import attribution_error, attribution_patching, patch_models, resampled_means
-from mechvit.analysis.correlation import correlation, rank_correlation
-from mechvit.analysis.outcomes import foils
+from mechvit.analysis.interventions.recovery import foils
+from mechvit.analysis.statistics.correlation import correlation, rank_correlation
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.analysis import Interval, interval, resampled_means
-from mechvit.analysis import bootstrap as module
+from mechvit.analysis.statistics import bootstrap as module
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from mechvit.analysis import Performance
-from mechvit.analysis.calibration import ECE_BINS, calibration_bin, calibration_gaps
-from mechvit.analysis.draws import performance_draws
-from mechvit.analysis.performance import score
+from mechvit.analysis.behaviour.calibration import ECE_BINS, calibration_bin, calibration_gaps
+from mechvit.analysis.behaviour.performance import score
+from mechvit.analysis.summaries.bootstrap_draws import performance_draws
 from mechvit.data.batches import ImageBatch
-from mechvit.saes.quality import Classified
+from mechvit.saes.evaluation.reconstruction import Classified
 
 EDGES = [m / 15 for m in range(1, 16)]
 

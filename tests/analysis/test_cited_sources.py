@@ -9,7 +9,7 @@ import pytest
 
 from mechvit import analysis, saes
 from mechvit.data import corruptions
-from mechvit.data.spec import FAMILIES
+from mechvit.data.corruption_spec import FAMILIES
 
 SOURCE = re.compile(r"Source: \S|arXiv:\d|\((19|20)\d\d\)")
 FUNCTIONS = {name: value for name in analysis.__all__ if inspect.isfunction(value := getattr(analysis, name))}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from mechvit.analysis import View, cka_of, clean_and_corrupted, compare_views, linear_cka
-from mechvit.analysis.jackknife import jackknife_interval
+from mechvit.analysis.statistics.jackknife import jackknife_interval
 from mechvit.data import CLEAN, Corruption
 
 NOISE = Corruption("gaussian_noise", 4)

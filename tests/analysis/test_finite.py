@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from mechvit import HookedViT, analysis
-from mechvit.analysis.cka import View, compare_views
-from mechvit.analysis.directions import steering_directions
+from mechvit.analysis.attention.rollout import attention_rollout
 from mechvit.analysis.finite import check_finite, model_name
-from mechvit.analysis.head_links import head_links
-from mechvit.analysis.patch_lens import class_trajectories, patch_lens
-from mechvit.analysis.rollout import attention_rollout
-from mechvit.analysis.stream import pixel_values
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.analysis.inputs import pixel_values
+from mechvit.analysis.interventions.head_effects import head_links
+from mechvit.analysis.interventions.steering_directions import steering_directions
+from mechvit.analysis.lenses.patch_lens import class_trajectories, patch_lens
+from mechvit.analysis.representations.cka import View, compare_views
+from mechvit.data.corruption_spec import CLEAN, Corruption
 
 BLUR = Corruption.parse("gaussian_blur_2")
 AT_LAYER = r"must be finite; the model '{}' gave NaN or infinity at layer {} on {}: check the checkpoint"

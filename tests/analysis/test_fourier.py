@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mechvit.analysis import fourier_sensitivity
-from mechvit.analysis.fourier import fourier_wave
+from mechvit.analysis.robustness.fourier_sensitivity import fourier_wave
 from mechvit.data.batches import ImageBatch
+from mechvit.data.counter_rng import named_seed, uniform
 from mechvit.data.pixels import normalize
-from mechvit.data.random import named_seed, uniform
 
 
 class Planted(torch.nn.Module):

@@ -14,9 +14,9 @@ from shifted_models import shifted
 from torch.nn import functional as F
 
 from mechvit.analysis import interpolate_weights
-from mechvit.analysis.interpolation import between
-from mechvit.analysis.outcomes import foils, logit_difference
-from mechvit.analysis.parts import model_parts
+from mechvit.analysis.interventions.recovery import foils, logit_difference
+from mechvit.analysis.weights.interpolation import between
+from mechvit.analysis.weights.model_parts import model_parts
 from mechvit.data import ImageBatch, corrupt, normalize
 
 CORRUPTIONS = ("clean", "gaussian_noise_2")

@@ -15,7 +15,7 @@ from transformer_lens import patching as lens_patching
 
 from mechvit import HookedViT
 from mechvit.analysis import Patching, evaluate, patch_models
-from mechvit.analysis.components import KINDS, Component
+from mechvit.analysis.interventions.components import KINDS, Component
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mechvit import HookedViT
 from mechvit.analysis import attribution_patching, choose_neurons, patch_models, patch_neurons, resampled_means
-from mechvit.analysis.neurons import Neuron
-from mechvit.analysis.outcomes import foils, logit_difference
+from mechvit.analysis.interventions.neuron_patching import Neuron
+from mechvit.analysis.interventions.recovery import foils, logit_difference
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize

@@ -8,7 +8,7 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification
 
 from mechvit import HookedViT, analysis
-from mechvit.analysis.performance import score
+from mechvit.analysis.behaviour.performance import score
 from mechvit.data import PAPER_CORRUPTIONS
 from mechvit.finetuning import check_trainable
 

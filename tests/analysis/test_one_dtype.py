@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mechvit.analysis import corrupted_performance, linear_cka, patch_models, study, swap_weights
-from mechvit.analysis.stream import distinct, model_batches
+from mechvit.analysis.inputs import distinct, model_batches
 from mechvit.data import Corruption
 from mechvit.views import attention_explorer, patch_lens_view
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mechvit.analysis.outcomes import Outcomes, foils, recovery, score_outcomes
+from mechvit.analysis.interventions.recovery import Outcomes, foils, recovery, score_outcomes
 
 
 @pytest.fixture(scope="module")

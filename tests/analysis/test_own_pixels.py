@@ -9,14 +9,14 @@ from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
 from mechvit import HookedViT
 from mechvit.analysis import corrupted_performance, evaluate, linear_cka, study
-from mechvit.analysis.attribution import attribution_patching
-from mechvit.analysis.head_links import head_links
-from mechvit.analysis.interpolation import interpolate_weights
-from mechvit.analysis.neurons import patch_neurons
-from mechvit.analysis.patching import patch_models
-from mechvit.analysis.smallest_sets import smallest_set
-from mechvit.analysis.stream import distinct, image_batches, model_batches, pixel_values
-from mechvit.analysis.swapping import swap_weights
+from mechvit.analysis.inputs import distinct, image_batches, model_batches, pixel_values
+from mechvit.analysis.interventions.activation_patching import patch_models
+from mechvit.analysis.interventions.attribution_patching import attribution_patching
+from mechvit.analysis.interventions.head_effects import head_links
+from mechvit.analysis.interventions.neuron_patching import patch_neurons
+from mechvit.analysis.weights.interpolation import interpolate_weights
+from mechvit.analysis.weights.smallest_set import smallest_set
+from mechvit.analysis.weights.swapping import swap_weights
 from mechvit.data import Corruption, ImageBatch, iter_batches, load_images, prepare
 
 BLUR = Corruption("gaussian_blur", 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shifted_models import shifted
 from zoo_options import daily
 
-from mechvit.analysis.parts import (
+from mechvit.analysis.weights.model_parts import (
     check_weights_comparable,
     check_weights_fit,
     groups_named,

@@ -8,7 +8,7 @@ from zoo_options import daily
 
 from mechvit import HookedViT
 from mechvit.analysis import class_trajectories, logit_lens, patch_lens
-from mechvit.analysis.patch_lens import classify_alone, unique_name
+from mechvit.analysis.lenses.patch_lens import classify_alone, unique_name
 from mechvit.data.batches import ImageBatch
 
 LENS = [name for name, entry in ZOO.items() if entry.zero_shot or "classifier" in name or "teacher" in name]

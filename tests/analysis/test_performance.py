@@ -5,9 +5,9 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from mechvit.analysis import Performance, evaluate
-from mechvit.analysis.lens_comparison import _read
-from mechvit.analysis.outcomes import score_outcomes
-from mechvit.analysis.performance import label_rank, score, strongest
+from mechvit.analysis.behaviour.performance import label_rank, score, strongest
+from mechvit.analysis.interventions.recovery import score_outcomes
+from mechvit.analysis.lenses.comparison import _read
 
 
 @pytest.fixture(scope="module")

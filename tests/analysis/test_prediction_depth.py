@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mechvit.analysis import TunedLens, depth_summary, evaluate, prediction_depth
-from mechvit.analysis.prediction_depth import depth_of
+from mechvit.analysis.lenses.prediction_depth import depth_of
 
 
 def loop(predictions):

@@ -8,7 +8,7 @@ import pytest
 
 from mechvit.analysis import ALEXNET_ERROR, corrupted_performance, evaluate, mean_corruption_error
 from mechvit.data import Corruption
-from mechvit.data.spec import IMAGENET_C
+from mechvit.data.corruption_spec import IMAGENET_C
 
 KEYS = ("clean", "fog_1", "fog_3", "fog_5", "shot_noise_2", "shot_noise_4", "snow_1")
 RATES = {

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.analysis import CorruptionSpectrum, corruption_spectrum, rank_correlation, relabelling_p_value
-from mechvit.analysis.similarity import spectral_distances
+from mechvit.analysis.robustness.spectral_distance import spectral_distances
 from mechvit.data import Corruption
 
 NAMES = [Corruption("fog", level) for level in range(1, 6)]

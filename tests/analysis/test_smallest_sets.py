@@ -11,10 +11,10 @@ import torch
 from shifted_models import shifted
 
 from mechvit.analysis import NoGap, SmallestSetConfig, smallest_set
-from mechvit.analysis.halves import chosen_rows, split_images
-from mechvit.analysis.interventions import run_interventions
-from mechvit.analysis.parts import part_groups
-from mechvit.analysis.swapping import mixed_logits
+from mechvit.analysis.held_out_split import chosen_rows, split_images
+from mechvit.analysis.interventions.runner import run_interventions
+from mechvit.analysis.weights.model_parts import part_groups
+from mechvit.analysis.weights.swapping import mixed_logits
 from mechvit.data import ImageBatch, corrupt, normalize
 
 NOISE, SHARE = "gaussian_noise_2", 0.6

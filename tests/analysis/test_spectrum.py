@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mechvit.analysis import corruption_spectrum, family_bands, spectrum_summary
-from mechvit.analysis.fourier import fourier_wave
-from mechvit.analysis.spectrum import radial_power
+from mechvit.analysis.robustness.corruption_spectrum import radial_power
+from mechvit.analysis.robustness.fourier_sensitivity import fourier_wave
 from mechvit.data import Corruption, corrupt
 
 

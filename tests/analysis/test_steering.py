@@ -10,10 +10,10 @@ import torch
 from shifted_models import shifted
 
 from mechvit.analysis import steer, steering_direction, steering_directions
-from mechvit.analysis.directions import Direction
-from mechvit.analysis.halves import chosen_rows
-from mechvit.analysis.outcomes import foils
-from mechvit.analysis.steering import Steer
+from mechvit.analysis.held_out_split import chosen_rows
+from mechvit.analysis.interventions.recovery import foils
+from mechvit.analysis.interventions.steering import Steer
+from mechvit.analysis.interventions.steering_directions import Direction
 from mechvit.data import ImageBatch, corrupt, normalize
 
 NOISE = "gaussian_noise_4"

@@ -4,7 +4,7 @@ import torch
 
 from mechvit import HookedViT
 from mechvit.analysis import attention_shift, evaluate, logit_lens, study
-from mechvit.data.spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Corruption
 
 BLUR, NOISE = Corruption("gaussian_blur", 2), Corruption("gaussian_noise", 4)
 

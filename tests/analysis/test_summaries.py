@@ -11,7 +11,7 @@ from mechvit.analysis import (
     lens_summary,
     performance_summary,
 )
-from mechvit.analysis.performance import score
+from mechvit.analysis.behaviour.performance import score
 
 IMAGES, CLASSES, LAYERS = 200, 19, 4
 MODELS = {"base": 1.0, "gaussian_blur_4": 2.0}

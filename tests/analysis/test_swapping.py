@@ -11,9 +11,9 @@ from family_runs import build
 from shifted_models import shifted
 
 from mechvit.analysis import swap_weights
-from mechvit.analysis.outcomes import foils, score_outcomes
-from mechvit.analysis.parts import groups_named, model_parts, part_groups
-from mechvit.analysis.swapping import Swap, mixed_logits
+from mechvit.analysis.interventions.recovery import foils, score_outcomes
+from mechvit.analysis.weights.model_parts import groups_named, model_parts, part_groups
+from mechvit.analysis.weights.swapping import Swap, mixed_logits
 from mechvit.data import ImageBatch, corrupt, normalize
 
 CORRUPTIONS = ("clean", "gaussian_noise_2")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mechvit.analysis import CorruptionSpectrum, Transfer, transfer
-from mechvit.analysis.pairs import group_of, relation
+from mechvit.analysis.robustness.transfer_pairs import group_of, relation
 from mechvit.data import CLEAN, Corruption, Mixture
 
 IMAGES = 200

@@ -19,10 +19,10 @@ from mechvit.analysis import (
     train_tuned_lens,
     tuned_lens,
 )
-from mechvit.analysis.lens import residual_hooks
-from mechvit.analysis.translators import divergence, translated
+from mechvit.analysis.lenses.logit_lens import residual_hooks
+from mechvit.analysis.lenses.tuned_lens import divergence, translated
 from mechvit.data import ImageBatch, normalize
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 
 QUICK = LensTraining(epochs=12, batch_size=16, lr=1e-2)
 KEY = "gaussian_noise_4"
@@ -168,7 +168,7 @@ def test_what_is_too_large_to_keep_is_computed_again(tiny_model, tiny_images, ba
     images = batch if kind == "batch" else tiny_images
     config = LensTraining(epochs=4, batch_size=10)
     kept = train_tuned_lens(tiny_model, images, images, [KEY], config=config)
-    monkeypatch.setattr("mechvit.analysis.tuned_lens_training.HELD_BYTES", 0)
+    monkeypatch.setattr("mechvit.analysis.lenses.tuned_lens_training.HELD_BYTES", 0)
     streamed = train_tuned_lens(tiny_model, images, images, [KEY], config=config)
     torch.testing.assert_close(streamed.weight, kept.weight, rtol=1e-2, atol=1e-4)
     assert kept.weight.abs().max() > 1e-2

@@ -12,7 +12,7 @@ from family_runs import build
 from shifted_models import shifted
 
 from mechvit.analysis import weight_change
-from mechvit.analysis.parts import model_parts
+from mechvit.analysis.weights.model_parts import model_parts
 
 
 def as_matrix(weight: np.ndarray) -> np.ndarray:

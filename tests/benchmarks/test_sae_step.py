@@ -8,7 +8,7 @@ import torch
 from contenders import check_agreement
 from report import Result
 
-from mechvit.saes import fast
+from mechvit.saes.training import sparse_step as fast
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,6 @@ def test_training_that_ends_elsewhere_is_refused(tmp_path, monkeypatch):
     )
     contenders = sae_training.training("batchtopk", options, tmp_path)
     assert max(check_agreement(contenders, 1e-3).values()) < 1e-4
-    monkeypatch.setattr("mechvit.saes.learner.Learner.step", lambda self, batch: self.trainer.step(batch[1:]))
+    monkeypatch.setattr("mechvit.saes.training.learner.Learner.step", lambda self, batch: self.trainer.step(batch[1:]))
     with pytest.raises(ValueError, match="must agree on"):
         check_agreement(contenders, 1e-3)

@@ -9,7 +9,7 @@ import store_parts as parts
 import torch
 from report import Result
 
-from mechvit.saes.cached import CachedActivations
+from mechvit.saes.activation_cache import CachedActivations
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_mixing_that_differs_is_refused(monkeypatch):
     options = store.Options(out="out", device="cpu", quick=True, rounds=1)
     whole = parts.mixing(options)[2]
     assert whole[0].contender == parts.OUR_MIX
-    ours = "mechvit.saes.mixing.mixing_buffer"
+    ours = "mechvit.saes.activations.mixing_buffer.mixing_buffer"
     monkeypatch.setattr(ours, lambda size, batch, chunks: (chunk[:batch] for chunk in chunks))
     with pytest.raises(ValueError, match="must agree on last batch"):
         parts.mixing(options)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from mechvit.data import load_images
-from mechvit.data.class_folders import class_files, files_below
-from mechvit.data.folder_source import FolderSource
-from mechvit.experiment.stages import fingerprint_folder
+from mechvit.data.sources.class_folders import class_files, files_below
+from mechvit.data.sources.folder_source import FolderSource
+from mechvit.experiment.runs.stages import fingerprint_folder
 
 PARTS = ("finetune", "finetune_validation", "sae", "test")
 NOT_UTF8 = b"caf\xe9".decode("utf-8", "surrogateescape")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import Corruption, corrupt
-from mechvit.data.random import named_seed, uniform
-from mechvit.data.spec import FAMILIES, GROUPS, IMAGENET_C, IMAGENET_C_EXTRA, SEVERITIES, severities
+from mechvit.data.corruption_spec import FAMILIES, GROUPS, IMAGENET_C, IMAGENET_C_EXTRA, SEVERITIES, severities
+from mechvit.data.counter_rng import named_seed, uniform
 
 CORRUPTED = [family for family in FAMILIES if family != "clean"]
 IDS = torch.tensor([3, 11, 1_000_007, 0, 2**40, 12])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import CLEAN, CORRUPTIONS, PAPER_CORRUPTIONS, Corruption, corrupt
-from mechvit.data.random import splitmix64, standard_normal
-from mechvit.data.spec import FAMILIES
+from mechvit.data.corruption_spec import FAMILIES
+from mechvit.data.counter_rng import splitmix64, standard_normal
 
 IDS = torch.tensor([3, 11, 1_000_007])
 

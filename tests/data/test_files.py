@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from mechvit.data import PictureColumn, align_labels, iter_batches, load_images, open_picture, prepare
 from mechvit.data.content import images_fingerprint
-from mechvit.data.picture import decode
+from mechvit.data.sources.picture import decode
 
 PARTS = ("finetune", "finetune_validation", "sae", "test")
 RNG = np.random.default_rng(0)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from mechvit.data import load_images
-from mechvit.data.folder_source import SPLITS, FolderSource, is_split
-from mechvit.data.sources import count_images
-from mechvit.experiment.command_line import local_inputs
+from mechvit.data.sources.folder_source import SPLITS, FolderSource, is_split
+from mechvit.data.sources.load import count_images
+from mechvit.experiment.inputs import local_inputs
 
 
 def fill(root: Path, *folders: str, count: int = 10) -> str:
@@ -139,7 +139,7 @@ def test_a_file_is_no_set_of_images(tmp_path):
 
 
 def test_a_large_folder_of_other_files_is_no_hub_set(tmp_path, monkeypatch):
-    monkeypatch.setattr("mechvit.data.hub._MOST_ENTRIES", 50)
+    monkeypatch.setattr("mechvit.data.sources.hub._MOST_ENTRIES", 50)
     for i in range(60):
         (tmp_path / f"{i:02}").mkdir()
     (tmp_path / "59" / "test-00000.parquet").write_bytes(b"")

@@ -15,9 +15,9 @@ import torch
 from float64_references import IDS, PUBLISHED, assert_equals, blurred, per_image, streaked, zoomed
 
 from mechvit.data import Corruption, corrupt
+from mechvit.data.corruption_spec import SEVERITIES
 from mechvit.data.corruptions import blur, digital, noise
-from mechvit.data.random import named_seed, uniform
-from mechvit.data.spec import SEVERITIES
+from mechvit.data.counter_rng import named_seed, uniform
 
 by_severity = pytest.mark.parametrize("level", SEVERITIES)
 

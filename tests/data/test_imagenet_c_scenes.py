@@ -19,10 +19,10 @@ from PIL import Image
 from skimage.feature import canny
 
 from mechvit.data import Corruption, corrupt
+from mechvit.data.corruption_spec import SEVERITIES
 from mechvit.data.corruptions import digital, drops, weather
 from mechvit.data.corruptions.plasma import plasma
-from mechvit.data.random import named_seed, standard_normal, uniform
-from mechvit.data.spec import SEVERITIES
+from mechvit.data.counter_rng import named_seed, standard_normal, uniform
 
 by_severity = pytest.mark.parametrize("level", SEVERITIES)
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import InferredLabels, align_labels, config_classes
-from mechvit.data.label_columns import as_classes
-from mechvit.data.labels import match_classes
+from mechvit.data.sources.label_columns import as_classes
+from mechvit.data.sources.labels import match_classes
 
 ROWS = list(csv.reader(files("mechvit.data").joinpath("imagenet_synsets.tsv").open(encoding="utf8"), delimiter="\t"))[
     1:
@@ -208,7 +208,7 @@ def test_numbers_that_prove_nothing_are_refused(names, id2label, message):
 
 
 def test_inferred_matchings_are_said_once(monkeypatch):
-    monkeypatch.setattr("mechvit.data.labels._SAID", set())
+    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
@@ -366,7 +366,7 @@ def test_imagenets_synonyms_are_right_or_refused(chosen, spelling):
 
 
 def test_the_table_is_the_packages_own():
-    from mechvit.data.synsets import synset_names
+    from mechvit.data.sources.synsets import synset_names
 
     assert synset_names() == dict(zip(IDS, IMAGENET, strict=True))
     assert sorted(IDS) == IDS

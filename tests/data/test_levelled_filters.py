@@ -16,7 +16,7 @@ from float64_references import IDS, assert_equals, per_image
 
 from mechvit.data import Corruption, corrupt
 from mechvit.data.corruptions import blur
-from mechvit.data.random import named_seed, uniform
+from mechvit.data.counter_rng import named_seed, uniform
 
 
 def test_poisson_noise_has_its_photons():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mechvit.data.corruptions.noise import _count_photons
-from mechvit.data.random import NORMAL_TOLERANCE, _integers, standard_normal, uniform
+from mechvit.data.counter_rng import NORMAL_TOLERANCE, _integers, standard_normal, uniform
 
 IDS, COUNT = torch.tensor([0, 1, 7, 2**40 + 3]), 200_001
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mechvit.data import align_labels, iter_batches, load_images, prepare
-from mechvit.data.photos import PHOTOGRAPHS, SPLITS, cells, crop_box, photograph
+from mechvit.data.sources.photos import PHOTOGRAPHS, SPLITS, cells, crop_box, photograph
 
 ROLES = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
 

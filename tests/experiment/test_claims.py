@@ -11,7 +11,7 @@ import pytest
 from planted import BLUR, LAYERS, LEVELS, NOISE, Oracle, change, plant_tables
 
 from mechvit.experiment import Claim, Rules, claims
-from mechvit.experiment.evidence import Measurement
+from mechvit.experiment.claims.evidence import Measurement
 
 YES, NO, OPEN = "replicates", "does not replicate", "inconclusive"
 RULES = Rules(resamples=500)

@@ -10,7 +10,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from mechvit.experiment import PRESETS, ExperimentConfig, ImageCounts
-from mechvit.experiment.stages import digest, plain
+from mechvit.experiment.runs.stages import digest, plain
 
 PAPER = (
     "gaussian_blur_1", "gaussian_blur_2", "gaussian_blur_4", "gaussian_noise_1", "gaussian_noise_2", "gaussian_noise_4"

@@ -8,7 +8,7 @@ from planted import BLUR, change, plant_tables
 
 from mechvit.analysis import Interval, all_above, all_within
 from mechvit.experiment import Rules
-from mechvit.experiment.evidence import Evidence, Measurement, Words, get, unmeasured
+from mechvit.experiment.claims.evidence import Evidence, Measurement, Words, get, unmeasured
 
 YES, NO, OPEN = "replicates", "does not replicate", "inconclusive"
 WORDS = Words("some_id", "Some claim", "section 1", "What is measured", "points")

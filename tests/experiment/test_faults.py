@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from mechvit.experiment import PRESETS
-from mechvit.experiment.command_line import check_device, read, run
 from mechvit.experiment.faults import explain, flag_of
+from mechvit.experiment.inputs import check_device, read, run
 from mechvit.files.disk import disk_full
 from mechvit.finetuning import FinetuneConfig
 from mechvit.finetuning.config import TrainingFailed
@@ -300,7 +300,7 @@ def test_a_device_that_cannot_compute_is_refused(device):
 # what is printed
 
 
-PRINTS = "from mechvit.experiment.command_line import run\nfrom mechvit.terminal import say\nrun(lambda: say('x'))"
+PRINTS = "from mechvit.experiment.inputs import run\nfrom mechvit.terminal import say\nrun(lambda: say('x'))"
 
 
 @pytest.mark.processes
@@ -331,7 +331,7 @@ def test_on_a_terminal_too_the_answer_is_one_line_without_colours():
     """tyro draws its box by what stdout is."""
     ours, theirs = pty.openpty()
     code = (
-        "from mechvit.experiment.command_line import read\nfrom mechvit.finetuning import FinetuneConfig\n"
+        "from mechvit.experiment.inputs import read\nfrom mechvit.finetuning import FinetuneConfig\n"
         "read(FinetuneConfig, None, args=['--epochs', '0'])"
     )
     with subprocess.Popen(

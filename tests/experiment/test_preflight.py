@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mechvit.data.sources import count_images, load_images
+from mechvit.data.sources.load import count_images, load_images
 from mechvit.experiment import ExperimentConfig, ImageCounts, reproduce
 from mechvit.experiment.preflight import Shape, check_images, check_saes, preflight, tokens_of
-from mechvit.experiment.stages import Stages
+from mechvit.experiment.runs.stages import Stages
 from mechvit.saes import SAEConfig
 from mechvit.settings_checks import SettingError
 

@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
-from mechvit.experiment.command_line import result_folder
-from mechvit.experiment.provenance import revisions_of
+from mechvit.experiment.inputs import result_folder
+from mechvit.experiment.runs.provenance import revisions_of
 from mechvit.files import write_bytes
 
 
@@ -30,7 +30,7 @@ def hub(monkeypatch):
     known = {
         ("model", "someone/vit"): "a" * 40, ("dataset", "someone/set"): "b" * 40, ("model", "nowhere/vit"): None,
     }  # fmt: skip
-    monkeypatch.setattr("mechvit.models.revisions._SETTLED", known)
+    monkeypatch.setattr("mechvit.models.checkpoints.revisions._SETTLED", known)
 
 
 def test_a_result_keeps_its_command_and_the_hub_s_commits(hub, tmp_path):

@@ -7,9 +7,9 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from mechvit.experiment.evidence import Rules
-from mechvit.experiment.questions import questions
-from mechvit.visualization.claims_table import claim_rows
+from mechvit.experiment.claims.evidence import Rules
+from mechvit.experiment.claims.open_questions import questions
+from mechvit.visualization.report.claims_table import claim_rows
 
 BLUR, NOISE = "gaussian_blur_4", "gaussian_noise_4"
 RULES = Rules()

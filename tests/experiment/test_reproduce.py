@@ -241,7 +241,7 @@ def save_checkpoint(folder: Path, *, size: int, classes: list[str], **shape: int
 
 def save_photographs(folder: Path, names: list[str], count: int) -> None:
     """Crops of real photographs as files, one sub-folder a class."""
-    from mechvit.data.photos import photograph
+    from mechvit.data.sources.photos import photograph
 
     rng = np.random.default_rng(0)
     for name in names:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mechvit import files
-from mechvit.experiment.run_folder import open_run
+from mechvit.experiment.runs.run_folder import open_run
 
 PAPER, TRANSFER = "reproduction of the paper", "transfer between corruptions"
 

@@ -12,10 +12,10 @@ import pytest
 from transformers import ViTImageProcessorPil
 
 from mechvit.experiment.config import PRESETS
-from mechvit.experiment.provenance import provenance
 from mechvit.experiment.run import Run
+from mechvit.experiment.runs.provenance import provenance
 from mechvit.files import begin
-from mechvit.models import revisions
+from mechvit.models.checkpoints import revisions
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def hub(monkeypatch):
         return SimpleNamespace(resolved=commits[repo_type])
 
     monkeypatch.setattr(huggingface_hub.HfApi, "resolve_revision", resolve)
-    monkeypatch.setattr("mechvit.models.image_processor._read", lambda where: ViTImageProcessorPil())
+    monkeypatch.setattr("mechvit.models.processors.image_processor._read", lambda where: ViTImageProcessorPil())
     return commits
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mechvit import files
-from mechvit.experiment.stages import (
+from mechvit.experiment.runs.stages import (
     Stages,
     digest,
     fingerprint_folder,
@@ -163,7 +163,7 @@ def test_an_old_record_is_gone_before_its_outputs_are_overwritten(tmp_path):
 def test_a_killed_process_leaves_no_record(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; from mechvit import files; "
-        "from mechvit.experiment.stages import Stages; out = Path(sys.argv[1]); stages = Stages(out); "
+        "from mechvit.experiment.runs.stages import Stages; out = Path(sys.argv[1]); stages = Stages(out); "
         "stages.run('whole', lambda: files.write_text(out / 'w', 'w'), settings=1, outputs=[out / 'w']); "
         "work = lambda: (files.write_text(out / 'h', 'h'), os.kill(os.getpid(), signal.SIGKILL)); "
         "stages.run('half', work, settings=1, "
@@ -416,7 +416,7 @@ def test_a_record_of_another_form_is_named_and_its_stage_done_again(text, tmp_pa
 
 
 def test_stages_of_other_code_are_kept_and_named_once(tmp_path, monkeypatch):
-    from mechvit.experiment import stages as module
+    from mechvit.experiment.runs import stages as module
 
     old = {"version": "0.1.0", "commit": "a" * 40, "dirty": False}
     new = {"version": "0.1.0", "commit": "b" * 40, "dirty": True}

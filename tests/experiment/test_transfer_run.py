@@ -17,9 +17,9 @@ import pytest
 from mechvit import HookedViT
 from mechvit.analysis import corrupted_performance, transfer
 from mechvit.data import Corruption, load_images, prepare
-from mechvit.data.spec import parse_training
+from mechvit.data.corruption_spec import parse_training
 from mechvit.experiment import TransferConfig, TransferCounts, run_transfer
-from mechvit.experiment.stages import Stages
+from mechvit.experiment.runs.stages import Stages
 from mechvit.finetuning import FinetuneConfig, ViTShape
 
 TRAINED = ["clean", "gaussian_noise_4", "box_blur_2", "median_blur_1", "box_blur_2+gaussian_noise_4"]

@@ -14,20 +14,26 @@ FORBIDDEN = {
 ALLOWED = {
     # file, call: reason
     ("mechvit/analysis/", "rename"): "pandas and datasets: columns",
-    ("mechvit/saes/results.py", "rename"): "pandas: columns",
+    ("mechvit/saes/evaluation/results.py", "rename"): "pandas: columns",
     ("mechvit/visualization/", "rename"): "pandas: columns",
-    ("mechvit/visualization/csv_text.py", "to_csv"): "into a string",
+    ("mechvit/visualization/html_page/csv_text.py", "to_csv"): "into a string",
     ("mechvit/data/pixels.py", "save_to_disk"): "into a new folder, inside library_writes",
     ("mechvit/finetuning/finetune.py", "save_pretrained"): "into a new folder, inside library_writes",
-    ("mechvit/models/saving.py", "save_pretrained"): "into a new folder, inside library_writes",
-    ("mechvit/saes/publishing.py", "save_inference_model"): "into a new folder, inside library_writes",
-    ("mechvit/saes/cached/export.py", "save_to_disk"): "into a new folder, inside library_writes",
-    ("mechvit/saes/checkpoints.py", "save_file"): "into a whole_folder",
-    ("mechvit/saes/training.py", "copytree"): "into a new folder, inside library_writes",
-    ("mechvit/experiment/views.py", "save_file"): "into a path that files.beside gives",
-    ("mechvit/experiment/stages.py", "write_text"): "/proc/self/clear_refs, which is no file",
-    ("mechvit/saes/logs.py", "open"): "appending to a log of ours, and into a path that files.beside gives",
-    ("mechvit/visualization/export.py", "TemporaryDirectory"): "in the system's folder for temporary files",
+    ("mechvit/models/checkpoints/saving.py", "save_pretrained"): "into a new folder, inside library_writes",
+    ("mechvit/saes/training/publishing.py", "save_inference_model"): "into a new folder, inside library_writes",
+    ("mechvit/saes/activation_cache/export.py", "save_to_disk"): "into a new folder, inside library_writes",
+    ("mechvit/saes/training/checkpoints.py", "save_file"): "into a whole_folder",
+    ("mechvit/saes/training/train.py", "copytree"): "into a new folder, inside library_writes",
+    ("mechvit/experiment/example_views.py", "save_file"): "into a path that files.beside gives",
+    ("mechvit/experiment/runs/stages.py", "write_text"): "/proc/self/clear_refs, which is no file",
+    (
+        "mechvit/saes/training/training_log.py",
+        "open",
+    ): "appending to a log of ours, and into a path that files.beside gives",
+    (
+        "mechvit/visualization/export/figure_files.py",
+        "TemporaryDirectory",
+    ): "in the system's folder for temporary files",
 }
 
 

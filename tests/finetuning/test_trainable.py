@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from mechvit import HookedViT
 from mechvit.analysis import evaluate
 from mechvit.data import Corruption, iter_batches, load_images, normalize, prepare
-from mechvit.experiment.command_line import read_checkpoint
+from mechvit.experiment.inputs import read_checkpoint
 from mechvit.finetuning import FinetuneConfig, finetune
 
 CLASSIFIERS = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mechvit import HookedViT
-from mechvit.models.loading import load_hf_model
+from mechvit.models.checkpoints.loading import load_hf_model
 
 JSON = {
     "a list": "[1, 2]",

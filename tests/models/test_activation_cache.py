@@ -12,7 +12,7 @@ from mechvit import HookedViT
 
 @pytest.fixture(scope="module", params=["plain", "folded"])
 def model(request, make_hf) -> HookedViT:
-    from mechvit.models.processing import fold_layer_norms
+    from mechvit.models.parameters.processing import fold_layer_norms
 
     model = HookedViT.from_hf(make_hf().double())
     return model if request.param == "plain" else fold_layer_norms(model)

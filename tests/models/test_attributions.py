@@ -25,7 +25,7 @@ from hf_zoo import CLASSES, ZOO
 from torch.nn import functional as F
 from zoo_options import daily, daily_but
 
-from mechvit.models.activation_cache import ViTActivationCache
+from mechvit.models.runs.activation_cache import ViTActivationCache
 
 OTHERS = torch.tensor([1, 2, 0, 3])
 every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)

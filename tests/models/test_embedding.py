@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo_options import daily
 
-from mechvit.models.embedding import PatchProjection
+from mechvit.models.layers.embedding import PatchProjection
 
 
 @settings(deadline=None, max_examples=40)

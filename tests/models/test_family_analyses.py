@@ -11,7 +11,7 @@ from mechvit import HookedViT
 from mechvit.analysis import attention_shift, evaluate, logit_lens
 from mechvit.data import load_images, normalize
 from mechvit.data.batches import iter_batches
-from mechvit.experiment.command_line import prepared_images
+from mechvit.experiment.inputs import prepared_images
 
 LENS = [name for name, entry in ZOO.items() if entry.zero_shot or "classifier" in name or "teacher" in name]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mechvit import HookedViT
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 
 
 def test_hash_matches_a_plain_sha256(tiny_model):

@@ -9,7 +9,7 @@ from hf_zoo import ZOO
 from torch.nn import functional as F
 from zoo_options import daily
 
-from mechvit.models.activation_cache import ViTActivationCache
+from mechvit.models.runs.activation_cache import ViTActivationCache
 
 every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
 

@@ -15,9 +15,9 @@ from hf_zoo import ZOO
 from hostile_folders import JSON, edit, refusal
 
 from mechvit import HookedViT
-from mechvit.models.checkpoint_config import read_hf_config
+from mechvit.models.checkpoints.checkpoint_config import read_hf_config
+from mechvit.models.checkpoints.loading import load_hf_model
 from mechvit.models.hook_table import checkpoint_table
-from mechvit.models.loading import load_hf_model
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no width": ({"hidden_size": 0}, "hidden_size of its config.json must be at least 1; got 0"),

@@ -15,7 +15,7 @@ import transformers
 from hostile_folders import JSON
 
 from mechvit import HookedViT
-from mechvit.models.image_processor import read_image_processor
+from mechvit.models.processors.image_processor import read_image_processor
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:

@@ -177,7 +177,7 @@ def on_hub(whole_checkpoint, tmp_path, monkeypatch) -> Path:
     (own / "refs").mkdir(parents=True)
     (own / "refs" / "main").write_text("a" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("mechvit.models.revisions._SETTLED", {})
+    monkeypatch.setattr("mechvit.models.checkpoints.revisions._SETTLED", {})
     return Path(shutil.copytree(whole_checkpoint, own / "snapshots" / ("a" * 40)))
 
 

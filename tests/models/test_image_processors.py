@@ -13,7 +13,7 @@ from hf_zoo import ZOO
 from PIL import Image
 
 from mechvit import HookedViT
-from mechvit.models.image_processor import output_size, read_image_processor
+from mechvit.models.processors.image_processor import output_size, read_image_processor
 
 MEAN, STD = [0.48, 0.45, 0.4], [0.22, 0.23, 0.25]
 SIZED = [

@@ -14,13 +14,13 @@ from interrupting import interrupted_everywhere, state_of
 from random_saes import FIRST, RESID, make_sae
 
 from mechvit import HookedViT
-from mechvit.analysis.attention_reading import entropy_reading
-from mechvit.analysis.parts import weights_replaced
-from mechvit.models.checkpoint_config import quiet
+from mechvit.analysis.attention.capture import entropy_reading
+from mechvit.analysis.weights.model_parts import weights_replaced
+from mechvit.models.checkpoints.checkpoint_config import quiet
+from mechvit.models.checkpoints.loading import _uninitialised
 from mechvit.models.interrupts import random_numbers_kept, sigint_held, temporary
-from mechvit.models.loading import _uninitialised
-from mechvit.models.splicing import _without_points
-from mechvit.models.watching import unwatched
+from mechvit.models.layers.hook_state import unwatched
+from mechvit.models.runs.splicing import _without_points
 
 PATTERN, QUERY = "blocks.1.attn.hook_pattern", "blocks.0.attn.hook_q"
 

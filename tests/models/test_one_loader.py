@@ -11,10 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path for part in ("mechvit", "scripts", "benchmarks") for path in (ROOT / part).rglob("*.py"))
-PROCESSOR_LOADER = "mechvit/models/image_processor.py"
+PROCESSOR_LOADER = "mechvit/models/processors/image_processor.py"
 LOADERS = {
     PROCESSOR_LOADER: {"AutoImageProcessor.from_pretrained"},
-    "mechvit/models/loading.py": {
+    "mechvit/models/checkpoints/loading.py": {
         "hf_class.from_pretrained"
     },  # of a class of transformers' own, by the config read before
 }

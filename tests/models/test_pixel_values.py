@@ -13,8 +13,8 @@ from PIL import Image
 from mechvit import HookedViT
 from mechvit.analysis import evaluate
 from mechvit.data import normalize, unit_pixels
-from mechvit.models.image_processor import read_image_processor
-from mechvit.models.pixel_values import PixelScale, pixel_scale
+from mechvit.models.processors.image_processor import read_image_processor
+from mechvit.models.processors.pixel_values import PixelScale, pixel_scale
 
 Processor = transformers.ViTImageProcessorPil
 STANDARD = {

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from zoo_options import DAILY, daily
 
-from mechvit.models.attention import Attention
-from mechvit.models.block import LayerNorm
-from mechvit.models.processing import process_weights
+from mechvit.models.layers.attention import Attention
+from mechvit.models.layers.block import LayerNorm
+from mechvit.models.parameters.processing import process_weights
 
 STEPS = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
 RAW_STREAM = ("CLIPForImageClassification", "BeitModel", "BeitForMaskedImageModeling", "Data2VecVisionModel")
@@ -276,7 +276,7 @@ def test_an_invalid_step_raises_before_anything_changed(name):
 @pytest.mark.parametrize("name", ["clip classifier", "beit encoder, mean", "beit encoder, mean, no pooler"])
 def test_what_is_refused_would_have_been_wrong(name):
     """Centring by hand changes the output of these, so the refusal is no excess of caution."""
-    from mechvit.models import processing
+    from mechvit.models.parameters import processing
 
     model = build(name)
     with torch.no_grad():

@@ -14,9 +14,9 @@ from transformers import ViTImageProcessorPil
 from mechvit import HookedViT
 from mechvit.data import CLEAN
 from mechvit.finetuning import FinetuneConfig, finetune
-from mechvit.models import revisions
-from mechvit.models.image_processor import read_image_processor
-from mechvit.models.revisions import hub_revision
+from mechvit.models.checkpoints import revisions
+from mechvit.models.checkpoints.revisions import hub_revision
+from mechvit.models.processors.image_processor import read_image_processor
 from mechvit.saes import CacheConfig, SAEConfig, cache_activations, load_sae, train_saes
 
 OLD, NEW = "1" * 40, "2" * 40

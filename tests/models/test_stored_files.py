@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mechvit.models.stored_files import check_finite, open_tensors, read_object, read_tensors
+from mechvit.models.checkpoints.stored_files import check_finite, open_tensors, read_object, read_tensors
 
 DAMAGES = {
     "truncated": lambda whole: whole[:-3],

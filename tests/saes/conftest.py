@@ -20,7 +20,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from mechvit.data import ImageBatch, corrupt, iter_batches
-from mechvit.saes.fast import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
+from mechvit.saes.training.sparse_step import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
 
 CLASSES = {
     "standard": (StandardTrainingSAEConfig, StandardTrainingSAE, FastStandardTrainingSAE),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mechvit.saes import ARCHITECTURES, Sweep, TrainConfig, read_history, train_on
 from mechvit.saes.config import PENALISED
-from mechvit.saes.learner import build
+from mechvit.saes.training.learner import build
 
 CONFIG = {"epochs": 3, "k": 3, "expansion_factor": 4, "lr": 5e-3, "train_batch_size_tokens": 128, "patience": 9}
 PUBLISHED = {
@@ -64,7 +64,7 @@ def test_a_penalty_is_steered_and_recorded(trained, architecture):
 
 @pytest.mark.parametrize("architecture", PENALISED)
 def test_sparsity_starts_at_k(make_streams, architecture):
-    from mechvit.saes.training import _sample, _start
+    from mechvit.saes.training.train import _sample, _start
 
     streams = make_streams()
     config = TrainConfig(architectures=(architecture,), **CONFIG)

@@ -11,11 +11,11 @@ from evaluation_saes import CHOSEN, CORRUPTIONS, KINDS, empty_sae, float64_codes
 
 from mechvit import HookedViT
 from mechvit.data import ImageBatch, corrupt
-from mechvit.saes.browsed import Browsing, Partners
-from mechvit.saes.browsing import browse_features
-from mechvit.saes.choosing import choose, partners_of
-from mechvit.saes.evaluation import sae_features
-from mechvit.saes.examples import BINS, ChosenTally, pick_examples
+from mechvit.saes.dashboard.collect import browse_features
+from mechvit.saes.dashboard.examples import BINS, ChosenTally, pick_examples
+from mechvit.saes.dashboard.results import Browsing, Partners
+from mechvit.saes.dashboard.selection import choose, partners_of
+from mechvit.saes.evaluation.evaluate import sae_features
 
 SMALL = Browsing(n_features=20, n_images=4, top_images=3, random_images=2, nearest=3, strongest=4, batch_size=7, seed=3)
 
@@ -186,7 +186,7 @@ def test_nearest_directions_and_matches(tiny_model, batch):
 
 def test_large_saes_are_matched_mutually(tiny_model, batch, monkeypatch):
     """The same pairs as loops over all cosines, for the chosen latents alone."""
-    monkeypatch.setattr("mechvit.saes.choosing.EXACT_UP_TO", 8)
+    monkeypatch.setattr("mechvit.saes.dashboard.selection.EXACT_UP_TO", 8)
     saes = {name: (tiny_model, random_sae(seed=seed)) for seed, name in enumerate("abc")}
     with torch.no_grad():
         saes["b"][1].W_dec.copy_(saes["a"][1].W_dec.flip(0) + 0.02 * saes["b"][1].W_dec)

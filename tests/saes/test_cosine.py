@@ -10,7 +10,7 @@ from evaluation_saes import CHOSEN, CORRUPTIONS, KINDS, float64_codes, random_sa
 
 from mechvit.data import CLEAN
 from mechvit.saes import sae_cosine
-from mechvit.saes.quality import code_cosine
+from mechvit.saes.evaluation.reconstruction import code_cosine
 
 
 @pytest.mark.parametrize("tokens", CHOSEN)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from sae_lens import TrainingSAE
 
-from mechvit.saes import ARCHITECTURES, TrainConfig, parallel, train_on
-from mechvit.saes.architectures import make_sae
-from mechvit.saes.checkpoints import random_state
-from mechvit.saes.start import start_from_data
-from mechvit.saes.training import seed_generators
+from mechvit.saes import ARCHITECTURES, TrainConfig, train_on
+from mechvit.saes import distributed as parallel
+from mechvit.saes.training.architectures import make_sae
+from mechvit.saes.training.checkpoints import random_state
+from mechvit.saes.training.initialisation import start_from_data
+from mechvit.saes.training.train import seed_generators
 
 CONFIG = TrainConfig(architectures=ARCHITECTURES, epochs=1, k=3, expansion_factor=4, train_batch_size_tokens=128)
 
@@ -45,7 +46,7 @@ def test_the_tokens_to_start_from_are_drawn_on_the_cpu(monkeypatch, make_streams
              progress=None)  # fmt: skip
     assert len(asked) == len(ARCHITECTURES)
     assert asked == [{}] * len(ARCHITECTURES)
-    assert start_from_data.__module__ == "mechvit.saes.start"
+    assert start_from_data.__module__ == "mechvit.saes.training.initialisation"
 
 
 def test_random_numbers_of_the_gpu_in_use_are_kept(monkeypatch):

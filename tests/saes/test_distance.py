@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ks_2samp, wasserstein_distance
 
 from mechvit.saes import distance_table, distribution_distance
-from mechvit.saes.distance import EDGES, distribution_gaps
+from mechvit.saes.evaluation.cosine_distance import EDGES, distribution_gaps
 
 STATISTICS = ("wasserstein", "kolmogorov_smirnov", "mean_difference")
 

@@ -16,7 +16,7 @@ from mechvit import HookedViT
 from mechvit.analysis import evaluate
 from mechvit.data import Corruption
 from mechvit.saes import SAEConfig, evaluate_sae, evaluate_saes, load_sae, sae_cosine, train_saes
-from mechvit.saes.site import sae_site
+from mechvit.saes.hook_site import sae_site
 
 
 @pytest.mark.parametrize("tokens", CHOSEN)

@@ -12,8 +12,8 @@ from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import load_file
 
 from mechvit.kernels import jit
-from mechvit.saes import fast
-from mechvit.saes.fast import MAX_DENSITY, reconstruct
+from mechvit.saes.training import sparse_step as fast
+from mechvit.saes.training.sparse_step import MAX_DENSITY, reconstruct
 
 RARE = {"standard": 7.0, "batchtopk": 0.0}
 """What b_enc is lowered by, so that few entries of the vanilla SAE are positive."""

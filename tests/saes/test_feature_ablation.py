@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from mechvit.data import Corruption, ImageBatch, corrupt, normalize
 from mechvit.saes import ablate_features, feature_change, sensitive_features
-from mechvit.saes.feature_ablation import ablated
-from mechvit.saes.feature_change import LatentChange
-from mechvit.saes.feature_sets import FeatureSets
-from mechvit.saes.network import look_at
-from mechvit.saes.site import sae_site
+from mechvit.saes.hook_site import sae_site
+from mechvit.saes.latents.ablation import ablated
+from mechvit.saes.latents.ablation_sets import FeatureSets
+from mechvit.saes.latents.corruption_change import LatentChange
+from mechvit.saes.splicing import look_at
 
 KEY = "gaussian_noise_4"
 HOOK = "blocks.1.hook_resid_post"

@@ -11,9 +11,9 @@ from evaluation_saes import CHOSEN, float64_codes, random_sae
 from scipy import stats
 
 from mechvit.data import ImageBatch
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import feature_change, match_features
-from mechvit.saes.matching import FeatureMatch
+from mechvit.saes.latents.matching import FeatureMatch
 
 KEY = "gaussian_noise_4"
 

@@ -14,8 +14,8 @@ from evaluation_saes import CHOSEN, CONDITIONS, CORRUPTIONS, KINDS, D, empty_sae
 from mechvit import HookedViT
 from mechvit.data import ImageBatch
 from mechvit.saes import evaluate_saes
-from mechvit.saes.evaluation import sae_features
-from mechvit.saes.features import TopImages, label_statistics, purity
+from mechvit.saes.evaluation.evaluate import sae_features
+from mechvit.saes.latents.statistics import TopImages, label_statistics, purity
 
 TOP = 4
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from foreign_saes import foreign_sae
 
-from mechvit.analysis.attention_reading import pattern_entropy, pattern_shift
-from mechvit.analysis.stream import wide, wide_sum
+from mechvit.analysis.attention.capture import pattern_entropy, pattern_shift
+from mechvit.analysis.inputs import wide, wide_sum
 from mechvit.saes import Browsing, browse_features, evaluate_sae, evaluate_saes, sae_features
-from mechvit.saes.examples import ChosenTally
-from mechvit.saes.features import FeatureTally, Pair
-from mechvit.saes.quality import Reconstruction, code_cosine
+from mechvit.saes.dashboard.examples import ChosenTally
+from mechvit.saes.evaluation.reconstruction import Reconstruction, code_cosine
+from mechvit.saes.latents.statistics import FeatureTally, Pair
 
 HALVES = [torch.float16, torch.bfloat16]
 HALF = pytest.mark.parametrize("dtype", HALVES)

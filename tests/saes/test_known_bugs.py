@@ -11,10 +11,10 @@ from sae_lens import SAE
 from safetensors.torch import load_file
 
 from mechvit.saes import ImageStreams, StreamConfig, TrainConfig, evaluate_sae, read_history, train_on
-from mechvit.saes.checkpoints import load_checkpoint
-from mechvit.saes.learner import Learner
-from mechvit.saes.quality import code_cosine
-from mechvit.saes.training import _sample, _start
+from mechvit.saes.evaluation.reconstruction import code_cosine
+from mechvit.saes.training.checkpoints import load_checkpoint
+from mechvit.saes.training.learner import Learner
+from mechvit.saes.training.train import _sample, _start
 
 CONFIG = TrainConfig(
     architectures=("batchtopk",), epochs=2, k=3, expansion_factor=4, lr=5e-3, train_batch_size_tokens=128

@@ -23,10 +23,10 @@ from mechvit.saes import (
     sae_steering_direction,
     sensitive_features,
 )
-from mechvit.saes.choosing import match_mutually
-from mechvit.saes.feature_sets import FeatureSets
-from mechvit.saes.latent_directions import latent_directions, unit_directions
-from mechvit.saes.logit_effects import logit_effects
+from mechvit.saes.dashboard.selection import match_mutually
+from mechvit.saes.latents.ablation_sets import FeatureSets
+from mechvit.saes.latents.directions import latent_directions, unit_directions
+from mechvit.saes.latents.logit_effects import logit_effects
 
 NOISE = "gaussian_noise_4"
 ROUNDING = {"float64": 1e-14, "float32": 1e-6, "float16": 1e-6, "bfloat16": 1e-6}

@@ -11,9 +11,9 @@ from sae_lens import BatchTopKTrainingSAE, StandardTrainingSAE
 from scipy.optimize import minimize
 
 from mechvit.saes.config import TrainConfig
-from mechvit.saes.fast import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
-from mechvit.saes.learner import STEERING_RATE, build
-from mechvit.saes.start import geometric_median, start_from_data
+from mechvit.saes.training.initialisation import geometric_median, start_from_data
+from mechvit.saes.training.learner import STEERING_RATE, build
+from mechvit.saes.training.sparse_step import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
 
 D, D_SAE, BATCH = 12, 96, 256
 

@@ -8,7 +8,7 @@ import transformers
 from evaluation_saes import random_sae
 
 from mechvit import HookedViT
-from mechvit.saes.logit_effects import class_directions, logit_effects
+from mechvit.saes.latents.logit_effects import class_directions, logit_effects
 
 SHAPE = {
     "image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -98,7 +98,7 @@ def test_effect_is_the_change_of_the_logits_at_a_fixed_scale(pooling):
 
 
 def test_strongest_classes_come_first_and_many_latents_in_parts(monkeypatch):
-    from mechvit.saes import logit_effects as module
+    from mechvit.saes.latents import logit_effects as module
 
     model = MODELS["cls"]()
     W_dec = torch.randn(50, 32, generator=torch.Generator().manual_seed(2))

@@ -12,8 +12,8 @@ import torch
 
 from mechvit import files
 from mechvit.saes import TrainConfig, read_history, train_on
-from mechvit.saes.learner import Learner
-from mechvit.saes.logs import COLUMNS, Logs
+from mechvit.saes.training.learner import Learner
+from mechvit.saes.training.training_log import COLUMNS, Logs
 
 CONFIG = TrainConfig(
     architectures=("standard", "batchtopk"), epochs=2, k=3, expansion_factor=4, lr=5e-3, train_batch_size_tokens=64

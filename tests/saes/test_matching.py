@@ -8,8 +8,8 @@ import torch
 from evaluation_saes import random_sae
 from scipy.optimize import linear_sum_assignment
 
-from mechvit.saes import matching
-from mechvit.saes.matching import match_features
+from mechvit.saes.latents import matching
+from mechvit.saes.latents.matching import match_features
 
 
 def pair(n=60, m=80, noise=0.6, d=32):

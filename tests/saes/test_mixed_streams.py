@@ -11,7 +11,7 @@ from memory_streams import MemoryStreams
 
 from mechvit.data import Corruption
 from mechvit.data.pixels import normalize
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import ImageStreams, MixedStreams, SAEConfig, StreamConfig, evaluate_sae, load_sae, train_on
 
 SIZES = {"train_batch_size_tokens": 40, "images_per_batch": 5, "buffer_images": 6, "segment_images": 8}

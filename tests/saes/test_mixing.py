@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens.training import mixing_buffer as stock
 
-from mechvit.saes import mixing
+from mechvit.saes.activations import mixing_buffer as mixing
 
 
 def chunks(sizes: list[int]) -> list[torch.Tensor]:

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from mechvit.data import CLEAN, Corruption, ImageBatch
 from mechvit.saes import evaluate_sae, evaluate_saes
-from mechvit.saes.network import clean_mean, look
-from mechvit.saes.site import Site
+from mechvit.saes.hook_site import Site
+from mechvit.saes.splicing import clean_mean, look
 
 HOOKS = (
     "hook_embed", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.1.hook_resid_post",

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 from mechvit import HookedViT
 from mechvit.data import Corruption, load_images, prepare
 from mechvit.saes import ImageStreams, MixedStreams, StreamConfig, browse_features, feature_change
-from mechvit.saes.evaluation import sae_features
+from mechvit.saes.evaluation.evaluate import sae_features
 
 HOOK = "blocks.1.hook_resid_post"
 BLUR = Corruption("gaussian_blur", 2)
@@ -82,9 +82,9 @@ def test_features_of_images_prepared_for_another_model_are_refused(models, raw):
 
 def test_an_sae_remembers_the_pixels_that_it_was_trained_on(models, raw):
     """One trained on another preprocessing was evaluated without a word; one that does not say is let pass."""
-    from mechvit.models.fingerprint import checkpoint_hash
-    from mechvit.models.preprocessing import all_settings
-    from mechvit.saes.site import check_checkpoint
+    from mechvit.models.checkpoints.fingerprint import checkpoint_hash
+    from mechvit.models.processors.preprocessing import all_settings
+    from mechvit.saes.hook_site import check_checkpoint
 
     first, second = models.values()
     sae = random_sae("batchtopk", tokens="all")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from mechvit.saes import ARCHITECTURES, TrainConfig, read_history, train_on
-from mechvit.saes.parallel import SharedBatchTopK, forward_shared, from_first, largest, rank, share, size, summed
+from mechvit.saes.distributed import SharedBatchTopK, forward_shared, from_first, largest, rank, share, size, summed
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 7, 200, 400, 500])
@@ -143,7 +143,7 @@ def test_two_processes_match_one(tmp_path):
 
 
 def test_refuses_a_batch_that_cannot_be_shared(make_streams, tmp_path, monkeypatch):
-    monkeypatch.setattr("mechvit.saes.parallel.size", lambda: 3)
+    monkeypatch.setattr("mechvit.saes.distributed.size", lambda: 3)
     with pytest.raises(ValueError, match="must be a multiple of the 3 processes; got 128"):
         train_on(make_streams(), tmp_path / "saes", config=CONFIG)
 

@@ -12,8 +12,8 @@ from sae_lens import SAE
 
 from mechvit.code_version import code_version
 from mechvit.saes import ARCHITECTURES, TrainConfig, push_to_hub, train_on
-from mechvit.saes import training as training_module
-from mechvit.saes.publishing import published, settle
+from mechvit.saes.training import train as training_module
+from mechvit.saes.training.publishing import published, settle
 
 CONFIG = TrainConfig(
     architectures=ARCHITECTURES, epochs=2, k=3, expansion_factor=4, lr=5e-3, train_batch_size_tokens=128,

@@ -18,10 +18,10 @@ import torch
 from mechvit.data import Corruption
 from mechvit.files import MARKER, replacing
 from mechvit.saes import ImageStreams, SAEConfig, Sweep, TrainConfig, read_history, train_on
-from mechvit.saes import checkpoints as checkpoints_module
-from mechvit.saes import publishing as publishing_module
-from mechvit.saes.checkpoints import changed
-from mechvit.saes.learner import Learner
+from mechvit.saes.training import checkpoints as checkpoints_module
+from mechvit.saes.training import publishing as publishing_module
+from mechvit.saes.training.checkpoints import changed
+from mechvit.saes.training.learner import Learner
 
 CONFIG = SAEConfig(
     architectures=("standard", "batchtopk", "jumprelu"), epochs=3, k=3, expansion_factor=4, lr=5e-3,

@@ -10,8 +10,8 @@ import torch
 from evaluation_saes import CONDITIONS, CORRUPTIONS, KINDS, random_sae
 
 from mechvit.saes import evaluate_sae, evaluate_saes
-from mechvit.saes.results import FiringRates
-from mechvit.saes.settings import sae_settings
+from mechvit.saes.evaluation.results import FiringRates
+from mechvit.saes.evaluation.sae_table import sae_settings
 
 
 def test_frames(tiny_model, batch):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from evaluation_saes import CORRUPTIONS, empty_sae, random_sae
 
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import evaluate_sae, evaluate_saes, load_sae, sae_cosine
-from mechvit.saes.evaluation import sae_features
-from mechvit.saes.site import sae_site
+from mechvit.saes.evaluation.evaluate import sae_features
+from mechvit.saes.hook_site import sae_site
 
 
 def test_load_refuses_other_folders(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechvit.saes.sparse import Codes, Kept, encode_above, sparse_decode, sparse_encode
+from mechvit.saes.training.sparse_codes import Codes, Kept, encode_above, sparse_decode, sparse_encode
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

@@ -12,8 +12,14 @@ from scipy.stats import binom
 
 from mechvit import HookedViT
 from mechvit.data import Corruption, corrupt
+from mechvit.saes.activations.image_store import (
+    ImageActivationsStore,
+    draw_corruptions,
+    epoch_segments,
+    hook_layer,
+    sae_input_widths,
+)
 from mechvit.saes.config import StreamConfig
-from mechvit.saes.store import ImageActivationsStore, draw_corruptions, epoch_segments, hook_layer, sae_input_widths
 
 CORRUPTIONS = (Corruption("gaussian_noise", 1), Corruption("gaussian_blur", 1), Corruption("gaussian_noise", 4))
 N_IMAGES, N_TOKENS = 24, 17

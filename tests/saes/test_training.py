@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mechvit.data import Corruption, load_images, prepare
 from mechvit.saes import SAEConfig, read_history, train_saes
-from mechvit.saes.streams import ImageStreams
+from mechvit.saes.activations.streams import ImageStreams
 
 CONFIG = SAEConfig(
     epochs=6, k=4, expansion_factor=8, lr=3e-3, train_batch_size_tokens=64, images_per_batch=16, buffer_images=16,

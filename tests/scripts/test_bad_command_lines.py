@@ -13,8 +13,8 @@ from bad_command_lines import BAD, BENCHMARKS, BLUR, GOOD, ROWS
 from script_calls import SCRIPTS, script
 
 from mechvit.data import load_images
-from mechvit.experiment.command_line import read, run
 from mechvit.experiment.faults import explain
+from mechvit.experiment.inputs import read, run
 
 
 class Computed(BaseException):
@@ -67,9 +67,9 @@ def tripwire(monkeypatch):
     import torch
     import transformers
 
-    from mechvit.experiment.stages import Stages
+    from mechvit.experiment.runs.stages import Stages
     from mechvit.models import HookedViT
-    from mechvit.saes.loop import Loop
+    from mechvit.saes.training.loop import Loop
 
     real = HookedViT.forward
 

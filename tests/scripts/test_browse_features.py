@@ -12,9 +12,9 @@ from script_calls import call, script
 
 from mechvit import HookedViT
 from mechvit.data import load_images
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import load_sae
-from mechvit.saes.browsing import browse_features
+from mechvit.saes.dashboard.collect import browse_features
 
 
 @pytest.fixture(scope="module")

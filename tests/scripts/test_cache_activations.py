@@ -11,8 +11,8 @@ from script_calls import SCRIPTS, script
 
 from mechvit import HookedViT
 from mechvit.data import PAPER_CORRUPTIONS, align_labels, load_images, prepare
-from mechvit.experiment.command_line import run
-from mechvit.saes.cached import CacheConfig, CachedActivations, cache_activations
+from mechvit.experiment.inputs import run
+from mechvit.saes.activation_cache import CacheConfig, CachedActivations, cache_activations
 
 SCRIPT = SCRIPTS / "cache_activations.py"
 

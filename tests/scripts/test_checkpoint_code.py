@@ -17,7 +17,7 @@ from hostile_checkpoints import HARMLESS, HOSTILE, make_hostile
 from PIL import Image
 from script_calls import SCRIPTS, script
 
-from mechvit.experiment.command_line import run
+from mechvit.experiment.inputs import run
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "ablate_features": ("--model", "CHECKPOINT", "--sae", "SAE", "--corruptions", "gaussian_blur_2", "--out", "OUT"),

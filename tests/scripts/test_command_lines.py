@@ -10,7 +10,7 @@ import pytest
 from script_calls import SCRIPTS, call, script
 
 from mechvit.data import load_images
-from mechvit.experiment.command_line import names_of, run
+from mechvit.experiment.inputs import names_of, run
 
 BAD = {
     "unknown corruption": ("finetune", {"corruption": ("gaussian_fog_3",), "out": "OUT"}, "gaussian_fog"),

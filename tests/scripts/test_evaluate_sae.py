@@ -15,9 +15,9 @@ from script_calls import call
 
 from mechvit import HookedViT
 from mechvit.data import load_images, prepare
-from mechvit.models.fingerprint import checkpoint_hash
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import evaluate_saes, load_sae
-from mechvit.saes.evaluation import sae_features
+from mechvit.saes.evaluation.evaluate import sae_features
 
 TABLES = {
     "sae_quality", "sae_baselines", "sae_settings", "sae_density", "sae_features", "sae_sensitivity", "sae_cosine",

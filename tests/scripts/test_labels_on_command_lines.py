@@ -10,7 +10,7 @@ import pytest
 from script_calls import call, script
 
 from mechvit.data import load_images
-from mechvit.experiment.command_line import run
+from mechvit.experiment.inputs import run
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_column_must_be_named_and_unlabelled_images_left_out(checkpoints, hub_
 
 
 def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys, monkeypatch):
-    monkeypatch.setattr("mechvit.data.labels._SAID", set())
+    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
     evaluate = script("evaluate")
     options = evaluate.Options(
         model=tuple(checkpoints.values()), images=f"{hub_folder}:label=number", unlabelled="skip",

@@ -12,7 +12,7 @@ from script_calls import call
 from mechvit import HookedViT
 from mechvit.analysis import evaluate
 from mechvit.data import load_images, prepare
-from mechvit.experiment.command_line import load_classifier, load_model
+from mechvit.experiment.inputs import load_classifier, load_model
 
 BLUR = "gaussian_blur_2"
 

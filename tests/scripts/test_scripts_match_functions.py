@@ -191,7 +191,7 @@ def test_evaluate_sae_takes_one_sae(checkpoints, saes, tmp_path):
 
 def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
     from mechvit.views import attention_view
-    from mechvit.visualization.page import json_text
+    from mechvit.visualization.html_page.page import json_text
 
     picture = load_images("photos", "test", limit=1, image_size=32)[0]["image"].resize((50, 41))
     picture.save(tmp_path / "photo.png")
@@ -217,7 +217,7 @@ def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
 
 def test_explore_attention_writes_both_pages(checkpoints, tmp_path):
     from mechvit.views import attention_explorer, patch_lens_view
-    from mechvit.visualization.page import json_text
+    from mechvit.visualization.html_page.page import json_text
 
     picture = load_images("photos", "test", limit=1, image_size=32)[0]["image"].resize((50, 41))
     for folder in ("a", "b"):

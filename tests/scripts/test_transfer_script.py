@@ -10,7 +10,7 @@ import pytest
 from script_calls import SCRIPTS, script
 
 from mechvit.data import Corruption
-from mechvit.experiment.command_line import run
+from mechvit.experiment.inputs import run
 
 QUICK = ["--finetuning.epochs", "1", "--finetuning.learning-rate", "1e-3"]
 QUICK += ["--resamples", "50", "--limit", "38", "--device", "cpu"]

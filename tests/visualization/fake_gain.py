@@ -118,7 +118,7 @@ def ablation(rng: Generator, model: str):
 
 
 def related(rng: Generator) -> pd.DataFrame:
-    """As `mechvit.analysis.transfer` gives it."""
+    """As `mechvit.analysis.robustness.transfer` gives it."""
     groups = {"median_blur_4": "blur", "shot_noise_4": "noise", "gaussian_blur_4": "blur", "gaussian_noise_4": "noise"}
     rows = []
     for trained, (tested, group) in product(("base", *MODELS), groups.items()):

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from random_maps import random_explorer, random_lens
 from safetensors.numpy import save_file
 
-from mechvit.experiment.views import EXPLORER_BYTES
+from mechvit.experiment.example_views import EXPLORER_BYTES
 
 LABELS = ["astronaut", "</script><script>alert(1)</script>", "coffee & <b>cream</b>"]
 HEADS, GRID, PREFIX = 3, (6, 6), 1

@@ -9,7 +9,7 @@ from random_saes import make_sae
 
 from mechvit import HookedViT
 from mechvit.data import ImageBatch
-from mechvit.saes.browsed import Browsing
+from mechvit.saes.dashboard.results import Browsing
 from mechvit.views import feature_browser
 
 HOSTILE = "</script><script>alert(1)</script>\u2028<img src=x onerror=alert(1)>"

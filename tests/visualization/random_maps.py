@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mechvit.analysis.attention_maps import AttentionMaps, encode
-from mechvit.analysis.patch_lens import PatchLens
-from mechvit.visualization.explorer import AttentionExplorer, ExplorerPicture
-from mechvit.visualization.packing import fitting_tokens, pack, size
-from mechvit.visualization.page import picture_uri
-from mechvit.visualization.patch_lens import LensPicture, PatchLensView
-from mechvit.visualization.patterns import pooling_factor
+from mechvit.analysis.attention.maps import AttentionMaps, encode
+from mechvit.analysis.lenses.patch_lens import PatchLens
+from mechvit.visualization.attention.explorer import AttentionExplorer, ExplorerPicture
+from mechvit.visualization.attention.pattern_packing import fitting_tokens, pack, size
+from mechvit.visualization.attention.pattern_pooling import pooling_factor
+from mechvit.visualization.html_page.page import picture_uri
+from mechvit.visualization.pages.patch_lens import LensPicture, PatchLensView
 
 MAX_BYTES = 20_000_000
 

@@ -10,7 +10,7 @@ from hf_zoo import ZOO
 from PIL import Image
 
 from mechvit.views import attention_view
-from mechvit.visualization.attention_view import attention_spec
+from mechvit.visualization.attention.circuitsvis_view import attention_spec
 
 
 @pytest.fixture

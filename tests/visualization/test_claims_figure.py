@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechvit.experiment.claims import claims as judge
-from mechvit.visualization.claims_table import claim_effects, claim_rows
-from mechvit.visualization.csv_text import csv_text
+from mechvit.experiment.claims.paper_claims import claims as judge
 from mechvit.visualization.figures import claims_forest
-from mechvit.visualization.report import bears_on
-from mechvit.visualization.sections import CLAIMS, SECTIONS
+from mechvit.visualization.html_page.csv_text import csv_text
+from mechvit.visualization.report.claims_table import claim_effects, claim_rows
+from mechvit.visualization.report.report import bears_on
+from mechvit.visualization.report.sections import CLAIMS, SECTIONS
 
 PLOTS = [plot for section in SECTIONS for plot in section.plots]
 

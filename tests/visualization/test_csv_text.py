@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechvit.visualization.csv_text import FORMULA, csv_text
-from mechvit.visualization.offers import MOST_ROWS, Offers
+from mechvit.visualization.html_page.csv_text import FORMULA, csv_text
+from mechvit.visualization.report.table_downloads import MOST_ROWS, Offers
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1)
 

@@ -14,9 +14,9 @@ from fake_tables import TUNED
 from page_parts import latents, status
 from random_maps import random_explorer, random_lens
 
-from mechvit.visualization.claims_table import claim_effects
-from mechvit.visualization.drawing import drawing
-from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.report.claims_table import claim_effects
+from mechvit.visualization.report.run_figures import drawing
+from mechvit.visualization.report.sections import SECTIONS
 
 pytestmark = needs_chromium
 PLOTS = [plot for section in SECTIONS for plot in section.plots]

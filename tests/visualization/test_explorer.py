@@ -20,7 +20,7 @@ from mechvit.data import corrupt, normalize
 from mechvit.data.batches import ImageBatch, iter_batches
 from mechvit.views import attention_explorer
 from mechvit.visualization import pool_patterns
-from mechvit.visualization.packing import fitting_tokens
+from mechvit.visualization.attention.pattern_packing import fitting_tokens
 
 HOSTILE = "</script><script>alert(1)</script>\u2028<!--"
 

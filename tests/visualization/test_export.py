@@ -17,10 +17,10 @@ from PIL import Image
 from mechvit import files
 from mechvit.experiment import reproduce
 from mechvit.experiment.config import PHOTOS
-from mechvit.visualization import export
-from mechvit.visualization.export import export_figures, formats_named, require_exporter, write_figures
-from mechvit.visualization.paper import for_paper
-from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.export import figure_files as export
+from mechvit.visualization.export.figure_files import export_figures, formats_named, require_exporter, write_figures
+from mechvit.visualization.export.print_layout import for_paper
+from mechvit.visualization.report.sections import SECTIONS
 
 needs_kaleido = pytest.mark.skipif(
     importlib.util.find_spec("kaleido") is None, reason="needs kaleido (the export extra)"

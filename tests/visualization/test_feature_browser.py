@@ -17,7 +17,7 @@ from feature_pages import HOSTILE, LONG, NAMES, SMALL, hostile_model, large_imag
 from PIL import Image
 from random_saes import make_sae
 
-from mechvit.saes.browsed import Browsing
+from mechvit.saes.dashboard.results import Browsing
 from mechvit.views import feature_browser
 
 

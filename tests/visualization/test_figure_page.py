@@ -12,8 +12,8 @@ import pytest
 from browsing import needs_chromium, until
 
 from mechvit.visualization import write_figure_page, write_figure_pages
-from mechvit.visualization.drawing import drawings
-from mechvit.visualization.page import CSP
+from mechvit.visualization.html_page.page import CSP
+from mechvit.visualization.report.run_figures import drawings
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028<!--"

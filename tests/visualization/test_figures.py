@@ -21,7 +21,7 @@ from mechvit.visualization.figures import (
     training_curves,
     transfer,
 )
-from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.report.sections import SECTIONS
 from mechvit.visualization.style import DARK, colour, in_order, title_of
 
 PLOTS = [plot for section in SECTIONS for plot in section.plots]

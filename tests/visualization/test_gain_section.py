@@ -13,8 +13,8 @@ from fake_gain import MODELS, gain_tables
 from fake_run import write_fake_run
 
 from mechvit.visualization import read_run, render_report
-from mechvit.visualization.drawing import drawing, sections
-from mechvit.visualization.gain_section import gain_section
+from mechvit.visualization.report.gain_section import gain_section
+from mechvit.visualization.report.run_figures import drawing, sections
 
 OF_ALL = ["gain-patching", "gain-related", "gain-steering", "gain-similarity", "gain-depth"]
 OF_ONE = [

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mechvit.visualization.notices import licences, notices
-from mechvit.visualization.page import (
+from mechvit.visualization.html_page.licence_notices import licences, notices
+from mechvit.visualization.html_page.page import (
     CSP,
     check_page,
     circuitsvis_script,

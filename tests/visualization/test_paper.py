@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plotly.subplots import make_subplots
 
-from mechvit.visualization.drawing import drawings
-from mechvit.visualization.paper import COLUMNS, INCH, for_paper
-from mechvit.visualization.paper_panels import folded, lines_of, panels_of, wrapped
-from mechvit.visualization.sections import CLAIMS, SECTIONS
+from mechvit.visualization.export.print_layout import COLUMNS, INCH, for_paper
+from mechvit.visualization.export.print_panels import folded, lines_of, panels_of, wrapped
+from mechvit.visualization.report.run_figures import drawings
+from mechvit.visualization.report.sections import CLAIMS, SECTIONS
 from mechvit.visualization.style import finish
 
 PLOTS = [CLAIMS, *(plot for section in SECTIONS for plot in section.plots)]

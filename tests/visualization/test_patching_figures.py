@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mechvit.visualization.figures import attribution_scatter, head_links, patching_map
-from mechvit.visualization.figures.frames import pick
+from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import DARK
 
 COMPONENTS = [("resid", layer, -1) for layer in range(3)] + [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechvit.visualization.patterns import block_of_token, pool_patterns, pooling_factor, token_names
+from mechvit.visualization.attention.pattern_pooling import block_of_token, pool_patterns, pooling_factor, token_names
 
 
 def loop(pattern: np.ndarray, grid: tuple[int, int], n_prefix: int, factor: int) -> np.ndarray:

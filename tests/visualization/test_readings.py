@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from mechvit.visualization import readings
 from mechvit.visualization.number_format import interval, listing, signed
-from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.report import captions as readings
+from mechvit.visualization.report.sections import SECTIONS
 
 BLUR, OTHER = "gaussian_blur_4", "gaussian_noise_4"
 

@@ -13,9 +13,9 @@ import pytest
 from fake_run import write_fake_run
 
 from mechvit.visualization import read_run, render_report
-from mechvit.visualization.page import circuitsvis_script, plotly_script
-from mechvit.visualization.report import figure_spec, max_tokens, report_html
-from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.html_page.page import circuitsvis_script, plotly_script
+from mechvit.visualization.report.report import figure_spec, max_tokens, report_html
+from mechvit.visualization.report.sections import SECTIONS
 
 TABLES = 10
 """Tables that the figures were drawn from: several figures share one."""

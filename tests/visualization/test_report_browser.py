@@ -10,7 +10,7 @@ from browsing import needs_chromium, until
 from fake_run import write_fake_run
 
 from mechvit.visualization import render_report
-from mechvit.visualization.sections import SECTIONS
+from mechvit.visualization.report.sections import SECTIONS
 from mechvit.visualization.style import PAPER
 
 FIGURES = 1 + sum(len(section.plots) for section in SECTIONS)  # the claims', then each section's

@@ -7,8 +7,9 @@ import json
 import pandas as pd
 import pytest
 
-from mechvit.visualization import made, tables
-from mechvit.visualization.claims_table import claim_rows, number, summary, tally
+from mechvit.visualization.report import html_tables as tables
+from mechvit.visualization.report import provenance_rows as made
+from mechvit.visualization.report.claims_table import claim_rows, number, summary, tally
 
 BLUR = "gaussian_blur_4"
 

@@ -18,7 +18,7 @@ from mechvit.visualization.figures import (
     model_similarity,
     similarity_matrix,
 )
-from mechvit.visualization.figures.frames import pick
+from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import DARK, colour
 
 BASE, TUNED, LAYERS = "base", "gaussian_blur_4", range(4)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mechvit.visualization.figures import corruption_errors, corruption_spectra, fourier_map
-from mechvit.visualization.figures.frames import pick
+from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import DARK, colour, family_of, level_of, title_of
 
 

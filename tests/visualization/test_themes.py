@@ -7,7 +7,7 @@ import pytest
 from browsing import check_paper, needs_chromium, until
 from random_maps import random_explorer, random_lens, random_pictures
 
-from mechvit.visualization.attention_view import AttentionPanel, AttentionView
+from mechvit.visualization.attention.circuitsvis_view import AttentionPanel, AttentionView
 
 pytestmark = needs_chromium
 SHOWN = {"models": ["base", "tuned"], "conditions": ["clean", "blur"], "titles": ["one"]}

@@ -13,11 +13,12 @@ import torch
 from browsing import check_paper, needs_chromium, until
 
 from mechvit.analysis import CorruptionSpectrum, Transfer, transfer
-from mechvit.analysis.transfer import CONTRASTS as contrasts
+from mechvit.analysis.robustness.transfer import CONTRASTS as contrasts
 from mechvit.data import Corruption, Mixture
-from mechvit.visualization import render_transfer, transfer_readings
+from mechvit.visualization import render_transfer
 from mechvit.visualization.figures import transfer_matrix, transfer_means, transfer_similarity
 from mechvit.visualization.figures.transfers import CONTRASTS, TINTS
+from mechvit.visualization.report import transfer_captions as transfer_readings
 from mechvit.visualization.style import DARK, in_order, title_of
 
 IMAGES = 300
@@ -40,7 +41,7 @@ SHARES = {
 @pytest.fixture(scope="module")
 def found() -> Transfer:
     """Planted: much within a group, a loss across; nothing gained on fog."""
-    from mechvit.analysis.pairs import relation
+    from mechvit.analysis.robustness.transfer_pairs import relation
 
     generator, rows = np.random.default_rng(0), []
     for model in ("base", *TRAINED):

@@ -16,7 +16,7 @@ from mechvit.visualization.figures import (
     swap_recovery,
     weight_changes,
 )
-from mechvit.visualization.figures.frames import pick
+from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import BASE, DARK, colour
 
 CORRUPTIONS = ("gaussian_noise_4", "clean", "gaussian_blur_2")

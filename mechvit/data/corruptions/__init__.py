@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.arguments import checked
+from mechvit.data.corruption_spec import Corruption
 
-from ..spec import Corruption
 from .blur import (
     bilateral_blur,
     box_blur,
@@ -92,7 +92,7 @@ def corrupt(
     """Corrupt a batch of images on its own device.
 
     On one device the same image gets the same pixels, whatever stands beside it in a batch. On another one uniforms are
-    drawn alike to the bit and normals to 4e-6 (see `mechvit.data.random`), and filters agree to rounding; where a
+    drawn alike to the bit and normals to 4e-6 (see `mechvit.data.counter_rng`), and filters agree to rounding; where a
     rounded value crosses a threshold (a photon's count, snow, spatter, JPEG's bytes), single values differ by more.
 
     Args:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..random import named_seed, uniform
+from mechvit.data.counter_rng import named_seed, uniform
+
 from .motion import streak
 from .noise import Ids, Images
 from .separable import smooth

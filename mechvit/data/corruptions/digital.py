@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..random import named_seed, uniform
+from mechvit.data.counter_rng import named_seed, uniform
+
 from .noise import Ids, Images
 from .separable import along_lines, box_resize_operator, smooth
 

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..random import named_seed, standard_normal
+from mechvit.data.counter_rng import named_seed, standard_normal
+
 from .noise import Ids, Images
 from .separable import smooth
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..random import named_seed, standard_normal, uniform
+from mechvit.data.counter_rng import named_seed, standard_normal, uniform
 
 NOISE_STD: dict[int, float] = {1: 0.08, 2: 0.12, 3: 0.18, 4: 0.26, 5: 0.38}
 """ImageNet-C's standard deviation of Gaussian noise at each severity, for pixels in [0, 1] (arXiv:1903.12261)."""

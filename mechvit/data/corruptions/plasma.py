@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..random import uniform
+from mechvit.data.counter_rng import uniform
+
 from .noise import Ids
 
 

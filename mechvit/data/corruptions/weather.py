@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..random import named_seed, standard_normal, uniform
+from mechvit.data.counter_rng import named_seed, standard_normal, uniform
+
 from .motion import streak
 from .noise import Ids, Images
 from .plasma import plasma

@@ -9,7 +9,7 @@ from .family import Architecture, Family, ReadConfig
 from .vit import CLASSIFIER, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
-    from ..config import HookedViTConfig
+    from mechvit.models.config import HookedViTConfig
 
 BEIT_CONFIG: ReadConfig = {
     **{name: read for name, read in CONFIG.items() if name not in ("q_bias", "v_bias")},

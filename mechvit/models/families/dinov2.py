@@ -9,7 +9,7 @@ from .family import Architecture, Family, ReadConfig, Weights
 from .vit import CLASSIFIER, CONFIG, SWITCHES, WEIGHTS
 
 if TYPE_CHECKING:
-    from ..config import HookedViTConfig
+    from mechvit.models.config import HookedViTConfig
 
 
 def _d_mlp(c: Any) -> int:

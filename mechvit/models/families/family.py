@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import HookedViTConfig
+    from mechvit.models.config import HookedViTConfig
 
 ReadConfig = Mapping[str, Callable[[Any], Any]]
 """Field of `HookedViTConfig` -> how to read it off the Hugging Face config."""

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import families, finish, panel_title, strongest, title_of, zero_line
 
-from ..style import families, finish, panel_title, strongest, title_of, zero_line
-from .frames import layer_lines, layer_step, ordered, pick, require
+from .table_checks import layer_lines, layer_step, ordered, pick, require
 
 COLUMNS = ("model", "corruption", "layer", "quantity", "value", "low", "high")
 

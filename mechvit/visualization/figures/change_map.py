@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 
-from ..style import GRID, INK, MUTED, PAPER, RAMPS, finish
+from mechvit.visualization.style import GRID, INK, MUTED, PAPER, RAMPS, finish
 
 _LOW, _HIGH = RAMPS["gaussian_noise"][0], RAMPS["gaussian_blur"][0]
 SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1, _HIGH[1]]]

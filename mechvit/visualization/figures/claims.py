@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import BASE, GRID, INK, MUTED, RAMPS, escaped, finish
 
-from ..style import BASE, GRID, INK, MUTED, RAMPS, escaped, finish
-from .frames import error_bars, pick, require
+from .table_checks import error_bars, pick, require
 
 COLUMNS = ("id", "claim", "part", "value", "low", "high", "unit", "decides", "kind", "threshold", "verdict")
 VERDICTS = {

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import BASE, MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
 
-from ..style import BASE, MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
-from .frames import images_of, pick, require
+from .table_checks import images_of, pick, require
 
 QUANTITIES = {
     "accuracy": "change of accuracy<br>(fraction; positive = better)",

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of
 
-from ..style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of
-from .frames import pick, require
+from .table_checks import pick, require
 
 COLUMNS = ("model", "vertical", "horizontal", "error", "low", "high")
 _NOISE = RAMPS["gaussian_noise"][0]

@@ -9,8 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-
-from ..style import (
+from mechvit.visualization.style import (
     INK,
     colour,
     escaped,
@@ -24,7 +23,8 @@ from ..style import (
     title_of,
     zero_line,
 )
-from .frames import dot, error_bars, layer_lines, layer_step, ordered, pick, require
+
+from .table_checks import dot, error_bars, layer_lines, layer_step, ordered, pick, require
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 """Of the first, second ... class of an image."""
@@ -101,7 +101,7 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
 
 def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
     """What `first_correct_layers` draws: the histograms of the base and the model tuned on each family's strongest."""
-    from ...analysis.histograms import first_correct_histogram
+    from mechvit.analysis.summaries.histograms import first_correct_histogram
 
     require(first, ("model", "corruption", "image_id", "layer"), "first_correct")
     tuned = [strongest(first["model"], family) for family in families(first["model"])]

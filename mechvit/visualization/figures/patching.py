@@ -10,9 +10,21 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import (
+    BASE,
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    RAMPS,
+    finish,
+    in_order,
+    panel_title,
+    title_of,
+    zero_line,
+)
 
-from ..style import BASE, GRID, INK, MUTED, PAPER, RAMPS, finish, in_order, panel_title, title_of, zero_line
-from .frames import error_bars, layer_step, pick, require
+from .table_checks import error_bars, layer_step, pick, require
 
 _BLUE, _ORANGE, _GREEN = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise", "other"))
 SCALE = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]

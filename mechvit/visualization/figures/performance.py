@@ -8,10 +8,20 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import (
+    MUTED,
+    families,
+    family_of,
+    finish,
+    in_order,
+    panel_title,
+    strongest,
+    title_of,
+    zero_line,
+)
 
-from ..style import MUTED, families, family_of, finish, in_order, panel_title, strongest, title_of, zero_line
 from .change_map import bold, change_map, sure
-from .frames import dot, error_bars, pick, require
+from .table_checks import dot, error_bars, pick, require
 
 METRICS = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"}
 COLUMNS = ("model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high")

@@ -8,9 +8,22 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import (
+    GRID,
+    INK,
+    PAPER,
+    RAMPS,
+    colour,
+    fade,
+    family_of,
+    finish,
+    in_order,
+    panel_title,
+    title_of,
+    zero_line,
+)
 
-from ..style import GRID, INK, PAPER, RAMPS, colour, fade, family_of, finish, in_order, panel_title, title_of, zero_line
-from .frames import dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
+from .table_checks import dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
 
 CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
 _BLUE = RAMPS["gaussian_blur"][0]

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import MUTED, RAMPS, finish, in_order, panel_title, title_of
 
-from ..style import MUTED, RAMPS, finish, in_order, panel_title, title_of
-from .frames import dot, error_bars, pick, require
+from .table_checks import dot, error_bars, pick, require
 
 COLUMNS = ("model", "group", "family", "level", "quantity", "value", "low", "high")
 PANELS = {

@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import colour, finish, in_order, panel_title, title_of
 
-from ..style import colour, finish, in_order, panel_title, title_of
-from .frames import pick, require
 from .saes import ARCHITECTURES
+from .table_checks import pick, require
 
 LOOKS = {
     "standard": ("gaussian_blur_2", "circle"),

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
 
-from ..style import MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
-from .frames import dot, error_bars, pick, require
+from .table_checks import dot, error_bars, pick, require
 
 ARCHITECTURES = {
     "standard": "Vanilla SAE",
@@ -85,7 +85,7 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
 
 def cosine_densities(cosine: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     """What `cosine_distributions` draws: the histogram of each model, architecture and corruption."""
-    from ...analysis.histograms import cosine_histogram
+    from mechvit.analysis.summaries.histograms import cosine_histogram
 
     require(cosine, ("model", "architecture", "corruption", "cosine"), "sae_cosine")
     return cosine_histogram(cosine, bins=bins)

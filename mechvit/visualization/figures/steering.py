@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import BASE, MUTED, RAMPS, escaped, finish, in_order, panel_title, title_of, zero_line
 
-from ..style import BASE, MUTED, RAMPS, escaped, finish, in_order, panel_title, title_of, zero_line
-from .frames import error_bars, pick, require
+from .table_checks import error_bars, pick, require
 
 NUMBERS = ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
 COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *NUMBERS)

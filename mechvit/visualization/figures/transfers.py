@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.number_format import share, signed
+from mechvit.visualization.style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
 
-from ..number_format import share, signed
-from ..style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
 from .change_map import bold, change_map, sure
-from .frames import error_bars, pick, require
+from .table_checks import error_bars, pick, require
 
 COLUMNS = (
     "trained_on", "tested_on", "trained_group", "tested_group", "relation", "accuracy", "gain", "gain_low", "gain_high",

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
+from mechvit.visualization.style import MUTED, colour, escaped, fade, finish, in_order, panel_title, title_of, zero_line
 
-from ..style import MUTED, colour, escaped, fade, finish, in_order, panel_title, title_of, zero_line
-from .frames import error_bars, pick, require
+from .table_checks import error_bars, pick, require
 
 SHARE = ("recovered", "recovered_low", "recovered_high")
 SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high", *SHARE)

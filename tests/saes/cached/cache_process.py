@@ -14,8 +14,8 @@ from cache_contents import CORRUPTIONS, HOOKS
 
 from mechvit import HookedViT
 from mechvit.data import load_images
-from mechvit.saes.cached import CacheConfig, cache_activations, writer
-from mechvit.saes.cached.shards import write_shard
+from mechvit.saes.activation_cache import CacheConfig, cache_activations, writer
+from mechvit.saes.activation_cache.shards import write_shard
 
 
 def main(folder: str, out: str, killed_rank: int = -1, killed_at: int = 0) -> None:

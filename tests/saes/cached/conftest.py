@@ -11,9 +11,9 @@ import torch
 from cache_contents import CORRUPTIONS, HOOKS, numbered
 
 from mechvit.files import write_json
-from mechvit.saes.cached import CacheConfig, CachedActivations, Plan, cache_activations
-from mechvit.saes.cached.plan import DTYPES, MANIFEST_FILE, PLAN_FILE
-from mechvit.saes.cached.shards import checksums_of, write_shard
+from mechvit.saes.activation_cache import CacheConfig, CachedActivations, Plan, cache_activations
+from mechvit.saes.activation_cache.manifest import DTYPES, MANIFEST_FILE, PLAN_FILE
+from mechvit.saes.activation_cache.shards import checksums_of, write_shard
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from cache_contents import CORRUPTIONS, HOOKS
 
-from mechvit.saes.cached import compute
-from mechvit.saes.cached.plan import DTYPES
+from mechvit.saes.activation_cache import shard_compute as compute
+from mechvit.saes.activation_cache.manifest import DTYPES
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cache_contents import files_of
 
-from mechvit.saes.cached import CachedActivations
+from mechvit.saes.activation_cache import CachedActivations
 
 pytestmark = pytest.mark.slow
 

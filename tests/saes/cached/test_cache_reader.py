@@ -10,7 +10,7 @@ import torch
 from cache_contents import numbered
 from safetensors.torch import save_file
 
-from mechvit.saes.cached import CachedActivations
+from mechvit.saes.activation_cache import CachedActivations
 
 
 def spoil_missing(folder):

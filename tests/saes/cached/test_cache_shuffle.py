@@ -10,7 +10,7 @@ import torch
 from cache_contents import numbered
 from scipy.stats import entropy
 
-from mechvit.saes.cached import shuffle
+from mechvit.saes.activation_cache import shuffled_epoch as shuffle
 
 N_ROWS = 53 * 7
 WHOLE, PARTS, TINY = 1 << 20, 3000, 1

@@ -19,10 +19,10 @@ from transformers import ViTImageProcessorPil
 from mechvit import HookedViT, files
 from mechvit.data import Corruption, corrupt, load_images
 from mechvit.files import write_json
-from mechvit.saes.cached import CachedActivations, Plan, shards, writer
-from mechvit.saes.cached.plan import MANIFEST_FILE, PLAN_FILE
+from mechvit.saes.activation_cache import CachedActivations, Plan, shards, writer
+from mechvit.saes.activation_cache.manifest import MANIFEST_FILE, PLAN_FILE
+from mechvit.saes.activations.image_store import ImageActivationsStore, draw_corruptions
 from mechvit.saes.config import SAEConfig
-from mechvit.saes.store import ImageActivationsStore, draw_corruptions
 
 MIX_SEED = 3 * 1_000_003  # of `make_cache`'s seed 3, as a store's epoch 0 has it
 

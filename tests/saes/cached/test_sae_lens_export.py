@@ -7,7 +7,7 @@ import torch
 from cache_contents import HOOKS
 from sae_lens import ActivationsStore
 
-from mechvit.saes.cached import export_for_sae_lens
+from mechvit.saes.activation_cache import export_for_sae_lens
 
 
 def stock_store(folder, hook, n_tokens, d_in, images_at_once):

@@ -1,0 +1,6 @@
+from .performance import Performance, evaluate
+
+__all__ = [
+    "Performance",
+    "evaluate",
+]

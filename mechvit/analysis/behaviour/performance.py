@@ -1,0 +1,199 @@
+"""How well a model classifies: rank of the right class, confidence and calibration, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.finite import first_not_finite, model_name, origin
+from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.sources.labels import check_aligned
+
+from .calibration import calibration_gaps
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True)
+class Performance(PerImage):
+    """One entry an image, all on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    label: Int[Tensor, " images"]
+    prediction: Int[Tensor, " images"]
+    rank: Int[Tensor, " images"]
+    """Classes that score above the label; 0 is a correct prediction."""
+    confidence: Float[Tensor, " images"]
+    """Probability of the predicted class, 0 to 1."""
+    probability: Float[Tensor, " images"]
+    """Probability of the label, 0 to 1."""
+    loss: Float[Tensor, " images"]
+    """Cross-entropy of the label, nats."""
+    classes: Int[Tensor, " images"]
+    """How many classes the model chooses between, for every image the same."""
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of images whose label is the prediction."""
+        return self.top(1)
+
+    def top(self, k: int) -> float:
+        """Fraction of images whose label is among the k classes that score highest; k below the number of classes."""
+        least = int(self.classes.min())
+        if not 1 <= k < least:
+            raise ValueError(
+                f"k counts the classes that are looked at, at least 1 and fewer than the model's {least}, among which "
+                f"every label is; got {k}"
+            )
+        return float((self.rank < k).double().mean())
+
+    def ece(self) -> float:
+        """Expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
+        return float(calibration_gaps(self.rank == 0, self.confidence).mean(0).abs().sum())
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image; `labels` are constant columns put first, as in `model="base"`."""
+        names = ("label", "prediction", "rank", "confidence", "probability", "loss", "classes")
+        return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
+
+
+def unrounded(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
+    """Return logits of half precision in float32 and all others as they are, so that no two become equal."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def strongest(
+    logits: Float[Tensor, "*batch classes"], count: int
+) -> tuple[Float[Tensor, "*batch top"], Int[Tensor, "*batch top"]]:
+    """Return the probabilities of the `count` classes that score highest, all where there are fewer, and the classes.
+
+    They are chosen by their logits: of those that a softmax rounds to 0 or to equals, the greater ones come first.
+    """
+    logits = unrounded(logits)
+    classes = logits.topk(min(count, logits.shape[-1])).indices
+    return logits.softmax(-1).gather(-1, classes).float(), classes
+
+
+def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+    """How many classes score above the label; among equals the lower index is first, as in `argmax`."""
+    own = logits.gather(-1, labels[..., None])
+    earlier = torch.arange(logits.shape[-1], device=logits.device) < labels[..., None]
+    return ((logits > own) | ((logits == own) & earlier)).sum(-1)
+
+
+def require_classifier(model: HookedViT, images: Images | None = None) -> None:
+    """Raise a ValueError unless the model's outputs are classes of which a softmax chooses one, and the images' labels,
+    where they have names, are not plainly others."""
+    if model.head is None:
+        raise ValueError(
+            f"this reads a classification head, and this {model.cfg.architecture} has none: load a classifier, "
+            "or give HookedViT.from_hf text embeddings where the family is CLIP or SigLIP"
+        )
+    if model.cfg.no_softmax is not None:
+        raise ValueError(
+            f"accuracy, calibration and lenses need a softmax classifier, and this {model.cfg.architecture} is none: "
+            f"{model.cfg.no_softmax}"
+        )
+    check_aligned(images, model.cfg.id2label)
+
+
+def check_logits(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    image_ids: Tensor,
+    model: str = "the model",
+    begins: Callable[[], str | None] | None = None,
+) -> None:
+    """Refuse what would silently count as correct: logits that are not finite, labels that are not classes.
+
+    Raises:
+        ValueError: names the images, the model as it is called here, and where such numbers begin (`begins` finds it).
+    """
+    classes = logits.shape[-1]
+    if classes < 2:
+        raise ValueError(
+            f"right and wrong answers need at least two classes to choose between; got logits of {classes}"
+        )
+    bad = ~logits.isfinite().all(-1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"logits must be finite; {model} gave NaN or infinity on the image ids {image_ids[bad].tolist()[:8]}"
+            f"{origin(begins)}: check the checkpoint and these images"
+        )
+    bad = (labels < 0) | (labels >= classes)
+    if bool(bad.any()):
+        raise ValueError(
+            f"labels must be classes of the model, 0 to {classes - 1}; got {labels[bad].unique().tolist()[:8]} for "
+            f"{int(bad.sum())} of {len(labels)} images of a batch: leave out those without a label (-1, -100), and map "
+            "the others with mechvit.data.align_labels"
+        )
+
+
+def score(
+    logits: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, " batch"],
+    image_ids: Int[Tensor, " batch"],
+    model: str = "the model",
+    begins: Callable[[], str | None] | None = None,
+) -> Performance:
+    """Score one batch of logits; the prediction is their greatest, as the rank has it.
+
+    Raises:
+        ValueError: logits that are not finite, or labels that are not classes of the model; `model` is its name there,
+            and `begins` finds where such logits begin.
+    """
+    check_logits(logits, labels, image_ids, model, begins)
+    logits = unrounded(logits)
+    prediction, log_probability = logits.argmax(-1), logits.log_softmax(-1)
+    confidence, own = (log_probability.gather(-1, of[:, None])[:, 0].float() for of in (prediction, labels))
+    classes = torch.full_like(labels, logits.shape[-1])
+    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence.exp(), own.exp(), -own, classes)
+    return Performance(*(on_cpu(tensor) for tensor in found))
+
+
+@checked
+@torch.inference_mode()
+def evaluate(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Performance:
+    """Classify every image under one corruption.
+
+    Args:
+        model: any HookedViT with a head.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no softmax classifier, no images, another input size, labels that are not classes, logits that are
+            not finite.
+
+    Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2).
+    """
+    require_classifier(model, images)
+    parts = []
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
+        name, begins = f"the model {model_name(model)!r}", partial(first_not_finite, model, pixels)
+        parts.append(score(model(pixels), batch.labels, batch.image_ids, name, begins))
+    return Performance.concatenate(parts)

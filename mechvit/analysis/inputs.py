@@ -1,0 +1,228 @@
+"""Images of any accepted kind -> batches on the model's device, each model's own -> pixel values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.data.batches import ImageBatch, iter_batches
+from mechvit.data.corruption_spec import Corruption, as_corruption
+from mechvit.data.corruptions import corrupt
+from mechvit.data.pixels import normalize
+from mechvit.models.checkpoints.checks import check_one_dtype
+from mechvit.models.processors.preprocessing import check_alike, described, resizing_key, resizing_of, unequal
+from mechvit.settings_checks import COUNT, check_number
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+Images: TypeAlias = "datasets.Dataset | ImageBatch"
+"""A prepared data set, a raw one (resized by the model's own image processor), or images already in memory."""
+
+
+@dataclass(frozen=True)
+class SharedBatch:
+    """A batch of images as it is shown to those of several models that resize alike."""
+
+    models: tuple[str, ...]
+    """Their names."""
+    start: int
+    """The place of its first image among all images."""
+    conditions: Iterator[tuple[Corruption, ImageBatch]]
+    """Each corruption with the batch under it, in the order asked for; made as they are taken, and once."""
+
+
+def corrupted_batches(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    batch_size: int | None = None,
+    *,
+    patterns: bool = False,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Iterator[SharedBatch]:
+    """Stream the same images to several models (`model_batches`) under several corruptions, clean where it is among
+    them; each batch is corrupted once for all models that resize alike. `seed` is of all that is random in that."""
+    start = 0
+    for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
+        for batch, names in distinct(batches):
+            yield SharedBatch(tuple(names), start, _conditions(batch, corruptions, seed))
+        start += len(batch)
+
+
+def _conditions(
+    batch: ImageBatch, corruptions: Iterable[Corruption | str], seed: int
+) -> Iterator[tuple[Corruption, ImageBatch]]:
+    for corruption in map(as_corruption, corruptions):
+        yield corruption, corrupted(batch, corruption, seed=seed)
+
+
+def image_batches(
+    model: HookedViT,
+    images: Images,
+    batch_size: int | None = None,
+    *,
+    patterns: bool = False,
+    progress: str | None = None,
+) -> Iterator[ImageBatch]:
+    """Stream images in order, in [0, 1], on the model's device.
+
+    Args:
+        model: gives the device and, for raw images, the image processor.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
+        batch_size: images a batch; the last one may be smaller. None takes `default_batch_size`.
+        patterns: whether attention is kept, which makes the default smaller.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no image at all, a batch size below 1, images of another size than the model's input, or resized by
+            other settings than those of the model's image processor (named).
+    """
+    batch_size = default_batch_size(model, patterns=patterns) if batch_size is None else batch_size
+    check_number("batch_size", batch_size, COUNT)
+    if len(images) == 0:
+        raise ValueError("there is no image to look at; give at least one (an empty data set, or limit=0?)")
+    device = model.cfg.device
+    batches: Iterator[ImageBatch]
+    if isinstance(images, ImageBatch):
+        check_resized(model, images)
+        batches = (images.take(slice(i, i + batch_size)).to(device) for i in range(0, len(images), batch_size))
+    else:
+        batches = iter_batches(images, model.image_processor, batch_size, device=device, progress=progress)
+    size = model.cfg.image_size
+    for batch in batches:
+        if batch.images.shape[-2:] != (size, size):
+            got = "x".join(map(str, batch.images.shape[-2:]))
+            raise ValueError(
+                f"images must have the model's input size, {size}x{size}; got {got}: prepare them with this "
+                "model's image processor (mechvit.data.prepare)"
+            )
+        yield batch
+
+
+def model_batches(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    batch_size: int | None = None,
+    *,
+    patterns: bool = False,
+    progress: str | None = None,
+) -> Iterator[dict[str, ImageBatch]]:
+    """Stream the same images to several models, each as its own image processor resizes and crops them.
+
+    Models whose processors resize alike get one and the same batch, so that it has to be corrupted once (`distinct`).
+
+    Args:
+        models: name -> model.
+        images: a `datasets.Dataset`, raw or prepared for all of these models; or an `ImageBatch`, if they resize alike.
+        batch_size, patterns, progress: as in `image_batches`; the default is what every model takes.
+
+    Raises:
+        ValueError: as `image_batches`; images of one way of resizing for models of several (the settings are named);
+            models that do not compute in one dtype.
+    """
+    check_one_dtype({name: model.cfg for name, model in models.items()})
+    processors = {name: model.image_processor for name, model in models.items() if model.image_processor is not None}
+    if isinstance(images, ImageBatch) and processors:
+        check_alike(processors, "an ImageBatch, which holds pixels that are resized already,")
+    keys = {name: resizing_key(processors[name]) if name in processors else None for name in models}
+    resizing = next((key for key in keys.values() if key is not None), None)
+    keys = {name: key or resizing for name, key in keys.items()}  # a model without a processor takes what others do
+    leaders: dict[str | None, str] = {}
+    for name in (*processors, *models):
+        leaders.setdefault(keys[name], name)
+    if batch_size is None:
+        batch_size = min(default_batch_size(model, patterns=patterns) for model in models.values())
+    bars = [progress, *[None] * (len(leaders) - 1)]
+    streams = {
+        key: image_batches(models[name], images, batch_size, progress=bar)
+        for (key, name), bar in zip(leaders.items(), bars, strict=True)
+    }
+    for parts in zip(*streams.values(), strict=True):
+        by_key = dict(zip(streams, parts, strict=True))
+        yield {name: on_device(by_key[key], models[name].cfg.device) for name, key in keys.items()}
+
+
+def on_device(batch: ImageBatch, device: torch.device) -> ImageBatch:
+    """The batch itself where it is on that device, else a copy there."""
+    return batch if batch.images.device == device else batch.to(device)
+
+
+def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, list[str]]]:
+    """Each batch once, in the order of the models that get it, with their names."""
+    found: dict[int, tuple[ImageBatch, list[str]]] = {}
+    for name, batch in batches.items():
+        found.setdefault(id(batch), (batch, []))[1].append(name)
+    yield from found.values()
+
+
+def corrupted(batch: ImageBatch, corruption: Corruption | str, *, seed: int) -> ImageBatch:
+    """The same images, corrupted in [0, 1]."""
+    return replace(batch, images=corrupt(batch.images, corruption, batch.image_ids, seed=seed))
+
+
+def check_resized(model: HookedViT, batch: ImageBatch) -> None:
+    """Refuse images that were resized for another model; those of which it is not known are taken as they are.
+
+    Raises:
+        ValueError: names the settings that differ.
+    """
+    if batch.resized_by is None or model.image_processor is None:
+        return
+    own, theirs = resizing_of(model.image_processor), json.loads(batch.resized_by)
+    if own != theirs:
+        raise ValueError(
+            f"the images were resized for another model: {described(unequal(theirs, own))} (theirs, and of this "
+            "model's image processor). Give a data set, of which each model takes its own pixels"
+        )
+
+
+def pixel_values(model: HookedViT, batch: ImageBatch) -> Float[Tensor, "batch 3 height width"]:
+    """Rescale and normalise images in [0, 1] as the model's image processor says, in the model's own dtype.
+
+    Raises:
+        ValueError: the images were resized for another model (the settings are named).
+    """
+    check_resized(model, batch)
+    return normalize(batch.images, model.image_processor).to(model.cfg.dtype)
+
+
+def default_batch_size(model: HookedViT, *, patterns: bool = False, held: int = 0, limit: int = 2**28) -> int:
+    """Give 32 images on a CPU (its caches hold more than that badly), else 128, and at most as many as fit a limit.
+
+    Args:
+        model: gives the device.
+        patterns: whether attention is kept (patterns, or for large ones queries and keys), in float32.
+        held: bytes of something else that is kept of each image; 0 limits nothing.
+        limit: bytes that may be held.
+    """
+    cfg = model.cfg
+    if patterns:
+        held = 4 * cfg.n_layers * cfg.n_heads * cfg.n_tokens * min(cfg.n_tokens, 2 * cfg.d_head)
+    most = 32 if cfg.device.type == "cpu" else 128
+    return max(1, min(most, limit // held)) if held else most
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Give a tensor of half precision in float32, so that sums neither overflow nor stall; any other as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def wide_sum(tensor: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Sum over some dimensions, half precision in float32, without a wider copy of the whole."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.sum(dim, dtype=torch.float32 if half else None)
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A detached copy that owns its memory, so that no result keeps a batch's activations alive."""
+    return tensor.detach().to("cpu", copy=True)

@@ -1,0 +1,240 @@
+"""Cross-model patching: what one model gains when one component's activation is taken from another model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import check_logits, label_rank, unrounded
+from mechvit.analysis.finite import first_not_finite, model_name
+from mechvit.analysis.inputs import Images, default_batch_size, on_cpu
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.arguments import checked
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import Corruption
+from mechvit.models.runs.image_tokens import token_slice
+
+from .components import (
+    BY,
+    ENDS,
+    KINDS,
+    Component,
+    batch_that_fits,
+    component_frame,
+    components_of,
+    pair_batches,
+    passes_needed,
+)
+from .recovery import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+Activations = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Patching:
+    """What the receiver gave with each component in turn taken from the giver, image by image; on the CPU."""
+
+    components: tuple[Component, ...]
+    correct: Bool[Tensor, "components images"]
+    """Whether the label is the prediction."""
+    logit_difference: Float[Tensor, "components images"]
+    """The label's logit minus that of the image's foil, the wrong class that both models together take it for."""
+    receiver: Outcomes
+    """The receiver as it is, on its own images."""
+    giver: Outcomes
+    """The giver as it is, on its own images; the same foils."""
+    passes: float
+    """Forward passes an image that this needs, see `passes_needed`."""
+
+    @property
+    def image_id(self) -> Int[Tensor, " images"]:
+        """Of the columns."""
+        return self.receiver.image_id
+
+    @property
+    def effect(self) -> Float[Tensor, "components images"]:
+        """Logit difference with the component patched minus the receiver's own; positive helps the label."""
+        return self.logit_difference - self.receiver.logit_difference
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a component and image: the labels, kind, layer, head, tokens, image_id, correct, logit_difference."""
+        return component_frame(self.components, len(self.image_id), **labels).assign(
+            image_id=self.image_id.repeat(len(self.components)).numpy(),
+            correct=self.correct.flatten().numpy(),
+            logit_difference=self.logit_difference.flatten().numpy(),
+        )
+
+    def references(self, **labels: str) -> pd.DataFrame:
+        """The unpatched models: the labels, condition ("receiver" or "giver"), image_id, correct, logit_difference."""
+        import pandas as pd
+
+        two = ((RECEIVER, self.receiver), (GIVER, self.giver))
+        return pd.concat([own.to_frame(**labels, condition=name) for name, own in two], ignore_index=True)
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Accuracy and logit difference of every component, and the share of the giver's lead that each recovers.
+
+        Returns:
+            `recovery`'s rows, by kind, layer, head and tokens.
+        """
+        return recovery(self.to_frame(), self.references(), by=BY, resamples=resamples, level=level, seed=seed)
+
+
+@checked
+@torch.inference_mode()
+def patch_models(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    *,
+    giver_corruption: Corruption | str | None = None,
+    kinds: Sequence[str] = KINDS,
+    tokens: Sequence[str] = ("all",),
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Patching:
+    """Run the receiver on corrupted images with one component's activation taken from the giver, for every component.
+
+    The giver sees the same images. A component is the residual stream that enters a block or the head, what a block's
+    attention or MLP adds to it, or one head's z (the mixed values, before the output projection), at some tokens;
+    everything after it is the receiver's own. With a base and a tuned model this asks where the tuned one's gain lies;
+    swapped, where the base's lack does; with one model twice and `giver_corruption="clean"`, which component the
+    corruption harms it through. Nothing before the patched place is computed again, and the copies of a batch for
+    several components go through the network together.
+
+    Args:
+        receiver, giver: classifiers of one shape and one list of classes; they may be the same model.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruption: of the receiver's images, in [0, 1] at the model's input size.
+        giver_corruption: of the giver's images; the same when None.
+        kinds: some of "resid", "attn", "mlp", "head", and of "head_input", "logits" (see `ENDS`).
+        tokens: where to patch: some of "all", "cls", "patches".
+        batch_size: images in a forward pass, patched copies counted; None takes 32 on a CPU, else 128, and holds at
+            most 1 GiB of activations.
+        seed: of the noise; the same image has the same noise in both models.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: models of two shapes or without heads, unknown kinds or tokens; no images, another input size,
+            labels that are not classes, logits that are not finite.
+
+    Source: activation patching (Vig et al., arXiv:2004.12265; Zhang and Nanda, arXiv:2309.16042), across models as in
+    Prakash et al., arXiv:2402.14811.
+    """
+    components = components_of(receiver.cfg, kinds, tokens)
+    cfg = receiver.cfg
+    kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
+    at_once = default_batch_size(receiver) if batch_size is None else batch_size
+    parts = []
+    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
+    for batch, *pixels in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
+        parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
+    correct, difference, own, given = zip(*parts, strict=True)
+    return Patching(
+        components,
+        torch.cat(correct, dim=1),
+        torch.cat(difference, dim=1),
+        Outcomes.concatenate(own),
+        Outcomes.concatenate(given),
+        passes_needed(cfg, components),
+    )
+
+
+def _patch_batch(
+    receiver: HookedViT,
+    giver: HookedViT,
+    batch: ImageBatch,
+    pixels: Sequence[Tensor],
+    components: Sequence[Component],
+    copies: int,
+) -> tuple[Tensor, Tensor, Outcomes, Outcomes]:
+    """Correct and logit difference, [components, batch], and the two references."""
+    n_layers = receiver.cfg.n_layers
+    points = {component.point(n_layers) for component in components}
+    inner = [i for i, component in enumerate(components) if component.kind not in ENDS]
+    beside = {
+        f"blocks.{c.layer}.hook_resid_{'pre' if c.before_mlp else 'mid'}"
+        for c in (components[i] for i in inner)
+        if c.start > c.layer
+    }
+    logits, own = receiver.run_with_cache(pixels[0], names_filter=points | beside, return_cache_object=False)
+    giver_logits, given = giver.run_with_cache(pixels[1], names_filter=points, return_cache_object=False)
+    passes = (("receiver", receiver, pixels[0], logits), ("giver", giver, pixels[1], giver_logits))
+    for name, model, shown, each in passes:
+        begins = partial(first_not_finite, model, shown)
+        check_logits(each, batch.labels, batch.image_ids, f"the {name} {model_name(model)!r}", begins)
+    about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids)
+    references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
+    correct = torch.empty(len(components), len(batch), dtype=torch.bool)
+    difference = torch.empty(len(components), len(batch))
+    for start, chosen in _together(components, inner, copies):
+        entered = _entering(receiver, start, [components[i] for i in chosen], own, given)
+        patched = unrounded(receiver(entered, start_at_layer=start)).unflatten(0, (len(chosen), len(batch)))
+        labels = batch.labels.expand(len(chosen), -1)
+        who = f"the receiver {model_name(receiver)!r}, patched from block {start - 1} on,"
+        check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)), who)
+        correct[chosen] = on_cpu(label_rank(patched, labels) == 0)
+        difference[chosen] = on_cpu(logit_difference(patched, *about[:2]))
+    for i in set(range(len(components))) - set(inner):
+        patched = given[components[i].point(n_layers)]
+        if components[i].kind == "head_input":
+            assert receiver.head is not None  # check_activations_fit
+            patched = receiver.hook_logits(receiver.head(patched))
+        outcomes = score_outcomes(patched, *about)
+        correct[i], difference[i] = outcomes.correct, outcomes.logit_difference
+    return correct, difference, *references
+
+
+def _together(components: Sequence[Component], chosen: Sequence[int], copies: int) -> Iterator[tuple[int, list[int]]]:
+    """Places of at most so many of the chosen components that start at one block, with that block; those before an MLP
+    come first."""
+    order = sorted(chosen, key=lambda i: (components[i].start, not components[i].before_mlp))
+    for start in sorted({components[i].start for i in chosen}):
+        here = [i for i in order if components[i].start == start]
+        yield from ((start, here[i : i + copies]) for i in range(0, len(here), copies))
+
+
+def _entering(
+    model: HookedViT, start: int, group: Sequence[Component], own: Activations, given: Activations
+) -> Float[Tensor, "copies_x_batch token d_model"]:
+    """What enters block `start` once each component of the group, in turn, is the giver's.
+
+    The group begins with those before the MLP of the block before; what they write goes through it.
+    """
+    block, at = model.blocks[max(start - 1, 0)], f"blocks.{start - 1}."
+    mids, entered = [], []
+    for component in group:
+        name = component.point(model.cfg.n_layers)
+        replaced = _replace(own[name], given[name], token_slice(model.cfg, component.tokens), component.head)
+        if component.kind == "head":
+            replaced = block.hook_attn_out(block.attn.write(replaced))
+        if component.before_mlp:
+            mids.append(own[at + "hook_resid_pre"] + replaced)
+        elif component.kind == "mlp":
+            entered.append(block.hook_resid_post(own[at + "hook_resid_mid"] + replaced))
+        else:
+            entered.append(replaced)
+    return torch.cat([block.after_attention(torch.cat(mids)), *entered] if mids else entered)
+
+
+def _replace(own: Tensor, given: Tensor, tokens: slice, head: int) -> Tensor:
+    """The giver's values at some tokens (and one head), the receiver's own elsewhere."""
+    if head < 0 and tokens == slice(None):
+        return given
+    out = own.clone()
+    where = (slice(None), tokens) if head < 0 else (slice(None), tokens, head)
+    out[where] = given[where]
+    return out

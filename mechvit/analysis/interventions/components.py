@@ -1,0 +1,164 @@
+"""What of a ViT can be taken from another: components, their names, where they are read, and what patching costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import require_classifier
+from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, pixel_values
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import Corruption
+from mechvit.data.sources.labels import check_aligned
+from mechvit.models.config import HookedViTConfig
+from mechvit.models.processors.preprocessing import check_alike
+from mechvit.models.runs.image_tokens import token_slice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+KINDS: tuple[str, ...] = ("resid", "attn", "mlp", "head")
+"""Residual stream, what attention and MLP add to it, and single heads' z."""
+ENDS: tuple[str, ...] = ("head_input", "logits")
+"""After the blocks, on request: what the classification head reads (pooled and normalised), and what it gives, which is
+everything: patched, it makes the receiver the giver."""
+BY: tuple[str, ...] = ("kind", "layer", "head", "tokens")
+"""The columns that name a component in tables."""
+WHOLE = -1
+"""The head of a component that is no single head."""
+_MEMORY = 2**30
+
+
+class Component(NamedTuple):
+    """What is replaced by another model's."""
+
+    kind: str
+    """One of `KINDS` or `ENDS`."""
+    layer: int
+    """The block, 0 to n_layers - 1. Of `resid` a layer of the lens, 0 to n_layers: the residual stream that enters
+    block l (0 is the embedding), n_layers that after the last block; of `ENDS` n_layers."""
+    head: int
+    """0 to n_heads - 1; `WHOLE` (-1) where the component is no single head."""
+    tokens: str
+    """all, cls or patches. Distillation and register tokens are in all alone."""
+
+    @property
+    def start(self) -> int:
+        """The first block that runs as a whole once the component is replaced."""
+        return self.layer if self.kind in ("resid", *ENDS) else self.layer + 1
+
+    @property
+    def before_mlp(self) -> bool:
+        """Whether the MLP of its own block runs, too."""
+        return self.kind in ("attn", "head")
+
+    def point(self, n_layers: int) -> str:
+        """The hook point where it is read."""
+        if self.kind in ENDS:
+            return f"hook_{self.kind}"
+        if self.kind == "resid" and self.layer == n_layers:
+            return f"blocks.{n_layers - 1}.hook_resid_post"
+        name = {"resid": "hook_resid_pre", "attn": "hook_attn_out", "mlp": "hook_mlp_out", "head": "attn.hook_z"}
+        return f"blocks.{self.layer}.{name[self.kind]}"
+
+
+def components_of(
+    cfg: HookedViTConfig, kinds: Sequence[str], tokens: Sequence[str], known_kinds: Sequence[str] = (*KINDS, *ENDS)
+) -> tuple[Component, ...]:
+    """Every component of these kinds at these tokens, in reading order.
+
+    Raises:
+        ValueError: an unknown kind or token name, none, one twice, or CLS in a model that has none.
+    """
+    for name, given, known in (("kinds", kinds, known_kinds), ("tokens", tokens, ("all", "cls", "patches"))):
+        if not given or isinstance(given, str) or len(set(given)) < len(given) or not set(given) <= set(known):
+            raise ValueError(f"{name} must be some of {', '.join(known)}, none twice; got {given!r}")
+    for where in tokens:
+        token_slice(cfg, where)
+    found = []
+    for kind in kinds:
+        if kind in ENDS:
+            found.append(Component(kind, cfg.n_layers, WHOLE, "all"))
+            continue
+        for layer in range(cfg.n_layers + (kind == "resid")):
+            heads = range(cfg.n_heads) if kind == "head" else (WHOLE,)
+            found += [Component(kind, layer, head, where) for head in heads for where in tokens]
+    return tuple(found)
+
+
+def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
+    """Raise a ValueError unless one model's activations can stand in the other's place and both are classifiers."""
+    for name, model in (("receiver", receiver), ("giver", giver)):
+        if model.head is None:
+            raise ValueError(f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier")
+        require_classifier(model)
+    names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_prefix_tokens", "image_size", "n_tokens")
+    for name in (*names, "id2label", "dtype", "device"):
+        own, given = getattr(receiver.cfg, name), getattr(giver.cfg, name)
+        if own != given:
+            what = f"{name}, {own} and {given}" if name != "id2label" else "classes (id2label)"
+            raise ValueError(
+                f"receiver and giver must have one shape, so that an activation of one fits the other; they differ in "
+                f"{what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
+                "takes dtype=torch.float32)"
+            )
+    processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
+    check_alike(processors, "to take activations of one in the other's place")
+
+
+def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> float:
+    """Forward passes an image that patching these components needs: one of each model, and of every patched copy the
+    blocks that its component changes.
+
+    A block is 1 / n_layers of a pass; where only its MLP runs, it counts by its share of the block's multiplications,
+    which per token are (2, gated 3) d_model d_mlp for the MLP and 4 d_model w + 2 N w for attention, with w = n_heads
+    d_head and N tokens. Embedding and head are left out.
+    """
+    width = cfg.n_heads * cfg.d_head
+    mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
+    share = mlp / (mlp + 4 * cfg.d_model * width + 2 * cfg.n_tokens * width)
+    return 2 + sum(cfg.n_layers - c.start + share * c.before_mlp for c in components) / cfg.n_layers
+
+
+def batch_that_fits(model: HookedViT, kept_per_image: int, batch_size: int | None) -> int:
+    """Images at a time: `batch_size`, or the default, but of so many kept values each at most what fits 1 GiB."""
+    held = kept_per_image * model.cfg.dtype.itemsize
+    return default_batch_size(model, held=held, limit=_MEMORY) if batch_size is None else batch_size
+
+
+def pair_batches(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    giver_corruption: Corruption | str | None,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: str | None,
+) -> Iterator[tuple[ImageBatch, Tensor, Tensor]]:
+    """Stream images with the pixels that the receiver and the giver take, each under its own corruption.
+
+    Raises:
+        ValueError: as `check_activations_fit`; classes of the images that the models do not have.
+    """
+    check_activations_fit(receiver, giver)
+    check_aligned(images, receiver.cfg.id2label)
+    for batch in image_batches(receiver, images, batch_size, progress=progress):
+        shown = corrupted(batch, corruption, seed=seed)
+        theirs = shown if giver_corruption is None else corrupted(batch, giver_corruption, seed=seed)
+        yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)
+
+
+def component_frame(components: Sequence[Component], repeats: int = 1, **labels: str) -> pd.DataFrame:
+    """The columns of `BY`, each component `repeats` times; `labels` are constant columns put first."""
+    import pandas as pd
+
+    columns = {name: np.repeat([getattr(c, name) for c in components], repeats) for name in BY}
+    return labelled(pd.DataFrame(columns), labels)

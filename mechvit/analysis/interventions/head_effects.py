@@ -1,0 +1,185 @@
+"""Whether what a head attends to goes with what it does: its attention in numbers beside its patching effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.attention.maps import head_numbers
+from mechvit.analysis.finite import check_finite, model_name
+from mechvit.analysis.inputs import Images, corrupted, image_batches, pixel_values
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.correlation import permutation_p, rank_correlation
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.arguments import checked
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import Corruption
+
+from .activation_patching import Patching
+from .components import check_activations_fit
+from .recovery import GIVER, RECEIVER
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+CHANGE = "change"
+"""The giver's number minus the receiver's."""
+SIZE = "size of change"
+"""The size of that, whatever its sign."""
+NUMBERS = ("distance", "cls_mass", "entropy", "entropy_difference")
+
+
+@dataclass(frozen=True)
+class HeadLinks:
+    """Numbers of every head and image beside the effect of patching the head; float64, on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    tokens: str
+    """Where the heads were patched."""
+    numbers: Mapping[tuple[str, str], Float[Tensor, "images layers heads"]]
+    """(model, number) -> values. Models are receiver, giver and change (giver minus receiver). Numbers, under the
+    corruption: distance (how far patches look, in patches), cls_mass (what a patch gives CLS, 0 to 1; only where there
+    is one), entropy (nats), and entropy_difference, corrupted minus clean (positive: the corruption spread it out)."""
+    effect: Float[Tensor, "images layers heads"]
+    """Logit difference with the head's z from the giver, minus the receiver's own."""
+
+    def to_frame(
+        self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
+    ) -> pd.DataFrame:
+        """One row a model, number and head: the labels, model, number, layer, head, value, low, high, effect,
+        effect_low, effect_high (means over images with the intervals of their bootstrap)."""
+        import pandas as pd
+
+        effect = self._rows(self.effect, resamples, seed, level)
+        layers, heads = self.effect.shape[1:]
+        parts = []
+        for (model, number), values in self.numbers.items():
+            part = pd.DataFrame({"model": model, "number": number, "layer": np.repeat(np.arange(layers), heads)})
+            part["head"] = np.tile(np.arange(heads), layers)
+            part[["value", "low", "high"]] = self._rows(values, resamples, seed, level)
+            part[["effect", "effect_low", "effect_high"]] = effect
+            parts.append(part)
+        frame = pd.concat(parts, ignore_index=True)
+        return labelled(frame, labels)
+
+    def correlations(
+        self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
+    ) -> pd.DataFrame:
+        """Spearman's correlation, over heads, of each number with the effect (both means over images).
+
+        The interval is of the bootstrap over images, paired: how well this correlation among these heads of these two
+        models is known. Whether heads at random would correlate as much is told by p, of a permutation test over heads.
+
+        Returns:
+            one row a model and number: the labels, model, number, heads (how many), value, low, high, p (two-sided,
+            from 0 to 1). The model "size of change" has the size of each head's mean change, whatever its sign.
+
+        Source: Spearman, The American Journal of Psychology 15 (1904); `permutation_p`.
+        """
+        import pandas as pd
+
+        stacked = torch.stack([self.effect, *self.numbers.values()], 1).flatten(2)
+        columns, heads = stacked.shape[1:]
+        means = resampled_means(stacked.flatten(1).numpy(), resamples=resamples, seed=seed)
+        effect, *others = means.reshape(len(means), columns, heads).swapaxes(0, 1)
+        drawn = dict(zip(self.numbers, others, strict=True))
+        drawn |= {(SIZE, number): np.abs(values) for (model, number), values in drawn.items() if model == CHANGE}
+        rows = [
+            (
+                *labels.values(), *name, heads, *interval(rank_correlation(values, effect), level),
+                permutation_p(values[0], effect[0], seed=seed),
+            )
+            for name, values in drawn.items()
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=[*labels, "model", "number", "heads", "value", "low", "high", "p"])
+
+    def _rows(self, values: Tensor, resamples: int, seed: int, level: float) -> Float[np.ndarray, "heads 3"]:
+        """Each head's mean with its interval."""
+        draws = resampled_means(values.flatten(1).numpy(), resamples=resamples, seed=seed)
+        return np.array([interval(column, level) for column in draws.T])
+
+
+@checked
+@torch.inference_mode()
+def head_links(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    patching: Patching,
+    *,
+    tokens: str = "all",
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> HeadLinks:
+    """Measure every head's attention in both models, clean and corrupted, beside its patching effect.
+
+    Args:
+        receiver, giver, images, corruption: those of `patching`.
+        patching: of `patch_models`, with the kind "head".
+        tokens: where heads were patched.
+        batch_size: images a pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: models of two shapes, a patching without heads at these tokens or of other images, and as
+            `evaluate`.
+
+    Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1, by head.
+    """
+    check_activations_fit(receiver, giver)
+    cfg = receiver.cfg
+    places = [i for i, c in enumerate(patching.components) if c.kind == "head" and c.tokens == tokens]
+    if len(places) != cfg.n_layers * cfg.n_heads:
+        raise ValueError(
+            f'patching must hold every head at tokens {tokens!r}: call patch_models with kinds=("head",) and '
+            f"tokens=({tokens!r},)"
+        )
+    ids: list[Tensor] = []
+    found: dict[tuple[str, str], list[Tensor]] = {}
+    for batch in image_batches(receiver, images, batch_size, patterns=True, progress=progress):
+        ids.append(batch.image_ids.cpu())
+        conditions = batch, corrupted(batch, corruption, seed=seed)
+        for name, model in ((RECEIVER, receiver), (GIVER, giver)):
+            clean, own = (_numbers(model, shown, f"{name} {model_name(model)}") for shown in conditions)
+            for number, values in {**own, "entropy_difference": own["entropy"] - clean["entropy"]}.items():
+                found.setdefault((name, number), []).append(values)
+    image_id = torch.cat(ids)
+    if not torch.equal(image_id, patching.image_id):
+        raise ValueError(
+            f"images must be those of patching, in its order; got {len(image_id)} and {len(patching.image_id)}"
+        )
+    numbers = {key: torch.cat(parts) for key, parts in found.items()}
+    numbers |= {
+        (CHANGE, number): numbers[GIVER, number] - values
+        for (name, number), values in list(numbers.items())
+        if name == RECEIVER
+    }
+    effect = patching.effect[places].T.double().unflatten(1, (cfg.n_layers, cfg.n_heads))
+    return HeadLinks(image_id, tokens, numbers, effect)
+
+
+def _numbers(model: HookedViT, batch: ImageBatch, name: str) -> dict[str, Float[Tensor, "batch layer head"]]:
+    """Each head's numbers, layer by layer as the patterns come."""
+    layers = []
+
+    def reduce(pattern: Tensor, hook: Any) -> None:
+        check_finite("attention weights", [pattern], name, batch.image_ids, numbers=[hook.layer()])
+        layers.append(head_numbers(pattern.float().cpu(), model.cfg.grid, model.cfg.n_prefix_tokens))
+
+    hooks = [(f"blocks.{layer}.attn.hook_pattern", reduce) for layer in range(model.cfg.n_layers)]
+    model.run_with_hooks(pixel_values(model, batch), return_type=None, fwd_hooks=hooks)
+    found = {name: torch.stack([getattr(layer, name) for layer in layers], 1) for name in ("distance", "entropy")}
+    if model.cfg.cls_token:
+        found["cls_mass"] = torch.stack([layer.prefix_mass[..., 0] for layer in layers], 1)
+    return {name: found[name] for name in NUMBERS if name in found}

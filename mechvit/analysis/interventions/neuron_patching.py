@@ -1,0 +1,196 @@
+"""Single MLP neurons of one model in another: the exact effect of a few, beside its first-order approximation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import check_logits
+from mechvit.analysis.finite import model_name
+from mechvit.analysis.inputs import Images, default_batch_size, on_cpu
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.correlation import agreement
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.arguments import checked
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import Corruption
+from mechvit.settings_checks import COUNT_OR_ZERO, check_number
+
+from .attribution_patching import Attribution, activations_and_gradients
+from .components import batch_that_fits, pair_batches
+from .recovery import foils, logit_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+
+class Neuron(NamedTuple):
+    """One MLP neuron, read at `mlp.hook_post`."""
+
+    layer: int
+    neuron: int
+    chosen: str = "given"
+    """Why it was chosen: given, top (largest approximate effect) or random."""
+
+
+@dataclass(frozen=True)
+class NeuronPatching:
+    """The effect of taking each neuron, at all tokens, from the giver, in logits; on the CPU.
+
+    An effect is the change of the label's logit minus the foil's (see `foils`); positive helps the label.
+    """
+
+    neurons: tuple[Neuron, ...]
+    image_id: Int[Tensor, " images"]
+    exact: Float[Tensor, "neurons images"]
+    """Of the patched receiver less the receiver."""
+    approximate: Float[Tensor, "neurons images"]
+    """To first order, as `attribution_patching` has it."""
+
+    def to_frame(
+        self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
+    ) -> pd.DataFrame:
+        """One row a neuron: the labels, layer, neuron, chosen, and exact, approximate and error (approximate minus
+        exact), means over images each with _low and _high of their bootstrap."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.neurons, columns=list(Neuron._fields))
+        exact, approximate = self._draws(resamples, seed)
+        for name, drawn in (("exact", exact), ("approximate", approximate), ("error", approximate - exact)):
+            frame[[name, f"{name}_low", f"{name}_high"]] = [interval(column, level) for column in drawn.T]
+        return labelled(frame, labels)
+
+    def agreement(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """chosen ("all", and each reason of several), neurons (how many), quantity, value, low, high: pearson, spearman
+        (of three neurons or more) and relative_error, |approximate - exact| / |exact| (L2), over mean effects, their
+        intervals over images."""
+        import pandas as pd
+
+        exact, approximate = self._draws(resamples, seed)
+        reasons = list(dict.fromkeys(neuron.chosen for neuron in self.neurons))
+        rows = []
+        for reason in ["all", *(reasons if len(reasons) > 1 else [])]:
+            own = [i for i, neuron in enumerate(self.neurons) if reason in ("all", neuron.chosen)]
+            found = agreement(exact[:, own], approximate[:, own])
+            rows += [(reason, len(own), name, *interval(drawn, level)) for name, drawn in found.items()]
+        return pd.DataFrame(rows, columns=["chosen", "neurons", "quantity", "value", "low", "high"])
+
+    def _draws(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        both = torch.cat([self.exact, self.approximate]).T.double().numpy()
+        means = resampled_means(both, resamples=resamples, seed=seed)
+        return means[:, : len(self.neurons)], means[:, len(self.neurons) :]
+
+
+@checked
+def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48, seed: int = 0) -> tuple[Neuron, ...]:
+    """The neurons of the largest approximate effects, of either sign, and others drawn at random.
+
+    Args:
+        attribution: of `attribution_patching`.
+        top: how many of the largest.
+        random: how many others, fewer where there are fewer.
+        seed: of the draw.
+
+    Source: largest by attribution, then verified by patching, as in Nanda, "Attribution patching" (2023).
+    """
+    check_number("top", top, COUNT_OR_ZERO)
+    check_number("random", random, COUNT_OR_ZERO)
+    effect = attribution.neuron_effect
+    order = effect.abs().flatten().argsort(descending=True, stable=True).tolist()
+    others = np.random.default_rng(seed).permutation(order[top:])[:random].tolist()
+    chosen = [(place, "top") for place in order[:top]] + [(place, "random") for place in others]
+    return tuple(Neuron(*divmod(int(place), effect.shape[1]), why) for place, why in chosen)
+
+
+@checked
+@torch.inference_mode(False)
+@torch.no_grad()
+def patch_neurons(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    neurons: Sequence[Neuron | tuple[int, int]],
+    *,
+    giver_corruption: Corruption | str | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> NeuronPatching:
+    """Run the receiver with one neuron's activation, at all tokens, taken from the giver, for each of some neurons.
+
+    What a neuron writes is its activation times its row of W_out; the difference is added to the residual stream after
+    its block, and the blocks after that run again. The first-order effect of the same neurons comes from one gradient.
+
+    Args:
+        receiver, giver, images, corruption, giver_corruption, seed, progress: as in `patch_models`.
+        neurons: (layer, neuron) each, or of `choose_neurons`.
+        batch_size: images in a forward pass, patched copies counted; None takes 32 on a CPU, else 128.
+
+    Raises:
+        ValueError: as `patch_models`; no neuron, one twice, or one that the models do not have.
+
+    Source: activation patching (arXiv:2309.16042) of single neurons; attribution patching, Nanda (2023).
+    """
+    cfg = receiver.cfg
+    asked = tuple(Neuron(*neuron) for neuron in neurons)
+    _check(asked, cfg.n_layers, cfg.d_mlp)
+    layers = sorted({neuron.layer for neuron in asked})
+    posts = {layer: f"blocks.{layer}.mlp.hook_post" for layer in layers}
+    resids = {layer: f"blocks.{layer}.hook_resid_post" for layer in layers}
+    kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)
+    at_once = default_batch_size(receiver) if batch_size is None else batch_size
+    ids, exact, approximate = [], [], []
+    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
+    for batch, pixels, theirs in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
+        giver_logits, given = giver.run_with_cache(
+            theirs, names_filter=list(posts.values()), return_cache_object=False
+        )  # fmt: skip
+        own, gradients = activations_and_gradients(
+            receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values(), "hook_logits"]
+        )
+        logits = own["hook_logits"]
+        foil = foils(batch.labels, logits, giver_logits)
+        start = logit_difference(logits.float(), batch.labels, foil)
+        found = torch.empty(len(asked), len(batch))
+        first_order = torch.empty(len(asked), len(batch))
+        for layer in layers:
+            moved = given[posts[layer]] - own[posts[layer]]
+            slope = (moved.float() * gradients[posts[layer]].float()).sum(1)
+            here = [i for i, neuron in enumerate(asked) if neuron.layer == layer]
+            first_order[here] = on_cpu(slope[:, [asked[i].neuron for i in here]].T)
+            rows = receiver.blocks[layer].mlp.W_out
+            copies = max(1, at_once // len(batch))
+            for chosen in (here[i : i + copies] for i in range(0, len(here), copies)):
+                written = [moved[..., asked[i].neuron, None] * rows[asked[i].neuron] for i in chosen]
+                entered = torch.cat([own[resids[layer]] + change for change in written])
+                patched = receiver(entered, start_at_layer=layer + 1).float().unflatten(0, (len(chosen), len(batch)))
+                _check_logits(patched, batch, f"the receiver {model_name(receiver)!r}, patched in block {layer},")
+                found[chosen] = on_cpu(logit_difference(patched, batch.labels, foil) - start)
+        ids.append(on_cpu(batch.image_ids))
+        exact.append(found)
+        approximate.append(first_order)
+    return NeuronPatching(asked, torch.cat(ids), torch.cat(exact, dim=1), torch.cat(approximate, dim=1))
+
+
+def _check_logits(patched: Float[Tensor, "copy batch class"], batch: ImageBatch, who: str) -> None:
+    copies = len(patched)
+    check_logits(patched.flatten(0, 1), batch.labels.repeat(copies), batch.image_ids.repeat(copies), who)
+
+
+def _check(neurons: Sequence[Neuron], n_layers: int, d_mlp: int) -> None:
+    places = [neuron[:2] for neuron in neurons]
+    wrong = [place for place in places if not (0 <= place[0] < n_layers and 0 <= place[1] < d_mlp)]
+    if not neurons or len(set(places)) < len(places) or wrong:
+        raise ValueError(
+            f"neurons must be at least one (layer below {n_layers}, neuron below {d_mlp}), none twice; got "
+            f"{wrong[:3] or places[:3]}"
+        )

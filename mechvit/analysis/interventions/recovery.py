@@ -1,0 +1,176 @@
+"""What an intervention gives, image by image, and how much of the gap between two models it recovers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import check_logits, label_rank, unrounded
+from mechvit.analysis.inputs import on_cpu
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.tidy_tables import PerImage, check_columns, tidy
+from mechvit.analysis.summaries.bootstrap_draws import image_matrix
+from mechvit.arguments import checked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECEIVER, GIVER = "receiver", "giver"
+"""The names of the two reference conditions: what an intervention starts from, and what it is to become."""
+QUANTITIES = ("correct", "logit_difference")
+
+
+@dataclass(frozen=True)
+class Outcomes(PerImage):
+    """One entry an image, all on the CPU: what one model, or one intervention on it, gave."""
+
+    image_id: Int[Tensor, " images"]
+    correct: Bool[Tensor, " images"]
+    """Whether the label is the prediction; its mean is accuracy."""
+    logit_difference: Float[Tensor, " images"]
+    """The label's logit minus that of the image's foil (see `foils`)."""
+
+    def to_frame(self, **labels: str | int) -> pd.DataFrame:
+        """One row an image; `labels` are constant columns put first, as in `layer=3`."""
+        values = {name: getattr(self, name) for name in QUANTITIES}
+        return tidy(self.image_id, values, labels)
+
+
+def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) -> Int[Tensor, " batch"]:
+    """The wrong class that several models together take an image for most easily: the one of the highest mean log
+    probability over them.
+
+    Taken once from receiver and giver on the images that each sees, and kept for all interventions: so the logit
+    difference is linear in the logits, and neither model is favoured. (The receiver's own strongest wrong class would
+    be: its margin were a minimum and the giver's an arbitrary one, so that any other model would seem to gain.)
+
+    Args:
+        labels: of the images.
+        logits: of each model, as many as there are.
+
+    Raises:
+        ValueError: a model of one class, which has no wrong one.
+
+    Source: logit differences to a fixed second answer, arXiv:2309.16042 (section 2.2); the choice is ours.
+    """
+    classes = logits[0].shape[-1]
+    if classes < 2:
+        raise ValueError(f"a foil is a wrong class, and needs a model of at least 2 classes; got {classes}")
+    together = torch.stack([own.float().log_softmax(-1) for own in logits]).mean(0)
+    return together.scatter(-1, labels[:, None], -torch.inf).argmax(-1)
+
+
+def logit_difference(
+    logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
+) -> Float[Tensor, "*condition batch"]:
+    """The label's logit minus the foil's; differentiable.
+
+    Source: arXiv:2309.16042 (section 2.2).
+    """
+    batch = torch.arange(len(labels), device=logits.device)
+    return logits[..., batch, labels] - logits[..., batch, foil]
+
+
+def score_outcomes(
+    logits: Float[Tensor, "batch class"],
+    labels: Int[Tensor, " batch"],
+    foil: Int[Tensor, " batch"],
+    image_ids: Int[Tensor, " batch"],
+) -> Outcomes:
+    """Score one batch of logits; differences are kept in float32.
+
+    Raises:
+        ValueError: logits that are not finite, or labels that are not classes of the model.
+
+    Source: accuracy and logit difference as patching metrics, arXiv:2309.16042 (section 2.2).
+    """
+    check_logits(logits, labels, image_ids)
+    difference = logit_difference(unrounded(logits), labels, foil).float()
+    found = (image_ids, label_rank(logits, labels) == 0, difference)
+    return Outcomes(*map(on_cpu, found))
+
+
+@checked
+def recovery(
+    interventions: pd.DataFrame,
+    references: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean outcomes of every intervention, and the share of the gap between giver and receiver that each closes.
+
+    With m the mean over images of a quantity (correct: accuracy; or the logit difference),
+
+        recovered = (m(intervention) - m(receiver)) / (m(giver) - m(receiver))
+
+    0 is the receiving model as it is, 1 the giving model; below 0 and above 1 are possible. Where the gap's own
+    interval holds 0 there is nothing to recover and the share is NaN.
+
+    Args:
+        interventions: one row an image and intervention: the columns of `by`, image_id, correct, logit_difference.
+        references: the same images once with condition "receiver" and once with "giver".
+        by: the columns that name an intervention, such as ("kind", "layer").
+        resamples: of the bootstrap over images, paired over all interventions.
+        level: of the percentile intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        one row an intervention and quantity: by, quantity ("accuracy" or "logit_difference"), value, low, high,
+        recovered, recovered_low, recovered_high; in the interventions' order.
+
+    Raises:
+        ValueError: a missing column, images that some condition lacks, or no row.
+
+    Source: normalised patching metrics as in arXiv:2309.16042 (section 2).
+    """
+    import pandas as pd
+
+    by = list(by)
+    check_columns(interventions, "image_id", *by, *QUANTITIES)
+    check_columns(references, "image_id", "condition", *QUANTITIES)
+    conditions = list(dict.fromkeys(interventions[by].itertuples(index=False, name=None)))
+    rows = []
+    for quantity in QUANTITIES:
+        drawn = _draws(interventions, references, by, quantity, resamples, seed)
+        receiver, giver = drawn.pop(RECEIVER), drawn.pop(GIVER)
+        gap = giver - receiver
+        about = interval(gap, level)
+        closable = about.low > 0 or about.high < 0
+        for condition in conditions:
+            value = drawn[condition]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = np.where(closable & (gap != 0), (value - receiver) / gap, np.nan)
+            name = "accuracy" if quantity == "correct" else quantity
+            rows.append((*condition, name, *interval(value, level), *interval(share, level)))
+    names = ["quantity", "value", "low", "high", "recovered", "recovered_low", "recovered_high"]
+    return pd.DataFrame(rows, columns=[*by, *names])
+
+
+def _draws(
+    interventions: pd.DataFrame, references: pd.DataFrame, by: list[str], quantity: str, resamples: int, seed: int
+) -> dict:
+    """Condition (a tuple of `by`, or a reference's name) -> draws of the mean, all over the same resamples."""
+    own, values = image_matrix(interventions, quantity, by)
+    two, reference_values = image_matrix(references, quantity, ["condition"])
+    ids = [sorted(frame["image_id"].unique()) for frame in (interventions, references)]
+    if ids[0] != ids[1]:
+        raise ValueError(
+            f"interventions and references must be of the same images; got {len(ids[0])} and {len(ids[1])} images with "
+            f"{len(set(ids[0]) & set(ids[1]))} in common"
+        )
+    named = [condition for (condition,) in two]
+    if lacking := {RECEIVER, GIVER} - set(named):
+        raise ValueError(
+            f"references must hold the conditions receiver and giver; {', '.join(sorted(lacking))} missing"
+        )
+    means = resampled_means(np.hstack([values, reference_values]), resamples=resamples, seed=seed)
+    return dict(zip([*own, *named], means.T, strict=True))

@@ -1,0 +1,184 @@
+"""Interventions on a model, streamed over corrupted images: their outcomes, their changes and recovered shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import check_logits, require_classifier
+from mechvit.analysis.finite import model_name
+from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.tidy_tables import check_columns, labelled
+from mechvit.analysis.summaries.bootstrap_draws import image_matrix
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import Corruption, as_corruption
+
+from .recovery import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+Key = TypeVar("Key", bound=Hashable)
+Found = dict[tuple[str, Key], Outcomes]
+"""(corruption, intervention) -> what it gave."""
+
+
+@torch.inference_mode()
+def run_interventions(
+    model: HookedViT,
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    logits_of: Callable[[Float[Tensor, "batch 3 height width"]], Mapping[Key, Float[Tensor, "batch class"]]],
+    *,
+    score: Callable[..., Outcomes] = score_outcomes,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Found[Key]:
+    """Score interventions on the same pixels, batch by batch; each batch is corrupted once for all.
+
+    Args:
+        model: the receiver: it normalises the images.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
+        corruptions: what to apply, `clean` too where it is wanted.
+        logits_of: pixels -> the logits of every intervention, of the two models as they are under the keys "receiver"
+            and "giver"; their foils under each corruption serve all interventions.
+        score: what is made of logits, labels, foils and image ids.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of all that is random in a corruption.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no corruptions, no images, another input size, labels that are not classes, logits that are not
+            finite, or a model without a head.
+    """
+    applied = dict.fromkeys(map(as_corruption, corruptions))
+    if not applied:
+        raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
+    require_classifier(model, images)
+    names = {RECEIVER: f"the receiver {model_name(model)!r}", GIVER: "the giver"}
+    found: dict[tuple[str, Key], list[Outcomes]] = {}
+    for batch in corrupted_batches({RECEIVER: model}, images, applied, batch_size, seed=seed, progress=progress):
+        for corruption, shown in batch.conditions:
+            logits = logits_of(pixel_values(model, shown))
+            both = [logits[name] for name in (RECEIVER, GIVER)]  # type: ignore[index]
+            for key, values in logits.items():
+                who = names.get(str(key), f"{names[RECEIVER]}, changed by {key},")
+                check_logits(values, shown.labels, shown.image_ids, f"under {corruption.key} {who}")
+            foil = foils(shown.labels, *both)
+            for key, values in logits.items():
+                outcomes = score(values, shown.labels, foil, shown.image_ids)
+                found.setdefault((corruption.key, key), []).append(outcomes)
+    return {key: type(parts[0]).concatenate(parts) for key, parts in found.items()}
+
+
+def outcome_frame(found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping]) -> pd.DataFrame:
+    """One row an image, corruption and intervention; `labels` gives the columns that name an intervention."""
+    import pandas as pd
+
+    frames = [outcomes.to_frame(corruption=corruption, **labels(key)) for (corruption, key), outcomes in found.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+@checked
+def effects(
+    interventions: pd.DataFrame,
+    references: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What every intervention gives under each corruption, how much it changes, and the share of the gap it recovers.
+
+    Args:
+        interventions, references: as for `mechvit.analysis.recovery`, with the column `corruption` besides.
+        by: the columns that name an intervention.
+        resamples, level, seed: of the bootstrap over images, paired over all interventions of a corruption.
+
+    Returns:
+        one row a corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity, value,
+        low, high, change, change_low, change_high (minus the receiver, on the same images), recovered, recovered_low,
+        recovered_high (see `mechvit.analysis.recovery`).
+
+    Source: normalised patching metrics, arXiv:2309.16042 (section 2); paired percentile bootstrap, Efron and
+    Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    import pandas as pd
+
+    check_columns(references, "corruption", "condition", "image_id", *QUANTITIES)
+    check_columns(interventions, "corruption", "image_id", *by, *QUANTITIES)
+    frames = []
+    for corruption in dict.fromkeys(references["corruption"]):
+        own, theirs = (table[table["corruption"] == corruption] for table in (interventions, references))
+        receiver = theirs[theirs["condition"] == RECEIVER]
+        changed = changes(own, receiver, by=by, resamples=resamples, level=level, seed=seed)
+        shares = recovery(own, theirs, by=by, resamples=resamples, level=level, seed=seed)
+        names = [name for name in shares if name.startswith("recovered")]
+        shares = shares[[*by, "quantity", *names]]
+        found = changed.merge(shares, on=[*by, "quantity"], validate="one_to_one")
+        frames.append(labelled(found, {"corruption": corruption}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def changes(
+    frame: pd.DataFrame,
+    receiver: pd.DataFrame,
+    *,
+    by: Sequence[str],
+    quantities: Sequence[str] = QUANTITIES,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The mean of every quantity and its paired change against the receiver, with intervals.
+
+    Args:
+        frame: one row an image and intervention: the columns of `by`, image_id and the quantities.
+        receiver: the same images once, as the receiver gives them.
+
+    Returns:
+        one row an intervention and quantity: `by`, quantity, value, low, high, change, change_low, change_high.
+
+    Raises:
+        ValueError: a missing column, or images that some intervention or the receiver lacks.
+    """
+    import pandas as pd
+
+    rows = []
+    for quantity in quantities:
+        drawn = _means(frame, receiver, by, quantity, resamples, seed)
+        start = drawn.pop(RECEIVER)
+        name = "accuracy" if quantity == "correct" else quantity
+        for condition in dict.fromkeys(frame[list(by)].itertuples(index=False, name=None)):
+            value = drawn[condition]
+            rows.append((*condition, name, *interval(value, level), *interval(value - start, level)))
+    names = ["quantity", "value", "low", "high", "change", "change_low", "change_high"]
+    return pd.DataFrame(rows, columns=[*by, *names])
+
+
+def _means(
+    frame: pd.DataFrame, receiver: pd.DataFrame, by: Sequence[str], quantity: str, resamples: int, seed: int
+) -> dict[object, np.ndarray]:
+    """Intervention (a tuple of `by`) or "receiver" -> draws of the mean, all over the same resamples."""
+    import numpy as np
+
+    conditions, values = image_matrix(frame, quantity, by)
+    _, own = image_matrix(receiver.assign(condition=RECEIVER), quantity, ["condition"])
+    ids = [sorted(table["image_id"].unique()) for table in (frame, receiver)]
+    if ids[0] != ids[1]:
+        raise ValueError(
+            f"interventions and the receiver must be of the same images; got {len(ids[0])} and {len(ids[1])} with "
+            f"{len(set(ids[0]) & set(ids[1]))} in common"
+        )
+    drawn = resampled_means(np.hstack([values, own]), resamples=resamples, seed=seed)
+    return dict(zip([*conditions, RECEIVER], drawn.T, strict=True))

@@ -1,0 +1,262 @@
+"""Steering a model: how much of a tuned model's gain a direction gives it, and what it costs on clean images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.analysis.held_out_split import chosen_rows
+from mechvit.analysis.inputs import Images
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.summaries.bootstrap_draws import image_matrix
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.models.runs.image_tokens import token_slice
+from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
+
+from .model_pair import check_weights_fit
+from .recovery import GIVER, QUANTITIES, RECEIVER
+from .runner import Found, effects, outcome_frame, run_interventions
+from .steering_directions import Direction, check_point
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Multiples of a direction that are tried; 1 is the mean difference itself."""
+RANDOM = 2**20
+"""Seeds of random directions are apart from all others by this."""
+
+
+class Steer(NamedTuple):
+    """One way of steering the receiver."""
+
+    source: str
+    """Of the direction, as in `mean_difference`."""
+    hook_name: str
+    tokens: str
+    control: int
+    """0 is the direction itself, 1 and on random ones of its length."""
+    scale: float
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What each way of steering gave on every image, clean and under every corruption."""
+
+    outcomes: Found[Steer]
+    """(corruption, way of steering) -> the steered receiver."""
+    references: Found[str]
+    """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
+    selection: frozenset[int]
+    """Ids of the images that layers and scales are chosen on; the others are held out."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an image, corruption and way: corruption, source, hook_name, tokens, control, scale, image_id,
+        correct, logit_difference, selection."""
+        return self._marked(outcome_frame(self.outcomes, Steer._asdict))
+
+    def reference_frame(self) -> pd.DataFrame:
+        """One row an image, corruption and model: corruption, condition, image_id, correct, logit_difference,
+        selection."""
+        return self._marked(outcome_frame(self.references, lambda condition: {"condition": condition}))
+
+    def _marked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(selection=frame["image_id"].isin(self.selection))
+
+    def summary(
+        self, *, selection: bool = False, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    ) -> pd.DataFrame:
+        """Means, changes and recovered shares by (corruption, source, hook_name, tokens, control, scale), as `effects`.
+
+        The change of accuracy on clean images is what steering costs.
+
+        Args:
+            selection: on the images that choices are made on, in place of those held out.
+        """
+        own, references = (f[f["selection"] == selection] for f in (self.to_frame(), self.reference_frame()))
+        return effects(own, references, by=Steer._fields, resamples=resamples, level=level, seed=seed)
+
+    def chosen(
+        self, *, most_cost: float = 1.0, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    ) -> pd.DataFrame:
+        """The hook point and scale of each source and corruption that do best on the selection, on the held-out images.
+
+        Best is the highest accuracy under the corruption, then the highest logit difference. For every random direction
+        of a source, the same number at each hook point, it is chosen in the same way.
+
+        Args:
+            most_cost: choose among those alone that lose at most so much accuracy on the selection's clean images.
+
+        Returns:
+            one row a corruption, source, control (0, or a random direction's number) and quantity: what `summary` gives
+            on the held-out images; clean_change, clean_change_low, clean_change_high: the same quantity's change on
+            their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the corruption less
+            the mean of the source's random directions, of the same images. A direction of which nothing is cheap enough
+            has no row.
+        """
+        import pandas as pd
+
+        settings: Any = {"resamples": resamples, "level": level, "seed": seed}
+        selection = self.summary(selection=True, **settings).pivot(
+            index=["corruption", *Steer._fields], columns="quantity", values=["value", "change"]
+        )
+        held_out = self.summary(**settings)
+        cost = -selection["change", "accuracy"].xs(CLEAN.key)
+        cheap = cost.index[cost <= most_cost + 1e-12]
+        by, rows = ["source", "control"], []
+        for corruption in dict.fromkeys(held_out["corruption"]):
+            if corruption == CLEAN.key:
+                continue
+            here = selection["value"].xs(corruption).loc[cheap].reset_index()
+            here = here.sort_values(["accuracy", "logit_difference"], ascending=False, kind="stable")
+            best = here.groupby(by, sort=False).head(1)
+            rows.append(best[[*Steer._fields]].assign(corruption=corruption))
+        names = ["change", "change_low", "change_high"]
+        clean = held_out[held_out["corruption"] == CLEAN.key][[*Steer._fields, "quantity", *names]]
+        clean = clean.rename(columns={name: f"clean_{name}" for name in names})
+        found = pd.concat(rows, ignore_index=True).merge(held_out, on=["corruption", *Steer._fields])
+        found = found.merge(clean, on=[*Steer._fields, "quantity"])
+        found = found.merge(self._beyond_random(found, settings), on=["corruption", *by, "quantity"], how="left")
+        return found[["corruption", *(c for c in found if c != "corruption")]].sort_values(
+            ["corruption", *by], kind="stable", ignore_index=True
+        )
+
+    def _beyond_random(self, chosen: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+        """corruption, source, control (0), quantity, beyond, beyond_low, beyond_high, over the held-out images."""
+        import pandas as pd
+
+        frame, rows = self.to_frame(), []
+        ways = chosen[["corruption", *Steer._fields]].drop_duplicates()
+        frame = frame[~frame["selection"]].merge(ways, on=list(ways))
+        drawn = {name: value for name, value in settings.items() if name != "level"}
+        for (corruption, source), part in frame.groupby(["corruption", "source"], sort=False):
+            if (part["control"] == 0).all() or (part["control"] > 0).all():
+                continue  # one of the two was never cheap enough
+            for quantity in QUANTITIES:
+                columns, values = image_matrix(part, quantity, ["control"])
+                means = resampled_means(values, **drawn)
+                random = np.array([control > 0 for (control,) in columns])
+                beyond = means[:, ~random][:, 0] - means[:, random].mean(1)
+                name = "accuracy" if quantity == "correct" else quantity
+                rows.append((corruption, source, 0, name, *interval(beyond, settings["level"])))
+        names = ["corruption", "source", "control", "quantity", "beyond", "beyond_low", "beyond_high"]
+        return pd.DataFrame(rows, columns=names)
+
+
+@checked
+def steer(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    directions: Sequence[Direction],
+    *,
+    scales: Sequence[float] = SCALES,
+    controls: int = 5,
+    selection_fraction: float = 0.5,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Steering:
+    """Add each direction to the receiver's residual stream, at several scales, and compare with the giver.
+
+    The receiver runs once a batch and corruption; each way of steering goes on from its residual stream before the
+    block in question.
+
+    Args:
+        receiver: the model that is steered: the base.
+        giver: the one whose gain is to be recovered: the tuned model.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, none of which the directions were made of.
+        corruptions: what to apply; clean images, where steering can only cost, are always steered too.
+        directions: of `steering_directions`, or of `mechvit.saes.sae_steering_direction`.
+        scales: what each is multiplied by.
+        controls: random directions of the same length for each, the same at all scales.
+        selection_fraction: of the images, to choose hook points and scales on; the others are reported.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of the draw of images, the corruptions and the random directions.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: a direction that does not fit the model or comes twice, no direction or scale, models of two
+            configs, and what `evaluate` refuses.
+
+    Source: activation addition, arXiv:2308.10248, section 3; contrastive activation addition, arXiv:2312.06681.
+    """
+    check_weights_fit(receiver, giver)
+    if not directions or not scales:
+        raise ValueError(f"give at least one direction and one scale; got {len(directions)} and {len(scales)}")
+    check_number("controls", controls, COUNT_OR_ZERO)
+    for scale in scales:
+        check_number("scales", scale, FINITE)
+    ways: dict[int, dict[Steer, Tensor]] = {}
+    for direction in directions:
+        _check(receiver, direction)
+        for control in range(controls + 1):
+            own = direction.random(RANDOM + 1000 * seed + control) if control else direction
+            vector = own.vector.to(receiver.cfg.device, receiver.cfg.dtype)
+            for scale in dict.fromkeys(map(float, scales)):
+                way = Steer(direction.source, direction.hook_name, direction.tokens, control, scale)
+                if way in ways.setdefault(direction.layer, {}):
+                    raise ValueError(f"each source, hook point and tokens may come once; twice there is {way[:3]}")
+                ways[direction.layer][way] = scale * vector
+    order = [way for layer in ways.values() for way in layer]
+
+    def logits_of(pixels: Tensor) -> dict[Steer | str, Tensor]:
+        logits = steered_logits(receiver, pixels, ways)
+        return {RECEIVER: logits[None], GIVER: giver(pixels), **{way: logits[way] for way in order}}
+
+    conditions = dict.fromkeys((CLEAN, *map(as_corruption, corruptions)))
+    found = run_interventions(
+        receiver, images, conditions, logits_of, batch_size=batch_size, seed=seed, progress=progress
+    )
+    ids = found[CLEAN.key, RECEIVER].image_id[torch.from_numpy(chosen_rows(len(images), selection_fraction, seed=seed))]
+    return Steering(
+        {(c, way): found[c, way] for c, way in found if isinstance(way, Steer)},
+        {(c, name): found[c, name] for c, name in found if not isinstance(name, Steer)},
+        frozenset(ids.tolist()),
+    )
+
+
+def steered_logits(
+    model: HookedViT, pixels: Float[Tensor, "batch 3 height width"], ways: Mapping[int, Mapping[Steer, Tensor]]
+) -> dict[Steer | None, Float[Tensor, "batch class"]]:
+    """Run a model once as it is (None), and from each block on with every vector that is to be added there."""
+    found: dict[Steer | None, Tensor] = {}
+    resid, place = model(pixels, stop_at_layer=0), model.place(model.cfg.grid)
+    for layer, block in enumerate(model.blocks):
+        for way, vector in ways.get(layer, {}).items():
+            with model.hooks(fwd_hooks=[(way.hook_name, _adding(vector, token_slice(model.cfg, way.tokens)))]):
+                found[way] = model(resid, start_at_layer=layer)
+        resid = block(resid, place)
+    found[None] = model(resid, start_at_layer=model.cfg.n_layers)
+    return found
+
+
+def _adding(vector: Float[Tensor, "#token d_model"], places: slice) -> Any:
+    def add(activation: Tensor, hook: Any) -> Tensor:
+        steered = activation.clone()
+        steered[:, places] += vector
+        return steered
+
+    return add
+
+
+def _check(model: HookedViT, direction: Direction) -> None:
+    """Refuse a direction that does not fit a model."""
+    check_point(model, direction.hook_name)
+    count = len(range(model.cfg.n_tokens)[token_slice(model.cfg, direction.tokens)])
+    rows, width = direction.vector.shape
+    if rows not in (1, count) or width != model.cfg.d_model:
+        raise ValueError(
+            f"a direction must be [1, {model.cfg.d_model}] or [{count}, {model.cfg.d_model}] for tokens "
+            f"{direction.tokens!r} of this model; the one at {direction.hook_name} is {[rows, width]}"
+        )

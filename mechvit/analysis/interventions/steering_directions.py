@@ -1,0 +1,140 @@
+"""Directions of the residual stream that steer a model: from corrupted towards clean images, and random controls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.analysis.finite import check_finite
+from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.models.runs.image_tokens import token_slice
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+Tokens = Literal["all", "cls", "patches"]
+POINTS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+"""A block's hook points that stand in the residual stream or write into it."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What is added at one hook point when a model is steered."""
+
+    hook_name: str
+    """One of a block's `POINTS`, as in `blocks.3.hook_resid_post`."""
+    tokens: Tokens
+    """Where it is added: all tokens, CLS alone, or the patches."""
+    vector: Float[Tensor, "#token d_model"]
+    """One row for all of these tokens, or one for each, on the CPU; scale 1 adds it as it is."""
+    source: str
+    """What it is, as in `mean_difference`."""
+
+    @property
+    def layer(self) -> int:
+        """The block."""
+        return int(self.hook_name.split(".")[1])
+
+    @property
+    def norm(self) -> float:
+        """The mean length of its rows."""
+        return float(self.vector.double().norm(dim=-1).mean())
+
+    def random(self, seed: int) -> Direction:
+        """A random direction whose rows are as long as this one's: the control."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(self.vector.shape, generator=generator, dtype=torch.float64)
+        lengths = self.vector.double().norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True)
+        return replace(self, vector=(drawn * lengths).to(self.vector.dtype))
+
+
+def check_point(model: HookedViT, hook_name: str) -> None:
+    """Raise a ValueError unless a direction can be added there."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook_name)
+    if found is None or int(found[1]) >= model.cfg.n_layers or found[2] not in POINTS:
+        raise ValueError(
+            f"a model is steered at one of its blocks' {', '.join(POINTS)}, as in "
+            f"blocks.{model.cfg.n_layers - 1}.hook_resid_post, the last; got {hook_name!r}"
+        )
+
+
+@checked
+@torch.inference_mode()
+def steering_directions(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    *,
+    hook_names: Sequence[str] | None = None,
+    tokens: Tokens = "all",
+    per_position: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> list[Direction]:
+    """The mean clean minus the mean corrupted activation of the same images, at several hook points in one pass.
+
+    Args:
+        model: the one that is to be steered; no head is needed.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; others than those that are steered later.
+        corruption: what the direction leads away from.
+        hook_names: among a block's `POINTS`; None takes the residual stream after every block.
+        tokens: which tokens the mean is taken over, and where the direction will be added.
+        per_position: one direction for each of these tokens, the mean over images alone.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of all that is random in the corruption.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no hook point or one that cannot be steered, tokens that the model lacks, no images, another input
+            size, or activations that are not finite.
+
+    Source: contrastive activation addition, arXiv:2312.06681, section 3 (means over a data set of pairs); one pair of
+    prompts in arXiv:2308.10248.
+    """
+    names = [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
+    names = names if hook_names is None else list(dict.fromkeys(hook_names))
+    if not names:
+        raise ValueError("name at least one hook point, as in blocks.0.hook_resid_post; got none")
+    for name in names:
+        check_point(model, name)
+    places = token_slice(model.cfg, tokens)
+    stop = 1 + max(int(name.split(".")[1]) for name in names)
+    total = {name: torch.zeros((), dtype=torch.float64, device=model.cfg.device) for name in names}
+    conditions = (CLEAN, as_corruption(corruption))
+    for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
+        for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
+            pixels = pixel_values(model, shown)
+            _, cache = model.run_with_cache(pixels, names_filter=names, stop_at_layer=stop, return_cache_object=False)
+            check_finite(
+                f"activations under {condition.key}",
+                [cache[name] for name in names],
+                model,
+                shown.image_ids,
+                numbers=[int(name.split(".")[1]) for name in names],
+            )
+            for name in names:
+                total[name] = total[name] + sign * cache[name][:, places].double().sum(0)
+    vectors = {name: difference / len(images) for name, difference in total.items()}
+    if not per_position:
+        vectors = {name: vector.mean(0, keepdim=True) for name, vector in vectors.items()}
+    return [Direction(n, tokens, v.to("cpu", torch.float32), "mean_difference") for n, v in vectors.items()]
+
+
+@checked
+def steering_direction(
+    model: HookedViT, images: Images, corruption: Corruption | str, *, hook_name: str, **settings: object
+) -> Direction:
+    """`steering_directions` at one hook point.
+
+    Source: contrastive activation addition, arXiv:2312.06681, section 3.
+    """
+    return steering_directions(model, images, corruption, hook_names=[hook_name], **settings)[0]  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""The logit lens and tuned lenses on one pass: what each reads at every layer, and how far that is from the answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import check_logits, label_rank, require_classifier, unrounded
+from mechvit.analysis.finite import check_finite, first_not_finite, model_name
+from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.tidy_tables import tidy
+from mechvit.analysis.summaries.bootstrap_draws import image_matrix
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption
+
+from .logit_lens import LogitLens, residual_hooks
+from .tuned_lens import TunedLens
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+QUANTITIES = ("probability", "divergence")
+
+
+@dataclass(frozen=True)
+class LensReading(LogitLens):
+    """What one lens reads, whichever it is, and how far that is from the model's own answer."""
+
+    divergence: Float[Tensor, "images layers"]
+    """KL(model's final distribution || the lens's), nats; 0 at the last layer."""
+    prediction: Int[Tensor, "images layers"]
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image and layer: the labels, image_id, layer, probability, rank, divergence, prediction."""
+        names = ("probability", "rank", "divergence", "prediction")
+        return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
+
+
+@checked
+@torch.inference_mode()
+def compare_lenses(
+    model: HookedViT,
+    lenses: Mapping[str, TunedLens | None],
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> dict[str, LensReading]:
+    """Read every layer through several lenses, of one forward pass an image.
+
+    Args:
+        model: a HookedViT with a head.
+        lenses: name -> tuned lens of this model, or None for the logit lens, as {"logit": None, "tuned": lens}.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that lenses were trained
+            on; labels are the model's own class ids.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no lens, a lens of another model, no images, another input size, labels that are not classes, logits
+            that are not finite.
+
+    Source: arXiv:2303.08112, section 3.
+    """
+    if not lenses:
+        raise ValueError('there is no lens to read through; give at least {"logit": None}')
+    require_classifier(model, images)
+    for lens in lenses.values():
+        if lens is not None:
+            lens.check_model(model)
+    parts: dict[str, list[LensReading]] = defaultdict(list)
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        hooks, residuals = residual_hooks(model)
+        pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
+        final = unrounded(model.run_with_hooks(pixels, fwd_hooks=hooks))
+        begins = partial(first_not_finite, model, pixels)
+        check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins)
+        for name, lens in lenses.items():
+            read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
+            earlier = unrounded(model.unembed_residual(read.flatten(0, 1))).view(len(read), *final.shape)
+            check_finite(f"logits of the lens {name!r}", list(earlier), model, batch.image_ids)
+            found = _read(torch.cat([earlier, final[None]]), batch.labels)
+            parts[name].append(LensReading(*map(on_cpu, (batch.image_ids, batch.labels, *found))))
+    return {name: LensReading.concatenate(found) for name, found in parts.items()}
+
+
+def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batch"]) -> list[Tensor]:
+    """Probability, rank, divergence and prediction, each [batch, layer]."""
+    own, log_probability = labels.expand(logits.shape[:2]), logits.log_softmax(-1)
+    final = log_probability[-1]
+    probability = log_probability.gather(-1, own[..., None])[..., 0].exp().float()
+    apart = (final.exp() * (final - log_probability)).sum(-1).float()
+    return [part.T for part in (probability, label_rank(logits, own), apart, logits.argmax(-1))]
+
+
+@checked
+def tuned_lens(
+    model: HookedViT,
+    lens: TunedLens,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> LogitLens:
+    """Follow the right class through the layers, each read through its translator: what `logit_lens` gives, tuned.
+
+    Args:
+        model: the one that the lens was trained for.
+        lens: of `train_tuned_lens`.
+        images, corruption, batch_size, seed, progress: as in `compare_lenses`.
+
+    Raises:
+        ValueError: as `compare_lenses`.
+
+    Source: arXiv:2303.08112, section 3.
+    """
+    found = compare_lenses(
+        model, {"tuned": lens}, images, corruption, batch_size=batch_size, seed=seed, progress=progress
+    )["tuned"]
+    return LogitLens(found.image_id, found.label, found.probability, found.rank)
+
+
+@checked
+def lens_comparison_summary(
+    readings: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """Mean probability of the label and mean divergence (nats) by layer, through every lens, with intervals.
+
+    Args:
+        readings: `LensReading.to_frame` with the labels model, corruption and lens.
+        resamples: of the bootstrap over images, paired over all rows.
+        level: of the percentile intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        model, corruption, lens, layer, quantity (probability, divergence), value, low, high.
+
+    Source: the tuned lens against the logit lens, arXiv:2303.08112 (section 3); paired percentile bootstrap, Efron
+    and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    import pandas as pd
+
+    rows = []
+    for quantity in QUANTITIES:
+        columns, values = image_matrix(readings, quantity, ["model", "corruption", "lens", "layer"])
+        draws = resampled_means(values, resamples=resamples, seed=seed).T
+        rows += [(*column, quantity, *interval(found, level)) for column, found in zip(columns, draws, strict=True)]
+    return pd.DataFrame(rows, columns=["model", "corruption", "lens", "layer", "quantity", "value", "low", "high"])

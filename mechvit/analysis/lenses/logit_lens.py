@@ -1,0 +1,132 @@
+"""The logit lens: what the classifier would say if it read the residual stream at an earlier layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import check_logits, label_rank, require_classifier, unrounded
+from mechvit.analysis.finite import check_finite
+from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
+
+
+@dataclass(frozen=True)
+class LogitLens(PerImage):
+    """One row an image, one column a layer 0..n_layers (0 is the embedding, l the output of block l-1); on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    label: Int[Tensor, " images"]
+    probability: Float[Tensor, "images layers"]
+    """Probability of the label, 0 to 1."""
+    rank: Int[Tensor, "images layers"]
+    """Classes that score above the label; 0 means that the lens predicts it."""
+
+    @property
+    def first_correct_layer(self) -> Float[Tensor, " images"]:
+        """The smallest layer whose prediction is the label; NaN for an image that no layer gets right.
+
+        Its mean over the others is `first_correct_layer.nanmean()`.
+        """
+        correct = self.rank == 0
+        return torch.where(correct.any(1), correct.int().argmax(1).float(), torch.nan)
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image and layer; `labels` are constant columns put first."""
+        return tidy(self.image_id, {"probability": self.probability, "rank": self.rank}, labels)
+
+
+def residual_hooks(
+    model: HookedViT, read: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Hooks, list[Float[Tensor, "batch read d_model"]]]:
+    """Hooks that collect the residual stream entering each block and leaving the last.
+
+    Args:
+        model: any HookedViT.
+        read: what is kept of [batch, token, d_model], as a tensor of its own; the head's tokens only when None.
+
+    Returns:
+        the hooks, and the list that a forward pass fills with n_layers + 1 tensors.
+    """
+    found: list[Tensor] = []
+
+    def at_head(residual: Tensor) -> Tensor:
+        return residual[:, model.head_tokens].clone()  # a view would keep all tokens alive
+
+    def keep(residual: Tensor, hook: Any) -> None:
+        found.append((read or at_head)(residual))
+
+    last = model.cfg.n_layers - 1
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)] + [f"blocks.{last}.hook_resid_post"]
+    return [(name, keep) for name in names], found
+
+
+def read_lens(
+    model: HookedViT,
+    residuals: list[Float[Tensor, "batch tokens d_model"]],
+    labels: Int[Tensor, " batch"],
+    image_ids: Int[Tensor, " batch"],
+    *,
+    apply_ln: bool = True,
+    name: str | None = None,
+) -> LogitLens:
+    """Put every layer's residual through the final LayerNorm and the head, in one product."""
+    layers, batch = len(residuals), len(labels)
+    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).view(layers, batch, -1)
+    check_finite("logits of the lens", list(logits), name or model, image_ids)
+    check_logits(logits[-1], labels, image_ids)
+    logits, own = unrounded(logits), labels.expand(layers, batch)
+    probability = logits.softmax(-1).float().gather(-1, own[..., None])[..., 0]
+    return LogitLens(on_cpu(image_ids), on_cpu(labels), on_cpu(probability.T), on_cpu(label_rank(logits, own).T))
+
+
+@checked
+@torch.inference_mode()
+def logit_lens(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    apply_ln: bool = True,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> LogitLens:
+    """Follow the right class through the layers: softmax(head(ln_final(resid[l]))) at the tokens that the head reads.
+
+    Args:
+        model: any HookedViT with a head.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
+        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
+        apply_ln: False gives the bare head, without the final LayerNorm.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no images, another input size, labels that are not classes, logits that are not finite.
+
+    Source: nostalgebraist, "interpreting GPT: the logit lens"; the paper's section 3.2, which does not say whether the
+    final LayerNorm is applied (here it is).
+    """
+    require_classifier(model, images)
+    parts = []
+    for batch in image_batches(model, images, batch_size, progress=progress):
+        hooks, residuals = residual_hooks(model)
+        model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
+        parts.append(read_lens(model, residuals, batch.labels, batch.image_ids, apply_ln=apply_ln))
+    return LogitLens.concatenate(parts)

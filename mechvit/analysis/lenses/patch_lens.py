@@ -1,0 +1,155 @@
+"""The logit lens on single images: what every patch would be classified as at every layer, and the image's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import require_classifier, strongest
+from mechvit.analysis.finite import check_finite
+from mechvit.analysis.inputs import on_cpu
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.arguments import checked
+
+from .logit_lens import residual_hooks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchLens:
+    """The strongest classes of every patch; layer 0 is the embedding, l the output of block l - 1; on the CPU."""
+
+    classes: Int[Tensor, "batch layer patch top"]
+    """Class ids, the most probable first."""
+    probability: Float[Tensor, "batch layer patch top"]
+    """Their probabilities."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTrajectories:
+    """Probabilities of some classes of images by layer, read at the tokens that the head reads; on the CPU."""
+
+    classes: tuple[int, ...]
+    names: tuple[str, ...]
+    """Of these classes; one that several classes share has the id behind it."""
+    probability: Float[Tensor, "batch layer class"]
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image (by its place in the batch), layer and class; `labels` are constant columns put first."""
+        import pandas as pd
+
+        batch, layers, _ = self.probability.shape
+        index = pd.MultiIndex.from_product([range(batch), range(layers), self.names], names=["image", "layer", "class"])
+        frame = pd.DataFrame({"probability": self.probability.reshape(-1).numpy()}, index=index).reset_index()
+        return labelled(frame, labels)
+
+
+def classify_alone(
+    model: HookedViT, residual: Float[Tensor, "*batch d_model"], *, apply_ln: bool = True
+) -> Float[Tensor, "*batch class"]:
+    """What the head says of one residual vector alone: the vector stands in the place of every token that it reads."""
+    cfg = model.cfg
+    read = {"cls+distillation": 2, "cls+mean": cfg.n_prefix_tokens + 1}.get(cfg.pooling, 1)
+    alone = residual.reshape(-1, 1, residual.shape[-1]).expand(-1, read, -1)
+    return model.unembed_residual(alone, apply_ln=apply_ln).view(*residual.shape[:-1], -1)
+
+
+@checked
+@torch.inference_mode()
+def patch_lens(
+    model: HookedViT,
+    pixel_values: Float[Tensor, "batch channel height width"],
+    *,
+    top: int = 5,
+    apply_ln: bool = True,
+) -> PatchLens:
+    """Classify every patch by itself at every layer: softmax(head(ln_final(resid[l][patch]))).
+
+    The patch stands alone, in the place of every token that the head reads: of CLS; of CLS and the distillation token
+    (DeiT with teacher: the mean of both classifiers of the patch); of CLS and the patches' mean (DINOv2); of the
+    patches whose mean is taken; or of all tokens that a pooling head attends to (SigLIP: all attention on the patch).
+    Only for a head on the patches' mean is the last layer's map what the prediction is made of.
+
+    Args:
+        model: a HookedViT with a head.
+        pixel_values: normalised, as its image processor gives them.
+        top: how many classes of each patch are kept; all where the model has fewer.
+        apply_ln: False gives the bare head, without the final LayerNorm.
+
+    Raises:
+        ValueError: the model has no classes, `top` is below one, or logits are not finite.
+
+    Source: the logit lens, nostalgebraist (2020), here at single patches.
+    """
+    require_classifier(model)
+    if top < 1:
+        raise ValueError(f"top must be at least 1; got {top}")
+    prefix, found = model.cfg.n_prefix_tokens, list[tuple[Tensor, Tensor]]()
+
+    def read(residual: Tensor, hook: object) -> None:
+        logits = classify_alone(model, residual[:, prefix:], apply_ln=apply_ln)
+        check_finite("logits of single patches", [logits], model, numbers=[len(found)])
+        found.append(strongest(logits, top))
+
+    last = model.cfg.n_layers - 1
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(last + 1)] + [f"blocks.{last}.hook_resid_post"]
+    pixels = pixel_values.to(model.cfg.device, model.cfg.dtype)
+    model.run_with_hooks(pixels, return_type=None, fwd_hooks=[(name, read) for name in names])
+    return PatchLens(
+        classes=on_cpu(torch.stack([classes for _, classes in found], 1)),
+        probability=on_cpu(torch.stack([probability for probability, _ in found], 1)),
+    )
+
+
+@checked
+@torch.inference_mode()
+def class_trajectories(
+    model: HookedViT,
+    pixel_values: Float[Tensor, "batch channel height width"],
+    classes: Sequence[int],
+    *,
+    apply_ln: bool = True,
+) -> ClassTrajectories:
+    """Follow some classes of single images through the layers: softmax(head(ln_final(resid[l]))) at the head's tokens.
+
+    Args:
+        model: a HookedViT with a head.
+        pixel_values: normalised, as its image processor gives them.
+        classes: class ids.
+        apply_ln: False gives the bare head, without the final LayerNorm.
+
+    Raises:
+        ValueError: the model has no classes, or not these, or logits are not finite.
+
+    Source: the paper's section 3.2; the logit lens, nostalgebraist (2020).
+    """
+    require_classifier(model)
+    chosen = [int(index) for index in classes]
+    if not chosen or not all(0 <= index < model.cfg.n_classes for index in chosen):
+        raise ValueError(f"classes must be one or more of 0 to {model.cfg.n_classes - 1}; got {chosen}")
+    hooks, residuals = residual_hooks(model)
+    pixels = pixel_values.to(model.cfg.device, model.cfg.dtype)
+    model.run_with_hooks(pixels, return_type=None, fwd_hooks=hooks)
+    logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float()
+    check_finite("logits of the lens", logits.split(len(pixels)), model)
+    probability = logits.softmax(-1)[:, chosen]
+    return ClassTrajectories(
+        classes=tuple(chosen),
+        names=tuple(unique_name(model.cfg.id2label, index) for index in chosen),
+        probability=on_cpu(probability.view(len(residuals), len(pixels), -1).transpose(0, 1)),
+    )
+
+
+def unique_name(names: Mapping[int, str], index: int) -> str:
+    """A class's name, with its id behind it where another class has the same (ImageNet has two cranes)."""
+    name = str(names[index])
+    return name if sum(str(other) == name for other in names.values()) == 1 else f"{name} ({index})"

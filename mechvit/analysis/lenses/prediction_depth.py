@@ -1,0 +1,146 @@
+"""Prediction depth: the layer from which on a lens says what the model says in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mechvit.analysis.inputs import Images
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
+from mechvit.analysis.summaries.bootstrap_draws import image_matrix
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption
+
+from .comparison import LensReading, compare_lenses
+from .tuned_lens import TunedLens
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+SUBSETS = ("all", "both_correct")
+
+
+@dataclass(frozen=True)
+class PredictionDepth:
+    """One entry an image, on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    label: Int[Tensor, " images"]
+    prediction: Int[Tensor, " images"]
+    """The model's own, at the last layer."""
+    depth: Int[Tensor, " images"]
+    """0 (the embedding has it already) to n_layers (only the last block's output has it)."""
+
+    @property
+    def correct(self) -> Bool[Tensor, " images"]:
+        """Whether the model's prediction is the label."""
+        return self.prediction == self.label
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image: the labels, image_id, label, prediction, correct, depth."""
+        columns = {"label": self.label, "prediction": self.prediction, "correct": self.correct, "depth": self.depth}
+        return tidy(self.image_id, columns, labels)
+
+    @classmethod
+    def of(cls, reading: LensReading) -> PredictionDepth:
+        """By what a lens read (see `compare_lenses`)."""
+        return cls(reading.image_id, reading.label, reading.prediction[:, -1], depth_of(reading.prediction))
+
+
+def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"]:
+    """The earliest layer from which on every prediction is the last one."""
+    settled = (predictions == predictions[:, -1:]).flip(1).long().cumprod(1).sum(1)
+    return predictions.shape[1] - settled
+
+
+@checked
+def prediction_depth(
+    model: HookedViT,
+    images: Images,
+    corruption: Corruption | str = CLEAN,
+    *,
+    lens: TunedLens | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> PredictionDepth:
+    """Find the earliest layer from which on a lens predicts what the model predicts in the end, image by image.
+
+    Args:
+        model: any HookedViT with a head.
+        lens: a tuned lens of this model; None takes the logit lens.
+        images, corruption, batch_size, seed, progress: as in `compare_lenses`.
+
+    Raises:
+        ValueError: as `compare_lenses`.
+
+    Source: arXiv:2106.09647, section 2. Theirs asks k-nearest-neighbour probes on the training set's representations
+    and compares with the last probe; ours asks a lens, through the model's own head, so that no training set is needed,
+    and the last layer is the model itself. What a lens cannot read yet counts as not yet predicted.
+    """
+    readings = compare_lenses(
+        model, {"lens": lens}, images, corruption, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return PredictionDepth.of(readings["lens"])
+
+
+@checked
+def depth_summary(
+    depths: pd.DataFrame,
+    *,
+    base: str = "base",
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean prediction depth of each model and its change from the base model's, on the same images.
+
+    Args:
+        depths: `PredictionDepth.to_frame` with the labels model, corruption and lens.
+        base: the model that changes are from.
+        resamples: of the bootstrap over images, paired over models, corruptions and lenses.
+        level: of the percentile intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        model, corruption, lens, subset, n, depth, low, high, change, change_low, change_high: in layers, negative =
+        earlier than the base. The subset `both_correct` holds the images that model and base both get right under the
+        corruption: a wrong answer settles late, and a model that is right more often would look deeper or shallower for
+        that alone.
+
+    Raises:
+        ValueError: a missing column, a base that the table lacks, or images that some model lacks.
+
+    Source: the bootstrap is Efron and Tibshirani's (1993), chapter 13.
+    """
+    import pandas as pd
+
+    check_columns(depths, "model", "corruption", "lens", "image_id", "depth", "correct")
+    if base not in set(depths["model"]):
+        raise ValueError(f"base must be one of the table's models, {', '.join(depths['model'].unique())}; got {base!r}")
+    conditions, depth = image_matrix(depths, "depth", ("model", "corruption", "lens"))
+    _, correct = image_matrix(depths, "correct", ("model", "corruption", "lens"))
+    place = {condition: column for column, condition in enumerate(conditions)}
+    sums, keys = [], []
+    for (model, corruption, lens), own in place.items():
+        other = place[base, corruption, lens]
+        both = correct[:, own] * correct[:, other]
+        for subset, kept in zip(SUBSETS, (np.ones_like(both), both), strict=True):
+            keys.append((model, corruption, lens, subset, int(kept.sum())))
+            sums += [kept, kept * depth[:, own], kept * (depth[:, own] - depth[:, other])]
+    means = resampled_means(np.stack(sums, axis=1), resamples=resamples, seed=seed)
+    with np.errstate(invalid="ignore"):
+        values, changes = means[:, 1::3] / means[:, ::3], means[:, 2::3] / means[:, ::3]
+    rows = [
+        (*key, *interval(value, level), *interval(change, level))
+        for key, value, change in zip(keys, values.T, changes.T, strict=True)
+    ]
+    names = "model corruption lens subset n depth low high change change_low change_high"
+    return pd.DataFrame(rows, columns=names.split())

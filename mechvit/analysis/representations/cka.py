@@ -1,0 +1,266 @@
+"""Linear CKA: how alike two representations of the same images are, layer by layer, whatever rotation lies between.
+
+With K = X Xᵀ and L = Y Yᵀ for examples in rows, CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 where Y is X rotated,
+shifted and scaled, 0 where they share nothing. Nothing of the size of K is ever made (see `hsic.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.finite import check_finite
+from mechvit.analysis.inputs import Images, SharedBatch, corrupted_batches, on_cpu, pixel_values, wide
+from mechvit.analysis.lenses.logit_lens import residual_hooks
+from mechvit.analysis.statistics.bootstrap import LEVEL
+from mechvit.analysis.statistics.jackknife import jackknife_interval
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.models.processors.preprocessing import check_alike
+
+from .hsic import Moments, hsic, widened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+    from mechvit.models.config import HookedViTConfig
+
+CKATokens = Literal["cls", "mean", "patch"]
+GROUPS = 10
+"""Groups of images of which each is left out once, for the interval."""
+
+
+class View(NamedTuple):
+    """One model's look at the images."""
+
+    model: str
+    corruption: Corruption
+
+
+@dataclass(frozen=True)
+class CKA:
+    """Similarities of pairs of layers of two views; layer 0 is the embedding, l the output of block l - 1; on the CPU.
+
+    The interval is a delete-a-group jackknife's: CKA again without each group of images, and Student's t with one
+    degree less than there are groups. A bootstrap would not do: an image that is drawn twice is a pair of examples that
+    are alike in both views, which the debiased estimator cannot tell from two images: every resample would be too high.
+    """
+
+    layers: Int[Tensor, "pair 2"]
+    """Of the first and of the second view."""
+    value: Float[Tensor, " pair"]
+    """-1 (0 for the biased estimator) to 1; NaN where a representation does not vary, as CLS's embedding."""
+    left_out: Float[Tensor, "group pair"]
+    """The same without each group of images."""
+
+    def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+        """Ends of the jackknife's interval (`jackknife_interval`), cut off at -1 and 1."""
+        return jackknife_interval(self.value, self.left_out, level, -1.0, 1.0)
+
+    def to_frame(self, *, level: float = LEVEL, **labels: str) -> pd.DataFrame:
+        """One row a pair of layers: the labels, layer_a, layer_b, cka, low, high."""
+        import pandas as pd
+
+        low, high = self.interval(level)
+        columns = {"layer_a": self.layers[:, 0], "layer_b": self.layers[:, 1], "cka": self.value}
+        columns |= {"low": low, "high": high}
+        return pd.DataFrame({**labels, **{name: values.numpy() for name, values in columns.items()}})
+
+
+@checked
+def linear_cka(
+    model_a: HookedViT,
+    model_b: HookedViT,
+    images: Images,
+    corruption_a: Corruption | str = CLEAN,
+    corruption_b: Corruption | str | None = None,
+    *,
+    tokens: CKATokens = "mean",
+    every_pair: bool = False,
+    debiased: bool = True,
+    groups: int = GROUPS,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> CKA:
+    """Linear CKA between the residual streams of two models, or of one model on clean and on corrupted images.
+
+    The default estimator of HSIC is the unbiased U-statistic, over all examples at once. The biased one (the
+    Frobenius norm of the cross-covariance) is the definition, and near 1 for anything once examples are as few as
+    dimensions; minibatches' average of the unbiased one estimates the same number as ours with more variance.
+
+    Args:
+        model_a, model_b: they may differ in width, and with `every_pair` in depth; each sees the images as its own
+            processor resizes them.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
+        corruption_a, corruption_b: what each model sees; the same for both when `corruption_b` is None.
+        tokens: what of an image is its example: its first token (`cls`), the `mean` of its patches, or one `patch`
+            drawn at random, at the same place in both views. All of its patches would not do: they are alike, and
+            examples that are not independent make the unbiased estimator too high.
+        every_pair: compare every layer with every layer, not only with the same one. Held are `groups` x (d + 2)² sums
+            in float64 for each pair and each layer of both: 16 MB for 6 layers of width 96 and 48 MB with every pair,
+            for a ViT-B/16 1.9 GB and 9.3 GB.
+        debiased: the unbiased estimator (True) or the biased one.
+        groups: of images, drawn at random, for the interval.
+        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        seed: of the noise and of the groups.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no such tokens, fewer than two groups or than two images each, models that do not fit each other.
+
+    Source: arXiv:1905.00414, section 3 (linear CKA); arXiv:2010.15327, equation 3 (the unbiased HSIC), from Song et
+    al., Journal of Machine Learning Research 13 (2012).
+    """
+    first = View("a", as_corruption(corruption_a))
+    second = View("b", first.corruption if corruption_b is None else as_corruption(corruption_b))
+    found = compare_views(
+        {"a": model_a, "b": model_b}, images, [(first, second)], tokens=tokens, every_pair=every_pair,
+        debiased=debiased, groups=groups, batch_size=batch_size, seed=seed, progress=progress,
+    )  # fmt: skip
+    return found[first, second]
+
+
+@checked
+@torch.inference_mode()
+def compare_views(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    comparisons: list[tuple[View, View]],
+    *,
+    tokens: CKATokens = "mean",
+    every_pair: bool = False,
+    debiased: bool = True,
+    groups: int = GROUPS,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> dict[tuple[View, View], CKA]:
+    """Several comparisons from one pass: each model sees each image once a condition; arguments as in `linear_cka`.
+
+    Source: as `linear_cka`.
+    """
+    views = list(dict.fromkeys(view for pair in comparisons for view in pair))
+    check_views(models, images, comparisons, tokens=tokens, every_pair=every_pair, groups=groups)
+    own: dict[View, Moments] = {view: Moments() for view in views}
+    cross = {pair: Moments(every_pair) for pair in comparisons}
+    group_of = np.random.default_rng(seed).permutation(len(images)) % groups
+    compared = {view.model: models[view.model] for view in views}
+    shown = dict.fromkeys(view.corruption for view in views)
+    batches = corrupted_batches(compared, images, shown, batch_size, seed=seed, progress=progress)
+    origin = dict[View, Tensor]()
+    for start, batch in groupby(batches, key=lambda batch: batch.start):
+        seen = _look(compared, batch, views, tokens, seed)
+        for view, x in seen.items():  # shifted by one example, so that no sum is far larger than what varies
+            seen[view] = widened(x, origin.setdefault(view, x[:, :1].clone()))
+        first = seen[views[0]]
+        group = torch.from_numpy(group_of[start : start + first.shape[1]]).to(first.device)
+        for view, x in seen.items():
+            own[view].add(x, x, group, groups)
+        for pair, moments in cross.items():
+            moments.add(seen[pair[0]], seen[pair[1]], group, groups)
+    return {pair: _similarity(own[pair[0]], own[pair[1]], cross[pair], debiased, groups) for pair in comparisons}
+
+
+@checked
+def clean_and_corrupted(
+    models: Mapping[str, HookedViT], corruptions: Collection[Corruption | str]
+) -> list[tuple[View, View]]:
+    """The comparisons that tell what tuning changed: the first model with each other one, clean and under each
+    corruption, and each model's clean view with its view of each corruption.
+
+    Source: comparisons of a tuned model's layers with the base's, as in arXiv:1905.00414 (section 6).
+    """
+    names, conditions = list(models), list(dict.fromkeys([CLEAN, *map(as_corruption, corruptions)]))
+    between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
+    within = [(View(name, CLEAN), View(name, c)) for name in names for c in conditions[1:]]
+    return between + within
+
+
+def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: int) -> CKA:
+    """CKA of all images, and without each group."""
+
+    def cka(xx: Tensor, yy: Tensor, xy: Tensor) -> Float[Tensor, " pair"]:
+        own_a, own_b = hsic(xx, debiased), hsic(yy, debiased)
+        scale = own_a[:, None] * own_b if cross.every_pair else own_a * own_b
+        return (hsic(xy, debiased) / scale.sqrt()).flatten()
+
+    value = cka(a.all(), b.all(), cross.all())
+    left_out = [cka(*(moments.without(group) for moments in (a, b, cross))) for group in range(groups)]
+    layers_a, layers_b = (torch.arange(count) for count in cross.layers)
+    same = torch.stack([layers_a, layers_a], dim=1)
+    layers = torch.cartesian_prod(layers_a, layers_b) if cross.every_pair else same
+    return CKA(layers, on_cpu(value), on_cpu(torch.stack(left_out)))
+
+
+def _look(
+    models: Mapping[str, HookedViT], batches: Iterable[SharedBatch], views: list[View], tokens: CKATokens, seed: int
+) -> dict[View, Float[Tensor, "layer example d"]]:
+    """Every view's examples of the same images, of which each batch is for the models that resize alike."""
+    seen = {}
+    for batch in batches:
+        for corruption, shown in batch.conditions:
+            for view in (view for view in views if view.corruption == corruption and view.model in batch.models):
+                model = models[view.model]
+                hooks, residuals = residual_hooks(model, _reading(tokens, model.cfg, shown.image_ids, seed))
+                model.run_with_hooks(pixel_values(model, shown), fwd_hooks=hooks)
+                check_finite(f"the residual stream under {corruption.key}", residuals, view.model, shown.image_ids)
+                seen[view] = torch.stack(residuals)
+    return seen
+
+
+def _reading(
+    tokens: CKATokens, cfg: HookedViTConfig, image_ids: Int[Tensor, " batch"], seed: int
+) -> Callable[[Tensor], Tensor]:
+    """From a residual stream to its examples, one an image."""
+    if tokens == "cls":
+        return lambda residual: residual[:, 0].clone()
+    if tokens == "mean":
+        return lambda residual: wide(residual[:, cfg.n_prefix_tokens :]).mean(1)
+    share = np.array([np.random.default_rng([seed, int(image) % 2**63]).random(2) for image in image_ids])
+    row, column = np.floor(share * cfg.grid).astype(np.int64).T  # the same place in a model of other patches
+    place = torch.from_numpy(cfg.n_prefix_tokens + row * cfg.grid[1] + column)
+    return lambda residual: residual[torch.arange(len(place)), place.to(residual.device)]
+
+
+def check_views(
+    models: Mapping[str, HookedViT],
+    images: Images,
+    comparisons: list[tuple[View, View]],
+    *,
+    tokens: str,
+    every_pair: bool,
+    groups: int = GROUPS,
+) -> None:
+    """Raise a ValueError where `compare_views` would: no comparison, unknown tokens, too few images, other depths."""
+    if not comparisons:
+        raise ValueError("there is nothing to compare; give at least one pair of views (model, corruption)")
+    if tokens not in ("cls", "mean", "patch"):
+        raise ValueError(f"tokens must be cls, mean (of patches) or patch (one at random); got {tokens!r}")
+    if groups < 2 or len(images) < max(2 * groups, 8):
+        raise ValueError(
+            f"an interval needs at least 2 groups and 2 images in each, 8 in all; got {groups} groups of "
+            f"{len(images)} images"
+        )
+    views = list(dict.fromkeys(view for pair in comparisons for view in pair))
+    if tokens == "patch":
+        processors = {view.model: models[view.model].image_processor for view in views}
+        check_alike(processors, "CKA of patches at one place", in_="place")
+    for name in dict.fromkeys(view.model for view in views):
+        if tokens == "cls" and not models[name].cfg.cls_token:
+            raise ValueError(f"the model {name!r} has no class token; take tokens='mean' or 'patch'")
+    for a, b in comparisons:
+        depths = [models[view.model].cfg.n_layers for view in (a, b)]
+        if depths[0] != depths[1] and not every_pair:
+            raise ValueError(
+                f"models of different depth ({a.model}: {depths[0]} and {b.model}: {depths[1]} blocks) have no same "
+                "layers; compare every_pair of them"
+            )

@@ -1,0 +1,151 @@
+"""The frequency content of a corruption: the radial power spectrum of what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.inputs import Images, on_cpu
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
+from mechvit.arguments import checked
+from mechvit.data.batches import ImageBatch, iter_batches
+from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruptions import corrupt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BANDS: tuple[tuple[str, float], ...] = (("low", 1 / 6), ("middle", 1 / 3), ("high", float("inf")))
+"""Each band and the centroid that it ends below, cycles a pixel: thirds of the way to 1/2, the highest along a side."""
+
+
+@dataclass(frozen=True)
+class CorruptionSpectrum:
+    """One row an image, on the CPU."""
+
+    image_id: Int[Tensor, " images"]
+    frequency: Float[Tensor, " bins"]
+    """The middle of each annulus, cycles a pixel, 0 to 0.71."""
+    power: Float[Tensor, "images bins"]
+    """Mean squared difference that lies in each annulus; summed over annuli, the whole mean squared difference."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row an image and annulus: the labels, image_id, frequency, power."""
+        frequency = self.frequency.expand_as(self.power)
+        frame = tidy(self.image_id, {"frequency": frequency, "power": self.power}, labels)
+        return frame.drop(columns="layer")
+
+
+def radial_power(
+    difference: Float[Tensor, "batch channel height width"],
+) -> tuple[Float[Tensor, " bins"], Float[Tensor, "batch bins"]]:
+    """The power spectrum summed over annuli one cycle an image wide (of the longer side) and averaged over channels.
+
+        power(b) = mean_c sum_{k : round(|k| size) = b} |F(difference_c)(k)|^2 / (height width)^2
+
+    with k in cycles a pixel, so that power sums to the mean squared difference (Parseval).
+    """
+    height, width = difference.shape[-2:]
+    size = max(height, width)
+    power = torch.fft.fft2(difference.double()).abs().square().mean(1) / (height * width) ** 2
+    down, across = (torch.fft.fftfreq(side, device=difference.device).double() for side in (height, width))
+    annulus = (torch.hypot(down[:, None], across) * size).round().long()
+    sums = power.new_zeros(len(power), int(annulus.max()) + 1)
+    sums.index_add_(1, annulus.flatten(), power.flatten(1))
+    return torch.arange(sums.shape[1], device=sums.device).double() / size, sums
+
+
+@checked
+@torch.inference_mode()
+def corruption_spectrum(
+    images: Images,
+    corruption: Corruption | str,
+    *,
+    image_processor: Any = None,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> CorruptionSpectrum:
+    """Where in the spectrum a corruption changes images: the radial power spectrum of corrupted minus clean.
+
+    Args:
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
+        corruption: as `corrupt` takes it.
+        image_processor: the checkpoint's own; needed for raw images only.
+        batch_size: images at a time.
+        seed: of all that is random in the corruption.
+
+    Raises:
+        ValueError: no images.
+
+    Source: the Fourier view of corruptions, Yin et al., arXiv:1906.08988, section 4.
+    """
+    if len(images) == 0:
+        raise ValueError("there is no image to look at; give at least one (an empty data set, or limit=0?)")
+    batches = [images] if isinstance(images, ImageBatch) else iter_batches(images, image_processor, batch_size)
+    ids, powers = [], []
+    for batch in batches:
+        changed = corrupt(batch.images, corruption, batch.image_ids, seed=seed)
+        frequency, power = radial_power(changed - batch.images)
+        ids.append(on_cpu(batch.image_ids))
+        powers.append(on_cpu(power))
+    return CorruptionSpectrum(torch.cat(ids), on_cpu(frequency), torch.cat(powers))
+
+
+@checked
+def spectrum_summary(
+    spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Group corruptions by their measured frequency content.
+
+    Args:
+        spectra: corruptions and their spectra over images.
+        resamples: of the bootstrap over images.
+        level: of the percentile intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        corruption, family, level, group (ImageNet-C's), mean_squared_difference, centroid (the power's mean frequency,
+        cycles a pixel), low, high, band (`BANDS`, by the centroid).
+
+    Source: Yin et al., arXiv:1906.08988, section 4; paired percentile bootstrap, Efron and Tibshirani, An
+    Introduction to the Bootstrap (1993), chapter 13.
+    """
+    import pandas as pd
+
+    rows = []
+    for corruption, spectrum in spectra:
+        power = spectrum.power.numpy()
+        moments = np.stack([(power * spectrum.frequency.numpy()).sum(1), power.sum(1)], 1)
+        draws = resampled_means(moments, resamples=resamples, seed=seed)
+        with np.errstate(invalid="ignore"):
+            centroid = interval(draws[:, 0] / draws[:, 1], level)
+        about = (corruption.key, corruption.family, corruption.level, corruption.group)
+        rows.append((*about, draws[0, 1], *centroid, band_of(centroid.value)))
+    names = "corruption family level group mean_squared_difference centroid low high band"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+@checked
+def family_bands(summary: pd.DataFrame) -> dict[str, str]:
+    """The band of each family of a `spectrum_summary`: that of its levels' mean centroid.
+
+    Source: low and high frequency corruptions, Yin et al., arXiv:1906.08988, section 4.
+    """
+    check_columns(summary, "family", "centroid")
+    return {str(family): band_of(float(rows["centroid"].mean())) for family, rows in summary.groupby("family")}
+
+
+def band_of(centroid: float) -> str:
+    """The band (`BANDS`) that a centroid in cycles a pixel lies in; `none` of NaN, where nothing changed."""
+    return next((name for name, end in BANDS if centroid < end), "none")

@@ -1,0 +1,230 @@
+"""Does training on one corruption help on another? Gains of every model on every corruption, and what they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.correlation import rank_correlation
+from mechvit.analysis.statistics.tidy_tables import check_columns
+from mechvit.analysis.summaries.bootstrap_draws import Draws, image_matrix
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import GROUPS, Corruption, Mixture, parse_training
+
+from .corruption_spectrum import CorruptionSpectrum, spectrum_summary
+from .spectral_distance import relabelling_p_value, spectral_distances
+from .transfer_pairs import RELATIONS, Distances, Pair, group_of, place, ratio
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BANDED = ("same band", "other band")
+"""Whether two corruptions' centroids lie in one band of frequencies (`spectrum.BANDS`)."""
+CONTRASTS = (("family", "across"), ("group", "across"), ("member", "outside"), BANDED)
+"""The scopes whose difference is given, first minus second."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Three tidy tables; every interval is a bootstrap over images, paired over models and corruptions."""
+
+    matrix: pd.DataFrame
+    """One row a model and what it is tested on: trained_on, tested_on, trained_group (noise, blur, weather, digital,
+    clean, mixture or base), tested_group, relation (`RELATIONS`, or `base`), accuracy,
+    low, high, gain (over the base), gain_low, gain_high, transfer (gain over that of the model trained on what is
+    tested), transfer_low, transfer_high, spectral_distance (cycles a pixel) and same_band (1, 0 or NaN)."""
+    means: pd.DataFrame
+    """One row a scope: scope (a relation; `same band`, `other band`; `blur to noise`; `a minus b`), pairs, gain (mean
+    over pairs), gain_low, gain_high, transfer (summed gain over summed own gain), transfer_low, transfer_high."""
+    similarity: pd.DataFrame
+    """quantity (gain, transfer), pairs, correlation (Spearman's, of spectral distance with the quantity), low, high,
+    p_value (by relabelling of corruptions); without rows where there are no spectra or fewer than 3 corruptions."""
+
+
+@checked
+def transfer(
+    performance: pd.DataFrame,
+    *,
+    base: str = "base",
+    trained: Mapping[str, Corruption | Mixture] | None = None,
+    spectra: Collection[tuple[Corruption, CorruptionSpectrum]] = (),
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Transfer:
+    """Compare what training on each corruption gives on every other.
+
+    With a(m, j) the accuracy of model m under corruption j, the base 0 and m(i) the model trained on i:
+
+        gain(i, j) = a(m(i), j) - a(0, j),        transfer(i, j) = gain(i, j) / gain(j, j)
+
+    A transfer of 1 says that training on i helps on j as much as training on j itself, 0 that it does not help. It is
+    NaN where no model was trained on j, or its own gain is not surely positive (its interval holds 0). The intervals
+    are for these models: they hold the sampling of test images, not of trainings.
+
+    Args:
+        performance: per image, as `corrupted_performance` gives it, with every model under the same corruptions.
+        base: the name of the model that all others were trained from.
+        trained: model's name -> what it was trained on; by default the names are read (`parse_training`).
+        spectra: of the corruptions, for `spectral_distance`, `same_band` and `similarity`; none by default.
+        resamples: of the bootstrap over images.
+        level: of the percentile intervals.
+        seed: of the bootstrap and of the relabellings.
+
+    Raises:
+        ValueError: no base or nothing besides it, a model whose training is not known, two models trained on one
+            corruption, or images or corruptions that some model lacks.
+
+    Source: the paper's section 5 asks for it; relabelling test, Mantel, Cancer Research 27 (1967).
+    """
+    accuracy = _accuracy_draws(performance, resamples, seed)
+    known = _known(accuracy, base, trained)
+    tested = list(dict.fromkeys(corruption for _, corruption in accuracy))
+    gains = {(m, c): accuracy[m, c] - accuracy[base, c] for m, c in accuracy}
+    own = _own_gains(gains, known, level)
+    distances, bands = _spectral(spectra)
+    cells = [
+        Pair(model, key, known.get(model), Corruption.parse(key), gains[model, key], own.get(key), distances, bands)
+        for model, key in product((base, *known), tested)
+    ]
+    return Transfer(
+        matrix=_matrix(cells, accuracy, level),
+        means=_means([cell for cell in cells if cell.trained is not None], level),
+        similarity=_similarity([cell for cell in cells if cell.distance is not None], distances, level, seed),
+    )
+
+
+def _matrix(cells: Iterable[Pair], accuracy: Draws, level: float) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for cell in cells:
+        found = (accuracy[cell.model, cell.tested_on], cell.gain, cell.transfer)
+        numbers = [number for draws in found for number in interval(draws, level)]
+        distance, same = (np.nan if x is None else float(x) for x in (cell.distance, cell.same_band))
+        groups = (group_of(cell.trained), cell.tested.group)
+        rows.append((cell.model, cell.tested_on, *groups, cell.relation, *numbers, distance, same))
+    names = "trained_on tested_on trained_group tested_group relation accuracy low high gain gain_low gain_high"
+    more = "transfer transfer_low transfer_high spectral_distance same_band"
+    return pd.DataFrame(rows, columns=[*names.split(), *more.split()])
+
+
+def _means(cells: list[Pair], level: float) -> pd.DataFrame:
+    """Every scope that has a pair, and the differences of two scopes."""
+    import pandas as pd
+
+    draws: dict[str, tuple[int, np.ndarray, np.ndarray]] = {}
+    for name in (*RELATIONS, *BANDED, *(f"{a} to {b}" for a, b in product(GROUPS, GROUPS))):
+        if chosen := [cell for cell in cells if name in _scopes(cell)]:
+            draws[name] = (len(chosen), np.mean([cell.gain for cell in chosen], axis=0), _pooled(chosen))
+    for first, second in CONTRASTS:
+        if first in draws and second in draws:
+            (n, gain, share), (m, other, other_share) = draws[first], draws[second]
+            draws[f"{first} minus {second}"] = (n + m, gain - other, share - other_share)
+    rows = [(name, n, *interval(gain, level), *interval(share, level)) for name, (n, gain, share) in draws.items()]
+    names = "scope pairs gain gain_low gain_high transfer transfer_low transfer_high"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def _scopes(cell: Pair) -> list[str]:
+    """The scopes that a pair belongs to; those of bands and groups hold two different corruptions."""
+    scopes = [cell.relation]
+    if cell.same_band is not None:
+        scopes.append(BANDED[0] if cell.same_band else BANDED[1])
+    if isinstance(cell.trained, Corruption) and cell.relation in ("family", "group", "across"):
+        scopes.append(f"{cell.trained.group} to {cell.tested.group}")
+    return scopes
+
+
+def _pooled(cells: list[Pair]) -> np.ndarray:
+    """Summed gain over summed own gain, of the cells that have one."""
+    pairs = [(cell.gain, cell.own) for cell in cells if cell.own is not None]
+    if not pairs:
+        return np.full_like(cells[0].gain, np.nan)
+    gain, own = (np.sum([pair[i] for pair in pairs], axis=0) for i in (0, 1))
+    return ratio(gain, own)
+
+
+def _similarity(cells: list[Pair], distances: Distances, level: float, seed: int) -> pd.DataFrame:
+    """Rank correlations over ordered pairs of two corruptions."""
+    import pandas as pd
+
+    rows = []
+    things = list(dict.fromkeys(c for pair in distances for c in pair))
+    square = np.array([[distances[a, b] for b in things] for a in things])
+    for quantity in ("gain", "transfer"):
+        chosen = [cell for cell in cells if quantity == "gain" or cell.own is not None]
+        involved = {c for cell in chosen for c in (cell.trained, cell.tested)}
+        if len(involved) < 3:
+            continue
+        draws = np.stack([getattr(cell, quantity) for cell in chosen], axis=1)
+        first, second = (
+            np.array([things.index(getattr(cell, name)) for cell in chosen]) for name in ("trained", "tested")
+        )
+        distance = np.broadcast_to(square[first, second], draws.shape)
+        found = interval(rank_correlation(distance, draws), level)
+        p_value = relabelling_p_value(square, first, second, draws[0], seed=seed)
+        rows.append((quantity, len(chosen), *found, p_value))
+    return pd.DataFrame(rows, columns=["quantity", "pairs", "correlation", "low", "high", "p_value"])
+
+
+def _spectral(
+    spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
+) -> tuple[Distances, dict[Corruption, str]]:
+    """The distance of every two corruptions with a spectrum, and the band of each."""
+    spectra = [(c, s) for c, s in spectra if c.family != "clean"]
+    if not spectra:
+        return {}, {}
+    names, square = spectral_distances(spectra)
+    bands = spectrum_summary(spectra, resamples=1).set_index("corruption")["band"]
+    distances = {(a, b): float(square[i, j]) for (i, a), (j, b) in product(enumerate(names), repeat=2)}
+    return distances, {c: str(bands[c.key]) for c in names}
+
+
+def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: float) -> dict[str, np.ndarray]:
+    """Tested corruption -> the gain of the model that was trained on it, where that is surely positive."""
+    found = {}
+    for model, what in known.items():
+        if isinstance(what, Corruption) and what.family != "clean" and (model, what.key) in gains:
+            if what.key in found:
+                raise ValueError(f"two models were trained on {what.key}; give one of them to compare others with")
+            found[what.key] = gains[model, what.key]
+    return {key: draws for key, draws in found.items() if interval(draws, level).low > 0}
+
+
+def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
+    """(model, corruption) -> draws of accuracy; corruptions in order, clean first."""
+    check_columns(performance, "model", "corruption", "image_id", "rank")
+    table = performance.assign(correct=performance["rank"] == 0)
+    columns, correct = image_matrix(table, "correct", ("model", "corruption"))
+    draws = dict(zip(columns, resampled_means(correct, resamples=resamples, seed=seed).T, strict=True))
+    models = dict.fromkeys(performance["model"])
+    tested = sorted({key for _, key in columns}, key=lambda key: place(Corruption.parse(key)))
+    for model, key in product(models, tested):
+        if (model, key) not in draws:
+            raise ValueError(f"every model must be tested under the same corruptions; {model} lacks {key}")
+    return {(model, key): draws[model, key] for model, key in product(models, tested)}
+
+
+def _known(
+    accuracy: Draws, base: str, trained: Mapping[str, Corruption | Mixture] | None
+) -> dict[str, Corruption | Mixture]:
+    """Model -> what it was trained on, in order: corruptions as `FAMILIES` has them, then mixtures."""
+    models = list(dict.fromkeys(model for model, _ in accuracy))
+    if base not in models or len(models) < 2:
+        raise ValueError(
+            f"the table must hold the base and at least one model that was trained from it; base is {base!r}, the "
+            f"models are {', '.join(models)}"
+        )
+    others = [model for model in models if model != base]
+    if trained is None:
+        trained = {model: parse_training(model) for model in others}
+    if lacking := [model for model in others if model not in trained]:
+        raise ValueError(f"trained must say what every model was trained on; {', '.join(lacking)} not given")
+    order = sorted(others, key=lambda model: place(trained[model]))
+    return {model: trained[model] for model in order}

@@ -1,0 +1,98 @@
+"""Pairs of what a model was trained on and what it is tested on, and how the two are related."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from mechvit.data.corruption_spec import FAMILIES, GROUPS, Corruption, Mixture
+
+RELATIONS: dict[str, str] = {
+    "itself": "the corruption that the model was trained on",
+    "family": "another level of it",
+    "group": "another family of its group (noise, blur, weather, digital)",
+    "across": "a corruption of another group",
+    "member": "one of the mixture that the model was trained on",
+    "outside": "none of the mixture that the model was trained on",
+    "clean": "clean images",
+    "control": "any corruption, by a model that was trained further on clean images",
+}
+"""What a model is tested on, seen from what it was trained on."""
+Distances = dict[tuple[Corruption, Corruption], float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model under one corruption."""
+
+    model: str
+    tested_on: str
+    trained: Corruption | Mixture | None
+    """None for the base."""
+    tested: Corruption
+    gain: Float[np.ndarray, " draws"]
+    own: Float[np.ndarray, " draws"] | None
+    """The gain of the model that was trained on what is tested; None where there is no such gain."""
+    distances: Distances
+    bands: dict[Corruption, str]
+
+    @property
+    def relation(self) -> str:
+        if self.trained is None:
+            return "base"
+        return relation(self.trained, self.tested)
+
+    @property
+    def transfer(self) -> Float[np.ndarray, " draws"]:
+        return np.full_like(self.gain, np.nan) if self.own is None else ratio(self.gain, self.own)
+
+    @property
+    def distance(self) -> float | None:
+        """Between two corruptions that are not the same; None where it is not known."""
+        if isinstance(self.trained, Corruption) and self.trained != self.tested:
+            return self.distances.get((self.trained, self.tested))
+        return None
+
+    @property
+    def same_band(self) -> bool | None:
+        if self.distance is None or not isinstance(self.trained, Corruption):
+            return None
+        return self.bands[self.trained] == self.bands[self.tested]
+
+
+def group_of(what: Corruption | Mixture | None) -> str:
+    """One of `GROUPS`, `clean`, `mixture`, or `base` of no training at all."""
+    if what is None:
+        return "base"
+    return "mixture" if isinstance(what, Mixture) else what.group
+
+
+def relation(trained: Corruption | Mixture, tested: Corruption) -> str:
+    """What is tested, seen from what was trained on: a key of `RELATIONS`."""
+    if isinstance(trained, Mixture):
+        return "member" if tested in trained.members else "clean" if tested.family == "clean" else "outside"
+    if tested.family == "clean":
+        return "clean"
+    if trained.family == "clean":
+        return "control"
+    if trained == tested:
+        return "itself"
+    if trained.family == tested.family:
+        return "family"
+    return "group" if trained.group == tested.group else "across"
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Draws of a ratio; NaN, and left out of its interval, where the denominator is not positive."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, above / below, np.nan)
+
+
+def place(what: Corruption | Mixture) -> tuple[int, int, int]:
+    """Clean, then group by group in the order of `FAMILIES`, then mixtures as they come."""
+    if isinstance(what, Mixture):
+        return len(GROUPS) + 1, 0, 0
+    group = 0 if what.family == "clean" else 1 + GROUPS.index(what.group)
+    return group, list(FAMILIES).index(what.family), what.level

@@ -1,0 +1,89 @@
+"""Distributions over images as tidy histograms with intervals: first correct layers, and cosines of SAE codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, resampled_means
+from mechvit.analysis.statistics.tidy_tables import check_columns
+from mechvit.arguments import checked
+from mechvit.settings_checks import COUNT, check_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@checked
+def first_correct_histogram(
+    first: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """The share of images whose first correct layer is l, for every layer, with a bootstrap interval over images.
+
+    Args:
+        first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer.
+        resamples, level, seed: of the bootstrap.
+
+    Returns:
+        model, corruption, layer (0 to the largest of the table), share, low, high (fractions), images.
+
+    Source: the paper's section 4.2.
+    """
+    import pandas as pd
+
+    check_columns(first, "model", "corruption", "layer")
+    layers = np.arange(int(first["layer"].max()) + 1)
+    parts = []
+    for (model, corruption), group in first.groupby(["model", "corruption"], sort=False):
+        onehot = (group["layer"].to_numpy(int)[:, None] == layers).astype(float)
+        share, low, high = _intervals(resampled_means(onehot, resamples=resamples, seed=seed), level)
+        columns = {"layer": layers, "share": share, "low": low, "high": high, "images": len(group)}
+        parts.append(pd.DataFrame({"model": model, "corruption": corruption, **columns}))
+    return pd.concat(parts, ignore_index=True)
+
+
+@checked
+def cosine_histogram(
+    cosine: pd.DataFrame, *, bins: int = 60, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """The density of cosines in equal bins, with a bootstrap interval over images: patches of one image stay together.
+
+    Args:
+        cosine: `sae_cosine` (model, architecture, corruption, cosine, and image_id); without image_id the
+            intervals are NaN.
+        bins: between -1, or 0 where no cosine is negative, and 1.
+        resamples, level, seed: of the bootstrap.
+
+    Returns:
+        model, architecture, corruption, left and right (a bin's edges), density, low, high, patches (of the whole
+        histogram), and their mean cosine.
+
+    Source: the paper's section 4.4 (its distributions of cosines).
+    """
+    import pandas as pd
+
+    check_number("bins", bins, COUNT)
+    check_columns(cosine, "model", "architecture", "corruption", "cosine")
+    edges = np.linspace(-1.0 if cosine["cosine"].min() < 0 else 0.0, 1.0, bins + 1)
+    width, parts = edges[1] - edges[0], []
+    for (model, kind, corruption), group in cosine.groupby(["model", "architecture", "corruption"], sort=False):
+        values = group["cosine"].to_numpy(np.float64)
+        place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)  # as numpy.histogram's bins
+        known = "image_id" in group
+        image = pd.factorize(group["image_id"])[0] if known else np.zeros(len(values), int)
+        counts = np.bincount(image * bins + place, minlength=bins * (image.max() + 1)).reshape(-1, bins)
+        draws = resampled_means(counts, resamples=resamples if known else 1, seed=seed)
+        density, low, high = _intervals(draws / (draws.sum(1, keepdims=True) * width), level)
+        low, high = (low, high) if known else (np.full(bins, np.nan), np.full(bins, np.nan))
+        about = {"model": model, "architecture": kind, "corruption": corruption}
+        columns = {"left": edges[:-1], "right": edges[1:], "density": density, "low": low, "high": high}
+        parts.append(pd.DataFrame({**about, **columns, "patches": len(values), "mean_cosine": values.mean()}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _intervals(draws: Float[np.ndarray, "draws statistics"], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each statistic's own value, and the ends of its percentile interval."""
+    low, high = np.quantile(draws[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return draws[0], low, high

@@ -1,0 +1,226 @@
+"""How far fine-tuning moved each weight, and how many directions the change takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.analysis.interventions.model_pair import check_weights_comparable
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.arguments import checked
+
+from .model_parts import model_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+TOP = (1, 4, 16)
+"""Numbers of top directions that a change's share and overlap are given for."""
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """The change of one tensor of the weights, D = T - B, in float64."""
+
+    part: str
+    """As `model_parts` names it."""
+    weight: str
+    """The tensor's name in the state dict."""
+    base_norm: float
+    """Frobenius norm of B."""
+    tuned_norm: float
+    """Frobenius norm of T."""
+    change_norm: float
+    """Frobenius norm of D."""
+    product: float
+    """The inner product of B and T."""
+    shape: tuple[int, ...]
+    """As the tensor lies in the state dict."""
+    singular_values: Float[Tensor, " rank"]
+    """Of D as a matrix [out, in], falling; empty where the tensor is no matrix."""
+    base_singular_values: Float[Tensor, " rank"]
+    """Of B, likewise."""
+    left_overlap: Float[Tensor, " rank"]
+    """At k - 1: the share of D's top k left singular directions that lies in the span of B's top k, |U_B' U_D|² / k;
+    NaN where D is zero."""
+    right_overlap: Float[Tensor, " rank"]
+    """The same of the right singular directions."""
+
+    @property
+    def relative(self) -> float:
+        """|D| / |B|; infinite where B is zero and D is not."""
+        return _ratio(self.change_norm, self.base_norm)
+
+    @property
+    def cosine(self) -> float:
+        """Of the angle between B and T; NaN where either is zero."""
+        norms = self.base_norm * self.tuned_norm
+        return self.product / norms if norms else float("nan")
+
+    @property
+    def stable_rank(self) -> float:
+        """|D|² / σ1²: how many directions of equal size the change would fill; NaN where there is none."""
+        s = self.singular_values
+        return float(s.square().sum() / s[0].square()) if len(s) else float("nan")
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of σ / Σσ (Roy and Vetterli, EUSIPCO 2007); NaN where there is no change."""
+        p = self.singular_values / self.singular_values.sum()
+        return float(torch.special.entr(p).sum().exp()) if len(p) else float("nan")
+
+    def share(self, k: int) -> float:
+        """Share of |D|² in its top k directions."""
+        energy = self.singular_values.square()
+        return float(energy[:k].sum() / energy.sum()) if len(energy) else float("nan")
+
+    def overlap(self, k: int) -> tuple[float, float]:
+        """The left and the right overlap of the top k directions (of all, where there are fewer)."""
+        if not len(self.left_overlap):
+            return float("nan"), float("nan")
+        place = min(k, len(self.left_overlap)) - 1
+        return float(self.left_overlap[place]), float(self.right_overlap[place])
+
+
+@dataclass(frozen=True)
+class WeightChanges:
+    """The change of every tensor of the weights, in the order of a forward pass."""
+
+    weights: tuple[WeightChange, ...]
+
+    def to_frame(self, *, top: Sequence[int] = TOP, **labels: str) -> pd.DataFrame:
+        """One row a tensor: the labels, part, weight, shape (as in 32x64), parameters, base_norm, change_norm,
+        relative, cosine, stable_rank, effective_rank, and for each k of `top` share_k, left_overlap_k, right_overlap_k.
+
+        What needs a matrix is NaN elsewhere. Two random k-dimensional subspaces of d dimensions overlap by k / d.
+        """
+        import pandas as pd
+
+        rows = []
+        for w in self.weights:
+            row: dict[str, object] = {
+                **labels,
+                "part": w.part,
+                "weight": w.weight,
+                "shape": "x".join(map(str, w.shape)),
+            }
+            row["parameters"] = torch.Size(w.shape).numel()
+            names = ("base_norm", "change_norm", "relative", "cosine", "stable_rank", "effective_rank")
+            row |= {name: getattr(w, name) for name in names}
+            for k in top:
+                row[f"share_{k}"] = w.share(k)
+                row[f"left_overlap_{k}"], row[f"right_overlap_{k}"] = w.overlap(k)
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def part_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a part, all its tensors taken as one vector: the labels, part, parameters, base_norm, change_norm,
+        relative, cosine, and energy: its share of the whole model's squared change."""
+        import numpy as np
+        import pandas as pd
+
+        table = pd.DataFrame(
+            [
+                (w.part, torch.Size(w.shape).numel(), w.base_norm**2, w.tuned_norm**2, w.change_norm**2, w.product)
+                for w in self.weights
+            ],
+            columns=["part", "parameters", "base", "tuned", "change", "product"],
+        )
+        sums = table.groupby("part", sort=False, as_index=False).sum()
+        found = sums[["part", "parameters"]].assign(
+            base_norm=np.sqrt(sums["base"]), change_norm=np.sqrt(sums["change"])
+        )
+        found["relative"] = [_ratio(a, b) for a, b in zip(found["change_norm"], found["base_norm"], strict=True)]
+        norms = np.sqrt(sums["base"] * sums["tuned"])
+        found["cosine"] = sums["product"] / norms.where(norms > 0)
+        found["energy"] = sums["change"] / sums["change"].sum() if sums["change"].sum() else np.nan
+        return labelled(found, labels)
+
+    def spectrum_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a changed matrix and direction: the labels, part, weight, k (from 1), singular_value, cumulative
+        (share of the squared change in the top k), base_singular_value, left_overlap, right_overlap (`WeightChange`).
+        """
+        import pandas as pd
+
+        frames = []
+        for w in self.weights:
+            energy = w.singular_values.square().cumsum(0)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        **labels,
+                        "part": w.part,
+                        "weight": w.weight,
+                        "k": range(1, len(energy) + 1),
+                        "singular_value": w.singular_values.numpy(),
+                        "cumulative": (energy / energy[-1:]).numpy(),
+                        "base_singular_value": w.base_singular_values.numpy(),
+                        "left_overlap": w.left_overlap.numpy(),
+                        "right_overlap": w.right_overlap.numpy(),
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
+
+
+@checked
+@torch.inference_mode()
+def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
+    """Measure the change of every weight: its size, its direction, its spectrum, and what it shares with the base.
+
+    Matrices are taken as they lie, [out, in], the patch embedding as [d_model, channel * row * column] and positions as
+    [position, d_model]; vectors have size and direction alone. All in float64, one tensor after the other: two singular
+    value decompositions a changed matrix.
+
+    Args:
+        base, tuned: two models with weights of the same names and shapes; no head is needed.
+
+    Raises:
+        ValueError: the names, shapes or devices of the weights differ.
+
+    Source: subspace overlap as in LoRA, arXiv:2106.09685, section 7.2, eq. 4 (there between two changes).
+    """
+    check_weights_comparable(base, tuned)
+    own, other = base.own_state_dict(), tuned.own_state_dict()
+    found = [_compare(part, n, own[n], other[n]) for part, names in model_parts(base).items() for n in names]
+    return WeightChanges(tuple(found))
+
+
+def _compare(part: str, weight: str, base: Tensor, tuned: Tensor) -> WeightChange:
+    B, T = base.double(), tuned.double()
+    D = T - B
+    numbers = (float(B.norm()), float(T.norm()), float(D.norm()), float((B * T).sum()))
+    matrix, nothing = _as_matrix(D), torch.zeros(0, dtype=torch.float64)
+    if matrix is None or numbers[2] == 0:
+        return WeightChange(part, weight, *numbers, tuple(base.shape), nothing, nothing, nothing, nothing)
+    whole = _as_matrix(B)
+    assert whole is not None
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    base_u, base_s, base_vh = torch.linalg.svd(whole, full_matrices=False)
+    overlaps = (_overlap(base_u.T @ u).cpu(), _overlap(base_vh @ vh.T).cpu())
+    return WeightChange(part, weight, *numbers, tuple(base.shape), s.cpu(), base_s.cpu(), *overlaps)
+
+
+def _overlap(cosines: Float[Tensor, "base own"]) -> Float[Tensor, " rank"]:
+    """|the top k by k corner|² / k for every k."""
+    corners = cosines.square().cumsum(0).cumsum(1).diagonal()
+    return corners / torch.arange(1, len(corners) + 1, device=corners.device)
+
+
+def _as_matrix(weight: Tensor) -> Tensor | None:
+    """A tensor as a matrix; None where it is a vector or a number."""
+    flat = weight.flatten(1) if weight.dim() == 4 else weight.squeeze()
+    return flat if flat.dim() == 2 and min(flat.shape) > 1 else None
+
+
+def _ratio(above: float, below: float) -> float:
+    if below:
+        return above / below
+    return float("inf") if above else float("nan")

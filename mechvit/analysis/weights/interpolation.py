@@ -1,0 +1,141 @@
+"""Between a base model's weights and a tuned one's, and beyond: accuracy, loss and logit difference along the line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mechvit.analysis.inputs import Images, on_cpu
+from mechvit.analysis.interventions.model_pair import check_weights_fit
+from mechvit.analysis.interventions.recovery import GIVER, QUANTITIES, RECEIVER, Outcomes, score_outcomes
+from mechvit.analysis.interventions.runner import Found, changes, outcome_frame, run_interventions
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import Corruption
+from mechvit.settings_checks import FINITE, check_number
+
+from .model_parts import groups_named, model_parts, weights_of, weights_replaced
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+ALPHAS = tuple(step / 8 for step in range(-2, 13))
+"""-0.25 to 1.5 in steps of an eighth."""
+
+
+@dataclass(frozen=True)
+class LossOutcomes(Outcomes):
+    """Outcomes with the loss."""
+
+    loss: Float[Tensor, " images"]
+    """Cross-entropy of the label, nats."""
+
+    def to_frame(self, **labels: str | int) -> pd.DataFrame:
+        """One row an image, as `Outcomes.to_frame` gives it, and the column loss."""
+        return super().to_frame(**labels).assign(loss=self.loss.numpy())
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What every mixture of the two models' weights gave on every image under every corruption."""
+
+    outcomes: Found[float | str]
+    """(corruption, alpha) -> outcomes; and (corruption, "receiver" or "giver") -> the base and the tuned model, whose
+    foils all are scored by."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference, loss."""
+        mixtures = {key: found for key, found in self.outcomes.items() if key[1] not in (RECEIVER, GIVER)}
+        return outcome_frame(mixtures, lambda alpha: {"alpha": alpha})
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """One row a corruption, alpha and quantity (accuracy, logit_difference, loss in nats): corruption, alpha,
+        quantity, value, low, high, change, change_low, change_high (minus the base, on the same images)."""
+        import pandas as pd
+
+        settings: Any = {"resamples": resamples, "level": level, "seed": seed}
+        frames = []
+        for corruption, part in self.to_frame().groupby("corruption", sort=False):
+            base = self.outcomes[str(corruption), RECEIVER].to_frame()
+            found = changes(part, base, by=["alpha"], quantities=[*QUANTITIES, "loss"], **settings)
+            frames.append(labelled(found, {"corruption": corruption}))
+        return pd.concat(frames, ignore_index=True)
+
+
+@checked
+@torch.inference_mode()
+def interpolate_weights(
+    base: HookedViT,
+    tuned: HookedViT,
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    parts: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Interpolation:
+    """Evaluate the weights base + alpha (tuned - base) for every alpha.
+
+    Alpha 0 is the base model and 1 the tuned one, bit for bit; below 0 and above 1 the line goes on. The mixture is
+    made anew for each batch in the base model's place, so that one more set of weights is held and no model is changed.
+
+    Args:
+        base, tuned: two models of one config.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruptions: what to apply, `clean` too where it is wanted.
+        alphas: places on the line.
+        parts: what is interpolated, as in `blocks.3` or `head`, the rest staying the base model's; None takes all.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of all that is random in a corruption.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: models of two configs, no alpha or one twice, an unknown part, and what `evaluate` refuses.
+
+    Source: WiSE-FT, arXiv:2109.01903, section 3; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
+    """
+    check_weights_fit(base, tuned)
+    alphas = [float(alpha) for alpha in alphas]
+    for alpha in alphas:
+        check_number("alphas", alpha, FINITE)
+    if not alphas or len(set(alphas)) < len(alphas):
+        raise ValueError(f"alphas must be at least one number, each once; got {alphas}")
+    groups = [tuple(model_parts(base))] if parts is None else list(groups_named(base, parts).values())
+    chosen = frozenset(part for group in groups for part in group)
+    ends = weights_of(base, chosen), weights_of(tuned, chosen)
+
+    def logits_of(pixels: Tensor) -> dict[float | str, Tensor]:
+        found: dict[float | str, Tensor] = {RECEIVER: base(pixels), GIVER: tuned(pixels)}
+        for alpha in alphas:
+            with weights_replaced(base, {name: between(ends[0][name], ends[1][name], alpha) for name in ends[0]}):
+                found[alpha] = base(pixels)
+        return found
+
+    found = run_interventions(
+        base, images, corruptions, logits_of, score=score_loss, batch_size=batch_size, seed=seed, progress=progress
+    )
+    return Interpolation(found)
+
+
+def between(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+    """base + alpha (tuned - base), computed in float32 for half types; exactly either end at alpha 0 and 1."""
+    wide = torch.promote_types(base.dtype, torch.float32)
+    return torch.lerp(base.to(wide), tuned.to(wide), alpha).to(base.dtype)
+
+
+def score_loss(logits: Float[Tensor, "batch class"], labels: Tensor, foil: Tensor, image_ids: Tensor) -> LossOutcomes:
+    """Score one batch of logits, with the loss, in float32."""
+    plain = score_outcomes(logits, labels, foil, image_ids)
+    loss = F.cross_entropy(logits.float(), labels, reduction="none")
+    return LossOutcomes(plain.image_id, plain.correct, plain.logit_difference, on_cpu(loss))

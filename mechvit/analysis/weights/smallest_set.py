@@ -1,0 +1,201 @@
+"""The smallest set of a tuned model's parts that gives the base model most of its gain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from torch import Tensor
+
+from mechvit.analysis.held_out_split import split_images
+from mechvit.analysis.inputs import Images
+from mechvit.analysis.interventions.model_pair import check_weights_fit
+from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
+from mechvit.analysis.interventions.runner import effects, outcome_frame, run_interventions
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import Corruption
+from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_choice
+
+from .model_parts import Unit, model_parts, part_groups, weights_of, weights_replaced
+from .swapping import mixed_logits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+Quantity = Literal["accuracy", "logit_difference"]
+Method = Literal["greedy", "exhaustive"]
+Group = tuple[str, ...]
+EXHAUSTIVE = 10
+"""At most so many groups are searched exhaustively (1,023 sets)."""
+
+
+class NoGap(ValueError):
+    """The two models do not differ in the quantity, so that there is no share of a gap to carry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallestSetConfig:
+    """What the smallest set must carry, of what it is made, and how it is searched for."""
+
+    share: float = 0.9
+    """Of the gap between the two models, above 0 and at most 1."""
+    quantity: Quantity = "logit_difference"
+    """In which the gap is measured."""
+    unit: Unit = "branches"
+    """How finely parts are chosen, see `part_groups`."""
+    method: Method = "greedy"
+    """Exhaustive for at most 10 groups."""
+    selection_fraction: float = 0.5
+    """Of the images, to choose on."""
+    resamples: int = RESAMPLES
+    """Of the bootstrap over images."""
+    level: float = LEVEL
+    """Of the intervals."""
+
+    def __post_init__(self) -> None:
+        check(self, SHARE_ABOVE_ZERO, "share")
+        check_choice(self, quantity=get_args(Quantity), method=get_args(Method))
+
+
+@dataclass(frozen=True)
+class SmallestSet:
+    """The sets that a search went through, from one group to the first that carries the share, on both image parts."""
+
+    quantity: Quantity
+    share: float
+    """What was asked for, of the gap between receiver and giver."""
+    path: tuple[Group, ...]
+    """The set of groups at each step; each has one group more than the one before, which greedy selection keeps."""
+    selection: pd.DataFrame
+    """On the images that the sets were chosen on: step, quantity, and the columns of `effects`. What is chosen among
+    many looks better here than it is."""
+    held_out: pd.DataFrame
+    """The same sets on the other images."""
+
+    @property
+    def groups(self) -> Group:
+        """The set that was found."""
+        return self.path[-1]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step and image part: step, added (the groups that the set before lacks), groups (joined by spaces),
+        images (selection or held_out), value, low, high, change ..., recovered, recovered_low, recovered_high."""
+        import pandas as pd
+
+        frames = []
+        for name, table in (("selection", self.selection), ("held_out", self.held_out)):
+            table = table[table["quantity"] == self.quantity].reset_index(drop=True)
+            table.insert(1, "added", [self._added(step) for step in table["step"]])
+            table.insert(2, "groups", [" ".join(self.path[step - 1]) for step in table["step"]])
+            table.insert(3, "images", name)
+            frames.append(table)
+        return pd.concat(frames, ignore_index=True)
+
+    def _added(self, step: int) -> str:
+        before = self.path[step - 2] if step > 1 else ()
+        return " ".join(group for group in self.path[step - 1] if group not in before)
+
+
+@checked
+def smallest_set(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    *,
+    config: SmallestSetConfig | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> SmallestSet:
+    """Find few parts whose weights, taken from the giver, carry a share of its gain over the receiver.
+
+    Greedy selection adds in each step the group that recovers most beside those that are in already, until the share is
+    reached; it may miss a smaller set of groups that work only together. The exhaustive search tries all sets of one
+    group, of two, and so on, and finds the best of the smallest size that reaches the share. Either looks at one part
+    of the images; the path is then measured on the others.
+
+    Args:
+        receiver, giver: two models of one config: the base and the tuned one.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruption: under which the gain is measured.
+        config: see `SmallestSetConfig`.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of the draw of images, the corruption and the bootstrap.
+        progress: the label of a progress bar for each step; None shows none.
+
+    Raises:
+        NoGap: the interval of the gap between the models holds 0 on the images to choose on.
+        ValueError: models of two configs, too many groups for an exhaustive search, and what `evaluate` refuses.
+
+    Source: grafting regions of a tuned model onto the base, arXiv:2302.06600 (there single weights, found by
+    optimisation).
+    """
+    config = config or SmallestSetConfig()
+    check_weights_fit(receiver, giver)
+    groups, greedy = part_groups(receiver, config.unit), config.method == "greedy"
+    if not greedy and len(groups) > EXHAUSTIVE:
+        raise ValueError(
+            f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {config.unit}: use "
+            "method='greedy'" + ("" if config.unit == "blocks" else " or unit='blocks'")
+        )
+    chosen_on, held_out = split_images(images, config.selection_fraction, seed=seed)
+
+    def measure(part: Images, sets: Sequence[Group], kept: Group = (), label: str | None = None) -> pd.DataFrame:
+        """The effects of several sets that all hold `kept`; `step` counts them from 1."""
+        found = run_interventions(
+            receiver, part, [corruption], lambda pixels: _logits(receiver, giver, pixels, groups, sets, kept),
+            batch_size=batch_size, seed=seed, progress=label,
+        )  # fmt: skip
+        references = {key: outcomes for key, outcomes in found.items() if key[1] in (RECEIVER, GIVER)}
+        others = {key: outcomes for key, outcomes in found.items() if key not in references}
+        return effects(
+            outcome_frame(others, lambda step: {"step": step}),
+            outcome_frame(references, lambda name: {"condition": name}),
+            by=["step"], resamples=config.resamples, level=config.level, seed=seed,
+        )  # fmt: skip
+
+    path: list[Group] = []
+    reached = -np.inf
+    while reached < config.share and len(path) < len(groups):
+        size, kept = len(path) + 1, path[-1] if path and greedy else ()
+        sets = list(combinations(groups, size))
+        if greedy:
+            sets = [(*kept, group) for group in groups if group not in kept]
+        found = measure(chosen_on, sets, kept, progress and f"{progress}, sets of {size}")
+        recovered = found[found["quantity"] == config.quantity].set_index("step")["recovered"]
+        if recovered.isna().any():
+            raise NoGap(
+                f"there must be a gap in {config.quantity} between receiver and giver to recover; on the "
+                f"{len(chosen_on)} images to choose on its interval holds 0: give more images or another corruption"
+            )
+        path.append(sets[int(recovered.to_numpy().argmax())])
+        reached = recovered.max()
+    on_both = [measure(part, path) for part in (chosen_on, held_out)]
+    return SmallestSet(config.quantity, config.share, tuple(path), *on_both)
+
+
+def _logits(
+    receiver: HookedViT,
+    giver: HookedViT,
+    pixels: Tensor,
+    groups: Mapping[str, tuple[str, ...]],
+    sets: Sequence[Group],
+    kept: Group,
+) -> dict[int | str, Tensor]:
+    """The logits of both models and of every set.
+
+    What all sets keep is the giver's throughout, so that the others' residual stream is shared up to what they add.
+    """
+    mixes: dict[int | str, frozenset[str]] = {GIVER: frozenset(model_parts(receiver))}
+    for step, names in enumerate(sets, start=1):
+        mixes[step] = frozenset(part for name in names if name not in kept for part in groups[name])
+    own = receiver(pixels)
+    with weights_replaced(receiver, weights_of(giver, [part for name in kept for part in groups[name]])):
+        return {RECEIVER: own, **mixed_logits(receiver, giver, pixels, mixes)}

@@ -1,0 +1,179 @@
+"""Weights of one model in another, part by part: where a fine-tuning's gain lives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.analysis.inputs import Images
+from mechvit.analysis.interventions.model_pair import check_weights_fit
+from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
+from mechvit.analysis.interventions.runner import Found, Key, effects, outcome_frame, run_interventions
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.arguments import checked
+from mechvit.data.corruption_spec import Corruption
+
+from .model_parts import Unit, groups_named, model_parts, part_groups, weights_replaced
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit.models import HookedViT
+
+
+class Swap(NamedTuple):
+    """Which of the giver's weights the receiver runs with."""
+
+    kind: str
+    """`single`: one part. `first`, `last`: the first or the last k of all parts."""
+    part: str
+    """The part, or the one that is added at step k; empty at k = 0."""
+    k: int
+    """How many parts are the giver's."""
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """What each swap gave on every image under every corruption."""
+
+    outcomes: Found[Swap]
+    """(corruption, swap) -> the receiver with those weights of the giver."""
+    references: Found[str]
+    """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an image, corruption and swap: corruption, kind, part, k, image_id, correct, logit_difference."""
+        return outcome_frame(self.outcomes, Swap._asdict)
+
+    def reference_frame(self) -> pd.DataFrame:
+        """One row an image, corruption and model: corruption, condition, image_id, correct, logit_difference."""
+        return outcome_frame(self.references, lambda condition: {"condition": condition})
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Means, changes and recovered shares by (corruption, kind, part, k), as `effects` gives them.
+
+        0 recovered is the receiver as it is, 1 the giver.
+        """
+        return effects(
+            self.to_frame(), self.reference_frame(), by=Swap._fields, resamples=resamples, level=level, seed=seed
+        )
+
+
+@checked
+def swap_weights(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruptions: Collection[Corruption | str],
+    *,
+    parts: Sequence[str] | None = None,
+    cumulative: Unit | None = "blocks",
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> Swaps:
+    """Run the receiver with one part's weights of the giver, and with more and more parts from either end.
+
+    With the base as the receiver and the tuned model as the giver a high recovered share says that a part's change is
+    enough for the gain; with the two exchanged, that the gain needs it. No model is copied and none is left changed.
+
+    Args:
+        receiver, giver: two models of one config.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruptions: what to apply, `clean` too where it is wanted.
+        parts: swapped one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None takes
+            every block and every part (see `model_parts`).
+        cumulative: the unit in which the first k and the last k are swapped together, k from 0 to all; None does not.
+        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        seed: of all that is random in a corruption.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: models of two configs, an unknown part, nothing to swap, and what `evaluate` refuses.
+
+    Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
+    model's weights onto the base, arXiv:2302.06600.
+    """
+    check_weights_fit(receiver, giver)
+    groups = groups_named(receiver, parts) if parts is not None else _every_group(receiver)
+    swaps: dict[Swap | str, frozenset[str]] = {
+        Swap("single", name, 1): frozenset(group) for name, group in groups.items()
+    }
+    if cumulative is not None:
+        swaps |= _from_either_end(part_groups(receiver, cumulative))
+    mixes = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps}
+    found = run_interventions(
+        receiver, images, corruptions, lambda pixels: mixed_logits(receiver, giver, pixels, mixes),
+        batch_size=batch_size, seed=seed, progress=progress,
+    )  # fmt: skip
+    return Swaps(
+        {(c, swap): found[c, swap] for c, swap in found if isinstance(swap, Swap)},
+        {(c, name): found[c, name] for c, name in found if not isinstance(name, Swap)},
+    )
+
+
+def _every_group(model: HookedViT) -> dict[str, tuple[str, ...]]:
+    return part_groups(model, "blocks") | part_groups(model, "parts")
+
+
+def _from_either_end(groups: Mapping[str, tuple[str, ...]]) -> dict[Swap | str, frozenset[str]]:
+    """The first k and the last k groups, for every k."""
+    found: dict[Swap | str, frozenset[str]] = {}
+    for kind, names in (("first", list(groups)), ("last", list(groups)[::-1])):
+        for k in range(len(names) + 1):
+            chosen = frozenset(part for name in names[:k] for part in groups[name])
+            found[Swap(kind, names[k - 1] if k else "", k)] = chosen
+    return found
+
+
+def mixed_logits(
+    receiver: HookedViT,
+    giver: HookedViT,
+    pixels: Float[Tensor, "batch 3 height width"],
+    mixes: Mapping[Key, frozenset[str]],
+) -> dict[Key, Float[Tensor, "batch class"]]:
+    """Run the receiver with each of several sets of parts from the giver.
+
+    A mix is the same as one of the two models up to some block, and starts from that model's residual stream there;
+    both streams advance block by block, so that only two are held. The results are those of whole forward passes, bit
+    for bit.
+
+    Args:
+        mixes: name -> the parts (as in `model_parts`) that are the giver's.
+
+    Returns:
+        the logits of every mix, in the order of `mixes`.
+    """
+    n_layers, parts, theirs = receiver.cfg.n_layers, model_parts(receiver), giver.own_state_dict()
+    starts: dict[tuple[bool, int], list[Key]] = {}
+    for key, chosen in mixes.items():
+        starts.setdefault(_shared_with(chosen, parts, n_layers), []).append(key)
+    streams = {True: giver, False: receiver}
+    needed = {side: max((layer for s, layer in starts if s == side), default=-1) for side in streams}
+    resids = {side: model(pixels, stop_at_layer=0) for side, model in streams.items() if needed[side] >= 0}
+    found: dict[Key, Tensor] = {}
+    for layer in range(n_layers + 1):
+        for side, resid in resids.items():
+            for key in starts.get((side, layer), []):
+                with weights_replaced(receiver, {n: theirs[n] for part in mixes[key] for n in parts[part]}):
+                    found[key] = receiver(resid, start_at_layer=layer)
+        resids = {
+            side: streams[side].blocks[layer](resid, streams[side].place(receiver.cfg.grid))
+            for side, resid in resids.items()
+            if layer < needed[side]
+        }
+    return {key: found[key] for key in mixes}
+
+
+def _shared_with(chosen: frozenset[str], parts: Mapping[str, object], n_layers: int) -> tuple[bool, int]:
+    """Whether a mix begins as the giver does, and the first block that is not wholly that model's."""
+    from_giver = "embed" in chosen
+    for layer in range(n_layers):
+        own = [part for part in parts if part.startswith(f"blocks.{layer}.")]
+        if any((part in chosen) != from_giver for part in own):
+            return from_giver, layer
+    return from_giver, n_layers

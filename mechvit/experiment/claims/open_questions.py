@@ -1,0 +1,244 @@
+"""The questions that the paper leaves open (its section 5), each with what was measured here and an answer by a rule.
+
+How does training transfer between filters of one family, which differences between the base and a tuned model make the
+gain, and can these be isolated and controlled? The answers are of the strongest model of each family, with the same
+intervals as the claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechvit.analysis.statistics.bootstrap import Interval
+from mechvit.analysis.statistics.verdicts import Verdict
+from mechvit.data.corruption_spec import Corruption
+
+from .evidence import Claim, Rules, Words, judged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCE = "section 5, future work"
+ABLATED = 16
+"""How many latents are ablated in the answer on latents, where so many are; fixed before any was measured."""
+Tables = Mapping[str, "pd.DataFrame"]
+
+
+def questions(tables: Tables, rules: Rules) -> list[Claim]:
+    """Answer what the tables allow, question by question.
+
+    Args:
+        tables: `related` (see `mechvit.analysis.transfer`), `gain_smallest_set`, `gain_patching`,
+            `gain_steering_chosen`, `gain_ablation` and `gain_head_correlations`, the latter with the column
+            `tuned_on`; questions about a table that is not there are left out.
+        rules: the thresholds.
+    """
+    asked = (
+        ("related", _transfer),
+        ("gain_smallest_set", _isolated),
+        ("gain_steering_chosen", _controlled),
+        ("gain_ablation", _latents),
+        ("gain_head_correlations", _heads),
+    )
+    return [row for name, ask in asked if name in tables for row in ask(tables, rules)]
+
+
+def _answer(
+    words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: Mapping[str, Interval] | None = None
+) -> Claim:
+    """One row; the part that decides is the smallest of those that the answer rests on, which `more` stands beside."""
+    return judged(words, {**parts, **(more or {})}, min(parts, key=lambda name: parts[name].value), rule, verdict)
+
+
+def _interval(row: pd.Series, name: str, scale: float = 1.0) -> Interval:
+    """A quantity and its interval, from the columns name, name_low and name_high (low and high for `value`)."""
+    ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    return Interval(*(scale * float(row[column]) for column in (name, *ends)))
+
+
+def _alone(value: float) -> Interval:
+    """A number without an interval."""
+    return Interval(float(value), np.nan, np.nan)
+
+
+def _above(parts: Mapping[str, Interval], bound: float, smallest: float) -> Verdict:
+    """yes: every interval above the bound; no: every one below `smallest`; partly: some above; else unclear."""
+    above = [part.low > bound for part in parts.values()]
+    if all(above):
+        return "yes"
+    if any(above):
+        return "partly"
+    return "no" if all(part.high < smallest for part in parts.values()) else "unclear"
+
+
+def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["related"]
+    for key in (name for name in dict.fromkeys(table["trained_on"]) if name != "base"):
+        corruption = Corruption.parse(key)
+        own = table[(table["trained_on"] == key) & (table["relation"] == "group")]
+        if own.empty:
+            continue
+        across = table[(table["trained_on"] == key) & (table["relation"] == "across")]
+        words = Words(
+            f"open_transfer_{corruption.family}",
+            f"Does training on {corruption.title} help on other filters of its family ({corruption.group})?",
+            SOURCE,
+            f"Gain in accuracy over the base on each other {corruption.group} filter",
+            "percentage points",
+        )
+        parts = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in own.iterrows()}
+        rule = (
+            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
+            f"below {rules.smallest_gain:g}; otherwise unclear."
+        )
+        more = {
+            f"outside its family, {Corruption.parse(row['tested_on']).title}": _interval(row, "gain", 100)
+            for _, row in across.iterrows()
+        }
+        yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain), more)
+
+
+def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    for key, found in tables["gain_smallest_set"].groupby("tuned_on", sort=False):
+        corruption = Corruption.parse(str(key))
+        last = found[(found["images"] == "held_out") & (found["step"] == found["step"].max())].iloc[0]
+        chosen, total = str(last["groups"]).split(), int(last["of"])
+        words = Words(
+            f"open_isolate_{corruption.family}",
+            f"Can what makes the gain on {corruption.title} be isolated in few parts of the tuned model's weights?",
+            SOURCE,
+            "Share of the gain in logit difference that the base recovers, on held-out images, with the smallest set "
+            "of attention and MLP branches, embedding, final norm and head that carries 90% of it on the images it "
+            "was chosen on",
+            "share of the gain",
+        )
+        part = _interval(last, "recovered")
+        rule = (
+            f"Yes when at most half of the {total} parts do, and the {rules.level:.0%} interval lies above 0.5 and "
+            "reaches 0.9; partly when it lies above 0.5 but below 0.9; no when it takes more than half of the parts; "
+            "otherwise unclear."
+        )
+        verdict: Verdict = "unclear"
+        if 2 * len(chosen) > total and not np.isnan(part.value):
+            verdict = "no"
+        elif part.low > 0.5:
+            verdict = "yes" if part.high >= 0.9 else "partly"
+        count = {f"parts that it takes, of {total}: {', '.join(chosen)}": _alone(len(chosen))}
+        more = count | _best_component(tables, str(key))
+        yield _answer(words, {"recovered": part}, rule, verdict, more)
+
+
+def _best_component(tables: Tables, key: str) -> dict[str, Interval]:
+    """The attention, MLP or head whose activation alone recovers most."""
+    if "gain_patching" not in tables:
+        return {}
+    table = tables["gain_patching"]
+    own = (table["tuned_on"] == key) & (table["direction"] == "tuned into base")
+    table = table[own & (table["quantity"] == "logit_difference") & table["kind"].isin(["attn", "mlp", "head"])]
+    if table["recovered"].isna().all():
+        return {}
+    best = table.loc[table["recovered"].idxmax()]
+    head = f", head {int(best['head'])}" if best["kind"] == "head" else ""
+    kind = {"attn": "attention", "mlp": "MLP", "head": "attention"}[best["kind"]]
+    where = f"{kind} of block {int(best['layer'])}{head}"
+    return {f"the single activation that recovers most when patched, {where}": _interval(best, "recovered")}
+
+
+def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["gain_steering_chosen"]
+    table = table[table["quantity"] == "accuracy"]
+    for key, both in table.groupby("tuned_on", sort=False):
+        found, random = both[both["control"] == 0], both[both["control"] > 0]
+        corruption = Corruption.parse(str(key))
+        words = Words(
+            f"open_control_{corruption.family}",
+            f"Can the gain on {corruption.title} be had without tuning, by a direction added to the base's residual "
+            "stream?",
+            SOURCE,
+            "Share of the tuned model's gain in accuracy that the steered base recovers on held-out images (the mean "
+            "clean minus corrupted residual, and the SAE latents that move most; block and scale chosen on others)",
+            "share of the gain",
+        )
+        names = {"mean_difference": "mean difference", "sae": "SAE latents"}
+        rows = {names.get(row["source"], str(row["source"])): row for _, row in found.iterrows()}
+        parts = {name: _interval(row, "recovered") for name, row in rows.items() if not np.isnan(row["recovered"])}
+        if not parts:
+            continue
+        rule = (
+            f"A direction does it when its {rules.level:.0%} interval lies above 0.5, and that of its accuracy beyond "
+            "random directions of the same length above 0. Yes when all do; partly when some do; no when each lies "
+            "below 0.5 or not above the random ones; otherwise unclear."
+        )
+        beyond = {name: _interval(rows[name], "beyond", 100) for name in parts}
+        more = {f"beyond random directions in points, {name}": part for name, part in beyond.items()}
+        more |= {
+            f"recovered by random directions on average, {names.get(str(source), source)}": _alone(share)
+            for source, share in random.groupby("source", sort=False)["recovered"].mean().items()
+        }
+        more |= {
+            f"change on clean images in points, {name}": _interval(row, "clean_change", 100)
+            for name, row in rows.items()
+        }
+        does = [parts[name].low > 0.5 and beyond[name].low > 0 for name in parts]
+        fails = [parts[name].high < 0.5 or beyond[name].high <= 0 for name in parts]
+        verdict: Verdict = "yes" if all(does) else "partly" if any(does) else "no" if all(fails) else "unclear"
+        yield _answer(words, parts, rule, verdict, more)
+
+
+def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["gain_ablation"]
+    table = table[(table["quantity"] == "accuracy") & (table["kind"] == "sensitive") & (table["model"] == "base")]
+    for key, found in table.groupby("tuned_on", sort=False):
+        corruption = Corruption.parse(str(key))
+        rows = found[(found["corruption"] == key) & (found["n"] <= ABLATED)]
+        if rows.empty:
+            continue
+        row = rows.loc[rows["n"].idxmax()]
+        words = Words(
+            f"open_latents_{corruption.family}",
+            f"Does {corruption.title} harm the base through the SAE latents that it moves most?",
+            SOURCE,
+            f"Accuracy under the corruption with {int(row['n'])} of these latents ablated, less that of the untouched "
+            "base, and less that with as many others of the same frequency ablated",
+            "percentage points",
+        )
+        parts = {
+            "less the untouched base": _interval(row, "change", 100),
+            "less others as frequent": _interval(row, "beyond", 100),
+        }
+        rule = (
+            f"Yes when both {rules.level:.0%} intervals lie above 0: without these latents the base does better, and "
+            f"not as it would without others; no when the first lies below {rules.smallest_gain:g}; otherwise unclear."
+        )
+        helps = all(part.low > 0 for part in parts.values())
+        hurts = parts["less the untouched base"].high < rules.smallest_gain
+        yield _answer(words, parts, rule, "yes" if helps else "no" if hurts else "unclear")
+
+
+def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
+    table = tables["gain_head_correlations"]
+    table = table[(table["model"] == "size of change") & (table["number"] == "entropy_difference")]
+    for _, row in table.iterrows():
+        corruption = Corruption.parse(row["tuned_on"])
+        part = _interval(row, "value")
+        if np.isnan(part.value):
+            continue
+        words = Words(
+            f"open_heads_{corruption.family}",
+            f"Do the heads whose attention entropy under {corruption.title} tuning changes most carry the gain?",
+            SOURCE,
+            f"Spearman's correlation over {int(row['heads'])} heads of the size of the change in entropy difference "
+            "(tuned minus base) with the effect of patching the head into the base",
+            "correlation",
+        )
+        verdict: Verdict = "unclear"
+        if row["p"] < 1 - rules.level:
+            verdict = "yes" if part.low > 0 else "no" if part.high < 0 else "unclear"
+        rule = (
+            f"Yes when the {rules.level:.0%} interval over images lies above 0, no when it lies below, each only where "
+            f"a permutation test over heads has p below {1 - rules.level:.2g}; otherwise unclear."
+        )
+        yield _answer(words, {"correlation": part}, rule, verdict, {"p over heads": _alone(row["p"])})

@@ -1,0 +1,363 @@
+"""What the scripts share: one-line errors, models and images by their names."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+from mechvit.data.corruption_spec import Corruption
+from mechvit.data.sources.folder_source import FolderSource
+from mechvit.files import locked, new_folder, write_json
+from mechvit.settings_checks import SettingError
+from mechvit.terminal import NobodyReads, flush, one_line, say, write_line
+
+from .device_checks import check_device as check_device
+from .faults import explain, flag_of, with_values
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+Config = TypeVar("Config")
+ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
+"""In what precision models compute."""
+
+
+def run(main: Callable[..., None], *arguments: object) -> None:
+    """Call `main(*arguments)`; what the user can mend ends the process with one line, `error: ...`, and exit code 2.
+
+    That is bad input (a ValueError), a file or a connection (an OSError, a damaged safetensors file, a full disk), a
+    training that diverged, and memory that ran out, where the flags that lower it are named: see `faults`. Anything
+    else is a bug and shows where. Set MECHVIT_TRACEBACK=1 to see where any error was raised. Ctrl-C exits with 130.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show, warnings.showwarning)
+            main(*arguments)
+            flush()
+    except KeyboardInterrupt:
+        write_line("interrupted")
+        sys.exit(130)
+    except NobodyReads as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
+        refuse(f"what was found cannot be printed ({error.strerror})")
+    except Exception as error:
+        line = None if os.environ.get("MECHVIT_TRACEBACK") else explain(error, *arguments[:1])
+        if line is None:
+            raise
+        refuse(line)
+
+
+def refuse(line: str) -> NoReturn:
+    """End the process with one line on stderr and exit code 2."""
+    write_line(f"error: {one_line(line)}")
+    sys.exit(2)
+
+
+def read(kind: type[Config], description: str | None, *, args: Sequence[str] | None = None, **default: Any) -> Config:
+    """Read the command line into settings; what it cannot be is refused in one line, `error: ...`, with exit code 2.
+
+    Args:
+        kind: the settings' dataclass, whose own errors are taken as the command line's.
+        description: what `--help` begins with.
+        args: the words after the script's name; those of this process when None.
+        default: `default=`, the settings where no flag is given, in place of the dataclass's own.
+    """
+    import io
+    from contextlib import redirect_stderr, redirect_stdout
+
+    import tyro
+
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a name's letters shows their escapes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    said = io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(said):  # no terminal, hence no colours
+            return tyro.cli(kind, args=args, description=description, **default)
+    except SystemExit as end:
+        if end.code == 2:
+            refuse(_refused(said.getvalue(), end.__context__, kind))
+    return tyro.cli(kind, args=args, description=description, **default)  # --help
+
+
+def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
+    """What tyro shows in a box of several lines, as one; a setting's own error with its whole flag."""
+    rows = [row.strip("│| ") for row in shown.splitlines()[1:-1] if not re.fullmatch("[│| ]*[─-]+[│| ]*", row)]
+    ends = (at for at, row in enumerate(rows) if row.startswith(("For full helptext", "Argument helptext")))
+    text = " ".join(row for row in rows[: next(ends, None)] if row)
+    place = re.match(r"Error parsing (\S+): ", text)
+    if place is None or cause is None:
+        return f"{text} (see --help)"
+    if hasattr(cause, "message") and cause.__context__ is not None:  # tyro's own, around the setting's
+        cause = cause.__context__
+    if isinstance(cause, SettingError):
+        nested = place[1] != getattr(kind, "__name__", "")
+        flag = f"--{place[1]}.{cause.name}".replace("_", "-") if nested else flag_of(cause.name, kind)
+        return f"{flag} {with_values(cause.problem, kind)}"
+    problem = str(getattr(cause, "message", cause)).partition("Got errors")[0]
+    return f"{place[1]}: {problem}" if place[1].startswith("--") else problem
+
+
+def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Show how classes were matched as a line of its own; any other warning as before."""
+    from mechvit.data import InferredLabels
+
+    if issubclass(category, InferredLabels):
+        say(f"note: {message}", file=sys.stderr)
+    else:
+        otherwise(message, category, *place)
+
+
+def with_preset(presets: Mapping[str, Config], arguments: list[str], description: str | None) -> Config:
+    """Read a command line into a configuration; the defaults of all settings are those of `--preset`, or the first."""
+    import argparse
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", nargs="?", default=next(iter(presets)))
+    chosen = first.parse_known_args(arguments)[0].preset
+    if chosen not in presets:
+        refuse(f"--preset must be one of {', '.join(presets)}; got {chosen}")
+    preset = presets[chosen]
+    return read(type(preset), description, args=arguments, default=preset)
+
+
+def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
+    """The files and folders among what a command reads, which its output must not overlap: hub ids are none.
+
+    Args:
+        names: models, SAEs, caches, pictures, and `--images` (`photos`, `folder:PATH` or a hub id).
+    """
+    given = [os.fspath(name) for name in names if name is not None and name != "photos"]
+    folders = [(FolderSource.parse(name), name) for name in given]
+    paths = [Path(name).expanduser() if folder is None else folder.root for folder, name in folders]
+    return [path for path in paths if path.exists()]
+
+
+@contextmanager
+def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """A folder to write into, which becomes `options.out` when the block ends; see `mechvit.files.new_folder`.
+
+    What the command was given, the versions and the commits of hub ids are kept in its `provenance.json`.
+
+    Args:
+        options: a command's, with out, overwrite and images.
+        kind: of the result.
+        inputs: the models and SAEs that are read; the images are added.
+    """
+    from mechvit.experiment.runs.provenance import provenance_of_command
+
+    read = local_inputs(options.images, *inputs)
+    with new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite") as folder:
+        yield folder
+        write_json(folder / "provenance.json", provenance_of_command(options, kind, inputs))
+
+
+@contextmanager
+def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Hold the pages that a command writes, after a check that they may be written.
+
+    Args:
+        options: a command's, with overwrite and images.
+        pages: files, as the user named them.
+        inputs: what is read, none of which a page may be or lie in.
+
+    Raises:
+        ValueError: a page's name is empty, a folder's, that of a file that is no page of ours, that of an earlier page
+            without `--overwrite`, or one of the inputs.
+    """
+    from mechvit.visualization.html_page.page import check_page
+
+    read = [path.resolve() for path in local_inputs(getattr(options, "images", None), *inputs)]
+    with ExitStack() as held:
+        for page in pages:
+            place = check_page(page).resolve()
+            if clash := next((path for path in read if path == place or path in place.parents), None):
+                raise ValueError(f"the page {page} must lie apart from the input {clash}: give another --out")
+            if place.exists() and not options.overwrite:
+                raise ValueError(f"{page} exists: give another --out, or --overwrite to replace an earlier page")
+            held.enter_context(locked(place))
+        yield
+
+
+def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:
+    """Read corruptions such as `gaussian_blur_4`, each once.
+
+    Raises:
+        ValueError: an unknown one, or none at all.
+    """
+    if not keys:
+        raise ValueError("--corruptions must name at least one, as in gaussian_blur_4")
+    return tuple(dict.fromkeys(map(Corruption.parse, keys)))
+
+
+def names_of(paths: Collection[str]) -> dict[str, str]:
+    """Name each folder (or hub id) by its last part, or by all of it where several share their last part.
+
+    Raises:
+        ValueError: no path at all, or one that comes twice.
+    """
+    if not paths or len(set(paths)) < len(paths):
+        raise ValueError(f"give at least one folder or hub id, and each once; got {', '.join(paths) or 'none'}")
+    last = [Path(path).resolve().name for path in paths]
+    return {name if last.count(name) == 1 else path: path for name, path in zip(last, paths, strict=True)}
+
+
+def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
+    """Name every SAE among the given folders, their sub-folders and those of these.
+
+    The name is the folder's, or its path below what all share where several folders have one name.
+
+    Raises:
+        ValueError: a folder that holds none.
+    """
+    found: list[str] = []
+    for folder in map(Path, given):
+        places = [folder / "cfg.json", *sorted([*folder.glob("*/cfg.json"), *folder.glob("*/*/cfg.json")])]
+        own = [path.parent for path in places if path.is_file()]
+        if not own:
+            raise ValueError(f"{folder} holds no SAE: neither it nor a folder in it has a cfg.json")
+        found += map(str, own)
+    names = names_of(found)
+    if all(Path(path).resolve().name == name for name, path in names.items()):
+        return names
+    places = [Path(path).resolve() for path in found]
+    shared = os.path.commonpath(places)
+    return {place.relative_to(shared).as_posix(): path for place, path in zip(places, found, strict=True)}
+
+
+def load_classifier(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
+    """Load a model that can be evaluated.
+
+    Raises:
+        ValueError: no checkpoint, one of another kind, one whose head is no softmax classifier, one without a head or
+            an image processor, or no such device.
+    """
+    model = load_headed(checkpoint, device, dtype)
+    if model.cfg.no_softmax is not None:
+        raise ValueError(
+            f"{checkpoint} is no softmax classifier, which accuracy, calibration and lenses need: "
+            f"{model.cfg.no_softmax}"
+        )
+    return model
+
+
+def load_headed(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
+    """Load a model with any head, for what asks for no label.
+
+    Raises:
+        ValueError: as `load_model`, or one without a head.
+    """
+    model = load_model(checkpoint, device, dtype)
+    if model.head is None:
+        raise ValueError(
+            f"{checkpoint} has no classification head; give a classifier, such as a ViTForImageClassification"
+        )
+    return model
+
+
+def load_model(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
+    """Load a model with its image processor, with a head or without, in one dtype whatever its checkpoint's is.
+
+    Raises:
+        ValueError: no checkpoint, one of another kind, one without an image processor, or no such device.
+    """
+    import torch
+
+    from mechvit.models import HookedViT
+
+    check_device(device)
+    model = HookedViT.from_pretrained(checkpoint, device=device, dtype=getattr(torch, dtype))
+    if model.image_processor is None:
+        raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
+    return model
+
+
+def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
+    """Read a checkpoint's Hugging Face config and image processor, and see that its files hold the config's weights.
+
+    Raises:
+        ValueError: either cannot be read; names the checkpoint.
+    """
+    from mechvit.models.checkpoints.loading import read_checked_config
+    from mechvit.models.processors.image_processor import read_image_processor
+
+    hf_config, processor = read_checked_config(checkpoint), read_image_processor(checkpoint)
+    if processor is None:
+        raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
+    return hf_config, processor
+
+
+def check_corruptions(corruptions: Iterable[Corruption], size: int) -> None:
+    """Refuse a corruption that images of so many pixels a side are too small for, by trying each on one.
+
+    Raises:
+        ValueError: names the corruption.
+    """
+    import torch
+
+    from mechvit.data import corrupt
+
+    for corruption in dict.fromkeys(corruptions):
+        corrupt(torch.full((1, 3, size, size), 0.5), corruption, torch.tensor([0]))
+
+
+def check_halves(images: Sized) -> None:
+    """Raise a ValueError unless there are images both to choose on and to report on."""
+    if len(images) < 2:
+        raise SettingError("limit", f"must leave at least 2 images, to choose on and to report on; got {len(images)}")
+
+
+def prepared_images(
+    source: str,
+    split: str,
+    hf_config: Any,
+    image_processor: Any,
+    *,
+    limit: int | None,
+    seed: int,
+    bad_files: Literal["error", "skip"] = "error",
+    pixel_range: tuple[float, float] | None = None,
+    unlabelled: Literal["error", "skip"] = "error",
+    path: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset:
+    """Load one part of the images as a checkpoint takes them: resized, with its own class ids.
+
+    Args:
+        source, split, limit, seed, bad_files, pixel_range, unlabelled: see `mechvit.data.load_images`.
+        hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own, and so
+            does a head that is no softmax classifier.
+        image_processor: the checkpoint's; what it makes is the size of the crops of `photos`. Or a list: that of every
+            model that is compared, each of which is shown what its own makes.
+        path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
+
+    Raises:
+        ValueError: as `load_images` and `align_labels`, or a processor that makes no squares of one size.
+    """
+    from mechvit.data import align_labels, config_classes, load_images, prepare
+    from mechvit.models.config import no_softmax
+    from mechvit.models.processors.image_processor import output_size
+
+    processors = image_processor if isinstance(image_processor, Sequence) else [image_processor]
+    sizes = [output_size(each) for each in processors]
+    if None in sizes:
+        raise ValueError(
+            f"the image processor must make squares of one size of any image; this "
+            f"{type(processors[sizes.index(None)]).__name__} keeps other shapes: give it do_resize and a size, or "
+            "do_center_crop and a crop_size"
+        )
+    images = load_images(
+        source, split, limit=limit, seed=seed, image_size=sizes[0] or 0,
+        bad_files=bad_files, pixel_range=pixel_range, unlabelled=unlabelled,
+    )  # fmt: skip
+    if hf_config is not None and no_softmax(hf_config.num_labels, hf_config.problem_type) is None:
+        images = align_labels(images, config_classes(hf_config))
+    return prepare(images, processors, path=path)

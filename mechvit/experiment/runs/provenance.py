@@ -1,0 +1,120 @@
+"""What a run was made with: versions, hardware, seeds, stage times."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mechvit.code_version import code_version
+
+from mechvit.experiment.config import ExperimentConfig
+
+PACKAGES = (
+    "mechvit", "torch", "transformer-lens", "sae-lens", "transformers", "datasets", "circuitsvis", "plotly", "kornia",
+    "scikit-image", "numpy", "scipy", "pandas", "pyarrow", "safetensors",
+)  # fmt: skip
+
+
+def provenance(
+    stages: list[dict[str, Any]], config: ExperimentConfig, revisions: dict[str, str | None]
+) -> dict[str, Any]:
+    """What `provenance.json` holds: the code's commit, versions, hardware, seeds, the hub's commits, stages (with
+    seconds and peak memory), start and end.
+
+    Args:
+        stages: the records of the run's stages.
+        config: of the run.
+        revisions: the commits of the hub's model and images; None of what is not of the hub.
+    """
+    return {
+        "code": code_version(),
+        "versions": versions(),
+        "hardware": hardware(config.device),
+        "revisions": revisions,
+        "seeds": {
+            "images and noise": config.seed,
+            "base": config.base.seed + config.seed,
+            "fine-tuning": config.finetuning.seed + config.seed,
+            "SAEs": config.saes.seed + config.seed,
+            "bootstrap": config.rules.seed,
+        },
+        "stages": stages,
+        "started": min(stage["started"] for stage in stages),
+        "finished": max(stage["finished"] for stage in stages),
+    }
+
+
+def provenance_of_command(options: Any, kind: str, inputs: Sequence[str | os.PathLike[str] | None]) -> dict[str, Any]:
+    """What `provenance.json` holds beside one command's tables: settings, versions, hardware, the hub's commits.
+
+    Args:
+        options: the command's settings, with images.
+        kind: of the result.
+        inputs: the models and SAEs that it read.
+    """
+    return {
+        "kind": kind,
+        "settings": json.loads(json.dumps(dataclasses.asdict(options), default=str)),
+        "revisions": revisions_of(inputs, options.images),
+        "code": code_version(),
+        "versions": versions(),
+        "hardware": hardware(options.device),
+    }
+
+
+def revisions_of(models: Iterable[str | os.PathLike[str] | None], images: str | None) -> dict[str, str | None]:
+    """Give the commit of each model and data set that is a hub id; of what lies on this machine nothing.
+
+    Args:
+        models: folders or hub ids.
+        images: `photos`, `folder:PATH` or a hub id.
+    """
+    from mechvit.data.sources.hub import HubSet
+    from mechvit.models.checkpoints.revisions import hub_revision
+
+    names = [os.fspath(name) for name in models if name is not None]
+    found = {name: hub_revision(name) for name in names if not Path(name).expanduser().exists()}
+    if images is not None and images != "photos" and not images.startswith("folder:"):
+        found[images] = hub_revision(HubSet.parse(images).name, "dataset")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def hardware(device: str | None = None) -> dict[str, Any]:
+    """Processor, cores, memory and GPU of this machine.
+
+    Args:
+        device: whose name the GPU's is, as in cuda:1; the current CUDA device's otherwise.
+    """
+    import torch
+
+    about: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        about["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    chosen = device if device is not None and device.startswith("cuda") else None
+    about["gpu"] = torch.cuda.get_device_name(chosen) if torch.cuda.is_available() else "none"
+    return about
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

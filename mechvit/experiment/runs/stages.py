@@ -1,0 +1,256 @@
+"""Stages of a run: each has a key made of what it depends on, and is done once its record holds that key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mechvit import files
+from mechvit.code_version import code_version, described
+from mechvit.files import is_litter, new_folder
+from mechvit.files.reading import read_object
+
+TABLES = "tables"
+BEFORE_FORMATS = "0.1.0"
+"""The version that stood in the keys of stages before they held a format."""
+VOLATILE = ("state.json", "dataset_info.json")
+"""Files of a stage's outputs that may differ though the content is the same: `datasets` numbers what it saves."""
+
+
+class Stages:
+    """The finished stages of one run's folder.
+
+    A stage's key is the hash of its settings, its output's format and its inputs' keys, so that a changed setting makes
+    it and all that depends on it run again, and nothing else. Its record is written after its outputs are whole, with
+    their sizes, times and SHA-256: a run that is killed at any moment continues after its last finished stage, and an
+    output that is missing or was changed since makes its stage run again.
+
+    Args:
+        folder: of the run, opened by `open_run`.
+        say: gets a line for each stage.
+        verify: read every output again, instead of those alone whose size or time of change differ.
+        fresh: do every stage again, whatever was done before.
+    """
+
+    def __init__(
+        self, folder: Path, say: Callable[[str], None] = print, *, verify: bool = False, fresh: bool = False
+    ) -> None:
+        self.folder, self.say, self.verify, self.fresh = folder, say, verify, fresh
+        self.code = code_version()
+        self._said_other_code = False
+        self.keys: dict[str, str] = {}
+        self._keys_before: dict[str, str] = {}
+        """The same as they were when they held the version and no format."""
+        self.contents: dict[str, str] = {}
+        """Of each stage that is done, the hash of its outputs."""
+
+    def run(
+        self,
+        name: str,
+        work: Callable[[], object],
+        *,
+        settings: object,
+        after: Iterable[str] = (),
+        outputs: Iterable[Path] = (),
+        output_format: int = 1,
+    ) -> None:
+        """Do `work` unless the stage is done already.
+
+        Args:
+            name: of the stage; its record is `stages/NAME.json`.
+            work: writes the outputs, each whole or not at all.
+            settings: what the result depends on besides its inputs: anything JSON can hold, or dataclasses of it.
+            after: the stages whose outputs it reads.
+            outputs: files or folders in the run's folder that must be there, as they were written, for a finished
+                stage to count.
+            output_format: raised by one whenever the work comes to write something else from the same inputs, so that
+                runs begun before do this stage again, and what depends on it.
+        """
+        inputs, paths = list(after), list(outputs)
+        key = self._key(name, plain(settings), inputs, output_format)
+        reads = {other: self.contents[other] for other in inputs}
+        record = self._record(name)
+        done = {} if self.fresh else self._read(record)
+        if done.get("key") in (key, self._keys_before[name]):
+            again = self._why_again(done, paths, reads)
+            if again is None:
+                self._keep(record, done, paths)
+                self._name_other_code(done)
+                self.say(f"{name}: done before ({done['seconds']:.1f} s)")
+                return
+            self.say(f"{name}: {again}; it is done again")
+        for path in paths:
+            files.release(path)
+        for path in (record, *paths):
+            files.check_replaceable(path, flag="--out")
+        if self.fresh:
+            for path in paths:
+                files.clear_result(path)
+        self.say(f"{name} ...")
+        files.remove_file(record)
+        reset_peak_memory()
+        started, clock = datetime.now(UTC), time.perf_counter()
+        work()
+        seconds = time.perf_counter() - clock
+        missing = [str(path) for path in paths if not path.exists()]
+        assert not missing, f"the stage {name} did not write {missing}"
+        entry = {
+            "name": name,
+            "key": key,
+            "format": output_format,
+            "code": self.code,
+            "seconds": round(seconds, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "started": started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reads": reads,
+        }
+        self._keep(record, entry, paths)
+        self.say(f"{name}: {seconds:.1f} s")
+
+    def _key(self, name: str, settings: Any, inputs: list[str], output_format: int) -> str:
+        """Keep a stage's key, and the one that its record from before there were formats holds if it still counts."""
+        about = {"stage": name, "settings": settings}
+        key = digest({**about, "format": output_format, "after": [self.keys[other] for other in inputs]})
+        before = {**about, "mechvit": BEFORE_FORMATS, "after": [self._keys_before[other] for other in inputs]}
+        self.keys[name], self._keys_before[name] = key, digest(before) if output_format == 1 else key
+        return key
+
+    def _name_other_code(self, done: dict[str, Any]) -> None:
+        """Say once that finished stages were written by other code than runs now."""
+        if not self._said_other_code and done.get("code") != self.code:
+            self._said_other_code = True
+            self.say(
+                f"note: finished stages of this run, from {done['name']} on, were written by "
+                f"{described(done.get('code'))}; this is {described(self.code)}. They are kept; --fresh starts over"
+            )
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the stages that this run went through, in order."""
+        paths = [self._record(name) for name in self.keys]
+        return [read_object(path, ("name", "seconds")) for path in paths if path.is_file()]
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name.replace('/', '-')}.json"
+
+    def _read(self, record: Path) -> dict[str, Any]:
+        """A stage's record; empty where there is none, or with a line where it is damaged."""
+        try:
+            done = read_object(record, ("key", "seconds"))
+            if not isinstance(done["key"], str) or not isinstance(done["seconds"], (int, float)):
+                raise ValueError("its key or its seconds are something else")
+            if not (_is_described(done.get("outputs", {})) and isinstance(done.get("reads", {}), dict)):
+                raise ValueError("its outputs or what it reads are something else")
+            return done
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            self.say(f"{record} is damaged ({error}); its stage is done again")
+            return {}
+
+    def _why_again(self, done: dict[str, Any], outputs: list[Path], reads: dict[str, str]) -> str | None:
+        """Why a stage of the same key is not done; None where it is. Earlier records name no outputs."""
+        for path in outputs:
+            if not path.exists():
+                return f"{path} is missing"
+            was = done.get("outputs", {}).get(self._name(path))
+            if was is not None and (what := files.changed(path, was, verify=self.verify)) is not None:
+                return what
+        was_read = done.get("reads", reads)
+        return next((f"{other} gave other content" for other in reads if was_read.get(other) != reads[other]), None)
+
+    def _keep(self, record: Path, entry: dict[str, Any], outputs: list[Path]) -> None:
+        """Write a stage's record, unless the same one is there, and remember the hash of its outputs."""
+        if "outputs" not in entry:
+            entry = {**entry, "outputs": {self._name(path): files.describe(path) for path in outputs}}
+            files.write_json(record, entry)
+        hashes = {
+            f"{name}/{file}": seen[2]
+            for name, found in entry["outputs"].items()
+            for file, seen in found.items()
+            if file not in VOLATILE
+        }
+        self.contents[entry["name"]] = digest(hashes)
+
+    def _name(self, path: Path) -> str:
+        return os.fspath(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else os.fspath(path)
+
+
+def _is_described(outputs: object) -> bool:
+    """Whether these are outputs as `files.describe` describes them: of each file its size, mtime and hash."""
+    return isinstance(outputs, dict) and all(
+        isinstance(made, dict) and all(isinstance(about, list) and len(about) == 3 for about in made.values())
+        for made in outputs.values()
+    )
+
+
+def plain(value: object) -> Any:
+    """Dataclasses, tuples, paths and mappings as JSON holds them.
+
+    Raises:
+        TypeError: anything else, which could not be compared with a later run's.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return os.fspath(value)
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"a stage's settings must be what JSON holds; got {type(value).__name__}")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write what `plain` makes of a value as JSON."""
+    files.write_json(path, plain(value))
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """A folder's content by names, sizes and modification times; links are followed, as where images are read."""
+    from mechvit.data.sources.class_folders import files_below
+
+    found = [(os.fspath(path.relative_to(folder)), path.stat()) for path in files_below(folder) if path.is_file()]
+    return digest([[name, about.st_size, about.st_mtime_ns] for name, about in found if not is_litter(name)])
+
+
+def reset_peak_memory() -> None:
+    """Start counting peak memory anew, where the system can (Linux); elsewhere the process's own peak is reported."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process since the last reset, bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
+    """Write Parquet tables as one folder, in place of the earlier ones."""
+    with new_folder(folder, TABLES, overwrite=True) as new:
+        files.write_tables(new, tables)

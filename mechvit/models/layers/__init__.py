@@ -1,0 +1,1 @@
+"""The modules of a HookedViT: embedding, blocks, attention, head."""

@@ -1,0 +1,1 @@
+"""Named weights and their processing: folding, centring."""

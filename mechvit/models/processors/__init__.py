@@ -1,0 +1,1 @@
+"""Image processors: their settings, and pixels made as they make them."""

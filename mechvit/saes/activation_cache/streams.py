@@ -1,0 +1,90 @@
+"""Caches of activations as the trainer reads them: training tokens shuffled, held-out tokens in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit.arguments import checked
+
+from .reader import CachedActivations
+from .shuffled_epoch import ShuffledEpoch, ShuffleOptions
+
+
+class CachedStreams:
+    """The activations of two caches, for training and for held-out checks, as batches of one dtype on one device.
+
+    Args:
+        train: of the training images.
+        validation: of images that are never trained on.
+        shuffle: of the training tokens; held-out tokens are given in order, and whole to each of several processes.
+        calibration_images: how many of the first training images `calibration` gives.
+
+    Raises:
+        ValueError: the caches are of different models, hook points or tokens.
+    """
+
+    @checked
+    def __init__(
+        self,
+        train: CachedActivations,
+        validation: CachedActivations,
+        shuffle: ShuffleOptions,
+        *,
+        calibration_images: int,
+    ) -> None:
+        for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image", "processor", "model_dtype"):
+            ours, theirs = getattr(train.plan, name), getattr(validation.plan, name)
+            if str(ours) != str(theirs):  # of hook points the order counts too
+                raise ValueError(
+                    f"both caches must have one {name}; {train.folder} has {ours!r} and {validation.folder} {theirs!r}"
+                )
+        self.train, self.validation, self.shuffle = train, validation, shuffle
+        self.calibration_images = calibration_images
+        self.epoch(0)  # refuses a batch larger than the cache
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Hook point -> d_in, in the order of the columns of every batch."""
+        return {hook: self.train.widths[hook] for hook in self.train.chosen(self.shuffle.hooks)}
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """How many full batches of so many tokens an epoch gives."""
+        return self.train.n_rows // batch_size
+
+    def epoch(self, number: int) -> ShuffledEpoch:
+        """The shuffled training tokens of one epoch, in full batches; equal numbers give equal batches."""
+        return self.train.epoch(number, self.shuffle)
+
+    def held_out(self) -> Iterator[Float[Tensor, "token columns"]]:
+        """All held-out tokens in order."""
+        return self._in_order(self.validation)
+
+    def calibration(self) -> Iterator[Float[Tensor, "token columns"]]:
+        """The tokens of the first training images, in order."""
+        n_rows = self.calibration_images * self.train.plan.tokens_per_image
+        return self._in_order(self.train, n_rows)
+
+    def _in_order(self, cache: CachedActivations, n_rows: int | None = None) -> Iterator[Tensor]:
+        how = self.shuffle
+        return cache.in_order(how.batch_size, n_rows=n_rows, hooks=how.hooks, dtype=how.dtype, device=how.device)
+
+    def about(self) -> dict[str, Any]:
+        """What the activations are, as JSON for an SAE's `cfg.json`."""
+        plan = self.train.plan
+        return {
+            "model_name": plan.model_name,
+            "checkpoint_hash": plan.checkpoint_hash,
+            "hook_tokens": plan.tokens,
+            "corruptions": list(plan.corruptions),
+            "clean_fraction": plan.clean_fraction,
+            "data_fingerprint": plan.data_fingerprint,
+            "validation_fingerprint": self.validation.plan.data_fingerprint,
+            "cached_dtype": plan.dtype,
+            "corruption_seed": plan.seed,
+            **({} if plan.processor is None else {"processor": plan.processor}),
+            **({} if plan.model_dtype is None else {"model_dtype": plan.model_dtype}),
+        }

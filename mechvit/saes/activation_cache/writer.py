@@ -1,0 +1,242 @@
+"""Writing a cache: images -> corruption -> one truncated forward pass -> shards of every hook point's activations."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechvit import files
+from mechvit.analysis.finite import model_name
+from mechvit.arguments import checked
+from mechvit.data import Corruption, corrupt, iter_batches, normalize
+from mechvit.models.checkpoints.checks import check_name
+from mechvit.models.checkpoints.fingerprint import checkpoint_hash
+from mechvit.models.processors.preprocessing import all_settings
+from mechvit.models.runs.image_tokens import token_slice
+from mechvit.saes import distributed as parallel
+from mechvit.saes.activations.dataset_fingerprint import images_fingerprint
+from mechvit.terminal import printable, progress_bar
+
+from .manifest import DTYPES, MANIFEST_FILE, PLAN_FILE, CacheConfig, Plan
+from .reader import CachedActivations
+from .shard_compute import compute_shard, forward_of, run_to
+from .shards import check_bytes, check_shard, checksums_of, write_shard
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.models import HookedViT
+
+KIND = "cached activations"
+
+
+@checked
+def cache_activations(
+    model: HookedViT,
+    images: datasets.Dataset,
+    out: str | os.PathLike[str],
+    config: CacheConfig,
+    *,
+    overwrite: bool = False,
+    progress: str | None = "activations",
+) -> CachedActivations:
+    """Write the activations of images at some hook points, all from one forward pass that stops after the last.
+
+    An image's corruption is drawn from the seed and its own id, as in epoch 0 of an `ImageActivationsStore`. The shards
+    are settled before the first is written, and each is a whole number of forward batches: a run that was killed goes
+    on with the shards that are missing or damaged, and ends with the same bytes (on the same kind of device with as
+    many threads). Under torch.distributed every process writes each `world size`-th shard, and the first one the
+    manifest, once all are there.
+
+    Args:
+        model: any HookedViT with an image processor.
+        images: prepared or raw, with `label` and `image_id`.
+        out: the cache's folder.
+        config: see `CacheConfig`.
+        overwrite: start anew where an earlier cache is at `out`.
+        progress: the label of the progress bar; None shows none.
+
+    Raises:
+        ValueError: a wrong hook point, or tokens that the model lacks (before anything is computed), other settings
+            than the cache at `out` was begun with, activations that are not finite (named by batch and image).
+        OSError: too little room on the disk (found before the start) or none left (the shard is removed, the others
+            stay, and the same call goes on).
+    """
+    plan = _plan(model, images, config)
+    cache = files.out_folder(out)
+    rank, world = parallel.rank(), parallel.size()
+    if world == 1 and not overwrite and _is_finished(cache, plan):
+        return CachedActivations(out)
+    with ExitStack() as held:
+        if rank == 0:
+            held.enter_context(files.locked(cache))
+            _begin(cache, plan, overwrite)
+        parallel.wait()
+        begun = Plan.read(cache / PLAN_FILE)
+        plan.check_same(begun, cache)
+        _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
+        parallel.wait()
+        if rank == 0:
+            _finish(cache, begun, getattr(model.hf_config, "_commit_hash", None))
+    parallel.wait()
+    return CachedActivations(out)
+
+
+def _plan(model: HookedViT, images: datasets.Dataset, config: CacheConfig) -> Plan:
+    """What the cache will hold, found on one image."""
+    per_image = len(range(model.cfg.n_tokens)[token_slice(model.cfg, config.tokens)])
+    widths = cached_row_widths(model, config.hooks, _sample(model, images, config.applied))
+    batch_bytes = config.batch_size * per_image * max(widths.values()) * DTYPES[config.dtype].itemsize
+    return Plan(
+        model_name=model_name(model),
+        checkpoint_hash=checkpoint_hash(model),
+        hooks=widths,
+        tokens=config.tokens,
+        tokens_per_image=per_image,
+        dtype=config.dtype,
+        corruptions=tuple(c.key for c in config.applied),
+        clean_fraction=config.clean_fraction if config.applied else 1.0,
+        seed=config.seed,
+        data_fingerprint=images_fingerprint(images, model.image_processor),
+        n_images=len(images),
+        batch_size=config.batch_size,
+        images_per_shard=max(config.shard_bytes // batch_bytes, 1) * config.batch_size,
+        compiled=config.compiled,
+        processor=all_settings(model.image_processor),
+        model_dtype=str(model.cfg.dtype).removeprefix("torch."),
+    )
+
+
+def _sample(
+    model: HookedViT, images: datasets.Dataset, corruptions: tuple[Corruption, ...]
+) -> Float[Tensor, "1 3 height width"]:
+    """The first image, normalised; also sees that the images can be read and corrupted."""
+    if len(images) == 0:
+        raise ValueError("a cache needs at least one image; the data set is empty")
+    first = next(iter_batches(images.select([0]), model.image_processor, 1, device=model.cfg.device))
+    for corruption in corruptions:
+        corrupt(first.images, corruption, first.image_ids)
+    return normalize(first.images, model.image_processor)
+
+
+def cached_row_widths(
+    model: HookedViT, hooks: Collection[str], sample: Float[Tensor, "1 3 height width"]
+) -> dict[str, int]:
+    """The width of each hook point's activations as rows, found on one image.
+
+    Raises:
+        ValueError: no such hook point (the nearest is named), or one without a row for each token.
+    """
+    for name in hooks:
+        check_name(name, model.hook_dict)
+    widths, n_tokens = {}, model.cfg.n_tokens
+    for name, found in run_to(model, sample.expand(2, -1, -1, -1), hooks).items():
+        by_token = found.ndim > 2 and found.shape[:2] == (2, n_tokens)
+        if not by_token or name.endswith(("hook_pattern", "hook_attn_scores")):
+            raise ValueError(
+                f"hooks must have activations [image, {n_tokens} tokens, ...]; for 2 images {name} gives "
+                f"{list(found.shape)}. Choose another, as a residual stream"
+            )
+        widths[name] = math.prod(found.shape[2:])
+    return {name: widths[name] for name in hooks}
+
+
+def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
+    """Write the plan, or find the same one there; see that the disk can hold what is missing."""
+    files.recover(cache)
+    files.adopt(cache, KIND)
+    begun = (cache / PLAN_FILE).is_file()
+    marker = files.read_marker(cache)
+    if marker is None and cache.is_dir() and not files.is_empty(cache):
+        what = "foreign files lie in it" if begun else f"it has no {PLAN_FILE}"
+        raise ValueError(f"{cache} exists and is no cache of activations ({what}): give another folder")
+    if begun and overwrite:
+        files.check_replaceable(cache, KIND)
+        files.move_aside(cache)
+        marker, begun = None, False
+    if marker is None:
+        files.begin(cache, KIND)
+    elif marker.kind != KIND:
+        raise ValueError(f"{cache} is another kind of result ({marker.kind}): give another folder")
+    if begun:
+        plan.check_same(Plan.read(cache / PLAN_FILE), cache)
+    missing = [index for index in range(plan.n_shards) if not (cache / plan.shard(index)).is_dir()]
+    needed, free = sum(map(plan.bytes_of, missing)), shutil.disk_usage(cache).free
+    if needed > free:
+        when = f"before the start: {needed / 1e9:.2f} GB are needed, and {free / 1e9:.2f} GB are free"
+        raise files.disk_full(cache / PLAN_FILE, when)
+    if not begun:
+        files.write_json(cache / PLAN_FILE, plan.to_json())
+
+
+def _is_finished(cache: Path, plan: Plan) -> bool:
+    """Tell whether a cache of this plan is there, whole, so that nothing has to be written.
+
+    Raises:
+        ValueError: another plan.
+    """
+    if not (cache / PLAN_FILE).is_file():
+        return False
+    plan.check_same(Plan.read(cache / PLAN_FILE), cache)
+    return (cache / MANIFEST_FILE).is_file() and all(_intact(cache, plan, index) for index in range(plan.n_shards))
+
+
+def _finish(cache: Path, plan: Plan, commit: str | None) -> None:
+    """Write the manifest, which says that the cache is whole, and of which commit a model of the hub is."""
+    names = [plan.shard(index) for index in range(plan.n_shards)]
+    sums = {name: checksums_of(cache / name) for name in names}
+    shards = [
+        {"n_images": len(plan.images_of(index)), "n_rows": plan.rows_of(index), "sha256": sums[name]}
+        for index, name in enumerate(names)
+    ]
+    about = {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards}
+    files.write_json(cache / MANIFEST_FILE, about if commit is None else about | {"model_revision": commit})
+    files.seal(cache, {f"{name}/{file}": sha for name, own in sums.items() for file, sha in own.items()})
+
+
+def _write_missing(
+    model: HookedViT, images: datasets.Dataset, cache: Path, plan: Plan, own: range, progress: str | None
+) -> None:
+    """Make those of a process's shards that are not there yet; one is written while the next is computed."""
+    missing = [index for index in own if not _intact(cache, plan, index)]
+    total = sum(len(plan.images_of(index)) for index in own)
+    done = total - sum(len(plan.images_of(index)) for index in missing)
+    if not missing:
+        return
+    forward = forward_of(model, plan)
+    with (
+        ThreadPoolExecutor(1) as disk,
+        progress_bar(label=progress, total=total, initial=done, unit="image") as bar,
+    ):
+        written: Future[None] | None = None
+        for index in missing:
+            made = compute_shard(model, images, plan, index, bar.update, forward)
+            if written is not None:
+                written.result()
+            written = disk.submit(write_shard, cache, plan, index, *made)
+        if written is not None:
+            written.result()
+
+
+def _intact(cache: Path, plan: Plan, index: int) -> bool:
+    """Tell whether a shard is there with the bytes that were written; warn of one that was damaged since."""
+    folder = cache / plan.shard(index)
+    if not folder.is_dir():
+        return False
+    try:
+        check_shard(cache, plan, index)
+        check_bytes(folder, checksums_of(folder))
+    except ValueError as error:
+        warnings.warn(f"{printable(error)}; this shard is made again", stacklevel=2)
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""Everything that a feature browser shows of SAEs, made in a few passes over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mechvit.analysis.inputs import Images
+from mechvit.arguments import checked
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.models.processors.preprocessing import check_alike
+from mechvit.saes.evaluation.single_pass import SinglePass, Wanted
+from mechvit.saes.hook_site import Site, shared_site
+from mechvit.saes.latents.directions import check_fixed_scale
+from mechvit.saes.latents.results import SAEFeatures
+
+from .examples import QUANTILES
+from .image_passes import Group, ImageStream, Shown, column
+from .results import BrowsedFeatures, Browsing
+from .selection import CHOICE, alike, choose, match_exactly, match_mutually, partners_of
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+
+
+@checked
+@torch.inference_mode()
+def browse_features(
+    saes: Mapping[str, tuple[HookedViT, SAE]],
+    images: Images,
+    corruptions: Collection[Corruption | str] = (),
+    *,
+    features: Mapping[str, Sequence[int]] | None = None,
+    described: Mapping[str, SAEFeatures] | None = None,
+    settings: Browsing | None = None,
+    allow_other_model: bool = False,
+    progress: str | None = None,
+) -> BrowsedFeatures:
+    """Describe SAEs for a browser: every latent in numbers, `settings.n_features` of each SAE with images and effects.
+
+    The images are read twice: clean and under every corruption to describe all latents (`sae_features`), and clean for
+    the chosen ones' histograms and strongest images, of which one number an image and chosen latent is kept. Then only
+    the examples and the shown images are run again. No map of images x latents x tokens is ever made.
+
+    Args:
+        saes: by name, each with the model that it reads; those of one model and hook point share each pass.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        corruptions: whose effect on every latent is measured; the most severe of the first two families is drawn
+            (`settings.drawn_corruptions`).
+        features: latents, by the SAE's name, that are shown in any case; the others are chosen (see `CHOICE`).
+        described: what `sae_features` (or `evaluate_saes`) gave for these images and corruptions, to save that pass.
+        settings: how much is kept.
+        allow_other_model: take SAEs that say they were trained on another checkpoint, too.
+        progress: the label of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no SAE, latents that an SAE lacks, SAEs that normalise their input, and what `sae_features` refuses.
+    """
+    settings, asked, known = settings or Browsing(), features or {}, dict(described or {})
+    parsed = dict.fromkeys(map(as_corruption, corruptions))
+    measured = tuple(c for c in parsed if c != CLEAN)
+    groups = _groups(saes, asked, allow_other_model)
+    stream = ImageStream(images, measured, settings)
+    shown: dict[str, Shown] = {}
+    for group in groups:
+        if missing := {name: sae for name, sae in group.saes.items() if name not in known}:
+            wanted = Wanted(
+                described=measured, top_images=max(16, settings.top_images), seed=settings.seed,
+                allow_other_model=allow_other_model,
+            )  # fmt: skip
+            tally = SinglePass(group.model, missing, wanted)
+            known |= tally.over(images, settings.batch_size, progress).features
+        shown |= stream.look(group)
+    every = {name: sae for name, (_, sae) in saes.items()}
+    pairs = alike(every, {name: group.site for group in groups for name in group.saes})
+    matches = match_exactly(every, pairs)
+    first, chosen = next(iter(saes)), dict[str, Tensor]()
+    for name in saes:
+        if (first, name) in pairs and (first, name) not in matches:
+            matches[first, name] = match_mutually(every[first], every[name], chosen[first])
+        partners = partners_of(matches.get((first, name)), chosen[first]) if chosen else []
+        asked_for = asked.get(name, ())
+        chosen[name] = choose(asked_for, known[name], shown[name].written, partners, settings.n_features)
+    for a, b in (pair for two in pairs for pair in (two, two[::-1])):
+        if (a, b) not in matches:
+            matches[a, b] = match_mutually(every[a], every[b], chosen[a])
+    browsed = {
+        name: sae for group in groups for name, sae in stream.pages(group, known, chosen, shown, progress).items()
+    }
+    return BrowsedFeatures(
+        saes={name: browsed[name] for name in saes},
+        matches=matches,
+        corruptions=tuple(c.key for c in measured),
+        conditions=tuple(c.key for c in stream.conditions),
+        class_names=_class_names(groups[0].model, images, stream.labels),
+        image_ids=column(images, "image_id"),
+        labels=stream.labels,
+        shown=tuple(stream.shown.tolist()),
+        pictures=stream.pictures,
+        example_kinds=(
+            *["top"] * settings.top_images,
+            *(f"{quantile:.0%}" for quantile in QUANTILES),
+            *["random"] * settings.random_images,
+        ),
+        choice=CHOICE,
+    )
+
+
+def _groups(
+    saes: Mapping[str, tuple[HookedViT, SAE]], asked: Mapping[str, Sequence[int]], allow_other_model: bool
+) -> list[Group]:
+    if not saes:
+        raise ValueError("a browser needs at least one SAE, by name, as (model, sae); got none")
+    if unknown := sorted(set(asked) - set(saes)):
+        raise ValueError(f"features are asked for by the SAEs' names, {', '.join(saes)}; got {', '.join(unknown)}")
+    groups: dict[tuple[int, Site], Group] = {}
+    for name, (model, sae) in saes.items():
+        site = shared_site(model, {name: sae}, allow_other_model)
+        if wrong := [j for j in asked.get(name, ()) if not 0 <= j < sae.cfg.d_sae]:
+            raise ValueError(f"the SAE {name!r} has the latents 0 to {sae.cfg.d_sae - 1}; got {wrong[:8]}")
+        check_fixed_scale(sae, f"the SAE {name!r}")
+        groups.setdefault((id(model), site), Group(model, site, {})).saes[name] = sae
+    processors = {name: model.image_processor for name, (model, _) in saes.items()}
+    check_alike(processors, "a browser of several models, which shows their latents on one picture,")
+    return list(groups.values())
+
+
+def _class_names(model: HookedViT, images: Images, labels: Int[Tensor, " image"]) -> tuple[str, ...]:
+    """The model's own names of its classes; where it is no softmax classifier, what the data set says."""
+    names = model.cfg.id2label
+    if model.cfg.no_softmax is not None and not isinstance(images, ImageBatch):
+        names = dict(enumerate(getattr(images.features["label"], "names", ())))
+    n = max(model.cfg.n_classes, int(labels.max()) + 1)
+    return tuple(str(names.get(i, f"class {i}")) for i in range(n))

@@ -1,0 +1,201 @@
+"""The passes over the images behind a feature browser, each shared by the SAEs of one model and hook point."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mechvit.analysis.behaviour.performance import strongest
+from mechvit.analysis.finite import check_finite
+from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruptions import corrupt
+from mechvit.saes.hook_site import Site
+from mechvit.saes.latents.directions import latent_directions
+from mechvit.saes.latents.results import SAEFeatures
+from mechvit.saes.splicing import look_at
+
+from .examples import ChosenTally, ExamplePass, chosen_codes, pick_examples, subset
+from .results import BrowsedSAE, Browsing, Predicted, Strongest, sensitivity_index
+from .selection import nearest_directions
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+
+
+class Group(NamedTuple):
+    """SAEs that one stream of activations feeds."""
+
+    model: HookedViT
+    site: Site
+    saes: dict[str, SAE]
+
+
+class Shown(NamedTuple):
+    """One SAE on the shown images."""
+
+    strongest: Strongest
+    predicted: Predicted | None
+    written: Tensor
+    """activation x length of what a unit of it writes, for each latent, over all tokens of these images, clean."""
+
+
+class ImageStream:
+    """The images, those that are shown, and the pictures that the page needs."""
+
+    def __init__(self, images: Images, measured: tuple[Corruption, ...], settings: Browsing) -> None:
+        self.images, self.settings = images, settings
+        self.labels = column(images, "label")
+        severest = {c.family: c for c in sorted(measured)}
+        drawn = [c for c in measured if c in severest.values()][: settings.drawn_corruptions]
+        self.conditions = (CLEAN, *drawn)
+        order, count = self.labels.argsort(stable=True), min(settings.n_images, len(self.labels))
+        self.shown = order[torch.linspace(0, len(order) - 1, count).round().long()]  # spread over the classes
+        self.pictures: dict[tuple[int, str], Tensor] = {}
+
+    def batch_size(self, group: Group) -> int:
+        """What was asked for, or what fits."""
+        codes = 4 * group.model.cfg.n_tokens * max(sae.cfg.d_sae for sae in group.saes.values())
+        return self.settings.batch_size or default_batch_size(group.model, held=codes)
+
+    def look(self, group: Group) -> dict[str, Shown]:
+        """Run the shown images under every condition."""
+        looks = [self._look(group, condition) for condition in self.conditions]
+        predicted = None
+        if group.model.cfg.no_softmax is None:
+            predicted = Predicted(*(torch.stack([look["", part] for look in looks]) for part in ("label", "share")))
+        return {
+            name: Shown(
+                Strongest(*(torch.stack([look[name, part] for look in looks]) for part in ("latent", "activation"))),
+                predicted,
+                looks[0][name, "written"].sum(0),
+            )
+            for name in group.saes
+        }
+
+    def _look(self, group: Group, condition: Corruption) -> dict[tuple[str, str], Tensor]:
+        """The shown images under one condition, as [image, ...] by SAE ("" for the model) and what it is."""
+        found: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+        start = 0
+        lengths = {name: latent_directions(sae).float().norm(dim=1) for name, sae in group.saes.items()}
+        for batch in image_batches(group.model, subset(self.images, self.shown), self.batch_size(group)):
+            self._keep(self.shown[start:], batch, condition)
+            start += len(batch)
+            shown = corrupted(batch, condition, seed=self.settings.seed)
+            seen = look_at(group.model, group.site, shown, condition)
+            if group.model.cfg.no_softmax is None:
+                logits = seen.untouched()
+                check_finite("logits", [logits], group.model, batch.image_ids, numbers=[group.model.cfg.n_layers])
+                share, label = strongest(logits, 3)
+                found["", "label"].append(label)
+                found["", "share"].append(share)
+            for name, sae in group.saes.items():
+                codes = sae.encode(seen.x.to(sae.W_enc.device)).float()
+                size = codes * lengths[name]
+                latent = size.topk(min(self.settings.strongest, sae.cfg.d_sae)).indices
+                activation = codes.gather(-1, latent)
+                found[name, "latent"].append(torch.where(activation > 0, latent, -1))
+                found[name, "activation"].append(torch.where(activation > 0, activation, torch.nan))
+                found[name, "written"].append(size.sum(1))
+        return {key: torch.cat(parts).cpu() for key, parts in found.items()}
+
+    def _keep(self, rows: Tensor, batch: ImageBatch, condition: Corruption, side: int | None = None) -> None:
+        """Keep the pictures of a batch that are not there yet, reduced to `side` pixels where they are larger."""
+        missing = [i for i, row in enumerate(rows[: len(batch)].tolist()) if (row, condition.key) not in self.pictures]
+        if not missing:
+            return
+        some = corrupt(batch.images[missing], condition, batch.image_ids[missing], seed=self.settings.seed)
+        if side is not None and side < some.shape[-1]:
+            some = interpolate(some, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        for i, picture in zip(missing, (some * 255).round().to(torch.uint8).cpu(), strict=True):
+            self.pictures[int(rows[i]), condition.key] = picture
+
+    def pages(
+        self,
+        group: Group,
+        known: Mapping[str, SAEFeatures],
+        chosen: Mapping[str, Int[Tensor, " chosen"]],
+        shown: Mapping[str, Shown],
+        progress: str | None,
+    ) -> dict[str, BrowsedSAE]:
+        """What is shown of the chosen latents of each SAE of a group."""
+        cfg, site = group.model.cfg, group.site
+        tallies = self._tally(group, known, chosen, progress)
+        peaks = {name: torch.cat(tally.peaks) for name, tally in tallies.items()}
+        settings = self.settings
+        rows = {
+            name: pick_examples(peak, settings.top_images, settings.random_images, settings.seed)
+            for name, peak in peaks.items()
+        }
+        examples = self._examples(group, chosen, rows)
+        pages = {}
+        for name, sae in group.saes.items():
+            nearest, cosine = nearest_directions(latent_directions(sae), chosen[name], settings.nearest)
+            pages[name] = BrowsedSAE(
+                site=site,
+                architecture=str(sae.cfg.metadata.architecture_in_training or sae.cfg.architecture()),
+                grid=(0, 0) if site.tokens == "cls" else (int(cfg.grid[0]), int(cfg.grid[1])),
+                special={"all": cfg.n_prefix_tokens, "patches": 0, "cls": 1}[site.tokens],
+                features=known[name],
+                sensitivity=sensitivity_index(known[name]),
+                chosen=chosen[name],
+                histogram=tallies[name].counts,
+                label_share=tallies[name].label_share(),
+                example_row=rows[name],
+                example_score=torch.where(rows[name] >= 0, peaks[name].T.gather(1, rows[name].clamp(min=0)), torch.nan),
+                maps=examples.maps[name],
+                nearest=nearest,
+                nearest_cosine=cosine,
+                ablation=examples.effects[name].result() if group.model.cfg.no_softmax is None else None,
+                strongest=shown[name].strongest,
+                predicted=shown[name].predicted,
+            )
+        return pages
+
+    def _tally(
+        self,
+        group: Group,
+        known: Mapping[str, SAEFeatures],
+        chosen: Mapping[str, Int[Tensor, " chosen"]],
+        progress: str | None,
+    ) -> dict[str, ChosenTally]:
+        """Read all images clean."""
+        n_labels = int(self.labels.max()) + 1
+        tallies = {name: ChosenTally(known[name].max_activation[chosen[name]], n_labels) for name in group.saes}
+        for batch in image_batches(group.model, self.images, self.batch_size(group), progress=progress):
+            x = look_at(group.model, group.site, batch).x
+            for name, sae in group.saes.items():
+                tallies[name].add(chosen_codes(sae, x, chosen[name]), batch.labels)
+        return tallies
+
+    def _examples(
+        self, group: Group, chosen: Mapping[str, Int[Tensor, " chosen"]], rows: Mapping[str, Tensor]
+    ) -> ExamplePass:
+        """Read the examples under every condition, and keep their pictures."""
+        size = self.batch_size(group)
+        top = self.settings.top_images
+        examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.conditions, top)
+        if not len(examples.needed):
+            return examples  # no latent fires
+        start = 0
+        for batch in image_batches(group.model, subset(self.images, examples.needed), size):
+            self._keep(examples.needed[start:], batch, CLEAN, self.settings.picture_side)
+            examples.add(batch, start, size, self.settings.seed)
+            start += len(batch)
+        return examples
+
+
+def column(images: Images, name: str) -> Int[Tensor, " image"]:
+    """The labels or the ids of all images."""
+    if isinstance(images, ImageBatch):
+        return {"label": images.labels, "image_id": images.image_ids}[name].cpu()
+    return torch.as_tensor(images.with_format(None)[name][:])

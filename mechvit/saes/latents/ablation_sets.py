@@ -1,0 +1,146 @@
+"""Which latents to ablate: those that a corruption moves most, and controls of the same frequency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechvit.arguments import checked
+from mechvit.settings_checks import COUNT, Range, check_number
+
+from .corruption_change import LatentChange
+from .directions import latent_directions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sae_lens import SAE
+
+CALIPER = 1.2
+"""A control fires at most so many times as often as what it stands for, and at least one over so many."""
+SENSITIVE, CONTROL = "sensitive", "control"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSets:
+    """Latents to ablate: the most sensitive ones first, and as many others of the same frequency in several draws."""
+
+    sensitive: Int[Tensor, " n"]
+    """In falling order of sensitivity."""
+    controls: Int[Tensor, "draw n"]
+    """The i-th of each draw is matched to the i-th sensitive one; none is sensitive or twice in a draw."""
+    unmatched: Int[Tensor, " m"]
+    """Latents as sensitive that are left out, for no other fires as often."""
+    sensitivity: Float[Tensor, " d_sae"]
+    """|mean corrupted - mean clean code| x |what a unit of it writes|: how far the latent's mean moves activations."""
+    rate: Float[Tensor, " d_sae"]
+    """Share of tokens, clean and corrupted, on which each latent fires."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent of a set: the labels, kind (sensitive or control), draw, place, feature, sensitivity, rate,
+        and matched: the sensitive latent in the same place."""
+        import pandas as pd
+
+        parts = []
+        for kind, draw, latents in self.each():
+            about = {**labels, "kind": kind, "draw": draw, "place": np.arange(len(latents)), "feature": latents.numpy()}
+            values = {"sensitivity": self.sensitivity[latents].numpy(), "rate": self.rate[latents].numpy()}
+            parts.append(pd.DataFrame({**about, **values, "matched": self.sensitive.numpy()}))
+        return pd.concat(parts, ignore_index=True)
+
+    def each(self) -> list[tuple[str, int, Int[Tensor, " n"]]]:
+        """Kind, draw and latents of every set."""
+        return [(SENSITIVE, 0, self.sensitive), *((CONTROL, i, row) for i, row in enumerate(self.controls))]
+
+    def mean_rate(self, kind: str, n: int) -> float:
+        """Mean firing rate of the first n latents of a kind, of controls over all draws."""
+        latents = self.sensitive if kind == SENSITIVE else self.controls
+        return float(self.rate[latents[..., :n]].mean())
+
+
+@checked
+def sensitive_features(
+    sae: SAE, change: LatentChange, n: int, *, draws: int = 10, caliper: float = CALIPER, seed: int = 0
+) -> FeatureSets:
+    """Choose the latents that a corruption moves most, and controls of the same frequency.
+
+    In every draw each sensitive latent has a control of its own within the caliper: the whole assignment is solved, its
+    costs the distance of the log firing rates and half as much chance. Sensitive latents that leave no assignment, the
+    least sensitive first, are left out and named in `unmatched`, and others, next in order, take their places. Latents
+    that never fire are never chosen.
+
+    Args:
+        sae: whose latents they are.
+        change: of `feature_change`, on images that the ablation is not measured on.
+        n: how many; fewer where no more can be matched.
+        draws: of the controls.
+        caliper: the largest ratio of the firing rates of a latent and its control, above 1.
+        seed: of the draws.
+
+    Raises:
+        ValueError: not twice as many latents fire as are to be chosen, no latent has a control, a count below 1, a
+            caliper of at most 1, or an SAE whose latents have no directions (`latent_directions`).
+
+    Source: caliper matching, Cochran and Rubin, Sankhya A 35 (1973), there on one covariate.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    check_number("n", n, COUNT)
+    check_number("draws", draws, COUNT)
+    check_number("caliper", caliper, Range(1, open_below=True, whole=False))
+    rate, d_sae = change.rate, sae.cfg.d_sae
+    sensitivity = change.difference.abs() * latent_directions(sae).double().cpu().norm(dim=1)
+    alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]
+    if len(alive) < 2 * n:
+        raise ValueError(
+            f"{n} latents and as many controls are to be chosen among those that fire, {len(alive)} of {d_sae}: choose "
+            f"at most {len(alive) // 2}"
+        )
+    order = alive[sensitivity[alive].argsort(descending=True, stable=True)]
+    looked_at, kept = n, np.zeros(0, dtype=bool)
+    while looked_at <= len(alive) // 2 and kept.sum() < n:
+        most, others = order[:looked_at], order[looked_at:].sort().values
+        distance = (rate[most].log()[:, None] - rate[others].log()).abs().numpy() / np.log(caliper)
+        kept = _matchable(distance <= 1 + 1e-9)
+        looked_at += max(1, n - int(kept.sum()))
+    if not kept.any():
+        raise ValueError(
+            f"no sensitive latent has another that fires within {caliper:g} times as often to stand beside it: raise "
+            "caliper"
+        )
+    distance = distance[kept][:n]
+    generator = np.random.default_rng(seed)
+    controls = np.empty((draws, len(distance)), dtype=np.int64)
+    for draw in controls:
+        costs = np.where(distance <= 1 + 1e-9, distance + 0.5 * generator.random(distance.shape), 1e6)
+        draw[:] = others.numpy()[linear_sum_assignment(costs)[1]]
+    matched = torch.from_numpy(kept)
+    return FeatureSets(
+        sensitive=most[matched][:n],
+        controls=torch.from_numpy(controls),
+        unmatched=most[~matched],
+        sensitivity=sensitivity,
+        rate=rate,
+    )
+
+
+def _matchable(near: Bool[np.ndarray, "latents others"]) -> Bool[np.ndarray, " latents"]:
+    """Rows that can all have a column of their own; each in turn is kept if that is still so with it."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    def together(rows: np.ndarray) -> bool:
+        return bool((maximum_bipartite_matching(csr_matrix(near[rows]), perm_type="column") >= 0).all())
+
+    kept = np.ones(len(near), dtype=bool)
+    if together(kept):
+        return kept
+    kept[:] = False
+    for row in range(len(near)):
+        kept[row] = True
+        kept[row] = together(kept)
+    return kept

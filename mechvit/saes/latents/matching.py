@@ -1,0 +1,131 @@
+"""Which latents of two SAEs are the same feature: stability across seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.statistics.tidy_tables import labelled
+from mechvit.arguments import checked
+
+from .directions import unit_directions
+from .results import known_only
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sae_lens import SAE
+
+EXACT_UP_TO = 4096
+"""Latents of the smaller SAE up to which the best assignment is found exactly: a few seconds and 0.3 GiB there."""
+_BLOCK = 2**24  # cosines held at a time: 64 MiB
+_ROUNDS = 100  # of greedy matching; each about halves the rest, unless directions repeat
+
+
+@dataclass(frozen=True)
+class FeatureMatch:
+    """One latent of SAE b for each of SAE a, by their decoder directions; on the CPU."""
+
+    match: Int[Tensor, " d_sae_a"]
+    """The latent of b; -1 for those that are left over (b has fewer, or the direction is zero)."""
+    cosine: Float[Tensor, " d_sae_a"]
+    """Of the two directions, -1 to 1; NaN where there is no match."""
+    nearest: Int[Tensor, " d_sae_a"]
+    """The latent of b whose direction is nearest, which several of a may share."""
+    nearest_cosine: Float[Tensor, " d_sae_a"]
+    """Its cosine: the match's is at most this; NaN where the direction is zero."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent of a: the labels, feature, match (missing where there is none), cosine, nearest,
+        nearest_cosine."""
+        import pandas as pd
+
+        frame = pd.DataFrame({"feature": np.arange(len(self.match))} | {n: v.numpy() for n, v in vars(self).items()})
+        frame["match"] = known_only(frame["match"])
+        return labelled(frame, labels)
+
+
+@checked
+@torch.no_grad()
+def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) -> FeatureMatch:
+    """Match the latents of two SAEs one to one by the cosine of what they write (`latent_directions`).
+
+    Where the smaller SAE has at most `exact_up_to` latents, the match has the largest possible sum of cosines
+    (Hungarian algorithm, O(n^3)). Beyond that it is greedy, pair by pair from the highest cosine down, until no more
+    than `exact_up_to` are left, which are matched exactly; greedy matching is found by pairing mutual nearest
+    neighbours in rounds, O(n^2 d), and never holds more than a block of the cosines. Directions that repeat by the
+    thousand can leave latents over after 100 rounds.
+
+    Args:
+        sae_a, sae_b: as published; of one width, of any numbers of latents.
+        exact_up_to: where exact matching ends.
+
+    Raises:
+        ValueError: the SAEs have different widths, a decoder is not affine, or hooks are left in an SAE.
+
+    Source: mean max cosine similarity is that of `nearest_cosine` (arXiv:2309.08600); scipy's linear_sum_assignment.
+    """
+    a = unit_directions(sae_a, name="the first SAE")
+    b = unit_directions(sae_b, name="the second SAE").to(a)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"features are matched by their directions in one space; got SAEs of width {a.shape[1]} and "
+            f"{b.shape[1]}: give two SAEs of the same model and hook point"
+        )
+    nearest_cosine, nearest = _nearest(a, b)[:2]
+    nearest_cosine = torch.where(a.any(1), nearest_cosine, torch.nan)
+    match = torch.full((len(a),), -1, device=a.device)
+    rows, columns = (a.any(1).nonzero()[:, 0], b.any(1).nonzero()[:, 0])
+    for _ in range(_ROUNDS):
+        if min(len(rows), len(columns)) <= exact_up_to:
+            break
+        paired, to = _mutual(a[rows], b[columns])
+        match[rows[paired]] = columns[to]
+        rows, columns = _without(rows, paired), _without(columns, to)
+    else:
+        rows = rows[:0]
+    left = _assign(a[rows], b[columns])
+    match[rows[left[0]]] = columns[left[1]]
+    cosine = torch.where(match >= 0, (a * b[match]).sum(1), torch.nan)
+    return FeatureMatch(match.cpu(), cosine.cpu(), nearest.cpu(), nearest_cosine.cpu())
+
+
+def _nearest(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The highest cosine of each row of a and where it is, and the same of each row of b, block by block."""
+    best_a: list[tuple[Tensor, Tensor]] = []
+    value_b, index_b = a.new_full((len(b),), -torch.inf), torch.zeros(len(b), dtype=torch.int64, device=a.device)
+    done = 0
+    for block in a.split(max(1, _BLOCK // max(1, len(b)))):
+        cosines = block @ b.T
+        best_a.append(tuple(cosines.max(1)))
+        value, index = cosines.max(0)
+        index_b = torch.where(value > value_b, index + done, index_b)
+        value_b = torch.maximum(value, value_b)
+        done += len(block)
+    value_a, index_a = (torch.cat(part) for part in zip(*best_a, strict=True))
+    return value_a, index_a, value_b, index_b
+
+
+def _mutual(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
+    """The pairs that are each other's nearest: greedy matching takes them in any case."""
+    _, to_b, _, to_a = _nearest(a, b)
+    paired = (to_a[to_b] == torch.arange(len(a), device=a.device)).nonzero()[:, 0]
+    return paired, to_b[paired]
+
+
+def _assign(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor]:
+    """The assignment with the largest sum of cosines."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment((a @ b.T).numpy(force=True), maximize=True)
+    return torch.from_numpy(rows).to(a.device), torch.from_numpy(columns).to(a.device)
+
+
+def _without(index: Int[Tensor, " n"], places: Int[Tensor, " pair"]) -> Int[Tensor, " left"]:
+    kept = torch.ones(len(index), dtype=torch.bool, device=index.device)
+    kept[places] = False
+    return index[kept]

@@ -1,0 +1,129 @@
+"""What each latent of an SAE stands for: its statistics, images, labels, effect on the logits, and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechvit.analysis.statistics.tidy_tables import labelled
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitEffects:
+    """The classes whose logits a latent raises and lowers most, by what it writes (`latent_directions`) and the head
+    reads directly.
+
+    The effect is that of one unit of activation in every token that the head reads, less its mean over classes, before
+    the division by the final LayerNorm's scale (and a zero-shot head's norm), which are held fixed. What the later
+    blocks make of the direction, and the MLP of an attention pooler, are left out.
+    """
+
+    raised: Int[Tensor, "d_sae top"]
+    """Classes, strongest first."""
+    raised_by: Float[Tensor, "d_sae top"]
+    lowered: Int[Tensor, "d_sae top"]
+    """Classes, strongest first."""
+    lowered_by: Float[Tensor, "d_sae top"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """What a corruption does to each latent on the same tokens: patches, or CLS for an SAE of CLS alone."""
+
+    clean_mean: Float[Tensor, " d_sae"]
+    """Mean activation over all tokens of the clean images."""
+    mean_difference: Float[Tensor, " d_sae"]
+    """Corrupted minus clean activation of the same token, mean over tokens."""
+    mean_absolute_difference: Float[Tensor, " d_sae"]
+    """The mean of its size: above |mean_difference| where the latent moves to other places."""
+    ratio: Float[Tensor, " d_sae"]
+    """Mean corrupted over mean clean activation; NaN where the latent never fires on clean tokens."""
+    kept: Float[Tensor, " d_sae"]
+    """Of the clean tokens where it fires, the share where it fires corrupted too; NaN where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEFeatures:
+    """Every latent of one SAE on clean images, and what corruptions do to it; all on the CPU."""
+
+    firing_rate: Float[Tensor, " d_sae"]
+    """Share of tokens on which it fires."""
+    mean_activation: Float[Tensor, " d_sae"]
+    """Over the tokens on which it fires; NaN if there is none."""
+    max_activation: Float[Tensor, " d_sae"]
+    top_score: Float[Tensor, "d_sae top"]
+    """Its strongest activation in each of the images where that is highest; NaN where it fires in fewer images."""
+    top_image: Int[Tensor, "d_sae top"]
+    """The ids of these images; -1 where there is none."""
+    top_patch: Int[Tensor, "d_sae top"]
+    """Where in the image that is, patches in reading order; CLS and other special tokens lie below 0 (the last of them
+    is -1)."""
+    top_label: Int[Tensor, " d_sae"]
+    """The commonest label of the top images; -1 for a dead latent."""
+    top_label_purity: Float[Tensor, " d_sae"]
+    """The share of the top images that have it; NaN for a dead latent."""
+    mass_label: Int[Tensor, " d_sae"]
+    """The label whose images hold most of all its activation; -1 for a dead latent."""
+    mass_label_purity: Float[Tensor, " d_sae"]
+    """The share that they hold: purity over all images, weighted by activation."""
+    selective_label: Int[Tensor, " d_sae"]
+    """The label whose images have the highest mean activation; -1 for a dead latent."""
+    selectivity: Float[Tensor, " d_sae"]
+    """(a - b) / (a + b) with a that mean and b the mean of the other labels' means: 0 (none) to 1 (only this class).
+
+    Source: the class selectivity index of arXiv:1803.06959, with activations averaged over an image's tokens.
+    """
+    logits: LogitEffects | None
+    """None where the SAE reads no residual stream or scales its output token by token, or the model has no head."""
+    sensitivity: Mapping[str, Sensitivity]
+    """By corruption key."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent, `labels` and `feature` first; top images and classes are lists, strongest first.
+
+        A dead latent's labels are missing (`pandas.NA`).
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame({"feature": np.arange(len(self.firing_rate))})
+        shown = [int(row) for row in (self.top_image >= 0).sum(1)]
+        for name, values in vars(self).items():
+            if isinstance(values, Tensor):
+                rows = values.numpy(force=True)
+                cut = name in ("top_score", "top_image", "top_patch")
+                frame[name] = [row[:n] for row, n in zip(rows, shown, strict=True)] if cut else rows
+                if name.endswith("_label"):
+                    frame[name] = known_only(frame[name])
+        for name, values in vars(self.logits).items() if self.logits else ():
+            frame[f"logit_{name}"] = list(values.numpy(force=True))
+        return labelled(frame, labels)
+
+    def sensitivity_frame(self, **labels: str) -> pd.DataFrame:
+        """One row a latent and corruption: the labels, corruption, feature and the fields of `Sensitivity`."""
+        import pandas as pd
+
+        columns = [*labels, "corruption", "feature", *Sensitivity.__dataclass_fields__]
+        parts = [
+            labelled(
+                pd.DataFrame(
+                    {"feature": np.arange(len(self.firing_rate))}
+                    | {name: values.numpy(force=True) for name, values in vars(found).items()}
+                ),
+                {**labels, "corruption": key},
+            )
+            for key, found in self.sensitivity.items()
+        ]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def known_only(index: pd.Series) -> pd.Series:
+    """Let indices below 0, which stand for none, be missing, so that nothing is made of them."""
+    return index.astype("Int64").mask(index < 0)

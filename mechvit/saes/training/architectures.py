@@ -1,0 +1,62 @@
+"""sae-lens's training SAEs by the name of their architecture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mechvit.saes.config import PENALISED, SAESpec, TrainConfig
+
+if TYPE_CHECKING:
+    from sae_lens import TrainingSAE
+
+THRESHOLDED = ("batchtopk", "matryoshka_batchtopk")
+"""Published as JumpReLU SAEs, whose threshold is set on training tokens."""
+
+JUMPRELU_BANDWIDTH = 0.5
+"""Width of the step's slope for gradients, on activations of norm sqrt(d_in). With sae-lens's 0.05 the thresholds of so
+few steps hardly move."""
+
+
+def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int, device: torch.device) -> TrainingSAE:
+    """Make one SAE with random weights; of `standard` and `batchtopk` the sparse form where `config.fast`.
+
+    The weights are drawn on the CPU, so that a seed gives the same ones on every device.
+
+    Args:
+        penalty_warm_up: steps over which a fixed sparsity coefficient rises.
+    """
+    import sae_lens
+
+    from .sparse_step import FastBatchTopKTrainingSAE, FastStandardTrainingSAE
+
+    d_sae = spec.expansion_factor * d_in
+    common: dict[str, Any] = {
+        "d_in": d_in,
+        "d_sae": d_sae,
+        "device": "cpu",
+        "normalize_activations": "expected_average_only_in",
+    }
+    if spec.hook_name.endswith("hook_z"):  # all heads side by side, which the published SAE joins by itself
+        common["reshape_activations"] = "hook_z"
+    if spec.architecture in PENALISED:
+        name = "l0" if spec.architecture == "jumprelu" else "l1"
+        common[f"{name}_coefficient"] = 1.0 if spec.l1_coefficient is None else spec.l1_coefficient
+        common[f"{name}_warm_up_steps"] = 0 if spec.aims_at_k else penalty_warm_up
+        if spec.architecture == "jumprelu":
+            common["jumprelu_bandwidth"] = JUMPRELU_BANDWIDTH
+            if spec.aims_at_k:
+                common |= {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(spec.k)}
+    else:
+        common |= {"k": spec.k, "aux_loss_coefficient": config.aux_loss_coefficient}
+    if spec.architecture == "matryoshka_batchtopk":
+        common["matryoshka_widths"] = [d_sae // 2**level for level in reversed(range(config.matryoshka_levels))]
+    fast: dict[str, type[TrainingSAE]] = {"standard": FastStandardTrainingSAE, "batchtopk": FastBatchTopKTrainingSAE}
+    prefix = {
+        "standard": "Standard", "batchtopk": "BatchTopK", "topk": "TopK", "jumprelu": "JumpReLU", "gated": "Gated",
+        "matryoshka_batchtopk": "MatryoshkaBatchTopK",
+    }[spec.architecture]  # fmt: skip
+    settings = getattr(sae_lens, f"{prefix}TrainingSAEConfig")(**common)
+    stock = getattr(sae_lens, f"{prefix}TrainingSAE")
+    return (fast.get(spec.architecture, stock) if config.fast else stock)(settings).to(device)

@@ -1,0 +1,120 @@
+"""Attention patterns in circuitsvis: one offline page, or a notebook's output, with the bundle inlined once."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mechvit.arguments import checked
+from mechvit.visualization.html_page.licence_notices import licences, notices
+from mechvit.visualization.html_page.page import circuitsvis_script, framed, render, write_whole
+
+from .pattern_pooling import pooling_factor
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPanel:
+    """One model on one image: what a panel shows."""
+
+    title: str
+    """Shown above the panel, as plain text."""
+    patterns: Float[np.ndarray, "layers heads query key"]
+    """Pooled attention; each row sums to one."""
+    picture: str | None = None
+    """The image as a data URI, drawn with the token grid over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionView:
+    """Panels of attention with a shared choice of layer; shows itself in a notebook, or `save(path)` as one file."""
+
+    panels: tuple[AttentionPanel, ...]
+    tokens: tuple[str, ...]
+    """Names of the pooled tokens."""
+    grid: tuple[int, int]
+    """Rows and columns of the pooled patches."""
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    title: str = "Attention"
+
+    def beside(self, *others: AttentionView) -> AttentionView:
+        """One view with the panels of all, linked.
+
+        Raises:
+            ValueError: the views differ in tokens, layers or heads.
+        """
+        for other in others:
+            if (other.tokens, other.layers, other.heads) != (self.tokens, self.layers, self.heads):
+                raise ValueError(
+                    "views beside each other must share tokens, layers and heads; got "
+                    f"{len(self.tokens)} tokens, layers {self.layers}, heads {self.heads} and "
+                    f"{len(other.tokens)} tokens, layers {other.layers}, heads {other.heads}: "
+                    "make both with the same arguments"
+                )
+        return replace(self, panels=(*self.panels, *(panel for other in others for panel in other.panels)))
+
+    def spec(self) -> dict[str, Any]:
+        """What the page's script draws, ready for JSON: patterns as base64 of uint16, decoded to four digits."""
+        return attention_spec(self, {"": range(len(self.panels))})
+
+    def html(self) -> str:
+        """The whole page: self-contained, offline, 1.3 MB of script and the data."""
+        owed = notices("circuitsvis")
+        return render(
+            "attention.html.j2",
+            title=self.title,
+            spec=self.spec(),
+            bundle=circuitsvis_script(),
+            notices=owed,
+            licences=licences(owed),
+        )
+
+    @checked
+    def save(self, path: str | Path) -> Path:
+        """Write the page; returns its path."""
+        return write_whole(Path(path), self.html())
+
+    def _repr_html_(self) -> str:
+        """A notebook's output: the page in a frame of its own, so that several views never disturb each other."""
+        return framed(self.html(), "Attention", 780)
+
+
+def attention_spec(view: AttentionView, sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """A view as JSON, its panels grouped in named sets of which one is shown at a time."""
+    scale = [float(panel.patterns.max()) or 1.0 for panel in view.panels]
+    return {
+        "tokens": view.tokens,
+        "grid": view.grid,
+        "layers": view.layers,
+        "heads": [f"Head {head}" for head in view.heads],
+        "sets": [{"title": title, "panels": list(chosen)} for title, chosen in sets.items()],
+        "panels": [
+            {
+                "title": panel.title,
+                "picture": panel.picture,
+                "scale": top,
+                "layers": [_packed(layer / top) for layer in panel.patterns],
+            }
+            for panel, top in zip(view.panels, scale, strict=True)
+        ],
+    }
+
+
+def _packed(unit: np.ndarray) -> str:
+    """Values in [0, 1] as base64 of little-endian uint16."""
+    return base64.b64encode(np.rint(unit * 65535).astype("<u2").tobytes()).decode("ascii")
+
+
+def pooled_grid(grid: tuple[int, int], n_prefix: int, max_tokens: int | None) -> tuple[int, int]:
+    """Rows and columns of blocks after pooling."""
+    factor = pooling_factor(grid, n_prefix, max_tokens)
+    return -(-grid[0] // factor), -(-grid[1] // factor)

@@ -1,0 +1,95 @@
+"""Checks that a table can be drawn, and the traces that several figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from mechvit.visualization.style import colour, fade, family_of, in_order, panel_title, title_of
+
+
+def require(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Raise ValueError unless the frame has rows and these columns."""
+    lacking = [column for column in columns if column not in frame.columns]
+    if lacking:
+        raise ValueError(
+            f"table {name} must have the columns {', '.join(columns)}; it lacks {', '.join(lacking)} "
+            f"(it has {', '.join(map(str, frame.columns))}): write it again with the analysis that makes it"
+        )
+    if frame.empty:
+        raise ValueError(f"table {name} must have at least one row; it has none: run the analysis that fills it")
+
+
+def pick(frame: pd.DataFrame, **equal: object) -> pd.DataFrame:
+    """The rows whose columns equal these values."""
+    for column, value in equal.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def images_of(corruption: str) -> str:
+    """A panel's title for the images of one condition."""
+    return panel_title("Clean images" if corruption == "clean" else f"Images with {title_of(corruption)}")
+
+
+def error_bars(value: pd.Series, low: pd.Series, high: pd.Series, *, tint: str | None = None) -> dict[str, object]:
+    """Plotly's asymmetric error bars from an interval's ends."""
+    bars = {"type": "data", "symmetric": False, "thickness": 1.6, "width": 0}
+    bars |= {"array": (high - value).to_numpy(), "arrayminus": (value - low).to_numpy()}
+    return bars | ({"color": tint} if tint else {})
+
+
+def dot(model: str, *, size: float = 9) -> dict[str, object]:
+    """The marker of one model: its colour, hollow for the base."""
+    if model == "base":
+        return {"color": colour(model), "size": size, "symbol": "circle-open", "line": {"width": 2}}
+    return {"color": colour(model), "size": size, "symbol": "circle"}
+
+
+def layer_lines(
+    frame: pd.DataFrame, value: str, *, own: str, row: int, col: int, legend: bool, unit: str, digits: int = 3
+) -> list[tuple[go.Scatter, int, int]]:
+    """One line a model over `layer` with its interval band; models of another family than `own` thin and dotted."""
+    traces: list[tuple[go.Scatter, int, int]] = []
+    for model, group in frame.groupby("model", sort=False):
+        group, tint = group.sort_values("layer"), colour(str(model))
+        near = model == "base" or family_of(str(model)) == own
+        x = group["layer"].to_numpy()
+        if near:
+            edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+            edge["legendgroup"] = model
+            traces.append((go.Scatter(**edge, y=group["high"].to_numpy()), row, col))
+            band = go.Scatter(**edge, y=group["low"].to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.13))
+            traces.append((band, row, col))
+        line = {"color": tint, "width": 2.4 if near else 1.3, "dash": "solid" if near else "dot"}
+        hover = f"<b>{title_of(str(model))}</b> layer %{{x}}: %{{y:.{digits}f}}{unit}"
+        hover += f" [%{{customdata[0]:.{digits}f}}, %{{customdata[1]:.{digits}f}}]<extra></extra>"
+        marks = {**dot(str(model), size=6)} if near else {"color": tint, "size": 3.5}
+        trace = go.Scatter(
+            x=x,
+            y=group[value].to_numpy(),
+            customdata=group[["low", "high"]].to_numpy(),
+            mode="lines+markers",
+            line=line,
+            marker=marks,
+            name=title_of(str(model), short=True),
+            legendgroup=model,
+            showlegend=legend,
+            hovertemplate=hover,
+        )
+        traces.append((trace, row, col))
+    return traces
+
+
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the models' reading order."""
+    order = {key: place for place, key in enumerate(in_order(frame["model"]))}
+    return frame.sort_values(["model", "layer"], key=lambda c: c.map(order) if c.name == "model" else c)
+
+
+def layer_step(layers: pd.Series | np.ndarray) -> int:
+    """The distance of layer ticks: at most about 13 of them."""
+    return 1 + int(np.max(layers)) // 13

@@ -1,0 +1,45 @@
+"""Plotly figures as pages of their own, which request nothing and run no code but the page's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechvit.arguments import checked
+from mechvit.visualization.style import DARK
+
+from .licence_notices import licences, notices
+from .page import plotly_script, render, write_whole
+from .plotly_json import figure_spec
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+HEIGHT = 450
+"""Pixels, of a figure that states none: plotly's own."""
+
+
+@checked
+def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
+    """Write a figure as one self-contained page under the policy of all pages (`page.CSP`); returns its path."""
+    path, owed = Path(path), notices("plotly.js")
+    text = render(
+        "figure.html.j2",
+        title=figure.layout.title.text or path.stem,
+        height=int(figure.layout.height or HEIGHT),
+        spec=figure_spec(figure),
+        dark=DARK,
+        plotly=plotly_script(),
+        notices=owed,
+        licences=licences(owed),
+    )
+    return write_whole(path, text)
+
+
+@checked
+def write_figure_pages(figures: Mapping[str, go.Figure], folder: str | Path) -> int:
+    """Write each figure as NAME.html into a folder; returns how many there are."""
+    for name, figure in figures.items():
+        write_figure_page(figure, Path(folder) / f"{name}.html")
+    return len(figures)

@@ -1,0 +1,114 @@
+"""The logit lens over the picture: what every patch would be classified as at every layer, models beside each other."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mechvit.arguments import checked
+from mechvit.visualization.figures.lens import image_trajectories
+from mechvit.visualization.html_page.csv_text import csv_text
+from mechvit.visualization.html_page.licence_notices import licences, notices
+from mechvit.visualization.html_page.page import escaped_json, framed, plotly_script, render, write_whole
+from mechvit.visualization.html_page.plotly_json import figure_json
+from mechvit.visualization.style import DARK
+
+if TYPE_CHECKING:
+    from mechvit.analysis.lenses.patch_lens import PatchLens
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensPicture:
+    """One image under every condition."""
+
+    title: str
+    """Its label or file name, shown as plain text."""
+    pictures: tuple[str, ...]
+    """One data URI a condition."""
+    lenses: tuple[PatchLens, ...]
+    """One a model; its batch are the conditions."""
+    trajectories: pd.DataFrame
+    """model, condition, layer, class, probability: what the whole image is classified as, layer by layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchLensView:
+    """Patch-level lenses of some pictures; shows itself in a notebook, or `save(path)` as one offline file."""
+
+    models: tuple[str, ...]
+    conditions: tuple[str, ...]
+    """Clean first."""
+    names: Mapping[int, str]
+    """Of the classes, shown as plain text."""
+    grid: tuple[int, int]
+    patch_size: int
+    """Pixels."""
+    pictures: tuple[LensPicture, ...]
+    title: str = "Logit lens, patch by patch"
+
+    def spec(self) -> dict[str, Any]:
+        """What the page's script draws, ready for JSON: only the classes that some patch shows are named."""
+        seen = np.unique(np.concatenate([lens.classes.ravel() for p in self.pictures for lens in p.lenses]))
+        return {
+            "models": self.models,
+            "conditions": self.conditions,
+            "names": [str(self.names[int(index)]) for index in seen],
+            "layers": int(self.pictures[0].lenses[0].classes.shape[1]),
+            "top": int(self.pictures[0].lenses[0].classes.shape[3]),
+            "grid": self.grid,
+            "patch": self.patch_size,
+            "pictures": [
+                {
+                    "title": picture.title,
+                    "pictures": picture.pictures,
+                    "table": csv_text(picture.trajectories),
+                    "panels": [
+                        [_packed(lens, seen, at) for at in range(len(self.conditions))] for lens in picture.lenses
+                    ],
+                }
+                for picture in self.pictures
+            ],
+        }
+
+    def figures(self) -> list[str]:
+        """The trajectories of each picture as a plotly figure's JSON."""
+        figures = [image_trajectories(picture.trajectories) for picture in self.pictures]
+        return [figure_json(figure.update_layout(title=None, margin_t=32, height=380)) for figure in figures]
+
+    def html(self) -> str:
+        """The whole page: self-contained, offline, 4.8 MB of plotly.js and the data."""
+        owed = notices("plotly.js")
+        return render(
+            "patch_lens.html.j2",
+            title=self.title,
+            spec=self.spec(),
+            figures=list(map(escaped_json, self.figures())),
+            dark=DARK,
+            plotly=plotly_script(),
+            notices=owed,
+            licences=licences(owed),
+        )
+
+    @checked
+    def save(self, path: str | Path) -> Path:
+        """Write the page; returns its path."""
+        return write_whole(Path(path), self.html())
+
+    def _repr_html_(self) -> str:
+        """A notebook's output: the page in a frame of its own."""
+        return framed(self.html(), self.title, 900)
+
+
+def _packed(lens: PatchLens, seen: np.ndarray, at: int) -> dict[str, str]:
+    """Places in `seen` as uint16, and round(255 sqrt(probability)) as bytes: [layer, patch, rank], deflated."""
+    places = np.searchsorted(seen, lens.classes[at].numpy()).astype("<u2")
+    codes = np.rint(255 * np.sqrt(lens.probability[at].numpy())).astype(np.uint8)
+    deflated = (base64.b64encode(zlib.compress(part.tobytes())).decode("ascii") for part in (places, codes))
+    return dict(zip(("classes", "probability"), deflated, strict=True))

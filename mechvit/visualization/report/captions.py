@@ -1,0 +1,246 @@
+"""The paragraphs under each figure: plain sentences written from the same table that the figure draws."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pandas as pd
+
+from mechvit.visualization.figures.performance import METRICS
+from mechvit.visualization.figures.saes import ARCHITECTURES, architectures
+from mechvit.visualization.figures.table_checks import pick
+from mechvit.visualization.number_format import interval, listing, signed
+from mechvit.visualization.style import families, family_of, in_order, level_of, strongest, title_of
+
+
+def _row(frame: pd.DataFrame, **equal: object) -> pd.Series:
+    """The one row with these values."""
+    rows = pick(frame, **equal)
+    if len(rows) != 1:
+        raise ValueError(f"a table must hold exactly one row for {equal}; it holds {len(rows)}: write the table again")
+    return rows.iloc[0]
+
+
+def claims(effects: pd.DataFrame) -> list[str]:
+    """How many measurements there are, and how many deciding intervals exclude zero."""
+    measured = effects.dropna(subset=["value", "low", "high"])
+    deciding = measured[measured["decides"]]
+    said = f"{len(measured)} measurements of {measured['id'].nunique()} claims."
+    effect, none = (deciding[deciding["kind"] == kind] for kind in ("effect", "no effect"))
+    if len(effect):
+        above, below = int((effect["low"] > 0).sum()), int((effect["high"] < 0).sum())
+        said += f" Of {len(effect)} claimed effects, the weakest part lies above zero in {above} and below in {below}."
+    if len(none):
+        inside = int(((none["low"] >= -none["threshold"]) & (none["high"] <= none["threshold"])).sum())
+        said += f" Of {len(none)} claims of no effect, the largest deviation lies within the margin in {inside}."
+    return [said]
+
+
+def table_one(summary: pd.DataFrame) -> list[str]:
+    """The base against the model tuned on the tested corruption: accuracy and calibration."""
+    said = []
+    for family in families(summary["model"]):
+        key = strongest(summary["model"], family)
+        base, tuned = (_row(summary, model=m, corruption=key, metric="accuracy") for m in ("base", key))
+        ece = [_row(summary, model=m, corruption=key, metric="ece").value for m in ("base", key)]
+        said.append(
+            f"On {title_of(key)} the base model is right on {base.value:.1%} of the images and the model tuned on it "
+            f"on {tuned.value:.1%}: {signed(tuned.gain * 100)} points "
+            f"({interval(tuned.gain_low * 100, tuned.gain_high * 100)}). "
+            f"Its calibration error goes from {ece[0]:.3f} to {ece[1]:.3f}."
+        )
+    return said
+
+
+def gains(summary: pd.DataFrame) -> list[str]:
+    """Whether the gain rises with training severity, and which metric gains most."""
+    said = []
+    for family in families(summary["model"]):
+        models = [m for m in in_order(summary["model"]) if family_of(m) == family]
+        top = [_row(summary, model=m, corruption=models[-1], metric="accuracy").gain * 100 for m in models]
+        rising = all(a < b for a, b in pairwise(top))
+        order = {m: _row(summary, model=models[-1], corruption=models[-1], metric=m).gain for m in list(METRICS)[:3]}
+        ranked = sorted((m for m in order if pd.notna(order[m])), key=lambda metric: order[metric], reverse=True)
+        largest = ", then ".join(f"{METRICS[m].lower()} ({signed(order[m] * 100)})" for m in ranked)
+        said.append(
+            f"On {title_of(models[-1])}, tuning at severity {listing([str(level_of(m)) for m in models])} changes "
+            f"top-1 by {listing([signed(value) for value in top])} points: it {'rises' if rising else 'does not rise'} "
+            f"with every step of severity. For the strongest, the gain is largest in {largest}."
+        )
+    return said
+
+
+def transfer(summary: pd.DataFrame) -> list[str]:
+    """Changes on the same family, on the other family, and on clean images."""
+    part = pick(summary, metric="accuracy")
+    part = part[part["model"] != "base"]
+    own = part["model"].map(family_of) == part["corruption"].map(family_of)
+    clean = part["corruption"] == "clean"
+    said = []
+    for name, rows in (
+        ("Within their own family", part[own]),
+        ("On the other family", part[~own & ~clean]),
+        ("On clean images", part[clean]),
+    ):
+        if rows.empty:
+            continue
+        up, down = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
+        changes = rows["gain"] * 100
+        said.append(
+            f"{name} the tuned models change top-1 by {interval(changes.min(), changes.max())} points "
+            f"(mean {signed(changes.mean())}; of {len(rows)} intervals {up} lie above zero and {down} below)."
+        )
+    return [" ".join(said)]
+
+
+def class_probability(summary: pd.DataFrame) -> list[str]:
+    """Where the tuned model overtakes the base for good, and where both end."""
+    said = []
+    for family in families(summary["model"]):
+        key = strongest(summary["model"], family)
+        pair = pick(summary, model=key, corruption=key).merge(pick(summary, model="base", corruption=key), on="layer")
+        pair = pair.sort_values("layer")
+        ahead = (pair["low_x"] > pair["high_y"]).to_numpy()[::-1].cumprod()[::-1].astype(bool)
+        last = pair.iloc[-1]
+        start = (
+            f"stands clearly above the base from layer {int(pair['layer'][ahead].iloc[0])} of {int(last.layer)} on"
+            if ahead.any()
+            else f"is not clearly above the base at the last layer, {int(last.layer)}"
+        )
+        said.append(
+            f"On {title_of(key)} the model tuned on it {start} (separate intervals), and ends at "
+            f"{last.probability_x:.3f} against {last.probability_y:.3f}."
+        )
+    return said
+
+
+def first_correct_layers(first: pd.DataFrame) -> list[str]:
+    """The mean layer of each distribution."""
+    said = []
+    for family in families(first["model"]):
+        key = strongest(first["model"], family)
+        base, tuned = (pick(first, model=m, corruption=key) for m in ("base", key))
+        if base.empty or tuned.empty:
+            said.append(f"On {title_of(key)} one of the two models is right on no image at any layer.")
+            continue
+        (before, n_base), (after, n_tuned) = map(_mean_layer, (base, tuned))
+        said.append(
+            f"On {title_of(key)} the correct class first wins at layer {before:.2f} on average in the base "
+            f"({n_base:,} images) and at {after:.2f} in the tuned model ({n_tuned:,} images)."
+        )
+    return said
+
+
+def _mean_layer(first: pd.DataFrame) -> tuple[float, int]:
+    """The mean layer and the number of images, of one row an image or of a histogram."""
+    if "share" in first:
+        return float((first["layer"] * first["share"]).sum()), int(first["images"].iloc[0])
+    return float(first["layer"].mean()), len(first)
+
+
+def first_correct_difference(summary: pd.DataFrame) -> list[str]:
+    """Which tuned models get there earlier, and by how much the strongest of each family."""
+    own = summary[(summary["model"] == summary["corruption"]) & (summary["model"] != "base")]
+    own = own.dropna(subset=["difference"]).set_index("model")
+    if own.empty:
+        return ["No image is right at some layer both in the base and in a tuned model."]
+    own = own.loc[in_order(own.index)]
+    earlier = [title_of(model, short=True) for model in own.index[own["difference_high"] < 0]]
+    found = f"are earlier for {listing(earlier)}" if earlier else "are not clearly earlier for any tuned model"
+    each = []
+    for family in families(own.index):
+        key = strongest(own.index, family)
+        row = own.loc[key]
+        change = interval(row["difference_low"], row["difference_high"], 2)
+        each.append(f"{signed(row['difference'], 2)} layers ({change}) for {title_of(key, short=True)}")
+    return [f"By their intervals, first correct layers {found}; the change is {listing(each)}."]
+
+
+def entropy_difference(summary: pd.DataFrame) -> list[str]:
+    """The sign along the layers in the base, and in how many layers the base is the highest."""
+    part = pick(summary, quantity="entropy_difference")
+    said = []
+    for family in families(part["corruption"]):
+        key = strongest(part["corruption"], family)
+        wide = pick(part, corruption=key).pivot(index="layer", columns="model", values="value").sort_index()
+        base, highest = wide["base"], int((wide.idxmax(axis=1) == "base").sum())
+        text = (
+            f"On {title_of(key)} the base's difference runs from {signed(base.iloc[0], 3)} nats at layer "
+            f"{base.index[0]} to {signed(base.iloc[-1], 3)} at layer {base.index[-1]}; it is negative in "
+            f"{int((base < 0).sum())} of {len(base)} layers, and the highest of all models in {highest}."
+        )
+        if key in wide:
+            gap = (wide[key] - base).mean()
+            text += f" Averaged over layers the model tuned on it lies {signed(gap, 3)} nats from the base."
+        said.append(text)
+    return said
+
+
+def pattern_change(summary: pd.DataFrame) -> list[str]:
+    """The layer whose attention moves most, base against tuned."""
+    cosine = pick(summary, quantity="cosine")
+    said = []
+    for family in families(cosine["corruption"]):
+        key = strongest(cosine["corruption"], family)
+        wide = pick(cosine, corruption=key).pivot(index="layer", columns="model", values="value").sort_index()
+        worst = wide["base"].idxmin()
+        text = (
+            f"Under {title_of(key)} the base's attention moves most at layer {worst} (cosine {wide['base'][worst]:.3f})"
+        )
+        if key in wide:
+            less = int((wide[key] > wide["base"]).sum())
+            text += (
+                f"; the model tuned on it has {wide[key][worst]:.3f} there and moves less than the base in {less} of "
+                f"{len(wide)} layers"
+            )
+        said.append(text + ".")
+    return said
+
+
+def cosine_distributions(cosine: pd.DataFrame) -> list[str]:
+    """Mean cosine of base and tuned for each SAE and corruption."""
+    said = []
+    column = "mean_cosine" if "mean_cosine" in cosine else "cosine"
+    tested = set(cosine["corruption"].unique())
+    for kind in architectures(cosine):
+        pairs = []
+        for key in (k for k in in_order(cosine["model"].unique()) if k in tested - {"base"}):
+            means = [pick(cosine, model=m, architecture=kind, corruption=key)[column].mean() for m in ("base", key)]
+            pairs.append(f"{means[0]:.3f} in the base and {means[1]:.3f} in the tuned model on {title_of(key)}")
+        if pairs:
+            said.append(f"{ARCHITECTURES[kind]}: the mean cosine is {listing(pairs)}.")
+    return said
+
+
+def cosine_distances(distance: pd.DataFrame) -> list[str]:
+    """The largest distance by each measure, in words."""
+    own = distance[distance["model"] == distance["corruption"]]
+    names = {"wasserstein": "Wasserstein distance", "kolmogorov_smirnov": "Kolmogorov–Smirnov distance"}
+    said = []
+    for statistic, name in names.items():
+        rows = pick(own, statistic=statistic)
+        if len(rows):
+            worst = rows.loc[rows["value"].idxmax()]
+            said.append(
+                f"the largest {name} is {worst.value:.3f} ({worst.low:.3f} to {worst.high:.3f}; "
+                f"{ARCHITECTURES[worst.architecture]}, {title_of(worst.model)})"
+            )
+    text = listing(said) if said else "no distance was measured between a base and a tuned model"
+    return [text[0].upper() + text[1:] + ". Zero would be the same distribution."]
+
+
+def training_curves(history: pd.DataFrame) -> list[str]:
+    """Where explained variance and L0 ended."""
+    last = history.sort_values("tokens").groupby(["architecture", "model", "metric"])["value"].last().unstack()
+    said = []
+    for kind in architectures(history):
+        rows, parts = last.loc[kind], []
+        if "explained_variance" in rows:
+            low, high = rows["explained_variance"].min(), rows["explained_variance"].max()
+            parts.append(f"an explained variance of {low:.3f} to {high:.3f}")
+        if "l0" in rows:
+            parts.append(f"{rows['l0'].min():.1f} to {rows['l0'].max():.1f} active latents a token")
+        if parts:
+            said.append(f"{ARCHITECTURES[kind]}s end with {listing(parts)}.")
+    tokens = int(history["tokens"].max())
+    return [" ".join([*said, f"The longest training saw {tokens:,} tokens."])]

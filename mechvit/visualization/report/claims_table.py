@@ -1,0 +1,148 @@
+"""The claims of a run as rows for the page, and the paragraph that opens the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mechvit.visualization.number_format import listing
+from mechvit.visualization.style import families, in_sentence
+
+from .run_folder import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERDICTS = {
+    "replicates": (
+        "yes",
+        "Every interval lies where the claim puts it: above zero for an effect, within the margin for no effect.",
+    ),
+    "does not replicate": (
+        "no",
+        "Some interval excludes the claim: wholly below the smallest effect that counts, or wholly outside the margin.",
+    ),
+    "inconclusive": (
+        "maybe",
+        "The intervals neither show nor exclude it, or it was not measured: more images, or another run, would tell.",
+    ),
+}
+"""Each verdict's style class and meaning."""
+ANSWER_STYLES = {"yes": "yes", "partly": "maybe", "no": "no", "unclear": "maybe"}
+"""Each answer's style class."""
+SHOWN = 3
+"""More measurements than this are folded away, except the deciding one."""
+
+
+class PartText(NamedTuple):
+    """One measurement of a claim as text: what it is of, its number, and whether it decides the verdict."""
+
+    label: str
+    number: str
+    """With its interval; empty where nothing was measured."""
+    decides: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRow:
+    """One claim, ready for the page."""
+
+    id: str
+    claim: str
+    source: str
+    what: str
+    unit: str
+    """Empty where nothing was measured."""
+    parts: list[PartText]
+    folded: list[PartText]
+    rule: str
+    verdict: str
+    style: str
+
+
+def claim_rows(claims: Sequence[dict[str, Any]]) -> list[ClaimRow]:
+    """Every claim, or open question, of a run's `claims.json`."""
+    return [_row(claim) for claim in claims]
+
+
+def _row(claim: dict[str, Any]) -> ClaimRow:
+    decides, absent = claim["decides"], "" if claim["decides"] is None else "–"
+    parts = [
+        PartText(part["label"], number(part["value"], part["low"], part["high"]) or absent, place == decides)
+        for place, part in enumerate(claim["parts"])
+    ]
+    folded = len(parts) > SHOWN
+    return ClaimRow(
+        **{name: claim[name] for name in ("id", "claim", "what", "rule", "verdict")},
+        source=claim["source"][:1].upper() + claim["source"][1:],
+        unit="" if decides is None else claim["unit"],
+        parts=[parts[decides or 0]] if folded else parts,
+        folded=parts if folded else [],
+        style=ANSWER_STYLES.get(claim["verdict"]) or VERDICTS[claim["verdict"]][0],
+    )
+
+
+def claim_effects(claims: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Every measurement of every claim, one row each: the table that `figures.claims_forest` draws.
+
+    Returns:
+        id, claim, source, part (what it is of), value, low, high (NaN where nothing was measured), unit, decides, kind
+        (`effect`: positive as claimed, `no effect`: near zero as claimed, or `other`), threshold (the smallest effect
+        that counts, or the margin) and verdict.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            **{name: claim[name] for name in ("id", "claim", "source")},
+            "part": part["label"],
+            **{name: part[name] for name in ("value", "low", "high")},
+            "unit": claim["unit"],
+            "decides": place == claim["decides"],
+            **{name: claim[name] for name in ("kind", "threshold", "verdict")},
+        }
+        for claim in claims
+        for place, part in enumerate(claim["parts"])
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys(("value", "low", "high", "threshold"), float)) if rows else frame
+
+
+def number(value: float | None, low: float | None, high: float | None) -> str:
+    """`14.9 [12.8, 17.1]` to three digits with a true minus; empty without a value."""
+    if value is None:
+        return ""
+    text = f"{value:.3g}" if low is None or high is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return text.replace("-", "−")
+
+
+def tally(claims: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
+    """Verdict, its style class, its meaning, and how many claims have it."""
+    return [
+        (verdict, style, meaning, sum(claim["verdict"] == verdict for claim in claims))
+        for verdict, (style, meaning) in VERDICTS.items()
+    ]
+
+
+def summary(run: Run) -> str:
+    """What was asked, of what, and how the claims came out."""
+    frame = run.table("performance_summary")
+    tuned = [key for key in frame["model"].unique() if key != "base"]
+    kinds = listing([in_sentence(family) for family in families(tuned)])
+    images = ""
+    if run.has("performance"):
+        images = f" on {run.table('performance', ['image_id'])['image_id'].nunique():,} held-out images"
+    yes, no, maybe = (count for _, _, _, count in tally(run.claims))
+    total = len(run.claims)
+    return (
+        f"A base model and {_plural(len(tuned), 'copy', 'copies')} of it, each fine-tuned on one severity of {kinds}, "
+        f"are compared{images}, clean and corrupted. Of the paper’s {_plural(total, 'claim', 'claims')} judged here, "
+        f"{_plural(yes, 'replicates', 'replicate')}, {_plural(no, 'does', 'do')} not, and "
+        f"{_plural(maybe, 'is', 'are')} inconclusive. Verdicts are computed from the intervals by the rule "
+        "given with each claim."
+    )
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

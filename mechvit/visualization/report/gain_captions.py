@@ -1,0 +1,225 @@
+"""The paragraphs under the figures of where a gain lives, written from the tables that they draw."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mechvit.visualization.figures.feature_ablation import DISCOVERY
+from mechvit.visualization.figures.table_checks import pick
+from mechvit.visualization.number_format import listing, signed
+from mechvit.visualization.style import in_order, title_of
+
+AGREEMENT = {"pearson": "Pearson’s r", "spearman": "Spearman’s ρ", "relative_error": "relative error"}
+KINDS = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "head"}
+
+
+def between(row: pd.Series, name: str, digits: int = 2, scale: float = 1.0) -> str:
+    """`+0.52 [+0.41, +0.63]`, from the columns name, name_low and name_high."""
+    value, low, high = (signed(scale * float(row[c]), digits) for c in (name, f"{name}_low", f"{name}_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def patching(summary: pd.DataFrame) -> list[str]:
+    """The component whose activation alone recovers most, of each model."""
+    said = []
+    for model in in_order(summary["model"]):
+        rows = pick(summary, model=model, quantity="logit_difference")
+        single = rows[rows["kind"].isin(["attn", "mlp", "head"]) & rows["recovered"].notna()]
+        if single.empty:
+            said.append(f"On {title_of(model)} there is no gap between the models to recover.")
+            continue
+        best = single.loc[single["recovered"].idxmax()]
+        where = f"{KINDS[best['kind']]} {int(best['head'])} of block" if best["kind"] == "head" else (
+            f"{KINDS[best['kind']]} of block"
+        )  # fmt: skip
+        said.append(
+            f"On {title_of(model)} the single activation that carries most of the tuned model’s lead is {where} "
+            f"{int(best['layer'])}: {between(best, 'recovered')} of it."
+        )
+    return [" ".join(said)]
+
+
+def swaps(summary: pd.DataFrame) -> list[str]:
+    """The part whose weights alone recover most, and those that recover next to nothing."""
+    rows = pick(summary, kind="single", quantity="logit_difference")
+    rows = rows[rows["recovered"].notna()]
+    if rows.empty:
+        return ["There is no gap between the models to recover."]
+    blocks = rows["part"].str.fullmatch(r"blocks\.\d+")
+    parts, whole = rows[~blocks], rows[blocks]
+    best = parts.loc[parts["recovered"].idxmax()]
+    said = f"Of single parts, {best['part']} recovers most: {between(best, 'recovered')} of the gap"
+    if len(whole):
+        block = whole.loc[whole["recovered"].idxmax()]
+        said += f"; of whole blocks, {block['part']}: {between(block, 'recovered')}"
+    return [said + "."]
+
+
+def smallest(found: pd.DataFrame) -> str:
+    """The smallest set and what it recovers on held-out images; empty without one."""
+    held_out = pick(found, images="held_out") if len(found) else found
+    if held_out.empty:
+        return ""
+    last = held_out.loc[held_out["step"].idxmax()]
+    names = str(last["groups"]).split()
+    return (
+        f"The smallest set of branches that carries 90% of the gain where it was chosen has {len(names)} of "
+        f"{int(last['of'])}: {listing(names)}; on held-out images it recovers {between(last, 'recovered')}."
+    )
+
+
+def interpolation(summary: pd.DataFrame) -> list[str]:
+    """Where on the line the accuracy under the corruption is highest, and what it costs on clean images."""
+    rows = pick(summary, quantity="accuracy")
+    said = []
+    for corruption in in_order(rows["corruption"]):
+        line = pick(rows, corruption=corruption)
+        best = line.loc[line["value"].idxmax()]
+        said.append(f"{title_of(corruption)}: highest at alpha {best['alpha']:g}, {100 * best['value']:.1f}%")
+    return [f"Accuracy along the line. {'; '.join(said)}."]
+
+
+def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
+    """How near the approximation comes."""
+    rows = pick(overall, kind="all").set_index("quantity")
+    said = [
+        f"{name} {rows.loc[key, 'value']:.2f} [{rows.loc[key, 'low']:.2f}, {rows.loc[key, 'high']:.2f}]"
+        for key, name in AGREEMENT.items()
+        if key in rows.index
+    ]
+    return [f"Over {len(components)} components: {listing(said)}."]
+
+
+def heads(correlations: pd.DataFrame) -> list[str]:
+    """The numbers whose correlation with the patching effect is sure."""
+    rows = correlations.dropna(subset=["value"])
+    sure = rows[((rows["low"] > 0) | (rows["high"] < 0)) & (rows["p"] < 0.05)]
+    if sure.empty:
+        return [
+            "No number of a head’s attention goes with its patching effect beyond what images and a permutation of the "
+            "heads allow."
+        ]
+    said = [
+        f"{row.number.replace('_', ' ')} ({row.model}) {signed(row.value, 2)} [{signed(row.low, 2)}, "
+        f"{signed(row.high, 2)}]"
+        for row in sure.itertuples()
+    ]
+    return [
+        "Rank correlations with the patching effect whose interval over images excludes zero, and with p below 0.05 "
+        f"over heads: {listing(said)}."
+    ]
+
+
+def steering(chosen: pd.DataFrame) -> list[str]:
+    """What the chosen direction recovers on held-out images, and its price."""
+    rows = pick(chosen, quantity="accuracy", control=0)
+    rows = rows[rows["recovered"].notna()]
+    if rows.empty:
+        return ["No direction was cheap enough on clean images, or there is no gap to recover."]
+    names = {"mean_difference": "the mean difference", "sae": "the SAE’s latents"}
+    said = [
+        f"on {title_of(row['corruption'])}, {names.get(row['source'], row['source'])} at {row['hook_name']} recovers "
+        f"{between(row, 'recovered')} of the gain in accuracy, {between(row, 'beyond', 1, 100)} points beyond random "
+        f"directions, and changes that on clean images by {between(row, 'clean_change', 1, 100)} points"
+        for _, row in rows.iterrows()
+    ]
+    return [f"Held out: {'; '.join(said)}."]
+
+
+def similarity(cka: pd.DataFrame) -> list[str]:
+    """The layer at which base and tuned differ most."""
+    own = cka[(cka["model_a"] != cka["model_b"]) & (cka["corruption_a"] == cka["corruption_b"])]
+    said = []
+    for model in in_order(own["model_b"]):
+        rows = own[(own["model_b"] == model) & (own["corruption_b"] == model) & own["cka"].notna()]
+        if len(rows):
+            least = rows.loc[rows["cka"].idxmin()]
+            said.append(
+                f"{title_of(model)} tuned and base are least alike after layer {int(least['layer_b'])} on that "
+                f"corruption: {least['cka']:.3f} [{least['low']:.3f}, {least['high']:.3f}]"
+            )
+    return [f"{'. '.join(said)}."] if said else []
+
+
+def depth(summary: pd.DataFrame) -> list[str]:
+    """By how much earlier the tuned models settle on the corruption that they were tuned on."""
+    rows = summary[(summary["model"] == summary["corruption"]) & (summary["subset"] == "both_correct")]
+    said = [
+        f"{title_of(row['model'])}, {row['lens']} lens: {between(row, 'change')} layers" for _, row in rows.iterrows()
+    ]
+    return [f"Change on the corruption tuned on, over images that both get right. {'; '.join(said)}."] if said else []
+
+
+def latents(change: pd.DataFrame) -> list[str]:
+    """How many latents the corruption moves in each model, and in how many the models differ."""
+    base, tuned, moved, differ = _changed(change)
+    said = (
+        f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the base’s {len(base)} latents, and "
+        f"{moved[1]} of the {len(tuned)} that the tuned model’s SAE has a match for. In {len(differ)} of these the "
+        "models differ"
+    )
+    if len(differ):
+        row = differ.loc[differ["beyond"].abs().idxmax()]
+        before = base.set_index("feature").loc[row["feature"], "difference"]
+        said += (
+            f", most in latent {int(row['feature'])}: {signed(float(before), 3)} in the base, "
+            f"{signed(float(row['difference']), 3)} in the tuned model"
+        )
+    return [f"{said}."]
+
+
+def shared_latents(change: pd.DataFrame) -> list[str]:
+    """The same of one SAE trained on both models, where no latent has to be matched."""
+    base, _, moved, differ = _changed(change)
+    before = base.set_index("feature")["difference"].loc[differ["feature"]]
+    less = int((differ["difference"].abs().to_numpy() < before.abs().to_numpy()).sum())
+    return [
+        f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the {len(base)} latents in the base and "
+        f"{moved[1]} in the tuned model; in {len(differ)} the models differ, and {less} of these move less in the "
+        "tuned model."
+    ]
+
+
+def _changed(change: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[int], pd.DataFrame]:
+    """Latents known in the base, and in the tuned model; how many the corruption moves in each; those that differ."""
+    base, tuned = (pick(change, model=model).dropna(subset=["difference"]) for model in dict.fromkeys(change["model"]))
+    moved = [int((part["q"] < DISCOVERY).sum()) for part in (base, tuned)]
+    return base, tuned, moved, tuned[tuned["beyond_q"] < DISCOVERY]
+
+
+def neurons(agreement: pd.DataFrame) -> list[str]:
+    """How near the approximation comes for single neurons, patched exactly for comparison."""
+    said = []
+    for reason, words in (("top", "the largest by attribution"), ("random", "drawn at random")):
+        rows = pick(agreement, chosen=reason).set_index("quantity")
+        if len(rows):
+            numbers = [
+                f"{name} {rows.loc[key, 'value']:.2f} [{rows.loc[key, 'low']:.2f}, {rows.loc[key, 'high']:.2f}]"
+                for key, name in AGREEMENT.items()
+                if key in rows.index
+            ]
+            said.append(f"of {int(rows['neurons'].iloc[0])} MLP neurons {words}, {listing(numbers)}")
+    return [f"Patched one by one for comparison: {'; '.join(said)}."] if said else []
+
+
+def ablation(summary: pd.DataFrame) -> list[str]:
+    """What ablating the most sensitive latents does beyond others as frequent."""
+    rows = pick(summary, kind="sensitive", quantity="accuracy")
+    rows = rows[rows["corruption"] != "clean"]
+    said = [f"{int(row['n'])} latents {between(row, 'beyond', 1, 100)} points" for _, row in rows.iterrows()]
+    return [f"Accuracy under the corruption, beyond others as frequent: {listing(said)}."] if said else []
+
+
+def related(transfer: pd.DataFrame) -> list[str]:
+    """How many filters of its own group each model gains on, and how many of others."""
+    said = []
+    for model in (m for m in in_order(transfer["trained_on"]) if m != "base"):
+        for relation, words in (("group", "other filters of its group"), ("across", "filters of the other group")):
+            rows = pick(transfer, trained_on=model, relation=relation)
+            if len(rows):
+                up, down = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
+                said.append(
+                    f"{title_of(model)}: on {words} the gain’s interval lies above zero in {up} of {len(rows)} and "
+                    f"below in {down} (mean {signed(100 * rows['gain'].mean())} points)"
+                )
+    return [f"{'. '.join(said)}."] if said else []

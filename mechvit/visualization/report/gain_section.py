@@ -1,0 +1,223 @@
+"""The report's section on where the gain lives: its figures depend on which models the run took apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from mechvit.visualization.figures import feature_ablation, patching, representations, steering, transfers, weights
+from mechvit.visualization.figures.table_checks import pick
+from mechvit.visualization.style import family_of, in_order, title_of
+
+from . import gain_captions as readings
+from .sections import Plot, Section
+
+if TYPE_CHECKING:
+    from .run_folder import Run
+
+LEAD = (
+    "Which difference between the base and a tuned model makes the gain, can it be isolated, and can it be had "
+    "without tuning? Does it pass to other filters? Each model tuned on a family’s strongest level is compared with "
+    "the base on that corruption. A recovered share of 0 is the base as it is, 1 the tuned model."
+)
+OPEN = "Section 5, future work"
+LATENTS = [
+    "tuned_on", "model", "feature", "difference", "low", "high", "q", "beyond", "beyond_low", "beyond_high", "beyond_q"
+]  # fmt: skip
+
+
+def gain_section(run: Run) -> Section | None:
+    """The section of a run, or None where the run took no model apart."""
+    if not run.has("gain_patching"):
+        return None
+    models = in_order(run.table("gain_patching", ["tuned_on"])["tuned_on"])
+    own = [replace(plot, fold=f"Tuned on {title_of(model)}") for model in models for plot in _of_one(run, model)]
+    return Section(id="gain", title="Where the gain lives", lead=LEAD, plots=(*_of_all(), *own))
+
+
+def _of_all() -> Iterator[Plot]:
+    """Figures that hold all models."""
+    yield Plot(
+        id="gain-patching",
+        table="gain_patching",
+        drawn=_into_base,
+        figure=patching.patching_map,
+        reading=readings.patching,
+        source=OPEN,
+        definition="The base runs on corrupted images with one activation, at all tokens, taken from the tuned model "
+        "on the same images. Share of the tuned model’s lead in logit difference (the label’s logit less that of the "
+        "wrong class that both models together take the image for most easily); bold where its bootstrap interval over "
+        "images excludes zero.",
+        claims=("open_isolate", "open_heads"),
+    )
+    yield Plot(
+        id="gain-related",
+        table="related",
+        figure=transfers.transfer_matrix,
+        reading=readings.related,
+        source=OPEN,
+        definition="Accuracy less the base’s on the same test images, in percentage points, on filters that no model "
+        "was tuned on and on those that they were; bold where the paired interval excludes zero. The first row is the "
+        "base’s own accuracy.",
+        claims=("open_transfer",),
+    )
+    yield Plot(
+        id="gain-steering",
+        table="gain_steering_chosen",
+        drawn=lambda table: table[(table["quantity"] == "accuracy") & table["recovered"].notna()],
+        figure=steering.steering_cost,
+        reading=readings.steering,
+        source=OPEN,
+        definition="A direction is added to the base’s residual stream after one block: the mean clean less the mean "
+        "corrupted residual, or the decoder directions of the SAE latents that move most. Block and scale are chosen "
+        "on half of the images among those that cost at most two points of clean accuracy there; shown is the "
+        "other half. Grey: random directions of the same length, each chosen alike.",
+        claims=("open_control",),
+    )
+    yield Plot(
+        id="gain-similarity",
+        table="gain_cka",
+        drawn=_named,
+        figure=representations.model_similarity,
+        reading=readings.similarity,
+        source="Section 4.4",
+        definition="Linear CKA (unbiased) of the mean patch residuals of base and tuned model on the same images; "
+        "bands are jackknife intervals over groups of images.",
+    )
+    yield Plot(
+        id="gain-depth",
+        table="gain_depth",
+        drawn=_named,
+        figure=representations.depth_change,
+        reading=readings.depth,
+        source="Section 4.2",
+        definition="Prediction depth: the earliest layer from which on the lens predicts what the model predicts in "
+        "the end. Tuned lens: an affine translator a layer, trained on other images. Tuned less base, paired "
+        "intervals.",
+        claims=("earlier",),
+    )
+
+
+def _of_one(run: Run, model: str) -> Iterator[Plot]:
+    """Figures of one tuned model."""
+    only, name, family = partial(_only, model=model), title_of(model), family_of(model)
+
+    smallest = _only(run.table("gain_smallest_set"), model) if run.has("gain_smallest_set") else pd.DataFrame()
+    yield Plot(
+        id=f"gain-swaps-{model}",
+        table="gain_swaps",
+        drawn=lambda table: _into_base(only(table[table["corruption"] == model])),
+        figure=lambda table: _entitled(weights.swap_recovery(table), name),
+        reading=lambda table: [*readings.swaps(table), *filter(None, [readings.smallest(smallest)])],
+        source=OPEN,
+        definition="The base with one part’s weights of the tuned model. Bars are bootstrap intervals over images.",
+        claims=(f"open_isolate_{family}",),
+    )
+    yield Plot(
+        id=f"gain-interpolation-{model}",
+        table="gain_interpolation",
+        drawn=only,
+        figure=lambda table: _entitled(weights.interpolation_curves(table), name),
+        reading=readings.interpolation,
+        source=OPEN,
+        definition="Weights base + alpha (tuned − base): 0 is the base, 1 the tuned model, beyond 1 further the same "
+        "way. Bands are bootstrap intervals over images.",
+    )
+    yield from _activations(run, model)
+    yield Plot(
+        id=f"gain-latents-{model}",
+        table="gain_latents",
+        columns=LATENTS,
+        drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
+        figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
+        reading=readings.latents,
+        source="Section 4.4",
+        definition="One dot a latent of the base’s SAE that the tuned model’s SAE has a match for: corrupted minus "
+        "clean of its mean activation over images, in each model. On the dotted line the corruption moves it alike. "
+        "Filled where the models differ at a false discovery rate of 5%.",
+        claims=(f"open_latents_{family}",),
+    )
+    if run.has("gain_latents_shared"):
+        yield Plot(
+            id=f"gain-shared-{model}",
+            table="gain_latents_shared",
+            columns=LATENTS,
+            drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
+            figure=lambda table: _entitled(
+                feature_ablation.feature_changes(table).update_layout(title_text="One SAE trained on both models"), name
+            ),
+            reading=readings.shared_latents,
+            source="Section 4.4",
+            definition="One dot a latent of a BatchTopK SAE trained on base and tuned model alike, so that nothing has "
+            "to be matched: corrupted minus clean of its mean activation over images, in each model.",
+        )
+    yield Plot(
+        id=f"gain-ablation-{model}",
+        table="gain_ablation",
+        drawn=lambda table: only(table).query("model == 'base'"),
+        figure=lambda table: _entitled(feature_ablation.feature_ablations(table), name),
+        reading=readings.ablation,
+        source="Section 4.4",
+        definition="The base’s SAE latents whose mean moves most under the corruption (on other images), set to zero "
+        "with the SAE’s error kept, against as many others that fire as often (each within 1.2 times). Change against "
+        "the untouched base.",
+        claims=(f"open_latents_{family}",),
+    )
+
+
+def _activations(run: Run, model: str) -> Iterator[Plot]:
+    """The heads that matter, and how well a gradient approximates patching."""
+    only, name, family = partial(_only, model=model), title_of(model), family_of(model)
+    names = ("gain_head_correlations", "gain_attribution", "gain_neuron_agreement")
+    correlations, overall, neurons = (only(run.table(table)) for table in names)
+    yield Plot(
+        id=f"gain-heads-{model}",
+        table="gain_heads",
+        drawn=lambda table: only(table).query("model == 'change'"),
+        figure=lambda table: _entitled(patching.head_links(table, pick(correlations, model="change")), name),
+        reading=lambda table: readings.heads(correlations),
+        source=OPEN,
+        definition="One dot a head: what patching its z from the tuned model into the base adds to the logit "
+        "difference, against what tuning changes in its attention under the corruption (tuned less base). ρ is "
+        "Spearman’s over heads; its interval is of the bootstrap over images.",
+        claims=(f"open_heads_{family}",),
+    )
+    yield Plot(
+        id=f"gain-attribution-{model}",
+        table="gain_attribution_components",
+        drawn=only,
+        figure=lambda table: _entitled(patching.attribution_scatter(table, overall), name),
+        reading=lambda table: [*readings.attribution(table, overall), *readings.neurons(neurons)],
+        source=OPEN,
+        definition="Attribution patching (one gradient for all components) against patching itself, in logits.",
+    )
+
+
+def _entitled(figure: go.Figure, name: str) -> go.Figure:
+    return figure.update_layout(title_text=f"{name}: {figure.layout.title.text}")
+
+
+def _only(table: pd.DataFrame, model: str) -> pd.DataFrame:
+    """The rows of one tuned model."""
+    return table[table["tuned_on"] == model].drop(columns="tuned_on").reset_index(drop=True)
+
+
+def _into_base(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the tuned model's parts in the base, at all tokens; models are called after what they were tuned on."""
+    table = table[table["direction"] == "tuned into base"]
+    table = table[table["tokens"] == "all"] if "tokens" in table else table
+    return table.rename(columns={"tuned_on": "model"}).drop(columns="direction").reset_index(drop=True)
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The models `tuned` under the name of what they were tuned on; the base once a condition."""
+    named = table.copy()
+    for column in ("model", "model_a", "model_b"):
+        if column in named:
+            named[column] = named[column].where(named[column] != "tuned", named["tuned_on"])
+    return named.drop(columns="tuned_on").drop_duplicates(ignore_index=True)

@@ -1,0 +1,98 @@
+"""Tables as rows of text for the page: Table 1 and the quality of the SAEs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mechvit.visualization.figures.performance import COLUMNS, METRICS
+from mechvit.visualization.figures.saes import ARCHITECTURES, architectures
+from mechvit.visualization.figures.table_checks import pick, require
+from mechvit.visualization.style import families, in_order, strongest, title_of
+
+QUALITY = {
+    "explained_variance": ("Explained variance", 3),
+    "normalised_mse": ("Normalised MSE", 3),
+    "l0": ("L0", 1),
+    "dead_fraction": ("Dead latents", 3),
+    "accuracy_recovered": ("Accuracy recovered", 3),
+    "cross_entropy_recovered": ("Cross-entropy recovered", 3),
+}
+"""Each metric's heading and digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number: its text, a smaller note after it, and whether it is the best of its group."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows under one heading: (model key, row title, cells)."""
+
+    title: str
+    rows: list[tuple[str, str, list[Cell]]]
+
+
+def table_one(summary: pd.DataFrame) -> tuple[list[str], list[Group]]:
+    """Table 1 on each family's strongest corruption: column titles, and one group a corruption.
+
+    The note of each cell is half its interval's width; the best value of a column in a group is marked.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(summary, COLUMNS, "performance_summary")
+    groups = []
+    for family in families(summary["corruption"]):
+        corruption = strongest(summary["corruption"], family)
+        part = pick(summary, corruption=corruption)
+        best = {
+            metric: pick(part, metric=metric)["value"].agg("min" if metric == "ece" else "max") for metric in METRICS
+        }
+        rows = []
+        for model in in_order(part["model"]):
+            cells = []
+            for metric in METRICS:
+                row = pick(part, model=model, metric=metric).iloc[0]
+                if pd.isna(row.value):  # top-k among no more than k classes
+                    cells.append(Cell(text="n/a"))
+                    continue
+                cells.append(
+                    Cell(
+                        text=f"{row.value:.3f}",
+                        note=f"± {(row.high - row.low) / 2:.3f}",
+                        best=bool(row.value == best[metric]),
+                    )
+                )
+            rows.append((model, "Base" if model == "base" else f"{title_of(model, short=True)} tuned", cells))
+        groups.append(Group(title=f"On {title_of(corruption)}", rows=rows))
+    return list(METRICS.values()), groups
+
+
+def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[Group]]:
+    """Quality of every SAE on every kind of image: column titles, and one group an architecture.
+
+    Raises:
+        ValueError: a column is missing or the table is empty.
+    """
+    require(quality, ("model", "architecture", "corruption", "metric", "value"), "sae_quality")
+    metrics = [name for name in QUALITY if name in set(quality["metric"])]
+    groups = []
+    for kind in architectures(quality):
+        part, rows = pick(quality, architecture=kind), []
+        for model in in_order(part["model"]):
+            for corruption in in_order(pick(part, model=model)["corruption"]):
+                values = pick(part, model=model, corruption=corruption).set_index("metric")["value"]
+                cells = [
+                    Cell(text=f"{values[name]:.{QUALITY[name][1]}f}" if name in values else "–") for name in metrics
+                ]
+                images = "clean images" if corruption == "clean" else title_of(corruption)
+                rows.append((model, f"{title_of(model, short=True)}, on {images}", cells))
+        groups.append(Group(title=ARCHITECTURES[kind], rows=rows))
+    return [QUALITY[name][0] for name in metrics], groups

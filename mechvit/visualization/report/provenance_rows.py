@@ -1,0 +1,80 @@
+"""How a run was made, as rows of text: configuration, versions, hardware, seeds, stages, and the tables beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from .run_folder import Run
+
+
+def rows(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as (dotted key, value) rows, every value exact; sizes in bytes also in GiB."""
+    return list(_rows(value, name))
+
+
+def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _rows(part, f"{name}.{key}" if name else str(key))
+    elif name.endswith("_bytes") and isinstance(value, (int, float)):
+        yield name.removesuffix("_bytes"), gibibytes(value)
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def gibibytes(size: float) -> str:
+    """`1.77 GiB`."""
+    return f"{size / 2**30:.2f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """`41.0 s`, or `2 min 14 s` from two minutes on."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """The parts of `provenance.json` as rows, stages with their share of the time."""
+    found = run.provenance
+    stages = [(stage["name"], float(stage["seconds"]), stage.get("peak_memory_bytes")) for stage in found["stages"]]
+    longest = max((seconds for _, seconds, _ in stages), default=0.0) or 1.0
+    peaks = [peak for _, _, peak in stages if peak is not None]
+    return {
+        "started": _moment(found["started"]),
+        "finished": _moment(found["finished"]),
+        "stages": [
+            (name, duration(seconds), round(100 * seconds / longest, 1), gibibytes(peak) if peak is not None else "–")
+            for name, seconds, peak in stages
+        ],
+        "total": duration(sum(seconds for _, seconds, _ in stages)),
+        "peak": gibibytes(max(peaks)) if peaks else "–",
+        "versions": rows(found["versions"] | _commits(found)),
+        "hardware": rows(found["hardware"]),
+        "seeds": rows(found["seeds"]),
+    }
+
+
+def _commits(found: dict[str, Any]) -> dict[str, str]:
+    """Of the model and images that came from the hub; older runs kept none."""
+    return {f"{what} (commit)": commit for what, commit in found.get("revisions", {}).items() if commit is not None}
+
+
+def table_rows(run: Run) -> list[tuple[str, str, list[str]]]:
+    """Every Parquet table beside the report: file name, number of rows, columns."""
+    from pyarrow.parquet import read_metadata
+
+    found = []
+    for path in run.tables():
+        metadata = read_metadata(path)
+        found.append((path.name, f"{metadata.num_rows:,}", list(metadata.schema.to_arrow_schema().names)))
+    return found
+
+
+def _moment(text: str) -> str:
+    """An ISO time to the minute, as it was written otherwise."""
+    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()

@@ -1,0 +1,261 @@
+"""One self-contained, offline page about a finished run: every number in it is read from the run's folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from mechvit.arguments import checked
+from mechvit.visualization.attention.circuitsvis_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
+from mechvit.visualization.attention.pattern_pooling import pool_patterns, token_names
+from mechvit.visualization.html_page.licence_notices import licences, notices
+from mechvit.visualization.html_page.page import (
+    circuitsvis_script,
+    escaped_json,
+    picture_uri,
+    plotly_script,
+    render,
+    write_whole,
+)
+from mechvit.visualization.html_page.plotly_json import figure_spec
+from mechvit.visualization.style import DARK, in_order, title_of
+
+from . import html_tables as tables
+from . import provenance_rows as made
+from .claims_table import claim_rows, summary, tally
+from .run_figures import Drawing, drawing, sections
+from .run_folder import Run, read_run
+from .sections import CLAIMS, Plot, Section
+from .table_downloads import Offer, Offers
+
+if TYPE_CHECKING:
+    pass
+
+COARSE = 128
+"""Pictures of fewer pixels a side are enlarged pixel by pixel, so that the page shows what the model sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One figure on the page."""
+
+    plot: Plot
+    title: str
+    reading: list[str]
+    height: int
+    """Pixels."""
+    spec: Markup
+    """plotly's JSON."""
+    offer: Offer
+    """Its data."""
+    bears: list[tuple[str, str]]
+    """The claims that it bears on: their ids, and in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One section on the page: what could be drawn, and which plots' tables are missing."""
+
+    section: Section
+    figures: list[Drawn]
+    missing: list[Plot]
+    table: tuple[str, list[str], list[tables.Group], Offer] | None
+    """A caption, column titles, groups of rows, and its data."""
+
+    @property
+    def folds(self) -> list[tuple[str, list[Drawn]]]:
+        """Neighbouring figures under the heading that folds them away, an empty one where they stand open."""
+        return [(fold, list(group)) for fold, group in groupby(self.figures, lambda drawn: drawn.plot.fold)]
+
+
+@checked
+def render_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a finished run; returns its path.
+
+    The page holds the claims table, every figure of `drawing.sections` whose table the run has, example images,
+    attention views and how it was made. It is one file that requests nothing, written beside its place and
+    renamed into it.
+
+    Args:
+        run: the run's folder (see `run_files.REQUIRED` for what it must hold).
+        out: where to write; `report.html` in the run's folder when None.
+
+    Raises:
+        FileNotFoundError: the run is not finished: a file that every report needs is missing.
+        ValueError: a file cannot be read, or a table cannot be drawn.
+    """
+    opened = read_run(run)
+    return write_whole(Path(out) if out is not None else opened.path / "report.html", report_html(opened))
+
+
+def report_html(run: Run) -> str:
+    """The whole page as text."""
+    owed = notices("plotly.js", "circuitsvis")
+    offers = Offers()
+    forest = next(iter(_drawn(run, (CLAIMS,), offers)), None)
+    parts = [_shown(run, section, offers) for section in sections(run)]
+    figures = [drawn for shown in parts for drawn in shown.figures]
+    return render(
+        "report.html.j2",
+        run=run,
+        summary=summary(run),
+        tally=tally(run.claims),
+        claims=claim_rows(run.claims),
+        questions=claim_rows(run.questions),
+        forest=forest,
+        shown_in={
+            claim["id"]: [(drawn.plot.id, drawn.title) for drawn in figures if bears_on(drawn.plot, claim["id"])]
+            for claim in [*run.claims, *run.questions]
+        },
+        sections=parts,
+        offers=list(offers.held.values()),
+        features=(run.path / "features.html").is_file(),
+        examples=_examples(run),
+        attention=_attention(run),
+        explorer=run.view("explorer"),
+        lens=_lens(run),
+        config=made.rows(run.config),
+        provenance=made.provenance(run),
+        parquet=made.table_rows(run),
+        notices=owed,
+        licences=licences(owed),
+        dark=DARK,
+        plotly=plotly_script(),
+        circuitsvis=circuitsvis_script(),
+    )
+
+
+def drawn(found: Drawing, offers: Offers, bears: Sequence[str] = ()) -> Drawn:
+    """A figure for the page, whose own heading takes the place of the figure's title.
+
+    Args:
+        found: the figure, its data and its reading.
+        offers: of the page; the data are added.
+        bears: the ids of the claims that it bears on.
+    """
+    figure, plot = found.figure, found.plot
+    title, height = str(figure.layout.title.text), int(figure.layout.height)
+    room = min(32, int(figure.layout.margin.t))
+    figure.update_layout(title=None, margin_t=figure.layout.margin.t - room, height=height - room)
+    return Drawn(
+        plot=plot,
+        title=title,
+        reading=found.reading,
+        height=height - room,
+        spec=figure_spec(figure),
+        offer=offers.add(plot.id if plot.drawn else plot.table, title, found.table),
+        bears=[(claim, claim.replace("_", " ")) for claim in bears],
+    )
+
+
+def bears_on(plot: Plot, claim: str) -> bool:
+    """Whether a figure shows what the claim of this id is about."""
+    return claim.startswith(plot.claims) if plot.claims else False
+
+
+def _shown(run: Run, section: Section, offers: Offers) -> Shown:
+    figures = _drawn(run, section.plots, offers)
+    there = {drawn.plot.id for drawn in figures}
+    missing = [plot for plot in section.plots if plot.id not in there]
+    return Shown(section=section, figures=figures, missing=missing, table=_table(run, section, offers))
+
+
+def _drawn(run: Run, plots: Sequence[Plot], offers: Offers) -> list[Drawn]:
+    """What can be drawn of these."""
+    found = [drawing(run, plot) for plot in plots]
+    ids = [str(claim["id"]) for claim in [*run.claims, *run.questions]]
+    return [drawn(one, offers, [id for id in ids if bears_on(one.plot, id)]) for one in found if one is not None]
+
+
+def _table(run: Run, section: Section, offers: Offers) -> tuple[str, list[str], list[tables.Group], Offer] | None:
+    """The section's numbers as a table: Table 1, or the SAEs' quality."""
+    if section.id == "performance":
+        caption = (
+            "Table 1: every model on each family's strongest corruption. After each value, half its 95% bootstrap "
+            "interval; the best value of each column is bold."
+        )
+        summary_table = run.table("performance_summary")
+        return caption, *tables.table_one(summary_table), offers.add("performance_summary", "Table 1", summary_table)
+    if section.id == "saes" and run.has("sae_quality"):
+        caption = (
+            "Quality of each SAE, opened again from its published folder. Recovered: the model with the reconstruction "
+            "in place of its residual stream, 0 as bad as zeros, 1 as good as the untouched model."
+        )
+        quality = run.table("sae_quality")
+        return caption, *tables.sae_quality(quality), offers.add("sae_quality", "the SAEs’ quality", quality)
+    return None
+
+
+def _examples(run: Run) -> dict[str, Any] | None:
+    """A grid of pictures, one row an example image and one column a corruption, or None without any."""
+    listed, arrays = run.examples()
+    if not listed:
+        return None
+    corruptions = in_order(key.partition("/")[2] for key in arrays)
+    rows = [
+        (str(about["label"]), [picture_uri(arrays[f"{about['image_id']}/{corruption}"]) for corruption in corruptions])
+        for about in listed
+    ]
+    side = next(iter(arrays.values())).shape[-1]
+    return {
+        "titles": [title_of(key, short=True) for key in corruptions],
+        "names": [title_of(key) for key in corruptions],
+        "rows": rows,
+        "coarse": side < COARSE,
+        "side": side,
+    }
+
+
+def _attention(run: Run) -> dict[str, Any] | None:
+    """One image's attention, clean beside corrupted and base beside tuned, a set a corruption; None without any."""
+    about, patterns = run.attention()
+    if not patterns:
+        return None
+    _, pictures = run.examples()
+    grid, prefix = (int(about["grid"][0]), int(about["grid"][1])), int(about["n_prefix_tokens"])
+    panels: list[AttentionPanel] = []
+    places: dict[str, int] = {}
+    sets: dict[str, list[int]] = {}
+    most = max_tokens(next(iter(patterns.values())).shape[1])
+    for corruption in (key for key in in_order(about["corruptions"]) if key != "clean"):
+        chosen = [model for model in ("base", corruption) if model in about["models"]]
+        for key in (f"{model}/{condition}" for model in chosen for condition in ("clean", corruption)):
+            if key not in places:
+                model, _, condition = key.partition("/")
+                picture = pictures.get(f"{about['image_id']}/{condition}")
+                places[key] = len(panels)
+                panels.append(
+                    AttentionPanel(
+                        title=f"{'Base' if model == 'base' else f'{title_of(model, short=True)} tuned'}, "
+                        f"{'clean' if condition == 'clean' else title_of(condition)} image",
+                        patterns=pool_patterns(patterns[key], grid, prefix, most),
+                        picture=None if picture is None else picture_uri(picture),
+                    )
+                )
+            sets.setdefault(title_of(corruption), []).append(places[key])
+    layers, heads = panels[0].patterns.shape[:2]
+    view = AttentionView(
+        panels=tuple(panels),
+        tokens=tuple(token_names(grid, about.get("prefix", prefix), most)),
+        grid=pooled_grid(grid, prefix, most),
+        layers=tuple(range(layers)),
+        heads=tuple(range(heads)),
+    )
+    return {"label": str(about["label"]), "spec": attention_spec(view, sets), "pooled": view.grid != grid}
+
+
+def _lens(run: Run) -> dict[str, Any] | None:
+    """The patch lens of the example images; None without any."""
+    found = run.view("lens")
+    return found and {"spec": found["spec"], "figures": [escaped_json(figure) for figure in found["figures"]]}
+
+
+def max_tokens(heads: int) -> int:
+    """Tokens at which circuitsvis draws four panels of this many heads in two or three seconds: 35 with 12 heads."""
+    return int(50 * math.sqrt(6 / heads))

@@ -1,0 +1,204 @@
+"""What the report shows, in order: each figure with its table, its source in the paper, and its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from mechvit.visualization.figures import attention, claims, lens, performance, saes
+
+from . import captions as readings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """One figure of the report."""
+
+    id: str
+    table: str
+    """The table that both the figure and the reading are made from."""
+    figure: Callable[[pd.DataFrame], go.Figure]
+    reading: Callable[[pd.DataFrame], list[str]]
+    """Paragraphs written from the same table, or from what is `drawn` of it."""
+    source: str
+    """Where the paper shows it."""
+    definition: str
+    columns: list[str] | None = None
+    """Read only these columns (large tables)."""
+    drawn: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    """Sums the table up to what the figure draws and the page offers as CSV; None where that is the table itself."""
+    claims: tuple[str, ...] = ()
+    """How the ids of the claims begin that this figure bears on."""
+    fold: str = ""
+    """Heading of a group of neighbours that the page folds away, and draws once it is opened; empty for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading, a sentence on the question it answers, and its figures."""
+
+    id: str
+    title: str
+    lead: str
+    plots: tuple[Plot, ...]
+
+
+CLAIMS = Plot(
+    id="claims-figure",
+    table="claims",
+    figure=claims.claims_forest,
+    reading=readings.claims,
+    source="its claims",
+    definition="One row a claim. Large: the measurement that decides its verdict, with its 95% interval; thin: its "
+    "other measurements. Hover to read the claim.",
+)
+"""Drawn from the run's `claims.json` rather than a table, above all sections."""
+
+PERFORMANCE = Section(
+    id="performance",
+    title="Performance",
+    lead="Does tuning on corrupted images help on new ones, does it help elsewhere, and does it cost anything on clean "
+    "images?",
+    plots=(
+        Plot(
+            id="table-one",
+            table="performance_summary",
+            figure=performance.table_one,
+            reading=readings.table_one,
+            source="Table 1",
+            definition="Top-k: fraction of images whose label is among the k highest logits. ECE: expected calibration "
+            "error, 15 equal-width bins, L1. Bars are bootstrap intervals over images.",
+            claims=("better",),
+        ),
+        Plot(
+            id="gains",
+            table="performance_summary",
+            figure=performance.gains,
+            reading=readings.gains,
+            source="Figures 2 and 3",
+            definition="Tuned minus base on the same images; bars are paired bootstrap intervals over images.",
+            claims=("better", "monotone", "ordering"),
+        ),
+        Plot(
+            id="transfer",
+            table="performance_summary",
+            figure=performance.transfer,
+            reading=readings.transfer,
+            source="Section 4.1",
+            definition="Numbers are top-1 accuracy; colour is the change over the base (blue higher, orange lower); "
+            "bold where the paired interval of the change excludes zero.",
+            claims=("no_transfer", "clean_unchanged"),
+        ),
+    ),
+)
+
+LENS = Section(
+    id="lens",
+    title="Class prediction across layers",
+    lead="At which depth does the right answer appear, and does tuning bring it forward?",
+    plots=(
+        Plot(
+            id="class-probability",
+            table="lens_summary",
+            figure=lens.class_probability,
+            reading=readings.class_probability,
+            source="Figure 4",
+            definition="Logit lens: the classifier's softmax when its final norm and head read the residual stream "
+            "after each block; layer 0 is the embedding. Solid: the base and models tuned on this family. Dotted: "
+            "models tuned on the other. Bands are bootstrap intervals over images.",
+            claims=("certainty", "overtakes"),
+        ),
+        Plot(
+            id="first-correct",
+            table="first_correct",
+            figure=lens.first_correct_layers,
+            reading=readings.first_correct_layers,
+            source="Figures 5 and 6",
+            definition="The smallest layer whose highest logit is the label, over images correct at some layer. Bars "
+            "are bootstrap intervals over images.",
+            columns=["model", "corruption", "image_id", "layer"],
+            drawn=lens.first_correct_shares,
+            claims=("earlier",),
+        ),
+        Plot(
+            id="first-correct-difference",
+            table="first_correct_summary",
+            figure=lens.first_correct_difference,
+            reading=readings.first_correct_difference,
+            source="Section 4.2",
+            definition="Mean over images that both models get right at some layer, with a paired bootstrap interval.",
+            claims=("earlier",),
+        ),
+    ),
+)
+
+ATTENTION = Section(
+    id="attention",
+    title="Attention",
+    lead="Does corruption spread attention out or draw it together, and does tuning undo it?",
+    plots=(
+        Plot(
+            id="entropy",
+            table="attention_summary",
+            figure=attention.entropy_difference,
+            reading=readings.entropy_difference,
+            source="Figures 7 and 8",
+            definition="H = −Σ p ln p of each attention row, averaged over heads and queries. The difference is "
+            "corrupted minus clean for the same image: above zero, the corruption spread attention out. The paper does "
+            "not fix its sign.",
+            claims=("entropy",),
+        ),
+        Plot(
+            id="pattern-change",
+            table="attention_summary",
+            figure=attention.pattern_change,
+            reading=readings.pattern_change,
+            source="Section 3.3",
+            definition="Between the clean and the corrupted pattern of the same image, row by row, averaged over heads "
+            "and queries.",
+        ),
+    ),
+)
+
+SAES = Section(
+    id="saes",
+    title="Sparse autoencoders",
+    lead="Did tuning change the sparse features that the penultimate layer is made of?",
+    plots=(
+        Plot(
+            id="sae-cosine",
+            table="sae_cosine",
+            figure=saes.cosine_distributions,
+            reading=readings.cosine_distributions,
+            source="Figures 9 and 10",
+            definition="Cosine between the SAE codes of the same patch in the clean and in the corrupted image, each "
+            "model with its own SAE on its penultimate residual stream. Bands are bootstrap intervals over images.",
+            columns=["model", "architecture", "corruption", "image_id", "cosine"],
+            drawn=saes.cosine_densities,
+            claims=("sae_cosine",),
+        ),
+        Plot(
+            id="sae-distance",
+            table="sae_distance",
+            figure=saes.cosine_distances,
+            reading=readings.cosine_distances,
+            source="Section 4.4",
+            definition="Between the base's and the tuned model's distribution of cosines on the corruption that it was "
+            "tuned on; bars are bootstrap intervals over images.",
+            claims=("sae_cosine",),
+        ),
+        Plot(
+            id="sae-training",
+            table="sae_history",
+            figure=saes.training_curves,
+            reading=readings.training_curves,
+            source="Section 4.4",
+            definition="Solid: vanilla SAE. Dashed: BatchTopK SAE. Explained variance is measured on held-out tokens.",
+        ),
+    ),
+)
+
+SECTIONS = (PERFORMANCE, LENS, ATTENTION, SAES)

@@ -1,0 +1,151 @@
+"""One self-contained, offline page about a transfer run: every number in it is read from the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from mechvit.arguments import checked
+from mechvit.files.reading import read_object
+from mechvit.visualization.figures import transfers
+from mechvit.visualization.html_page.licence_notices import licences, notices
+from mechvit.visualization.html_page.page import plotly_script, render, write_whole
+from mechvit.visualization.style import DARK
+
+from . import provenance_rows as made
+from . import transfer_captions as readings
+from .report import Drawn, drawn
+from .run_figures import Drawing
+from .run_folder import Run, read_provenance
+from .sections import Plot
+from .table_downloads import Offers
+
+NEEDED = ("config.json", "provenance.json", *(f"tables/transfer{end}.parquet" for end in ("", "_means", "_similarity")))
+GAINS = Plot(
+    id="gains",
+    table="transfer",
+    figure=transfers.transfer_matrix,
+    reading=readings.gains,
+    source="Gain",
+    definition="Accuracy of the model minus the base’s on the same test images, in percentage points (blue more, "
+    "orange less); bold where its paired bootstrap interval over images excludes zero. The first row is the base’s own "
+    "accuracy. Intervals hold the sampling of images, not that of trainings.",
+)
+SHARES = Plot(
+    id="shares",
+    table="transfer",
+    figure=lambda table: transfers.transfer_matrix(table, "transfer"),
+    reading=readings.shares,
+    source="Share of the own gain",
+    definition="The gain of the model in the row over the gain of the model that was trained on the tested "
+    "corruption: 1 helps as much, 0 does not help. Empty where no model was trained on it, or its gain is not surely "
+    "positive.",
+)
+MEANS = Plot(
+    id="means",
+    table="transfer_means",
+    figure=transfers.transfer_means,
+    reading=readings.means,
+    source="Means",
+    definition="Left: the mean over pairs (their number in brackets). Right: summed gain over summed own gain of the "
+    "pairs whose own gain is surely positive. Groups are ImageNet-C’s; bands are thirds of the way to half a cycle a "
+    "pixel, by the centroid of what a corruption changes. Bars are bootstrap intervals over images, paired.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One section of the page."""
+
+    id: str
+    title: str
+    lead: str
+    figures: list[Drawn]
+    missing: str = ""
+    """What is said where there is nothing to draw."""
+
+
+@checked
+def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of a finished transfer run; returns its path.
+
+    It is one file that requests nothing, written beside its place and renamed into it.
+
+    Args:
+        run: the run's folder (see `NEEDED` for what it must hold).
+        out: where to write; `transfer.html` in the run's folder when None.
+
+    Raises:
+        FileNotFoundError: the run is not finished: a file that the page needs is missing.
+        ValueError: a table cannot be drawn.
+    """
+    path = Path(run)
+    if lacking := [name for name in NEEDED if not (path / name).is_file()]:
+        raise FileNotFoundError(
+            f"the page of a transfer run needs {', '.join(NEEDED)}; {path} lacks {', '.join(lacking)}: finish the run "
+            "first, or name another folder"
+        )
+    config, provenance = read_object(path / NEEDED[0]), read_provenance(path / NEEDED[1])
+    opened = Run(path=path, claims=[], config=config, provenance=provenance)
+    owed, offers = notices("plotly.js"), Offers()
+    text = render(
+        "transfer.html.j2",
+        run=opened,
+        lead=readings.lead(opened.table("transfer_means")),
+        sections=_parts(opened, offers),
+        offers=offers.held.values(),
+        config=made.rows(config),
+        provenance=made.provenance(opened),
+        parquet=made.table_rows(opened),
+        notices=owed,
+        licences=licences(owed),
+        dark=DARK,
+        plotly=plotly_script(),
+    )
+    return write_whole(Path(out) if out is not None else path / "transfer.html", text)
+
+
+def _parts(run: Run, offers: Offers) -> list[Part]:
+    matrix, means, similarity = (run.table(f"transfer{end}") for end in ("", "_means", "_similarity"))
+    return [
+        Part(
+            id="matrix",
+            title="The matrix",
+            lead="One model for each corruption (rows), tested under every one (columns).",
+            figures=[_drawn(GAINS, matrix, offers), _drawn(SHARES, matrix, offers)],
+        ),
+        Part(
+            id="relations",
+            title="Within and across",
+            lead="Does training pass between the filters of one group, and between groups?",
+            figures=[_drawn(MEANS, means, offers)],
+        ),
+        Part(
+            id="spectra",
+            title="Spectra",
+            lead="Does it follow which spatial frequencies the corruptions change?",
+            figures=[_drawn(_similarity(matrix), similarity, offers)] if len(similarity) else [],
+            missing="" if len(similarity) else "Left out: it takes at least three corruptions.",
+        ),
+    ]
+
+
+def _similarity(matrix: pd.DataFrame) -> Plot:
+    """The scatter of the matrix's pairs, under the correlations of its own table."""
+    return Plot(
+        id="similarity",
+        table="transfer_similarity",
+        figure=partial(transfers.transfer_similarity, matrix),
+        reading=readings.similarity,
+        source="Spectra",
+        definition="How far the power of what one corruption changes must be moved in frequency to become that of the "
+        "other (first Wasserstein distance of the two radial power spectra, each scaled to sum to 1). ρ is Spearman’s; "
+        "p is by shuffling corruptions, since pairs that share one are not independent (Mantel).",
+    )
+
+
+def _drawn(plot: Plot, table: pd.DataFrame, offers: Offers) -> Drawn:
+    return drawn(Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(table)), offers)
