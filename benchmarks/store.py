@@ -28,7 +28,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.experiment.inputs import check_device, read, run
+from mechvit.cli.run import read, run
+from mechvit.experiment.inputs import check_device
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
 

@@ -1,80 +1,8 @@
-"""The hook points of a model as a Markdown table: name, shape, what it is, when it exists.
+"""`mechvit hook-points`, for a checkout."""
 
-    scripts/hook_points.py --model google/vit-base-patch16-224
-    scripts/hook_points.py --model openai/clip-vit-base-patch32 --zero-shot
-    scripts/hook_points.py --out docs/hook_points.md --overwrite
+import sys
 
-Of a checkpoint only the config is read. Without --model the table is that of all supported families.
-"""
-
-from __future__ import annotations
-
-import re
-from dataclasses import dataclass
-from pathlib import Path
-
-from mechvit.experiment.inputs import read, run
-from mechvit.files import locked, write_text
-from mechvit.settings_checks import check_common
-from mechvit.terminal import say
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Which table, and where to."""
-
-    model: str | None = None
-    """Folder or hub id of a checkpoint; None takes all supported families."""
-    zero_shot: bool = False
-    """The table of the checkpoint with text embeddings as its head (CLIPModel, SiglipModel, Siglip2Model)."""
-    out: str | None = None
-    """Markdown file for the table; None prints it."""
-    overwrite: bool = False
-    """Replace an earlier file at OUT."""
-
-    def __post_init__(self) -> None:
-        check_common(self)
-
-
-def main(options: Options) -> None:
-    """Make the table; print or write it."""
-    if options.zero_shot and options.model is None:
-        raise ValueError("--zero-shot is about one checkpoint: give its --model")
-    if options.out is not None:
-        check(Path(options.out), options.overwrite)
-    from mechvit.models.hook_table import checkpoint_table, family_table
-
-    table = family_table() if options.model is None else checkpoint_table(options.model, options.zero_shot)
-    if options.out is None:
-        say(table, end="")
-        return
-    with locked(Path(options.out).resolve()):
-        write_text(options.out, table, ours=is_own_table)
-
-
-def check(place: Path, overwrite: bool) -> None:
-    """Refuse, before the table is made, a file that is not to be written.
-
-    Raises:
-        ValueError: a folder, an earlier table without --overwrite, or another file.
-    """
-    if place.is_dir() or not place.name:
-        raise ValueError(f"--out must be a file's name, as in hook_points.md; got {str(place)!r}")
-    if place.exists() and not is_own_table(place):
-        raise ValueError(f"{place} exists and is no table of hook points: give another --out, or move it away")
-    if place.exists() and not overwrite:
-        raise ValueError(f"{place} exists: give another --out, or --overwrite to replace it")
-
-
-def is_own_table(place: Path) -> bool:
-    """Tell whether a file is a table that this command wrote, or empty."""
-    with place.open("rb") as file:
-        start = file.read(400)
-    written = start.startswith(b"# Hook points\n\nWritten by `scripts/hook_points.py")
-    return (
-        not start or written or re.match(rb"\w+: \d+ blocks, \{l\} from 0 to \d+\n\n\| hook point", start) is not None
-    )
-
+from mechvit.cli.main import main
 
 if __name__ == "__main__":
-    run(main, read(Options, __doc__))
+    main(["hook-points", *sys.argv[1:]])

@@ -1,51 +1,8 @@
-"""The whole paper in one run: models, tables, figures and one report.
+"""`mechvit reproduce`, for a checkout."""
 
-    scripts/reproduce.py                                   # a small ViT on embedded photographs, in minutes
-    scripts/reproduce.py --preset imagenet                 # ViT-B/16 on ImageNet, the paper's own setting
-    scripts/reproduce.py --preset imagenet --model DIR --images folder:DIR --limit 200 --out runs/mine
-    scripts/reproduce.py --saes.epochs 15 --finetuning.learning-rate 5e-5
-
-Run it again to continue after an interruption: finished stages are kept, and a changed setting reruns only what depends
-on it. The report is OUT/report.html.
-"""
-
-from __future__ import annotations
-
-import os
 import sys
-import time
 
-from mechvit.experiment.config import PRESETS, ExperimentConfig
-from mechvit.experiment.inputs import run, with_preset
-from mechvit.files.reading import read_object
-from mechvit.terminal import say
-
-
-def parse(arguments: list[str]) -> ExperimentConfig:
-    """Read the command line; the defaults of all settings are those of `--preset`."""
-    return with_preset(PRESETS, arguments, __doc__)
-
-
-def main(config: ExperimentConfig) -> None:
-    """Run the experiment and say where the report lies and what each stage took."""
-    # Threads that spin for each other stand still where another process has one of the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pathlib import Path
-
-    from mechvit.experiment import reproduce
-    from mechvit.experiment.inputs import check_device
-
-    started = time.perf_counter()
-    check_device(config.device)
-    report = reproduce(config)
-    stages = read_object(Path(config.out) / "provenance.json", ("stages",))["stages"]
-    say(f"\n{'stage':32} seconds  peak GB")
-    for stage in stages:
-        say(f"{stage['name']:32} {stage['seconds']:7.1f}  {stage['peak_memory_bytes'] / 1e9:7.2f}")
-    total, peak = sum(s["seconds"] for s in stages), max(s["peak_memory_bytes"] for s in stages)
-    say(f"{'all stages':32} {total:7.1f}  {peak / 1e9:7.2f}")
-    say(f"\nthis call took {time.perf_counter() - started:.0f} s; open {report}")
-
+from mechvit.cli.main import main
 
 if __name__ == "__main__":
-    run(main, parse(sys.argv[1:]))
+    main(["reproduce", *sys.argv[1:]])

@@ -1,25 +1,19 @@
-"""What the scripts share: one-line errors, models and images by their names."""
+"""What commands and whole runs read: models, images and corruptions by their names."""
 
 from __future__ import annotations
 
 import os
-import re
-import sys
-import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mechvit.data.corruption_spec import Corruption
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.files import locked, new_folder, write_json
 from mechvit.settings_checks import SettingError
-from mechvit.terminal import NobodyReads, flush, one_line, say, write_line
 
 from .device_checks import check_device as check_device
-from .faults import explain, flag_of, with_values
 
 if TYPE_CHECKING:
     import datasets
@@ -29,105 +23,6 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
 """In what precision models compute."""
-
-
-def run(main: Callable[..., None], *arguments: object) -> None:
-    """Call `main(*arguments)`; what the user can mend ends the process with one line, `error: ...`, and exit code 2.
-
-    That is bad input (a ValueError), a file or a connection (an OSError, a damaged safetensors file, a full disk), a
-    training that diverged, and memory that ran out, where the flags that lower it are named: see `faults`. Anything
-    else is a bug and shows where. Set MECHVIT_TRACEBACK=1 to see where any error was raised. Ctrl-C exits with 130.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = partial(_show, warnings.showwarning)
-            main(*arguments)
-            flush()
-    except KeyboardInterrupt:
-        write_line("interrupted")
-        sys.exit(130)
-    except NobodyReads as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
-        refuse(f"what was found cannot be printed ({error.strerror})")
-    except Exception as error:
-        line = None if os.environ.get("MECHVIT_TRACEBACK") else explain(error, *arguments[:1])
-        if line is None:
-            raise
-        refuse(line)
-
-
-def refuse(line: str) -> NoReturn:
-    """End the process with one line on stderr and exit code 2."""
-    write_line(f"error: {one_line(line)}")
-    sys.exit(2)
-
-
-def read(kind: type[Config], description: str | None, *, args: Sequence[str] | None = None, **default: Any) -> Config:
-    """Read the command line into settings; what it cannot be is refused in one line, `error: ...`, with exit code 2.
-
-    Args:
-        kind: the settings' dataclass, whose own errors are taken as the command line's.
-        description: what `--help` begins with.
-        args: the words after the script's name; those of this process when None.
-        default: `default=`, the settings where no flag is given, in place of the dataclass's own.
-    """
-    import io
-    from contextlib import redirect_stderr, redirect_stdout
-
-    import tyro
-
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a name's letters shows their escapes
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    said = io.StringIO()
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(said):  # no terminal, hence no colours
-            return tyro.cli(kind, args=args, description=description, **default)
-    except SystemExit as end:
-        if end.code == 2:
-            refuse(_refused(said.getvalue(), end.__context__, kind))
-    return tyro.cli(kind, args=args, description=description, **default)  # --help
-
-
-def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
-    """What tyro shows in a box of several lines, as one; a setting's own error with its whole flag."""
-    rows = [row.strip("│| ") for row in shown.splitlines()[1:-1] if not re.fullmatch("[│| ]*[─-]+[│| ]*", row)]
-    ends = (at for at, row in enumerate(rows) if row.startswith(("For full helptext", "Argument helptext")))
-    text = " ".join(row for row in rows[: next(ends, None)] if row)
-    place = re.match(r"Error parsing (\S+): ", text)
-    if place is None or cause is None:
-        return f"{text} (see --help)"
-    if hasattr(cause, "message") and cause.__context__ is not None:  # tyro's own, around the setting's
-        cause = cause.__context__
-    if isinstance(cause, SettingError):
-        nested = place[1] != getattr(kind, "__name__", "")
-        flag = f"--{place[1]}.{cause.name}".replace("_", "-") if nested else flag_of(cause.name, kind)
-        return f"{flag} {with_values(cause.problem, kind)}"
-    problem = str(getattr(cause, "message", cause)).partition("Got errors")[0]
-    return f"{place[1]}: {problem}" if place[1].startswith("--") else problem
-
-
-def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Show how classes were matched as a line of its own; any other warning as before."""
-    from mechvit.data import InferredLabels
-
-    if issubclass(category, InferredLabels):
-        say(f"note: {message}", file=sys.stderr)
-    else:
-        otherwise(message, category, *place)
-
-
-def with_preset(presets: Mapping[str, Config], arguments: list[str], description: str | None) -> Config:
-    """Read a command line into a configuration; the defaults of all settings are those of `--preset`, or the first."""
-    import argparse
-
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", nargs="?", default=next(iter(presets)))
-    chosen = first.parse_known_args(arguments)[0].preset
-    if chosen not in presets:
-        refuse(f"--preset must be one of {', '.join(presets)}; got {chosen}")
-    preset = presets[chosen]
-    return read(type(preset), description, args=arguments, default=preset)
 
 
 def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:

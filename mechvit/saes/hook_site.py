@@ -101,8 +101,8 @@ def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
     """Refuse SAEs that say they were trained on other weights, or pixels; those that do not say are let pass.
 
     Raises:
-        ValueError: names the first of them and both hashes (`mechvit.models.checkpoints.fingerprint.checkpoint_hash`), or the
-            settings in which the image processors differ.
+        ValueError: names the first of them and both hashes (`checkpoint_hash`), or the settings in which the image
+            processors differ.
     """
     said = {name: sae.cfg.metadata for name, sae in saes.items() if sae.cfg.metadata.checkpoint_hash is not None}
     own = checkpoint_hash(model) if said else ""

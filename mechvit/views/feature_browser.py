@@ -40,7 +40,8 @@ def feature_browser(
             SAEs at one hook point are matched and linked.
         images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids.
         corruptions: as `gaussian_blur_4`.
-        features, described, settings, allow_other_model, progress: as in `mechvit.saes.dashboard.collect.browse_features`.
+        features, described, settings, allow_other_model, progress: as in
+            `mechvit.saes.dashboard.collect.browse_features`.
         title: the page's title.
 
     Raises:

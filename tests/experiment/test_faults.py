@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+from mechvit.cli.faults import explain, flag_of
+from mechvit.cli.run import read, run
 from mechvit.experiment import PRESETS
-from mechvit.experiment.faults import explain, flag_of
-from mechvit.experiment.inputs import check_device, read, run
+from mechvit.experiment.inputs import check_device
 from mechvit.files.disk import disk_full
 from mechvit.finetuning import FinetuneConfig
 from mechvit.finetuning.config import TrainingFailed

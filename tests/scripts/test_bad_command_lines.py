@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from bad_command_lines import BAD, BENCHMARKS, BLUR, GOOD, ROWS
 from script_calls import SCRIPTS, script
 
+from mechvit.cli.faults import explain
+from mechvit.cli.main import read_options
+from mechvit.cli.run import read, run
 from mechvit.data import load_images
-from mechvit.experiment.faults import explain
-from mechvit.experiment.inputs import read, run
 
 
 class Computed(BaseException):
@@ -56,9 +58,16 @@ def words_of(name: str, changes: str, places: dict[str, str]) -> list[str]:
     return [places.get(word, word) for flag, values in flags.items() for word in (f"--{flag}", *values)]
 
 
+def options_of(module: ModuleType, words: list[str]) -> Any:
+    """A command's options, or a benchmark's."""
+    if module.__name__.startswith("mechvit.cli."):
+        return read_options(module.__name__.rpartition(".")[2], words)
+    return read(module.Options, None, args=words)
+
+
 def started(module: ModuleType, words: list[str]) -> None:
     """Do as the file does when it is run."""
-    run(module.main, module.parse(words) if hasattr(module, "parse") else read(module.Options, None, args=words))
+    run(module.main, options_of(module, words))
 
 
 @pytest.fixture
@@ -120,7 +129,7 @@ def test_the_good_command_lines_are_read(name, places, monkeypatch):
     """So that each bad one is refused for its change alone."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module, words = command(name), words_of(name, "", places | {"OUT": "OUT"})
-    assert module.parse(words) if hasattr(module, "parse") else read(module.Options, None, args=words)
+    assert options_of(module, words)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 from script_calls import SCRIPTS, script
 
 from mechvit import HookedViT
+from mechvit.cli.run import run
 from mechvit.data import PAPER_CORRUPTIONS, align_labels, load_images, prepare
-from mechvit.experiment.inputs import run
 from mechvit.saes.activation_cache import CacheConfig, CachedActivations, cache_activations
 
 SCRIPT = SCRIPTS / "cache_activations.py"

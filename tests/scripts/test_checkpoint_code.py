@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import tyro
 from hostile_checkpoints import HARMLESS, HOSTILE, make_hostile
 from PIL import Image
 from script_calls import SCRIPTS, script
 
-from mechvit.experiment.inputs import run
+from mechvit.cli.main import read_options
+from mechvit.cli.run import run
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "ablate_features": ("--model", "CHECKPOINT", "--sae", "SAE", "--corruptions", "gaussian_blur_2", "--out", "OUT"),
@@ -180,5 +180,5 @@ def _run_all(lines: Mapping[str, list[str]], marks: Mapping[str, Path], results:
 def _run_line(name: str, argv: list[str]) -> None:
     """Do what the script's last lines do."""
     module = script(name)
-    options = module.parse(argv) if hasattr(module, "parse") else tyro.cli(module.Options, args=argv)
+    options = read_options(module.__name__.rpartition(".")[2], argv)
     run(module.main, options)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from script_calls import SCRIPTS, call, script
 
+from mechvit.cli.run import run
 from mechvit.data import load_images
-from mechvit.experiment.inputs import names_of, run
+from mechvit.experiment.inputs import names_of
 
 BAD = {
     "unknown corruption": ("finetune", {"corruption": ("gaussian_fog_3",), "out": "OUT"}, "gaussian_fog"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
-from script_calls import SCRIPTS
+from script_calls import SCRIPTS, script
 
 ROOT = SCRIPTS.parent
 COMMANDS = sorted(path for folder in ("scripts", "benchmarks") for path in (ROOT / folder).glob("*.py")
@@ -73,24 +75,25 @@ def test_help_imports_nothing_heavy(path, helps):
 def test_help_explains_every_option(name, helps):
     said = helps[SCRIPTS / f"{name}.py"]["said"]
     shown = "".join(said.replace("│", " ").split())
-    assert 2 <= said.count(f"scripts/{name}.py --") <= 4  # examples
-    tree = ast.parse((SCRIPTS / f"{name}.py").read_text())
-    (options,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options"]
-    fields = [i for i, node in enumerate(options.body) if isinstance(node, ast.AnnAssign)]
-    assert len(fields) >= 9
-    for i in fields:
-        field = options.body[i].target.id
-        if field == "config":
-            assert "--config.epochs" in said
-            continue
+    assert 2 <= said.count(f"mechvit {name.replace('_', '-')} --") <= 4  # examples
+    explained = {}
+    for kind in reversed(script(name).Options.__mro__[:-1]):
+        (options,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        explained |= {
+            node.target.id: options.body[i + 1].value.value
+            for i, node in enumerate(options.body)
+            if isinstance(node, ast.AnnAssign) and isinstance(options.body[i + 1], ast.Expr)
+        }
+    assert len(explained) >= 9
+    assert ("config" in script(name).Options.__dataclass_fields__) == ("--config.epochs" in said)
+    for field, text in explained.items():
         assert f"--{field.replace('_', '-')}" in said
-        text = options.body[i + 1].value.value
         assert "".join(text.split()) in shown, field
 
 
 def test_caching_is_taught(helps):
     shown = " ".join(helps[SCRIPTS / "cache_activations.py"]["said"].replace("│", " ").split())
-    assert shown.count("scripts/cache_activations.py --model") == 3
+    assert shown.count("mechvit cache-activations --model") == 3
     assert "torchrun --nproc-per-node 4" in shown
     for option in ("hooks", "tokens", "part", "dtype", "batch-size", "shard-megabytes", "sae-lens", "overwrite"):
         assert f"--{option}" in shown

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from script_calls import call, script
 
+from mechvit.cli.run import run
 from mechvit.data import load_images
-from mechvit.experiment.inputs import run
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from script_calls import SCRIPTS, script
 
-from mechvit.experiment.inputs import run
+from mechvit.cli.run import run
 
 BLUR = "gaussian_blur_2"
 SLOW = pytest.mark.slow
@@ -91,8 +91,8 @@ def test_memory_that_really_runs_out_names_the_batch(name, words, flag, checkpoi
     """The process's address space is limited to what it has, and 64 MiB more, when the images are there."""
     code = """
 import resource, runpy, sys
-from mechvit.experiment import command_line
-real = command_line.prepared_images
+from mechvit.experiment import inputs
+real = inputs.prepared_images
 def prepared(*args, **kwargs):
     found = real(*args, **kwargs)
     import torch, transformers
@@ -101,7 +101,7 @@ def prepared(*args, **kwargs):
     pages = int(open("/proc/self/statm").read().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (64 << 20), resource.RLIM_INFINITY))
     return found
-command_line.prepared_images = prepared
+inputs.prepared_images = prepared
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

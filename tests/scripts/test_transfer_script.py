@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
 from script_calls import SCRIPTS, script
 
+from mechvit.cli.main import read_options
+from mechvit.cli.run import run
 from mechvit.data import Corruption
-from mechvit.experiment.inputs import run
 
 QUICK = ["--finetuning.epochs", "1", "--finetuning.learning-rate", "1e-3"]
 QUICK += ["--resamples", "50", "--limit", "38", "--device", "cpu"]
@@ -20,7 +22,7 @@ def test_matrix_on_a_given_base(checkpoints, tmp_path, capsys):
     module, out = script("transfer"), tmp_path / "transfer"
     words = ["--corruptions", "box_blur_2", "sharpen_2", "shot_noise_3"]
     words += ["--mixtures", "half=clean+box_blur_2", "--no-control"]
-    config = module.parse(["--model", checkpoints["base"], "--out", str(out), *words, *QUICK])
+    config = read_options("transfer", ["--model", checkpoints["base"], "--out", str(out), *words, *QUICK])
     module.main(config)
     printed = capsys.readouterr().out
     matrix = pd.read_parquet(out / "tables" / "transfer.parquet")
@@ -38,7 +40,7 @@ def test_matrix_on_a_given_base(checkpoints, tmp_path, capsys):
 
 
 def test_presets_are_read_first():
-    parse = script("transfer").parse
+    parse = partial(read_options, "transfer")
     photos, imagenet = parse([]), parse(["--preset", "imagenet", "--mixtures"])
     assert (photos.counts.finetune, photos.finetuning.learning_rate) == (456, 3e-4)
     assert (imagenet.counts.finetune, imagenet.finetuning.learning_rate) == (10_000, 5e-5)
@@ -66,7 +68,7 @@ def test_bad_words_end_a_process_at_once(words, message):
 
 def test_bad_input_ends_in_one_line(tmp_path, capsys):
     module = script("transfer")
-    config = module.parse(["--model", "./nowhere", "--out", str(tmp_path / "out"), "--device", "cpu"])
+    config = read_options("transfer", ["--model", "./nowhere", "--out", str(tmp_path / "out"), "--device", "cpu"])
     with pytest.raises(SystemExit) as end:
         run(module.main, config)
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]

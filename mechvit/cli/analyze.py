@@ -1,0 +1,154 @@
+"""What changed inside: performance, logit lens and attention of a base model and of models tuned from it.
+
+    mechvit analyze --base runs/photos/models/base \\
+        --tuned runs/photos/models/gaussian_blur_4 --out analysis
+    mechvit analyze --base BASE --tuned tuned/gaussian_noise_4 \\
+        --images folder:DIR --limit 1000 --attention-limit 200 \\
+        --corruptions gaussian_noise_4 --out analysis
+
+OUT gets tidy Parquet tables (per image, and summaries with bootstrap intervals) and figures/*.html, each readable
+offline. Figures group models by what they were tuned on, which is read from their folders' names: call them
+gaussian_blur_4 and so on. With other names there are tables only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    corruptions_named,
+    load_classifier,
+    names_of,
+    prepared_images,
+    read_checkpoint,
+    result_folder,
+)
+from mechvit.files import write_tables
+from mechvit.settings_checks import check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIGURES = {
+    "table_one": "performance_summary",
+    "gains": "performance_summary",
+    "transfer": "performance_summary",
+    "class_probability": "lens_summary",
+    "first_correct_layers": "first_correct",
+    "first_correct_difference": "first_correct_summary",
+    "entropy_difference": "attention_summary",
+    "pattern_change": "attention_summary",
+}
+"""Each figure of `mechvit.visualization.figures` and the table that it draws."""
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """What is compared on what."""
+
+    base: str
+    """Folder or hub id of the model before fine-tuning: a ViTForImageClassification with its image processor."""
+    tuned: tuple[str, ...]
+    """Folders of the models tuned from it, each named after its corruption, as in gaussian_blur_4."""
+    out: str
+    """Folder for tables and figures."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
+    (severity); 25 others, as mechvit.data.FAMILIES. Clean images are always studied too."""
+    attention_limit: int | None = None
+    """At most this many of them, from the first, whose attention is compared; None takes all."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "tuned", "corruptions")
+
+
+def main(options: Options) -> None:
+    """Study one model after the other, then write tables and figures as one folder."""
+    corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
+    if not corruptions:
+        raise ValueError("--corruptions must name one besides clean, which is always studied")
+    tuned = names_of(options.tuned)
+    if "base" in tuned:
+        raise ValueError(f"a tuned model must not be called base, the other one's name: rename {tuned['base']}")
+    with result_folder(options, "analysis", options.base, *options.tuned) as folder:
+        tables = make_tables({"base": options.base, **tuned}, corruptions, options)
+        write_tables(folder, tables)
+        drawn = draw(tables, list(tuned), corruptions, folder / "figures")
+    say(f"{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def make_tables(
+    models: dict[str, str], corruptions: tuple[Corruption, ...], options: Options
+) -> dict[str, pd.DataFrame]:
+    """Per-image tables of all models on the same images, each as its own processor resizes them, and summaries."""
+    import pandas as pd
+
+    from mechvit import analysis
+
+    parts = []
+    processors = [read_checkpoint(checkpoint)[1] for checkpoint in models.values()]
+    for name, checkpoint in models.items():
+        model = load_classifier(checkpoint, options.device, options.model_dtype)
+        if name == "base":
+            classes = model.cfg.id2label
+            check_corruptions(corruptions, model.cfg.image_size)
+            images = prepared_images(
+                options.images, "test", model.hf_config, processors,
+                limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+                pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+            )  # fmt: skip
+        if model.cfg.id2label != classes:
+            raise ValueError(f"{checkpoint} must have the base model's classes, in its order; its id2label differs")
+        parts.append(
+            analysis.study(
+                {name: model},
+                images,
+                corruptions,
+                attention_limit=options.attention_limit,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                progress=f"Study of {name}",
+            )
+        )
+    kinds = ("performance", "lens", "attention")
+    tables = {kind: pd.concat([getattr(part, kind) for part in parts], ignore_index=True) for kind in kinds}
+    tables["first_correct"] = analysis.first_correct(tables["lens"])
+    tables["performance_summary"] = analysis.performance_summary(tables["performance"])
+    tables["lens_summary"] = analysis.lens_summary(tables["lens"])
+    tables["attention_summary"] = analysis.attention_summary(tables["attention"])
+    if "base" in set(tables["first_correct"]["model"]):
+        tables["first_correct_summary"] = analysis.first_correct_summary(tables["first_correct"])
+    else:
+        say("no first_correct_summary: the base model gets no image right at any layer")
+    return tables
+
+
+def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[Corruption, ...], folder: Path) -> int:
+    """Draw what the models' names and the tables allow, say what is left out and why; returns how many were drawn."""
+    tested = [c.key for c in corruptions]
+    if others := [name for name in tuned if name not in tested]:
+        say(
+            f"no figures: {', '.join(others)} must be called after the corruption it was tuned on, one of "
+            f"--corruptions ({', '.join(tested)})"
+        )
+        return 0
+    from mechvit.visualization import figures
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
+
+    drawn = {}
+    for name, table in FIGURES.items():
+        if table not in tables or tables[table].empty:
+            say(f"no figure {name}: the table {table} is empty")
+            continue
+        drawn[name] = getattr(figures, name)(tables[table])
+    return write_figure_pages(drawn, folder)

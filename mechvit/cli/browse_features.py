@@ -1,0 +1,125 @@
+"""What the latents of sparse autoencoders stand for, and what corruptions do to them: one page that needs no network.
+
+    mechvit browse-features --model runs/photos/models/base \\
+        --saes runs/photos/saes/base --out features.html
+    mechvit browse-features --model BASE --saes saes/base/batchtopk \\
+        --tuned TUNED --tuned-saes saes/tuned/batchtopk \\
+        --images folder:DIR --corruptions gaussian_blur_4 --out features.html
+
+A table of all latents; a page of each chosen one (its images with the activation over them, classes, logits, what
+ablating it does, its nearest directions, clean against corrupted); and images whose every patch can be asked for its
+strongest latents. Latents of SAEs that read the same hook point are matched and linked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Corruption
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    corruptions_named,
+    load_headed,
+    names_of,
+    prepared_images,
+    result_pages,
+    sae_folders,
+)
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from mechvit.models import HookedViT
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """Which SAEs are shown, on what."""
+
+    model: str
+    """Folder or hub id of the model whose activations the SAEs were trained on."""
+    saes: tuple[str, ...]
+    """Folders of SAEs (with cfg.json), or folders of such folders, as train_sae.py writes them."""
+    out: Path
+    """The page, an .html file."""
+    tuned: str | None = None
+    """A model tuned from it, whose SAEs are shown beside these."""
+    tuned_saes: tuple[str, ...] = ()
+    """Folders of the tuned model's SAEs."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
+    (ImageNet-C severity). The most severe of the first two families is drawn, too; clean alone measures none."""
+    n_features: int = 200
+    """Latents of each SAE that are shown with images; all are in the table."""
+    features: tuple[int, ...] = ()
+    """Latents of the first SAE that are shown in any case; their matches in the others are likely to be, too."""
+    n_images: int = 12
+    """Images whose patches can be asked for their latents."""
+    title: str = "SAE features"
+    """Of the page."""
+    allow_other_model: bool = False
+    """Show SAEs that say they were trained on other weights than the model's, too."""
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
+    overwrite: bool = False
+    """Replace an earlier page at OUT."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "saes", "corruptions")
+        check(self, COUNT, "n_features", "n_images")
+        check(self, COUNT_OR_ZERO, "features")
+
+
+def main(options: Options) -> None:
+    """Describe the SAEs of one model or two on the same images, and write the page."""
+    if (options.tuned is None) != (not options.tuned_saes):
+        raise ValueError("--tuned and --tuned-saes go together: give both or neither")
+    corruptions = corruptions_named(options.corruptions)
+    read = options.model, options.tuned, *options.saes, *options.tuned_saes
+    with result_pages(options, [options.out], *read):
+        draw(options, corruptions)
+
+
+def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
+    """Make the page and write it."""
+    saes = named_saes(options)
+    model = next(iter(saes.values()))[0]
+    check_corruptions(corruptions, model.cfg.image_size)
+    images = prepared_images(
+        options.images, "test", model.hf_config, model.image_processor,
+        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+    )  # fmt: skip
+    from mechvit.saes.dashboard.results import Browsing
+    from mechvit.views import feature_browser
+
+    settings = Browsing(
+        n_features=options.n_features, n_images=options.n_images, batch_size=options.batch_size, seed=options.seed
+    )
+    browser = feature_browser(
+        saes, images, corruptions, features={next(iter(saes)): options.features}, settings=settings,
+        title=options.title, allow_other_model=options.allow_other_model, progress="SAE features",
+    )  # fmt: skip
+    say(browser.save(options.out))
+
+
+def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
+    """Every SAE with its model; where there are two models, their names stand before the SAEs'."""
+    from mechvit.saes import load_sae
+
+    given = {options.model: options.saes} | ({options.tuned: options.tuned_saes} if options.tuned else {})
+    found: dict[str, tuple[HookedViT, SAE]] = {}
+    for name, checkpoint in names_of(given).items():
+        model = load_headed(checkpoint, options.device, options.model_dtype)
+        for key, folder in sae_folders(given[checkpoint]).items():
+            shown = f"{name} {key}" if len(given) > 1 else key
+            found[shown] = (model, load_sae(folder, device=str(model.cfg.device)))
+    return found

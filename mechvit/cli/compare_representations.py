@@ -1,0 +1,200 @@
+"""How alike the layers of a base and of tuned models are, and from which layer on each has its answer.
+
+    mechvit compare-representations --corruptions gaussian_blur_4 \\
+        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
+        --out representations
+    mechvit compare-representations --model DIR TUNED --images folder:DIR \\
+        --corruptions gaussian_noise_4 --tokens cls --every-pair \\
+        --limit 1000 --out representations
+
+OUT gets cka.parquet (linear CKA of base and tuned on the same images, and of each model's clean and corrupted images,
+layer by layer, with jackknife intervals), lens_readings.parquet (per image) and lens_comparison.parquet (what the
+logit lens and a tuned lens read), prediction_depth.parquet (per image) and depth_change.parquet (tuned less base, with
+bootstrap intervals), lenses/NAME of each model, and figures/*.html, each readable offline. The tuned lenses are trained
+on other images than all this is measured on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    corruptions_named,
+    load_headed,
+    names_of,
+    prepared_images,
+    result_folder,
+)
+from mechvit.files import note, write_tables
+from mechvit.settings_checks import COUNT_OR_ZERO, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit import HookedViT
+    from mechvit.analysis import TunedLens
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """What is compared on what."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of image classifiers with their image processors, the base first."""
+    out: str
+    """Folder for tables, lenses and figures."""
+    corruptions: tuple[str, ...]
+    """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
+    (severity); 25 others, as mechvit.data.FAMILIES. Clean images are always compared too."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id. Measured is on the test
+    part; lenses are trained on the part `sae`."""
+    tokens: Literal["cls", "mean", "patch"] = "mean"
+    """What of an image is its example for CKA: its class token, the mean of its patches, or one patch at random."""
+    every_pair: bool = False
+    """Compare every layer with every layer, for similarity_matrix.html."""
+    biased: bool = False
+    """CKA by the biased estimator, for comparison with others' figures; it is high where images are few."""
+    lens_epochs: int = 20
+    """At most, of the tuned lenses' training; each layer keeps its best one on held-out images. 0 leaves them out."""
+    lens_limit: int | None = None
+    """At most this many images to train the lenses on; None takes the whole part."""
+    lens_validation_limit: int | None = None
+    """At most this many images to choose the lenses' epoch by; None takes the whole part."""
+    limit: int | None = None
+    """At most this many test images; None takes the whole part."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "corruptions")
+        check(self, COUNT_OR_ZERO, "lens_epochs")
+
+
+def main(options: Options) -> None:
+    """Compare all models, print the change of prediction depth, write tables, lenses and figures as one folder."""
+    corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
+    names = names_of(options.model)
+    if len(names) < 2 or not corruptions:
+        raise ValueError("give --model a base and at least one other, and --corruptions one besides clean")
+    from mechvit.analysis.representations.cka import check_views, clean_and_corrupted
+
+    with result_folder(options, "representations", *options.model) as folder:
+        models = {
+            name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
+        }
+        check_corruptions(corruptions, next(iter(models.values())).cfg.image_size)
+        images = part_of(options, models, "test", options.limit)
+        compared = clean_and_corrupted(models, corruptions)
+        check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair)
+        plain = [f"{name} ({model.cfg.no_softmax})" for name, model in models.items() if model.cfg.no_softmax]
+        lenses = trained_lenses(models, corruptions, options) if options.lens_epochs and not plain else {}
+        tables = make_tables(models, lenses, images, corruptions, options)
+        write_tables(folder, tables)
+        note(folder / "lenses", under=True)
+        for name, lens in lenses.items():
+            lens.save(folder / "lenses" / name)
+        drawn = draw(tables, folder / "figures")
+    if plain:
+        say(f"{len(images)} images; no lenses, which need softmax classifiers: {', '.join(plain)}")
+    else:
+        shown = tables["depth_change"].query("subset == 'all'").drop(columns="subset")
+        say(f"{len(images)} images; prediction depth in layers, its change from {next(iter(models))}'s\n")
+        say(shown.to_string(index=False, float_format="%.3f"))
+    say(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
+
+
+def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: int | None) -> datasets.Dataset:
+    """One part of the images, as each model takes them, with the base's classes."""
+    base = next(iter(models.values()))
+    return prepared_images(
+        options.images, part, base.hf_config, [model.image_processor for model in models.values()],
+        limit=limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+    )  # fmt: skip
+
+
+def trained_lenses(models: dict[str, HookedViT], corruptions: list[Any], options: Options) -> dict[str, TunedLens]:
+    """A tuned lens for each model, on images of their own."""
+    from mechvit.analysis import LensTraining, train_tuned_lens
+
+    config = LensTraining(epochs=options.lens_epochs, seed=options.seed)
+    training = part_of(options, models, "sae", options.lens_limit)
+    held_out = part_of(options, models, "sae_validation", options.lens_validation_limit)
+    return {
+        name: train_tuned_lens(model, training, held_out, corruptions, config=config, progress=f"Lens, {name}")
+        for name, model in models.items()
+    }
+
+
+def make_tables(
+    models: dict[str, HookedViT],
+    lenses: dict[str, TunedLens],
+    images: datasets.Dataset,
+    corruptions: list[Any],
+    options: Options,
+) -> dict[str, pd.DataFrame]:
+    """Everything that is written; the first model is called by its own name, and is what changes are from."""
+    import pandas as pd
+
+    from mechvit import analysis
+
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    similar = analysis.compare_views(
+        models, images, analysis.clean_and_corrupted(models, corruptions), tokens=options.tokens,
+        every_pair=options.every_pair, debiased=not options.biased, progress="CKA", **shared,
+    )  # fmt: skip
+    cka = [
+        found.to_frame(model_a=a.model, corruption_a=a.corruption.key, model_b=b.model, corruption_b=b.corruption.key)
+        for (a, b), found in similar.items()
+    ]
+    if any(model.cfg.no_softmax for model in models.values()):
+        return {"cka": pd.concat(cka, ignore_index=True)}
+    readings, depths = [], []
+    for name, model in models.items():
+        read_through = {"logit": None} | ({"tuned": lenses[name]} if name in lenses else {})
+        for corruption in (CLEAN, *corruptions):
+            found = analysis.compare_lenses(
+                model, read_through, images, corruption, progress=f"{name}, {corruption.key}", **shared
+            )
+            for lens, reading in found.items():
+                labels = {"model": name, "corruption": corruption.key, "lens": lens}
+                readings.append(reading.to_frame(**labels))
+                depths.append(analysis.PredictionDepth.of(reading).to_frame(**labels))
+    tables = {
+        "cka": pd.concat(cka, ignore_index=True),
+        "lens_readings": pd.concat(readings, ignore_index=True),
+        "prediction_depth": pd.concat(depths, ignore_index=True),
+    }
+    tables["lens_comparison"] = analysis.lens_comparison_summary(tables["lens_readings"])
+    tables["depth_change"] = analysis.depth_summary(tables["prediction_depth"], base=next(iter(models)))
+    return tables
+
+
+def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+    """Draw every table that there is; returns how many figures. The first model is drawn as the base."""
+    from mechvit.visualization import figures
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
+
+    first = tables["cka"]["model_a"].iloc[0]
+    shown = {
+        name: frame.replace({column: {first: "base"} for column in ("model", "model_a", "model_b") if column in frame})
+        for name, frame in tables.items()
+    }
+    drawn = {
+        "model_similarity": figures.model_similarity(shown["cka"]),
+        "corruption_similarity": figures.corruption_similarity(shown["cka"]),
+    }
+    if "depth_change" in shown:
+        drawn["lens_comparison"] = figures.lens_comparison(shown["lens_comparison"])
+        drawn["depth_change"] = figures.depth_change(shown["depth_change"])
+    if (shown["cka"]["layer_a"] != shown["cka"]["layer_b"]).any():
+        drawn["similarity_matrix"] = figures.similarity_matrix(shown["cka"])
+    return write_figure_pages(drawn, folder)

@@ -1,0 +1,114 @@
+"""Explore attention over the pictures: every head of one or more models, clean and corrupted, in one offline page.
+
+    mechvit explore-attention --model runs/photos/models/base \\
+        runs/photos/models/gaussian_blur_4 --out explorer.html --lens lens.html
+    mechvit explore-attention --model BASE TUNED --pictures a.jpg b.jpg \\
+        --corruptions gaussian_noise_4 --layers 9 10 11 --out explorer.html
+
+--lens writes a second page: what each patch would be classified as, layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import Corruption
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    corruptions_named,
+    load_headed,
+    names_of,
+    prepared_images,
+    result_pages,
+)
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, OutputOptions):
+    """What is drawn."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of classifiers of one shape with their image processors; the first two are shown at first."""
+    out: Path
+    """The explorer's page, an .html file."""
+    pictures: tuple[Path, ...] | None = None
+    """Picture files, as Pillow opens them, instead of --images."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file of --images that cannot be read: stop and name it, or leave it out and warn."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images of --images that have no label: stop and count them, or leave them out and warn."""
+    lens: Path | None = None
+    """The patch lens's page, an .html file; None writes none."""
+    corruptions: tuple[str, ...] = ("gaussian_blur_4",)
+    """Each beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input
+    size) or gaussian_noise_2 (ImageNet-C severity)."""
+    layers: tuple[int, ...] | None = None
+    """Blocks, 0 to n_layers - 1; None takes all."""
+    heads: tuple[int, ...] | None = None
+    """Heads, 0 to n_heads - 1; None takes all."""
+    limit: int = 8
+    """At most this many pictures."""
+    max_bytes: int = 20_000_000
+    """Of all patterns in the page: as many pictures as fit are stored patch by patch, the others in blocks."""
+    seed: int = 0
+    """Of the images' parts, the crops and the noise."""
+    overwrite: bool = False
+    """Replace earlier pages at OUT and LENS."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "corruptions")
+        check(self, COUNT, "max_bytes")
+        check_some(self, "layers", "heads", "pictures", or_none=True)
+        check(self, COUNT_OR_ZERO, "layers", "heads", or_none=True)
+
+
+def main(options: Options) -> None:
+    """Load the models and the pictures, and write the pages."""
+    corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
+    pages = [page for page in (options.out, options.lens) if page is not None]
+    if len(set(pages)) < len(pages):
+        raise ValueError(f"--out and --lens must be two pages; got {options.out} for both")
+    with result_pages(options, pages, *options.model, *(options.pictures or ())):
+        draw(options, corruptions, names)
+
+
+def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, str]) -> None:
+    """Make the pages and write them."""
+    models = {name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()}
+    first = next(iter(models.values()))
+    check_corruptions(corruptions, first.cfg.image_size)
+    images = shown(options, first)
+    from mechvit.views import attention_explorer, patch_lens_view
+
+    shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed}
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in ("layers", "heads", "max_bytes")}
+    say(attention_explorer(models, images, corruptions, **chosen, **shared).save(options.out))
+    if options.lens is not None:
+        say(patch_lens_view(models, images, corruptions, **shared).save(options.lens))
+
+
+def shown(options: Options, model: HookedViT) -> Any:
+    """The named picture files, or the first test images."""
+    if options.pictures is None:
+        return prepared_images(
+            options.images, "test", model.hf_config, model.image_processor,
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+        )  # fmt: skip
+    from mechvit.data import open_pictures
+    from mechvit.data.sources.picture import path_text
+
+    captions = {path: path_text(name) for name, path in names_of([str(path) for path in options.pictures]).items()}
+    opened = open_pictures({path: path for path in captions}, pixel_range=options.pixel_range)
+    return {captions[path]: picture for path, picture in opened.items()}

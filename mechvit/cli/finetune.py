@@ -1,0 +1,131 @@
+"""Fine-tune an image classifier on corrupted images, of one corruption or of several mixed, into an ordinary
+Hugging Face checkpoint.
+
+    mechvit finetune --model runs/photos/models/base \\
+        --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
+    mechvit finetune --model runs/photos/models/base \\
+        --corruption clean gaussian_blur_4 gaussian_noise_4 --out tuned/mixture
+    mechvit finetune --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \\
+        --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
+    torchrun --nproc-per-node 4 mechvit finetune --model DIR --images folder:DIR --corruption clean \\
+        --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
+
+The epoch with the lowest validation loss is kept; OUT/training_log.json has them all.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mechvit.cli.options import ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import Mixture
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    check_device,
+    corruptions_named,
+    local_inputs,
+    prepared_images,
+    read_checkpoint,
+)
+from mechvit.files import check_out
+from mechvit.files.reading import read_object
+from mechvit.finetuning.config import FinetuneConfig
+from mechvit.settings_checks import check_common, check_some
+from mechvit.terminal import say
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, OutputOptions):
+    """The settings of one fine-tuning."""
+
+    model: str
+    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    corruption: tuple[str, ...]
+    """What every image gets: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
+    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES, or clean. Of several each image gets one in
+    each epoch, all equally often."""
+    out: str
+    """Folder of the new checkpoint."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    limit: int | None = None
+    """At most this many training images; None takes the whole part."""
+    validation_limit: int | None = None
+    """At most this many images to choose the best epoch by; None takes the whole part."""
+    seed: int = 0
+    """Of the images' parts and the crops. One seed in all scripts keeps tuning and test images apart."""
+    device: str | None = None
+    """Where to compute, as in cuda:1 or cpu; by default CUDA where there is one. One GPU is used, however many there
+    are; under torchrun each process takes its own, and its share of every batch."""
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the new checkpoint; by default the old one's. Training itself keeps its weights in float32 at least."""
+    config: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Training; the defaults are the paper's."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruption")
+
+
+def main(options: Options) -> None:
+    """Fine-tune and say which epoch was kept."""
+    members = corruptions_named(options.corruption)
+    corruption = members[0] if len(members) == 1 else Mixture(members)
+    inputs = local_inputs(options.images, options.model)
+    check_device(options.device, processes=True)
+    first = os.environ.get("RANK", "0") == "0"  # the process that writes, under torchrun
+    if first:
+        check_out(options.out, "fine-tuned checkpoint", overwrite=options.overwrite, inputs=inputs, flag="--overwrite")
+    from pathlib import Path
+
+    import torch
+
+    from mechvit.finetuning import check_trainable, finetune
+    from mechvit.models.processors.image_processor import output_size
+
+    hf_config, processor = read_checkpoint(options.model)
+    check_trainable(hf_config, options.model)
+    check_corruptions(members, output_size(processor) or 224)
+    train, validation = (
+        prepared_images(
+            options.images,
+            part,
+            hf_config,
+            processor,
+            limit=limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
+        )
+        for part, limit in (("finetune", options.limit), ("finetune_validation", options.validation_limit))
+    )
+    out = finetune(
+        options.model,
+        train,
+        validation,
+        options.out,
+        corruption=corruption,
+        config=options.config,
+        save_dtype=None if options.save_dtype is None else getattr(torch, options.save_dtype),
+        device=options.device,
+        overwrite=options.overwrite,
+    )
+    if not first:
+        return
+    log = read_object(Path(out, "training_log.json"), ("epochs", "kept_epoch"))
+    kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])
+    say(
+        f"{out}: epoch {log['kept_epoch']:g} of {len(log['epochs'])} kept, validation loss {kept['eval_loss']:.3f}, "
+        f"accuracy {kept['eval_accuracy']:.3f} on {len(validation)} images"
+    )
+    if "as_saved" in log:
+        rounded = log["as_saved"]
+        say(
+            f"as saved, in {log['dtype']}: validation loss {rounded['eval_loss']:.3f}, accuracy "
+            f"{rounded['eval_accuracy']:.3f} (--save-dtype float32 keeps the weights as they were trained)"
+        )

@@ -1,0 +1,99 @@
+"""The `mechvit` command: its list of commands, and calling one of them."""
+
+from __future__ import annotations
+
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "The paper": {
+        "reproduce": "the whole experiment, or the same on your own model and images: one report",
+        "transfer": "models tuned on many corruptions, tested on each: which help which",
+        "export-figures": "a finished run's figures as files for print",
+        "screenshots": "pictures of a finished run's pages",
+    },
+    "Models": {
+        "finetune": "fine-tune a ViT on corrupted images, into an ordinary checkpoint",
+        "evaluate": "accuracy, rank, confidence and calibration under corruptions",
+        "robustness": "corruption error, Fourier sensitivity and spectra",
+        "hook-points": "the hook points of a checkpoint, or of every family",
+    },
+    "What changed inside": {
+        "analyze": "performance, logit lens and attention of a base model and tuned ones",
+        "compare-representations": "CKA, tuned lens and prediction depth",
+        "patch-models": "activations of one model patched into another, part by part",
+        "swap-weights": "weights of one model put into another, and paths between them",
+        "steer": "directions that lead from corrupted to clean",
+    },
+    "Sparse autoencoders": {
+        "cache-activations": "write a model's activations to disk, for training",
+        "train-sae": "train vanilla, BatchTopK and other SAEs on activations",
+        "evaluate-sae": "reconstruction, sparsity, spliced accuracy, cosine of codes",
+        "ablate-features": "what a model loses without the latents that a corruption moves",
+        "browse-features": "a page of an SAE's latents: images, numbers, change",
+    },
+    "Pages": {
+        "visualize-attention": "attention of one picture, head by head (circuitsvis)",
+        "explore-attention": "attention of several models on several pictures, and the patch lens",
+    },
+}
+"""Each command by what it is for, with one line of help."""
+NAMES = [name for group in COMMANDS.values() for name in group]
+EXAMPLES = """\
+  mechvit reproduce
+  mechvit analyze --base runs/photos/models/base --tuned runs/photos/models/gaussian_blur_4 --out analysis
+  mechvit COMMAND --help"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Call one command with what was given after its name; without a name, or with `--help`, list them all."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return
+    if words[0] in ("-V", "--version"):
+        from mechvit import __version__
+
+        print(__version__)
+        return
+    name = words[0].replace("_", "-")
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`mechvit --help` lists them"
+        from .run import refuse
+
+        refuse(f"there is no command {words[0]}: {hint}")
+    call(name, words[1:])
+
+
+def call(name: str, arguments: list[str]) -> None:
+    """Run a command; what the user can mend ends the process with one line."""
+    from .run import run
+
+    run(command(name).main, read_options(name, arguments))
+
+
+def command(name: str) -> ModuleType:
+    """Import a command's module: its `main`, and its `Options` or its `PRESETS` of options."""
+    return import_module(f".{name.replace('-', '_')}", __package__)
+
+
+def read_options(name: str, arguments: list[str]) -> Any:
+    """Read a command's options; what they cannot be ends the process with one line."""
+    from .run import read, with_preset
+
+    module, prog = command(name), f"mechvit {name.replace('_', '-')}"
+    if presets := getattr(module, "PRESETS", None):
+        return with_preset(presets, arguments, module.__doc__, prog=prog)
+    return read(module.Options, module.__doc__, args=arguments, prog=prog)
+
+
+def overview() -> str:
+    """What `mechvit --help` shows."""
+    lines = ["What changed inside a vision transformer when it was fine-tuned?", "", "usage: mechvit COMMAND [options]"]
+    for group, commands in COMMANDS.items():
+        lines += ["", group, *(f"  {name:24} {line}" for name, line in commands.items())]
+    return "\n".join([*lines, "", "Examples", EXAMPLES])

@@ -1,0 +1,65 @@
+"""Options that several commands have, as bases of their options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
+"""In what precision models compute."""
+Options = TypeVar("Options")
+
+
+def own_first(kind: type[Options]) -> type[Options]:
+    """Let `--help` show a command's own options before the shared ones: a class decorator above `dataclass`."""
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    own = vars(kind).get("__annotations__", {})
+    kind.__dataclass_fields__ = {  # type: ignore[attr-defined]
+        **{name: fields[name] for name in own if name in fields},
+        **{name: field for name, field in fields.items() if name not in own},
+    }
+    return kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Which images, and what to do with those that are not as they should be."""
+
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    limit: int | None = None
+    """At most this many images; None takes the whole part."""
+    bad_files: Literal["error", "skip"] = "error"
+    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    unlabelled: Literal["error", "skip"] = "error"
+    """What to do with images that have no label: stop and count them, or leave them out and warn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Where and how exactly to compute."""
+
+    seed: int = 0
+    """Of the images' parts, the crops and the noise. One seed in all commands keeps training and test images apart."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    model_dtype: ModelDtype = "float32"
+    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """How many images go through a model at once."""
+
+    batch_size: int | None = None
+    """Images a forward pass; None takes 32 on a CPU, else 128."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Whether an earlier result may be replaced."""
+
+    overwrite: bool = False
+    """Replace an earlier result at OUT."""

@@ -1,0 +1,179 @@
+"""Which component carries the difference between two models: patch each in turn from one model into the other.
+
+    mechvit patch-models --receiver runs/photos/models/base \\
+        --giver runs/photos/models/gaussian_blur_4 \\
+        --corruption gaussian_blur_4 --out patching
+    mechvit patch-models --receiver BASE --giver BASE \\
+        --corruption gaussian_noise_4 --giver-corruption clean \\
+        --images folder:DIR --limit 500 --tokens all cls patches --out harm
+
+The receiver runs on corrupted images with one component's activation taken from the giver, which sees the same images:
+a base model and its tuned one show where the gain lives; swapped, where it can be lost; one model twice, with clean
+images for the giver, which component the corruption harms it through.
+
+OUT gets summary.parquet (accuracy and logit difference of every component, and the share of the giver's lead that it
+recovers, with bootstrap intervals), patching.parquet and references.parquet (per image); with --attribution the
+first-order effects of components and MLP neurons (attribution.parquet, neurons.parquet) and how far they are from the
+exact ones (attribution_error.parquet, attribution_agreement.parquet); where heads are patched, their attention in
+numbers beside their effects (head_links.parquet, head_correlations.parquet); and figures/*.html, each readable offline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import Corruption
+from mechvit.experiment.inputs import check_corruptions, load_classifier, prepared_images, result_folder
+from mechvit.files import write_tables
+from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechvit import HookedViT
+
+Kind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """What is patched into what, on which images."""
+
+    receiver: str
+    """Folder or hub id of the classifier that runs, with its image processor."""
+    giver: str
+    """The one that the components are taken from; of the same shape and classes, or the same."""
+    corruption: str
+    """FAMILY_LEVEL, as in gaussian_blur_4, or clean: what the receiver's images suffer."""
+    out: str
+    """Folder for tables and figures."""
+    giver_corruption: str | None = None
+    """What the giver's images suffer; the same when None."""
+    kinds: tuple[Kind, ...] = ("resid", "attn", "mlp", "head")
+    """What is patched: the residual stream that enters each block and the head, attention's and the MLP's output of
+    each block, each single head; what the head reads, and what it gives (the giver itself)."""
+    tokens: tuple[Literal["all", "cls", "patches"], ...] = ("all",)
+    """At which tokens, each on its own."""
+    attribution: bool = True
+    """Approximate all effects by the gradient, too, MLP neurons among them, and compare."""
+    neurons: tuple[int, int] = (16, 48)
+    """MLP neurons that are patched exactly, too: so many of the largest approximate effects, and so many at random."""
+    batch_size: int | None = None
+    """Images a forward pass, patched copies counted; None takes 32 on a CPU, else 128."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "kinds", "tokens")
+        check(self, COUNT_OR_ZERO, "neurons")
+
+
+def main(options: Options) -> None:
+    """Patch, print the components that recover most, write tables and figures as one folder."""
+    corruption = Corruption.parse(options.corruption)
+    given = corruption if options.giver_corruption is None else Corruption.parse(options.giver_corruption)
+    if options.receiver == options.giver and given == corruption:
+        raise ValueError(
+            "the receiver is the giver and sees the same images, so that patching changes nothing: give another "
+            "--giver, or --giver-corruption clean"
+        )
+    if options.attribution and not sum(options.neurons):
+        raise SettingError("neurons", f"must not both be 0; got {options.neurons}, or give --no-attribution")
+    with result_folder(options, "patching", options.receiver, options.giver) as folder:
+        receiver, giver = (
+            load_classifier(checkpoint, options.device, options.model_dtype)
+            for checkpoint in (options.receiver, options.giver)
+        )
+        check_corruptions((corruption, given), receiver.cfg.image_size)
+        tables, passes = make_tables(receiver, giver, corruption, given, options)
+        write_tables(folder, tables)
+        drawn = draw(tables, folder / "figures")
+    summary, references = tables["summary"], tables["references"].groupby("condition")["correct"].mean()
+    shown = summary.query("quantity == 'logit_difference'").drop(columns="quantity")
+    say(
+        f"{len(tables['references']) // 2} images, {len(shown)} components, {passes:.1f} forward passes an image; "
+        f"accuracy of the receiver {references['receiver']:.3f}, of the giver {references['giver']:.3f}\n"
+    )
+    say(shown.nlargest(12, "recovered").to_string(index=False, float_format="%.3f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def make_tables(
+    receiver: HookedViT, giver: HookedViT, corruption: Corruption, given: Corruption, options: Options
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """All tables by name, and the forward passes an image that patching took."""
+    from mechvit import analysis
+    from mechvit.analysis.interventions.components import KINDS, check_activations_fit, components_of
+
+    check_activations_fit(receiver, giver)
+    components_of(receiver.cfg, options.kinds, options.tokens)
+    images = prepared_images(
+        options.images, "test", receiver.hf_config, receiver.image_processor,
+        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+    )  # fmt: skip
+    shared: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
+    patching = analysis.patch_models(
+        receiver,
+        giver,
+        images,
+        corruption,
+        giver_corruption=given,
+        kinds=options.kinds,
+        tokens=options.tokens,
+        progress="Patching",
+        **shared,
+    )
+    tables = {
+        "summary": patching.summary(),
+        "patching": patching.to_frame(),
+        "references": patching.references(),
+    }
+    if options.attribution:
+        attribution = analysis.attribution_patching(
+            receiver,
+            giver,
+            images,
+            corruption,
+            giver_corruption=given,
+            kinds=tuple(kind for kind in options.kinds if kind in KINDS) or KINDS,
+            tokens=options.tokens,
+            progress="Gradients",
+            **shared,
+        )
+        tables |= {"attribution": attribution.to_frame(), "neurons": attribution.neurons()}
+        if set(attribution.components) & set(patching.components):
+            error = analysis.attribution_error(attribution, patching)
+            tables |= {"attribution_error": error.components, "attribution_agreement": error.overall}
+        top, random = options.neurons
+        chosen = analysis.choose_neurons(attribution, top=top, random=random, seed=options.seed)
+        exact = analysis.patch_neurons(
+            receiver, giver, images, corruption, chosen, giver_corruption=given, progress="Neurons", **shared
+        )
+        tables |= {"neuron_error": exact.to_frame(), "neuron_agreement": exact.agreement()}
+    if "head" in options.kinds and "all" in options.tokens:
+        links = analysis.head_links(receiver, giver, images, corruption, patching, progress="Attention", **shared)
+        tables |= {"head_links": links.to_frame(), "head_correlations": links.correlations()}
+    return tables, patching.passes
+
+
+def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+    """Draw every table that there is; returns how many figures."""
+    from mechvit.visualization import figures
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
+
+    drawn: dict[str, go.Figure] = {
+        f"patching_{quantity}": figures.patching_map(tables["summary"], quantity=quantity)
+        for quantity in ("logit_difference", "accuracy")
+    }
+    if "attribution_error" in tables:
+        error = tables["attribution_error"], tables["attribution_agreement"]
+        drawn["attribution"] = figures.attribution_scatter(*error)
+    if "head_links" in tables:
+        drawn["head_links"] = figures.head_links(tables["head_links"], tables["head_correlations"])
+    return write_figure_pages(drawn, folder)

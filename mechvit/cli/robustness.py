@@ -1,0 +1,151 @@
+"""Mean corruption error of models on ImageNet-C's corruptions, made from any images, and their Fourier sensitivity.
+
+    mechvit robustness --model runs/photos/models/base \\
+        runs/photos/models/gaussian_blur_4 --out robustness
+    mechvit robustness --model google/vit-base-patch16-224 \\
+        --images folder:DIR --limit 1000 --reference alexnet \\
+        --fourier 15 --out robustness
+
+OUT gets performance.parquet (per image), robustness.parquet (error, corruption error and relative error by corruption,
+severity, group, band of measured frequencies and over all, with bootstrap intervals), spectra.parquet (where in the
+spectrum each corruption changes images), with --fourier fourier.parquet, and figures/*.html, each readable offline.
+Corruptions are made as ImageNet-C's are (frost on a generated texture), not read from its files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
+from mechvit.experiment.inputs import (
+    ModelDtype,
+    check_corruptions,
+    load_classifier,
+    names_of,
+    prepared_images,
+    result_folder,
+)
+from mechvit.files import write_tables
+from mechvit.settings_checks import Range, SettingError, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit import HookedViT
+
+SPECTRUM_IMAGES = 64
+"""Images that corruptions' spectra are averaged over."""
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """What is tested on what."""
+
+    model: tuple[str, ...]
+    """Folders or hub ids of image classifiers with their image processors; all with the same classes."""
+    out: str
+    """Folder for tables and figures."""
+    families: tuple[str, ...] = IMAGENET_C
+    """Corruptions, over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate are there too."""
+    levels: tuple[int, ...] = SEVERITIES
+    """Severities of each."""
+    reference: Literal["first", "alexnet"] = "first"
+    """Whose errors are 1: the first model's, or AlexNet's on ImageNet-C (for ImageNet's images and classes only)."""
+    fourier: int = 0
+    """Frequencies along each side of the Fourier map, (n^2 + 1) / 2 + 1 passes over the images; 0 makes none."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "model", "families", "levels")
+        check(self, Range(0, 1025), "fourier")
+
+
+def main(options: Options) -> None:
+    """Test all models, print their mean corruption errors, write tables and figures as one folder."""
+    corruptions = [Corruption(family, level) for family in options.families for level in options.levels]
+    names = names_of(options.model)
+    if not corruptions or "clean" in options.families:
+        raise ValueError(f"--families and --levels must name some, clean apart; families are {', '.join(FAMILIES)}")
+    with result_folder(options, "robustness", *options.model) as folder:
+        models = load_models(names, options.device, options.model_dtype)
+        first = next(iter(models.values()))
+        if options.reference == "alexnet" and len(first.cfg.id2label) != 1000:
+            classes = len(first.cfg.id2label)
+            raise SettingError("reference", f"alexnet is for ImageNet's 1000 classes; {options.model[0]} has {classes}")
+        check_corruptions(corruptions, first.cfg.image_size)
+        images = prepared_images(
+            options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+        )  # fmt: skip
+        tables, spectra = make_tables(models, images, corruptions, options)
+        write_tables(folder, tables)
+        drawn = draw(tables, spectra, folder / "figures")
+    whole = tables["robustness"].query("family == 'all' or family == 'clean'")
+    shown = whole.pivot(index=["model", "group"], columns="quantity", values="value").rename_axis(columns=None)
+    say(f"{len(images)} images, {len(corruptions)} corruptions; errors relative to {options.reference}'s\n")
+    say(shown.reset_index().to_string(index=False, float_format="%.4f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def load_models(names: dict[str, str], device: str | None, dtype: ModelDtype) -> dict[str, HookedViT]:
+    """All models at once, so that each batch is corrupted once; all must have the same classes."""
+    models = {name: load_classifier(checkpoint, device, dtype) for name, checkpoint in names.items()}
+    classes = next(iter(models.values())).cfg.id2label
+    for name, model in models.items():
+        if model.cfg.id2label != classes:
+            raise ValueError(f"{names[name]} must have the first model's classes, in its order; its id2label differs")
+    return models
+
+
+def make_tables(
+    models: dict[str, HookedViT], images: datasets.Dataset, corruptions: list[Corruption], options: Options
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """The tables to keep, and the spectra of the strongest corruptions to draw."""
+    import pandas as pd
+
+    from mechvit import analysis
+
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    performance = analysis.corrupted_performance(models, images, corruptions, progress="Corruptions", **shared)
+    reference = next(iter(models)) if options.reference == "first" else analysis.ALEXNET_ERROR
+    few = images.select(range(min(SPECTRUM_IMAGES, len(images))))
+    own: Any = {"image_processor": next(iter(models.values())).image_processor, "seed": options.seed}
+    spectra = [(c, analysis.corruption_spectrum(few, c, **own)) for c in corruptions]
+    summary = analysis.spectrum_summary(spectra)
+    bands = analysis.family_bands(summary)
+    tables = {
+        "performance": performance,
+        "robustness": analysis.mean_corruption_error(performance, reference=reference, bands=bands),
+        "spectra": summary,
+    }
+    if options.fourier:
+        maps = []
+        for name, model in models.items():
+            found = analysis.fourier_sensitivity(
+                model, images, resolution=options.fourier, progress=f"Waves, {name}", **shared
+            )
+            maps.append(found.to_frame(model=name))
+        tables["fourier"] = pd.concat(maps, ignore_index=True)
+    strongest = [(c, s) for c, s in spectra if c.level == max(options.levels)]
+    return tables, pd.concat([s.to_frame(corruption=c.key, group=c.group) for c, s in strongest], ignore_index=True)
+
+
+def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -> int:
+    """Draw every table that there is; returns how many."""
+    from mechvit.visualization import figures
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
+
+    drawn = {
+        "corruption_errors": figures.corruption_errors(tables["robustness"]),
+        "corruption_spectra": figures.corruption_spectra(spectra),
+    }
+    if "fourier" in tables:
+        drawn["fourier_map"] = figures.fourier_map(tables["fourier"])
+    return write_figure_pages(drawn, folder)

@@ -1,0 +1,204 @@
+"""Steer a base model from corrupted towards clean: how much of a tuned model's gain that gives, and what it costs.
+
+    mechvit steer --base runs/photos/models/base \\
+        --tuned runs/photos/models/gaussian_blur_4 \\
+        --corruption gaussian_blur_4 --out steering
+    mechvit steer --base BASE --tuned TUNED --corruption fog_3 \\
+        --images folder:DIR --sae saes/base/batchtopk --latents 16 \\
+        --layers 4 8 --scales 0.5 1 2 --out steering
+
+The direction is the mean clean minus the mean corrupted residual stream over training images, after each block; with
+--sae also the sum of what the latents write that differ most. Test images are split: hook point and scale are chosen on
+one half and reported on the other, beside random directions of the same length that are chosen in the same way. Prints
+what was chosen. OUT gets steering.parquet (every direction and scale on the held-out half: accuracy, logit difference,
+their change, and the share of the gap to the tuned model that is recovered; clean images too), chosen.parquet,
+directions.parquet (hook point, tokens, length) and figures/*.html, each readable offline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    check_halves,
+    load_classifier,
+    prepared_images,
+    result_folder,
+)
+from mechvit.files import write_tables
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, SettingError, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit import HookedViT
+    from mechvit.analysis import Direction, Steering
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """What is steered towards what."""
+
+    base: str
+    """Folder or hub id of the model that is steered: an image classifier with its image processor."""
+    tuned: str
+    """Folder or hub id of a model that was fine-tuned from it, whose gain is to be recovered."""
+    corruption: str
+    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3: what the direction leads away from."""
+    out: str
+    """Folder for tables and figures."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; directions are made of
+    the finetune part of it, and the test part is steered."""
+    layers: tuple[int, ...] = ()
+    """Blocks after which the direction is added, one at a time; by default each."""
+    tokens: Literal["all", "patches", "cls"] = "all"
+    """Where it is taken and added."""
+    per_position: bool = False
+    """One direction for each token in place of one for all."""
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    """Multiples of the direction that are tried."""
+    controls: int = 3
+    """Random directions of the same length beside each."""
+    most_cost: float = 1.0
+    """Choose among those alone that lose at most so much clean accuracy on the images chosen on, as in 0.01."""
+    sae: str | None = None
+    """Folder of an SAE of the base model (with cfg.json) whose latents are steered with, too."""
+    latents: int = 32
+    """How many of its latents, those whose writing differs most."""
+    training_limit: int | None = 1000
+    """At most this many images to make directions of; None takes the whole part."""
+    limit: int | None = None
+    """At most this many images to steer; None takes the whole part."""
+    allow_other_model: bool = False
+    """Steer with an SAE that says it was trained on another checkpoint, too."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "scales")
+        check_some(self, "layers", or_none=True)
+        check(self, POSITIVE, "scales")
+        check(self, COUNT_OR_ZERO, "layers", "controls")
+        check(self, COUNT, "latents")
+        check(self, SHARE, "most_cost")
+
+
+def main(options: Options) -> None:
+    """Make directions, steer with them; print what was chosen, write tables and figures as one folder."""
+    corruption = Corruption.parse(options.corruption)
+    if corruption == CLEAN:
+        raise SettingError("corruption", "must not be clean, which the direction leads to")
+    with result_folder(options, "steering", options.base, options.tuned, options.sae) as folder:
+        base, tuned = (
+            load_classifier(options.base, options.device, options.model_dtype),
+            load_classifier(options.tuned, options.device, options.model_dtype),
+        )
+        directions, found = steer_all(base, tuned, corruption, options)
+        tables = make_tables(directions, found, options.most_cost)
+        write_tables(folder, tables)
+        drawn = draw(tables, folder / "figures")
+    shown = ["source", "control", "hook_name", "scale", "value", "change", "recovered", "clean_change"]
+    say(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
+    accuracy = tables["chosen"].query("quantity == 'accuracy'")
+    say(accuracy[shown].to_string(index=False, float_format="%.4f") if len(accuracy) else "nothing is cheap enough")
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def steer_all(
+    base: HookedViT, tuned: HookedViT, corruption: Corruption, options: Options
+) -> tuple[list[Direction], Steering]:
+    """Directions of the training images, and what they do on the test images."""
+    from mechvit import analysis
+    from mechvit.analysis.interventions.model_pair import check_weights_fit
+
+    check_weights_fit(base, tuned)
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in options.layers or range(base.cfg.n_layers)]
+    if options.layers and max(options.layers) >= base.cfg.n_layers:
+        raise SettingError("layers", f"must be below the model's {base.cfg.n_layers} blocks; got {max(options.layers)}")
+    check_corruptions([corruption], base.cfg.image_size)
+    sae = load(options, base) if options.sae is not None else None
+    if sae is not None and options.latents > sae.cfg.d_sae:
+        raise SettingError("latents", f"must be at most the SAE's {sae.cfg.d_sae}; got {options.latents}")
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    training = part_of("finetune", options.training_limit, base, options)
+    test = part_of("test", options.limit, base, options)
+    check_halves(test)
+    directions = analysis.steering_directions(
+        base, training, corruption, hook_names=hooks, tokens=options.tokens, per_position=options.per_position,
+        progress="Directions", **shared,
+    )  # fmt: skip
+    if sae is not None:
+        from mechvit.saes import sae_steering_direction
+
+        directions.append(
+            sae_steering_direction(
+                base,
+                sae,
+                training,
+                corruption,
+                n_latents=options.latents,
+                seed=options.seed,
+                allow_other_model=options.allow_other_model,
+                progress="Latents",
+            )
+        )
+    found = analysis.steer(
+        base, tuned, test, [corruption], directions, scales=options.scales, controls=options.controls,
+        progress="Steering", **shared,
+    )  # fmt: skip
+    return directions, found
+
+
+def part_of(part: str, limit: int | None, model: HookedViT, options: Options) -> datasets.Dataset:
+    """One part of the images, as the model takes them."""
+    return prepared_images(
+        options.images, part, model.hf_config, model.image_processor,
+        limit=limit, seed=options.seed, bad_files=options.bad_files,
+        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+    )  # fmt: skip
+
+
+def load(options: Options, model: HookedViT) -> Any:
+    """The SAE, once it is known to fit."""
+    from mechvit.analysis.interventions.steering_directions import check_point
+    from mechvit.saes import load_sae
+    from mechvit.saes.hook_site import check_checkpoint, sae_site
+
+    assert options.sae is not None
+    sae = load_sae(options.sae, device=str(model.cfg.device))
+    check_point(model, sae_site(model, sae, f"the SAE {options.sae!r}").hook)
+    if not options.allow_other_model:
+        check_checkpoint(model, {options.sae: sae})
+    return sae
+
+
+def make_tables(directions: list[Direction], found: Steering, most_cost: float) -> dict[str, pd.DataFrame]:
+    """Every table that is written."""
+    import pandas as pd
+
+    rows = [(d.source, d.hook_name, d.tokens, len(d.vector), d.norm) for d in directions]
+    return {
+        "steering": found.summary(),
+        "chosen": found.chosen(most_cost=most_cost),
+        "directions": pd.DataFrame(rows, columns=["source", "hook_name", "tokens", "rows", "norm"]),
+    }
+
+
+def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+    """Draw what the tables allow; returns how many were drawn."""
+    from mechvit.visualization import figures
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
+
+    drawn = {"steering_by_scale": figures.steering_by_scale(tables["steering"])}
+    accuracy = tables["chosen"].query("quantity == 'accuracy' and recovered == recovered")
+    if len(accuracy):
+        drawn["steering_cost"] = figures.steering_cost(tables["chosen"])
+    return write_figure_pages(drawn, folder)

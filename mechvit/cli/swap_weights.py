@@ -1,0 +1,163 @@
+"""Where a fine-tuning's gain lives in the weights: parts of the tuned model in the base, and the line between the two.
+
+    mechvit swap-weights --base runs/photos/models/base \\
+        --tuned runs/photos/models/gaussian_blur_4 \\
+        --corruptions gaussian_blur_4 --out weights
+    mechvit swap-weights --base BASE --tuned TUNED \\
+        --images folder:DIR --limit 1000 --corruptions fog_3 frost_3 \\
+        --cumulative branches --reverse --out weights
+
+Every block, attention, MLP and LayerNorm of the tuned model is put into the base one at a time, then the first k and
+the last k parts together; base + alpha (tuned - base) is evaluated from alpha -0.25 to 1.5; and under the first of
+--corruptions the smallest set of parts that carries --share of the gain is searched on half of the images and reported
+on the others. Prints that set. OUT gets swaps.parquet (accuracy and logit difference with intervals, and the share of
+the gap to the tuned model that is recovered: 0 the base, 1 the tuned model), with --reverse swaps_reverse.parquet (the
+base model's parts in the tuned one), interpolation.parquet, smallest_set.parquet, weight_change.parquet (one row a
+tensor: relative change, ranks, overlaps), weight_change_parts.parquet, weight_change_spectra.parquet, and
+figures/*.html, each readable offline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.inputs import (
+    ModelDtype,
+    check_corruptions,
+    check_halves,
+    corruptions_named,
+    load_classifier,
+    names_of,
+    prepared_images,
+    result_folder,
+)
+from mechvit.files import write_tables
+from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechvit import HookedViT
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+    """Which weights are compared on what."""
+
+    base: str
+    """Folder or hub id of the model before fine-tuning: an image classifier with its image processor."""
+    tuned: str
+    """Folder or hub id of a model that was fine-tuned from it."""
+    corruptions: tuple[str, ...]
+    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3, the one that the model was tuned on first; clean images are always
+    tested too."""
+    out: str
+    """Folder for tables and figures."""
+    cumulative: Literal["blocks", "branches", "parts"] = "blocks"
+    """What is added at a time from either end: whole blocks; attention and MLP, each with its LayerNorm; or every part
+    alone. `branches` and `parts` take more passes."""
+    reverse: bool = False
+    """Put the base model's parts into the tuned one as well: which of them the gain cannot do without."""
+    share: float = 0.9
+    """Of the gain, which the smallest set must carry."""
+    unit: Literal["blocks", "branches", "parts"] = "branches"
+    """What the smallest set is made of."""
+    quantity: Literal["logit_difference", "accuracy"] = "logit_difference"
+    """In which the smallest set's share is measured, and which the figures of swaps show."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruptions")
+        check(self, SHARE_ABOVE_ZERO, "share")
+
+
+def main(options: Options) -> None:
+    """Swap, interpolate and search; print the smallest set, write tables and figures as one folder."""
+    corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
+    if not corruptions:
+        raise ValueError("--corruptions must name one besides clean, under which there is a gain")
+    with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
+        base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
+        images = prepared_images(
+            options.images, "test", base.hf_config, base.image_processor,
+            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+        )  # fmt: skip
+        check_corruptions(corruptions, base.cfg.image_size)
+        check_halves(images)
+        tables = make_tables(base, tuned, images, corruptions, options)
+        write_tables(folder, tables)
+        drawn = draw(tables, options.quantity, folder / "figures")
+    if "smallest_set" in tables:
+        say(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
+        shown = ["step", "added", "images", "value", "recovered", "recovered_low", "recovered_high"]
+        say(tables["smallest_set"][shown].to_string(index=False, float_format="%.4f"))
+    say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
+
+
+def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
+    """Both models, once their weights are known to fit each other's place."""
+    from mechvit.analysis.interventions.model_pair import check_weights_fit
+
+    pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
+    check_weights_fit(*pair)
+    return pair
+
+
+def make_tables(
+    base: HookedViT, tuned: HookedViT, images: Any, corruptions: tuple[Any, ...], options: Options
+) -> dict[str, pd.DataFrame]:
+    """Every table that is written."""
+    from mechvit import analysis
+
+    shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
+    conditions = (CLEAN, *corruptions)
+    (name,) = names_of([options.tuned])
+    change = analysis.weight_change(base, tuned)
+    swapped: Any = {"cumulative": options.cumulative, **shared}
+    swaps = analysis.swap_weights(base, tuned, images, conditions, progress="Swaps", **swapped)
+    tables = {"swaps": swaps.summary()}
+    try:
+        config = analysis.SmallestSetConfig(share=options.share, quantity=options.quantity, unit=options.unit)
+        found = analysis.smallest_set(
+            base, tuned, images, corruptions[0], config=config, progress="Smallest set", **shared
+        )
+        tables["smallest_set"] = found.to_frame()
+    except analysis.NoGap as reason:
+        say(f"no smallest set: {reason}")
+    if options.reverse:
+        reverse = analysis.swap_weights(tuned, base, images, conditions, progress="Reverse swaps", **swapped)
+        tables["swaps_reverse"] = reverse.summary()
+    line = analysis.interpolate_weights(base, tuned, images, conditions, progress="Interpolation", **shared)
+    return tables | {
+        "interpolation": line.summary(),
+        "weight_change": change.to_frame(model=name),
+        "weight_change_parts": change.part_frame(model=name),
+        "weight_change_spectra": change.spectrum_frame(model=name),
+    }
+
+
+def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
+    """Draw what the tables allow; returns how many were drawn."""
+    from mechvit.visualization import figures
+    from mechvit.visualization.html_page.figure_page import write_figure_pages
+
+    drawn = {
+        "interpolation_curves": figures.interpolation_curves(tables["interpolation"]),
+        "weight_changes": figures.weight_changes(tables["weight_change_parts"]),
+    }
+    for name in ("swaps", "swaps_reverse"):
+        if name not in tables:
+            continue
+        drawn[f"{name}_recovery"] = figures.swap_recovery(tables[name], quantity=quantity)
+        if tables[name][tables[name]["quantity"] == quantity]["recovered"].notna().any():
+            drawn[f"{name}_curves"] = figures.swap_curves(tables[name], quantity=quantity)
+        else:
+            say(f"no figure {name}_curves: no gap in {quantity} between the models under any corruption")
+    return write_figure_pages(drawn, folder)

@@ -1,0 +1,206 @@
+"""Train sparse autoencoders on a model's activations, clean and corrupted, and publish them for sae-lens.
+
+    mechvit train-sae --model runs/photos/models/base --out saes/base
+    mechvit train-sae --model DIR --images folder:DIR --out saes/sweep \\
+        --config.architectures batchtopk topk --config.sweep.k 16 32 64 --config.tokens patches
+    mechvit train-sae --cache caches/base --validation-cache caches/base_validation --out saes/cached
+    torchrun --nproc-per-node 8 -m mechvit train-sae --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
+
+Each SAE lies in OUT/NAME, as `sae_lens.SAE.load_from_disk` opens it, with a model card; OUT/history.parquet and
+OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was, with as
+many threads and processes to the same bits.
+With --also-model TUNED one SAE is trained on the activations of several models.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
+
+from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS
+from mechvit.experiment.inputs import (
+    check_corruptions,
+    check_device,
+    corruptions_named,
+    load_model,
+    local_inputs,
+    names_of,
+    prepared_images,
+)
+from mechvit.files import check_replaceable, out_folder, partial
+from mechvit.saes.config import SAEConfig, TrainConfig
+from mechvit.settings_checks import COUNT, SettingError, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    from mechvit import HookedViT
+    from mechvit.saes import ActivationStreams
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(ImageOptions, DeviceOptions, OutputOptions):
+    """The settings of one training."""
+
+    model: str | None = None
+    """Folder or hub id of a vision transformer with its image processor; not needed with a cache."""
+    also_model: tuple[str, ...] = ()
+    """Other models, as those tuned from it, whose activations make up equal parts of every batch: one SAE for all."""
+    out: str
+    """Folder of the SAEs."""
+    cache: str | None = None
+    """Folder that mechvit cache-activations wrote: train on these activations instead of running a model."""
+    validation_cache: str | None = None
+    """Another one, of held-out images (--part sae_validation), to choose the best epoch by."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
+    """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as
+    mechvit.data.FAMILIES."""
+    limit: int | None = None
+    """At most this many training images; None takes the whole part."""
+    validation_limit: int | None = None
+    """At most this many images to choose the best epoch by; None takes the whole part."""
+    device: str | None = None
+    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, as for cuda, each
+    process its own)."""
+    verify: bool = False
+    """Read the whole of a cache first and compare hashes; else those files alone whose size or time changed."""
+    overwrite: bool = False
+    """Replace an earlier training at OUT that has other settings."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints, beside one at the end of every epoch."""
+    log_every: int = 20
+    """Steps between two rows of figures in OUT.partial/metrics.csv, and updates of the progress bar."""
+    loggers: tuple[Literal["wandb", "tensorboard"], ...] = ()
+    """Where the figures go beside metrics.csv."""
+    push_to_hub: str | None = None
+    """Upload the SAEs to this repository, OWNER/NAME, of the Hugging Face hub when they are done."""
+    config: SAEConfig = field(default_factory=SAEConfig)
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "corruptions")
+        check(self, COUNT, "checkpoint_every", "log_every")
+        check_some(self, "also_model", "loggers", or_none=True)
+        if self.push_to_hub is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push_to_hub):
+            raise SettingError("push_to_hub", f"must be OWNER/NAME; got {self.push_to_hub!r}")
+
+
+def main(options: Options) -> None:
+    """Train all SAEs on one stream of activations and print each one's last check."""
+    check_source(options)
+    read = options.images, options.model, options.cache, options.validation_cache, *options.also_model
+    inputs = local_inputs(*read)
+    place = out_folder(options.out, inputs, flag="--overwrite")
+    for path in (place, partial(place)):  # a training may go on beside files of others, and is not replaced then
+        check_replaceable(path, "SAEs", whole=False, flag="--overwrite")
+    from mechvit.saes import push_to_hub, read_history, train_on
+    from mechvit.saes.distributed import processes, rank
+
+    check_device(options.device, processes=True)
+    with processes(options.device) as device:
+        streams, config = cached_streams(options, device) if options.cache else image_streams(options, device)
+        published = train_on(
+            streams, options.out, config=config, inputs=inputs, overwrite=options.overwrite,
+            checkpoint_every=options.checkpoint_every, log_every=options.log_every, loggers=options.loggers,
+        )  # fmt: skip
+        if rank() > 0:
+            return
+    history = read_history(options.out)
+    say("the last check of each SAE's training, on held-out images:\n")
+    last = history[history["step"] == history.groupby("architecture")["step"].transform("max")]
+    wide = last.pivot(index=["architecture", "epoch"], columns="metric", values="value").reset_index()
+    say(wide.rename_axis(columns=None).to_string(index=False, float_format="%.4g"))
+    say("\n" + "\n".join(map(str, published.values())))
+    if options.push_to_hub is not None:
+        push_to_hub(options.out, options.push_to_hub)
+
+
+def check_source(options: Options) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        ValueError: neither a model nor caches, only one cache, or settings of images that a cache has fixed already.
+    """
+    if (options.cache is None) != (options.validation_cache is None):
+        raise ValueError("give --cache and --validation-cache together: one to train on, one to check on")
+    if options.cache is None:
+        if options.model is None:
+            raise ValueError("give the --model whose activations to train on, or --cache and --validation-cache")
+        return
+    own = SAEConfig()
+    fixed = ("hook_layer", "hook_names", "tokens", "clean_fraction")
+    changed = [f"--config.{name.replace('_', '-')}" for name in fixed
+               if getattr(options.config, name) != getattr(own, name)]  # fmt: skip
+    given = ("corruptions", "also_model", "images", "limit", "validation_limit")
+    changed += [f"--{name.replace('_', '-')}" for name in given if getattr(options, name) != getattr(Options, name)]
+    if changed:
+        raise ValueError(f"{', '.join(changed)}: a cache has this fixed already; make another cache, or leave it out")
+
+
+def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
+    """Activations of images, computed as they are needed."""
+    from mechvit.saes import ImageStreams, MixedStreams
+    from mechvit.saes.activations.image_store import sae_input_widths
+
+    corruptions = corruptions_named(options.corruptions)
+    assert options.model is not None
+    names_of([options.model, *options.also_model])  # refuses one that comes twice
+    model, *others = (load_model(name, device, options.model_dtype) for name in (options.model, *options.also_model))
+    check_sizes(model, others, options.also_model)
+    check_corruptions(corruptions, model.cfg.image_size)
+    options.config.saes(sae_input_widths(model, options.config))
+    classes = model.hf_config if model.cfg.n_classes else None
+    processors = [each.image_processor for each in (model, *others)]
+    images, validation = (
+        prepared_images(
+            options.images, part, classes, processors,
+            limit=limit, seed=options.seed, bad_files=options.bad_files,
+            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+        )
+        for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
+    )  # fmt: skip
+    streams = [
+        ImageStreams(each, images, validation, corruptions=corruptions, config=options.config)
+        for each in (model, *others)
+    ]
+    size = options.config.train_batch_size_tokens
+    return (MixedStreams(streams, batch_size=size) if others else streams[0]), options.config
+
+
+def check_sizes(model: HookedViT, others: list[HookedViT], names: tuple[str, ...]) -> None:
+    """Raise a ValueError unless all models take the first one's images."""
+    for name, other in zip(names, others, strict=True):
+        if other.cfg.image_size != model.cfg.image_size:
+            raise ValueError(
+                f"--also-model must take images of {model.cfg.image_size} pixels, as --model does; {name} takes "
+                f"{other.cfg.image_size}"
+            )
+
+
+def cached_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
+    """Activations on disk, which are looked at whole before training starts."""
+    from mechvit.models.devices import device_named
+    from mechvit.saes import CachedActivations, CachedStreams, ShuffleOptions
+    from mechvit.saes.distributed import rank
+
+    check_device(device)
+    assert options.cache is not None
+    assert options.validation_cache is not None
+    training_cache, validation_cache = map(CachedActivations, (options.cache, options.validation_cache))
+    model = None if options.model is None else load_model(options.model, device, options.model_dtype)
+    for cache in (training_cache, validation_cache):
+        if model is not None:
+            cache.check_model(model)
+        if rank() == 0:
+            cache.verify(f"Checking {cache.folder}", changed_only=not options.verify)
+    config = options.config
+    training = TrainConfig(**{field.name: getattr(config, field.name) for field in fields(TrainConfig)})
+    shuffle = ShuffleOptions(batch_size=config.train_batch_size_tokens, seed=config.seed, device=device_named(device))
+    streams = CachedStreams(training_cache, validation_cache, shuffle, calibration_images=config.calibration_images)
+    return streams, training

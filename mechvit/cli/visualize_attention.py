@@ -1,0 +1,109 @@
+"""Where each head looks: attention on one image, clean and corrupted, of one model or of two side by side.
+
+    mechvit visualize-attention --model runs/photos/models/base \\
+        --image photo.jpg --out attention.html
+    mechvit visualize-attention --model BASE --tuned TUNED --image photo.jpg \\
+        --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \\
+        --out attention.html
+
+The page is one file that needs no network: circuitsvis's attention heads, with the panels linked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechvit.cli.options import DeviceOptions, OutputOptions, own_first
+from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.experiment.inputs import check_corruptions, load_headed, result_pages
+from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
+from mechvit.terminal import say
+
+if TYPE_CHECKING:
+    from mechvit.models import HookedViT
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(DeviceOptions, OutputOptions):
+    """What is drawn."""
+
+    model: str
+    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    image: Path
+    """A picture's file, as Pillow opens it."""
+    pixel_range: tuple[float, float] | None = None
+    """The values of black and white in a picture of more than eight bits that does not state them, as in 0 4095."""
+    out: Path
+    """The page, an .html file."""
+    tuned: str | None = None
+    """A model tuned from it, drawn beside it."""
+    corruption: str = "gaussian_blur_4"
+    """Drawn beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
+    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES; clean draws that one alone."""
+    layers: tuple[int, ...] | None = None
+    """Blocks, 0 to n_layers - 1; None takes all, one shown at a time."""
+    heads: tuple[int, ...] | None = None
+    """Heads, 0 to n_heads - 1; None takes all."""
+    max_tokens: int | None = 50
+    """Pool patches in square blocks to at most this many tokens; None for full resolution (then choose few heads)."""
+    seed: int = 0
+    """Of the noise."""
+    overwrite: bool = False
+    """Replace an earlier page at OUT."""
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check_some(self, "layers", "heads", or_none=True)
+        check(self, COUNT_OR_ZERO, "layers", "heads", or_none=True)
+        check(self, COUNT, "max_tokens", or_none=True)
+
+
+def main(options: Options) -> None:
+    """Corrupt the image as the models see it, and draw what they attend to."""
+    corruption = Corruption.parse(options.corruption)
+    with result_pages(options, [options.out], options.model, options.tuned, options.image):
+        draw(options, corruption)
+
+
+def draw(options: Options, corruption: Corruption) -> None:
+    """Make the page and write it."""
+    from mechvit.data import open_picture
+    from mechvit.data.sources.picture import path_text
+
+    picture = open_picture(options.image, pixel_range=options.pixel_range)
+    models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}
+    if options.tuned is not None:
+        models["Tuned"] = load_headed(options.tuned, options.device, options.model_dtype)
+    for model in models.values():
+        check_corruptions([corruption], model.cfg.image_size)
+    from mechvit.views import attention_view
+
+    views = [
+        attention_view(
+            model,
+            {f"{name}, {c.title.lower()}" if name else c.title: pixels for c, pixels in inputs.items()},
+            options.layers,
+            options.heads,
+            max_tokens=options.max_tokens,
+            title=f"Attention on {path_text(options.image.name)}",
+        )
+        for name, model in models.items()
+        for inputs in [inputs_of(model, picture, corruption, options.seed)]
+    ]
+    say(views[0].beside(*views[1:]).save(options.out))
+
+
+def inputs_of(model: HookedViT, picture: object, corruption: Corruption, seed: int) -> dict[Corruption, object]:
+    """Pixel values [3, height, width] of the clean and the corrupted picture."""
+    import torch
+
+    from mechvit.data import corrupt, normalize, unit_pixels
+
+    unit = torch.from_numpy(unit_pixels([picture], model.image_processor)).float().div(255)
+    return {
+        c: normalize(corrupt(unit, c, torch.zeros(1, dtype=torch.int64), seed=seed), model.image_processor)[0]
+        for c in dict.fromkeys((CLEAN, corruption))
+    }
