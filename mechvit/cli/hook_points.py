@@ -53,6 +53,10 @@ def main(options: Options) -> None:
         write_text(options.out, table, ours=is_own_table)
 
 
+_EARLIER = b"# Hook points\n\nWritten by `scripts/hook_points.py"
+"""How a table began before there was a `mechvit` command."""
+
+
 def check(place: Path, overwrite: bool) -> None:
     """Refuse, before the table is made, a file that is not to be written.
 
@@ -71,7 +75,7 @@ def is_own_table(place: Path) -> bool:
     """Tell whether a file is a table that this command wrote, or empty."""
     with place.open("rb") as file:
         start = file.read(400)
-    written = start.startswith(b"# Hook points\n\nWritten by `mechvit hook-points")
+    written = start.startswith((b"# Hook points\n\nWritten by `mechvit hook-points", _EARLIER))
     return (
         not start or written or re.match(rb"\w+: \d+ blocks, \{l\} from 0 to \d+\n\n\| hook point", start) is not None
     )

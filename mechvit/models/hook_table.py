@@ -97,7 +97,7 @@ POINTS: dict[str, Point] = {
 ABOUT = """\
 # Hook points
 
-Written by `scripts/hook_points.py --out docs/hook_points.md --overwrite`; with `--model DIR_OR_ID` that script prints
+Written by `mechvit hook-points --out docs/hook_points.md --overwrite`; with `--model DIR_OR_ID` that command prints
 the table of one checkpoint, with sizes. `{l}` is a block. A family in brackets has the point in some of its models.
 `d_head_input` is d_model, or twice that where the head reads two vectors side by side. After
 `set_use_split_qkv_input(True)` ln1 is called for q, k and v in turn, each with a `head` dimension before the last.
