@@ -160,9 +160,13 @@ def main(options: Options) -> None:
             measures += memory_rows(title, [plain, *ways], models, timing, memory_limit)
             del models, ways, plain
     publish(
-        options, beginning, title="What the entropy of attention costs", measures=measures, timings=timings,
+        options,
+        beginning,
+        title="What the entropy of attention costs",
+        measures=measures,
+        timings=timings,
         agreement=agreement,
-    )  # fmt: skip
+    )
 
 
 def time_rows(title: str, timing: Any, limit: float | None, *, judged: bool) -> list[Measure]:

@@ -125,11 +125,16 @@ def rows(timing: Timing, models: Models, title: str, *, judged: bool) -> list[Me
     shares.append((WRITE, COPY, [100 * copied / written for written, copied in pairs], "% of the copy peak"))
     return found + [
         Measure(
-            part=title, contender=name, over=over, seconds=timing.of(name), value=spread(values), unit=unit,
+            part=title,
+            contender=name,
+            over=over,
+            seconds=timing.of(name),
+            value=spread(values),
+            unit=unit,
             at_least=least.get(name),
         )
         for name, over, values, unit in shares
-    ]  # fmt: skip
+    ]
 
 
 def main(options: Options) -> None:

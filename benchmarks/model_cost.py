@@ -191,9 +191,14 @@ def main(options: Options) -> None:
             timing, found = hook_points(options)
             timings["hook points"], measures = timing, measures + found
     publish(
-        options, beginning, title="What a HookedViT costs", measures=measures, timings=timings, agreement=agreement,
+        options,
+        beginning,
+        title="What a HookedViT costs",
+        measures=measures,
+        timings=timings,
+        agreement=agreement,
         shape=shape,
-    )  # fmt: skip
+    )
 
 
 def timed(contenders: Sequence[Contender], options: Options, title: str) -> Timing:

@@ -185,9 +185,13 @@ def main(options: Options) -> None:
         timing = time_interleaved(ways, rounds=rounds, device=device, seed=options.seed, progress=title)
     limit = None if options.quick or n_images != 256 else LIMIT
     publish(
-        options, beginning, title="What patching every component costs", measures=measures(title, timing, limit),
-        timings={title: timing}, agreement=agreement,
-    )  # fmt: skip
+        options,
+        beginning,
+        title="What patching every component costs",
+        measures=measures(title, timing, limit),
+        timings={title: timing},
+        agreement=agreement,
+    )
 
 
 def measures(title: str, timing: Any, limit: float | None) -> tuple[Measure, ...]:

@@ -91,8 +91,19 @@ def main(options: Options) -> None:
         write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     chosen = tables["ablation_summary"].query("kind == 'sensitive' and quantity == 'accuracy'")
-    shown = ["model", "selected_by", "corruption", "n", "value", "change", "change_low", "change_high", "beyond",
-             "beyond_low", "beyond_high"]  # fmt: skip
+    shown = [
+        "model",
+        "selected_by",
+        "corruption",
+        "n",
+        "value",
+        "change",
+        "change_low",
+        "change_high",
+        "beyond",
+        "beyond_low",
+        "beyond_high",
+    ]
     say("accuracy with the most sensitive latents ablated; its change, and that beyond others as frequent\n")
     say(chosen[shown].to_string(index=False, float_format="%.4f"))
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
@@ -129,9 +140,17 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
                 sae, own, max(options.counts), draws=options.draws, caliper=options.caliper, seed=options.seed
             )
             found = ablate_features(
-                model, sae, measure, [corruption], sets, counts=options.counts, target=options.target,
-                clean_mean=own.clean, progress=f"Ablations, {name}, {corruption.key}", **shared,
-            )  # fmt: skip
+                model,
+                sae,
+                measure,
+                [corruption],
+                sets,
+                counts=options.counts,
+                target=options.target,
+                clean_mean=own.clean,
+                progress=f"Ablations, {name}, {corruption.key}",
+                **shared,
+            )
             labels = {"model": name, "selected_by": corruption.key}
             parts.setdefault("ablated_sets", []).append(sets.to_frame(**labels))
             for table, frame in (("ablation", found.per_image), ("ablation_summary", found.summary())):
@@ -143,10 +162,16 @@ def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datase
     """One part of the images, as each model takes them, with the base's classes."""
     base = next(iter(models.values()))
     return prepared_images(
-        options.images, part, base.hf_config, [model.image_processor for model in models.values()],
-        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-    )  # fmt: skip
+        options.images,
+        part,
+        base.hf_config,
+        [model.image_processor for model in models.values()],
+        limit=options.limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:

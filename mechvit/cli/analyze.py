@@ -103,10 +103,16 @@ def make_tables(
             classes = model.cfg.id2label
             check_corruptions(corruptions, model.cfg.image_size)
             images = prepared_images(
-                options.images, "test", model.hf_config, processors,
-                limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-                pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-            )  # fmt: skip
+                options.images,
+                "test",
+                model.hf_config,
+                processors,
+                limit=options.limit,
+                seed=options.seed,
+                bad_files=options.bad_files,
+                pixel_range=options.pixel_range,
+                unlabelled=options.unlabelled,
+            )
         if model.cfg.id2label != classes:
             raise ValueError(f"{checkpoint} must have the base model's classes, in its order; its id2label differs")
         parts.append(

@@ -94,10 +94,16 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
     model = next(iter(saes.values()))[0]
     check_corruptions(corruptions, model.cfg.image_size)
     images = prepared_images(
-        options.images, "test", model.hf_config, model.image_processor,
-        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-    )  # fmt: skip
+        options.images,
+        "test",
+        model.hf_config,
+        model.image_processor,
+        limit=options.limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )
     from mechvit.saes.dashboard.results import Browsing
     from mechvit.views import feature_browser
 
@@ -105,9 +111,15 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
         n_features=options.n_features, n_images=options.n_images, batch_size=options.batch_size, seed=options.seed
     )
     browser = feature_browser(
-        saes, images, corruptions, features={next(iter(saes)): options.features}, settings=settings,
-        title=options.title, allow_other_model=options.allow_other_model, progress="SAE features",
-    )  # fmt: skip
+        saes,
+        images,
+        corruptions,
+        features={next(iter(saes)): options.features},
+        settings=settings,
+        title=options.title,
+        allow_other_model=options.allow_other_model,
+        progress="SAE features",
+    )
     say(browser.save(options.out))
 
 

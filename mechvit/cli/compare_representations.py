@@ -115,10 +115,16 @@ def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: in
     """One part of the images, as each model takes them, with the base's classes."""
     base = next(iter(models.values()))
     return prepared_images(
-        options.images, part, base.hf_config, [model.image_processor for model in models.values()],
-        limit=limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-    )  # fmt: skip
+        options.images,
+        part,
+        base.hf_config,
+        [model.image_processor for model in models.values()],
+        limit=limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )
 
 
 def trained_lenses(models: dict[str, HookedViT], corruptions: list[Any], options: Options) -> dict[str, TunedLens]:
@@ -148,9 +154,15 @@ def make_tables(
 
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
     similar = analysis.compare_views(
-        models, images, analysis.clean_and_corrupted(models, corruptions), tokens=options.tokens,
-        every_pair=options.every_pair, debiased=not options.biased, progress="CKA", **shared,
-    )  # fmt: skip
+        models,
+        images,
+        analysis.clean_and_corrupted(models, corruptions),
+        tokens=options.tokens,
+        every_pair=options.every_pair,
+        debiased=not options.biased,
+        progress="CKA",
+        **shared,
+    )
     cka = [
         found.to_frame(model_a=a.model, corruption_a=a.corruption.key, model_b=b.model, corruption_b=b.corruption.key)
         for (a, b), found in similar.items()

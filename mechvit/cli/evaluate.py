@@ -70,10 +70,16 @@ def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str
         model = load_classifier(checkpoint, options.device, options.model_dtype)
         check_corruptions(corruptions, model.cfg.image_size)
         images = prepared_images(
-            options.images, "test", model.hf_config, model.image_processor,
-            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-        )  # fmt: skip
+            options.images,
+            "test",
+            model.hf_config,
+            model.image_processor,
+            limit=options.limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
+        )
         for corruption in corruptions:
             found = evaluate(
                 model,

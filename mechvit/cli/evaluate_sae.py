@@ -45,9 +45,14 @@ if TYPE_CHECKING:
     from mechvit.saes import SAEEvaluation
 
 SHOWN = (
-    "explained_variance", "l0", "dead_fraction", "accuracy", "accuracy_recovered", "cross_entropy_recovered",
+    "explained_variance",
+    "l0",
+    "dead_fraction",
+    "accuracy",
+    "accuracy_recovered",
+    "cross_entropy_recovered",
     "cross_entropy_recovered_from_mean",
-)  # fmt: skip
+)
 
 
 @own_first
@@ -132,17 +137,30 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
         sae = load_sae(folder, device=str(model.cfg.device))
         sites.setdefault(sae_site(model, sae, f"the SAE {key!r}"), {})[key] = sae
     images = prepared_images(
-        options.images, "test", model.hf_config, model.image_processor,
-        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-    )  # fmt: skip
+        options.images,
+        "test",
+        model.hf_config,
+        model.image_processor,
+        limit=options.limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )
     parts: dict[str, list[pd.DataFrame]] = {}
     for site, saes in sites.items():
         found = evaluate_saes(
-            model, saes, images, corruptions, top_images=options.top_images or None, dense_above=options.dense_above,
-            batch_size=options.batch_size, seed=options.seed, allow_other_model=options.allow_other_model,
+            model,
+            saes,
+            images,
+            corruptions,
+            top_images=options.top_images or None,
+            dense_above=options.dense_above,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            allow_other_model=options.allow_other_model,
             progress=f"SAEs of {site}",
-        )  # fmt: skip
+        )
         own = {
             "sae_quality": found.quality_frame(model=name),
             "sae_baselines": found.baseline_frame(model=name, hook_name=site.hook, hook_tokens=site.tokens),

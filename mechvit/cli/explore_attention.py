@@ -102,10 +102,16 @@ def shown(options: Options, model: HookedViT) -> Any:
     """The named picture files, or the first test images."""
     if options.pictures is None:
         return prepared_images(
-            options.images, "test", model.hf_config, model.image_processor,
-            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-        )  # fmt: skip
+            options.images,
+            "test",
+            model.hf_config,
+            model.image_processor,
+            limit=options.limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
+        )
     from mechvit.data import open_pictures
     from mechvit.data.sources.picture import path_text
 

@@ -113,10 +113,16 @@ def make_tables(
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
     images = prepared_images(
-        options.images, "test", receiver.hf_config, receiver.image_processor,
-        limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-    )  # fmt: skip
+        options.images,
+        "test",
+        receiver.hf_config,
+        receiver.image_processor,
+        limit=options.limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )
     shared: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     patching = analysis.patch_models(
         receiver,

@@ -80,10 +80,16 @@ def main(options: Options) -> None:
             raise SettingError("reference", f"alexnet is for ImageNet's 1000 classes; {options.model[0]} has {classes}")
         check_corruptions(corruptions, first.cfg.image_size)
         images = prepared_images(
-            options.images, "test", first.hf_config, [model.image_processor for model in models.values()],
-            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-        )  # fmt: skip
+            options.images,
+            "test",
+            first.hf_config,
+            [model.image_processor for model in models.values()],
+            limit=options.limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
+        )
         tables, spectra = make_tables(models, images, corruptions, options)
         write_tables(folder, tables)
         drawn = draw(tables, spectra, folder / "figures")

@@ -132,9 +132,15 @@ def steer_all(
     test = part_of("test", options.limit, base, options)
     check_halves(test)
     directions = analysis.steering_directions(
-        base, training, corruption, hook_names=hooks, tokens=options.tokens, per_position=options.per_position,
-        progress="Directions", **shared,
-    )  # fmt: skip
+        base,
+        training,
+        corruption,
+        hook_names=hooks,
+        tokens=options.tokens,
+        per_position=options.per_position,
+        progress="Directions",
+        **shared,
+    )
     if sae is not None:
         from mechvit.saes import sae_steering_direction
 
@@ -151,19 +157,32 @@ def steer_all(
             )
         )
     found = analysis.steer(
-        base, tuned, test, [corruption], directions, scales=options.scales, controls=options.controls,
-        progress="Steering", **shared,
-    )  # fmt: skip
+        base,
+        tuned,
+        test,
+        [corruption],
+        directions,
+        scales=options.scales,
+        controls=options.controls,
+        progress="Steering",
+        **shared,
+    )
     return directions, found
 
 
 def part_of(part: str, limit: int | None, model: HookedViT, options: Options) -> datasets.Dataset:
     """One part of the images, as the model takes them."""
     return prepared_images(
-        options.images, part, model.hf_config, model.image_processor,
-        limit=limit, seed=options.seed, bad_files=options.bad_files,
-        pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-    )  # fmt: skip
+        options.images,
+        part,
+        model.hf_config,
+        model.image_processor,
+        limit=limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )
 
 
 def load(options: Options, model: HookedViT) -> Any:

@@ -85,10 +85,16 @@ def main(options: Options) -> None:
     with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
         base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
         images = prepared_images(
-            options.images, "test", base.hf_config, base.image_processor,
-            limit=options.limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
-        )  # fmt: skip
+            options.images,
+            "test",
+            base.hf_config,
+            base.image_processor,
+            limit=options.limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
+        )
         check_corruptions(corruptions, base.cfg.image_size)
         check_halves(images)
         tables = make_tables(base, tuned, images, corruptions, options)

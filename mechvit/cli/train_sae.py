@@ -106,9 +106,15 @@ def main(options: Options) -> None:
     with processes(options.device) as device:
         streams, config = cached_streams(options, device) if options.cache else image_streams(options, device)
         published = train_on(
-            streams, options.out, config=config, inputs=inputs, overwrite=options.overwrite,
-            checkpoint_every=options.checkpoint_every, log_every=options.log_every, loggers=options.loggers,
-        )  # fmt: skip
+            streams,
+            options.out,
+            config=config,
+            inputs=inputs,
+            overwrite=options.overwrite,
+            checkpoint_every=options.checkpoint_every,
+            log_every=options.log_every,
+            loggers=options.loggers,
+        )
         if rank() > 0:
             return
     history = read_history(options.out)
@@ -135,8 +141,9 @@ def check_source(options: Options) -> None:
         return
     own = SAEConfig()
     fixed = ("hook_layer", "hook_names", "tokens", "clean_fraction")
-    changed = [f"--config.{name.replace('_', '-')}" for name in fixed
-               if getattr(options.config, name) != getattr(own, name)]  # fmt: skip
+    changed = [
+        f"--config.{name.replace('_', '-')}" for name in fixed if getattr(options.config, name) != getattr(own, name)
+    ]
     given = ("corruptions", "also_model", "images", "limit", "validation_limit")
     changed += [f"--{name.replace('_', '-')}" for name in given if getattr(options, name) != getattr(Options, name)]
     if changed:
@@ -159,12 +166,18 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     processors = [each.image_processor for each in (model, *others)]
     images, validation = (
         prepared_images(
-            options.images, part, classes, processors,
-            limit=limit, seed=options.seed, bad_files=options.bad_files,
-            pixel_range=options.pixel_range, unlabelled=options.unlabelled,
+            options.images,
+            part,
+            classes,
+            processors,
+            limit=limit,
+            seed=options.seed,
+            bad_files=options.bad_files,
+            pixel_range=options.pixel_range,
+            unlabelled=options.unlabelled,
         )
         for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
-    )  # fmt: skip
+    )
     streams = [
         ImageStreams(each, images, validation, corruptions=corruptions, config=options.config)
         for each in (model, *others)

@@ -22,9 +22,17 @@ from mechvit.settings_checks import (
 )
 
 RELATED: tuple[str, ...] = (
-    "box_blur_4", "median_blur_4", "linear_motion_blur_6", "defocus_blur_4", "zoom_blur_4",
-    "shot_noise_4", "impulse_noise_4", "speckle_noise_4", "poisson_noise_4", "salt_and_pepper_10",
-)  # fmt: skip
+    "box_blur_4",
+    "median_blur_4",
+    "linear_motion_blur_6",
+    "defocus_blur_4",
+    "zoom_blur_4",
+    "shot_noise_4",
+    "impulse_noise_4",
+    "speckle_noise_4",
+    "poisson_noise_4",
+    "salt_and_pepper_10",
+)
 """Other blurs and noises than the paper's, about as strong as its strongest levels."""
 
 
@@ -164,15 +172,23 @@ class ExperimentConfig:
 
 PHOTOS = ExperimentConfig(
     counts=ImageCounts(
-        train=2565, validation=190, finetune=456, finetune_validation=114, sae=950, sae_validation=114, test=760,
-        attention=380, sae_test=475,
+        train=2565,
+        validation=190,
+        finetune=456,
+        finetune_validation=114,
+        sae=950,
+        sae_validation=114,
+        test=760,
+        attention=380,
+        sae_test=475,
         isolation=171,
     ),
-    base=FinetuneConfig(learning_rate=1e-3, epochs=7, patience=7, batch_size=32, weight_decay=0.05,
-                        warmup_fraction=0.1),
+    base=FinetuneConfig(
+        learning_rate=1e-3, epochs=7, patience=7, batch_size=32, weight_decay=0.05, warmup_fraction=0.1
+    ),
     finetuning=FinetuneConfig(learning_rate=3e-4, epochs=4),
     saes=SAEConfig(expansion_factor=8, epochs=8, train_batch_size_tokens=512),
-)  # fmt: skip
+)
 """`make reproduce`: a small ViT of its own on the embedded photographs, in minutes on two cores.
 
 What differs from the paper, for a small model and little time: a base trained from random weights (lr 1e-3, 7 epochs),

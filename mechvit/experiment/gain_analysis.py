@@ -90,11 +90,17 @@ def patching(pair: Isolation) -> Tables:
     }
     found = {
         way: analysis.patch_models(
-            receiver, giver, pair.test, corruption, giver_corruption=other, kinds=kinds, seed=pair.seed,
+            receiver,
+            giver,
+            pair.test,
+            corruption,
+            giver_corruption=other,
+            kinds=kinds,
+            seed=pair.seed,
             progress=f"Patching, {way}",
         )
         for way, (receiver, giver, other, kinds) in ways.items()
-    }  # fmt: skip
+    }
     places = analysis.patch_models(
         base, tuned, pair.test, corruption, kinds=("resid",), tokens=_places(base), seed=pair.seed
     )
@@ -133,9 +139,15 @@ def weights(pair: Isolation) -> Tables:
     base, tuned = pair.base, pair.tuned
     asked: dict[str, Any] = {"seed": pair.seed}
     needed = analysis.swap_weights(
-        tuned, base, pair.test, [pair.corruption], parts=tuple(analysis.part_groups(base, "branches")), cumulative=None,
-        progress=f"Swapping, {INTO_TUNED}", **asked,
-    )  # fmt: skip
+        tuned,
+        base,
+        pair.test,
+        [pair.corruption],
+        parts=tuple(analysis.part_groups(base, "branches")),
+        cumulative=None,
+        progress=f"Swapping, {INTO_TUNED}",
+        **asked,
+    )
     enough = analysis.swap_weights(
         base, tuned, pair.test, [pair.corruption], progress=f"Swapping, {INTO_BASE}", **asked
     )
@@ -220,22 +232,31 @@ def representations(pair: Isolation) -> Tables:
     comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
     groups = min(10, len(pair.test) // 2)  # of images, for the interval; fewer where a quick look has few
     few = len(pair.test) < 8
-    similar = {} if few else analysis.compare_views(
-        pair.models, pair.test, comparisons, groups=groups, seed=pair.seed, progress="CKA"
-    )  # fmt: skip
+    similar = (
+        {}
+        if few
+        else analysis.compare_views(pair.models, pair.test, comparisons, groups=groups, seed=pair.seed, progress="CKA")
+    )
     cka = [
         found.to_frame(
-            level=pair.bootstrap["level"], model_a=a.model, corruption_a=a.corruption.key,
-            model_b=b.model, corruption_b=b.corruption.key,
+            level=pair.bootstrap["level"],
+            model_a=a.model,
+            corruption_a=a.corruption.key,
+            model_b=b.model,
+            corruption_b=b.corruption.key,
         )
         for (a, b), found in similar.items()
-    ]  # fmt: skip
+    ]
     readings, depths = [], []
     for name, model in pair.models.items():
         translator = analysis.train_tuned_lens(
-            model, pair.train, pair.held_out, [pair.corruption], config=analysis.LensTraining(seed=pair.seed),
+            model,
+            pair.train,
+            pair.held_out,
+            [pair.corruption],
+            config=analysis.LensTraining(seed=pair.seed),
             progress=f"Tuned lens of {name}",
-        )  # fmt: skip
+        )
         lenses = {"logit": None, "tuned": translator}
         for corruption in (CLEAN, pair.corruption):
             for lens, read in analysis.compare_lenses(model, lenses, pair.test, corruption, seed=pair.seed).items():
@@ -262,9 +283,14 @@ def features(pair: Isolation) -> Tables:
 
     match = saes.match_features(pair.saes["base"], pair.saes["tuned"]).match
     moved = saes.feature_change(
-        pair.models, pair.saes, pair.test, pair.corruption, matches={"tuned": match}, seed=pair.seed,
+        pair.models,
+        pair.saes,
+        pair.test,
+        pair.corruption,
+        matches={"tuned": match},
+        seed=pair.seed,
         progress="Latents under corruption",
-    )  # fmt: skip
+    )
     together = saes.feature_change(
         pair.models, pair.shared, pair.test, pair.corruption, seed=pair.seed, progress="Shared latents"
     )
@@ -279,9 +305,15 @@ def features(pair: Isolation) -> Tables:
         sets = saes.sensitive_features(sae, change, max(counts), draws=5, seed=pair.seed)
         counts = [n for n in counts if n <= len(sets.sensitive)]
         found = saes.ablate_features(
-            model, sae, pair.test, [pair.corruption], sets, counts=counts, seed=pair.seed,
+            model,
+            sae,
+            pair.test,
+            [pair.corruption],
+            sets,
+            counts=counts,
+            seed=pair.seed,
             progress=f"Ablation, {name}",
-        )  # fmt: skip
+        )
         ablations.append(found.summary(**pair.bootstrap).assign(model=name))
     return {
         "gain_latents": moved.to_frame(level=pair.bootstrap["level"]),

@@ -250,9 +250,15 @@ def prepared_images(
             "do_center_crop and a crop_size"
         )
     images = load_images(
-        source, split, limit=limit, seed=seed, image_size=sizes[0] or 0,
-        bad_files=bad_files, pixel_range=pixel_range, unlabelled=unlabelled,
-    )  # fmt: skip
+        source,
+        split,
+        limit=limit,
+        seed=seed,
+        image_size=sizes[0] or 0,
+        bad_files=bad_files,
+        pixel_range=pixel_range,
+        unlabelled=unlabelled,
+    )
     if hf_config is not None and no_softmax(hf_config.num_labels, hf_config.problem_type) is None:
         images = align_labels(images, config_classes(hf_config))
     return prepare(images, processors, path=path)

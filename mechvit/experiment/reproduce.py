@@ -115,9 +115,13 @@ class _Reproduction(SAEStages):
 
             test = self.images("test")
             found = corrupted_performance(
-                {key: self.model(key) for key in self.sae_keys}, test.select(range(min(some, len(test)))), related,
-                clean=False, seed=self.config.seed, progress="Other filters",
-            )  # fmt: skip
+                {key: self.model(key) for key in self.sae_keys},
+                test.select(range(min(some, len(test)))),
+                related,
+                clean=False,
+                seed=self.config.seed,
+                progress="Other filters",
+            )
             write_tables(out, {"related": found})
 
         if related:

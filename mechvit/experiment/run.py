@@ -96,8 +96,12 @@ class Run:
             self.stages.run("base", self._check_model, settings=settings)
             return
         shape_and_counts = [
-            config.shape, self.seeded(config.base), config.count("train"), config.count("validation"), config.seed
-        ]  # fmt: skip
+            config.shape,
+            self.seeded(config.base),
+            config.count("train"),
+            config.count("validation"),
+            config.seed,
+        ]
         out = Path(self.checkpoint("base"))
         self.stages.run("base", lambda: self._train_base(out), settings=shape_and_counts, outputs=[out])
 

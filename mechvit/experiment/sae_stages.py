@@ -89,21 +89,26 @@ class SAEStages(Run):
         even = config.saes.train_batch_size_tokens + config.saes.train_batch_size_tokens % 2  # half of each model
         settings = self.seeded(
             replace(
-                config.saes, architectures=(architecture,), epochs=max(1, config.saes.epochs // 4),
+                config.saes,
+                architectures=(architecture,),
+                epochs=max(1, config.saes.epochs // 4),
                 train_batch_size_tokens=even,
             )
-        )  # fmt: skip
+        )
 
         def work() -> None:
             from mechvit.saes import ImageStreams, MixedStreams, train_on
 
             streams = [
                 ImageStreams(
-                    self.model(name), self.images("sae"), self.images("sae_validation"),
-                    corruptions=[Corruption.parse(key)], config=settings,
+                    self.model(name),
+                    self.images("sae"),
+                    self.images("sae_validation"),
+                    corruptions=[Corruption.parse(key)],
+                    config=settings,
                 )
                 for name in ("base", key)
-            ]  # fmt: skip
+            ]
             mixed = MixedStreams(streams, batch_size=settings.train_batch_size_tokens)
             train_on(mixed, out, config=settings, overwrite=True, progress=f"SAE of base and {key}")
 

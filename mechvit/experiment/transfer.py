@@ -79,9 +79,14 @@ class _TransferRun(Run):
 
             parts = self.images("finetune"), self.images("finetune_validation")
             finetune(
-                self.checkpoint("base"), *parts, out,
-                corruption=what, config=settings, device=self.config.device, overwrite=True,
-            )  # fmt: skip
+                self.checkpoint("base"),
+                *parts,
+                out,
+                corruption=what,
+                config=settings,
+                device=self.config.device,
+                overwrite=True,
+            )
 
         self.stages.run(
             f"finetune/{key}",

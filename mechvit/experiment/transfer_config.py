@@ -24,9 +24,15 @@ from mechvit.settings_checks import COUNT, RESAMPLES, SettingError, check, check
 from .config import IMAGENET, PHOTOS, ExperimentConfig, ImageCounts
 
 FILTERS: tuple[str, ...] = (
-    "gaussian_noise_4", "shot_noise_4", "speckle_noise_5", "salt_and_pepper_10",
-    "gaussian_blur_4", "motion_blur_4", "box_blur_4", "median_blur_3",
-)  # fmt: skip
+    "gaussian_noise_4",
+    "shot_noise_4",
+    "speckle_noise_5",
+    "salt_and_pepper_10",
+    "gaussian_blur_4",
+    "motion_blur_4",
+    "box_blur_4",
+    "median_blur_3",
+)
 """Four kinds of noise and four of blur, to see what passes between the filters of one group and across."""
 LISTS: dict[str, tuple[str, ...]] = {
     "filters": FILTERS,

@@ -19,8 +19,13 @@ from mechvit.settings_checks import (
 
 Precision = Literal["fp32", "bf16", "fp16"]
 LARGEST = {
-    "image_size": 1024, "patch_size": 1024, "d_model": 8192, "n_layers": 200, "n_heads": 512, "d_mlp": 65536,
-}  # fmt: skip
+    "image_size": 1024,
+    "patch_size": 1024,
+    "d_model": 8192,
+    "n_layers": 200,
+    "n_heads": 512,
+    "d_mlp": 65536,
+}
 """What a ViT from scratch may be at most: far more than any published one, far less than fills a machine by itself."""
 
 

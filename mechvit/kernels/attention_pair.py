@@ -37,9 +37,14 @@ class PairStatistics:
 
 
 def reference(
-    q: Heads, k: Heads, other_q: Heads, other_k: Heads, bias: Bias = None, other_bias: Bias = None,
+    q: Heads,
+    k: Heads,
+    other_q: Heads,
+    other_k: Heads,
+    bias: Bias = None,
+    other_bias: Bias = None,
     scale: float | None = None,
-) -> PairStatistics:  # fmt: skip
+) -> PairStatistics:
     """The definition, on the whole patterns."""
     wide, logs = torch.promote_types(q.dtype, torch.float32), []
     for query, key, added in ((q, k, bias), (other_q, other_k, other_bias)):
@@ -61,9 +66,14 @@ def cosine_of_norms(squared: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor
 
 
 def blocked(
-    q: Heads, k: Heads, other_q: Heads, other_k: Heads, bias: Bias = None, other_bias: Bias = None,
+    q: Heads,
+    k: Heads,
+    other_q: Heads,
+    other_k: Heads,
+    bias: Bias = None,
+    other_bias: Bias = None,
     scale: float | None = None,
-) -> PairStatistics:  # fmt: skip
+) -> PairStatistics:
     """The same with a few MiB of scores at a time, on any device and in any float dtype."""
     wide, scale = torch.promote_types(q.dtype, torch.float32), default_scale(q, scale)
     found = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(5)]
@@ -90,13 +100,53 @@ def blocked(
 
 @jit
 def _kernel(  # type: ignore[no-untyped-def]
-    q1_ptr, k1_ptr, lse1_ptr, bias1_ptr, q2_ptr, k2_ptr, lse2_ptr, bias2_ptr, cosine_ptr, squared_ptr, kl_ptr,
-    sq1b, sq1h, sq1n, sq1d, sk1b, sk1h, sk1n, sk1d, sb1b, sb1h, sb1q, sb1k,
-    sq2b, sq2h, sq2n, sq2d, sk2b, sk2h, sk2n, sk2d, sb2b, sb2h, sb2q, sb2k,
-    heads, queries, keys, d_head, scale,
-    HAS_BIAS1: tl.constexpr, HAS_BIAS2: tl.constexpr, WIDEN: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    q1_ptr,
+    k1_ptr,
+    lse1_ptr,
+    bias1_ptr,
+    q2_ptr,
+    k2_ptr,
+    lse2_ptr,
+    bias2_ptr,
+    cosine_ptr,
+    squared_ptr,
+    kl_ptr,
+    sq1b,
+    sq1h,
+    sq1n,
+    sq1d,
+    sk1b,
+    sk1h,
+    sk1n,
+    sk1d,
+    sb1b,
+    sb1h,
+    sb1q,
+    sb1k,
+    sq2b,
+    sq2h,
+    sq2n,
+    sq2d,
+    sk2b,
+    sk2h,
+    sk2n,
+    sk2d,
+    sb2b,
+    sb2h,
+    sb2q,
+    sb2k,
+    heads,
+    queries,
+    keys,
+    d_head,
+    scale,
+    HAS_BIAS1: tl.constexpr,
+    HAS_BIAS2: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """One program: ROWS queries of one head of one image, all keys of both patterns in steps of COLUMNS."""
     tiles = tl.cdiv(queries, ROWS)
     rows = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
@@ -151,9 +201,15 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def attention_pair(
-    q: Heads, k: Heads, other_q: Heads, other_k: Heads, *, bias: Bias = None, other_bias: Bias = None,
+    q: Heads,
+    k: Heads,
+    other_q: Heads,
+    other_k: Heads,
+    *,
+    bias: Bias = None,
+    other_bias: Bias = None,
     scale: float | None = None,
-) -> PairStatistics:  # fmt: skip
+) -> PairStatistics:
     """Compare softmax(scale q kᵀ + bias) with the same of the others, row by row; neither pattern is stored.
 
     Triton on CUDA in float32, float16 and bfloat16; PyTorch by blocks elsewhere. Not differentiable.
@@ -188,10 +244,31 @@ def attention_pair(
     tile = tile_of(q)
     with on_device_of(q):
         _kernel[(cdiv(queries, tile) * batch * heads,)](
-            q, k, first.logsumexp, biases[0], other_q, other_k, second.logsumexp, biases[1], *found,
-            *q.stride(), *k.stride(), *strides[0], *other_q.stride(), *other_k.stride(), *strides[1],
-            heads, queries, k.shape[2], d_head, default_scale(q, scale),
-            HAS_BIAS1=bias is not None, HAS_BIAS2=other_bias is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
+            q,
+            k,
+            first.logsumexp,
+            biases[0],
+            other_q,
+            other_k,
+            second.logsumexp,
+            biases[1],
+            *found,
+            *q.stride(),
+            *k.stride(),
+            *strides[0],
+            *other_q.stride(),
+            *other_k.stride(),
+            *strides[1],
+            heads,
+            queries,
+            k.shape[2],
+            d_head,
+            default_scale(q, scale),
+            HAS_BIAS1=bias is not None,
+            HAS_BIAS2=other_bias is not None,
+            WIDEN=interpreted(),
+            ROWS=tile,
+            COLUMNS=tile,
             WIDTH=max(16, 1 << (d_head - 1).bit_length()),
-        )  # fmt: skip
+        )
     return PairStatistics(first.entropy, second.entropy, *found)

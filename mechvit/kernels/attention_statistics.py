@@ -91,12 +91,47 @@ def blocked(
 
 @jit
 def _kernel(  # type: ignore[no-untyped-def]
-    q_ptr, k_ptr, v_ptr, bias_ptr, entropy_ptr, maximum_ptr, logsumexp_ptr, cls_ptr, out_ptr,
-    sqb, sqh, sqn, sqd, skb, skh, skn, skd, svb, svh, svn, svd, sbb, sbh, sbq, sbk, sob, soh, son, sod,
-    heads, queries, keys, d_head, scale,
-    HAS_BIAS: tl.constexpr, HAS_V: tl.constexpr, WIDEN: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    bias_ptr,
+    entropy_ptr,
+    maximum_ptr,
+    logsumexp_ptr,
+    cls_ptr,
+    out_ptr,
+    sqb,
+    sqh,
+    sqn,
+    sqd,
+    skb,
+    skh,
+    skn,
+    skd,
+    svb,
+    svh,
+    svn,
+    svd,
+    sbb,
+    sbh,
+    sbq,
+    sbk,
+    sob,
+    soh,
+    son,
+    sod,
+    heads,
+    queries,
+    keys,
+    d_head,
+    scale,
+    HAS_BIAS: tl.constexpr,
+    HAS_V: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """One program: ROWS queries of one head of one image, all its keys in steps of COLUMNS."""
     tiles = tl.cdiv(queries, ROWS)
     rows = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
@@ -106,8 +141,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     here, wide = rows < queries, width < d_head
     q = tl.load(
         q_ptr + b * sqb + h * sqh + rows[:, None] * sqn + width[None, :] * sqd,
-        mask=here[:, None] & wide[None, :], other=0.0,
-    )  # fmt: skip
+        mask=here[:, None] & wide[None, :],
+        other=0.0,
+    )
     if WIDEN:
         q = q.to(tl.float32)
     m = tl.full([ROWS], -float("inf"), tl.float32)
@@ -118,16 +154,18 @@ def _kernel(  # type: ignore[no-untyped-def]
         there = columns < keys
         k = tl.load(
             k_ptr + b * skb + h * skh + columns[None, :] * skn + width[:, None] * skd,
-            mask=there[None, :] & wide[:, None], other=0.0,
-        )  # fmt: skip
+            mask=there[None, :] & wide[:, None],
+            other=0.0,
+        )
         if WIDEN:
             k = k.to(tl.float32)
         s = tl.dot(q, k, input_precision="ieee") * scale
         if HAS_BIAS:
             s += tl.load(
                 bias_ptr + b * sbb + h * sbh + rows[:, None] * sbq + columns[None, :] * sbk,
-                mask=here[:, None] & there[None, :], other=0.0,
-            ).to(tl.float32)  # fmt: skip
+                mask=here[:, None] & there[None, :],
+                other=0.0,
+            ).to(tl.float32)
         s = tl.where(there[None, :], s, -float("inf"))
         new = tl.maximum(m, tl.max(s, 1))
         grown = tl.where(m == -float("inf"), 0.0, new - m)
@@ -143,8 +181,9 @@ def _kernel(  # type: ignore[no-untyped-def]
         if HAS_V:
             v = tl.load(
                 v_ptr + b * svb + h * svh + columns[:, None] * svn + width[None, :] * svd,
-                mask=there[:, None] & wide[None, :], other=0.0,
-            )  # fmt: skip
+                mask=there[:, None] & wide[None, :],
+                other=0.0,
+            )
             if WIDEN:
                 v = v.to(tl.float32)
             out = out * shrink[:, None] + tl.dot(e.to(v.dtype), v, input_precision="ieee")
@@ -157,8 +196,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     if HAS_V:
         tl.store(
             out_ptr + b * sob + h * soh + rows[:, None] * son + width[None, :] * sod,
-            (out / total[:, None]).to(out_ptr.dtype.element_ty), mask=here[:, None] & wide[None, :],
-        )  # fmt: skip
+            (out / total[:, None]).to(out_ptr.dtype.element_ty),
+            mask=here[:, None] & wide[None, :],
+        )
 
 
 def attention_statistics(
@@ -200,12 +240,29 @@ def attention_statistics(
     tile = tile_of(q)
     with on_device_of(q):
         _kernel[(cdiv(queries, tile) * batch * heads,)](
-            q, k, value, added, *rows, output,
-            *q.stride(), *k.stride(), *value.stride(), *strides, *output.stride(),
-            heads, queries, k.shape[2], d_head, default_scale(q, scale),
-            HAS_BIAS=bias is not None, HAS_V=v is not None, WIDEN=interpreted(), ROWS=tile, COLUMNS=tile,
+            q,
+            k,
+            value,
+            added,
+            *rows,
+            output,
+            *q.stride(),
+            *k.stride(),
+            *value.stride(),
+            *strides,
+            *output.stride(),
+            heads,
+            queries,
+            k.shape[2],
+            d_head,
+            default_scale(q, scale),
+            HAS_BIAS=bias is not None,
+            HAS_V=v is not None,
+            WIDEN=interpreted(),
+            ROWS=tile,
+            COLUMNS=tile,
             WIDTH=max(16, 1 << (d_head - 1).bit_length()),
-        )  # fmt: skip
+        )
     entropy, maximum, logsumexp, cls_mass = rows
     return RowStatistics(entropy, maximum, logsumexp, cls_mass, None if v is None else output)
 

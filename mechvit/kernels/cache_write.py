@@ -33,9 +33,22 @@ def reference(
 
 @jit
 def _kernel(  # type: ignore[no-untyped-def]
-    buffer_ptr, resid_ptr, slot_ptr, start, sb, sr_image, sr_token, sr_d, per_image, first, d_model, scale,
-    CONSECUTIVE: tl.constexpr, SCALED: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    buffer_ptr,
+    resid_ptr,
+    slot_ptr,
+    start,
+    sb,
+    sr_image,
+    sr_token,
+    sr_d,
+    per_image,
+    first,
+    d_model,
+    scale,
+    CONSECUTIVE: tl.constexpr,
+    SCALED: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """One program: WIDTH dimensions of one token."""
     row = tl.program_id(0)
     image, token = (row // per_image).to(tl.int64), (row % per_image + first).to(tl.int64)
@@ -101,10 +114,19 @@ def write_rows(
     width = min(WIDEST, 1 << (d_model - 1).bit_length())
     with on_device_of(buffer):
         _kernel[(n_rows, cdiv(d_model, width))](
-            buffer, resid, *((buffer, slots) if isinstance(slots, int) else (slots, 0)), buffer.stride(0),
-            *resid.stride(), len(kept), kept.start, d_model, scale,
-            CONSECUTIVE=isinstance(slots, int), SCALED=scale != 1 or interpreted(), WIDTH=width,
-        )  # fmt: skip
+            buffer,
+            resid,
+            *((buffer, slots) if isinstance(slots, int) else (slots, 0)),
+            buffer.stride(0),
+            *resid.stride(),
+            len(kept),
+            kept.start,
+            d_model,
+            scale,
+            CONSECUTIVE=isinstance(slots, int),
+            SCALED=scale != 1 or interpreted(),
+            WIDTH=width,
+        )
 
 
 def to_host(batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:

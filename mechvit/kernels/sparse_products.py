@@ -51,7 +51,7 @@ def reference_samples(
 @jit
 def _times_kernel(  # type: ignore[no-untyped-def]
     offset_ptr, column_ptr, value_ptr, dense_ptr, out_ptr, sd, so, width, WIDTH: tl.constexpr
-):  # fmt: skip
+):
     """One program: WIDTH dimensions of one row."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -67,7 +67,7 @@ def _times_kernel(  # type: ignore[no-untyped-def]
 @jit
 def _samples_kernel(  # type: ignore[no-untyped-def]
     row_ptr, column_ptr, left_ptr, right_ptr, out_ptr, sl, sr, width, WIDTH: tl.constexpr
-):  # fmt: skip
+):
     """One program: one entry."""
     entry = tl.program_id(0).to(tl.int64)
     row, column = tl.load(row_ptr + entry).to(tl.int64), tl.load(column_ptr + entry).to(tl.int64)

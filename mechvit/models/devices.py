@@ -79,9 +79,11 @@ def _shows_gpu() -> bool:
     """Whether the machine shows an NVIDIA GPU by its driver's files or devices."""
     cards = Path("/proc/driver/nvidia/gpus")
     listed = cards.is_dir() and any(cards.iterdir())
-    return listed or any(Path("/dev").glob("nvidia[0-9]*")) or (
-        Path("/dev/dxg").exists() and shutil.which("nvidia-smi") is not None
-    )  # fmt: skip
+    return (
+        listed
+        or any(Path("/dev").glob("nvidia[0-9]*"))
+        or (Path("/dev/dxg").exists() and shutil.which("nvidia-smi") is not None)
+    )
 
 
 def _reason() -> str:

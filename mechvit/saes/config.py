@@ -243,10 +243,15 @@ class TrainConfig:
         ):
             found.append(
                 SAESpec(
-                    name="", hook_name=hook, architecture=architecture, expansion_factor=factor,
-                    k=self.k if l1 is not None else k, lr=lr, l1_coefficient=l1,
+                    name="",
+                    hook_name=hook,
+                    architecture=architecture,
+                    expansion_factor=factor,
+                    k=self.k if l1 is not None else k,
+                    lr=lr,
+                    l1_coefficient=l1,
                 )
-            )  # fmt: skip
+            )
         return list(dict.fromkeys(found))
 
 

@@ -19,10 +19,17 @@ from packaging.version import InvalidVersion, Version
 OWN = ("architecture", "metadata", "sae_lens_version")
 """What stands beside the settings of the architecture."""
 OLD = (
-    "activation_fn", "activation_fn_kwargs", "activation_fn_str", "dataset_trust_remote_code",
-    "finetuning_scaling_factor", "hook_layer", "hook_layer_out", "hook_point", "hook_point_head_index",
+    "activation_fn",
+    "activation_fn_kwargs",
+    "activation_fn_str",
+    "dataset_trust_remote_code",
+    "finetuning_scaling_factor",
+    "hook_layer",
+    "hook_layer_out",
+    "hook_point",
+    "hook_point_head_index",
     "hook_point_layer",
-)  # fmt: skip
+)
 """Further settings that sae-lens wrote before its version 6, when there was no `metadata`."""
 TOKENS = ("all", "patches", "cls")
 NUMBERS = ("k", "lr")

@@ -48,7 +48,13 @@ def feature_browser(
         ValueError: as `mechvit.saes.dashboard.collect.browse_features`.
     """
     found = browse_features(
-        saes, images, corruptions, features=features, described=described, settings=settings,
-        allow_other_model=allow_other_model, progress=progress,
-    )  # fmt: skip
+        saes,
+        images,
+        corruptions,
+        features=features,
+        described=described,
+        settings=settings,
+        allow_other_model=allow_other_model,
+        progress=progress,
+    )
     return FeatureBrowser(found=found, title=title)

@@ -94,11 +94,14 @@ class HeadLinks:
         drawn |= {(SIZE, number): np.abs(values) for (model, number), values in drawn.items() if model == CHANGE}
         rows = [
             (
-                *labels.values(), *name, heads, *interval(rank_correlation(values, effect), level),
+                *labels.values(),
+                *name,
+                heads,
+                *interval(rank_correlation(values, effect), level),
                 permutation_p(values[0], effect[0], seed=seed),
             )
             for name, values in drawn.items()
-        ]  # fmt: skip
+        ]
         return pd.DataFrame(rows, columns=[*labels, "model", "number", "heads", "value", "low", "high", "p"])
 
     def _rows(self, values: Tensor, resamples: int, seed: int, level: float) -> Float[np.ndarray, "heads 3"]:

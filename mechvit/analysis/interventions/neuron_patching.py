@@ -151,9 +151,7 @@ def patch_neurons(
     ids, exact, approximate = [], [], []
     shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
     for batch, pixels, theirs in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
-        giver_logits, given = giver.run_with_cache(
-            theirs, names_filter=list(posts.values()), return_cache_object=False
-        )  # fmt: skip
+        giver_logits, given = giver.run_with_cache(theirs, names_filter=list(posts.values()), return_cache_object=False)
         own, gradients = activations_and_gradients(
             receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values(), "hook_logits"]
         )

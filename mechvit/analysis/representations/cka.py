@@ -123,9 +123,17 @@ def linear_cka(
     first = View("a", as_corruption(corruption_a))
     second = View("b", first.corruption if corruption_b is None else as_corruption(corruption_b))
     found = compare_views(
-        {"a": model_a, "b": model_b}, images, [(first, second)], tokens=tokens, every_pair=every_pair,
-        debiased=debiased, groups=groups, batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
+        {"a": model_a, "b": model_b},
+        images,
+        [(first, second)],
+        tokens=tokens,
+        every_pair=every_pair,
+        debiased=debiased,
+        groups=groups,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
     return found[first, second]
 
 

@@ -28,11 +28,26 @@ if TYPE_CHECKING:
 ALEXNET_ERROR: dict[str, float] = {"clean": 0.435} | dict(
     zip(
         IMAGENET_C,
-        (0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324,
-         0.564592, 0.853204, 0.646056, 0.717840, 0.606500),
+        (
+            0.886428,
+            0.894468,
+            0.922640,
+            0.819880,
+            0.826268,
+            0.785948,
+            0.798360,
+            0.866816,
+            0.826572,
+            0.819324,
+            0.564592,
+            0.853204,
+            0.646056,
+            0.717840,
+            0.606500,
+        ),
         strict=True,
     )
-)  # fmt: skip
+)
 """AlexNet's mean error over the severities of each corruption, the reference of published figures for ImageNet-C."""
 QUANTITIES: tuple[str, ...] = ("error", "corruption_error", "relative_error")
 """The quantities of a robustness summary."""

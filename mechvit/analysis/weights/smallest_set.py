@@ -150,16 +150,24 @@ def smallest_set(
     def measure(part: Images, sets: Sequence[Group], kept: Group = (), label: str | None = None) -> pd.DataFrame:
         """The effects of several sets that all hold `kept`; `step` counts them from 1."""
         found = run_interventions(
-            receiver, part, [corruption], lambda pixels: _logits(receiver, giver, pixels, groups, sets, kept),
-            batch_size=batch_size, seed=seed, progress=label,
-        )  # fmt: skip
+            receiver,
+            part,
+            [corruption],
+            lambda pixels: _logits(receiver, giver, pixels, groups, sets, kept),
+            batch_size=batch_size,
+            seed=seed,
+            progress=label,
+        )
         references = {key: outcomes for key, outcomes in found.items() if key[1] in (RECEIVER, GIVER)}
         others = {key: outcomes for key, outcomes in found.items() if key not in references}
         return effects(
             outcome_frame(others, lambda step: {"step": step}),
             outcome_frame(references, lambda name: {"condition": name}),
-            by=["step"], resamples=config.resamples, level=config.level, seed=seed,
-        )  # fmt: skip
+            by=["step"],
+            resamples=config.resamples,
+            level=config.level,
+            seed=seed,
+        )
 
     path: list[Group] = []
     reached = -np.inf

@@ -107,9 +107,14 @@ def swap_weights(
         swaps |= _from_either_end(part_groups(receiver, cumulative))
     mixes = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps}
     found = run_interventions(
-        receiver, images, corruptions, lambda pixels: mixed_logits(receiver, giver, pixels, mixes),
-        batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
+        receiver,
+        images,
+        corruptions,
+        lambda pixels: mixed_logits(receiver, giver, pixels, mixes),
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
     return Swaps(
         {(c, swap): found[c, swap] for c, swap in found if isinstance(swap, Swap)},
         {(c, name): found[c, name] for c, name in found if not isinstance(name, Swap)},

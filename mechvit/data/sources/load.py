@@ -24,8 +24,17 @@ if TYPE_CHECKING:
     import datasets
 
 _PART_OF_IMAGE = (
-    "train", "test", "train", "sae", "train", "validation", "train", "sae", "test", "train",
-)  # fmt: skip
+    "train",
+    "test",
+    "train",
+    "sae",
+    "train",
+    "validation",
+    "train",
+    "sae",
+    "test",
+    "train",
+)
 """The part of an image by its place in its class: half train, two tenths test and sae, one tenth validation."""
 
 

@@ -20,9 +20,26 @@ if TYPE_CHECKING:
     import datasets
 
 PHOTOGRAPHS: tuple[str, ...] = (
-    "astronaut", "brick", "camera", "cell", "chelsea", "clock_motion", "coffee", "coins", "color", "grass", "gravel",
-    "hubble_deep_field", "ihc", "moon", "motorcycle_left", "page", "retina", "rocket", "text",
-)  # fmt: skip
+    "astronaut",
+    "brick",
+    "camera",
+    "cell",
+    "chelsea",
+    "clock_motion",
+    "coffee",
+    "coins",
+    "color",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "ihc",
+    "moon",
+    "motorcycle_left",
+    "page",
+    "retina",
+    "rocket",
+    "text",
+)
 """The classes: names of files in scikit-image's data folder."""
 
 SPLITS: dict[str, str] = {

@@ -16,9 +16,22 @@ from mechvit.code_version import code_version
 from mechvit.experiment.config import ExperimentConfig
 
 PACKAGES = (
-    "mechvit", "torch", "transformer-lens", "sae-lens", "transformers", "datasets", "circuitsvis", "plotly", "kornia",
-    "scikit-image", "numpy", "scipy", "pandas", "pyarrow", "safetensors",
-)  # fmt: skip
+    "mechvit",
+    "torch",
+    "transformer-lens",
+    "sae-lens",
+    "transformers",
+    "datasets",
+    "circuitsvis",
+    "plotly",
+    "kornia",
+    "scikit-image",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+)
 
 
 def provenance(

@@ -21,10 +21,21 @@ from .config_values import check_values
 from .revisions import hub_revision
 
 UNUSED = (
-    "auto_map", "attn_implementation", "experts_implementation", "kernel_config", "use_kernels", "return_dict",
-    "use_return_dict", "output_attentions", "output_hidden_states", "tie_last_hidden_states", "torchscript",
-    "use_bfloat16", "use_cache", "chunk_size_feed_forward",
-)  # fmt: skip
+    "auto_map",
+    "attn_implementation",
+    "experts_implementation",
+    "kernel_config",
+    "use_kernels",
+    "return_dict",
+    "use_return_dict",
+    "output_attentions",
+    "output_hidden_states",
+    "tie_last_hidden_states",
+    "torchscript",
+    "use_bfloat16",
+    "use_cache",
+    "chunk_size_feed_forward",
+)
 """Settings that name code, on the hub or beside the config, or that shape what transformers returns and in which
 pieces: they change nothing of what is computed."""
 POINTERS = {

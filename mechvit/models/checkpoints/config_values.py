@@ -12,11 +12,25 @@ from typing import Any
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, FINITE, NOT_NEGATIVE, POSITIVE, SHARE_BELOW_ONE, Range
 
 SIZES = (
-    "decoder_hidden_size", "decoder_intermediate_size", "decoder_num_attention_heads", "decoder_num_hidden_layers",
-    "head_dim", "hidden_size", "image_size", "intermediate_size", "max_num_patches", "max_position_embeddings",
-    "num_attention_heads", "num_channels", "num_hidden_layers", "num_patches", "patch_size",
-    "pooler_output_size", "projection_dim", "vocab_size",
-)  # fmt: skip
+    "decoder_hidden_size",
+    "decoder_intermediate_size",
+    "decoder_num_attention_heads",
+    "decoder_num_hidden_layers",
+    "head_dim",
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "max_num_patches",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "num_patches",
+    "patch_size",
+    "pooler_output_size",
+    "projection_dim",
+    "vocab_size",
+)
 DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob", "drop_path_rate", "hidden_dropout_prob")
 RANGES: dict[str, Range] = {
     **dict.fromkeys(SIZES, COUNT),

@@ -163,9 +163,14 @@ def _checked(image_processor: Any, settings: dict[str, Any]) -> PixelScale:
 
 
 _REPRODUCED = {
-    "do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "rescale_offset",
+    "do_resize",
+    "do_center_crop",
+    "do_rescale",
+    "do_normalize",
+    "do_convert_rgb",
+    "rescale_offset",
     "default_to_square",
-}  # fmt: skip
+}
 """Switches that the two steps follow; another that is on is the likelier cause where they part."""
 
 

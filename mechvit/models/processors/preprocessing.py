@@ -10,8 +10,14 @@ from typing import Any, Literal
 from .pixel_values import PixelScale, pixel_scale, settings_of
 
 _SCALING = (
-    "do_rescale", "rescale_factor", "rescale_offset", "offset", "do_normalize", "image_mean", "image_std",
-)  # fmt: skip
+    "do_rescale",
+    "rescale_factor",
+    "rescale_offset",
+    "offset",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 """Settings of the second step, from bytes to pixel values."""
 _IDLE = frozenset(
     {

@@ -178,9 +178,13 @@ class HookedRuns(HookedRootModule):
         from .compiled_cache import compile_cache
 
         return compile_cache(
-            cast("HookedViT", self), names, stop_at_layer=stop_at_layer, batch_size=batch_size, dtype=dtype,
+            cast("HookedViT", self),
+            names,
+            stop_at_layer=stop_at_layer,
+            batch_size=batch_size,
+            dtype=dtype,
             backend=backend,
-        )  # fmt: skip
+        )
 
     def set_use_attn_result(self, use: bool) -> None:
         """Add (or remove) `attn.hook_result`, each head's own output: [batch, token, head, d_model]."""

@@ -114,9 +114,9 @@ def _kept(exact: dict[str, Tensor], places: dict[str, Tensor], plan: Plan, model
     for hook, tensor in exact.items():
         n_rows = len(tensor) * plan.tokens_per_image
         on_gpu = tensor.is_cuda
-        kept[hook] = tensor.new_empty(n_rows, plan.hooks[hook], dtype=DTYPES[plan.dtype]) if on_gpu else (
-            places[hook][:n_rows]
-        )  # fmt: skip
+        kept[hook] = (
+            tensor.new_empty(n_rows, plan.hooks[hook], dtype=DTYPES[plan.dtype]) if on_gpu else (places[hook][:n_rows])
+        )
         write_rows(kept[hook], tensor.flatten(2), 0, first=chosen.start or 0, stop=chosen.stop)
     return kept
 

@@ -72,9 +72,11 @@ def browse_features(
     for group in groups:
         if missing := {name: sae for name, sae in group.saes.items() if name not in known}:
             wanted = Wanted(
-                described=measured, top_images=max(16, settings.top_images), seed=settings.seed,
+                described=measured,
+                top_images=max(16, settings.top_images),
+                seed=settings.seed,
                 allow_other_model=allow_other_model,
-            )  # fmt: skip
+            )
             tally = SinglePass(group.model, missing, wanted)
             known |= tally.over(images, settings.batch_size, progress).features
         shown |= stream.look(group)

@@ -93,9 +93,14 @@ def evaluate_saes(
     if unknown := [c.key for c in compared if c not in measured[1:]]:
         raise ValueError(f"cosine_corruptions must be among the corruptions that are measured; got {unknown} besides")
     wanted = Wanted(
-        measured=measured, compared=compared, described=measured[1:], top_images=top_images, dense_above=dense_above,
-        seed=seed, allow_other_model=allow_other_model,
-    )  # fmt: skip
+        measured=measured,
+        compared=compared,
+        described=measured[1:],
+        top_images=top_images,
+        dense_above=dense_above,
+        seed=seed,
+        allow_other_model=allow_other_model,
+    )
     return SinglePass(model, saes, wanted).over(images, batch_size, progress)
 
 
@@ -167,8 +172,10 @@ def sae_features(
         ValueError: as `evaluate_saes`; negative labels, fewer than one top image.
     """
     wanted = Wanted(
-        described=tuple(dict.fromkeys(map(as_corruption, corruptions))), top_images=top_images, seed=seed,
+        described=tuple(dict.fromkeys(map(as_corruption, corruptions))),
+        top_images=top_images,
+        seed=seed,
         allow_other_model=allow_other_model,
-    )  # fmt: skip
+    )
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
     return found.features["sae"]

@@ -54,9 +54,13 @@ def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int
         common["matryoshka_widths"] = [d_sae // 2**level for level in reversed(range(config.matryoshka_levels))]
     fast: dict[str, type[TrainingSAE]] = {"standard": FastStandardTrainingSAE, "batchtopk": FastBatchTopKTrainingSAE}
     prefix = {
-        "standard": "Standard", "batchtopk": "BatchTopK", "topk": "TopK", "jumprelu": "JumpReLU", "gated": "Gated",
+        "standard": "Standard",
+        "batchtopk": "BatchTopK",
+        "topk": "TopK",
+        "jumprelu": "JumpReLU",
+        "gated": "Gated",
         "matryoshka_batchtopk": "MatryoshkaBatchTopK",
-    }[spec.architecture]  # fmt: skip
+    }[spec.architecture]
     settings = getattr(sae_lens, f"{prefix}TrainingSAEConfig")(**common)
     stock = getattr(sae_lens, f"{prefix}TrainingSAE")
     return (fast.get(spec.architecture, stock) if config.fast else stock)(settings).to(device)

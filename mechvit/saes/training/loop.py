@@ -50,9 +50,12 @@ class Loop:
         steps = self.streams.steps_per_epoch(self.config.train_batch_size_tokens)
         hidden = progress is None or self.logs is None
         with progress_bar(
-            label=None if hidden else progress, total=steps * self.config.epochs, initial=position.step, unit="batch",
+            label=None if hidden else progress,
+            total=steps * self.config.epochs,
+            initial=position.step,
+            unit="batch",
             leave=False,
-        ) as bar:  # fmt: skip
+        ) as bar:
             while position.epoch < self.config.epochs:
                 active = [learner for learner in self.learners if not learner.stopped]
                 if not active:

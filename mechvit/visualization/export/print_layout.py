@@ -67,9 +67,12 @@ def for_paper(figure: go.Figure, column: str) -> go.Figure:
 def _restyle(figure: go.Figure) -> None:
     """Fonts, line widths and marker sizes of print."""
     figure.update_layout(
-        title=None, font={"family": FONT, "size": LABEL}, paper_bgcolor=PAPER, legend_font_size=TICK,
+        title=None,
+        font={"family": FONT, "size": LABEL},
+        paper_bgcolor=PAPER,
+        legend_font_size=TICK,
         legend_tracegroupgap=0,
-    )  # fmt: skip
+    )
     small: dict[str, Any] = {"tickfont": {"size": TICK, "family": FONT}, "title_font": {"size": LABEL, "family": FONT}}
     figure.update_xaxes(**small, ticklen=2.5, title_standoff=4, linewidth=0.8)
     figure.update_yaxes(**small, ticklabelstandoff=2, title_standoff=4, gridwidth=0.6)

@@ -76,16 +76,23 @@ def panels_of(figure: go.Figure) -> list[Panel]:
     panels = []
     for (x, y), (across, up) in zip(pairs, boxes, strict=True):
         above = [
-            note for note in figure.layout.annotations
+            note
+            for note in figure.layout.annotations
             if note.xref == "paper" and np.allclose([note.x, note.y], [sum(across) / 2, up[1]], atol=1e-3)
-        ]  # fmt: skip
+        ]
         panels.append(
             Panel(
-                x=x, y=y, row=bottoms.index(round(up[0], 4)), column=lefts.index(round(across[0], 4)),
-                width=across[1] - across[0], height=up[1] - up[0], title=above[0] if above else None,
-                categories=(_categories(figure, x, "x"), _categories(figure, y, "y")), reach=_reach(figure, x),
+                x=x,
+                y=y,
+                row=bottoms.index(round(up[0], 4)),
+                column=lefts.index(round(across[0], 4)),
+                width=across[1] - across[0],
+                height=up[1] - up[0],
+                title=above[0] if above else None,
+                categories=(_categories(figure, x, "x"), _categories(figure, y, "y")),
+                reach=_reach(figure, x),
             )
-        )  # fmt: skip
+        )
     return panels
 
 

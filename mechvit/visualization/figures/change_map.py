@@ -89,8 +89,17 @@ def change_map(
 def colour_bar(title: str) -> dict[str, Any]:
     """A thin bar at the foot of the figure, its title below it."""
     return {
-        "orientation": "h", "thickness": 9, "len": 1, "x": 0, "xanchor": "left", "xpad": 0,
-        "y": 0, "yref": "container", "yanchor": "bottom",
-        "outlinewidth": 0, "nticks": 5, "tickfont": {"size": 11, "color": MUTED},
+        "orientation": "h",
+        "thickness": 9,
+        "len": 1,
+        "x": 0,
+        "xanchor": "left",
+        "xpad": 0,
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "outlinewidth": 0,
+        "nticks": 5,
+        "tickfont": {"size": 11, "color": MUTED},
         "title": {"text": title, "side": "bottom", "font": {"size": 12, "color": MUTED}},
-    }  # fmt: skip
+    }

@@ -39,9 +39,14 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     conditions, shown = in_order(own["corruption"]), [key for key in QUANTITIES if key in set(own["quantity"])]
     titles = [images_of(key) for key in conditions]
     figure = make_subplots(
-        len(shown), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
-        vertical_spacing=0.06, subplot_titles=titles,
-    )  # fmt: skip
+        len(shown),
+        len(conditions),
+        shared_xaxes=True,
+        shared_yaxes="rows",
+        horizontal_spacing=0.05,
+        vertical_spacing=0.06,
+        subplot_titles=titles,
+    )
     for row, quantity in enumerate(shown, start=1):
         for col, corruption in enumerate(conditions, start=1):
             for kind in ("control", "sensitive"):

@@ -158,9 +158,14 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
     conditions, models = in_order(summary["corruption"]), in_order(summary["model"])
     titles = [images_of(key) for key in conditions]
     figure = make_subplots(
-        len(QUANTITIES), len(conditions), shared_xaxes=True, shared_yaxes="rows", horizontal_spacing=0.05,
-        vertical_spacing=0.08, subplot_titles=titles,
-    )  # fmt: skip
+        len(QUANTITIES),
+        len(conditions),
+        shared_xaxes=True,
+        shared_yaxes="rows",
+        horizontal_spacing=0.05,
+        vertical_spacing=0.08,
+        subplot_titles=titles,
+    )
     for row, quantity in enumerate(QUANTITIES, start=1):
         for col, corruption in enumerate(conditions, start=1):
             for model in models:

@@ -121,9 +121,13 @@ def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
     columns = min(COLUMNS, len(titles))
     rows = -(-len(titles) // columns)
     figure = make_subplots(
-        rows, columns, shared_yaxes="all", horizontal_spacing=0.05, vertical_spacing=min(0.3, 0.5 / rows),
+        rows,
+        columns,
+        shared_yaxes="all",
+        horizontal_spacing=0.05,
+        vertical_spacing=min(0.3, 0.5 / rows),
         subplot_titles=[panel_title(title) for title in titles],
-    )  # fmt: skip
+    )
     return figure, [(i // columns + 1, i % columns + 1) for i in range(len(titles))]
 
 

@@ -42,9 +42,14 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
     hooks = sorted(dict.fromkeys(rows["hook_name"]), key=_depth)
     titles = [panel_title(_hook_title(hook)) for hook in hooks]
     figure = make_subplots(
-        2, len(hooks), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.08,
+        2,
+        len(hooks),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.02,
+        vertical_spacing=0.08,
         subplot_titles=titles,
-    )  # fmt: skip
+    )
     shown: set[str] = set()
     for (row, (corruption, value)), (col, hook) in product(
         enumerate(((corruptions[0], "recovered"), ("clean", "change")), start=1), enumerate(hooks, start=1)

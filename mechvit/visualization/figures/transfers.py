@@ -15,9 +15,19 @@ from .change_map import bold, change_map, sure
 from .table_checks import error_bars, pick, require
 
 COLUMNS = (
-    "trained_on", "tested_on", "trained_group", "tested_group", "relation", "accuracy", "gain", "gain_low", "gain_high",
-    "transfer", "transfer_low", "transfer_high",
-)  # fmt: skip
+    "trained_on",
+    "tested_on",
+    "trained_group",
+    "tested_group",
+    "relation",
+    "accuracy",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "transfer",
+    "transfer_low",
+    "transfer_high",
+)
 MEANS = ("scope", "pairs", "gain", "gain_low", "gain_high", "transfer", "transfer_low", "transfer_high")
 SIMILARITY = ("quantity", "pairs", "correlation", "low", "high", "p_value")
 SCOPES = {

@@ -67,9 +67,11 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
         figure.add_vline(1, line={"color": MUTED, "width": 1, "dash": "dot"}, layer="below", row=1, col=col)
         zero_line(figure, axis="x", row=1, col=col)
     finish(
-        figure, f"One part's weights of the other model: {quantity.replace('_', ' ')}", height=150 + 17 * len(parts),
+        figure,
+        f"One part's weights of the other model: {quantity.replace('_', ' ')}",
+        height=150 + 17 * len(parts),
         legend=False,
-    )  # fmt: skip
+    )
     figure.update_yaxes(
         tickvals=list(range(len(parts))), ticktext=[escaped(name) for name in parts], range=[len(parts) - 0.4, -0.6]
     )
@@ -104,9 +106,15 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
         line = pick(rows, kind=kind, corruption=corruption).sort_values("k")
         names = [escaped(name) if name else "none" for name in line["part"]]
         for trace in _banded(
-            line["k"], line["recovered"], line["recovered_low"], line["recovered_high"], corruption, col == 1,
-            hover="%{customdata}: %{y:.3f}", custom=names,
-        ):  # fmt: skip
+            line["k"],
+            line["recovered"],
+            line["recovered_low"],
+            line["recovered_high"],
+            corruption,
+            col == 1,
+            hover="%{customdata}: %{y:.3f}",
+            custom=names,
+        ):
             figure.add_trace(trace, row=1, col=col)
         figure.update_xaxes(tickvals=line["k"].to_list(), ticktext=names, tickangle=-40, row=1, col=col)
     for height in (0, 1):
@@ -185,9 +193,16 @@ def weight_changes(parts: pd.DataFrame) -> go.Figure:
 
 
 def _banded(
-    x: pd.Series, y: pd.Series, low: pd.Series, high: pd.Series, corruption: str, legend: bool, *, hover: str,
+    x: pd.Series,
+    y: pd.Series,
+    low: pd.Series,
+    high: pd.Series,
+    corruption: str,
+    legend: bool,
+    *,
+    hover: str,
     custom: list[str] | None = None,
-) -> list[go.Scatter]:  # fmt: skip
+) -> list[go.Scatter]:
     """A line with its interval's band, in the corruption's colour."""
     tint = colour(corruption)
     edge = {"x": x.to_numpy(), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}

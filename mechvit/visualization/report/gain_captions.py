@@ -29,9 +29,11 @@ def patching(summary: pd.DataFrame) -> list[str]:
             said.append(f"On {title_of(model)} there is no gap between the models to recover.")
             continue
         best = single.loc[single["recovered"].idxmax()]
-        where = f"{KINDS[best['kind']]} {int(best['head'])} of block" if best["kind"] == "head" else (
-            f"{KINDS[best['kind']]} of block"
-        )  # fmt: skip
+        where = (
+            f"{KINDS[best['kind']]} {int(best['head'])} of block"
+            if best["kind"] == "head"
+            else (f"{KINDS[best['kind']]} of block")
+        )
         said.append(
             f"On {title_of(model)} the single activation that carries most of the tuned model’s lead is {where} "
             f"{int(best['layer'])}: {between(best, 'recovered')} of it."

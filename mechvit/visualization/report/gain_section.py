@@ -27,8 +27,18 @@ LEAD = (
 )
 OPEN = "Section 5, future work"
 LATENTS = [
-    "tuned_on", "model", "feature", "difference", "low", "high", "q", "beyond", "beyond_low", "beyond_high", "beyond_q"
-]  # fmt: skip
+    "tuned_on",
+    "model",
+    "feature",
+    "difference",
+    "low",
+    "high",
+    "q",
+    "beyond",
+    "beyond_low",
+    "beyond_high",
+    "beyond_q",
+]
 
 
 def gain_section(run: Run) -> Section | None:
