@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mechvit.code_version import code_version
-
 from mechvit.experiment.config import ExperimentConfig
 
 PACKAGES = (

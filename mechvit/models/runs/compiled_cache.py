@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from .cache_hooks import names_to_cache
 from mechvit.models.checkpoints.checks import check_input, check_reached
 from mechvit.models.layers.hook_state import is_watched, without_hook_points
+
+from .cache_hooks import names_to_cache
 
 if TYPE_CHECKING:
     from mechvit.models.hooked_vit import HookedViT

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from .activation_cache import ViTActivationCache
-from mechvit.models.layers.block import Block
-from .cache_hooks import NamesFilter, caching_hooks
 from mechvit.models.checkpoints.checks import check_backward, check_input, check_reached, check_target
 from mechvit.models.config import HookedViTConfig
-from .image_tokens import ImageTokens, as_pixels
 from mechvit.models.interrupts import sigint_held, temporary
+from mechvit.models.layers.block import Block
+
+from .activation_cache import ViTActivationCache
+from .cache_hooks import NamesFilter, caching_hooks
+from .image_tokens import ImageTokens, as_pixels
 
 if TYPE_CHECKING:
-    from .compiled_cache import CompiledCache
     from mechvit.models.hooked_vit import HookedViT
+
+    from .compiled_cache import CompiledCache
 
 
 class HookedRuns(HookedRootModule):

@@ -18,10 +18,11 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from mechvit.models.checkpoints.checks import check_name, check_reached
 from mechvit.models.config import HookedViTConfig
-from .image_tokens import token_slice
 from mechvit.models.interrupts import sigint_held, temporary
-from mechvit.models.sae_checks import check_reconstructs, is_sae
 from mechvit.models.layers.hook_state import has_hooks, is_watched
+from mechvit.models.sae_checks import check_reconstructs, is_sae
+
+from .image_tokens import token_slice
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -1,0 +1,1 @@
+"""Hooked forward passes: caches of activations, SAEs spliced in, compiled passes."""
