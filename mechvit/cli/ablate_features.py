@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import CLEAN, Corruption
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -28,7 +28,6 @@ from mechvit.experiment.inputs import (
     corruptions_named,
     load_classifier,
     names_of,
-    prepared_images,
     result_folder,
 )
 from mechvit.files import write_tables
@@ -161,16 +160,8 @@ def make_tables(names: dict[str, str], corruptions: list[Corruption], options: O
 def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datasets.Dataset:
     """One part of the images, as each model takes them, with the base's classes."""
     base = next(iter(models.values()))
-    return prepared_images(
-        options.images,
-        part,
-        base.hf_config,
-        [model.image_processor for model in models.values()],
-        limit=options.limit,
-        seed=options.seed,
-        bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-        unlabelled=options.unlabelled,
+    return images_of(
+        options, part, base.hf_config, [model.image_processor for model in models.values()], limit=options.limit
     )
 
 

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
     load_classifier,
     names_of,
-    prepared_images,
     read_checkpoint,
     result_folder,
 )
@@ -102,17 +101,7 @@ def make_tables(
         if name == "base":
             classes = model.cfg.id2label
             check_corruptions(corruptions, model.cfg.image_size)
-            images = prepared_images(
-                options.images,
-                "test",
-                model.hf_config,
-                processors,
-                limit=options.limit,
-                seed=options.seed,
-                bad_files=options.bad_files,
-                pixel_range=options.pixel_range,
-                unlabelled=options.unlabelled,
-            )
+            images = images_of(options, "test", model.hf_config, processors, limit=options.limit)
         if model.cfg.id2label != classes:
             raise ValueError(f"{checkpoint} must have the base model's classes, in its order; its id2label differs")
         parts.append(

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
     load_headed,
     names_of,
-    prepared_images,
     result_pages,
     sae_folders,
 )
@@ -93,17 +92,7 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]
     check_corruptions(corruptions, model.cfg.image_size)
-    images = prepared_images(
-        options.images,
-        "test",
-        model.hf_config,
-        model.image_processor,
-        limit=options.limit,
-        seed=options.seed,
-        bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-        unlabelled=options.unlabelled,
-    )
+    images = images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
     from mechvit.saes.dashboard.results import Browsing
     from mechvit.views import feature_browser
 

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
     load_headed,
     names_of,
-    prepared_images,
     result_folder,
 )
 from mechvit.files import note, write_tables
@@ -114,17 +113,7 @@ def main(options: Options) -> None:
 def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: int | None) -> datasets.Dataset:
     """One part of the images, as each model takes them, with the base's classes."""
     base = next(iter(models.values()))
-    return prepared_images(
-        options.images,
-        part,
-        base.hf_config,
-        [model.image_processor for model in models.values()],
-        limit=limit,
-        seed=options.seed,
-        bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-        unlabelled=options.unlabelled,
-    )
+    return images_of(options, part, base.hf_config, [model.image_processor for model in models.values()], limit=limit)
 
 
 def trained_lenses(models: dict[str, HookedViT], corruptions: list[Any], options: Options) -> dict[str, TunedLens]:

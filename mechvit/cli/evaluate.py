@@ -17,14 +17,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
     load_classifier,
     names_of,
-    prepared_images,
     result_folder,
 )
 from mechvit.files import write_tables
@@ -69,17 +68,7 @@ def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str
     for name, checkpoint in names.items():
         model = load_classifier(checkpoint, options.device, options.model_dtype)
         check_corruptions(corruptions, model.cfg.image_size)
-        images = prepared_images(
-            options.images,
-            "test",
-            model.hf_config,
-            model.image_processor,
-            limit=options.limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
-            unlabelled=options.unlabelled,
-        )
+        images = images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
         for corruption in corruptions:
             found = evaluate(
                 model,

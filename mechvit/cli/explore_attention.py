@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import Corruption
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
     load_headed,
     names_of,
-    prepared_images,
     result_pages,
 )
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
@@ -101,17 +100,7 @@ def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, s
 def shown(options: Options, model: HookedViT) -> Any:
     """The named picture files, or the first test images."""
     if options.pictures is None:
-        return prepared_images(
-            options.images,
-            "test",
-            model.hf_config,
-            model.image_processor,
-            limit=options.limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
-            unlabelled=options.unlabelled,
-        )
+        return images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
     from mechvit.data import open_pictures
     from mechvit.data.sources.picture import path_text
 

@@ -20,14 +20,13 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mechvit.cli.options import ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import Mixture
 from mechvit.experiment.inputs import (
     check_corruptions,
     check_device,
     corruptions_named,
     local_inputs,
-    prepared_images,
     read_checkpoint,
 )
 from mechvit.files import check_out
@@ -91,17 +90,7 @@ def main(options: Options) -> None:
     check_trainable(hf_config, options.model)
     check_corruptions(members, output_size(processor) or 224)
     train, validation = (
-        prepared_images(
-            options.images,
-            part,
-            hf_config,
-            processor,
-            limit=limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
-            unlabelled=options.unlabelled,
-        )
+        images_of(options, part, hf_config, processor, limit=limit)
         for part, limit in (("finetune", options.limit), ("finetune_validation", options.validation_limit))
     )
     out = finetune(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import datasets
 
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
 """In what precision models compute."""
@@ -63,3 +66,20 @@ class OutputOptions:
 
     overwrite: bool = False
     """Replace an earlier result at OUT."""
+
+
+def images_of(options: Any, part: str, hf_config: Any, image_processor: Any, *, limit: int | None) -> datasets.Dataset:
+    """Load one part of the images that a command line names; see `mechvit.experiment.inputs.prepared_images`."""
+    from mechvit.experiment import inputs
+
+    return inputs.prepared_images(
+        options.images,
+        part,
+        hf_config,
+        image_processor,
+        limit=limit,
+        seed=options.seed,
+        bad_files=options.bad_files,
+        pixel_range=options.pixel_range,
+        unlabelled=options.unlabelled,
+    )

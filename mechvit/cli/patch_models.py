@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import Corruption
-from mechvit.experiment.inputs import check_corruptions, load_classifier, prepared_images, result_folder
+from mechvit.experiment.inputs import check_corruptions, load_classifier, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
 from mechvit.terminal import say
@@ -112,17 +112,7 @@ def make_tables(
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
-    images = prepared_images(
-        options.images,
-        "test",
-        receiver.hf_config,
-        receiver.image_processor,
-        limit=options.limit,
-        seed=options.seed,
-        bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-        unlabelled=options.unlabelled,
-    )
+    images = images_of(options, "test", receiver.hf_config, receiver.image_processor, limit=options.limit)
     shared: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     patching = analysis.patch_models(
         receiver,

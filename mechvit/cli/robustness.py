@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
 from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
     load_classifier,
     names_of,
-    prepared_images,
     result_folder,
 )
 from mechvit.files import write_tables
@@ -79,16 +78,8 @@ def main(options: Options) -> None:
             classes = len(first.cfg.id2label)
             raise SettingError("reference", f"alexnet is for ImageNet's 1000 classes; {options.model[0]} has {classes}")
         check_corruptions(corruptions, first.cfg.image_size)
-        images = prepared_images(
-            options.images,
-            "test",
-            first.hf_config,
-            [model.image_processor for model in models.values()],
-            limit=options.limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
-            unlabelled=options.unlabelled,
+        images = images_of(
+            options, "test", first.hf_config, [model.image_processor for model in models.values()], limit=options.limit
         )
         tables, spectra = make_tables(models, images, corruptions, options)
         write_tables(folder, tables)

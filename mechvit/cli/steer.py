@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import CLEAN, Corruption
 from mechvit.experiment.inputs import (
     check_corruptions,
     check_halves,
     load_classifier,
-    prepared_images,
     result_folder,
 )
 from mechvit.files import write_tables
@@ -172,17 +171,7 @@ def steer_all(
 
 def part_of(part: str, limit: int | None, model: HookedViT, options: Options) -> datasets.Dataset:
     """One part of the images, as the model takes them."""
-    return prepared_images(
-        options.images,
-        part,
-        model.hf_config,
-        model.image_processor,
-        limit=limit,
-        seed=options.seed,
-        bad_files=options.bad_files,
-        pixel_range=options.pixel_range,
-        unlabelled=options.unlabelled,
-    )
+    return images_of(options, part, model.hf_config, model.image_processor, limit=limit)
 
 
 def load(options: Options, model: HookedViT) -> Any:

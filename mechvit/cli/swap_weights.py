@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.experiment.inputs import (
     ModelDtype,
@@ -32,7 +32,6 @@ from mechvit.experiment.inputs import (
     corruptions_named,
     load_classifier,
     names_of,
-    prepared_images,
     result_folder,
 )
 from mechvit.files import write_tables
@@ -84,17 +83,7 @@ def main(options: Options) -> None:
         raise ValueError("--corruptions must name one besides clean, under which there is a gain")
     with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
         base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
-        images = prepared_images(
-            options.images,
-            "test",
-            base.hf_config,
-            base.image_processor,
-            limit=options.limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
-            unlabelled=options.unlabelled,
-        )
+        images = images_of(options, "test", base.hf_config, base.image_processor, limit=options.limit)
         check_corruptions(corruptions, base.cfg.image_size)
         check_halves(images)
         tables = make_tables(base, tuned, images, corruptions, options)

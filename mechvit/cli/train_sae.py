@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -28,7 +28,6 @@ from mechvit.experiment.inputs import (
     load_model,
     local_inputs,
     names_of,
-    prepared_images,
 )
 from mechvit.files import check_replaceable, out_folder, partial
 from mechvit.saes.config import SAEConfig, TrainConfig
@@ -165,17 +164,7 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     classes = model.hf_config if model.cfg.n_classes else None
     processors = [each.image_processor for each in (model, *others)]
     images, validation = (
-        prepared_images(
-            options.images,
-            part,
-            classes,
-            processors,
-            limit=limit,
-            seed=options.seed,
-            bad_files=options.bad_files,
-            pixel_range=options.pixel_range,
-            unlabelled=options.unlabelled,
-        )
+        images_of(options, part, classes, processors, limit=limit)
         for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
     )
     streams = [

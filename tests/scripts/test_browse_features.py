@@ -12,6 +12,7 @@ from script_calls import call, script
 
 from mechvit import HookedViT
 from mechvit.data import load_images
+from mechvit.experiment.inputs import prepared_images
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import load_sae
 from mechvit.saes.dashboard.collect import browse_features
@@ -69,7 +70,7 @@ def test_the_page_shows_both_models(folder, tmp_path, capsys):
 
     module = script("browse_features")
     options = module.Options(model=str(folder / "models" / "base"), saes=(str(folder / "saes" / "base"),), out=out)
-    images = module.prepared_images(
+    images = prepared_images(
         "photos", "test", *_checkpoint(folder), limit=38, seed=0
     )  # fmt: skip
     model = HookedViT.from_pretrained(folder / "models" / "base", device="cpu")
