@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mechvit.cli.main import COMMANDS as GROUPS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])
 COMMANDS = {path.stem.replace("_", "-"): path for path in (ROOT / "scripts").glob("*.py")}
@@ -44,6 +46,22 @@ def test_every_page_of_docs_is_reached_from_the_readme():
     assert {page for page in PAGES if page != ROOT / "README.md"} <= linked
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_and_folder_that_is_named_is_there(page):
+    for name in re.findall(r"(?<![\w./-])(?:scripts|mechvit|docs|tests|benchmarks)/[\w/.-]*\w/?", text_of(page)):
+        if not name.endswith("/NAME.py"):
+            assert (ROOT / name).exists(), name
+
+
+def test_the_architecture_lists_every_folder():
+    """The folders of the package, and the folders in these."""
+    listed = re.findall(r"^\| `([\w/]+)` \|", text_of(ROOT / "docs" / "architecture.md"), re.MULTILINE)
+    package = ROOT / "mechvit"
+    folders = {path.parent.relative_to(package).as_posix() for path in package.rglob("__init__.py")} - {"."}
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == folders
+
+
 # commands
 
 
@@ -53,6 +71,15 @@ def command_lines(page: Path) -> list[list[str]]:
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     calls = [re.search(r"(?:^|\s|/)mechvit ([a-z-]+.*)", line) for line in lines]
     return [shlex.split(call[1], comments=True) for call in calls if call]
+
+
+def test_commands_stand_under_the_headings_of_the_help():
+    text = text_of(ROOT / "docs" / "commands.md").partition("## The paper")
+    stand = re.findall(r"^(?:## (.+)|\*\*`mechvit ([a-z-]+)`\*\*)", text[1] + text[2], re.MULTILINE)
+    listed = [
+        words for heading, commands in GROUPS.items() for words in [(heading, ""), *(("", name) for name in commands)]
+    ]
+    assert stand == listed
 
 
 def test_every_command_is_explained_and_no_other_is_named():
