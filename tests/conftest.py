@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -13,7 +15,8 @@ if not any(os.path.exists(f"/dev/{name}") for name in ("nvidia0", "dxg")):
         "TRITON_INTERPRET", "1"
     )  # kernels are interpreted where there is no GPU; asked at their import
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,13 +27,46 @@ if TYPE_CHECKING:
     from mechvit import HookedViT
 
 
+STARTED: list[str] = []
+"""What the test of the moment has started."""
+
+
+def _note_a_start(event: str, args: tuple[Any, ...]) -> None:
+    if event in ("os.fork", "os.forkpty", "os.posix_spawn"):
+        STARTED.append(event)
+    if event == "subprocess.Popen" and os.path.basename(str(args[1][0])) != "git":  # libraries ask it for their version
+        STARTED.append(str(args[1])[:200])
+
+
+sys.addaudithook(_note_a_start)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what every test shares: a full pass over all modules takes half a second."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # so that libraries take their objects back without complaint
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Draw the same random numbers in a test and in the fixtures that it builds, whatever ran before it."""
     import torch
 
     torch.manual_seed(0)
+    STARTED.clear()
     if item.get_closest_marker("browser") and shutil.which("chromium") is None:
         pytest.skip("needs Debian's chromium on the PATH")
+
+
+@pytest.fixture(autouse=True)
+def starts_are_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that starts another process and is marked neither `processes` nor `browser`."""
+    yield
+    marked = any(request.node.get_closest_marker(name) for name in ("processes", "browser"))
+    assert marked or not STARTED, f"mark this test `processes`: it started {STARTED[0]}"
 
 
 @pytest.fixture(scope="session")

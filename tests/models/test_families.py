@@ -11,13 +11,14 @@ from hf_reference import cut_into_patches, run_reference, vision_encoder, vision
 from hf_zoo import FULL_SIZE, ZOO
 from torch.nn import functional as F
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
+from zoo_options import daily, daily_but
 
 from mechvit import HookedViT
 from mechvit.models.families.supported import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 every = pytest.mark.parametrize("name", ZOO)
-SIZES = [(32, 32), (24, 40), (16, 64)]  # the last has as many patches as the first
+SIZES = [(24, 40), (32, 32), (16, 64)]  # the last has as many patches as the second
 WIDE_DTYPES = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -128,7 +129,7 @@ def test_patterns_match_hugging_face(name, dtype):
         close(cache["pattern", layer], expected, WIDE_DTYPES[dtype])
 
 
-@every
+@pytest.mark.parametrize("name", daily())
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("watched", [False, True], ids=["fused", "explicit"])
 def test_half_precision_errs_no_more_than_hugging_face(name, dtype, watched):
@@ -171,8 +172,7 @@ def assert_same_checkpoint(found, expected):
     assert comparable(found.config) == comparable(expected.config)
 
 
-@every
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("name", "dtype"), daily_but(torch.float64, [torch.bfloat16]))
 def test_to_hf_returns_the_same_checkpoint(name, dtype):
     entry, pixels = ZOO[name], draw(dtype=dtype)
     hf_model, text = entry(dtype), entry.text_embeds(dtype)
@@ -206,8 +206,7 @@ def test_pooler_matches_hugging_face(name, dtype):
         close(model.pooler(theirs.last_hidden_state), theirs.pooler_output, WIDE_DTYPES[dtype])
 
 
-@every
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(("name", "size"), daily_but(SIZES[0], SIZES[1:]))
 def test_other_image_sizes_match_hugging_face(name, size):
     """In float64. SigLIP 2 alone to 1e-5: Hugging Face resizes its positions by weights taken in float32."""
     entry, pixels = ZOO[name], draw(size, dtype=torch.float64)
@@ -236,8 +235,7 @@ def test_pixels_beyond_the_last_whole_patch_are_left_out_as_by_hugging_face(name
     close(convert(entry, hf_model)(pixels, interpolate_pos_encoding=True), output(theirs), 1e-10)
 
 
-@every
-@pytest.mark.parametrize("watched", [False, True], ids=["fused", "explicit"])
+@pytest.mark.parametrize(("name", "watched"), daily_but(False, [True]))
 def test_loss_and_its_gradient_match_hugging_face(name, watched):
     """A bare encoder's is a fixed random projection of what it returns."""
     entry, labels = ZOO[name], torch.tensor([3, 0, 4, 1])

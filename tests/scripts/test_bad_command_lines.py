@@ -132,15 +132,21 @@ def test_the_good_command_lines_are_read(name, places, monkeypatch):
     assert options_of(module, words)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("path", "words", "said"),
     [
-        ("scripts/reproduce.py", ["--saes.k", "100000"], "--saes.k must be at most the 768 latents"),
-        ("scripts/train_sae.py", ["--out", "x", "--config.lr", "nan"], "--config.lr must be finite"),
         ("scripts/finetune.py", ["--out", "x", "--model", "m", "--corruption", "--limit", "\x1b[2J"], r"\x1b[2J"),
         ("scripts/evaluate.py", ["--model", "\x1b[31mred\u202e"], r"\x1b[31mred\u202e"),
         ("benchmarks/startup.py", ["--out", "x", "--rounds", "0"], "--rounds must be at least 1; got 0"),
-        ("scripts/transfer.py", ["--device", "mars"], "--device 'mars' cannot be used here"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)  # read and refused within this process above
+            for row in (
+                ("scripts/reproduce.py", ["--saes.k", "100000"], "--saes.k must be at most the 768 latents"),
+                ("scripts/train_sae.py", ["--out", "x", "--config.lr", "nan"], "--config.lr must be finite"),
+                ("scripts/transfer.py", ["--device", "mars"], "--device 'mars' cannot be used here"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_whole_processes(path, words, said, tmp_path):

@@ -29,7 +29,12 @@ def pictures(tmp_path_factory):
     return f"folder:{folder}"
 
 
-@pytest.fixture(params=FAMILIES, ids=str)
+EVERY_DAY = ("dinov2 classifier", "siglip classifier")  # with CLS and without; resized and as it is
+
+
+@pytest.fixture(
+    params=[name if name in EVERY_DAY else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES], ids=str
+)
 def checkpoint(request, tmp_path):
     folder = tmp_path / "base"
     ZOO[request.param]().save_pretrained(folder)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
 
 import pandas as pd
 import pytest
-from script_calls import SCRIPTS, script
+from script_calls import script
 
 from mechvit.cli.main import read_options
 from mechvit.cli.run import run
@@ -50,7 +48,6 @@ def test_presets_are_read_first():
     )
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -59,11 +56,11 @@ def test_presets_are_read_first():
         ("--mixtures fog_3+fog_3", "each once"),
     ],
 )
-def test_bad_words_end_a_process_at_once(words, message):
-    command = [sys.executable, str(SCRIPTS / "transfer.py"), *words.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.replace("│", " ").split())
+def test_bad_words_are_refused_when_they_are_read(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        read_options("transfer", words.split())
+    assert end.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_bad_input_ends_in_one_line(tmp_path, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from fake_run import write_fake_run
@@ -10,9 +12,15 @@ from fake_run import write_fake_run
 from mechvit.visualization import read_run, render_report
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_fake_run(tmp_path_factory.mktemp("whole") / "run", images=20)
+
+
 @pytest.fixture
-def run(tmp_path):
-    return write_fake_run(tmp_path / "run", images=20)
+def run(whole, tmp_path):
+    """A copy of one run, to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
