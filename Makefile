@@ -50,8 +50,8 @@ benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
 test: setup lint  ## lint, type check, and every test but the slow and GPU ones
 	$(PYTEST) -m 'not slow and not gpu'
 
-test-fast: setup  ## the tests that start neither a browser nor another process, while one works (no lint)
-	$(PYTEST) -m 'not slow and not gpu and not browser and not processes'
+test-fast: setup  ## what is quick and starts neither a browser nor another process (no lint)
+	$(PYTEST) -m 'not slow and not gpu and not browser and not processes and not long'
 
 test-all: setup lint  ## everything (GPU tests skip themselves without a GPU)
 	$(PYTEST)

@@ -66,6 +66,7 @@ def test_shift_keeps_its_digits_for_near_equals(patterns):
     assert pattern_shift(clean, clean, torch.linalg.vector_norm(clean, dim=-1))[0].tolist() == pytest.approx([1] * 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", ["gaussian_blur_2", "gaussian_noise_4"])
 def test_attention_shift_matches_hugging_face(tiny_model, batch, hf_pass, key):
     """scipy and float64 loops on Hugging Face's eager attentions."""

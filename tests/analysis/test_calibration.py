@@ -52,6 +52,7 @@ def test_an_edge_belongs_to_the_bin_below_it():
     assert calibration_bin(torch.tensor([[1.0], [0.5]])).shape == (2, 1)
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

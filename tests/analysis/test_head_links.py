@@ -90,6 +90,7 @@ def test_effects_are_the_heads_own(links):
     assert ((frame["effect_low"] <= frame["effect"]) & (frame["effect"] <= frame["effect_high"])).all()
 
 
+@pytest.mark.long
 def test_correlations_match_scipy_on_every_resample(links):
     found, _ = links
     table = found.correlations(resamples=40, level=0.8, seed=3, receiver="base").set_index(["model", "number"])

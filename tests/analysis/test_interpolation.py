@@ -34,6 +34,7 @@ def mixture(base, tuned, alpha, parts=None):
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parts", [None, ("blocks.1", "head")])
 def test_interpolation_matches_mixtures(tiny_model, batch, parts):
     tuned = shifted(copy.deepcopy(tiny_model))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from shifted_models import shifted
 from zoo_options import daily
 
+from mechvit.analysis.interventions.model_pair import check_weights_comparable, check_weights_fit
 from mechvit.analysis.weights.model_parts import (
-    check_weights_comparable,
-    check_weights_fit,
     groups_named,
     model_parts,
     part_groups,
@@ -82,6 +81,7 @@ def test_all_parts_of_the_giver_are_the_giver(name):
             assert torch.equal(receiver(pixels), before)
 
 
+@pytest.mark.long
 @settings(max_examples=15, deadline=None)
 @given(chosen=st.sets(st.sampled_from(list(model_parts(build("beit classifier, relative bias", torch.float32))))))
 def test_any_parts_match_load_state_dict(chosen):

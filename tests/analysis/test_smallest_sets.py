@@ -65,6 +65,7 @@ def test_both_searches_find_two_parts(two_parts, method):
     assert table["recovered"].tolist()[1::2] == [1, 1]
 
 
+@pytest.mark.long
 def test_searches_match_all_sets(tiny_model, batch):
     """Every set's recovered logit difference, by hand: exhaustive takes the best of each size, greedy grows."""
     tuned = shifted(copy.deepcopy(tiny_model))

@@ -111,6 +111,7 @@ def planted_direction(tiny_model, batch):
     return tiny_model, tuned, ImageBatch(batch.images, labels, batch.image_ids), vector
 
 
+@pytest.mark.long
 def test_a_planted_direction_recovers_the_gain(planted_direction):
     base, tuned, images, vector = planted_direction
     planted = Direction("blocks.1.hook_resid_post", "all", vector / 2, "planted")

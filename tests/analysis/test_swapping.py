@@ -118,6 +118,7 @@ def test_the_reverse_takes_the_gain_away(planted):
     assert single.loc["blocks.0", ["value", "recovered"]].tolist() == [1, 0]
 
 
+@pytest.mark.long
 def test_batches_do_not_change_swaps(planted):
     base, tuned, images = planted
     tables = [swap_weights(base, tuned, images, CORRUPTIONS, batch_size=size).to_frame() for size in (5, 24)]

@@ -23,6 +23,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_quick_runs_through(tmp_path, capsys):
     model_cost.main(model_cost.Options(out=str(tmp_path / "out"), device="cpu", threads=1, rounds=2, quick=True))

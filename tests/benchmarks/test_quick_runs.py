@@ -38,6 +38,7 @@ def read(out, capsys):
     return read_with_text(out, capsys)[0]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_attention_statistics(tmp_path, capsys):
     module = attention_statistics
@@ -63,6 +64,7 @@ def test_shapes_have_their_tokens(tokens):
     assert 1 <= batches["cpu"] <= batches["cuda"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_attention_statistics_of_a_chosen_batch(tmp_path, capsys):
     module = attention_statistics
@@ -71,6 +73,7 @@ def test_attention_statistics_of_a_chosen_batch(tmp_path, capsys):
     assert list(read(tmp_path / "out", capsys).timings) == ["17 tokens, batch 3"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_cache_activations(tmp_path, capsys):
     module = cache_activations
@@ -117,6 +120,7 @@ def test_peaks_have_a_verdict(monkeypatch):
     assert not any(row.bound for row in module.rows(timing, models, "planted", judged=False))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_model_patching(tmp_path, capsys):
     module = model_patching
@@ -179,6 +183,7 @@ def test_startup_counts_every_script(tmp_path, capsys):
     assert (tmp_path / "out/figure.html").is_file()
 
 
+@pytest.mark.long
 def test_peak_memory_is_what_a_call_holds():
     def hold():
         whole = torch.ones(8, 2**20)  # 32 MiB

@@ -19,6 +19,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_quick_runs_through(tmp_path, capsys):
     module = sae_step

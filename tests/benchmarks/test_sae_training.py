@@ -17,6 +17,7 @@ def same_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_quick_runs_through(tmp_path, capsys):
     options = sae_training.Options(out=str(tmp_path / "out"), device="cpu", threads=1, rounds=2, quick=True)

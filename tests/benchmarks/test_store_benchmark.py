@@ -29,6 +29,7 @@ def cache(tmp_path):
     return CachedActivations(folder, verify=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_quick_runs_through(tmp_path, capsys):
     options = store.Options(

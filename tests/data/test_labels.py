@@ -122,6 +122,7 @@ def test_imagenet_shuffled_by_any_spelling_is_right():
 EVERY_CLASS = pytest.param(range(1000), marks=pytest.mark.slow, id="every class")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "asked", [pytest.param((*range(0, 1000, 10), 124, 264, 358, 577, 876), id="a tenth"), EVERY_CLASS]
 )
@@ -351,6 +352,7 @@ def test_permuted_names_find_their_own_class(labels, seed):
     assert matched(labels, dict(enumerate(labels))) == list(range(len(labels)))
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(
     chosen=st.lists(st.integers(0, 999), min_size=1, max_size=12, unique=True),

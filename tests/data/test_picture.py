@@ -108,6 +108,7 @@ def test_exif_that_cannot_be_read_is_named(tmp_path):
             np.testing.assert_array_equal(seen(path), np.asarray(upright))
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["PNG", "JPEG", "TIFF", "GIF", "WEBP", "PPM", "BMP", "JPEG2000", "TGA"]))
 def test_damaged_files_are_read_as_pillow_does_or_refused_as_values(data, kind):

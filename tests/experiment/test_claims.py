@@ -107,6 +107,7 @@ def test_every_claim_fails_where_false():
     assert found == dict.fromkeys(IDS, NO)
 
 
+@pytest.mark.long
 def test_every_claim_is_open_where_the_data_cannot_tell():
     loose = (change(plant, *LOOSE, **ALL_OPEN) for plant in (BLUR, NOISE))
     assert verdicts(plant_tables(*loose)) == dict.fromkeys(IDS, OPEN)
@@ -160,6 +161,7 @@ def test_numbers_match_plain_means_and_explicit_resampling(plants):
     assert compared == len(IDS) - 2 - 4, "all but overtakes and the SAEs'"
 
 
+@pytest.mark.long
 def test_onset_matches_a_loop_over_layers():
     loose = change(BLUR, "lead", lead=(-0.1, -0.1, -0.05, 0.03, 0.05, 0.1, 0.1))
     tables = plant_tables(loose)

@@ -46,6 +46,7 @@ def config(checkpoint, tmp_path_factory) -> ExperimentConfig:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_what_is_found_of_a_given_model(config):
     assert preflight(config, config.tuned, PARTS) == Shape(image_size=32, n_layers=3, d_model=32, tokens=17)
     patches = replace(config, saes=replace(config.saes, tokens="patches"))

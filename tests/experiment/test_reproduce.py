@@ -74,6 +74,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_run_leaves_everything(run):
     found = tables(run)
     assert found.keys() == TABLES
@@ -173,6 +174,7 @@ def test_models_and_saes_open_with_stock_libraries(run):
             assert sae.cfg.metadata.hook_name == "blocks.0.hook_resid_post"
 
 
+@pytest.mark.long
 def test_second_call_runs_nothing(run):
     before = {path: path.stat().st_mtime_ns for path in (run / "stages").iterdir()}
     said: list[str] = []
@@ -181,6 +183,7 @@ def test_second_call_runs_nothing(run):
     assert all("done before" in line for line in said if not line.startswith("report"))
 
 
+@pytest.mark.long
 def test_changed_setting_reruns_only_what_depends_on_it(run):
     said: list[str] = []
     reproduce(tiny(run, rules=Rules(resamples=60)), say=said.append)
@@ -255,6 +258,7 @@ def save_photographs(folder: Path, names: list[str], count: int) -> None:
 NAMES = ["astronaut", "coffee", "chelsea"]
 
 
+@pytest.mark.long
 def test_imagenet_path_on_a_checkpoint_and_a_folder(tmp_path):
     save_checkpoint(
         tmp_path / "model", size=32, classes=[*NAMES, "other"], patch_size=8, hidden_size=16, num_hidden_layers=2,

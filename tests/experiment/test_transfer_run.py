@@ -62,6 +62,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_run_leaves_everything(run):
     found = tables(run)
     assert found.keys() == TABLES
@@ -111,6 +112,7 @@ def test_second_call_runs_nothing(run):
     assert all("done before" in line for line in said if not line.startswith("report"))
 
 
+@pytest.mark.long
 def test_one_more_corruption_trains_one_more_model(run, tmp_path):
     import shutil
 
@@ -123,6 +125,7 @@ def test_one_more_corruption_trains_one_more_model(run, tmp_path):
     assert begun == ["finetune/sharpen_2", *(f"test/{key}" for key in tested), "tables", "report"]
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_same_tables(run, tmp_path, monkeypatch):
     """Cut off in three stages: once before one's work, twice after it, when only the record lacks."""
     cuts = {"finetune/box_blur_2": "after", "test/box_blur_2": "before", "tables": "after"}

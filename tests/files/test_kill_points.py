@@ -38,6 +38,7 @@ def written(out: Path) -> str | None:
     return pd.read_parquet(out / "performance.parquet")["what"][0] if out.is_dir() else None
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize("first", [pytest.param(None, marks=pytest.mark.slow), "old"])
 def test_a_folder_is_old_or_new_at_every_point(tmp_path, first):

@@ -121,6 +121,7 @@ def test_a_users_file_of_that_name_is_left_alone(tmp_path):
     assert (tmp_path / ".out.mechvit-lock").read_text() == "mine"
 
 
+@pytest.mark.processes
 def test_many_processes_take_turns(tmp_path):
     """Removing the file and locking it anew never lets two in."""
     code = """

@@ -134,6 +134,7 @@ def test_results_from_before_markers(tmp_path, kind):
         assert some.read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_data_set_of_the_users_is_no_prepared_images(tmp_path):
     import datasets
 

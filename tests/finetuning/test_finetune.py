@@ -50,11 +50,13 @@ def losses(checkpoint: Path, images, corruption: Corruption, dtype: torch.dtype 
     return loss / count, correct / count
 
 
+@pytest.mark.long
 def test_base_learns(base, images):
     _, accuracy = losses(base, images["finetune_validation"], CLEAN)
     assert accuracy > 3 / 19
 
 
+@pytest.mark.long
 def test_saved_weights_are_the_best_epochs(base, images, tmp_path):
     config = FinetuneConfig(learning_rate=1e-2, epochs=8, batch_size=8, patience=8)
     few, validation = images["finetune"].select(range(32)), images["finetune_validation"]
@@ -68,6 +70,7 @@ def test_saved_weights_are_the_best_epochs(base, images, tmp_path):
     assert accuracy == pytest.approx(best["eval_accuracy"])
 
 
+@pytest.mark.long
 def test_finetuning_lowers_the_loss_on_its_corruption(base, images, tmp_path):
     config = FinetuneConfig(learning_rate=1e-3, epochs=3, batch_size=16)
     validation = images["finetune_validation"]
@@ -82,6 +85,7 @@ def test_finetuning_lowers_the_loss_on_its_corruption(base, images, tmp_path):
     assert sorted(p.name for p in out.parent.iterdir()) == ["tuned"], "nothing is left beside the checkpoint"
 
 
+@pytest.mark.long
 def test_same_seed_same_weights(base, images, tmp_path):
     config = FinetuneConfig(epochs=1, batch_size=16)
     first, second = (
@@ -106,6 +110,7 @@ def half_bases(base, tmp_path_factory):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_half_precision_base_is_trained_in_float32(half_bases, images, tmp_path, dtype):
     """The same weights in float32 are the reference: the training must be theirs to the bit, whatever is saved."""

@@ -66,6 +66,7 @@ def expected(images, epoch: int) -> list[tuple[int, torch.Tensor]]:
     return [(int(place), (each[place, i] - 0.5) / 0.5) for i, place in enumerate(places)]
 
 
+@pytest.mark.long
 def test_every_epoch_shows_each_image_by_its_drawn_member(monkeypatch, base, images, tmp_path):
     seen = shown(monkeypatch, base, images, tmp_path / "mixed")
     training = torch.cat([pixels for train, pixels in seen if train])
@@ -82,6 +83,7 @@ def test_every_epoch_shows_each_image_by_its_drawn_member(monkeypatch, base, ima
     assert not torch.equal(counts[0], counts[1]) or not torch.equal(counts[1], counts[2])
 
 
+@pytest.mark.long
 def test_validation_images_keep_their_member(monkeypatch, base, images, tmp_path):
     seen = shown(monkeypatch, base, images, tmp_path / "mixed")
     held_out = torch.cat([pixels for train, pixels in seen if not train]).split(38)
@@ -91,6 +93,7 @@ def test_validation_images_keep_their_member(monkeypatch, base, images, tmp_path
         torch.testing.assert_close(rows, wanted)
 
 
+@pytest.mark.long
 def test_same_seed_same_weights_and_another_seed_others(base, images, tmp_path):
     one, two, other = (
         tune(base, images, tmp_path / name, MIXTURE, epochs=1, seed=seed)
@@ -101,6 +104,7 @@ def test_same_seed_same_weights_and_another_seed_others(base, images, tmp_path):
     assert (one / "training_log.json").read_text() == (two / "training_log.json").read_text()
 
 
+@pytest.mark.long
 def test_the_record_names_what_it_was_trained_on(base, images, tmp_path):
     for corruption, members in (
         (MIXTURE, ["clean", "gaussian_blur_2", "gaussian_noise_4"]),

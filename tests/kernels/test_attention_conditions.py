@@ -44,6 +44,7 @@ def test_masked_keys_have_no_weight(masked, device):
     assert_close(rows.attention_statistics(q[..., 70::2, :], k, bias=bias[..., 70::2, :]), few)
 
 
+@pytest.mark.long
 def test_pairs_of_masked_keys(masked, device):
     shape, bias = masked
     (q, k, _), (other_q, other_k, _) = (draw(shape, device=device, seed=seed) for seed in (0, 1))

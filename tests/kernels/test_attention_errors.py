@@ -64,6 +64,7 @@ def test_rows_are_as_exact_as_eager(shape, dtype, device):
     assert_no_worse(rows.blocked(q, k, bias=bias), eager, expected)
 
 
+@pytest.mark.long
 @half
 @shapes
 def test_pairs_are_as_exact_as_eager(shape, dtype, device):

@@ -56,6 +56,7 @@ def test_rows_with_a_bias_of_any_shape(dtype, device):
         assert_close(rows.blocked(q, k, v, bias, 0.3), expected, TOLERANCE[dtype])
 
 
+@pytest.mark.long
 @half
 @pytest.mark.parametrize("shape", [SHAPES["odd"], SHAPES["vit"], SHAPES["pooling"]], ids=["odd", "vit", "pooling"])
 def test_pairs_match_the_definition_in_float64(shape, dtype, device):

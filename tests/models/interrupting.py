@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -44,12 +45,15 @@ def run_to_line(act: Callable[[], Any], line: int | None, skipped: tuple[str, ..
         file = frame.f_code.co_filename
         return None if file.startswith(TESTS) or any(part in file for part in skipped) else at_line
 
-    before = sys.gettrace()
+    before, collecting = sys.gettrace(), gc.isenabled()
+    gc.disable()  # what it takes away may have lines of its own, which come at another time in the next run
     sys.settrace(at_call)
     try:
         act()
     finally:
         sys.settrace(before)
+        if collecting:
+            gc.enable()
     return count, place
 
 

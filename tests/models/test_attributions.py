@@ -23,12 +23,12 @@ from family_runs import (
 )
 from hf_zoo import CLASSES, ZOO
 from torch.nn import functional as F
-from zoo_options import daily, daily_but
+from zoo_options import daily, daily_but, exact
 
 from mechvit.models.runs.activation_cache import ViTActivationCache
 
 OTHERS = torch.tensor([1, 2, 0, 3])
-every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
+every_classifier = pytest.mark.parametrize("name", exact(CLASSIFIERS))
 daily_classifiers = pytest.mark.parametrize("name", daily(CLASSIFIERS))
 
 

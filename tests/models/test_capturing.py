@@ -30,6 +30,7 @@ def assert_same(found, model, pixels, stop, tolerance=1e-5):
         assert not tensor.is_inference()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_matches_run_with_cache(name):
     """Traced whole, and its operators decomposed, by torch's own compiler; the code generator is the slow test's."""
@@ -44,6 +45,7 @@ def test_matches_run_with_cache(name):
     assert_same(found, model, draw(), 2)  # the first result is still what it was
 
 
+@pytest.mark.long
 def test_any_number_of_caches_can_be_compiled():
     model = build("vit classifier")
     for _ in range(10):
@@ -149,6 +151,7 @@ def test_want_of_memory_and_later_failures_are_raised(first):
     assert cache.compiled
 
 
+@pytest.mark.long
 def test_want_of_memory_while_compiling_is_raised():
     def backend(graph, inputs):
         raise torch.OutOfMemoryError("planted")

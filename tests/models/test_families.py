@@ -11,13 +11,13 @@ from hf_reference import cut_into_patches, run_reference, vision_encoder, vision
 from hf_zoo import FULL_SIZE, ZOO
 from torch.nn import functional as F
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
-from zoo_options import daily, daily_but
+from zoo_options import daily, daily_but, exact
 
 from mechvit import HookedViT
 from mechvit.models.families.supported import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
-every = pytest.mark.parametrize("name", ZOO)
+every = pytest.mark.parametrize("name", exact())
 SIZES = [(24, 40), (32, 32), (16, 64)]  # the last has as many patches as the second
 WIDE_DTYPES = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -192,7 +192,7 @@ def test_from_pretrained_reads_what_save_pretrained_wrote(name, tmp_path):
     assert_same_checkpoint(model.to_hf(), hf_model)
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if "classifier" not in name and "shot" not in name])
+@pytest.mark.parametrize("name", exact(name for name in ZOO if "classifier" not in name and "shot" not in name))
 @pytest.mark.parametrize("dtype", WIDE_DTYPES, ids=str)
 def test_pooler_matches_hugging_face(name, dtype):
     entry, pixels = ZOO[name], draw(dtype=dtype)
@@ -227,7 +227,7 @@ def test_other_image_sizes_match_hugging_face(name, size):
             model(pixels)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in ZOO.items() if not entry.family.startswith("siglip2")])
+@pytest.mark.parametrize("name", exact(name for name, entry in ZOO.items() if not entry.family.startswith("siglip2")))
 def test_pixels_beyond_the_last_whole_patch_are_left_out_as_by_hugging_face(name):
     entry, pixels = ZOO[name], draw((37, 47), dtype=torch.float64)
     hf_model, text = entry(torch.float64), entry.text_embeds(torch.float64)

@@ -7,11 +7,11 @@ import torch
 from family_runs import CLASSIFIERS, CLS_ONLY, LAYERS, build, close, count_tokens, draw, resid, run
 from hf_zoo import ZOO
 from torch.nn import functional as F
-from zoo_options import daily
+from zoo_options import daily, exact
 
 from mechvit.models.runs.activation_cache import ViTActivationCache
 
-every_classifier = pytest.mark.parametrize("name", CLASSIFIERS)
+every_classifier = pytest.mark.parametrize("name", exact(CLASSIFIERS))
 
 
 def bare_head(name, model, stream):

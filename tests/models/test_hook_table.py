@@ -16,6 +16,7 @@ from mechvit.models.hook_table import POINTS, checkpoint_table, every_point, fam
 DOCUMENT = Path(__file__).parents[2] / "docs" / "hook_points.md"
 
 
+@pytest.mark.long
 def test_the_document_is_what_the_models_have():
     """`scripts/hook_points.py --out docs/hook_points.md --overwrite` mends it."""
     assert DOCUMENT.read_text(encoding="utf-8") == family_table()

@@ -29,6 +29,7 @@ def numbers(settings: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[tupl
             yield (*at, name)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize("name", ["vit classifier", *(pytest.param(n, marks=pytest.mark.slow) for n in ZOO)])
 def test_any_number_loads_or_is_refused_at_once(name, tmp_path):

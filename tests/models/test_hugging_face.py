@@ -130,6 +130,7 @@ def test_loss_and_every_gradient_match_hugging_face(make_hf, pixels, labels):
         close(gradients[name], parameter.grad, 1e-10)
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     heads=st.integers(1, 4),

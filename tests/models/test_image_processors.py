@@ -39,6 +39,7 @@ def picture():
     return Image.fromarray(values).resize((140, 100), Image.Resampling.BICUBIC)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SIZED)
 def test_images_of_the_processors_size_match_hugging_face(name, tmp_path):
     """A table for 32 px and a processor for 48 px, as DINOv2's for 518 px and 224 px; no weight changes."""

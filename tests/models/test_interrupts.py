@@ -91,6 +91,7 @@ def check_everywhere(act, states, least, **options):
 MANY_LINES = ("two SAEs", "nested", "run_with_saes", "run_with_cache_with_saes")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in MANY_LINES else c for c in CONTEXTS])
 def test_an_interrupt_at_any_line_leaves_the_model_as_it_was(at_rest, pixels, case):
     least, act = CONTEXTS[case]
@@ -107,11 +108,13 @@ def test_an_interrupt_at_any_line_of_torch_leaves_the_model_as_it_was(at_rest, p
     check_everywhere(lambda: act(at_rest, sae, pixels), states, 100, skipped=())
 
 
+@pytest.mark.long
 def test_an_interrupt_at_any_line_of_a_real_pass(model, pixels):
     """Forward pass included: what is held back is short, and everything else is interrupted at once."""
     check_everywhere(lambda: model.run_with_hooks(pixels, fwd_hooks=[(QUERY, keep)]), lambda: state_of(model), 200)
 
 
+@pytest.mark.long
 def test_random_numbers_and_logs_are_given_back_at_any_line():
     def draw():
         with random_numbers_kept():
@@ -151,6 +154,7 @@ def outline(model):
 DAILY = ("add_hook", "add_caching_hooks", "reset_saes")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", [c if c in DAILY else pytest.param(c, marks=pytest.mark.slow) for c in LASTING])
 def test_what_stays_is_done_as_a_whole_or_not_at_all(make_hf, case):
     act, sae, model = LASTING[case], make_sae(name=FIRST), HookedViT.from_hf(make_hf(num_hidden_layers=1))

@@ -63,7 +63,6 @@ def assert_same_output(found, expected, steps, tolerance):
 def cases():
     """All steps at once with every entry in float64; each step alone, and all in float32, with the daily ones."""
     for name in ZOO:
-        slow = [] if name in DAILY else [pytest.mark.slow]
         every = valid_steps(name)
         for dtype, steps in (
             (torch.float64, every),
@@ -71,8 +70,8 @@ def cases():
             *((torch.float64, {s: True}) for s in every),
         ):
             first = (dtype, steps) == (torch.float64, every)
-            identity = f"{name}-{dtype}-{'+'.join(steps)}"
-            yield pytest.param(name, dtype, steps, id=identity, marks=[] if first else slow)
+            marks = [] if name in DAILY else [pytest.mark.long if first else pytest.mark.slow]
+            yield pytest.param(name, dtype, steps, id=f"{name}-{dtype}-{'+'.join(steps)}", marks=marks)
 
 
 @pytest.mark.parametrize(("name", "dtype", "steps"), list(cases()))

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from family_runs import CLASSIFIERS
 from hf_zoo import ZOO
-from zoo_options import DAILY, NO_OPTIONS, SIZES, daily, options_met
+from zoo_options import DAILY, NO_OPTIONS, SIZES, daily, daily_but, exact, options_met
 
 from mechvit.models import HookedViTConfig
 from mechvit.models.families.supported import FAMILIES
@@ -58,6 +58,16 @@ def test_options_of_an_entry_are_those_of_its_checkpoint():
     }
     for name, options in expected.items():
         assert options <= options_met(name)
+
+
+def test_a_test_of_exactness_takes_every_entry_once():
+    found = [(each.values, [mark.name for mark in each.marks]) for each in daily_but("a", ["b", "c"])]
+    assert [values for values, _ in found] == [(name, value) for value in "abc" for name in ZOO]
+    for (name, value), marks in found:
+        assert marks == ([] if name in DAILY else ["long"] if value == "a" else ["slow"])
+    marked = [each for each in exact() if not isinstance(each, str)]
+    assert [each.values[0] for each in marked] == [name for name in ZOO if name not in DAILY]
+    assert all([mark.name for mark in each.marks] == ["long"] for each in marked)
 
 
 def test_the_rest_of_the_zoo_is_slow():

@@ -51,14 +51,18 @@ def daily(names: Iterable[str] = ZOO) -> list[object]:
     return [name if name in DAILY else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+def exact(names: Iterable[str] = ZOO) -> list[object]:
+    """Return the names as parameters of a test of exactness, of which those outside `DAILY` are long."""
+    return [name if name in DAILY else pytest.param(name, marks=pytest.mark.long) for name in names]
+
+
 def daily_but(first: object, others: Iterable[object], names: Iterable[str] = ZOO) -> list[object]:
-    """Return pairs of a name and a value: `first` with every name, and the others, which are slow outside `DAILY`."""
-    names = list(names)
-    every: list[object] = [pytest.param(name, first, id=f"{name}-{first}") for name in names]
-    for other in others:
+    """Return pairs of a name and a value: outside `DAILY` those with `first` are long, and those with others slow."""
+    names, every = list(names), []
+    for value in (first, *others):
         for name in names:
-            slow = [] if name in DAILY else [pytest.mark.slow]
-            every.append(pytest.param(name, other, id=f"{name}-{other}", marks=slow))
+            marks = [] if name in DAILY else [pytest.mark.long if value is first else pytest.mark.slow]
+            every.append(pytest.param(name, value, id=f"{name}-{value}", marks=marks))
     return every
 
 

@@ -28,6 +28,7 @@ def trained(make_streams, tmp_path_factory):
     return train_on(make_streams(), out, config=config, progress=None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_reloaded_sae_is_stock_and_explains_what_training_measured(trained, make_streams, architecture):
     sae = SAE.load_from_disk(trained[architecture])
@@ -89,6 +90,7 @@ def same_weights(one, two):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.long
 def test_a_sweep_trains_each_sae_as_if_alone(make_streams, tmp_path):
     sweep = Sweep(k=(2, 5), lr=(5e-3, 1e-3))
     config = TrainConfig(architectures=("topk", "batchtopk"), sweep=sweep, **CONFIG)

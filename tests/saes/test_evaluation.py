@@ -66,6 +66,7 @@ def reference(logits, labels):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("layer", "tokens"), [(1, "all"), (1, "patches"), (1, "cls"), (0, "patches"), (2, "all")])
 @pytest.mark.parametrize("kind", KINDS)
 def test_spliced_scores_match_hugging_face_with_a_hook(tiny_model, batch, hf_logits, kind, layer, tokens):

@@ -266,6 +266,7 @@ def assert_step_matches_stock(make_pair, tokens, forward_backward, architecture,
         assert torch.equal(out.feature_acts.to_dense().cpu() != 0, expected[0].feature_acts != 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
 def test_a_step_on_the_interpreted_kernels_matches_stock(
     make_pair, tokens, forward_backward, architecture, monkeypatch

@@ -125,6 +125,7 @@ def test_a_half_precision_sae_measures_as_its_weights_in_single_precision(tiny_m
     assert page.label_share.nan_to_num(0).sum(1).round(decimals=6).unique().tolist() == [1]
 
 
+@pytest.mark.long
 @HALF
 def test_attention_s_sums_are_those_of_float64(dtype):
     """Over as many heads and rows as a large model has, half precision's own sum is infinite or 3% off."""

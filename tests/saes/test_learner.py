@@ -116,6 +116,7 @@ def train(learner, tokens, steps):
     return torch.tensor(l0), torch.tensor(l1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("first_l1", "bias"), [(0.03, 0.7), (10.0, 0.0)])
 @pytest.mark.parametrize("fast", [True, False])
 def test_steering_brings_l0_to_k(tokens, sample, first_l1, bias, fast):

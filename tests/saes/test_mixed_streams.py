@@ -69,6 +69,7 @@ def test_batches_are_parts_of_the_models_own(make):
     assert all(torch.equal(x, y) for x, y in zip(mixed.epoch(2), expected, strict=True))
 
 
+@pytest.mark.long
 def test_an_epoch_goes_on_after_any_batch(make):
     whole = list(make().epoch(3))
     for cut in (0, 1, 6, 7, len(whole)):

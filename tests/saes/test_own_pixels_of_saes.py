@@ -38,6 +38,7 @@ def residuals(model, raw):
     return model.run_with_cache(pixels)[1][HOOK]
 
 
+@pytest.mark.long
 def test_mixed_streams_hold_each_models_own_tokens(models, raw):
     """`train_sae --also-model`: the first model's pixels were shown to all."""
     images = prepare(raw, [model.image_processor for model in models.values()])

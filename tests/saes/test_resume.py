@@ -67,6 +67,7 @@ def cut_after(monkeypatch, owner, name, calls):
     monkeypatch.setattr(owner, name, fails)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the .* SAE's L0 never came down")
 @pytest.mark.parametrize(
     ("owner", "name", "calls"),
@@ -101,6 +102,7 @@ def test_goes_on_to_the_same_bits(streams, tmp_path, monkeypatch, owner, name, c
         assert len(steps) < 3 * 3 * STEPS, "it must go on, not begin anew"
 
 
+@pytest.mark.long
 def test_many_cuts_in_a_row(make_streams, tmp_path, monkeypatch):
     streams = make_streams(batch=64, steps=STEPS)
     train(streams, tmp_path / "whole")
@@ -125,6 +127,7 @@ def test_a_finished_training_is_not_done_again(make_streams, tmp_path, monkeypat
     assert everything(tmp_path / "saes") == before
 
 
+@pytest.mark.long
 def test_other_settings_are_named_and_replaced_on_request_only(make_streams, tmp_path, monkeypatch):
     streams = make_streams(batch=64, steps=STEPS)
     train(streams, tmp_path / "saes")
@@ -144,6 +147,7 @@ def test_other_settings_are_named_and_replaced_on_request_only(make_streams, tmp
     assert "batchtopk-lr0.001" in found
 
 
+@pytest.mark.long
 def test_asking_for_what_is_done_leaves_another_training_alone(make_streams, tmp_path, monkeypatch):
     streams, other = make_streams(batch=64, steps=STEPS), replace(CONFIG, k=2)
     train(streams, tmp_path / "saes")

@@ -68,6 +68,7 @@ def explained_variance(sae, x) -> float:
     return float(1 - error / (x.double() - x.double().mean(0)).pow(2).sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
 def test_published_sae_explains_what_its_history_says(published, hooked, images, architecture):
     """The reloaded SAE on raw activations against the best epoch's figure, measured on scaled ones in training."""
@@ -111,6 +112,7 @@ def test_history_has_every_check(published):
     assert l0.tolist() == pytest.approx([CONFIG.k] * 6, rel=0.05)
 
 
+@pytest.mark.long
 def test_same_seed_same_weights_alone_or_in_lockstep(published, hooked, images, tmp_path):
     torch.manual_seed(12345)
     state = torch.get_rng_state()
@@ -122,6 +124,7 @@ def test_same_seed_same_weights_alone_or_in_lockstep(published, hooked, images, 
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are left alone"
 
 
+@pytest.mark.long
 def test_fast_and_stock_training_agree(hooked, images, tmp_path):
     """The sparse step against sae-lens's own, over whole trainings."""
     fast, stock = (train(hooked, images, tmp_path / str(on), fast=on, epochs=2) for on in (True, False))
@@ -140,6 +143,7 @@ def test_training_in_bfloat16_comes_close(hooked, images, tmp_path):
         assert one != two
 
 
+@pytest.mark.long
 def test_early_stopping_keeps_the_best_epoch(hooked, images, tmp_path):
     out = train(
         hooked, images, tmp_path / "saes", architectures=("batchtopk",), lr=0.3, lr_end=0.3, epochs=12, patience=2

@@ -132,6 +132,7 @@ def test_the_good_command_lines_are_read(name, places, monkeypatch):
     assert options_of(module, words)
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("path", "words", "said"),
@@ -173,6 +174,7 @@ def test_memory_that_ran_out_names_each_command_s_own_flags():
     assert "lower --max-bytes," in str(explain(MemoryError(), options))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["finetune", "evaluate", "train_sae", "steer", "reproduce", "cache_activations"])
 def test_good_command_lines_do_reach_the_computing(name, places, tmp_path, monkeypatch, tripwire):
     """So that a bad one that is refused was refused before it."""

@@ -54,6 +54,7 @@ def spec_of(page: Path) -> dict:
     return json.loads(page.read_text().split('id="spec">')[1].split("</script>")[0])
 
 
+@pytest.mark.long
 def test_the_page_shows_both_models(folder, tmp_path, capsys):
     tuned = {"tuned": str(folder / "models" / "tuned"), "tuned_saes": (str(folder / "saes" / "tuned" / "batchtopk"),)}
     out = browse(folder, out=tmp_path / "features.html", features=(40, 41), title="Ours", **tuned)

@@ -34,6 +34,7 @@ def options(script, checkpoint, tmp_path):
     return make
 
 
+@pytest.mark.long
 def test_writes_what_the_function_writes(script, options, checkpoint, tmp_path, capsys):
     script.main(options(dtype="float32", tokens="patches", sae_lens=str(tmp_path / "stock")))
     said = capsys.readouterr().out

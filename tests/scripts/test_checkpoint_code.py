@@ -91,6 +91,7 @@ def command_lines(
     }
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
 def test_no_command_runs_or_asks_for_code(kind, checkpoints, places, tmp_path):

@@ -82,6 +82,7 @@ def tables(out) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
 
 
+@pytest.mark.long
 def test_every_sae_is_in_every_table(tables):
     assert set(tables) == TABLES
     names = {"seed0/standard", "seed0/batchtopk", "seed1/standard", "seed1/batchtopk", "other/batchtopk"}

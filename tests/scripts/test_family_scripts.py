@@ -43,6 +43,7 @@ def checkpoint(request, tmp_path):
     return folder, side
 
 
+@pytest.mark.long
 def test_a_family_from_images_to_tables(checkpoint, pictures, tmp_path):
     """Fine-tune, evaluate, analyse, train and evaluate SAEs, draw attention."""
     from mechvit.finetuning import FinetuneConfig

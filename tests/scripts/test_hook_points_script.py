@@ -23,6 +23,7 @@ def test_prints_a_checkpoints_table(tmp_path, capsys):
     assert capsys.readouterr().out == checkpoint_table(str(tmp_path))
 
 
+@pytest.mark.long
 def test_writes_the_families_table(tmp_path):
     out = tmp_path / "points.md"
     main(out=str(out))

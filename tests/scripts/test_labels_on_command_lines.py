@@ -37,6 +37,7 @@ def hub_folder(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.mark.long
 def test_a_column_must_be_named_and_unlabelled_images_left_out(checkpoints, hub_folder, tmp_path):
     asked = {"model": (checkpoints["base"],), "corruptions": ("clean",)}
     with pytest.raises(ValueError, match="name and number: name one"):
@@ -67,6 +68,7 @@ def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys, monk
     assert said == ["note: 19 classes matched by their numbers, which are class indices"]
 
 
+@pytest.mark.long
 def test_a_multi_label_model_is_refused_by_name_and_compared_all_the_same(checkpoints, tmp_path, capsys):
     """What asks for answers is refused; activations are cached and representations compared."""
     import transformers

@@ -35,6 +35,7 @@ def tables(out: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_parquet(path) for path in sorted(out.glob("*.parquet"))}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
 def test_a_half_precision_base_compares_with_its_float32_offspring(half, checkpoints, tmp_path, name):
     """The base's very weights saved in float32 are the reference."""

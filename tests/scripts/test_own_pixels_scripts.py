@@ -36,11 +36,13 @@ def check(table, pair, corruption):
         np.testing.assert_allclose(rows["probability"], alone(folder, corruption), rtol=0, atol=1e-5)
 
 
+@pytest.mark.long
 def test_robustness(pair, tmp_path):
     call("robustness", model=pair, families=("gaussian_blur",), levels=(2,), limit=38, out=str(tmp_path / "out"))
     check(pd.read_parquet(tmp_path / "out" / "performance.parquet"), pair, "gaussian_blur_2")
 
 
+@pytest.mark.long
 def test_analyze(pair, tmp_path):
     call("analyze", base=pair[0], tuned=pair[1:], corruptions=("gaussian_blur_2",), limit=38, out=str(tmp_path / "out"))
     check(pd.read_parquet(tmp_path / "out" / "performance.parquet"), pair, "gaussian_blur_2")

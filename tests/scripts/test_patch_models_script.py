@@ -20,6 +20,7 @@ from mechvit.data import load_images, prepare
 BLUR = "gaussian_blur_2"
 
 
+@pytest.mark.long
 def test_patch_models_matches_functions(checkpoints, tiny_processor, tmp_path, capsys):
     out = tmp_path / "patching"
     call(
@@ -57,6 +58,7 @@ def test_patch_models_matches_functions(checkpoints, tiny_processor, tmp_path, c
     assert f"38 images, 32 components, {patching.passes:.1f} forward passes an image" in printed
 
 
+@pytest.mark.long
 def test_one_model_from_clean_to_corrupted_without_gradients(checkpoints, tmp_path):
     out = tmp_path / "harm"
     base = checkpoints["base"]

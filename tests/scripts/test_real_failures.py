@@ -53,6 +53,7 @@ WRITING = {
 FAST = ("cache_activations", "hook_points")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else SLOW) for name in WRITING])
 def test_a_full_disk_names_the_place(name, checkpoints, tmp_path, capsys):
     places = {"BASE": checkpoints["base"], "TUNED": checkpoints[BLUR]}
@@ -68,6 +69,7 @@ def test_a_full_disk_names_the_place(name, checkpoints, tmp_path, capsys):
     assert name == "cache_activations" or not out.exists()  # a cache goes on with the shards that it has
 
 
+@pytest.mark.long
 def test_a_training_that_diverges_names_the_way_out(checkpoints, tmp_path, capsys):
     from mechvit.finetuning import FinetuneConfig
 

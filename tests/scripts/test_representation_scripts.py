@@ -25,6 +25,7 @@ def images_of(part, tiny_processor, limit=38):
     return prepare(load_images("photos", part, limit=limit, image_size=32), tiny_processor)
 
 
+@pytest.mark.long
 def test_comparison_matches_functions(checkpoints, models, tiny_processor, tmp_path, capsys):
     out = tmp_path / "representations"
     call(
@@ -58,6 +59,7 @@ def test_comparison_matches_functions(checkpoints, models, tiny_processor, tmp_p
         call("compare_representations", model=tuple(checkpoints.values()), corruptions=(KEY,), out=str(out))
 
 
+@pytest.mark.long
 def test_ablation_matches_functions(checkpoints, saes, models, tiny_processor, tmp_path, capsys):
     out, folder = tmp_path / "ablation", str(saes / "batchtopk")
     call(
@@ -86,6 +88,7 @@ def test_ablation_matches_functions(checkpoints, saes, models, tiny_processor, t
     assert "4 tables, 3 figures" in printed
 
 
+@pytest.mark.long
 def test_one_sae_for_two_models_on_the_command_line(checkpoints, tmp_path):
     from mechvit.saes import SAEConfig
 

@@ -13,6 +13,7 @@ from mechvit.data import Corruption, load_images, prepare
 FAMILIES = ("shot_noise", "fog")
 
 
+@pytest.mark.long
 def test_robustness_matches_functions(checkpoints, tiny_processor, tmp_path, capsys):
     out = tmp_path / "robustness"
     call(

@@ -22,6 +22,7 @@ def prepared(part: str, limit: int, processor) -> Any:
     return prepare(load_images("photos", part, limit=limit, image_size=32), processor)
 
 
+@pytest.mark.long
 def test_finetune_matches_function(checkpoints, tiny_processor, tmp_path, capsys):
     from mechvit.finetuning import FinetuneConfig, finetune
 
@@ -52,6 +53,7 @@ def test_finetune_matches_function(checkpoints, tiny_processor, tmp_path, capsys
     assert f"of 2 kept, validation loss {kept:.3f}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_evaluate_matches_function(checkpoints, tiny_processor, tmp_path, capsys):
     from mechvit.analysis import evaluate
 
@@ -105,6 +107,7 @@ def test_evaluate_takes_class_ids_from_the_checkpoint(checkpoints, tiny_processo
     assert table["loss", "reordered"].to_numpy() == pytest.approx(table["loss", "base"].to_numpy(), abs=1e-5)
 
 
+@pytest.mark.long
 def test_analyze_matches_study(checkpoints, tiny_processor, tmp_path):
     from mechvit.analysis import attention_summary, study
 
@@ -157,6 +160,7 @@ def test_train_sae_publishes_stock_saes(saes):
     assert read_history(saes)["tokens"].max() <= 38 * 17
 
 
+@pytest.mark.long
 def test_evaluate_sae_matches_function(checkpoints, saes, tiny_processor, tmp_path, capsys):
     from mechvit.saes import evaluate_saes, load_sae
 
@@ -215,6 +219,7 @@ def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
     assert "<title>Attention on photo.png</title>" in page
 
 
+@pytest.mark.long
 def test_explore_attention_writes_both_pages(checkpoints, tmp_path):
     from mechvit.views import attention_explorer, patch_lens_view
     from mechvit.visualization.html_page.page import json_text

@@ -81,6 +81,7 @@ def test_settings_that_cannot_work_leave_nothing_behind(train, tmp_path, argumen
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_other_settings_need_overwrite(train):
     out = train("--config.architectures", "topk")
     with pytest.raises(ValueError, match=r"config\.lr was 0\.001 and is 0\.002\. Give another out, or overwrite"):
@@ -98,6 +99,7 @@ def caches(checkpoint, tmp_path) -> list[str]:
     return ["--cache", str(tmp_path / "sae"), "--validation-cache", str(tmp_path / "sae_validation")]
 
 
+@pytest.mark.long
 def test_trains_from_caches(caches, checkpoint, tmp_path):
     """Without the model, to the SAE that `train_on` gives; the caches' mix is written with it."""
     from mechvit.saes import CachedActivations, CachedStreams, SAEConfig, ShuffleOptions, train_on

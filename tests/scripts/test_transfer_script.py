@@ -16,6 +16,7 @@ QUICK = ["--finetuning.epochs", "1", "--finetuning.learning-rate", "1e-3"]
 QUICK += ["--resamples", "50", "--limit", "38", "--device", "cpu"]
 
 
+@pytest.mark.long
 def test_matrix_on_a_given_base(checkpoints, tmp_path, capsys):
     module, out = script("transfer"), tmp_path / "transfer"
     words = ["--corruptions", "box_blur_2", "sharpen_2", "shot_noise_3"]

@@ -45,6 +45,7 @@ def figures_of(folder):
     return set(pages)
 
 
+@pytest.mark.long
 def test_swaps_match_functions(checkpoints, pair, images, tmp_path, capsys):
     out = tmp_path / "weights"
     base, tuned = pair
@@ -88,6 +89,7 @@ def test_swaps_match_functions(checkpoints, pair, images, tmp_path, capsys):
         assert float(rows[row]) == pytest.approx(recovered, abs=5.1e-5, nan_ok=True)
 
 
+@pytest.mark.long
 def test_models_without_a_gap_give_no_smallest_set(checkpoints, tmp_path, capsys):
     out = tmp_path / "same"
     same = checkpoints["base"]
@@ -101,6 +103,7 @@ def test_models_without_a_gap_give_no_smallest_set(checkpoints, tmp_path, capsys
     assert figures_of(out) == {"interpolation_curves", "weight_changes", "swaps_recovery"}
 
 
+@pytest.mark.long
 def test_steering_matches_functions(checkpoints, pair, images, saes, tmp_path, capsys):
     out = tmp_path / "steering"
     base, tuned = pair

@@ -64,6 +64,7 @@ def test_an_unmeasured_claim_has_no_numbers():
         claims_forest(frame)
 
 
+@pytest.mark.long
 def test_forest_draws_the_deciding_intervals(run):
     frame = claim_effects(run.claims)
     figure = claims_forest(frame)

@@ -196,6 +196,7 @@ def test_every_figure_names_a_missing_column_and_an_empty_table(run, plot):
         plot.figure(frame.iloc[:0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.id)
 def test_every_colour_has_a_dark_partner(run, plot):
     text = plot.figure(run.table(plot.table, plot.columns)).update_layout(template=None).to_json()

@@ -65,6 +65,7 @@ def test_a_run_that_took_no_model_apart_has_no_such_section(tmp_path):
     assert [section.id for section in sections(run)] == ["performance", "lens", "attention", "saes"]
 
 
+@pytest.mark.long
 def test_every_figure_is_drawn_and_said(run):
     section = gain_section(run)
     assert [plot.id for plot in section.plots] == [*OF_ALL, *(f"{id}-{model}" for model in MODELS for id in OF_ONE)]
@@ -79,6 +80,7 @@ def test_every_figure_is_drawn_and_said(run):
             assert title.startswith(("Gaussian blur 4: ", "Gaussian noise 4: "))
 
 
+@pytest.mark.long
 def test_readings_say_what_the_tables_say(run):
     said = {plot.id: " ".join(drawing(run, plot).reading) for plot in gain_section(run).plots}
     table = run.table("gain_patching").query(
@@ -114,6 +116,7 @@ def test_readings_say_what_the_tables_say(run):
     assert "on other filters of its group the gain’s interval lies above zero in 1 of 1" in said["gain-related"]
 
 
+@pytest.mark.long
 def test_questions_have_a_table_of_their_own(html, run):
     assert [claim["id"] for claim in run.questions] == ["open_isolate_gaussian_blur"]
     start = html.index("What the paper leaves open")

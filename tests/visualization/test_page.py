@@ -27,6 +27,7 @@ from mechvit.visualization.html_page.page import (
 HOSTILE = "</script><script>alert(1)</script>\u2028\u2029<!-- &amp;"
 
 
+@pytest.mark.long
 @given(
     st.recursive(st.text() | st.integers() | st.none(), lambda part: st.lists(part) | st.dictionaries(st.text(), part))
 )

@@ -103,6 +103,7 @@ def test_claims_and_figures_lead_to_each_other(html, run):
         assert '<a href="#' in row
 
 
+@pytest.mark.long
 def test_features_are_linked_where_they_are(run_folder, tmp_path):
     assert 'href="features.html"' not in (run_folder / "report.html").read_text(encoding="utf-8")
     run = tmp_path / "run"
@@ -153,6 +154,7 @@ def test_max_tokens_shrinks_with_heads():
     assert [max_tokens(heads) for heads in (12, 16, 6, 3)] == [35, 30, 50, 70]
 
 
+@pytest.mark.long
 def test_a_run_without_saes_says_so(tmp_path):
     run = write_fake_run(tmp_path / "run", saes=False, images=20)
     out = render_report(run, tmp_path / "elsewhere" / "page.html")
@@ -168,6 +170,7 @@ def test_a_run_without_saes_says_so(tmp_path):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.long
 def test_a_run_without_views_says_so(run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))
@@ -177,6 +180,7 @@ def test_a_run_without_views_says_so(run_folder, tmp_path):
     assert str(circuitsvis_script()) not in html
 
 
+@pytest.mark.long
 def test_an_empty_table_is_left_out(run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run, ignore=shutil.ignore_patterns("views", "report.html"))

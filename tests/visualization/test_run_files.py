@@ -23,6 +23,7 @@ def run(whole, tmp_path):
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -46,6 +47,7 @@ def test_another_form_is_named(name, text, run):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("key", "value"),
     [

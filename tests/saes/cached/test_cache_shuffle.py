@@ -91,6 +91,7 @@ def test_ranks_share_each_global_batch(numbered_cache, world, buffer_bytes):
             assert torch.equal(share, batch[rank::world])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("buffer_bytes", [WHOLE, PARTS, TINY])
 def test_goes_on_after_any_batch(numbered_cache, buffer_bytes):
     cache = numbered_cache()
@@ -175,6 +176,7 @@ def relative_entropy(rows, size, group):
     return mean(rows) / np.mean([mean(np.random.default_rng(i).permutation(rows)) for i in range(20)])
 
 
+@pytest.mark.long
 def test_a_cache_that_fits_in_memory_is_shuffled_uniformly(numbered_cache):
     cache, n_epochs = numbered_cache(), 300
     orders = np.stack([rows_of(epoch(cache, i, batch_size=N_ROWS, buffer_bytes=WHOLE)) for i in range(n_epochs)])
@@ -187,6 +189,7 @@ def test_a_cache_that_fits_in_memory_is_shuffled_uniformly(numbered_cache):
     assert after < 5 / N_ROWS
 
 
+@pytest.mark.long
 def test_segments_mix_images_and_shards_almost_as_well(numbered_cache):
     cache = numbered_cache(n_images=400, images_per_shard=20, batch_size=20)
     made = epoch(cache, batch_size=28, buffer_bytes=32 * 1400)  # half of the rows, 5 rows a chunk

@@ -86,6 +86,7 @@ def test_stops_after_the_last_hook_point(make_cache, tiny_model):
     assert set(ran) == {"blocks.0.hook_resid_post", "blocks.1.hook_resid_post"}
 
 
+@pytest.mark.long
 def test_a_compiled_forward_pass_gives_the_same_cache(make_cache, tiny_model, tiny_images, monkeypatch):
     """23 images, so that the last batch is smaller; and all hook points come from one compiled pass."""
     compiled = []
