@@ -29,6 +29,7 @@ SIZES = (
     "patch_size",
     "pooler_output_size",
     "projection_dim",
+    "projection_size",
     "vocab_size",
 )
 DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob", "drop_path_rate", "hidden_dropout_prob")
@@ -46,6 +47,8 @@ RANGES: dict[str, Range] = {
 }
 """What a number must be, by its setting."""
 TOWERS = ("vision_config", "text_config")
+MOST_PATCH = 8192
+"""The longest side of a patch, in pixels."""
 
 
 def check_values(config: Mapping[str, Any], where: str, part: str = "") -> None:
@@ -86,7 +89,8 @@ def check_values(config: Mapping[str, Any], where: str, part: str = "") -> None:
 
 
 def _check_together(config: Mapping[str, Any], start: str) -> None:
-    """Raise a ValueError for heads that do not divide the width, or for a patch larger than the picture."""
+    """Raise a ValueError for heads that do not divide the width, a patch larger than the picture, or whole
+    numbers where transformers needs a weight."""
     for part in ("", "decoder_"):
         width, heads = config.get(f"{part}hidden_size"), config.get(f"{part}num_attention_heads")
         if isinstance(width, int) and isinstance(heads, int) and config.get("head_dim") is None and width % heads:
@@ -98,4 +102,11 @@ def _check_together(config: Mapping[str, Any], start: str) -> None:
     if isinstance(image, int) and isinstance(patch, int) and patch > image:
         raise ValueError(
             f"{start}patch_size of its config.json must be at most image_size, {image}; got {patch}. Correct it."
+        )
+    if isinstance(patch, int) and patch > MOST_PATCH:  # of a family without an image_size
+        raise ValueError(f"{start}patch_size of its config.json must be at most {MOST_PATCH}; got {patch}. Correct it.")
+    if isinstance(scale := config.get("logit_scale_init_value"), int):
+        raise ValueError(
+            f"{start}logit_scale_init_value of its config.json must be a real number, as 2.6592, or transformers makes "
+            f"no weight of it; got {scale}. Correct it."
         )
