@@ -105,7 +105,7 @@ def time_interleaved(
         calls: calls in one measurement; more where one call is too short for the clock.
         device: of the work; CUDA is timed with events on its current stream, which was idle before.
         seed: of the order.
-        progress: the label of a progress bar; None shows none.
+        progress: label of the progress bar; None shows none.
 
     Raises:
         ValueError: two contenders of one name, or no round or call.

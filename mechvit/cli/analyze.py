@@ -64,7 +64,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     attention_limit: int | None = None
     """At most this many of them, from the first, whose attention is compared; None takes all."""
     batch_size: int | None = None
-    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns."""
+    """Images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of attention patterns."""
 
     def __post_init__(self) -> None:
         check_common(self)

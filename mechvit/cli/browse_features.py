@@ -66,7 +66,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     allow_other_model: bool = False
     """Show SAEs that say they were trained on other weights than the model's, too."""
     batch_size: int | None = None
-    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
+    """Images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
     overwrite: bool = False
     """Replace an earlier page at OUT."""
 

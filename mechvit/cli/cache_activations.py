@@ -58,7 +58,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Of the stored activations."""
     batch_size: int = 64
-    """Images a forward pass."""
+    """Images per forward pass."""
     shard_megabytes: int = 256
     """Size of a shard of one hook point, at most (a million bytes each); a shard has one batch at least."""
     compiled: bool = False

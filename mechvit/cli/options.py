@@ -57,7 +57,7 @@ class BatchOptions:
     """How many images go through a model at once."""
 
     batch_size: int | None = None
-    """Images a forward pass; None takes 32 on a CPU, else 128."""
+    """Images per forward pass; None uses 32 on a CPU, else 128."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     neurons: tuple[int, int] = (16, 48)
     """MLP neurons that are patched exactly, too: so many of the largest approximate effects, and so many at random."""
     batch_size: int | None = None
-    """Images a forward pass, patched copies counted; None takes 32 on a CPU, else 128."""
+    """Images per forward pass, patched copies counted; None uses 32 on a CPU, else 128."""
 
     def __post_init__(self) -> None:
         check_common(self)

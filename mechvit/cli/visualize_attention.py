@@ -50,7 +50,7 @@ class Options(DeviceOptions, OutputOptions):
     max_tokens: int | None = 50
     """Pool patches in square blocks to at most this many tokens; None for full resolution (then choose few heads)."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the corruptions' noise."""
     overwrite: bool = False
     """Replace an earlier page at OUT."""
 

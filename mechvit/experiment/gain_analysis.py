@@ -50,7 +50,7 @@ class Isolation:
     shared: SAE
     """One SAE trained on both."""
     seed: int
-    """Of the noise."""
+    """Seed of the corruptions' noise."""
     bootstrap: Mapping[str, Any]
     """resamples, level and seed of every interval."""
 

@@ -102,7 +102,7 @@ class TransferConfig:
     device: str | None = None
     """Where to compute; CUDA where there is one."""
     batch_size: int | None = None
-    """Images a forward pass in tests; None takes 32 on a CPU, else 128. All models are in memory at once."""
+    """Images per forward pass in tests; None uses 32 on a CPU, else 128. All models are in memory at once."""
     verify: bool = False
     """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
     fresh: bool = False

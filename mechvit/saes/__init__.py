@@ -1,4 +1,4 @@
-"""Sparse autoencoders on a ViT's residuals, on sae-lens: store, training, evaluation (names in `__init__.pyi`)."""
+"""Sparse autoencoders (SAEs) of ViT activations, trained and opened with sae-lens (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

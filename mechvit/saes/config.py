@@ -1,4 +1,4 @@
-"""How SAEs are trained: a light module that command lines import without torch."""
+"""Settings of SAE training, in a light module that commands import without torch."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 arXiv:2406.04093, `jumprelu` arXiv:2407.14435, `gated` arXiv:2404.16014, `matryoshka_batchtopk` arXiv:2503.17547."""
 
 PENALISED = ("standard", "jumprelu", "gated")
-"""Sparse by a penalty whose coefficient is given or steered; the others keep the k largest."""
+"""Architectures made sparse by a penalty, whose coefficient is given or adjusted; the others keep the k largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """How images become batches of activations."""
+    """Settings of the conversion of images to batches of activations."""
 
     hook_layer: int | None = None
-    """Block whose output (`hook_resid_post`) the SAEs read. None takes the last but one: the penultimate residual."""
+    """Block whose output (`hook_resid_post`) the SAEs read. None selects the last but one: the penultimate residual."""
     hook_names: tuple[str, ...] = ()
-    """Hook points to read instead, all from one forward pass, as in blocks.4.hook_mlp_out; SAEs are trained on each."""
+    """Hook points to read instead, such as blocks.4.hook_mlp_out, from one forward pass; SAEs are trained on each."""
     tokens: HookTokens = "all"
-    """Tokens that the SAEs see: all of them, the image patches only, or the class token only."""
+    """Tokens that the SAEs read: all of them, the image patches only, or the class token only."""
     clean_fraction: float = 0.5
-    """Share of images that stay clean; the others each get one of the corruptions, drawn anew every epoch."""
+    """Share of images that stay clean; each of the others gets one of the corruptions, drawn anew every epoch."""
     images_per_batch: int = 64
-    """Images a forward pass of the ViT."""
+    """Images per forward pass of the ViT."""
     buffer_images: int = 256
-    """Images whose tokens are mixed at a time."""
+    """Images whose tokens are mixed at once."""
     segment_images: int = 8192
-    """About how many images are mixed without a break. What was cut off within an epoch starts its segment's forward
-    passes again; the tokens of a segment's last partial batch are left out."""
+    """Approximate number of images that are mixed without a break. A run interrupted within an epoch repeats the
+    forward passes of its segment; the tokens of a segment's last partial batch are dropped."""
     calibration_images: int = 256
-    """Training images for what is set from data: the start, and batchtopk's threshold before it is published."""
+    """Training images for values set from data: the initial weights, and batchtopk's threshold before publication."""
     train_batch_size_tokens: int = 4096
-    """Tokens a training step."""
+    """Tokens per training step."""
     seed: int = 0
-    """Fixes the initial weights, the order of the images, and which image gets which corruption."""
+    """Seed of the initial weights, the order of the images, and the choice of each image's corruption."""
 
     def __post_init__(self) -> None:
         images = ("images_per_batch", "buffer_images", "segment_images", "calibration_images")
@@ -76,23 +76,23 @@ class StreamConfig:
             )
 
     def segments(self, n_images: int) -> int:
-        """Into how many segments of about equal length so many images are cut."""
+        """Return the number of segments of about equal length into which `n_images` images are split."""
         return max(1, round(n_images / self.segment_images))
 
     def shortest_segment(self, n_images: int) -> int:
-        """Images of the shortest of them."""
+        """Return the number of images in the shortest segment."""
         return n_images // self.segments(n_images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Values tried in place of one setting, each with each: one SAE for every combination. Empty: the setting's own."""
+    """Values to try in place of a single setting: one SAE per combination. An empty tuple keeps the single value."""
 
     expansion_factor: tuple[int, ...] = ()
     k: tuple[int, ...] = ()
     lr: tuple[float, ...] = ()
     l1_coefficient: tuple[float, ...] = ()
-    """For the architectures with a penalty."""
+    """Used by the architectures with a penalty only."""
 
     def __post_init__(self) -> None:
         check_some(self, *vars(self), or_none=True)
@@ -103,26 +103,26 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class SAESpec:
-    """One SAE of a training: what may differ between those that are trained in lockstep."""
+    """One SAE of a training run: the settings that may differ between SAEs trained in lockstep."""
 
     name: str
-    """Its folder: the architecture, the hook point where there are several, and the settings that vary."""
+    """Name of its folder: the architecture, the hook point if there are several, and the settings that vary."""
     hook_name: str
     architecture: str
     expansion_factor: int
     k: int
     lr: float
     l1_coefficient: float | None
-    """None steers the penalty, where there is one, so that L0 stays at `k`."""
+    """None adjusts the penalty, if the architecture has one, so that L0 stays at `k`."""
 
     @property
     def aims_at_k(self) -> bool:
-        """Whether a penalty is to bring L0 to `k`."""
+        """Whether a penalty brings L0 to `k`."""
         return self.architecture in PENALISED and self.l1_coefficient is None
 
     @property
     def steered(self) -> bool:
-        """Whether the penalty's coefficient follows L0; jumprelu's own quadratic penalty aims at `k` by itself."""
+        """Whether the penalty's coefficient is adjusted to L0; jumprelu's quadratic penalty aims at `k` by itself."""
         return self.aims_at_k and self.architecture != "jumprelu"
 
 
@@ -131,42 +131,42 @@ _SHORT = {"expansion_factor": "x", "k": "k", "lr": "lr", "l1_coefficient": "l1_"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Sparse autoencoders, all trained in lockstep on one stream of activations.
+    """Settings of sparse autoencoders that are trained in lockstep on one stream of activations.
 
     The defaults are the paper's where it states them: expansion 32, k = 32, a learning rate of 1e-3 annealed along a
-    cosine, at most 15 epochs with early stopping. The paper's sparsity coefficient of the vanilla SAE is lost in its
-    text: here it is steered so that the vanilla SAE has about `k` active latents too.
+    cosine, at most 15 epochs with early stopping. The paper's text does not preserve the sparsity coefficient of the
+    vanilla SAE: here it is adjusted so that this SAE, too, has about `k` active latents.
     """
 
     architectures: tuple[Architecture, ...] = ("standard", "batchtopk")
-    """Which SAEs to train. They share one stream of activations, so that the ViT runs once."""
+    """Architectures to train. They share one stream of activations, so the ViT runs once."""
     expansion_factor: int = 32
     """Latents per dimension of the activations: d_sae = expansion_factor x d_in."""
     k: int = 32
-    """Active latents a token: exactly for topk; on average over a batch for batchtopk and matryoshka_batchtopk; the
-    target L0 where the penalty is steered."""
+    """Active latents per token: exact for topk, the mean over a batch for batchtopk and matryoshka_batchtopk, the
+    target of L0 if the penalty is adjusted."""
     l1_coefficient: float | None = None
-    """The sparsity coefficient of standard, gated (L1) and jumprelu (L0), for activations scaled to a mean norm of
-    sqrt(d_in). None steers it during training so that L0 stays at `k`; the value reached is recorded with the SAE.
-    Of jumprelu None takes the penalty (L0 - k)^2 instead, which needs no steering."""
+    """Sparsity coefficient of standard, gated (L1) and jumprelu (L0), for activations scaled to a mean norm of
+    sqrt(d_in). None adjusts it during training so that L0 stays at `k`, and records the value reached with the SAE. For
+    jumprelu, None uses the penalty (L0 - k)^2, which needs no adjustment."""
     sweep: Sweep = field(default_factory=Sweep)
     """Several values of a setting, all trained at once."""
     matryoshka_levels: int = 4
-    """Nested dictionaries of matryoshka_batchtopk; each is half as wide as the next."""
+    """Nested dictionaries of matryoshka_batchtopk, each half as wide as the next."""
     aux_loss_coefficient: float = 1.0
-    """Weight of the top-k SAEs' loss that lets dead latents explain what the others leave (sae-lens's own default)."""
+    """Weight of the top-k SAEs' loss by which dead latents explain the residual error (sae-lens's default)."""
     dead_after_epochs: float = 1.0
-    """A latent that has not fired for this many epochs counts as dead in training and joins the auxiliary loss."""
+    """Epochs without firing after which a latent counts as dead in training and enters the auxiliary loss."""
     b_dec_init: Literal["mean", "geometric_median"] = "mean"
-    """Where the decoder's bias starts: at the training tokens' mean or geometric median."""
+    """Initial decoder bias: the training tokens' mean or geometric median."""
     decoder_init: Literal["random", "data"] = "random"
-    """Directions that the decoder starts from: random ones, or those of training tokens from the centre."""
+    """Initial decoder directions: random, or those of training tokens relative to the decoder bias."""
     lr: float = 1e-3
     """Adam's initial learning rate."""
     lr_end: float = 1e-5
-    """The learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after its warm-up; `linear` falls to zero, as sae-lens's does."""
+    """Course of the learning rate after its warm-up; `linear` falls to zero, as in sae-lens."""
     warm_up_fraction: float = 0.02
     """Share of all steps over which the learning rate rises linearly."""
     l1_warm_up_fraction: float = 0.02
@@ -174,15 +174,15 @@ class TrainConfig:
     epochs: int = 15
     """Passes over the training tokens, at most. Each epoch of images draws new corruptions."""
     patience: int = 3
-    """Epochs without a better held-out explained variance before an SAE stops training; its best epoch is kept."""
+    """Epochs without a better held-out explained variance after which an SAE stops training; its best epoch is kept."""
     train_batch_size_tokens: int = 4096
-    """Tokens a training step, of all processes together."""
+    """Tokens per training step, over all processes."""
     fast: bool = True
-    """Use the sparse form of the same losses and gradients where it applies (on a CPU, without autocast)."""
+    """Whether to use the sparse form of the same losses and gradients where possible (on a CPU, without autocast)."""
     autocast: bool = False
-    """Train in bfloat16 where autocast allows."""
+    """Whether to train in bfloat16 where autocast allows."""
     seed: int = 0
-    """Fixes the initial weights, the order of the images, and which image gets which corruption."""
+    """Seed of the initial weights, the order of the images, and the choice of each image's corruption."""
 
     def __post_init__(self) -> None:
         check(self, COUNT, "expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens")
@@ -198,7 +198,7 @@ class TrainConfig:
         self._check_swept()
 
     def _check_swept(self) -> None:
-        """What a sweep varies goes with the other settings."""
+        """Refuse swept values that contradict the other settings."""
         for lr in (self.lr, *self.sweep.lr):
             if self.lr_end > lr:
                 raise SettingError("lr_end", f"must be at most lr, {lr:g}; got {self.lr_end:g}")
@@ -209,13 +209,13 @@ class TrainConfig:
             )
 
     def saes(self, widths: Mapping[str, int]) -> tuple[SAESpec, ...]:
-        """Every SAE of the sweep, named.
+        """Return every SAE of the sweep, with its name.
 
         Args:
-            widths: d_in of each hook point.
+            widths: d_in by hook point.
 
         Raises:
-            ValueError: an SAE with fewer latents than k, or than its matryoshka levels need.
+            ValueError: an SAE would have fewer latents than k, or than its matryoshka levels need.
         """
         made = [spec for hook in widths for name in self.architectures for spec in self._of(name, hook)]
         for spec in made:
@@ -232,7 +232,7 @@ class TrainConfig:
         return tuple(replace(spec, name=_name(spec, made, several)) for spec in made)
 
     def _of(self, architecture: str, hook: str) -> list[SAESpec]:
-        """The combinations of one architecture; a setting that does not concern it does not multiply them."""
+        """Return the combinations of one architecture; settings that it does not use do not multiply them."""
         sweep, penalised = self.sweep, architecture in PENALISED
         found = []
         for factor, k, lr, l1 in product(
@@ -264,7 +264,7 @@ def _name(spec: SAESpec, every: list[SAESpec], several_hooks: bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SAEConfig(StreamConfig, TrainConfig):
-    """Sparse autoencoders on a model's activations: how images become activations, and how the SAEs are trained.
+    """Settings of SAEs of a model's activations: the conversion of images to activations, and the training.
 
     The defaults are the paper's where it states them (see `TrainConfig`), on the penultimate residual.
     """

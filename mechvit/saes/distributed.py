@@ -1,8 +1,8 @@
-"""One training on several processes (torchrun): every process takes its share of each batch and holds equal weights.
+"""Training of SAEs on several processes (torchrun): each processes a share of every batch and holds equal weights.
 
-The processes are those of `torch.distributed` where it is initialised, else this one alone. What is computed equals one
-process with the whole batch, within rounding: gradients are averaged before they are clipped, the k x batch largest
-entries are those of the whole batch, and a latent is alive if it fired anywhere.
+The processes are those of `torch.distributed` if it is initialised, else this one alone. Up to rounding, the result
+equals that of one process with the whole batch: gradients are averaged before they are clipped, the k x batch largest
+entries are selected over the whole batch, and a latent is alive if it fired on any process.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from sae_lens import TrainingSAE
 
 PATIENCE = timedelta(days=7)
-"""How long processes wait for each other: one may check or write for hours what the others need. torchrun ends all of
+"""Time that processes wait for each other: one may check or write for hours while the others wait. torchrun ends all of
 them as soon as one fails."""
 
 
 @contextmanager
 def processes(device: str | None = None) -> Iterator[str | None]:
-    """Join the processes that torchrun started; gives the device of this one. Without torchrun nothing happens.
+    """Join the processes that torchrun started and yield this one's device; without torchrun, yield `device`.
 
     Args:
-        device: where to compute: `cuda` is one GPU a process, and None the same where there are any, else the CPU.
+        device: `cuda` assigns one GPU to each process; None does the same if there are GPUs, else uses the CPU.
 
     Raises:
-        SettingError: a numbered GPU for several processes, or more processes than GPUs.
+        SettingError: a numbered GPU is given for several processes, or there are more processes than GPUs.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield device
@@ -55,23 +55,23 @@ def processes(device: str | None = None) -> Iterator[str | None]:
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is."""
+    """Return the rank of this process."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def share(n: int) -> slice:
-    """This process's rows of a batch of `n`, which `size()` divides."""
+    """Return this process's rows of a batch of `n`, which `size()` must divide."""
     each = n // size()
     return slice(rank() * each, (rank() + 1) * each)
 
 
 def summed(value: float, device: torch.device) -> float:
-    """The sum of all processes' values, in float64."""
+    """Return the sum of all processes' values, in float64."""
     if size() == 1:
         return value
     total = torch.tensor(value, dtype=torch.float64, device=device)
@@ -80,7 +80,7 @@ def summed(value: float, device: torch.device) -> float:
 
 
 def from_first(value: Any) -> Any:
-    """The first process's value, which every process decides by."""
+    """Return the first process's value, so that all processes decide alike."""
     if size() == 1:
         return value
     held = [value]
@@ -89,16 +89,17 @@ def from_first(value: Any) -> Any:
 
 
 def wait() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have reached this point."""
     if size() > 1:
         dist.barrier()
 
 
 def forward_shared(rows: Tensor, forward: Any) -> Tensor:
-    """`forward(rows)` with each process computing its share; every process gets the whole, in order.
+    """Compute `forward(rows)`, each process a share of the rows; every process receives the whole result, in order.
 
     Args:
-        forward: maps rows to as many rows.
+        rows: the input, the same on every process.
+        forward: a function that maps each row to a row.
     """
     if size() == 1:
         return forward(rows)
@@ -111,9 +112,9 @@ def forward_shared(rows: Tensor, forward: Any) -> Tensor:
 
 
 def share_training(sae: TrainingSAE) -> None:
-    """Make this SAE's steps those of all processes: equal weights, averaged gradients, k x batch over the whole batch.
+    """Train an SAE across all processes: equal weights, averaged gradients, k x batch entries of the whole batch.
 
-    Gradients are averaged in one message once the last of a backward pass is there, so before they are clipped.
+    Gradients are averaged in one message once the last of a backward pass has arrived, before they are clipped.
     """
     if size() == 1:
         return
@@ -146,7 +147,7 @@ def alive_anywhere(passes_since_fired: Tensor) -> None:
 
 
 class SharedBatchTopK(BatchTopK):
-    """sae-lens's BatchTopK over the batch of all processes while in training."""
+    """sae-lens's BatchTopK, over the batch of all processes during training."""
 
     def forward(self, x: Float[Tensor, "*token d_sae"]) -> Float[Tensor, "*token d_sae"]:
         if not self.training:
@@ -158,15 +159,17 @@ class SharedBatchTopK(BatchTopK):
 
 @torch.no_grad()
 def largest(values: Float[Tensor, " entry"], wanted: int, *, shared: bool) -> tuple[Bool[Tensor, " entry"], float]:
-    """Which of this process's values are among the `wanted` largest, and the smallest of those.
+    """Return the mask of this process's values among the `wanted` largest, and the smallest of those.
 
-    Of equal values at the boundary those of lower processes and earlier places are kept.
+    Of equal values at the boundary, those of lower ranks and earlier positions are kept.
 
     Args:
-        shared: among the values of all processes; else of this one alone.
+        values: this process's values.
+        wanted: number of values to keep.
+        shared: whether to select among the values of all processes, rather than of this one alone.
 
     Returns:
-        The mask, and the threshold: -inf where there are no more values than wanted.
+        the mask, and the threshold: -inf if there are no more values than wanted, inf if none is wanted.
     """
     parts = _top_of_each(values, wanted) if shared and size() > 1 else [values]
     every = torch.cat(parts)
@@ -182,7 +185,7 @@ def largest(values: Float[Tensor, " entry"], wanted: int, *, shared: bool) -> tu
 
 
 def _top_of_each(values: Tensor, wanted: int) -> list[Tensor]:
-    """Of each process the values that can be among the `wanted` largest of all."""
+    """Return for each process the values that can be among the `wanted` largest of all."""
     top = values.topk(min(wanted, len(values)), sorted=False).values
     lengths = [torch.zeros(1, dtype=torch.int64, device=values.device) for _ in range(size())]
     dist.all_gather(lengths, torch.tensor([len(top)], device=values.device))

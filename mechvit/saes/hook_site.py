@@ -1,4 +1,4 @@
-"""Where SAEs read a model, once they are known to fit it."""
+"""The site at which SAEs read a model, with checks that they fit it."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ if TYPE_CHECKING:
 
 
 class Site(NamedTuple):
-    """What an SAE reads: a hook point, at some tokens."""
+    """The input of an SAE: a hook point, at some tokens."""
 
     hook: str
-    """Its name, as in `blocks.10.hook_resid_post`."""
+    """Name of the hook point, such as `blocks.10.hook_resid_post`."""
     tokens: str
-    """all, patches or cls."""
+    """`all`, `patches` or `cls`."""
 
     def __str__(self) -> str:
         return f"{self.hook}, tokens {self.tokens!r}"
 
     @property
     def start(self) -> int | None:
-        """The first block that runs when the network goes on from here; None if it must run from the pixels."""
+        """First block to run when the network continues from this point; None if it must run from the pixels."""
         found = re.match(r"blocks\.(\d+)\.", self.hook)
         return None if found is None else int(found[1]) + self.hook.endswith(".hook_resid_post")
 
     @property
     def whole_stream(self) -> bool:
-        """Whether the point holds all that the later blocks read, so that no hook is needed."""
+        """Whether the point holds everything that the later blocks read, so that no hook is needed."""
         return self.hook.endswith((".hook_resid_pre", ".hook_resid_post"))
 
     @property
     def writes_residual(self) -> bool:
-        """Whether what stands here is a part of the residual stream, so that the head may read it."""
+        """Whether the activation here is a part of the residual stream, so that the head may read it."""
         point = self.hook.rpartition(".")[2]
         return point.startswith("hook_resid") or point in ("hook_attn_out", "hook_mlp_out", "hook_embed")
 
 
 def sae_site(model: HookedViT, sae: SAE, name: str = "the SAE") -> Site:
-    """What an SAE reads, by its own metadata, once it is known to fit the model.
+    """Return the site that an SAE reads according to its metadata, after checking that it fits the model.
 
     Raises:
-        ValueError: no SAE or a transcoder, an SAE whose weights lack a normalisation of its training, hooks left in it,
-            a hook point that the model lacks or that has not one vector a token, another width, or unknown tokens.
+        ValueError: it is no SAE or a transcoder, its weights lack a normalisation of its training, hooks are left in
+            it, the model lacks its hook point, the point does not hold one vector per token, or width or tokens do not
+            fit.
     """
     check_reconstructs(sae, name)
     check_unhooked(sae, name)
@@ -83,10 +84,11 @@ def sae_site(model: HookedViT, sae: SAE, name: str = "the SAE") -> Site:
 
 
 def shared_site(model: HookedViT, saes: Mapping[str, SAE], allow_other_model: bool = False) -> Site:
-    """The one site that all of these SAEs read.
+    """Return the one site that all of these SAEs read.
 
     Raises:
-        ValueError: no SAE, several sites, an SAE that does not fit (`sae_site`), or one of another checkpoint.
+        ValueError: there is no SAE, the sites differ, an SAE does not fit (`sae_site`), or it was trained on another
+            model.
     """
     sites = {name: sae_site(model, sae, f"the SAE {name!r}") for name, sae in saes.items()}
     if len(set(sites.values())) != 1:
@@ -98,16 +100,16 @@ def shared_site(model: HookedViT, saes: Mapping[str, SAE], allow_other_model: bo
 
 
 def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
-    """Refuse SAEs that say they were trained on other weights, or pixels; those that do not say are let pass.
+    """Refuse SAEs that were trained on other weights or pixels; SAEs that record neither are accepted.
 
     Raises:
-        ValueError: names the first of them and both hashes (`checkpoint_hash`), or the settings in which the image
+        ValueError: names the first such SAE and both hashes (`checkpoint_hash`), or the settings in which the image
             processors differ.
     """
     said = {name: sae.cfg.metadata for name, sae in saes.items() if sae.cfg.metadata.checkpoint_hash is not None}
     own = checkpoint_hash(model) if said else ""
     for name, about in said.items():
-        if own not in (about.checkpoint_hashes or [about.checkpoint_hash]):  # one trained on several models names all
+        if own not in (about.checkpoint_hashes or [about.checkpoint_hash]):  # an SAE of several models names all
             raise ValueError(
                 f"the SAE {name!r} was trained on another model ({about.model_name}, checkpoint hash "
                 f"{str(about.checkpoint_hash)[:12]}) than this one ({own[:12]}): give that model, or allow_other_model "

@@ -1,4 +1,4 @@
-"""The two files of a published SAE, checked before sae-lens opens them: `cfg.json` and `sae_weights.safetensors`."""
+"""The two files of a published SAE, `cfg.json` and `sae_weights.safetensors`, checked before sae-lens opens them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NEEDED = ("architecture", "d_in", "d_sae", "dtype")
 
 
 def read_sae_config(path: Path) -> dict[str, Any]:
-    """Read a `cfg.json`.
+    """Read a `cfg.json` and check it.
 
     Raises:
-        ValueError: no JSON object, a setting that is missing, unknown, of another type or of a value that no SAE has,
-            an architecture or dtype that sae-lens cannot load; names the file, the setting and its value.
+        ValueError: it is no JSON object, a setting is missing, unknown, of the wrong type or out of range, or sae-lens
+            cannot load the architecture or dtype; names the file, the setting and its value.
     """
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
     from sae_lens.util import DTYPE_MAP
@@ -51,22 +51,23 @@ def read_sae_config(path: Path) -> dict[str, Any]:
 
 
 def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
-    """Compare the names and shapes in a `sae_weights.safetensors` with its configuration; no weight is read.
+    """Compare the names and shapes in `sae_weights.safetensors` with the configuration; weights are not read.
 
     Raises:
-        ValueError: a damaged file, tensors that are missing, left over or of another shape; names the file and each.
+        ValueError: the file is damaged, or tensors are missing, unexpected or of another shape; names the file and
+            each.
     """
     with open_tensors(path) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if "scaling_factor" in found and bool((file.get_tensor("scaling_factor") == 1).all()):
-            del found["scaling_factor"]  # of older sae-lens, which leaves it out when it loads
+            del found["scaling_factor"]  # written by older versions of sae-lens, and ignored when loading
     layers = config.get("n_attn_layers", 0)
     if layers > len(found):
         raise ValueError(f"{path.with_name(CONFIG)}: n_attn_layers is {layers}, and {path} holds {len(found)} tensors")
     d_in, d_sae, d_out = config["d_in"], config["d_sae"], config.get("d_out", config["d_in"])
     sizes = {"W_dec": (d_sae, d_out), "W_enc": (d_in, d_sae), "b_dec": (d_out,)}
     wrong = [name for name, shape in sizes.items() if found.get(name, shape) != shape]
-    wanted = sizes if wrong else _expected(config)  # which makes an SAE of that size
+    wanted = sizes if wrong else _expected(config)  # building it allocates an SAE of that size
     faults = [
         f"{name} is {list(found[name])}, must be {list(shape)}"
         for name, shape in wanted.items()
@@ -82,7 +83,7 @@ def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
 
 
 def _expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Give the names and shapes of the weights that sae-lens looks for."""
+    """Return the names and shapes of the weights that sae-lens expects."""
     from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
     from sae_lens.registry import get_sae_class
 
@@ -93,10 +94,10 @@ def _expected(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def open_sae(folder: Path, device: str) -> SAE:
-    """Open a published SAE with stock sae-lens, once its files are known to be right.
+    """Open a published SAE with sae-lens, after checking its files.
 
     Raises:
-        ValueError: anything that is wrong with either file, or values that are not finite; names the file.
+        ValueError: either file is wrong or holds values that are not finite; names the file.
     """
     from sae_lens import SAE
     from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader

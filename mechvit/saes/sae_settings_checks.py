@@ -1,7 +1,7 @@
-"""The settings in a published SAE's `cfg.json`: each known, of the type and within the range that sae-lens means.
+"""Checks of the settings in a published SAE's `cfg.json`: each known, of the right type and within its range.
 
-sae-lens itself keeps a word where a truth value or a number must stand, and leaves out without a word what it does not
-know: the SAE would compute something else than its file says.
+sae-lens itself accepts a string in place of a boolean or a number, and silently drops unknown settings: the SAE would
+compute something else than its file says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 OWN = ("architecture", "metadata", "sae_lens_version")
-"""What stands beside the settings of the architecture."""
+"""Entries besides the settings of the architecture."""
 OLD = (
     "activation_fn",
     "activation_fn_kwargs",
@@ -30,17 +30,17 @@ OLD = (
     "hook_point_head_index",
     "hook_point_layer",
 )
-"""Further settings that sae-lens wrote before its version 6, when there was no `metadata`."""
+"""Further settings written by sae-lens before its version 6, when there was no `metadata`."""
 TOKENS = ("all", "patches", "cls")
 NUMBERS = ("k", "lr")
-"""Of the metadata: what a table of SAEs shows as numbers."""
+"""Entries of the metadata that a table of SAEs shows as numbers."""
 
 
 def is_old(path: Path, config: Mapping[str, Any]) -> bool:
     """Tell whether sae-lens reads a configuration as one from before its version 6.
 
     Raises:
-        ValueError: the version is none, or `metadata` would be left out for lack of it; names the file.
+        ValueError: the version cannot be parsed, or `metadata` would be dropped for lack of one; names the file.
     """
     about = config.get("metadata", {})
     version = config.get("sae_lens_version") or about.get("sae_lens_version")
@@ -57,7 +57,7 @@ def is_old(path: Path, config: Mapping[str, Any]) -> bool:
 
 
 def check_metadata(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse metadata that are none, or in which what is read of them is of another kind.
+    """Refuse metadata that are no object, or whose entries have the wrong type or value.
 
     Raises:
         ValueError: names the file, the setting and its value.
@@ -79,7 +79,7 @@ def check_metadata(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_old_settings(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse settings from before version 6 that sae-lens reads no more, and that say another function.
+    """Refuse settings from before version 6 that sae-lens no longer reads and that describe another function.
 
     Raises:
         ValueError: names the file, the setting and its value.
@@ -103,8 +103,7 @@ def check_old_settings(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_settings(path: Path, config: Mapping[str, Any], config_class: Any) -> None:
-    """Refuse what an architecture's configuration does not declare, another type than it declares, and values that no
-    SAE has.
+    """Refuse settings that an architecture does not declare, of another type than declared, or out of range.
 
     Raises:
         ValueError: names the file, the setting and its value.
@@ -137,7 +136,7 @@ def check_settings(path: Path, config: Mapping[str, Any], config_class: Any) -> 
 
 
 def _check_range(path: Path, name: str, value: Any, config: Mapping[str, Any]) -> None:
-    """Refuse sizes below 1, more chosen latents than there are, and other numbers that are negative or not finite."""
+    """Refuse sizes below 1, more active latents than d_sae, and other numbers that are negative or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if name in ("k", "kval_topk") and not 1 <= value <= config["d_sae"]:
@@ -151,7 +150,7 @@ def _check_range(path: Path, name: str, value: Any, config: Mapping[str, Any]) -
 
 
 def _check_by_class(path: Path, settings: Mapping[str, Any], config_class: Any) -> None:
-    """Refuse what the architecture's own configuration refuses, such as a normalisation that it does not know."""
+    """Refuse what the architecture's own configuration class refuses, such as an unknown normalisation."""
     try:
         config_class(**settings)
     except (TypeError, ValueError) as error:
@@ -159,12 +158,12 @@ def _check_by_class(path: Path, settings: Mapping[str, Any], config_class: Any) 
 
 
 def _size(config: Mapping[str, Any], name: str) -> int:
-    """Give a size, 0 where it is none: whoever reads it next says so."""
+    """Return a size, or 0 if it is no whole number, which a later check reports."""
     return config[name] if is_a(config[name], int) else 0
 
 
 def is_a(value: Any, wanted: Any) -> bool:
-    """Tell whether a JSON value has a declared type; whole numbers are floats, truth values are no numbers."""
+    """Tell whether a JSON value has a declared type; whole numbers count as floats, booleans not as numbers."""
     if typing.get_origin(wanted) is typing.Literal:
         return isinstance(value, str) and value in typing.get_args(wanted)
     if typing.get_origin(wanted) in (types.UnionType, typing.Union):
@@ -175,5 +174,5 @@ def is_a(value: Any, wanted: Any) -> bool:
 
 
 def _words(wanted: Any) -> str:
-    """Name a declared type."""
+    """Return the name of a declared type."""
     return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")

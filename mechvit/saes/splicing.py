@@ -1,4 +1,4 @@
-"""The network around an SAE: up to the activation that it reads, and on from there with another in its place."""
+"""The network on both sides of an SAE: up to the activation that it reads, and onwards with a replacement."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Seen:
     model: HookedViT
     site: Site
     entered: Tensor
-    """What the network goes on from: the residual that enters block `site.start`, or the pixels."""
+    """Input from which the network continues: the residual that enters block `site.start`, or the pixels."""
     whole: Float[Tensor, "batch token d"]
     """The activation at the hook point, at every token."""
     logits: Tensor | None
-    """What the model gave while the activation was read; None where it was not needed for that."""
+    """The model's logits, if they were computed while the activation was read."""
 
     @property
     def x(self) -> Float[Tensor, "batch read d"]:
@@ -40,11 +40,11 @@ class Seen:
         return self.whole[:, token_slice(self.model.cfg, self.site.tokens)]
 
     def untouched(self) -> Float[Tensor, "batch class"]:
-        """The model's own logits."""
+        """Return the model's own logits."""
         return self._run(self.entered) if self.logits is None else self.logits
 
     def spliced(self, values: Float[Tensor, "#batch read d"]) -> Float[Tensor, "batch class"]:
-        """The logits with `values` in the place of `x`, all other tokens as they are."""
+        """Return the logits with `values` in place of `x`, all other tokens unchanged."""
         changed = self.whole.clone()
         changed[:, token_slice(self.model.cfg, self.site.tokens)] = values.to(changed)
         if self.site.whole_stream:
@@ -57,7 +57,7 @@ class Seen:
 
 
 def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel height width"]) -> Seen:
-    """Run the model as far as the site needs."""
+    """Run the model as far as the site requires."""
     entered = pixels if site.start is None else model(pixels, stop_at_layer=site.start)
     if site.whole_stream:
         return Seen(model, site, entered, entered, None)
@@ -77,10 +77,10 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
 
 
 def look_at(model: HookedViT, site: Site, batch: ImageBatch, condition: Corruption = CLEAN) -> Seen:
-    """Run the model on a batch as far as the site needs; `condition` is what the images are shown under.
+    """Run the model on a batch as far as the site requires; `condition` names the images' corruption in errors.
 
     Raises:
-        ValueError: the activation is not finite; names the condition and the images.
+        ValueError: an activation is not finite; names the condition and the images.
     """
     seen = look(model, site, pixel_values(model, batch))
     bad = ~seen.x.isfinite().flatten(1).all(1)
@@ -96,7 +96,7 @@ def look_at(model: HookedViT, site: Site, batch: ImageBatch, condition: Corrupti
 def clean_mean(
     model: HookedViT, site: Site, images: Images, n_images: int, batch_size: int
 ) -> Float[Tensor, "token d"]:
-    """The mean clean activation at each position that the SAE reads, over the first `n_images`, summed in float64."""
+    """Compute the mean clean activation at each position that the SAE reads, over the first `n_images`, in float64."""
     total, left = torch.zeros((), dtype=torch.float64), n_images
     for batch in image_batches(model, images, batch_size):
         part = batch.take(slice(left))

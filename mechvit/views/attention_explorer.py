@@ -59,7 +59,7 @@ def attention_explorer(
             tokens, or fewer where `max_bytes` asks for it. Twelve layers of 12 heads take about 0.4 MB a picture, model
             and condition in 50 tokens, and 5 MB in 197.
         max_bytes: of all patterns in the page; the first pictures are stored in full as far as this reaches.
-        seed: of the noise.
+        seed: seed of the corruptions' noise.
         title: the page's title.
 
     Raises:

@@ -54,7 +54,7 @@ def patch_lens_view(
         followed: classes whose trajectories are drawn: the label, where it is known, and the strongest predictions.
         apply_ln: False gives the bare head, without the final LayerNorm.
         limit: at most this many pictures.
-        seed: of the noise.
+        seed: seed of the corruptions' noise.
         title: the page's title.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Activations on disk: written once from any hook points, read shuffled again and again (names in `__init__.pyi`)."""
+"""Activations on disk: written once at any hook points, read shuffled many times (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

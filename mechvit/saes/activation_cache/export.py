@@ -1,4 +1,4 @@
-"""A cache as a folder that stock sae-lens trains from, in its cached mode."""
+"""Export of an activation cache to a folder that sae-lens itself trains from, in its cached mode."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ KIND = "activations for sae-lens"
 
 @checked
 def export_for_sae_lens(cache: CachedActivations, out: str | os.PathLike[str], *hooks: str) -> Path:
-    """Write a `datasets` folder: a row an image, a float32 column [token, width] a hook point.
+    """Write a `datasets` folder: one row per image, one float32 column [token, width] per hook point.
 
     `sae_lens.ActivationsStore(model=None, dataset=None, cached_activations_path=out, hook_name=HOOK,
-    context_size=cache.plan.tokens_per_image, d_in=cache.widths[HOOK], ...)` reads it. Stock sae-lens reads its rows in
-    order and leaves out a last partial batch of images. The folder is written beside and renamed; meanwhile it needs
-    the room twice.
+    context_size=cache.plan.tokens_per_image, d_in=cache.widths[HOOK], ...)` reads it. sae-lens reads its rows in order
+    and drops a last partial batch of images. The folder is written under a temporary name and renamed; meanwhile the
+    activations take twice the space.
 
     Args:
-        cache: what to copy.
-        out: the new folder.
-        hooks: which hook points; all when none is given.
+        cache: the activations to copy.
+        out: the new folder; nothing may exist there.
+        hooks: the hook points to copy; all of them when none is given.
 
     Raises:
-        ValueError: there is something at `out`, or a hook point that the cache lacks.
+        ValueError: `out` exists, or the cache lacks a hook point.
 
     Source: sae-lens's `CacheActivationsRunner`, whose format this is.
     """
@@ -55,7 +55,7 @@ def export_for_sae_lens(cache: CachedActivations, out: str | os.PathLike[str], *
 
 
 def _images(folder: str, hooks: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Each image's activations, by hook point."""
+    """Yield each image's activations [token, width], by hook point."""
     cache = CachedActivations(folder)
     widths = np.cumsum([cache.widths[hook] for hook in hooks])[:-1]
     for rows in cache.in_order(cache.plan.tokens_per_image, hooks=hooks):

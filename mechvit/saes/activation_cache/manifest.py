@@ -1,4 +1,4 @@
-"""What a cache of activations holds: settled before the first shard is written, and checked against ever after."""
+"""The plan of an activation cache: fixed before the first shard is written, and checked whenever the cache is used."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ PLAN_FILE, MANIFEST_FILE = "plan.json", "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
-    """What is cached of the images that a model sees."""
+    """Settings of an activation cache: hook points, tokens, corruptions and storage."""
 
     hooks: Collection[str]
-    """Names of hook points whose activations are [batch, token, ...], all of which are kept as [row, width]."""
+    """Names of hook points with activations [batch, token, ...], each of which is stored as [row, width]."""
     tokens: str = "all"
-    """`all`, `patches` or `cls`."""
+    """The tokens to store: `all`, `patches` or `cls`."""
     corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS
-    """What the images that do not stay clean get, each equally often."""
+    """Corruptions of the images that do not stay clean, each applied equally often."""
     clean_fraction: float = 0.5
     """Share of images that stay clean."""
     seed: int = 0
-    """Of the corruptions."""
+    """Seed of the choice of corruptions and of their noise."""
     dtype: str = "bfloat16"
-    """Of the stored activations: bfloat16, float16 or float32."""
+    """Type of the stored activations: bfloat16, float16 or float32."""
     batch_size: int = 64
-    """Images a forward pass."""
+    """Images per forward pass."""
     shard_bytes: int = 1 << 28
-    """Of one hook point's activations in a shard, at most; a shard has one batch at least."""
+    """Largest size, in bytes, of one hook point's activations in a shard; a shard holds at least one batch."""
     compiled: bool = False
-    """Compile the forward pass (see `HookedViT.compile_cache`): it takes a minute or more before the first batch, and
-    pays on a GPU."""
+    """Whether to compile the forward pass (see `HookedViT.compile_cache`), which takes a minute or more before the
+    first batch and pays on a GPU."""
 
     def __post_init__(self) -> None:
         if isinstance(self.corruptions, str):
@@ -61,41 +61,41 @@ class CacheConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that the bytes of a cache follow from, apart from the images themselves."""
+    """Everything that determines the bytes of a cache, apart from the images themselves."""
 
     model_name: str
-    """Where the model came from; the only field that a restart may change, since the hash tells the model."""
+    """Source of the model; alone may change when a cache is resumed, since the hash identifies the model."""
     checkpoint_hash: str
     """`checkpoint_hash` of the model."""
     hooks: dict[str, int]
-    """Hook point -> width of its activations."""
+    """Width of the activations at each hook point."""
     tokens: str
-    """`all`, `patches` or `cls`."""
+    """The tokens that are stored: `all`, `patches` or `cls`."""
     tokens_per_image: int
     dtype: str
-    """Of the stored activations: a key of `DTYPES`."""
+    """Type of the stored activations: a key of `DTYPES`."""
     corruptions: tuple[str, ...]
-    """Keys of what images that do not stay clean get. An image's `corruption` is an index into them; -1 is clean."""
+    """Keys of the corruptions; an image's `corruption` is an index into them, -1 for clean."""
     clean_fraction: float
     seed: int
-    """Of the draw of corruptions and of their noise."""
+    """Seed of the choice of corruptions and of their noise."""
     data_fingerprint: str
-    """`images_fingerprint` of the data set: of all its pixels, as the model is shown them."""
+    """`images_fingerprint` of the data set: a hash of all pixels as the model receives them."""
     n_images: int
     batch_size: int
-    """Images a forward pass; it may change an activation's last bits, so it belongs to the plan."""
+    """Images per forward pass; part of the plan, since it may change the last bits of an activation."""
     images_per_shard: int
-    """A whole number of batches."""
+    """Images per shard, a multiple of the batch size."""
     compiled: bool = False
     """Whether the forward pass was compiled, which may change an activation's last bits."""
     processor: dict[str, Any] | None = None
-    """Every setting of the model's image processor; None in a cache from before they were kept."""
+    """Every setting of the model's image processor; None in a cache written before they were recorded."""
     model_dtype: str | None = None
-    """In what precision the model computed; None in a cache from before it was kept."""
+    """Precision in which the model computed; None in a cache written before it was recorded."""
 
     @property
     def n_rows(self) -> int:
-        """Rows of the whole cache: images x tokens."""
+        """Rows of the whole cache: images x tokens per image."""
         return self.n_images * self.tokens_per_image
 
     @property
@@ -104,41 +104,41 @@ class Plan:
 
     @property
     def rows_per_shard(self) -> int:
-        """Rows of every shard but the last."""
+        """Rows of every shard except the last."""
         return self.images_per_shard * self.tokens_per_image
 
     @property
     def digest(self) -> str:
-        """A short hash of the plan, which every shard carries, so that a shard of another cache is told apart."""
+        """A short hash of the plan, stored in every shard, which shows to which cache a shard belongs."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def shard(self, index: int) -> str:
-        """The name of a shard's folder."""
+        """Return the name of a shard's folder."""
         return f"shard-{index:05d}"
 
     def images_of(self, index: int) -> range:
-        """The images of a shard, by their place in the data set."""
+        """Return the indices in the data set of a shard's images."""
         first = index * self.images_per_shard
         return range(first, min(first + self.images_per_shard, self.n_images))
 
     def rows_of(self, index: int) -> int:
-        """The number of rows of a shard."""
+        """Return the number of rows of a shard."""
         return len(self.images_of(index)) * self.tokens_per_image
 
     def bytes_of(self, index: int) -> int:
-        """Bytes of a shard's activations at all hook points."""
+        """Return the bytes of a shard's activations at all hook points together."""
         return self.rows_of(index) * sum(self.hooks.values()) * DTYPES[self.dtype].itemsize
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self) | {"corruptions": list(self.corruptions)}
         for name in ("processor", "model_dtype"):
-            if found[name] is None:  # as it was written then, which its shards' digest is made of
+            if found[name] is None:  # absent from older plans, whose digests were computed without it
                 del found[name]
         return found
 
     @classmethod
     def read(cls, path: Path, key: str | None = None) -> Plan:
-        """Read a plan, or the one under `key` of a manifest.
+        """Read a plan from its own file, or from the entry `key` of a manifest.
 
         Raises:
             ValueError: the file is missing or damaged.
@@ -151,10 +151,10 @@ class Plan:
             raise ValueError(f"{path} must be written by cache_activations: {error!r}. Cache anew.") from error
 
     def check_same(self, other: Plan, where: Path) -> None:
-        """Refuse to go on with another plan than the one that was begun.
+        """Refuse to continue a cache that was begun with another plan.
 
         Raises:
-            ValueError: names every setting that differs, with both values.
+            ValueError: the plans differ; names every setting that differs, with both values.
         """
         if other.processor is None and self.processor is not None:
             raise ValueError(

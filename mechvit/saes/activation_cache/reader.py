@@ -1,4 +1,4 @@
-"""A cache of activations, opened: checked before anything is read, then read in order or shuffled."""
+"""Reading of an activation cache: checked when it is opened, then read in order or shuffled."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 class CachedActivations:
-    """What `cache_activations` wrote; opening it checks names, sizes, shapes and types of all shards.
+    """A finished activation cache; opening it checks the names, sizes, shapes and types of all shards.
 
-    A row is one token of one image; rows lie in the order of the images, and of the tokens in each.
+    A row is one token of one image; rows are ordered by image, then by token.
 
     Args:
-        folder: the cache.
-        verify: also read everything and compare checksums (see `verify`).
+        folder: the folder of the cache.
+        verify: whether to read all data and compare checksums (see the method `verify`).
 
     Attributes:
-        plan: model, hook points, tokens, corruptions, counts.
+        plan: the model, hook points, tokens, corruptions and counts.
 
     Raises:
-        ValueError: a cache that is being written or unfinished, or a shard that is missing, truncated, wrong, damaged
-            or foreign: its name.
+        ValueError: the cache is unfinished or being written, or a shard (named) is missing, truncated, damaged, of
+            another shape or type, or of another cache.
     """
 
     @checked
@@ -64,12 +64,12 @@ class CachedActivations:
             self.verify()
 
     def close(self) -> None:
-        """Let the cache be written again; it is held against writers, not against other readers, until then."""
+        """Release the cache, which cannot be written while it is open; any number may read it at once."""
         self._lock.release()
 
     @property
     def widths(self) -> dict[str, int]:
-        """Hook point -> width."""
+        """Width of the activations at each hook point."""
         return dict(self.plan.hooks)
 
     @property
@@ -77,15 +77,15 @@ class CachedActivations:
         return self.plan.n_rows
 
     def verify(self, progress: str | None = None, *, changed_only: bool = False) -> None:
-        """Read every file and compare its SHA-256 with the manifest's.
+        """Compare the SHA-256 of every file with the one in the manifest.
 
         Args:
-            progress: the label of a progress bar; None shows none.
-            changed_only: only the files whose size or time of change is another than when the cache was written (all
-                of a copy that did not keep the times).
+            progress: label of the progress bar; None shows none.
+            changed_only: read only the files whose size or modification time differs from when the cache was written
+                (every file of a copy that did not preserve times).
 
         Raises:
-            ValueError: names the first file that differs.
+            ValueError: a file differs; names the first.
         """
         shards = read_object(self.folder / MANIFEST_FILE, ("shards",))["shards"]
         marker = read_marker(self.folder)
@@ -98,11 +98,11 @@ class CachedActivations:
                     check_bytes(self.folder / name, {file: expected})
 
     def check_model(self, model: HookedViT, *, allow_other_model: bool = False) -> None:
-        """Refuse a model that these are not the activations of.
+        """Refuse a model that did not produce these activations.
 
         Raises:
-            ValueError: the model's weights have another hash, or its image processor other settings (named; a cache
-                from before they were kept has none).
+            ValueError: the hash of the model's weights or a setting of its image processor (named) differs; a cache
+                written before the settings were recorded is compared by hash alone.
         """
         found = checkpoint_hash(model)
         if found != self.plan.checkpoint_hash and not allow_other_model:
@@ -118,7 +118,7 @@ class CachedActivations:
             )
 
     def images(self) -> dict[str, Int[Tensor, " image"]]:
-        """`image_id`, `label` and `corruption` (an index into `plan.corruptions`; -1 is clean) of every image."""
+        """Return every image's `image_id`, `label` and `corruption` (an index into `plan.corruptions`; -1 is clean)."""
         columns: dict[str, list[Tensor]] = {"image_id": [], "label": [], "corruption": []}
         for index in range(self.plan.n_shards):
             with open_tensors(self.path(index, IMAGES)) as file:
@@ -127,14 +127,14 @@ class CachedActivations:
         return {name: torch.cat(parts) for name, parts in columns.items()}
 
     def path(self, index: int, name: str) -> Path:
-        """The file of a hook point (or of the images) in a shard."""
+        """Return the path of a shard's file for a hook point (or for the images)."""
         return self.folder / self.plan.shard(index) / file_name(name)
 
     def chosen(self, hooks: Collection[str] | None) -> tuple[str, ...]:
-        """The given hook points, or all.
+        """Return the given hook points, or all when None or empty.
 
         Raises:
-            ValueError: one that the cache lacks.
+            ValueError: the cache lacks one of them, or a single string was given.
         """
         if isinstance(hooks, str) or (unknown := set(hooks or ()) - self.plan.hooks.keys()):
             given = hooks if isinstance(hooks, str) else sorted(unknown)
@@ -150,13 +150,13 @@ class CachedActivations:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Iterator[Float[Tensor, "batch columns"]]:
-        """The rows in their order, hook points side by side; the last batch may be smaller.
+        """Yield the rows in order, hook points concatenated along the columns; the last batch may be smaller.
 
         Args:
-            batch_size: rows a batch.
-            n_rows: only so many, from the first on.
-            hooks: which hook points; all when None.
-            dtype, device: of the batches.
+            batch_size: rows per batch.
+            n_rows: number of rows to read from the start; all when None.
+            hooks: the hook points to read; all when None.
+            dtype, device: type and device of the batches.
         """
         chosen, end = self.chosen(hooks), self.n_rows if n_rows is None else min(n_rows, self.n_rows)
         for first in range(0, end, batch_size):
@@ -165,7 +165,7 @@ class CachedActivations:
             yield torch.cat(columns, dim=1)
 
     def _rows(self, hook: str, first: int, last: int) -> Float[Tensor, "row width"]:
-        """Rows first..last-1 of one hook point, as stored."""
+        """Return rows first to last - 1 of one hook point, as stored."""
         size, parts = self.plan.rows_per_shard, []
         for index in range(first // size, -(-last // size)):
             with open_tensors(self.path(index, hook)) as file:
@@ -174,5 +174,5 @@ class CachedActivations:
         return torch.cat(parts)
 
     def epoch(self, number: int, options: ShuffleOptions) -> ShuffledEpoch:
-        """All rows once, shuffled, in full batches."""
+        """Return an iterable over all rows once, shuffled, in full batches."""
         return ShuffledEpoch(self, number, options)

@@ -1,4 +1,4 @@
-"""One shard's activations: images -> corruption -> truncated forward pass -> rows in their stored form, in place."""
+"""Computation of one shard: images -> corruption -> truncated forward pass -> rows in the stored type."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
 FINITE = "all finite"
-"""The name under which a batch carries whether each hook point's stored rows are finite."""
+"""Key in a batch's results under which it is recorded whether each hook point's stored rows are finite."""
 
 
 @torch.no_grad()
 def run_to(model: HookedViT, pixels: Tensor, hooks: Collection[str]) -> dict[str, Tensor]:
-    """Run the model as far as the last of the hook points and keep what passes them."""
+    """Run the model up to the last of the hook points and return the activations at each of them."""
     _, found = model.run_with_cache(
         pixels, None, names_filter=list(hooks), stop_at_layer=layer_after(hooks), return_cache_object=False
     )
@@ -38,14 +38,14 @@ def run_to(model: HookedViT, pixels: Tensor, hooks: Collection[str]) -> dict[str
 
 
 def layer_after(hooks: Collection[str]) -> int | None:
-    """The layer at which a forward pass may stop once it has passed these hook points; None where it may not."""
+    """Return the layer after which a forward pass has passed these hook points; None if it must run to its end."""
     layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0 for name in hooks]
     within = all(layer or name.split(".")[0] in BEFORE_BLOCKS for name, layer in zip(hooks, layers, strict=True))
     return max(layers) if within else None
 
 
 def forward_of(model: HookedViT, plan: Plan) -> Forward:
-    """What gives the hook points' activations of a batch: compiled once, where the plan says so."""
+    """Return the function from pixels to the activations at the plan's hook points, compiled if the plan says so."""
     hooks = list(plan.hooks)
     if plan.compiled:
         return model.compile_cache(hooks, stop_at_layer=layer_after(hooks), batch_size=plan.batch_size)
@@ -60,20 +60,20 @@ def compute_shard(
     seen: Callable[[int], object],
     forward: Forward,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute one shard: each hook point's activations [row, width], and the images' ids, labels and corruptions.
+    """Compute one shard: activations [row, width] by hook point, and the images' ids, labels and corruptions.
 
-    On a CPU a batch is cast straight into its rows of the shard; a GPU makes the rows of one batch while those of the
-    batch before are copied to the host.
+    On a CPU each batch is cast directly into its rows of the shard; a GPU computes one batch while the rows of the one
+    before are copied to the host.
 
     Args:
-        model, images: what the plan was made for.
-        plan: says what is kept.
-        index: of the shard.
-        seen: called with the number of images of each batch that is done.
-        forward: of `forward_of`.
+        model, images: the model and the data set that the plan was made for.
+        plan: the plan of the cache.
+        index: index of the shard.
+        seen: called with the number of images after each batch.
+        forward: the result of `forward_of`.
 
     Raises:
-        ValueError: activations that cannot be stored, named by batch and image.
+        ValueError: activations are not finite in the stored type; names the batch and the image.
     """
     rows = plan.images_of(index)
     shard = {
@@ -85,7 +85,7 @@ def compute_shard(
     def stored() -> Iterator[dict[str, Tensor]]:
         for batch, drawn, pixels in _inputs(model, images.select(rows), plan):
             start = sum(part.shape[1] for part in about) * plan.tokens_per_image
-            # To fetch these from a GPU waits for all that was queued before: first them, then the pass.
+            # Fetched before the pass is queued: a copy from a GPU waits for everything queued before it.
             about.append(torch.stack([batch.image_ids, batch.labels, drawn]).cpu())
             exact = forward(pixels)
             kept = _kept(exact, {hook: tensor[start:] for hook, tensor in shard.items()}, plan, model)
@@ -108,7 +108,7 @@ def compute_shard(
 
 
 def _kept(exact: dict[str, Tensor], places: dict[str, Tensor], plan: Plan, model: HookedViT) -> dict[str, Tensor]:
-    """The stored rows of one batch: views of the shard's own on a CPU, memory of their own on a GPU."""
+    """Return the stored rows of one batch: views of the shard's rows on a CPU, newly allocated on a GPU."""
     chosen = token_slice(model.cfg, plan.tokens)
     kept = {}
     for hook, tensor in exact.items():
@@ -124,15 +124,15 @@ def _kept(exact: dict[str, Tensor], places: dict[str, Tensor], plan: Plan, model
 def _inputs(
     model: HookedViT, images: datasets.Dataset, plan: Plan
 ) -> Iterator[tuple[ImageBatch, Tensor, Float[Tensor, "batch 3 height width"]]]:
-    """Batches of images, which corruption each image gets, and its pixels, corrupted and normalised."""
-    seed = plan.seed * 1_000_003  # that of an ImageActivationsStore's epoch 0
+    """Yield each batch, the index of each image's corruption, and the corrupted and normalised pixels."""
+    seed = plan.seed * 1_000_003  # the seed of epoch 0 in ImageActivationsStore
     for batch in iter_batches(images, model.image_processor, plan.batch_size, device=model.cfg.device):
         pixels, drawn = corrupt_some(batch, plan.corruptions, plan.clean_fraction, seed)
         yield batch, drawn, normalize(pixels, model.image_processor)
 
 
 def _not_finite(number: int, batch: ImageBatch, exact: dict[str, Tensor], plan: Plan, model: HookedViT) -> ValueError:
-    """The error that names the first image whose activations cannot be stored."""
+    """Return the error that names the first image whose activations cannot be stored."""
     dtype, chosen = DTYPES[plan.dtype], token_slice(model.cfg, plan.tokens)
     for hook, tensor in exact.items():
         bad = tensor[:, chosen].to(dtype).isfinite().flatten(1).all(1).logical_not()

@@ -1,4 +1,4 @@
-"""One shard: a folder of safetensors files, one for each hook point and one for the images, that appears whole."""
+"""Files of one shard: a folder of safetensors files, one per hook point and one for the images, written atomically."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from mechvit import files
 from .manifest import DTYPES, Plan
 
 ACTIVATIONS, IMAGES, RECORD_FILE = "activations", "images", "shard.json"
-"""The tensor in a hook point's file, the images' file (`image_id`, `label`, `corruption`), and the checksums."""
+"""The tensor in a hook point's file, the images' file (`image_id`, `label`, `corruption`) and the checksums' file."""
 
 _CODES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}  # safetensors' names
 
 
 def file_name(name: str) -> str:
-    """The file of a hook point, or of the images."""
+    """Return the file name of a hook point (or of the images)."""
     return f"{name}.safetensors"
 
 
 def file_names(plan: Plan) -> set[str]:
-    """All files of a shard."""
+    """Return the names of all files of a shard."""
     return {RECORD_FILE, file_name(IMAGES), *map(file_name, plan.hooks)}
 
 
 def write_shard(
     cache: Path, plan: Plan, index: int, activations: Mapping[str, Tensor], images: Mapping[str, Tensor]
 ) -> None:
-    """Write a shard beside its place, bring it to the disk, and rename it there.
+    """Write a shard under a temporary name, flush it to the disk, and rename it into place.
 
     Raises:
-        OSError: the disk is full, or anything else; what was written of this shard is removed, others stay.
+        OSError: writing failed, as on a full disk; the partial shard is removed, and finished ones stay.
     """
     final = cache / plan.shard(index)
     contents = {hook: {ACTIVATIONS: tensor} for hook, tensor in activations.items()} | {IMAGES: dict(images)}
@@ -57,7 +57,7 @@ def write_shard(
 
 
 def checksums_of(folder: Path) -> dict[str, str]:
-    """The checksums that were written with a shard.
+    """Return the checksums recorded with a shard.
 
     Raises:
         ValueError: the record is missing or damaged.
@@ -72,7 +72,7 @@ def check_bytes(folder: Path, checksums: Mapping[str, str]) -> None:
     """Compare every file of a shard with its SHA-256.
 
     Raises:
-        ValueError: names the first file that differs.
+        ValueError: a file differs; names the first.
     """
     for name, expected in checksums.items():
         if (found := files.sha256(folder / name)) != expected:
@@ -81,19 +81,19 @@ def check_bytes(folder: Path, checksums: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Header:
-    """Where a tensor lies in a safetensors file."""
+    """Place of a tensor in a safetensors file."""
 
     dtype: str
-    """In safetensors' words, as BF16."""
+    """Type by its safetensors name, such as BF16."""
     shape: tuple[int, ...]
     start: int
-    """Its first byte in the file."""
+    """Offset of its first byte in the file."""
     plan: str
-    """Digest of the plan of the cache that the file was written for."""
+    """Digest of the plan of the cache that the file was written for; empty if none is recorded."""
 
 
 def read_header(path: Path, tensor: str) -> Header:
-    """Read the header of a safetensors file (its format's own description: 8 bytes of length, JSON, data).
+    """Read the header of a safetensors file: 8 bytes of length, then JSON, then data.
 
     Raises:
         ValueError: the file is missing, truncated, or another kind of file.
@@ -127,8 +127,8 @@ def check_shard(cache: Path, plan: Plan, index: int) -> None:
     """Check a shard's files without reading their data.
 
     Raises:
-        ValueError: names the first file that is missing, truncated, of another shape or type, of another cache, or one
-            too many.
+        ValueError: a file (the first is named) is missing, unexpected, truncated, of another shape or type, or of
+            another cache.
     """
     folder = cache / plan.shard(index)
     if not folder.is_dir():

@@ -1,10 +1,10 @@
 """One pass over a cache in a nearly uniform random order, at about the disk's own rate.
 
 Rows are read in small contiguous chunks. A random order of all chunks, drawn for the epoch, is cut into segments, of
-which several live in memory at once. In each step every live segment gives an equal share of its rows, drawn at random,
-and the shares are mixed, while the next segment is read into the place of the one that ended, its chunks from the front
-of the files to the back and several at a time. A cache that fits in memory is shuffled uniformly. Batch k is a slice of
-one fixed sequence of rows, so that an epoch goes on exactly after any batch.
+which several are in memory at once (live). Each step takes an equal share of the rows of every live segment, drawn at
+random, and mixes the shares; meanwhile the next segment is read into the memory of the one that is used up, with
+several reads at once, front to back in the files. A cache that fits in memory is shuffled uniformly. Batch k is a slice
+of one fixed sequence of rows, so an epoch can resume exactly after any batch.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ if TYPE_CHECKING:
     from .reader import CachedActivations
 
 CHUNK_BYTES = 1 << 18
-"""About what one read takes of a hook point: enough for a disk to be near its sequential rate with several at once."""
+"""Approximate bytes of a hook point per read: enough for nearly a disk's sequential rate with several reads at once."""
 READERS = 8
-"""Reads at once."""
+"""Number of simultaneous reads."""
 CHUNKS_PER_JOB = 8
 LIVE = 8
-"""Segments that rows are drawn from; memory holds one more, the one being read."""
+"""Number of segments from which rows are drawn; memory holds one more, which is being read."""
 _ALIGNMENT = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShuffleOptions:
-    """In what order a cache is read, and as what."""
+    """Order in which a cache is read, and the form of its batches."""
 
     seed: int
-    """With the epoch's number, of the order."""
+    """Seed of the order, together with the number of the epoch."""
     batch_size: int
-    """Rows of a global batch; the rows that are left over at the end are not given."""
+    """Rows per global batch; a last partial batch is dropped."""
     hooks: Collection[str] | None = None
-    """Which hook points, side by side in the batches; all when None."""
+    """Hook points, concatenated along the columns of each batch; all when None."""
     rank: int = 0
-    """This process gets the rows rank, rank + world, ... of each global batch."""
+    """Rank of this process, which receives the rows rank, rank + world, ... of each global batch."""
     world: int = 1
-    """How many processes read."""
+    """Number of processes that read."""
     dtype: torch.dtype = torch.float32
-    """Of the batches."""
+    """Type of the batches."""
     device: torch.device | str = "cpu"
-    """Of the batches."""
+    """Device of the batches."""
     buffer_bytes: int = 1 << 30
-    """Memory for rows of all the cache's hook points. The larger, the closer to a uniform shuffle."""
+    """Bytes of memory for rows of all the cache's hook points. The larger it is, the closer to a uniform shuffle."""
     direct: bool = True
-    """Read past the operating system's cache where the file system allows: on most disks faster, and other files stay
-    cached. False goes through it, which is faster once all of the cache of activations lies there."""
+    """Whether to bypass the operating system's page cache where the file system allows: faster on most disks, and other
+    files stay cached. False is faster once the whole activation cache lies in the page cache."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world or self.seed < 0 or self.buffer_bytes < 1:
@@ -72,18 +72,18 @@ class ShuffleOptions:
 
 
 class ShuffledEpoch:
-    """One epoch's batches, to be iterated over once; after `load_state_dict` it goes on where the state was taken.
+    """Batches of one epoch, to be iterated over once; `load_state_dict` resumes where the state was taken.
 
-    The order depends on the cache, the seed, the number and `buffer_bytes` alone: not on the hook points chosen, the
-    ranks or how it is read.
+    The order depends only on the cache, the seed, the number and `buffer_bytes`, not on the hook points, the ranks or
+    the mode of reading.
 
     Args:
-        cache: what to read.
-        number: of the epoch, from 0 on.
+        cache: the cache to read.
+        number: index of the epoch, from 0.
         options: see `ShuffleOptions`.
 
     Raises:
-        ValueError: a batch larger than the cache, a negative number, hook points that the cache lacks.
+        ValueError: a batch is larger than the cache, the number is negative, or the cache lacks a hook point.
     """
 
     def __init__(self, cache: CachedActivations, number: int, options: ShuffleOptions) -> None:
@@ -102,7 +102,7 @@ class ShuffledEpoch:
         n_segments = 1 if plan.n_rows <= memory_rows else -(-plan.n_rows * (LIVE + 1) // memory_rows)
         ends = np.cumsum(self._chunks[self._order, 2])
         cuts = np.searchsorted(ends, np.arange(1, n_segments + 1) * plan.n_rows // n_segments) + 1
-        self._cuts = np.unique(cuts)  # a segment smaller than a chunk has one
+        self._cuts = np.unique(cuts)  # a segment holds at least one chunk
         self._sizes = np.diff(ends[self._cuts - 1], prepend=0).tolist()
         self._steps = _shares(self._sizes)
         self._ends = np.cumsum([sum(high - low for _, low, high in step) for step in self._steps])
@@ -110,18 +110,18 @@ class ShuffledEpoch:
 
     @property
     def n_batches(self) -> int:
-        """Full batches of the epoch."""
+        """Number of full batches of the epoch."""
         return self.cache.n_rows // self.options.batch_size
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, as JSON: the batches given so far, and what fixes their order."""
+        """Return the position as JSON: the number of batches yielded, and everything that fixes their order."""
         return self._identity() | {"given": self.given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that were given when `state` was taken.
+        """Resume after the batches that had been yielded when `state` was taken.
 
         Raises:
-            ValueError: the state is that of another order; names the setting.
+            ValueError: the state belongs to another order; names the setting that differs.
         """
         for name, own in self._identity().items():
             if state[name] != own:
@@ -159,7 +159,7 @@ class ShuffledEpoch:
             start += len(order)
 
     def _orders(self, first: int, memory: dict[str, np.ndarray]) -> Iterator[Tensor]:
-        """For each step from the first on: where in memory its rows lie, in their order, once they are there."""
+        """Yield for each step from `first` on the places of its rows in memory, in order, once they have been read."""
         with ThreadPoolExecutor(READERS) as pool:
             reading = {segment: self._start(pool, segment, memory) for segment, *_ in self._steps[first]}
             mixing = pool.submit(self._mixing, first)
@@ -181,17 +181,17 @@ class ShuffledEpoch:
 
     @property
     def _places(self) -> int:
-        """How many segments memory holds."""
+        """Number of segments that memory holds."""
         return min(LIVE + 1, len(self._sizes))
 
     def _memory(self) -> dict[str, np.ndarray]:
-        """Room for the bytes of the rows; numpy asks for huge pages, which are much faster to get."""
+        """Allocate memory for the bytes of the rows; numpy requests huge pages, which are much faster to obtain."""
         plan, n_rows = self.cache.plan, self._places * max(self._sizes)
         item = DTYPES[plan.dtype].itemsize
         return {hook: np.empty((n_rows, plan.hooks[hook] * item), dtype=np.uint8) for hook in self.hooks}
 
     def _mixed(self, step: int, orders: dict[int, Tensor], mixing: Tensor) -> Tensor:
-        """Where in memory the rows of a step lie, in their order; forgets the segment that ends with it."""
+        """Return the places of a step's rows in memory, in order, and forget the segment that ends with it."""
         shares = [
             orders[segment][low:high] + segment % self._places * max(self._sizes)
             for segment, low, high in self._steps[step]
@@ -200,13 +200,13 @@ class ShuffledEpoch:
         return torch.cat(shares).index_select(0, mixing)
 
     def _gather(self, rows: dict[str, Tensor], own: Tensor) -> Tensor:
-        # index_select copies row by row; indexing with a tensor takes several times as long
+        # index_select copies whole rows; indexing with a tensor takes several times as long
         device, dtype = self.options.device, self.options.dtype
         columns = [rows[hook].index_select(0, own).to(device).to(dtype) for hook in self.hooks]
         return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
     def _start(self, pool: ThreadPoolExecutor, segment: int, memory: dict[str, np.ndarray]) -> list[Future[Any]]:
-        """Begin to read a segment to its place in memory; the first job gives a random order of its rows."""
+        """Start reading a segment into its place in memory; the first job returns a random order of its rows."""
         chunks = self._chunks[np.sort(self._order[self._cuts[segment - 1] if segment else 0 : self._cuts[segment]])]
         places = np.cumsum(chunks[:, 2]) - chunks[:, 2] + segment % self._places * max(self._sizes)
         jobs: list[Future[Any]] = [pool.submit(self._permutation, self._sizes[segment], 0, segment)]
@@ -217,7 +217,7 @@ class ShuffledEpoch:
         return jobs
 
     def _mixing(self, step: int) -> Tensor:
-        """A random order of a step's rows."""
+        """Return a random order of a step's rows."""
         return self._permutation(sum(high - low for _, low, high in self._steps[step]), 1, step)
 
     def _permutation(self, n_rows: int, *of: int) -> Tensor:
@@ -225,10 +225,10 @@ class ShuffledEpoch:
 
 
 def _shares(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
-    """For each step: (segment, low, high) of every live segment, the part of its random order that the step takes.
+    """Return (segment, low, high) of every live segment at each step: the part of its random order that the step takes.
 
-    Step s has the segments s to s + LIVE - 1 and takes a LIVE-th of each. So that nothing is read twice, the first step
-    also takes what its segments would have given before it, and the last what its would give after it.
+    Step s takes 1/LIVE of each of the segments s to s + LIVE - 1. So that nothing is read twice, the first step also
+    takes the shares of earlier steps that do not exist, and the last step those of later ones.
     """
     live = min(LIVE, len(sizes))
     last = len(sizes) - live
@@ -244,7 +244,7 @@ def _shares(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
 
 
 def _chunks(cache: CachedActivations, rows: int) -> np.ndarray:
-    """All chunks in the order of the files: (shard, first row in it, number of rows)."""
+    """Return all chunks in the order of the files, as rows (shard, first row in it, number of rows)."""
     plan, found = cache.plan, []
     for shard in range(plan.n_shards):
         firsts = np.arange(0, plan.rows_of(shard), rows)
@@ -254,7 +254,7 @@ def _chunks(cache: CachedActivations, rows: int) -> np.ndarray:
 
 
 class _Reader:
-    """Reads chunks of rows into memory, in any thread."""
+    """Reader of chunks of rows into memory, usable from any thread."""
 
     def __init__(self, cache: CachedActivations, direct: bool) -> None:
         self.cache, self.threads = cache, threading.local()
@@ -262,7 +262,7 @@ class _Reader:
         self.direct = direct and allows_direct(cache.path(0, next(iter(cache.plan.hooks))))
 
     def __call__(self, hook: str, chunks: np.ndarray, places: np.ndarray, into: np.ndarray) -> None:
-        """Read chunks of one hook point, each to its own place in `into` [row, bytes of a row]."""
+        """Read chunks of one hook point, each to its place in `into` [row, bytes per row]."""
         width = into.shape[1]
         for shard in np.unique(chunks[:, 0]).tolist():
             path = self.cache.path(shard, hook)
@@ -280,7 +280,7 @@ class _Reader:
     def _fill(self, descriptor: int, begin: int, target: np.ndarray, path: Path) -> None:
         if not self.direct:
             found = os.preadv(descriptor, [target.data], begin)
-        else:  # whole blocks of the disk into memory that begins at a page, then what was asked for
+        else:  # whole disk blocks into page-aligned memory, from which the requested bytes are copied
             skew = begin % _ALIGNMENT
             staging = self._staging(-(-(skew + len(target)) // _ALIGNMENT) * _ALIGNMENT)
             found = os.preadv(descriptor, [staging.data], begin - skew) - skew
@@ -296,7 +296,7 @@ class _Reader:
 
 
 def allows_direct(path: Path) -> bool:
-    """Tell whether a file can be read past the operating system's cache."""
+    """Tell whether a file can be read without the operating system's page cache."""
     if not hasattr(os, "O_DIRECT"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Caches of activations as the trainer reads them: training tokens shuffled, held-out tokens in order."""
+"""Streams of cached activations for the trainer: training tokens shuffled, held-out tokens in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from .shuffled_epoch import ShuffledEpoch, ShuffleOptions
 
 
 class CachedStreams:
-    """The activations of two caches, for training and for held-out checks, as batches of one dtype on one device.
+    """Activations of two caches, for training and for held-out checks, as batches of one type on one device.
 
     Args:
-        train: of the training images.
-        validation: of images that are never trained on.
-        shuffle: of the training tokens; held-out tokens are given in order, and whole to each of several processes.
-        calibration_images: how many of the first training images `calibration` gives.
+        train: cache of the training images.
+        validation: cache of held-out images.
+        shuffle: order of the training tokens; every process receives all held-out tokens, in order.
+        calibration_images: number of training images, from the first, that `calibration` yields.
 
     Raises:
-        ValueError: the caches are of different models, hook points or tokens.
+        ValueError: the caches differ in model, hook points, tokens, image processor or precision, or a batch is larger
+            than the training cache.
     """
 
     @checked
@@ -38,7 +39,7 @@ class CachedStreams:
     ) -> None:
         for name in ("checkpoint_hash", "hooks", "tokens", "tokens_per_image", "processor", "model_dtype"):
             ours, theirs = getattr(train.plan, name), getattr(validation.plan, name)
-            if str(ours) != str(theirs):  # of hook points the order counts too
+            if str(ours) != str(theirs):  # the order of hook points counts
                 raise ValueError(
                     f"both caches must have one {name}; {train.folder} has {ours!r} and {validation.folder} {theirs!r}"
                 )
@@ -48,23 +49,23 @@ class CachedStreams:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Hook point -> d_in, in the order of the columns of every batch."""
+        """Width d_in of each hook point, in the order of the columns of every batch."""
         return {hook: self.train.widths[hook] for hook in self.train.chosen(self.shuffle.hooks)}
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """How many full batches of so many tokens an epoch gives."""
+        """Return the number of full batches of `batch_size` tokens per epoch."""
         return self.train.n_rows // batch_size
 
     def epoch(self, number: int) -> ShuffledEpoch:
-        """The shuffled training tokens of one epoch, in full batches; equal numbers give equal batches."""
+        """Return the shuffled training tokens of one epoch, in full batches; equal numbers give equal batches."""
         return self.train.epoch(number, self.shuffle)
 
     def held_out(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """All held-out tokens in order."""
+        """Yield all held-out tokens in order."""
         return self._in_order(self.validation)
 
     def calibration(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """The tokens of the first training images, in order."""
+        """Yield the tokens of the first training images, in order."""
         n_rows = self.calibration_images * self.train.plan.tokens_per_image
         return self._in_order(self.train, n_rows)
 
@@ -73,7 +74,7 @@ class CachedStreams:
         return cache.in_order(how.batch_size, n_rows=n_rows, hooks=how.hooks, dtype=how.dtype, device=how.device)
 
     def about(self) -> dict[str, Any]:
-        """What the activations are, as JSON for an SAE's `cfg.json`."""
+        """Return the origin of the activations as JSON for an SAE's `cfg.json`."""
         plan = self.train.plan
         return {
             "model_name": plan.model_name,

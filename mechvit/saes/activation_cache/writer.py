@@ -1,4 +1,4 @@
-"""Writing a cache: images -> corruption -> one truncated forward pass -> shards of every hook point's activations."""
+"""Writing of an activation cache: images -> corruption -> truncated forward pass -> shards of every hook point."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ def cache_activations(
     overwrite: bool = False,
     progress: str | None = "activations",
 ) -> CachedActivations:
-    """Write the activations of images at some hook points, all from one forward pass that stops after the last.
+    """Write the activations of images at several hook points, from one forward pass that stops after the last of them.
 
-    An image's corruption is drawn from the seed and its own id, as in epoch 0 of an `ImageActivationsStore`. The shards
-    are settled before the first is written, and each is a whole number of forward batches: a run that was killed goes
-    on with the shards that are missing or damaged, and ends with the same bytes (on the same kind of device with as
-    many threads). Under torch.distributed every process writes each `world size`-th shard, and the first one the
-    manifest, once all are there.
+    An image's corruption follows from the seed and its id, as in epoch 0 of an `ImageActivationsStore`. The division
+    into shards is fixed beforehand, and each shard is a whole number of batches: a run that was killed continues with
+    the shards that are missing or damaged, and ends with the same bytes (on the same kind of device with as many
+    threads). Under torch.distributed the processes write shards in turn, and the first process writes the manifest once
+    all are there.
 
     Args:
         model: any HookedViT with an image processor.
-        images: prepared or raw, with `label` and `image_id`.
-        out: the cache's folder.
+        images: prepared or raw data set, with `label` and `image_id`.
+        out: the folder of the cache.
         config: see `CacheConfig`.
-        overwrite: start anew where an earlier cache is at `out`.
+        overwrite: whether to replace an earlier cache at `out`.
         progress: the label of the progress bar; None shows none.
 
     Raises:
-        ValueError: a wrong hook point, or tokens that the model lacks (before anything is computed), other settings
-            than the cache at `out` was begun with, activations that are not finite (named by batch and image).
-        OSError: too little room on the disk (found before the start) or none left (the shard is removed, the others
-            stay, and the same call goes on).
+        ValueError: the model lacks a hook point or the tokens (found before anything is computed), the cache at `out`
+            was begun with other settings, or activations are not finite (names the batch and the image).
+        OSError: the disk has too little space (found before the start) or is full (the partial shard is removed, the
+            others stay, and the same call resumes).
     """
     plan = _plan(model, images, config)
     cache = files.out_folder(out)
@@ -93,7 +93,7 @@ def cache_activations(
 
 
 def _plan(model: HookedViT, images: datasets.Dataset, config: CacheConfig) -> Plan:
-    """What the cache will hold, found on one image."""
+    """Return the plan of the cache; the widths are found by running one image."""
     per_image = len(range(model.cfg.n_tokens)[token_slice(model.cfg, config.tokens)])
     widths = cached_row_widths(model, config.hooks, _sample(model, images, config.applied))
     batch_bytes = config.batch_size * per_image * max(widths.values()) * DTYPES[config.dtype].itemsize
@@ -120,7 +120,7 @@ def _plan(model: HookedViT, images: datasets.Dataset, config: CacheConfig) -> Pl
 def _sample(
     model: HookedViT, images: datasets.Dataset, corruptions: tuple[Corruption, ...]
 ) -> Float[Tensor, "1 3 height width"]:
-    """The first image, normalised; also sees that the images can be read and corrupted."""
+    """Return the first image, normalised, after checking that images can be read and corrupted."""
     if len(images) == 0:
         raise ValueError("a cache needs at least one image; the data set is empty")
     first = next(iter_batches(images.select([0]), model.image_processor, 1, device=model.cfg.device))
@@ -132,10 +132,10 @@ def _sample(
 def cached_row_widths(
     model: HookedViT, hooks: Collection[str], sample: Float[Tensor, "1 3 height width"]
 ) -> dict[str, int]:
-    """The width of each hook point's activations as rows, found on one image.
+    """Return the width of each hook point's rows, found by running one image.
 
     Raises:
-        ValueError: no such hook point (the nearest is named), or one without a row for each token.
+        ValueError: the model lacks a hook point (the nearest name is suggested), or it has no vector per token.
     """
     for name in hooks:
         check_name(name, model.hook_dict)
@@ -152,7 +152,7 @@ def cached_row_widths(
 
 
 def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
-    """Write the plan, or find the same one there; see that the disk can hold what is missing."""
+    """Write the plan, or check that the same one is there, and check that the disk can hold the missing shards."""
     files.recover(cache)
     files.adopt(cache, KIND)
     begun = (cache / PLAN_FILE).is_file()
@@ -180,10 +180,10 @@ def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
 
 
 def _is_finished(cache: Path, plan: Plan) -> bool:
-    """Tell whether a cache of this plan is there, whole, so that nothing has to be written.
+    """Tell whether a complete cache of this plan exists, so that nothing has to be written.
 
     Raises:
-        ValueError: another plan.
+        ValueError: the cache has another plan.
     """
     if not (cache / PLAN_FILE).is_file():
         return False
@@ -192,7 +192,7 @@ def _is_finished(cache: Path, plan: Plan) -> bool:
 
 
 def _finish(cache: Path, plan: Plan, commit: str | None) -> None:
-    """Write the manifest, which says that the cache is whole, and of which commit a model of the hub is."""
+    """Write the manifest, which marks the cache as complete and records the commit of a model from the Hub."""
     names = [plan.shard(index) for index in range(plan.n_shards)]
     sums = {name: checksums_of(cache / name) for name in names}
     shards = [
@@ -207,7 +207,7 @@ def _finish(cache: Path, plan: Plan, commit: str | None) -> None:
 def _write_missing(
     model: HookedViT, images: datasets.Dataset, cache: Path, plan: Plan, own: range, progress: str | None
 ) -> None:
-    """Make those of a process's shards that are not there yet; one is written while the next is computed."""
+    """Compute those of a process's shards that are missing; each is written while the next is computed."""
     missing = [index for index in own if not _intact(cache, plan, index)]
     total = sum(len(plan.images_of(index)) for index in own)
     done = total - sum(len(plan.images_of(index)) for index in missing)
@@ -229,7 +229,7 @@ def _write_missing(
 
 
 def _intact(cache: Path, plan: Plan, index: int) -> bool:
-    """Tell whether a shard is there with the bytes that were written; warn of one that was damaged since."""
+    """Tell whether a shard is there with the bytes that were written; warn if it has been damaged since."""
     folder = cache / plan.shard(index)
     if not folder.is_dir():
         return False

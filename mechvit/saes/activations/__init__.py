@@ -1,4 +1,4 @@
-"""Streams of activations from images, from one model or several at once (names in `__init__.pyi`)."""
+"""Streams of activations computed from images, by one model or by several (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

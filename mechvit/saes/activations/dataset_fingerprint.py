@@ -1,4 +1,4 @@
-"""The fingerprint by which an SAE remembers the images that it was trained on."""
+"""Fingerprint of the images that an SAE was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sae-lens's `ActivationsStore`, fed with images: pixels -> corruption -> normalisation -> ViT -> mixed tokens."""
+"""sae-lens's `ActivationsStore` for images: pixels -> corruption -> normalisation -> ViT -> mixed tokens."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def hook_layer(model: HookedViT, layer: int | None) -> int:
-    """The block whose output the SAEs read: `layer`, or the last but one.
+    """Return the block whose output the SAEs read: `layer`, or the last but one when None.
 
     Raises:
-        ValueError: the model has no such block, or a single one.
+        ValueError: the model has no such block (with one block, `layer` must be given).
     """
     n_layers = model.cfg.n_layers
     chosen = n_layers - 2 if layer is None else layer
@@ -42,10 +42,10 @@ def hook_layer(model: HookedViT, layer: int | None) -> int:
 
 @torch.no_grad()
 def sae_input_widths(model: HookedViT, config: StreamConfig) -> dict[str, int]:
-    """The hook points that the SAEs read, and d_in at each: the last dimension, or all heads side by side.
+    """Return the hook points that the SAEs read and d_in at each: the product of all dimensions after the token's.
 
     Raises:
-        ValueError: an unknown name (the nearest is suggested), or a point that does not hold one vector a token.
+        ValueError: a name is unknown (the nearest is suggested), or a point does not hold one vector per token.
     """
     names = config.hook_names or (f"blocks.{hook_layer(model, config.hook_layer)}.hook_resid_post",)
     cfg = model.cfg
@@ -62,7 +62,7 @@ def sae_input_widths(model: HookedViT, config: StreamConfig) -> dict[str, int]:
 
 
 def epoch_segments(n_images: int, config: StreamConfig, epoch: int) -> list[np.ndarray]:
-    """The images of an epoch in its random order, cut into segments that are mixed one after the other."""
+    """Return the image indices of an epoch in its random order, split into the segments that are mixed separately."""
     order = np.random.default_rng((config.seed, epoch)).permutation(n_images)
     return np.array_split(order, config.segments(n_images))
 
@@ -70,7 +70,7 @@ def epoch_segments(n_images: int, config: StreamConfig, epoch: int) -> list[np.n
 def draw_corruptions(
     image_ids: Int[Tensor, " batch"], n_corruptions: int, clean_fraction: float, seed: int
 ) -> Int[Tensor, " batch"]:
-    """Which corruption each image gets: -1 for clean, else an index; a pure function of the seed and the image's id."""
+    """Return the index of each image's corruption, -1 for clean: a pure function of the seed and the image's id."""
     hashed = splitmix64(image_ids ^ splitmix64(torch.full_like(image_ids, seed)))
     uniform = ((hashed >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
     if n_corruptions == 0 or clean_fraction == 1:
@@ -82,10 +82,10 @@ def draw_corruptions(
 def corrupt_some(
     batch: ImageBatch, corruptions: Sequence[Corruption | str], clean_fraction: float, seed: int
 ) -> tuple[Float[Tensor, "batch 3 height width"], Int[Tensor, " batch"]]:
-    """Corrupt the images that do not stay clean, each by the corruption drawn for it (see `draw_corruptions`).
+    """Corrupt the images that do not stay clean, each by its own corruption (see `draw_corruptions`).
 
     Returns:
-        the images, and the index of each one's corruption, -1 for clean.
+        the images, and the index of each image's corruption, -1 for clean.
     """
     drawn = draw_corruptions(batch.image_ids, len(corruptions), clean_fraction, seed)
     images = batch.images
@@ -97,22 +97,22 @@ def corrupt_some(
 
 
 class ImageActivationsStore(ActivationsStore):
-    """Activations of clean and corrupted images, once each, as sae-lens's own store gives those of text.
+    """sae-lens's activation store for one pass over clean and corrupted images.
 
-    Forward pass, token selection, filtering and mixing are sae-lens's (the mixing's batches bit for bit, with less
-    copying: see `mixing`). What differs: a "token sequence" is an image's normalised pixels, several hook points lie
-    side by side in a row, and the stream ends after one pass over the images. Their corruptions depend on `config.seed`
-    and `epoch` alone; the mixing draws from torch's global generator, as in sae-lens. Where several processes train
-    together, each computes its share of every forward pass.
+    The forward pass, token selection and filtering are sae-lens's own, and the mixing gives the same batches bit for
+    bit with less copying (see `mixing_buffer`). In contrast to sae-lens, a "token sequence" is an image's normalised
+    pixels, several hook points are concatenated along the columns, and the stream ends after one pass over the images.
+    The corruptions depend only on `config.seed` and `epoch`; the mixing draws from torch's global generator, as in
+    sae-lens. If several processes train together, each computes its share of every forward pass.
 
     Args:
-        model: whose activations are taken.
+        model: the model whose activations are read.
         images: prepared or raw, with `label` and `image_id` (see `mechvit.data.iter_batches`).
-        corruptions: those that the images which do not stay clean get, each equally often.
-        config: hooks, tokens, sizes, mix and seed.
-        epoch: which pass this is.
-        rows: the images to take, in this order; all in the epoch's random order when None.
-        widths: what `sae_input_widths` gave, so that it need not be found again.
+        corruptions: corruptions of the images that do not stay clean, each applied equally often.
+        config: hook points, tokens, sizes, share of clean images and seed.
+        epoch: index of the pass over the images.
+        rows: indices of the images, in order; all images in the epoch's random order when None.
+        widths: the result of `sae_input_widths`, if it is known already.
     """
 
     @checked
@@ -169,15 +169,15 @@ class ImageActivationsStore(ActivationsStore):
 
     @property
     def n_batches(self) -> int:
-        """Training batches that the store gives; the tokens of a last partial one are left out."""
+        """Number of training batches; the tokens of a last partial one are dropped."""
         return self.total_training_tokens // self.train_batch_size_tokens
 
     def load_cached_activation_dataset(self) -> None:
-        """Nothing is cached: the stock store then asks `get_batch_tokens` for its input."""
+        """Return None: nothing is cached, so sae-lens's store asks `get_batch_tokens` for its input."""
         return
 
     def pixels(self) -> Iterator[tuple[Float[Tensor, "batch 3 height width"], Int[Tensor, " batch"]]]:
-        """The normalised images, corrupted as the seed says, and their ids."""
+        """Yield the normalised images, corrupted according to the seed, and their ids."""
         processor = self.model.image_processor
         size = self.store_batch_size_prompts
         for batch in iter_batches(self.images, processor, size, rows=self.rows, device=self.device):
@@ -187,10 +187,10 @@ class ImageActivationsStore(ActivationsStore):
     def get_batch_tokens(
         self, batch_size: int | None = None, raise_at_epoch_end: bool = False, move_to_model_device: bool = True
     ) -> Float[Tensor, "batch 3 height width"]:
-        """The next images; what sae-lens calls tokens.
+        """Return the normalised pixels of the next images, which sae-lens calls tokens.
 
         Raises:
-            StopIteration: there are no more.
+            StopIteration: no images are left.
         """
         return self._next_images(batch_size)[0]
 
@@ -204,14 +204,14 @@ class ImageActivationsStore(ActivationsStore):
         return found
 
     def get_raw_llm_batch(self, raise_on_epoch_end: bool = False) -> tuple[Float[Tensor, "token columns"], None]:
-        """The next images' activations, one row a token; there are no token ids to filter by.
+        """Return the next images' activations, one row per token, and None in place of token ids to filter by.
 
         Raises:
-            ValueError: they are not finite; names the hook point, the batch and the images.
+            ValueError: activations are not finite; names the hook point, the batch and the images.
         """
         pixels, image_ids = self._next_images()
         rows = parallel.forward_shared(pixels, self._side_by_side)
-        if not rows.sum().isfinite():  # a sum is quicker than a look at every value, and may overflow
+        if not rows.sum().isfinite():  # a quick test; it may overflow, hence the exact one
             self._check_finite(rows, image_ids)
         return rows.flatten(0, 1), None
 
@@ -227,7 +227,7 @@ class ImageActivationsStore(ActivationsStore):
             start += width
 
     def _side_by_side(self, pixels: Tensor) -> Float[Tensor, "batch token columns"]:
-        """sae-lens's activations of every hook point from one forward pass, in columns."""
+        """Return sae-lens's activations of every hook point from one forward pass, concatenated along the columns."""
         found = list(self.get_multi_hook_activations(pixels).values())
         return (found[0] if len(found) == 1 else torch.cat(found, dim=-1)).to(self.device, self.dtype)
 
@@ -240,7 +240,7 @@ class ImageActivationsStore(ActivationsStore):
             yield batch
 
     def get_data_loader(self) -> Iterator[Float[Tensor, "batch columns"]]:
-        """The mixed batches, those of sae-lens's own loader."""
+        """Return the iterator over mixed batches, equal to those of sae-lens's own loader."""
         return mixing_buffer(
             self.n_batches_in_buffer * self.training_context_size,
             self.train_batch_size_tokens,
@@ -249,5 +249,5 @@ class ImageActivationsStore(ActivationsStore):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """A store is made again from the seed, the epoch and its rows, so it has no state to keep."""
+        """Return no state: a store is rebuilt from the seed, the epoch and its rows."""
         return {}

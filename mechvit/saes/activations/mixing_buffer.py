@@ -1,7 +1,7 @@
-"""sae-lens's mixing buffer, number for number, with each activation written once and read once.
+"""sae-lens's mixing buffer with identical batches, in which each activation is written once and read once.
 
-sae-lens concatenates its whole store with every chunk that comes. Here a buffer is allocated once, and what moves is
-the order: a chunk is scattered into slots that earlier batches have left, and a batch gathers its own.
+sae-lens concatenates its whole store with every incoming chunk. Here a buffer is allocated once, and only the order is
+permuted: a chunk is scattered into the slots that earlier batches freed, and a batch gathers its own rows.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def mixing_buffer(
     activations_loader: Iterator[Float[Tensor, "token d_in"]],
     mix_fraction: float = 0.5,
 ) -> Iterator[Float[Tensor, "batch d_in"]]:
-    """Mix old and new activations: the batches of `sae_lens.training.mixing_buffer.mixing_buffer`, bit for bit.
+    """Yield mixed batches of old and new activations, bit for bit those of sae-lens's function of the same name.
 
-    The same draws from torch's global generator, so that either can take the other's place. A batch is memory of its
-    own. What is held is the buffer and one chunk.
+    It draws the same numbers from torch's global generator, so either can replace the other. A batch is a copy. Memory
+    holds the buffer and one chunk.
 
     Args:
-        buffer_size: tokens that are gathered before any is served.
-        batch_size: tokens a batch; a last partial one is left out.
+        buffer_size: tokens that are collected before the first batch.
+        batch_size: tokens per batch; a last partial one is dropped.
         activations_loader: chunks of tokens, of any sizes, all of one width, dtype and device.
-        mix_fraction: share of the buffer that stays for the next mix; 0 mixes nothing.
+        mix_fraction: share of the buffer that is kept for the next mix; 0 keeps the incoming order.
 
     Raises:
-        ValueError: a buffer smaller than a batch, or a fraction outside [0, 1].
+        ValueError: the buffer is smaller than a batch, or the fraction lies outside [0, 1].
     """
     if buffer_size < batch_size:
         raise ValueError(

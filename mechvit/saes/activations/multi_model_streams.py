@@ -1,4 +1,4 @@
-"""Activations of several models in one stream, so that one SAE speaks for all of them."""
+"""Activations of several models in one stream, for an SAE shared by all of them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 
 
 class MixedStreams:
-    """Streams of several models with the same hook points, side by side: every batch holds equally much of each.
+    """Streams of several models with the same hook points, mixed: every batch holds equally many tokens of each model.
 
-    What the models have in common is then in the same latents, and a latent's activation can be compared between them
-    without matching. Streams of one seed and the same images give every model the same images and corruptions.
+    Features that the models share are then the same latents, whose activations can be compared between models without
+    matching. With equal seeds and images, every model receives the same images and corruptions.
 
     Args:
-        streams: of each model; two or more.
-        batch_size: tokens of a training batch, a multiple of how many models there are.
+        streams: the stream of each model; at least two.
+        batch_size: tokens per training batch, a multiple of the number of models.
 
     Raises:
-        ValueError: fewer than two streams, other hook points or tokens, or a batch that cannot be shared out evenly.
+        ValueError: there are fewer than two streams, they differ in hook points, tokens or length, or the batch size is
+            not a multiple of the number of models.
 
-    Source: SAEs shared by a base and a tuned model, as crosscoders share a dictionary (arXiv:2504.02922), but with one
-    decoder for both.
+    Source: a dictionary shared by a base and a tuned model, as in crosscoders (arXiv:2504.02922), but with one decoder
+    for both.
     """
 
     def __init__(self, streams: Sequence[ActivationStreams], *, batch_size: int) -> None:
@@ -51,35 +52,35 @@ class MixedStreams:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Hook point -> d_in, of every model."""
+        """Width d_in of each hook point, the same in every model."""
         return self.streams[0].widths
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Those of all models together.
+        """Return the number of batches per epoch, over all models.
 
         Raises:
-            ValueError: other batches than those that are mixed.
+            ValueError: `batch_size` differs from the one that the models were mixed for.
         """
         if batch_size != self.batch_size:
             raise ValueError(f"the models were mixed for batches of {self.batch_size} tokens; got {batch_size}")
         return len(self.streams) * self.streams[0].steps_per_epoch(batch_size)
 
     def epoch(self, number: int) -> MixedEpoch:
-        """The mixed training tokens of one epoch."""
+        """Return the mixed training tokens of one epoch."""
         return MixedEpoch(self, number)
 
     def held_out(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """Every model's held-out tokens, one model after the other."""
+        """Return an iterator over every model's held-out tokens, one model after the other."""
         return chain.from_iterable(stream.held_out() for stream in self.streams)
 
     def calibration(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """Every model's first training tokens, in turn."""
+        """Yield the first training tokens of all models, batch by batch."""
         for parts in zip(*(stream.calibration() for stream in self.streams), strict=True):
             yield torch.cat(parts)
 
     def about(self) -> dict[str, Any]:
-        """The first model's, with the names, hashes and image processors of all: `model_names`, `checkpoint_hashes`,
-        `processors`."""
+        """Return the first model's description, with the names, hashes and image processors of all models in
+        `model_names`, `checkpoint_hashes` and `processors`."""
         abouts = [stream.about() for stream in self.streams]
         return abouts[0] | {
             "model_name": " + ".join(about["model_name"] for about in abouts),
@@ -90,10 +91,10 @@ class MixedStreams:
 
 
 class MixedEpoch:
-    """The batches of one epoch; can go on after any of them.
+    """Batches of one epoch, which can resume after any of them.
 
-    From one batch of each model as many mixed ones are made as there are models: the first of the first equal part of
-    each, and so on.
+    With n models, one batch of each gives n mixed batches: the i-th consists of the i-th of n equal parts of every
+    batch.
     """
 
     def __init__(self, mixed: MixedStreams, number: int) -> None:
@@ -104,18 +105,18 @@ class MixedEpoch:
         self.round = self._places()
 
     def _places(self) -> list[dict[str, Any]]:
-        """Where each model's epoch stands; nothing where some cannot tell, which are then read again."""
+        """Return the position of each model's epoch; none if some cannot report it, and all are read again."""
         return [epoch.state_dict() for epoch in self.epochs] if self.keeps_place else []
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were given, and where each model's epoch stood before the last were made."""
+        """Return the number of batches yielded, and each model's position before the current round of batches."""
         return {"batches": self.given, "round": self.round}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after so many batches."""
+        """Resume after the number of batches in `state`."""
         self.given, self.round = int(state["batches"]), state["round"]
         if not self.keeps_place:
-            return  # all are read again from the start
+            return  # all batches are read again from the start
         if len(self.round) != len(self.epochs):
             raise ValueError(
                 f"an epoch goes on with the streams that it was begun with, {len(self.round)}; there are "
@@ -126,7 +127,7 @@ class MixedEpoch:
 
     def __iter__(self) -> Iterator[Float[Tensor, "token columns"]]:
         models, skip = len(self.epochs), self.given
-        made = (skip - 1) // models * models if self.keeps_place and skip else 0  # before the round that was cut off
+        made = (skip - 1) // models * models if self.keeps_place and skip else 0  # batches before the interrupted round
         for batches in self._rounds():
             for turn in range(models):
                 made += 1
@@ -135,7 +136,7 @@ class MixedEpoch:
                     yield torch.cat([batch[turn * self.part : (turn + 1) * self.part] for batch in batches])
 
     def _rounds(self) -> Iterator[tuple[Tensor, ...]]:
-        """One batch of each model at a time."""
+        """Yield one batch of each model at a time."""
         iterators = [iter(epoch) for epoch in self.epochs]
         while True:
             self.round = self._places()

@@ -1,4 +1,4 @@
-"""What the trainer reads: batches of activations, however they come about; and that of images through a model."""
+"""Interface of the activation streams that the trainer reads, and the stream computed from images."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 HELD_OUT_EPOCH = 1_000_000
-"""The epoch number of held-out and calibration streams: their corruptions are the same at every check."""
+"""Epoch number of held-out and calibration streams, whose corruptions are then the same at every check."""
 
 
 class ActivationStreams(Protocol):
-    """The only thing that the trainer reads. Every process of a parallel training gets the same, whole batches."""
+    """Source of activations for the trainer. Every process of a parallel training receives the same, whole batches."""
 
     @property
     def widths(self) -> dict[str, int]:
-        """Hook point -> d_in, in the order of the columns of every batch."""
+        """Width d_in of each hook point, in the order of the columns of every batch."""
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """How many full batches of so many tokens an epoch gives."""
+        """Return the number of full batches of `batch_size` tokens per epoch."""
 
     def epoch(self, number: int) -> Iterable[Float[Tensor, "token columns"]]:
-        """The mixed training tokens of one epoch, in full batches; equal numbers give equal batches.
+        """Return the mixed training tokens of one epoch, in full batches; equal numbers give equal batches.
 
-        An iterable with `state_dict() -> JSON` and `load_state_dict` can go on where it was cut off; of any other the
-        batches that were trained on are read again and passed over.
+        An iterable with `state_dict() -> JSON` and `load_state_dict` resumes where it was interrupted; with any other,
+        the batches that were already used are read again and skipped.
         """
 
     def held_out(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """Held-out tokens in order, unmixed, the same every time."""
+        """Yield held-out tokens in order, unmixed, the same every time."""
 
     def calibration(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """The first training tokens in order, a bounded number."""
+        """Yield the first training tokens in order, a bounded number."""
 
     def about(self) -> dict[str, Any]:
-        """What the activations are, as JSON: model_name, checkpoint_hash, hook_tokens, corruptions (keys),
-        clean_fraction, data_fingerprint, and whatever else changes them."""
+        """Return the origin of the activations as JSON: model_name, checkpoint_hash, hook_tokens, corruptions (keys),
+        clean_fraction, data_fingerprint, and everything else that changes them."""
 
 
 class ImageStreams:
-    """Activations of images, computed as they are needed.
+    """Activations of images, computed when they are needed.
 
     Args:
         model: any HookedViT with an image processor.
-        images: prepared or raw, the training images.
-        validation_images: held-out images; corrupted alike.
-        corruptions: what the images that do not stay clean get, each equally often.
-        config: hooks, tokens, mix and sizes.
+        images: training images, prepared or raw.
+        validation_images: held-out images, corrupted in the same way.
+        corruptions: corruptions of the images that do not stay clean, each applied equally often.
+        config: hook points, tokens, share of clean images and sizes.
 
     Raises:
-        ValueError: too few images for one batch, or a hook point that the model lacks.
+        ValueError: the images are too few for one batch, or the model lacks a hook point.
     """
 
     @checked
@@ -88,11 +88,11 @@ class ImageStreams:
         self.model, self.images, self.validation_images, self.config = model, images, validation_images, config
         self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
         self._widths = sae_input_widths(model, config)
-        self._store(images, 0, epoch_segments(len(images), config, 0)[-1])  # refuses images that give no batch
+        self._store(images, 0, epoch_segments(len(images), config, 0)[-1])  # refuses too few images for one batch
 
     @property
     def widths(self) -> dict[str, int]:
-        """Hook point -> d_in."""
+        """Width d_in of each hook point."""
         return dict(self._widths)
 
     def _store(self, images: datasets.Dataset, epoch: int, rows: np.ndarray, **changes: Any) -> ImageActivationsStore:
@@ -102,12 +102,12 @@ class ImageStreams:
         )
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Full batches an epoch; those of each segment, since what is left at its end is left out."""
+        """Return the number of full batches per epoch; each segment drops its last partial batch."""
         per_image = len(range(self.model.cfg.n_tokens)[token_slice(self.model.cfg, self.config.tokens)])
         return sum(len(rows) * per_image // batch_size for rows in epoch_segments(len(self.images), self.config, 0))
 
     def epoch(self, number: int) -> ImageEpoch:
-        """The mixed training tokens of one epoch."""
+        """Return the mixed training tokens of one epoch."""
         return ImageEpoch(self, number)
 
     def _in_order(self, images: datasets.Dataset, limit: int) -> Iterator[Float[Tensor, "token columns"]]:
@@ -116,15 +116,15 @@ class ImageStreams:
         return store._iterate_filtered_activations()
 
     def held_out(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """Every token of the validation images, batch by batch of images."""
+        """Return an iterator over all tokens of the validation images, one batch of images at a time."""
         return self._in_order(self.validation_images, len(self.validation_images))
 
     def calibration(self) -> Iterator[Float[Tensor, "token columns"]]:
-        """The tokens of the first training images."""
+        """Return an iterator over the tokens of the first training images."""
         return self._in_order(self.images, self.config.calibration_images)
 
     def about(self) -> dict[str, Any]:
-        """The model, the images and the mix."""
+        """Return the description of the model, the images and the corruptions."""
         return dict(self._about)
 
     @cached_property
@@ -143,21 +143,21 @@ class ImageStreams:
 
 
 class ImageEpoch:
-    """The batches of one epoch, segment after segment; can go on after any batch.
+    """Batches of one epoch, segment after segment, which can resume after any batch.
 
-    The mixing has random numbers of its own, drawn from the seed, the epoch and the segment: what else is drawn, and
-    where the epoch was cut off, changes nothing.
+    The mixing uses its own random numbers, seeded by the seed, the epoch and the segment: neither other draws nor an
+    interruption change the batches.
     """
 
     def __init__(self, streams: ImageStreams, number: int) -> None:
         self.streams, self.number, self.given = streams, number, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were given."""
+        """Return the number of batches yielded."""
         return {"batches": self.given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after so many batches; those of the segment that was cut off are computed again and passed over."""
+        """Resume after `state`'s number of batches; the interrupted segment is computed again, used batches skipped."""
         self.given = int(state["batches"])
 
     def __iter__(self) -> Iterator[Float[Tensor, "token columns"]]:

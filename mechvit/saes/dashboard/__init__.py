@@ -1,4 +1,4 @@
-"""What a feature browser shows of each latent: examples, numbers, choice (names in `__init__.pyi`)."""
+"""Data of the feature browser: each latent's examples, statistics and selection (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""Everything that a feature browser shows of SAEs, made in a few passes over the images."""
+"""Collection of a feature browser's data in a few passes over the images."""
 
 from __future__ import annotations
 
@@ -43,25 +43,26 @@ def browse_features(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> BrowsedFeatures:
-    """Describe SAEs for a browser: every latent in numbers, `settings.n_features` of each SAE with images and effects.
+    """Describe SAEs for a browser: all latents by statistics, `settings.n_features` per SAE with images and effects.
 
-    The images are read twice: clean and under every corruption to describe all latents (`sae_features`), and clean for
-    the chosen ones' histograms and strongest images, of which one number an image and chosen latent is kept. Then only
-    the examples and the shown images are run again. No map of images x latents x tokens is ever made.
+    The images are read twice: clean and under every corruption to describe all latents (`sae_features`), then clean for
+    the chosen latents' histograms and strongest images, for which one number per image and chosen latent is kept. After
+    that, only the examples and the displayed images are run again. No array of images x latents x tokens is ever made.
 
     Args:
-        saes: by name, each with the model that it reads; those of one model and hook point share each pass.
+        saes: the SAEs by name, each with the model that it reads; those of one model and hook point share each pass.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: whose effect on every latent is measured; the most severe of the first two families is drawn
-            (`settings.drawn_corruptions`).
-        features: latents, by the SAE's name, that are shown in any case; the others are chosen (see `CHOICE`).
-        described: what `sae_features` (or `evaluate_saes`) gave for these images and corruptions, to save that pass.
-        settings: how much is kept.
-        allow_other_model: take SAEs that say they were trained on another checkpoint, too.
-        progress: the label of a progress bar; None shows none.
+        corruptions: corruptions whose effect on every latent is measured; the most severe of each of the first families
+            is displayed (`settings.drawn_corruptions`).
+        features: latents to include, by the SAE's name; the rest are selected automatically (see `CHOICE`).
+        described: results of `sae_features` (or `evaluate_saes`) for these images and corruptions, to save that pass.
+        settings: the amount of data to keep; `Browsing()` when None.
+        allow_other_model: whether to accept SAEs that were trained on another checkpoint.
+        progress: label of the progress bar; None shows none.
 
     Raises:
-        ValueError: no SAE, latents that an SAE lacks, SAEs that normalise their input, and what `sae_features` refuses.
+        ValueError: there is no SAE, an SAE lacks a latent or normalises its input, and everything that `sae_features`
+            refuses.
     """
     settings, asked, known = settings or Browsing(), features or {}, dict(described or {})
     parsed = dict.fromkeys(map(as_corruption, corruptions))
@@ -135,7 +136,7 @@ def _groups(
 
 
 def _class_names(model: HookedViT, images: Images, labels: Int[Tensor, " image"]) -> tuple[str, ...]:
-    """The model's own names of its classes; where it is no softmax classifier, what the data set says."""
+    """Return the model's own class names, or the data set's if the model is no softmax classifier."""
     names = model.cfg.id2label
     if model.cfg.no_softmax is not None and not isinstance(images, ImageBatch):
         names = dict(enumerate(getattr(images.features["label"], "names", ())))

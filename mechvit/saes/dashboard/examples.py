@@ -1,4 +1,4 @@
-"""Images that show what a latent stands for: the strongest, some along the way, some at random; and its map on each."""
+"""Example images of a latent (the strongest, some at quantiles, some random) and its activation map on each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUANTILES = (0.8, 0.6, 0.4, 0.2)
 
 
 class ChosenTally:
-    """What the chosen latents of one SAE add up to on clean images: one number an image and latent is kept."""
+    """Sums over clean images for the chosen latents of one SAE; one number per image and latent is kept."""
 
     def __init__(self, max_activation: Float[Tensor, " chosen"], n_labels: int) -> None:
         self.top = max_activation.clamp(min=torch.finfo(torch.float32).tiny)
@@ -39,7 +39,7 @@ class ChosenTally:
         self.mass = torch.zeros(n_labels, len(self.top), dtype=torch.float64)
 
     def add(self, codes: Float[Tensor, "batch token chosen"], labels: Int[Tensor, " batch"]) -> None:
-        """Take the next images in."""
+        """Add a batch of images."""
         self.peaks.append(on_cpu(codes.amax(1)))
         _, _, latent = fired = (codes > 0).nonzero(as_tuple=True)
         place = (codes[fired] / self.top.to(codes)[latent] * BINS).ceil().long().clamp_(1, BINS) - 1
@@ -47,16 +47,16 @@ class ChosenTally:
         self.mass.index_add_(0, labels.cpu(), codes.sum(1).double().cpu())
 
     def label_share(self) -> Float[Tensor, "chosen label"]:
-        """See `BrowsedSAE.label_share`; NaN for a dead latent."""
+        """Return `BrowsedSAE.label_share`; NaN for a dead latent."""
         return (self.mass / self.mass.sum(0)).T
 
 
 def pick_examples(
     peaks: Float[Tensor, "image chosen"], n_top: int, n_random: int, seed: int
 ) -> Int[Tensor, "chosen example"]:
-    """Rows of each latent's examples: top, `QUANTILES`, random. An image is taken once; -1 stands where none is left.
+    """Return the rows of each latent's examples: top, `QUANTILES`, random; each image once, -1 where none is left.
 
-    Quantiles and random draws are of the images in which the latent fires.
+    Quantiles and random draws are taken from the images in which the latent fires.
     """
     generator = torch.Generator().manual_seed(seed)
     found = torch.full((peaks.shape[1], n_top + len(QUANTILES) + n_random), -1)
@@ -79,19 +79,19 @@ def pick_examples(
 def chosen_codes(
     sae: SAE, x: Float[Tensor, "batch token d"], chosen: Int[Tensor, " chosen"]
 ) -> Float[Tensor, "batch token chosen"]:
-    """The activations of some latents, in float32 at least. All are encoded: some architectures choose among all."""
+    """Return the activations of some latents in at least float32; all are encoded, as some SAEs select among all."""
     return wide(sae.encode(x.to(sae.W_enc.device))[..., chosen.to(sae.W_enc.device)])
 
 
 def subset(images: Images, rows: Int[Tensor, " row"]) -> Images:
-    """Some rows of a data set."""
+    """Return the given rows of a data set or batch."""
     if isinstance(images, ImageBatch):
         return images.take(rows.to(images.labels.device))
     return images.select(rows.tolist())
 
 
 class ExamplePass:
-    """The maps of the examples of all SAEs at one site, and the effect of ablating each latent on its top images."""
+    """Activation maps of the examples of all SAEs at one site, and each latent's ablation on its top images."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class ExamplePass:
         self.conditions, self.n_top = conditions, n_top
         self.needed = torch.cat([part.flatten() for part in rows.values()]).unique()
         self.needed = self.needed[self.needed >= 0]
-        # Where each example is among the images that are needed; far beyond them where there is none.
+        # Index of each example among the needed images; their number where there is no example.
         self.place = {
             name: torch.where(part >= 0, torch.searchsorted(self.needed, part), len(self.needed))
             for name, part in rows.items()
@@ -120,7 +120,7 @@ class ExamplePass:
         self.effects = {name: AblationTally(len(part), model.cfg.n_classes) for name, part in chosen.items()}
 
     def add(self, batch: ImageBatch, start: int, batch_size: int, seed: int) -> None:
-        """Take the next of the `needed` images in, the first of which is the `start`-th."""
+        """Add the next batch of the `needed` images, whose first image is the `start`-th."""
         for i, condition in enumerate(self.conditions):
             seen = look_at(self.model, self.site, corrupted(batch, condition, seed=seed), condition)
             for name, sae in self.saes.items():
@@ -131,7 +131,7 @@ class ExamplePass:
                     self._ablate(name, codes, seen, batch, start, batch_size)
 
     def _here(self, name: str, start: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The examples among the images `start` to `start + n`: image in the batch, latent, example."""
+        """Return the examples among the images `start` to `start + n - 1`: index in the batch, latent, example."""
         place = self.place[name]
         latent, example = ((place >= start) & (place < start + n)).nonzero(as_tuple=True)
         return place[latent, example] - start, latent, example
@@ -160,7 +160,7 @@ class AblationTally:
         after: Float[Tensor, "pair class"],
         labels: Int[Tensor, " pair"],
     ) -> None:
-        """Take pairs of a latent and one of its images in."""
+        """Add pairs of a latent and one of its images, with the logits before and after the ablation."""
         label = labels[:, None].to(before.device)
         logit = (after - before).double()
         logit = (logit - logit.mean(1, keepdim=True)).gather(1, label)[:, 0].cpu()
@@ -173,7 +173,7 @@ class AblationTally:
         self.classes.index_add_(0, latent, probability)
 
     def result(self, top: int = 3) -> Ablation:
-        """The means; 0 / 0 is NaN."""
+        """Return the means; 0 / 0 is NaN."""
         top = min(top, self.classes.shape[1])
         classes = self.classes / self.images[:, None]
         low, high = classes.topk(top, largest=False), classes.topk(top)

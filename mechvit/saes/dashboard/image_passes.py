@@ -1,4 +1,4 @@
-"""The passes over the images behind a feature browser, each shared by the SAEs of one model and hook point."""
+"""Passes over the images for a feature browser, each shared by the SAEs of one model and hook point."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Group(NamedTuple):
-    """SAEs that one stream of activations feeds."""
+    """SAEs of one model that read the same site."""
 
     model: HookedViT
     site: Site
@@ -41,16 +41,16 @@ class Group(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """One SAE on the shown images."""
+    """Data of one SAE on the displayed images."""
 
     strongest: Strongest
     predicted: Predicted | None
     written: Tensor
-    """activation x length of what a unit of it writes, for each latent, over all tokens of these images, clean."""
+    """activation x length of the direction of each latent, summed over all tokens of the clean displayed images."""
 
 
 class ImageStream:
-    """The images, those that are shown, and the pictures that the page needs."""
+    """Images of a browser, those among them that it displays, and the pictures that the page needs."""
 
     def __init__(self, images: Images, measured: tuple[Corruption, ...], settings: Browsing) -> None:
         self.images, self.settings = images, settings
@@ -63,12 +63,12 @@ class ImageStream:
         self.pictures: dict[tuple[int, str], Tensor] = {}
 
     def batch_size(self, group: Group) -> int:
-        """What was asked for, or what fits."""
+        """Return the batch size in the settings; when None, the default with at most 256 MiB for one SAE's codes."""
         codes = 4 * group.model.cfg.n_tokens * max(sae.cfg.d_sae for sae in group.saes.values())
         return self.settings.batch_size or default_batch_size(group.model, held=codes)
 
     def look(self, group: Group) -> dict[str, Shown]:
-        """Run the shown images under every condition."""
+        """Run the displayed images under every condition and return each SAE's data on them."""
         looks = [self._look(group, condition) for condition in self.conditions]
         predicted = None
         if group.model.cfg.no_softmax is None:
@@ -83,7 +83,7 @@ class ImageStream:
         }
 
     def _look(self, group: Group, condition: Corruption) -> dict[tuple[str, str], Tensor]:
-        """The shown images under one condition, as [image, ...] by SAE ("" for the model) and what it is."""
+        """Run the displayed images under one condition: (SAE, or "" for the model; kind) -> tensor [image, ...]."""
         found: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         start = 0
         lengths = {name: latent_directions(sae).float().norm(dim=1) for name, sae in group.saes.items()}
@@ -109,7 +109,7 @@ class ImageStream:
         return {key: torch.cat(parts).cpu() for key, parts in found.items()}
 
     def _keep(self, rows: Tensor, batch: ImageBatch, condition: Corruption, side: int | None = None) -> None:
-        """Keep the pictures of a batch that are not there yet, reduced to `side` pixels where they are larger."""
+        """Store the pictures of a batch that are missing, reduced to `side` pixels where they are larger."""
         missing = [i for i, row in enumerate(rows[: len(batch)].tolist()) if (row, condition.key) not in self.pictures]
         if not missing:
             return
@@ -127,7 +127,7 @@ class ImageStream:
         shown: Mapping[str, Shown],
         progress: str | None,
     ) -> dict[str, BrowsedSAE]:
-        """What is shown of the chosen latents of each SAE of a group."""
+        """Return the data of a group's SAEs, with details of the chosen latents."""
         cfg, site = group.model.cfg, group.site
         tallies = self._tally(group, known, chosen, progress)
         peaks = {name: torch.cat(tally.peaks) for name, tally in tallies.items()}
@@ -168,7 +168,7 @@ class ImageStream:
         chosen: Mapping[str, Int[Tensor, " chosen"]],
         progress: str | None,
     ) -> dict[str, ChosenTally]:
-        """Read all images clean."""
+        """Run all clean images and return the sums of each SAE's chosen latents."""
         n_labels = int(self.labels.max()) + 1
         tallies = {name: ChosenTally(known[name].max_activation[chosen[name]], n_labels) for name in group.saes}
         for batch in image_batches(group.model, self.images, self.batch_size(group), progress=progress):
@@ -180,7 +180,7 @@ class ImageStream:
     def _examples(
         self, group: Group, chosen: Mapping[str, Int[Tensor, " chosen"]], rows: Mapping[str, Tensor]
     ) -> ExamplePass:
-        """Read the examples under every condition, and keep their pictures."""
+        """Run the examples under every condition and store their clean pictures."""
         size = self.batch_size(group)
         top = self.settings.top_images
         examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.conditions, top)
@@ -195,7 +195,7 @@ class ImageStream:
 
 
 def column(images: Images, name: str) -> Int[Tensor, " image"]:
-    """The labels or the ids of all images."""
+    """Return the labels or the ids of all images."""
     if isinstance(images, ImageBatch):
         return {"label": images.labels, "image_id": images.image_ids}[name].cpu()
     return torch.as_tensor(images.with_format(None)[name][:])

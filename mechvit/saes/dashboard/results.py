@@ -1,4 +1,4 @@
-"""What a feature browser shows: every latent's numbers, and for the chosen ones images, maps and effects."""
+"""Results shown by a feature browser: every latent's statistics; images, maps and effects of the chosen ones."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, SEED, check
 
 @dataclass(frozen=True, kw_only=True)
 class Browsing:
-    """How much a browser shows."""
+    """Amount of data that a browser shows."""
 
     n_features: int = 200
-    """Latents of each SAE that are shown in detail; all that fire where they are fewer."""
+    """Latents per SAE shown in detail; all that fire if they are fewer."""
     n_images: int = 12
-    """Images, spread over the classes, whose every token can be asked for its strongest latents."""
+    """Displayed images, spread over the classes; for each of their tokens the strongest latents are kept."""
     top_images: int = 6
-    """Images where a latent is strongest; it is ablated on these."""
+    """Images where a latent is strongest; its ablation is measured on them."""
     random_images: int = 2
-    """Images drawn from those in which it fires."""
+    """Images drawn at random from those in which the latent fires."""
     nearest: int = 6
-    """Nearest decoder directions of each latent."""
+    """Number of nearest decoder directions listed for each latent."""
     strongest: int = 8
-    """Strongest latents of each token of the shown images."""
+    """Strongest latents listed for each token of the displayed images."""
     drawn_corruptions: int = 2
-    """Corruptions whose maps and pictures are kept: the most severe of each family, of the first so many families. All
-    are measured."""
+    """Corruptions whose maps and pictures are kept: the most severe of each family, for this many families. All
+    corruptions are measured."""
     picture_side: int = 112
-    """Pixels that the pictures of the examples are reduced to; the shown images keep the model's size."""
+    """Side, in pixels, to which the examples' pictures are reduced; the displayed images keep the model's size."""
     batch_size: int | None = None
-    """Images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
+    """Images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
     seed: int = 0
-    """Of the noise and the random images."""
+    """Seed of the noise and of the random images."""
 
     def __post_init__(self) -> None:
         check(self, COUNT, "n_features", "n_images", "top_images", "nearest", "strongest", "picture_side")
@@ -50,115 +50,114 @@ class Browsing:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What the prediction becomes without a latent, on its top images (those where it is strongest).
+    """Effect on the prediction of ablating a latent, on its top images (those where it is strongest).
 
-    The latent is set to zero at every token that the SAE reads, in the SAE spliced into the model with its error term;
-    everything else that the SAE writes stays. Differences are ablated minus untouched, means over the top images: a
-    negative number means that the latent spoke for the class. NaN where it fires in no image.
+    The latent is set to zero at every token that the SAE reads, with the SAE spliced into the model together with its
+    error term; everything else that the SAE writes stays. Differences are ablated minus untouched, averaged over the
+    top images: a negative number means that the latent supported the class. NaN where it fires in no image.
     """
 
     images: Int[Tensor, " chosen"]
-    """How many images the means are over."""
+    """Number of images that the means are over."""
     label_logit: Float[Tensor, " chosen"]
-    """Change of the label's logit, less the mean change of all classes, which a softmax does not see."""
+    """Change of the label's logit minus the mean change of all classes, which does not affect a softmax."""
     label_probability: Float[Tensor, " chosen"]
     """Change of the label's probability, -1 to 1."""
     changed: Float[Tensor, " chosen"]
     """Share of the images whose predicted class changes."""
     lowered: Int[Tensor, "chosen top"]
-    """The classes whose probability falls most, on average."""
+    """Classes whose mean probability falls most."""
     lowered_by: Float[Tensor, "chosen top"]
     raised: Int[Tensor, "chosen top"]
     raised_by: Float[Tensor, "chosen top"]
 
 
 class Strongest(NamedTuple):
-    """The latents that write most into each token of the shown images: activation x length of the decoder direction."""
+    """Latents that write most into each token of the displayed images: activation x length of the direction."""
 
     feature: Int[Tensor, "condition image token top"]
-    """Strongest first; -1 where fewer fire."""
+    """Indices, strongest first; -1 where fewer fire."""
     activation: Float[Tensor, "condition image token top"]
-    """NaN where fewer fire."""
+    """Activations; NaN where fewer fire."""
 
 
 class Predicted(NamedTuple):
-    """The classes that the untouched model holds likeliest, of each shown image."""
+    """Most probable classes of the untouched model for each displayed image."""
 
     label: Int[Tensor, "condition image top"]
     probability: Float[Tensor, "condition image top"]
 
 
 class Partners(NamedTuple):
-    """For each latent of one SAE the same feature in another: one to one (`match_features`), or in large SAEs for the
-    chosen latents alone those that are each other's nearest."""
+    """The matching latent in another SAE for each latent of one: one to one (`match_features`), or in large SAEs for
+    the chosen latents only, those that are mutually nearest."""
 
     match: Int[Tensor, " d_sae"]
-    """-1 where it has none."""
+    """Indices in the other SAE; -1 where there is none."""
     cosine: Float[Tensor, " d_sae"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrowsedSAE:
-    """One SAE: all of its latents in numbers, the `chosen` ones in detail; everything on the CPU.
+    """One SAE: statistics of all its latents and details of the `chosen` ones; everything on the CPU.
 
-    Tokens are those that the SAE reads: `special` ones (CLS, distillation, registers) before the patches of `grid`.
+    Tokens are those that the SAE reads: `special` tokens (CLS, distillation, registers), then the patches of `grid`.
     """
 
     site: Site
     architecture: str
     grid: tuple[int, int]
-    """Rows and columns of patches; (0, 0) where the SAE reads CLS alone."""
+    """Rows and columns of patches; (0, 0) if the SAE reads CLS alone."""
     special: int
     features: SAEFeatures
     sensitivity: Float[Tensor, "corruption d_sae"]
-    """mean |corrupted - clean| / (mean clean + mean corrupted) of the same tokens: 0 where the corruption changes
-    nothing, 1 where no token keeps any activation; NaN where the latent fires neither way."""
+    """mean |corrupted - clean| / (mean clean + mean corrupted) over the same tokens: 0 if the corruption changes
+    nothing, 1 if no token keeps any activation; NaN if the latent fires in neither condition."""
     chosen: Int[Tensor, " chosen"]
     histogram: Int[Tensor, "chosen bin"]
-    """Clean tokens by activation, in equal bins from 0 (left out) to the maximum."""
+    """Number of clean tokens per activation bin; bins are equal, from 0 (excluded) to the maximum."""
     label_share: Float[Tensor, "chosen label"]
-    """The share of all its activation that falls on the images of each label."""
+    """Share of the latent's total activation that falls on the images of each label."""
     example_row: Int[Tensor, "chosen example"]
     """Rows of the data set, in the order of `BrowsedFeatures.example_kinds`; -1 where there is none."""
     example_score: Float[Tensor, "chosen example"]
-    """The strongest activation in that image, clean; NaN where there is none."""
+    """Maximum activation in the clean image; NaN where there is none."""
     maps: Float[Tensor, "condition chosen example token"]
-    """Its activation at every token of the example, clean and corrupted; NaN where there is no example."""
+    """Activation at every token of the example, clean and corrupted; NaN where there is no example."""
     nearest: Int[Tensor, "chosen near"]
-    """The latents of the same SAE whose decoder directions are nearest."""
+    """Latents of the same SAE whose decoder directions are nearest."""
     nearest_cosine: Float[Tensor, "chosen near"]
     ablation: Ablation | None
-    """None without a head."""
+    """None if the model has no softmax classifier."""
     strongest: Strongest
     predicted: Predicted | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrowsedFeatures:
-    """Several SAEs on the same images."""
+    """Results of several SAEs on the same images."""
 
     saes: Mapping[str, BrowsedSAE]
     matches: Mapping[tuple[str, str], Partners]
-    """Both ways, for every two SAEs that read the same hook point and tokens."""
+    """Matches in both directions between every two SAEs that read the same hook point and tokens."""
     corruptions: tuple[str, ...]
     conditions: tuple[str, ...]
-    """What is drawn: clean, and the most severe corruption of some families."""
+    """Displayed conditions: clean, and the most severe corruption of some families."""
     class_names: tuple[str, ...]
     image_ids: Int[Tensor, " image"]
     labels: Int[Tensor, " image"]
     shown: tuple[int, ...]
-    """Rows of the images whose every token can be asked for its latents."""
+    """Rows of the displayed images, for every token of which the strongest latents are known."""
     pictures: Mapping[tuple[int, str], UInt8[Tensor, "3 height width"]]
-    """By row and condition: the shown ones at the model's size under every condition, the examples' clean and small."""
+    """Pictures by row and condition: displayed images at the model's size in all conditions, examples reduced."""
     example_kinds: tuple[str, ...]
-    """`top`, a quantile such as `80%` (of the images in which it fires, by its strongest activation there), `random`
-    (one of these images)."""
+    """`top`; a quantile, as `80%`, of the images in which the latent fires, by its maximum; or `random` of these."""
     choice: str
-    """How the chosen latents were chosen, in words."""
+    """Description of the selection of the chosen latents."""
 
 
 def sensitivity_index(features: SAEFeatures) -> Float[Tensor, "corruption d_sae"]:
-    """See `BrowsedSAE.sensitivity`."""
+    """Compute `BrowsedSAE.sensitivity`."""
     found = [
         moved.mean_absolute_difference / (2 * moved.clean_mean + moved.mean_difference)  # 0 / 0 is NaN
         for moved in features.sensitivity.values()

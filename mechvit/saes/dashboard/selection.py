@@ -1,4 +1,4 @@
-"""Which latents a browser shows in detail, and which of two SAEs are the same feature."""
+"""Selection of the latents that a browser shows in detail, and matching of latents between SAEs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 MATCHED = 0.5
-"""The lowest cosine at which a match is worth a page of its own."""
+"""Lowest cosine at which a matching latent is selected."""
 CHOICE = (
     "in turn from those that write most into the shown images, those that fire most often and those that a corruption "
     "changes most (among latents with a full row of top images); in every SAE after the first, up to half of them are "
@@ -37,14 +37,15 @@ def choose(
     partners: Sequence[int],
     n_features: int,
 ) -> Int[Tensor, " chosen"]:
-    """The `asked` latents, then others by `CHOICE` until there are `n_features`; never one that does not fire.
+    """Return the `asked` latents, then others by `CHOICE` until there are `n_features`; only `asked` ones may be dead.
 
     Args:
-        asked: latents that come first.
-        features: all latents of the SAE.
-        written: activation x decoder length of each, summed over the shown images.
-        partners: latents that match another SAE's chosen ones, most wanted first; they take up to half of the places.
-        n_features: how many; more where more are asked for.
+        asked: requested latents, which come first.
+        features: statistics of all latents of the SAE.
+        written: activation x length of the direction of each latent, summed over the displayed images.
+        partners: latents that match another SAE's chosen ones, in order of priority; they take up to half of the
+            places.
+        n_features: number of latents; exceeded if more are asked for.
     """
     rankings = [_ranked(written), _ranked(features.firing_rate)]
     if features.sensitivity:
@@ -67,12 +68,12 @@ def _ranked(score: Tensor) -> list[int]:
 
 
 def alike(saes: Mapping[str, SAE], sites: Mapping[str, Site]) -> list[tuple[str, str]]:
-    """Every two SAEs that read the same tokens of the same hook point, of one model or of two, once."""
+    """Return every two SAEs that read the same tokens and hook point, of one model or of two, each pair once."""
     return [(a, b) for a, b in combinations(saes, 2) if sites[a] == sites[b] and saes[a].cfg.d_in == saes[b].cfg.d_in]
 
 
 def match_exactly(saes: Mapping[str, SAE], pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Partners]:
-    """Match those of the pairs that are small enough to be matched one to one quickly (`EXACT_UP_TO`); both ways."""
+    """Match, in both directions, those pairs small enough for a fast one-to-one match (`EXACT_UP_TO`)."""
     found = {}
     for a, b in pairs:
         if min(saes[a].cfg.d_sae, saes[b].cfg.d_sae) <= EXACT_UP_TO:
@@ -83,9 +84,9 @@ def match_exactly(saes: Mapping[str, SAE], pairs: Iterable[tuple[str, str]]) -> 
 
 
 def match_mutually(a: SAE, b: SAE, chosen: Int[Tensor, " chosen"]) -> Partners:
-    """Match the chosen latents of a with those of b whose nearest latent in turn they are; no other latent.
+    """Match each chosen latent of a with its nearest latent of b, if it is in turn that latent's nearest.
 
-    These pairs are in every greedy match, too (see `match_features`), and are found without matching all the others.
+    These pairs are part of every greedy match (see `match_features`), and are found without matching all the others.
     """
     unit_a, unit_b = unit_directions(a), unit_directions(b)
     cosine, there = (unit_a[chosen.to(unit_a.device)] @ unit_b.T.to(unit_a.device)).max(1)
@@ -105,7 +106,7 @@ def _turned(partners: Partners, d_sae: int) -> Partners:
 
 
 def partners_of(partners: Partners | None, chosen: Int[Tensor, " chosen"]) -> list[int]:
-    """The latents that match the chosen ones well enough (`MATCHED`), in their order."""
+    """Return the latents that match the chosen ones with a cosine of at least `MATCHED`, in the latter's order."""
     if partners is None:
         return []
     return partners.match[chosen[partners.cosine[chosen] >= MATCHED]].tolist()
@@ -114,7 +115,7 @@ def partners_of(partners: Partners | None, chosen: Int[Tensor, " chosen"]) -> li
 def nearest_directions(
     directions: Float[Tensor, "d_sae d"], chosen: Iterable[int] | Int[Tensor, " chosen"], top: int
 ) -> tuple[Int[Tensor, "chosen near"], Float[Tensor, "chosen near"]]:
-    """The latents whose directions have the highest cosines with each chosen one's, and these cosines."""
+    """Return the latents whose directions have the highest cosines with each chosen one's, and these cosines."""
     unit = normalize(directions.float(), dim=1)
     own = torch.as_tensor(chosen).to(unit.device)
     cosine = unit[own] @ unit.T

@@ -1,4 +1,4 @@
-"""SAEs judged: reconstruction, sparsity, spliced accuracy, cosine of codes (names in `__init__.pyi`)."""
+"""Evaluation of SAEs: reconstruction, sparsity, spliced accuracy, code cosines (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

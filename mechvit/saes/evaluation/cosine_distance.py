@@ -1,4 +1,4 @@
-"""How far the distribution of SAE cosines of a tuned model lies from the base's, with paired bootstrap intervals."""
+"""Distances between a tuned model's distribution of SAE cosines and the base's, with paired bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EDGES = 1024
-"""Points at which the resampled distribution functions are compared."""
+"""Number of points at which the resampled distribution functions are compared."""
 
 
 @checked
 def distribution_distance(
     base: pd.DataFrame, tuned: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
-    """Wasserstein-1 and Kolmogorov-Smirnov distance of two distributions of cosines, and the difference of their means.
+    """Compute the Wasserstein-1, Kolmogorov-Smirnov and mean difference between two distributions of cosines.
 
     With F and G the empirical distribution functions over all patches: wasserstein = integral |F - G|,
     kolmogorov_smirnov = max |F - G|, mean_difference = mean(tuned) - mean(base). Values are exact (scipy). Intervals
-    come from resampling images, the same for both, with F and G compared at `EDGES` quantiles of the pooled cosines, so
-    that the sample's own distances there are within 2/1023 of the exact ones (cosines in [0, 1]). A resample adds its
-    own noise to |F - G|: the intervals of the two distances are biased upwards, and may lie above the value where the
-    distributions agree.
+    come from resampling images, the same for both, with F and G compared at `EDGES` quantiles of the pooled cosines,
+    which changes the sample's distances by at most 2/1023 (cosines in [0, 1]). A resample adds its own noise to |F -
+    G|: the intervals of the two distances are biased upwards, and may lie above the value if the distributions agree.
 
     Args:
-        base: image_id and cosine, one row a patch; every image with equally many.
+        base: image_id and cosine, one row per patch; every image with equally many rows.
         tuned: the same images under the same corruption, in any order.
-        resamples, level, seed: of the bootstrap.
+        resamples, level, seed: number of resamples, confidence level and seed of the bootstrap.
 
     Raises:
-        ValueError: different images, other numbers of patches, no rows, or cosines that are not finite.
+        ValueError: the images or their numbers of patches differ, there are no rows, or cosines are not finite.
 
     Source: scipy.stats.wasserstein_distance and ks_2samp.
     """
@@ -64,10 +63,10 @@ def distribution_distance(
 def distribution_gaps(
     base: Float[np.ndarray, "images tokens"], tuned: Float[np.ndarray, "images tokens"]
 ) -> tuple[Float[np.ndarray, "images edges"], Float[np.ndarray, " edges"]]:
-    """Each image's F_tuned - F_base at quantiles of all cosines, and these quantiles.
+    """Return each image's F_tuned - F_base at quantiles of all cosines, and these quantiles.
 
-    They are values of the data: at most 1/1023 of the pooled cosines lie strictly between two of them, and with at
-    most `EDGES` cosines none does.
+    The quantiles are values of the data: at most 1/1023 of the pooled cosines lie strictly between two of them, and
+    none if there are at most `EDGES` cosines.
     """
     pooled = np.sort(np.concatenate([base, tuned], axis=None))
     places = np.ceil(np.linspace(0, len(pooled) - 1, min(EDGES, len(pooled)))).astype(int)
@@ -76,14 +75,14 @@ def distribution_gaps(
 
 
 def _distribution(values: Float[np.ndarray, "images tokens"], edges: np.ndarray) -> Float[np.ndarray, "images edges"]:
-    """The share of each image's values that are at most each edge."""
+    """Return the share of each image's values that are at most each edge."""
     images, tokens = values.shape
     bins = np.searchsorted(edges, values) + np.arange(images)[:, None] * len(edges)
     return np.bincount(bins.ravel(), minlength=images * len(edges)).reshape(images, -1).cumsum(1) / tokens
 
 
 def _by_image(*frames: pd.DataFrame) -> list[Float[np.ndarray, "images tokens"]]:
-    """The cosines of each frame, one row an image, in the order of the ids."""
+    """Return the cosines of each frame, one row per image, in the order of the ids."""
     found, ids = [], []
     for frame in frames:
         check_columns(frame, "image_id", "cosine")
@@ -112,18 +111,18 @@ def _by_image(*frames: pd.DataFrame) -> list[Float[np.ndarray, "images tokens"]]
 def distance_table(
     cosine: pd.DataFrame, *, base: str = "base", resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """`distribution_distance` of every tuned model from the base, for each SAE and each corruption that both have.
+    """Compute `distribution_distance` of every tuned model from the base, per SAE and corruption that both have.
 
     Args:
-        cosine: model, architecture, corruption, image_id, token, cosine; one row a patch.
-        base: the model that the others are compared with.
-        resamples, level, seed: of the bootstrap.
+        cosine: model, architecture, corruption, image_id, token, cosine; one row per patch.
+        base: name of the model that the others are compared with.
+        resamples, level, seed: number of resamples, confidence level and seed of the bootstrap.
 
     Returns:
         model, architecture, corruption, statistic, value, low, high.
 
     Raises:
-        ValueError: no row of the base, and what `distribution_distance` refuses.
+        ValueError: no row is the base's, rows repeat, and everything that `distribution_distance` refuses.
     """
     import pandas as pd
 

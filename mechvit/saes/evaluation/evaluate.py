@@ -1,4 +1,4 @@
-"""How good published SAEs are, what their latents stand for, and how far a corruption moves their codes."""
+"""Evaluation of published SAEs: quality, statistics of latents, and the effect of corruptions on codes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def load_sae(path: str | os.PathLike[str], device: torch.device | str | None = N
 
     Args:
         path: the SAE's folder.
-        device: where to; when None, where `HookedViT.from_pretrained` puts a model: CUDA where there is one, else the
-            CPU.
+        device: the device to load to; None uses CUDA if there is a GPU, else the CPU, as in
+            `HookedViT.from_pretrained`.
 
     Raises:
-        ValueError: the folder is not one that `save_inference_model` wrote; settings, tensors or shapes that are
-            missing or wrong; weights that are NaN or infinite. Names the file.
+        ValueError: the folder was not written by `save_inference_model`, settings, tensors or shapes are missing or
+            wrong, or weights are not finite; names the file.
     """
     folder = Path(path)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -64,29 +64,29 @@ def evaluate_saes(
 ) -> SAEEvaluation:
     """Measure SAEs on clean images and under each corruption, and compare their codes, in one pass over the images.
 
-    The network up to the SAEs' hook point runs once a condition; from there on it runs untouched, with the tokens that
-    the SAEs read set to zero, with their mean there, and with each SAE's reconstruction in their place. The mean is
-    that of the clean activations at each position over the first 256 images (fewer if there are fewer), which the front
-    of the network reads once more for it. No activation outlives its batch.
+    For each condition, the network up to the SAEs' hook point runs once; the rest runs untouched, with the tokens that
+    the SAEs read set to zero, set to their mean, and replaced by each SAE's reconstruction. The mean is that of the
+    clean activations at each position over the first 256 images (or all, if fewer), for which they pass once more
+    through the first part of the network. No activation outlives its batch.
 
     Args:
-        model: any HookedViT; without a head only the reconstruction is measured.
-        saes: by name; as published, they take and give raw activations. Any hook point with one vector a token will
-            do; after `hook_resid_pre` and `hook_resid_post` the network goes on without a hook, which is faster.
+        model: any HookedViT; without a softmax classifier only the reconstruction is measured.
+        saes: published SAEs, which read and write raw activations, by name, at any hook point with one vector per
+            token; after `hook_resid_pre` and `hook_resid_post` the network continues without a hook, which is faster.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
-        corruptions: measured beside clean.
-        cosine_corruptions: those of them whose codes are compared with the clean ones; None compares all.
-        top_images: describe every latent too, with so many images each (see `sae_features`); None does not.
-        dense_above: the share of tokens above which a latent counts as dense.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes.
-        seed: of the noise.
-        allow_other_model: evaluate SAEs that say they were trained on another checkpoint, too.
-        progress: the label of a progress bar; None shows none.
+        corruptions: conditions to measure besides clean.
+        cosine_corruptions: those corruptions whose codes are compared with the clean ones; None compares all.
+        top_images: number of images with which to describe each latent (see `sae_features`); None describes none.
+        dense_above: firing rate, as a share of tokens, above which a latent counts as dense.
+        batch_size: images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes.
+        seed: seed of the corruptions' noise.
+        allow_other_model: whether to accept SAEs that were trained on another checkpoint.
+        progress: label of the progress bar; None shows none.
 
     Raises:
-        ValueError: SAEs that do not fit the model, were trained on another or read different tokens, a
-            `cosine_corruption` that is not among `corruptions`, activations that are not finite, and what
-            `mechvit.analysis.evaluate` refuses.
+        ValueError: the SAEs do not fit the model, were trained on another or read different tokens, a cosine corruption
+            is not among `corruptions`, activations are not finite, and everything that `mechvit.analysis.evaluate`
+            refuses.
     """
     measured = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
     compared = measured[1:] if cosine_corruptions is None else tuple(map(as_corruption, cosine_corruptions))
@@ -137,9 +137,9 @@ def sae_cosine(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> SAECosine:
-    """Compare the codes of each patch, clean and corrupted; arguments and errors as in `evaluate_saes`.
+    """Compute the cosine between each patch's clean and corrupted codes; arguments and errors as in `evaluate_saes`.
 
-    Source: the paper's section 4.4. It does not say what the cosine of an empty code is; `SAECosine` does.
+    Source: the paper's section 4.4, which does not define the cosine of an empty code; `SAECosine` does.
     """
     wanted = Wanted(compared=(as_corruption(corruption),), seed=seed, allow_other_model=allow_other_model)
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
@@ -159,17 +159,18 @@ def sae_features(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> SAEFeatures:
-    """Describe every latent of an SAE on clean images, and what each corruption does to it, in one pass.
+    """Describe every latent of an SAE on clean images, and the effect of each corruption on it, in one pass.
 
-    Of each latent `top_images` images are kept as (score, image, patch), and its activation summed by label: memory is
-    d_sae x (16 top_images + 4 labels) bytes and the codes of one batch.
+    For each latent, `top_images` images are kept as (score, image, patch), and its activation is summed by label:
+    memory holds d_sae x (16 top_images + 4 labels) bytes and the codes of one batch.
 
     Args:
-        top_images: images kept for each latent, each with the patch where the latent is strongest.
+        top_images: number of images kept for each latent, each with the patch where the latent is strongest.
         model, sae, images, corruptions, batch_size, seed, allow_other_model, progress: as in `evaluate_saes`.
 
     Raises:
-        ValueError: as `evaluate_saes`; negative labels, fewer than one top image.
+        ValueError: as in `evaluate_saes`; labels are negative, `top_images` is below 1, or codes may be negative
+            (abstopk).
     """
     wanted = Wanted(
         described=tuple(dict.fromkeys(map(as_corruption, corruptions))),

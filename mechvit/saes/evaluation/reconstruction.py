@@ -1,4 +1,4 @@
-"""Sums over a stream that become the quality of one SAE under one condition."""
+"""Sums over batches for the quality of one SAE under one condition."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Reconstruction:
         self.variance = ExplainedVarianceCalculator()
         self.images = 0
         self.relative = self.cosine = self.l1 = 0.0
-        self.fired: Tensor | int = 0  # [d_sae], how often each latent did
-        self.active: Tensor | int = 0  # [token], active latents at each position
+        self.fired: Tensor | int = 0  # [d_sae], number of tokens on which each latent fired
+        self.active: Tensor | int = 0  # [token], number of active latents at each position
 
     def add(
         self,
@@ -36,7 +36,7 @@ class Reconstruction:
         codes: Float[Tensor, "batch token d_sae"],
         x_hat: Float[Tensor, "batch token d"],
     ) -> None:
-        """Take a batch of images in."""
+        """Add a batch of images."""
         active = codes != 0
         self.fired = self.fired + active.sum((0, 1), dtype=torch.int32).long()  # int32 sums are three times as fast
         self.active = self.active + active.sum(2, dtype=torch.int32).sum(0)
@@ -49,13 +49,13 @@ class Reconstruction:
 
     @property
     def firing(self) -> FiringRates:
-        """Of each latent, on the CPU."""
+        """Firing rate of each latent, on the CPU."""
         assert isinstance(self.fired, Tensor)
         assert isinstance(self.active, Tensor)
         return FiringRates(self.fired.cpu().double() / (self.images * len(self.active)))
 
     def metrics(self, cls: slice, patches: slice, dense_above: float) -> dict[str, Any]:
-        """The fields of `SAEQuality` that need no head; `cls` and `patches` index the tokens that the SAE reads."""
+        """Return the fields of `SAEQuality` that need no head; `cls` and `patches` index the tokens that are read."""
         assert isinstance(self.active, Tensor)
         tokens, firing = self.images * len(self.active), self.firing.rate
         per_image = self.active.double() / self.images
@@ -77,7 +77,7 @@ class Reconstruction:
 
 
 class Classified:
-    """Right answers, calibration gaps and nats, summed over images."""
+    """Sums over images of correct answers, calibration gaps and cross-entropies (nats)."""
 
     def __init__(self) -> None:
         self.images, self.correct, self.among5, self.nats = 0, 0, 0, 0.0
@@ -85,7 +85,7 @@ class Classified:
         self.gaps = torch.zeros(ECE_BINS, dtype=torch.float64)
 
     def add(self, logits: Float[Tensor, "batch class"], batch: ImageBatch, model: str = "the model") -> None:
-        """Take a batch of images in; `model` is its name in errors."""
+        """Add a batch of images; `model` is its name in errors."""
         found = score(logits, batch.labels, batch.image_ids, model)
         right = found.rank == 0
         self.images += len(batch)
@@ -96,7 +96,7 @@ class Classified:
         self.gaps += calibration_gaps(right, found.confidence).sum(0)
 
     def means(self) -> Classification:
-        """Over all images so far."""
+        """Return the metrics over all images added so far."""
         return Classification(
             accuracy=self.correct / self.images,
             top5=self.among5 / self.images if self.classes > 5 else None,
@@ -106,12 +106,12 @@ class Classified:
 
 
 def recovered(floor: float, reconstructed: float, untouched: float) -> float:
-    """(floor - reconstructed) / (floor - untouched); NaN where the ablation changes nothing."""
+    """Compute (floor - reconstructed) / (floor - untouched); NaN if the ablation changes nothing."""
     return (floor - reconstructed) / (floor - untouched) if floor != untouched else math.nan
 
 
 def code_cosine(clean: Float[Tensor, "*token d_sae"], other: Float[Tensor, "*token d_sae"]) -> Float[Tensor, "*token"]:
-    """Cosine over latents; 1 where both codes are empty, 0 where one is."""
+    """Compute the cosine over latents, clamped to [-1, 1]; 1 if both codes are empty, 0 if only one is."""
     clean, other = wide(clean), wide(other)
     dot = torch.linalg.vecdot(clean, other)
     a, b = torch.linalg.vector_norm(clean, dim=-1), torch.linalg.vector_norm(other, dim=-1)

@@ -1,4 +1,4 @@
-"""What the evaluation of SAEs gives: quality, floors, firing rates and cosines, and their tidy tables."""
+"""Results of SAE evaluation: quality, ablation baselines, firing rates and cosines, and their tidy tables."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DENSITY_EDGES = np.linspace(-6, 0, 25)
-"""Edges of the bins of log10(firing rate): four a decade."""
+"""Edges of the bins of log10(firing rate): four per decade."""
 
 
 class _Metrics:
-    """A dataclass of numbers as a table."""
+    """A dataclass of numbers that can be written as a table."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a metric that is not None; `labels` are constant columns put first."""
+        """Return one row per metric that is not None; `labels` are constant columns put first."""
         import pandas as pd
 
         metrics: dict[str, float | None] = asdict(self)  # type: ignore[call-overload]
@@ -35,25 +35,25 @@ class _Metrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(_Metrics):
-    """How a model classifies, over all images."""
+    """Classification performance of a model over all images."""
 
     accuracy: float
-    """0 to 1."""
+    """Top-1 accuracy, 0 to 1."""
     top5: float | None
-    """Share of images whose label is among the five classes that score highest; None where there are no more."""
+    """Share of images whose label is among the five highest-scoring classes; None if there are no more than five."""
     ece: float
     """Expected calibration error: 15 equal-width bins of confidence, L1, as in `Performance.ece`."""
     cross_entropy: float
-    """Nats."""
+    """Mean cross-entropy in nats."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAEQuality(_Metrics):
-    """One SAE under one condition, over all the tokens that it reads. What needs a head is None without one.
+    """Quality of one SAE under one condition, over all tokens that it reads. What needs a head is None without one.
 
     A fraction recovered is (floor - reconstructed) / (floor - untouched): 0 is as bad as ablating the tokens that the
-    SAE reads, 1 as good as the untouched model, NaN where these two are equal. The floors ablate to zero, or to the
-    mean clean activation of the same position (see `evaluate_saes`).
+    SAE reads, 1 as good as the untouched model, NaN if these two are equal. The floor is zero ablation, or mean
+    ablation with the mean clean activation of the same position (see `evaluate_saes`).
     """
 
     explained_variance: float
@@ -63,67 +63,68 @@ class SAEQuality(_Metrics):
     cosine: float
     """Mean over tokens of the cosine between x and x_hat."""
     l0: float
-    """Active latents a token."""
+    """Mean number of active latents per token."""
     l0_cls: float | None
-    """The same of the class token alone; None where the SAE does not read it."""
+    """L0 of the class token alone; None if the SAE does not read it."""
     l0_patches: float | None
-    """The same of the patches alone; None where the SAE does not read them."""
+    """L0 of the patches alone; None if the SAE does not read them."""
     l1: float
-    """Sum of all activations a token, as in sae-lens's evaluation (decoder norms do not enter it)."""
+    """Mean sum of activations per token, as in sae-lens's evaluation (decoder norms are not included)."""
     dead_fraction: float
     """Share of latents that never fire on these images under this condition."""
     dense_fraction: float
-    """Share of latents that fire on more than a given share of tokens (`dense_above`, 10% by default)."""
+    """Share of latents that fire on more than `dense_above` of the tokens (10% by default)."""
     accuracy: float | None = None
-    """Of the model with the reconstruction in place of the activation, 0 to 1."""
+    """Accuracy of the model with the reconstruction in place of the activation, 0 to 1."""
     top5: float | None = None
-    """Of the same: share of images whose label is among the five classes that score highest; None where no more are."""
+    """Of the same model, share of images whose label is among the five highest scores; None with five classes or
+    fewer."""
     ece: float | None = None
-    """Of the same: expected calibration error, 15 bins, L1."""
+    """Of the same model, the expected calibration error: 15 bins, L1."""
     cross_entropy: float | None = None
-    """Of the same, nats."""
+    """Of the same model, the mean cross-entropy in nats."""
     accuracy_recovered: float | None = None
-    """Above zero ablation."""
+    """Fraction recovered relative to zero ablation."""
     cross_entropy_recovered: float | None = None
-    """Above zero ablation."""
+    """Fraction recovered relative to zero ablation."""
     accuracy_recovered_from_mean: float | None = None
-    """Above mean ablation."""
+    """Fraction recovered relative to mean ablation."""
     cross_entropy_recovered_from_mean: float | None = None
-    """Above mean ablation."""
+    """Fraction recovered relative to mean ablation."""
 
 
 @dataclass(frozen=True)
 class SAECosine:
-    """Cosine, over latents, between the codes of the same patch clean and corrupted; on the CPU.
+    """Cosine, over latents, between the clean and the corrupted code of the same patch; on the CPU.
 
-    Two empty codes are the same code: 1. One empty code shares nothing with one that is not: 0.
+    The cosine of two empty codes is 1; that of an empty code with a non-empty one is 0.
     """
 
     image_id: Int[Tensor, " images"]
     cosine: Float[Tensor, "images tokens"]
-    """0 to 1, since no latent is negative. Tokens are the patches in reading order, or CLS alone for an SAE of CLS."""
+    """0 to 1 where no latent is negative. Tokens are the patches in reading order, or CLS alone for an SAE of CLS."""
 
     @property
     def token(self) -> Int[Tensor, " tokens"]:
-        """The index of each patch; 0 for CLS alone."""
+        """Index of each patch; 0 for CLS alone."""
         return torch.arange(self.cosine.shape[1])
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image and token; `labels` are constant columns put first."""
+        """Return one row per image and token; `labels` are constant columns put first."""
         return tidy(self.image_id, {"cosine": self.cosine}, labels).rename(columns={"layer": "token"})
 
 
 @dataclass(frozen=True)
 class FiringRates:
-    """The share of tokens on which each latent fires."""
+    """Share of tokens on which each latent fires."""
 
     rate: Float[Tensor, " d_sae"]
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """The feature density histogram, one row a bin of log10(rate): low <= log10(rate) < high, and how many latents.
+        """Return the feature density histogram: one row (low, high, number of latents) per bin of log10(rate).
 
-        The first row holds the dead latents (low and high are -inf); the first bin also holds what is rarer than 1e-6,
-        the last one what always fires.
+        The first row holds the dead latents (low and high are -inf); the first bin includes rates below 1e-6, the last
+        bin latents that always fire.
         """
         import pandas as pd
 
@@ -136,33 +137,34 @@ class FiringRates:
 
 @dataclass(frozen=True)
 class SAEEvaluation:
-    """A model's SAEs under several conditions, by (name of the SAE, corruption key).
+    """Evaluation of a model's SAEs under several conditions, by (name of the SAE, corruption key).
 
-    The tables call the name `architecture`, which it is for what `train_saes` publishes.
+    In the tables the name is the column `architecture`, which it is for SAEs that `train_saes` published.
     """
 
     quality: Mapping[tuple[str, str], SAEQuality]
     cosine: Mapping[tuple[str, str], SAECosine]
     baselines: Mapping[tuple[str, str], Classification] = field(default_factory=dict)
-    """The model itself, by (`untouched`, `zero` or `mean`: what stands where the SAEs read, corruption key)."""
+    """Performance of the model itself, by (baseline, corruption key): `untouched`, or with the tokens that the SAEs
+    read ablated to `zero` or their `mean`."""
     firing: Mapping[tuple[str, str], FiringRates] = field(default_factory=dict)
     features: Mapping[str, SAEFeatures] = field(default_factory=dict)
-    """By the SAE's name; empty unless asked for."""
+    """Descriptions of latents by the SAE's name; empty unless requested."""
 
     def quality_frame(self, **labels: str) -> pd.DataFrame:
-        """The labels, then architecture, corruption, metric, value."""
+        """Return the columns of `labels`, then architecture, corruption, metric, value."""
         return _frame(self.quality, labels, "architecture", ["metric", "value"])
 
     def cosine_frame(self, **labels: str) -> pd.DataFrame:
-        """The labels, then architecture, corruption, image_id, token, cosine (float32)."""
+        """Return the columns of `labels`, then architecture, corruption, image_id, token, cosine (float32)."""
         return _frame(self.cosine, labels, "architecture", ["image_id", "token", "cosine"])
 
     def baseline_frame(self, **labels: str) -> pd.DataFrame:
-        """The labels, then baseline, corruption, metric, value."""
+        """Return the columns of `labels`, then baseline, corruption, metric, value."""
         return _frame(self.baselines, labels, "baseline", ["metric", "value"])
 
     def density_frame(self, **labels: str) -> pd.DataFrame:
-        """The labels, then architecture, corruption, low, high (log10 of the firing rate) and latents: a histogram."""
+        """Return a histogram of log10(firing rate): `labels`, architecture, corruption, low, high, latents."""
         return _frame(self.firing, labels, "architecture", ["low", "high", "latents"])
 
 

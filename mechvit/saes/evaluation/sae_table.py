@@ -1,4 +1,4 @@
-"""What published SAEs say about themselves, as a table."""
+"""Table of the settings that published SAEs record in their metadata."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @checked
 def sae_settings(saes: Mapping[str, SAE], **labels: str) -> pd.DataFrame:
-    """One row an SAE, to be joined with the tables of `evaluate_saes` on `architecture`, the SAE's name.
+    """Return one row per SAE, to be joined with the tables of `evaluate_saes` on `architecture`, the SAE's name.
 
     Returns:
-        the labels, architecture, kind (what it was trained as, by its metadata or its name: batchtopk is published as
-        jumprelu), d_sae, k, lr, hook_name, hook_tokens; NaN or None where the SAE's metadata do not say.
+        columns of `labels`, then architecture, kind (the architecture in training, from the metadata or the name:
+        batchtopk is published as jumprelu), d_sae, k, lr, hook_name, hook_tokens; NaN or None if not recorded.
     """
     import pandas as pd
 

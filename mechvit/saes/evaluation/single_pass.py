@@ -1,4 +1,4 @@
-"""One pass over the images that measures several SAEs under several conditions and keeps no activation."""
+"""A single pass over the images that measures several SAEs under several conditions and keeps no activation."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 DENSE_ABOVE = 0.1
-"""A latent that fires on a larger share of tokens is dense."""
+"""Share of tokens above which a latent that fires on them counts as dense."""
 MEAN_IMAGES = 256
-"""Images, the first ones, over which the mean of mean ablation is taken."""
+"""Number of images, from the first, over which the mean of mean ablation is taken."""
 
 
 def signed(sae: SAE) -> bool:
@@ -44,7 +44,7 @@ def signed(sae: SAE) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What a pass measures."""
+    """Measurements that a pass makes."""
 
     measured: tuple[Corruption, ...] = ()
     """Conditions whose quality is measured."""
@@ -53,12 +53,12 @@ class Wanted:
     described: tuple[Corruption, ...] = ()
     """Corruptions whose effect on each latent is measured."""
     top_images: int | None = None
-    """Images kept for each latent; None describes none."""
+    """Number of images kept for each latent; None describes none."""
     dense_above: float = DENSE_ABOVE
     seed: int = 0
-    """Of the noise."""
+    """Seed of the corruptions' noise."""
     allow_other_model: bool = False
-    """Take SAEs that say they were trained on another checkpoint, too."""
+    """Whether to accept SAEs that were trained on another checkpoint."""
 
     def __post_init__(self) -> None:
         check(self, COUNT, "top_images", or_none=True)
@@ -66,16 +66,17 @@ class Wanted:
 
     @property
     def conditions(self) -> tuple[Corruption, ...]:
-        """All of them, clean first where it is needed."""
+        """All conditions, clean first if it is needed."""
         clean = (CLEAN,) if self.compared or self.top_images else ()
         return tuple(dict.fromkeys((*clean, *self.measured, *self.compared, *self.described)))
 
 
 class SinglePass:
-    """What each SAE and condition adds up to.
+    """Sums over the images for each SAE and condition.
 
     Raises:
-        ValueError: SAEs that do not fit the model or each other (`shared_site`).
+        ValueError: the SAEs do not fit the model or each other (`shared_site`), or codes to be described may be
+            negative.
     """
 
     def __init__(self, model: HookedViT, saes: Mapping[str, SAE], wanted: Wanted) -> None:
@@ -88,7 +89,7 @@ class SinglePass:
             )
         read = range(model.cfg.n_tokens)[token_slice(model.cfg, self.site.tokens)]
         self.n_tokens = len(read)
-        self.first_patch = model.cfg.n_prefix_tokens - read.start  # where it lies among the tokens that are read
+        self.first_patch = model.cfg.n_prefix_tokens - read.start  # its index among the tokens that are read
         self.compared = slice(self.first_patch if self.site.tokens == "all" else 0, None)
         self.mean: Tensor | None = None
         self.image_ids: list[Tensor] = []
@@ -104,7 +105,7 @@ class SinglePass:
 
     @torch.inference_mode()
     def over(self, images: Images, batch_size: int | None, progress: str | None) -> SAEEvaluation:
-        """Measure everything."""
+        """Measure everything in one pass over the images."""
         if batch_size is None:
             codes = 4 * self.n_tokens * max(sae.cfg.d_sae for sae in self.saes.values())
             batch_size = default_batch_size(self.model, held=codes)
@@ -125,7 +126,7 @@ class SinglePass:
             raise ValueError(f"labels must not be negative; they are on the image ids {ids}: leave these images out")
 
     def add(self, batch: ImageBatch, first_image: int) -> None:
-        """Take a batch in: the network once a condition, then one SAE after the other, so that few codes are held."""
+        """Add a batch: the network runs once per condition, then the SAEs in turn, so that few codes are held."""
         shown = ((c, corrupted(batch, c, seed=self.wanted.seed)) for c in self.wanted.conditions)
         seen = {c: look_at(self.model, self.site, images, c) for c, images in shown}
         if self.mean is not None:
@@ -150,7 +151,7 @@ class SinglePass:
                     self.compare(name, corruption, clean[:, self.compared], codes[:, self.compared])
 
     def measure(self, key: tuple[str, str], codes: Tensor, here: Seen, batch: ImageBatch) -> None:
-        """Reconstruction and, with a head, what the network makes of it."""
+        """Add the reconstruction and, if the model has a head, the logits of the model with it spliced in."""
         x_hat = self.saes[key[0]].decode(codes).to(here.x.device)
         if not bool(x_hat.isfinite().all()):
             raise ValueError(
@@ -164,14 +165,14 @@ class SinglePass:
     def compare(
         self, name: str, corruption: Corruption, clean: Float[Tensor, "batch token d_sae"], codes: Tensor
     ) -> None:
-        """The same patches clean and corrupted."""
+        """Add the codes of the same patches, clean and corrupted."""
         if corruption in self.wanted.compared:
             self.cosines[name, corruption.key].append(on_cpu(code_cosine(clean, codes)))
         if self.features and corruption in self.wanted.described:
             self.features[name].pairs[corruption.key].add(clean, codes)
 
     def result(self) -> SAEEvaluation:
-        """What all images came to."""
+        """Return the evaluation over all images added."""
         ids, labels = torch.cat(self.image_ids), torch.cat(self.labels)
         features = {}
         for name, tally in self.features.items():
@@ -188,7 +189,7 @@ class SinglePass:
         )
 
     def quality(self, name: str, condition: str) -> SAEQuality:
-        """Of one SAE under one condition."""
+        """Return the quality of one SAE under one condition."""
         patches = slice(self.first_patch, None)
         cls = slice(0, int(self.model.cfg.cls_token and self.site.tokens != "patches"))
         found = self.reconstructions[name, condition].metrics(cls, patches, self.wanted.dense_above)

@@ -1,4 +1,4 @@
-"""Single latents: directions, effects, matching, change, ablation, steering (names in `__init__.pyi`)."""
+"""Single latents: directions, effects, matching, change, ablation, steering (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

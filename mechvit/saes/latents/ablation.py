@@ -1,4 +1,4 @@
-"""What the latents that a corruption moves most do to a model's answers: ablated, against others as frequent."""
+"""Effect on a model's predictions of ablating the latents that a corruption changes most, compared with controls."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ UNTOUCHED = "untouched"
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureAblation:
-    """One row an ablation, condition and image: corruption, latents (n of `sensitive` or of a draw), draw, image_id,
-    accuracy (0 or 1), loss (nats)."""
+    """Table with one row per ablation, condition and image: corruption, kind, n (latents ablated), draw (of the
+    controls), image_id, accuracy (0 or 1), loss (nats)."""
 
     per_image: pd.DataFrame
     sets: FeatureSets
     target: str
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Means over images, and what ablation changes; see `ablation_summary`. With the column rate: the mean firing
-        rate of the latents, of controls over all draws; NaN for the untouched model."""
+        """Return `ablation_summary`, with a column `rate`: the mean firing rate of the ablated latents (for controls
+        over all draws); NaN for the untouched model."""
         found = ablation_summary(self.per_image, resamples=resamples, level=level, seed=seed)
         sets = zip(found["kind"], found["n"], strict=True)
         return found.assign(rate=[np.nan if kind == UNTOUCHED else self.sets.mean_rate(kind, n) for kind, n in sets])
@@ -70,29 +70,29 @@ def ablate_features(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> FeatureAblation:
-    """Ablate the n most sensitive latents, or their controls, and let the network go on.
+    """Ablate the n most sensitive latents, or their controls, and run the rest of the network.
 
-    With z the codes of an activation x, S the latents and W_j what a unit of latent j writes (`latent_directions`),
-    x + (target - z_S) W_S takes x's place at every token that the SAE reads: what the SAE does not rebuild stays, and
-    with no latent nothing changes, to the bit. The network up to the SAE runs once a condition.
+    With z the codes of an activation x, S the latents and W_j what a unit of latent j writes (`latent_directions`), x +
+    (target - z_S) W_S replaces x at every token that the SAE reads: the SAE's error is kept, and with S empty nothing
+    changes, to the bit. The network up to the SAE runs once per condition.
 
     Args:
-        model: with a head.
-        sae: as published; at any hook point with one vector a token.
-        images: disjoint from those that the latents were chosen on; labels are the model's own class ids.
-        corruptions: measured beside clean.
-        sets: of `sensitive_features`.
-        counts: how many latents are ablated at a time, each at most as many as `sets` holds.
+        model: a model with a head.
+        sae: a published SAE, at any hook point with one vector per token.
+        images: images disjoint from those that the latents were selected on; labels are the model's own class ids.
+        corruptions: conditions to measure besides clean.
+        sets: the result of `sensitive_features`.
+        counts: numbers n of latents to ablate, each at most as many as `sets` holds.
         target: `zero`, or `clean_mean`: the latent's mean clean activation over all tokens.
-        clean_mean: of each latent, `LatentChange.clean`; needed for that target.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
-        seed: of the noise.
-        allow_other_model: take an SAE that says it was trained on another checkpoint, too.
-        progress: the label of a progress bar; None shows none.
+        clean_mean: the mean of each latent, `LatentChange.clean`; required by that target.
+        batch_size: images per forward pass; None uses 32 on a CPU, else 128.
+        seed: seed of the corruptions' noise.
+        allow_other_model: whether to accept an SAE that was trained on another checkpoint.
+        progress: label of the progress bar; None shows none.
 
     Raises:
-        ValueError: no head, an SAE that does not fit the model or scales what it reads, counts that the sets do not
-            hold, `clean_mean` missing, activations or logits that are not finite.
+        ValueError: the model has no head, the SAE does not fit it or scales its input, a count exceeds the sets,
+            `clean_mean` is missing, or activations or logits are not finite.
 
     Source: ablation through the SAE with its error term kept, as in arXiv:2403.19647 (section 2).
     """
@@ -128,8 +128,8 @@ def ablated(
     latents: Int[Tensor, " n"],
     to: Float[Tensor, " d_sae"],
 ) -> Float[Tensor, "batch class"]:
-    """The logits with some latents at `to`, by what a unit of each writes (`latent_directions`); the rest of the
-    activation, the SAE's error too, stays as it is."""
+    """Return the logits with some latents set to `to`, given the latents' directions (`latent_directions`); the rest of
+    the activation stays as it is, including the SAE's error."""
     chosen = wide(codes[..., latents])
     change = (to[latents].to(chosen) - chosen) @ directions[latents]
     return seen.spliced(seen.x + change.to(seen.x))
@@ -139,15 +139,15 @@ def ablated(
 def ablation_summary(
     per_image: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Means over images of every ablation, and what it changes against the untouched model and against the controls.
+    """Compute means over images of every ablation, and its change against the untouched model and the controls.
 
-    A control's outcome on an image is its mean over the draws; `draw_low` and `draw_high` are the lowest and highest
-    mean over images of a single draw.
+    A control's outcome on an image is the mean over draws; `draw_low` and `draw_high` are the lowest and highest mean
+    over images of a single draw.
 
     Returns:
-        corruption, kind (untouched, sensitive, control), n, quantity, value, low, high, change (less untouched),
-        change_low, change_high, beyond (of sensitive: less control), beyond_low, beyond_high, draw_low, draw_high.
-        Accuracy is a fraction, loss in nats; intervals are bootstrapped over images, paired over all rows.
+        corruption, kind (untouched, sensitive, control), n, quantity, value, low, high, change (minus untouched),
+        change_low, change_high, beyond (of sensitive: minus control), beyond_low, beyond_high, draw_low, draw_high.
+        Accuracy is a fraction, loss is in nats; intervals are bootstrapped over images, paired over all rows.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -185,7 +185,7 @@ _KINDS = (UNTOUCHED, SENSITIVE, CONTROL)
 
 
 def _scores(logits: Float[Tensor, "batch class"], batch: ImageBatch, who: str) -> Float[Tensor, "batch 2"]:
-    """`QUANTITIES` of each image, kept in float32."""
+    """Return `QUANTITIES` of each image, in float32."""
     check_logits(logits, batch.labels, batch.image_ids, who)
     loss = torch.nn.functional.cross_entropy(unrounded(logits), batch.labels, reduction="none").float()
     return on_cpu(torch.stack([(label_rank(logits, batch.labels) == 0).float(), loss], dim=1))

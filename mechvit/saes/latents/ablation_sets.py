@@ -1,4 +1,4 @@
-"""Which latents to ablate: those that a corruption moves most, and controls of the same frequency."""
+"""Selection of latents to ablate: those that a corruption changes most, and controls of matched firing rate."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 CALIPER = 1.2
-"""A control fires at most so many times as often as what it stands for, and at least one over so many."""
+"""Largest ratio, in either direction, of the firing rates of a sensitive latent and its control."""
 SENSITIVE, CONTROL = "sensitive", "control"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSets:
-    """Latents to ablate: the most sensitive ones first, and as many others of the same frequency in several draws."""
+    """Latents to ablate: the most sensitive ones, and several draws of as many controls of matched firing rate."""
 
     sensitive: Int[Tensor, " n"]
-    """In falling order of sensitivity."""
+    """Latents in order of decreasing sensitivity."""
     controls: Int[Tensor, "draw n"]
-    """The i-th of each draw is matched to the i-th sensitive one; none is sensitive or twice in a draw."""
+    """The i-th of each draw is matched to the i-th sensitive latent; none is sensitive or repeated within a draw."""
     unmatched: Int[Tensor, " m"]
-    """Latents as sensitive that are left out, for no other fires as often."""
+    """Equally sensitive latents that are left out because no other latent within the caliper is available."""
     sensitivity: Float[Tensor, " d_sae"]
-    """|mean corrupted - mean clean code| x |what a unit of it writes|: how far the latent's mean moves activations."""
+    """|mean corrupted - mean clean activation| x |direction|: how far the latent's change moves the activations."""
     rate: Float[Tensor, " d_sae"]
     """Share of tokens, clean and corrupted, on which each latent fires."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent of a set: the labels, kind (sensitive or control), draw, place, feature, sensitivity, rate,
-        and matched: the sensitive latent in the same place."""
+        """Return one row per latent of a set: columns of `labels`, kind (sensitive or control), draw, place, feature,
+        sensitivity, rate, and matched (the sensitive latent in the same place)."""
         import pandas as pd
 
         parts = []
@@ -53,11 +53,11 @@ class FeatureSets:
         return pd.concat(parts, ignore_index=True)
 
     def each(self) -> list[tuple[str, int, Int[Tensor, " n"]]]:
-        """Kind, draw and latents of every set."""
+        """Return the kind, draw and latents of every set."""
         return [(SENSITIVE, 0, self.sensitive), *((CONTROL, i, row) for i, row in enumerate(self.controls))]
 
     def mean_rate(self, kind: str, n: int) -> float:
-        """Mean firing rate of the first n latents of a kind, of controls over all draws."""
+        """Return the mean firing rate of the first n latents of a kind, for controls over all draws."""
         latents = self.sensitive if kind == SENSITIVE else self.controls
         return float(self.rate[latents[..., :n]].mean())
 
@@ -66,26 +66,26 @@ class FeatureSets:
 def sensitive_features(
     sae: SAE, change: LatentChange, n: int, *, draws: int = 10, caliper: float = CALIPER, seed: int = 0
 ) -> FeatureSets:
-    """Choose the latents that a corruption moves most, and controls of the same frequency.
+    """Select the latents that a corruption changes most, and controls of matched firing rate.
 
-    In every draw each sensitive latent has a control of its own within the caliper: the whole assignment is solved, its
-    costs the distance of the log firing rates and half as much chance. Sensitive latents that leave no assignment, the
-    least sensitive first, are left out and named in `unmatched`, and others, next in order, take their places. Latents
-    that never fire are never chosen.
+    In every draw, each sensitive latent has its own control within the caliper: an assignment problem is solved whose
+    costs are the distances of the log firing rates plus a random term of up to half the caliper. If no complete
+    assignment exists, sensitive latents are left out, the least sensitive first, and listed in `unmatched`, and the
+    next in order replace them. Latents that never fire are never selected.
 
     Args:
-        sae: whose latents they are.
-        change: of `feature_change`, on images that the ablation is not measured on.
-        n: how many; fewer where no more can be matched.
-        draws: of the controls.
+        sae: the SAE of the latents.
+        change: one model's result of `feature_change`, on images other than those that the ablation is measured on.
+        n: number of sensitive latents; fewer are returned if no more can be matched.
+        draws: number of draws of controls.
         caliper: the largest ratio of the firing rates of a latent and its control, above 1.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
-        ValueError: not twice as many latents fire as are to be chosen, no latent has a control, a count below 1, a
-            caliper of at most 1, or an SAE whose latents have no directions (`latent_directions`).
+        ValueError: fewer than 2 n latents fire, no latent has a control, a count is below 1, the caliper is at most 1,
+            or the SAE's latents have no directions (`latent_directions`).
 
-    Source: caliper matching, Cochran and Rubin, Sankhya A 35 (1973), there on one covariate.
+    Source: caliper matching on one covariate, Cochran and Rubin, Sankhya A 35 (1973).
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -129,7 +129,7 @@ def sensitive_features(
 
 
 def _matchable(near: Bool[np.ndarray, "latents others"]) -> Bool[np.ndarray, " latents"]:
-    """Rows that can all have a column of their own; each in turn is kept if that is still so with it."""
+    """Return which rows can all be assigned distinct columns; each row in turn is kept if that remains possible."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import maximum_bipartite_matching
 

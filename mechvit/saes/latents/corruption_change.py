@@ -1,4 +1,4 @@
-"""Which latents a corruption moves, in which of several models, with intervals over images."""
+"""Change of every latent under a corruption, in one or several models, with intervals over images."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentChange:
-    """One model's latents clean and corrupted, means over images of the mean over tokens; on the CPU, float64.
+    """One model's latents clean and corrupted: means over images of the mean over tokens; on the CPU, in float64.
 
-    Errors are standard errors over images (sample deviation over the square root of their number), from sums alone.
+    Errors are standard errors over images (sample standard deviation / square root of their number).
     """
 
     clean: Float[Tensor, " d_sae"]
     corrupted: Float[Tensor, " d_sae"]
     error: Float[Tensor, " d_sae"]
-    """Of corrupted - clean."""
+    """Standard error of corrupted - clean."""
     clean_rate: Float[Tensor, " d_sae"]
     """Share of tokens on which the latent fires."""
     corrupted_rate: Float[Tensor, " d_sae"]
     beyond: Float[Tensor, " d_sae"]
-    """This model's corrupted - clean, less the first model's, of the same images; 0 for the first model."""
+    """This model's corrupted - clean minus the first model's, on the same images; 0 for the first model."""
     beyond_error: Float[Tensor, " d_sae"]
 
     @property
     def difference(self) -> Float[Tensor, " d_sae"]:
-        """Corrupted - clean: positive means that the corruption raises the latent."""
+        """Corrupted - clean; positive if the corruption raises the latent."""
         return self.corrupted - self.clean
 
     @property
     def rate(self) -> Float[Tensor, " d_sae"]:
-        """Share of tokens on which the latent fires, clean and corrupted alike."""
+        """Share of tokens on which the latent fires, clean and corrupted together."""
         return (self.clean_rate + self.corrupted_rate) / 2
 
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """What a corruption does to the latents of several models, by the models' names in their order.
+    """Effect of a corruption on the latents of several models, by model name, in the order given.
 
-    Latents are those of the first model's SAE; where another model has its own, they are matched to it, and those
+    Latents are those of the first model's SAE; those of another model's own SAE are matched to them, and latents
     without a match are NaN.
     """
 
@@ -67,12 +67,13 @@ class FeatureChange:
     images: int
 
     def to_frame(self, *, level: float = LEVEL, **labels: str) -> pd.DataFrame:
-        """One row a model and latent: the labels, model, feature, clean, corrupted, difference, low, high, q,
-        clean_rate, corrupted_rate, beyond (the difference less the first model's), beyond_low, beyond_high, beyond_q.
+        """Return one row per model and latent: columns of `labels`, model, feature, clean, corrupted, difference, low,
+        high, q, clean_rate, corrupted_rate, beyond (the difference minus the first model's), beyond_low, beyond_high,
+        beyond_q.
 
-        Intervals are the mean ± Student's t times the standard error over images, of one latent at a time. Among many
-        latents some intervals exclude 0 by chance: q is the p-value adjusted over all of a model's latents, the share
-        of false discoveries among those with a q as small or smaller.
+        Intervals are the mean ± Student's t times the standard error over images, for one latent at a time. Among many
+        latents some intervals exclude 0 by chance: q is the p-value adjusted over all of a model's latents, that is,
+        the expected share of false discoveries among latents with at most this q.
 
         Source: Benjamini and Hochberg, Journal of the Royal Statistical Society B 57 (1995).
         """
@@ -102,7 +103,7 @@ class FeatureChange:
 
 
 def _adjusted_p(mean: Float[Tensor, " n"], error: Float[Tensor, " n"], images: int) -> Float[Tensor, " n"]:
-    """Two-sided p-values of means of 0, adjusted over those that are known; 1 where nothing varies around 0."""
+    """Compute two-sided p-values for a mean of 0, adjusted over the finite ones; 1 where the mean is exactly 0."""
     from scipy.stats import false_discovery_control, t
 
     found = mean.clone()
@@ -128,23 +129,23 @@ def feature_change(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> FeatureChange:
-    """Mean activation of every latent on clean and on corrupted images, in each model, from one pass over the images.
+    """Compute the mean activation of every latent on clean and corrupted images, in each model, in one pass.
 
     Args:
-        models: name -> model, the base first; each sees the images as its own processor resizes them.
-        saes: one SAE for all (trained on all models' activations, see `MixedStreams`), or one a model.
+        models: models by name, the base first; each receives the images as its own processor resizes them.
+        saes: one SAE for all models (trained on the activations of all, see `MixedStreams`), or one per model.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the models' input size.
-        matches: for each other model with an SAE of its own, its latent for each latent of the first model's SAE, -1
-            where there is none: `match_features(first, other).match`.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
-        seed: of the noise.
-        allow_other_model: take SAEs that say they were trained on other checkpoints, too.
-        progress: the label of a progress bar; None shows none.
+        matches: for each other model with its own SAE, its latent for each latent of the first model's SAE, -1 if there
+            is none: `match_features(first, other).match`.
+        batch_size: images per forward pass; None uses 32 on a CPU, else 128.
+        seed: seed of the corruptions' noise.
+        allow_other_model: whether to accept SAEs that were trained on other checkpoints.
+        progress: label of the progress bar; None shows none.
 
     Raises:
-        ValueError: fewer than two images, SAEs that do not fit the models or read other sites, an SAE of another size
-            without a match, activations that are not finite.
+        ValueError: there are fewer than two images, an SAE is missing, does not fit its model, reads another site or
+            has no match, or activations are not finite.
 
     Source: the paper's section 4.4 compares codes clean and corrupted; Student's t interval of a mean.
     """
@@ -157,7 +158,7 @@ def feature_change(
     batches = corrupted_batches(models, images, (CLEAN, corruption), batch_size, seed=seed, progress=progress)
     for _, same_images in groupby(batches, key=lambda batch: batch.start):
         reference: Tensor | None = None
-        for batch in same_images:  # the first model's is the first
+        for batch in same_images:  # the first model's batch comes first
             conditions = list(batch.conditions)
             for name in batch.models:
                 codes = []
@@ -183,7 +184,7 @@ class _Tally:
         corrupted: Float[Tensor, "batch token d_sae"],
         reference: Float[Tensor, "batch d_sae"] | None,
     ) -> Float[Tensor, "batch d_sae"]:
-        """Take a batch in; gives each image's corrupted - clean."""
+        """Add a batch and return each image's corrupted - clean."""
         self.images += len(clean)
         before, after = clean.double().mean(1), corrupted.double().mean(1)
         moved = after - before
@@ -202,7 +203,7 @@ class _Tally:
         return moved
 
     def result(self) -> LatentChange:
-        """On the CPU."""
+        """Return the means and errors, on the CPU."""
         means = {name: total.cpu() / self.images for name, total in self.sums.items()}
         difference = means["corrupted"] - means["clean"]
         return LatentChange(
@@ -220,13 +221,13 @@ class _Tally:
 
 
 def _fired(codes: Float[Tensor, "batch token d_sae"]) -> Float[Tensor, " d_sae"]:
-    """Sum over images of the share of tokens on which each latent fires; NaN where it is not there."""
+    """Return the sum over images of the share of tokens on which each latent fires; NaN for latents without a match."""
     share = (codes != 0).double().mean(1)
     return torch.where(codes.isnan().any(1), torch.nan, share).sum(0)
 
 
 def _matched(codes: Float[Tensor, "batch token d"], match: Tensor | None) -> Float[Tensor, "batch token d_sae"]:
-    """In the order of the first model's latents, NaN where there is no match."""
+    """Reorder codes to the first model's latents, NaN where there is no match."""
     if match is None:
         return codes
     match = match.to(codes.device)

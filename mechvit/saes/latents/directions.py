@@ -1,9 +1,9 @@
-"""What one unit of a latent writes: decode(e_j) - decode(0), with e_j the code in which latent j alone is 1.
+"""Directions of latents: decode(e_j) - decode(0), with e_j the code in which only latent j is active, at 1.
 
-That is the row j of `W_dec` in many SAEs, but not in all: sae-lens's TopK SAEs with `rescale_acts_by_decoder_norm`
-divide each row by its length. Where `decode` scales its output by the length or deviation of what `encode` read
-(`normalize_activations` of layer_norm or constant_norm_rescale), a latent has a direction, but its size differs from
-token to token: then only the unit vector is given.
+In many SAEs, but not all, this is row j of `W_dec`: sae-lens's TopK SAEs with `rescale_acts_by_decoder_norm` divide
+each row by its length. If `decode` scales its output by the length or deviation of the input of `encode`
+(`normalize_activations` of layer_norm or constant_norm_rescale), the length of a direction differs from token to token:
+then only the unit vector is defined.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 RESCALED = ("layer_norm", "constant_norm_rescale")
-"""Settings of sae-lens's `normalize_activations` whose decoder scales its output as the token that was read."""
-_ACTIVE, _CODES, _ROWS = 8, 64, 1024  # latents in a code that is tried, codes that are tried, rows found at a time
+"""Values of sae-lens's `normalize_activations` with which the decoder scales its output per token."""
+_ACTIVE, _CODES, _ROWS = 8, 64, 1024  # latents per test code, number of test codes, rows per block
 
 
 def fixed_scale(sae: SAE) -> bool:
-    """Tell whether a unit of a latent writes the same into every token."""
+    """Tell whether one unit of a latent writes the same vector into every token."""
     return sae.cfg.normalize_activations not in RESCALED
 
 
@@ -37,11 +37,11 @@ def fixed_scale(sae: SAE) -> bool:
 def latent_directions(
     sae: SAE, latents: Int[Tensor, " n"] | None = None, *, name: str = "the SAE"
 ) -> Float[Tensor, "n d"]:
-    """Return decode(e_j) - decode(0) of some latents, of all when None, in float32 at least and on the SAE's device.
+    """Return decode(e_j) - decode(0) of some latents (all when None), in at least float32, on the SAE's device.
 
     Raises:
-        ValueError: an SAE whose decoder scales its output as the token that was read, or is not affine in the codes;
-            hooks that are left in it.
+        ValueError: the decoder scales its output by a statistic of the token read or is not affine in the codes, or
+            hooks are left in the SAE.
     """
     check_fixed_scale(sae, name)
     rows = _rows(sae, name)
@@ -49,7 +49,7 @@ def latent_directions(
 
 
 def check_fixed_scale(sae: SAE, name: str = "the SAE") -> None:
-    """Raise a ValueError for an SAE whose decoder scales its output as the token that was read."""
+    """Raise a ValueError if an SAE's decoder scales its output by a statistic of the token read."""
     if not fixed_scale(sae):
         raise ValueError(
             f"{name} normalises its input ({sae.cfg.normalize_activations}) and scales its output back token by token, "
@@ -63,13 +63,13 @@ def unit_directions(sae: SAE, *, name: str = "the SAE") -> Float[Tensor, "d_sae 
     """Return decode(e_j) - decode(0) of every latent at length 1, in float32; 0 where a latent writes nothing.
 
     Raises:
-        ValueError: a decoder that is not affine in the codes, or hooks that are left in the SAE.
+        ValueError: the decoder is not affine in the codes, or hooks are left in the SAE.
     """
     return normalize(_rows(sae, name).float(), dim=1)
 
 
 def _rows(sae: SAE, name: str) -> Float[Tensor, "d_sae d"]:
-    """Give what `decode` adds for one unit of each latent, before it scales and shapes its output."""
+    """Return decode(e_j) - decode(0) for each latent, before `decode` scales and reshapes its output."""
     check_unhooked(sae, name)
     with _plain_output(sae):
         rows = wide(sae.W_dec.detach())
@@ -86,7 +86,7 @@ def _rows(sae: SAE, name: str) -> Float[Tensor, "d_sae d"]:
 
 
 def _differences(sae: SAE) -> Float[Tensor, "d_sae d"]:
-    """decode(e_j) - decode(0), row by row, for decoders that `W_dec` does not tell."""
+    """Compute decode(e_j) - decode(0) for each latent, for decoders that `W_dec` does not describe."""
     d_sae, weight = sae.cfg.d_sae, sae.W_dec
     nothing = sae.decode(weight.new_zeros(1, d_sae))
     blocks = torch.arange(d_sae, device=weight.device).split(_ROWS)
@@ -94,7 +94,7 @@ def _differences(sae: SAE) -> Float[Tensor, "d_sae d"]:
 
 
 def _decodes_to(sae: SAE, rows: Float[Tensor, "d_sae d"]) -> bool:
-    """Try `decode` on codes of a few latents against the sum of their rows."""
+    """Tell whether `decode` equals the sum of the latents' rows on random codes of a few latents."""
     generator, d_sae = torch.Generator().manual_seed(0), len(rows)
     active = min(_ACTIVE, d_sae)
     places = torch.stack([torch.randperm(d_sae, generator=generator)[:active] for _ in range(_CODES)])
@@ -110,8 +110,8 @@ def _decodes_to(sae: SAE, rows: Float[Tensor, "d_sae d"]) -> bool:
 
 @temporary
 def _plain_output(sae: Any) -> Iterator[None]:
-    """Let `decode` neither scale its output by what was read before nor split it by head."""
-    sae.d_head = getattr(sae, "d_head", None)  # that of a hook_z SAE is there only once it has read an activation
+    """Make `decode` neither rescale its output nor split it by head."""
+    sae.d_head = getattr(sae, "d_head", None)  # a hook_z SAE sets it only when it reads an activation
     before = sae.run_time_activation_norm_fn_out, sae.reshape_fn_out
     sae.run_time_activation_norm_fn_out, sae.reshape_fn_out = (lambda x: x), (lambda x, d_head: x)
     try:

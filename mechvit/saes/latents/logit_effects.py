@@ -1,4 +1,4 @@
-"""From an SAE's decoder straight to the classes."""
+"""Direct effects of an SAE's latents on the logits of the classes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .results import LogitEffects
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
-_ROWS = 4096  # latents at a time: 16 MiB for a thousand classes
+_ROWS = 4096  # latents per block: 16 MiB for a thousand classes
 
 
 def class_directions(model: HookedViT) -> Float[Tensor, "class d_model"]:
-    """For each class the direction whose product with a residual is its logit, before the LayerNorm's division.
+    """Return for each class the direction whose product with a residual is its logit, before LayerNorm's division.
 
-    The residual is one that stands in every token that the head reads: with it the sum over tokens of
-    `ViTActivationCache.logit_directions` needs no image, since pooling patterns sum to 1. A zero-shot head's division
-    by the image's norm is left out.
+    The residual is taken to be the same in every token that the head reads: since pooling weights sum to 1, no image is
+    then needed, in contrast to `ViTActivationCache.logit_directions`. A zero-shot head's division by the image's norm
+    is left out.
 
     Raises:
         ValueError: the model has no head.
@@ -40,11 +40,11 @@ def class_directions(model: HookedViT) -> Float[Tensor, "class d_model"]:
 
 @torch.no_grad()
 def logit_effects(model: HookedViT, written: Float[Tensor, "d_sae d_model"], top: int = 5) -> LogitEffects:
-    """The classes that what each latent writes (`latent_directions`) raises and lowers most; see `LogitEffects`."""
+    """Return the classes that each latent's direction (`latent_directions`) raises and lowers most."""
     directions = class_directions(model).float()
     if model.ln_final is not None:
-        directions = directions - directions.mean(1, keepdim=True)  # the LayerNorm takes the mean of what it reads away
-    directions = directions - directions.mean(0)  # a softmax does not see what all classes share
+        directions = directions - directions.mean(1, keepdim=True)  # the LayerNorm subtracts the mean of its input
+    directions = directions - directions.mean(0)  # a softmax ignores what all classes share
     top = min(top, len(directions))
     parts: list[tuple[Tensor, ...]] = []
     for rows in written.to(directions).split(_ROWS):

@@ -1,4 +1,4 @@
-"""Which latents of two SAEs are the same feature: stability across seeds."""
+"""Matching of equal features between two SAEs, as for stability across seeds."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 EXACT_UP_TO = 4096
-"""Latents of the smaller SAE up to which the best assignment is found exactly: a few seconds and 0.3 GiB there."""
-_BLOCK = 2**24  # cosines held at a time: 64 MiB
-_ROUNDS = 100  # of greedy matching; each about halves the rest, unless directions repeat
+"""Latents of the smaller SAE up to which the best assignment is computed exactly: a few seconds and 0.3 GiB."""
+_BLOCK = 2**24  # cosines per block: 64 MiB
+_ROUNDS = 100  # rounds of greedy matching; each about halves the rest, unless directions repeat
 
 
 @dataclass(frozen=True)
 class FeatureMatch:
-    """One latent of SAE b for each of SAE a, by their decoder directions; on the CPU."""
+    """For each latent of SAE a one latent of SAE b, matched by decoder directions; on the CPU."""
 
     match: Int[Tensor, " d_sae_a"]
-    """The latent of b; -1 for those that are left over (b has fewer, or the direction is zero)."""
+    """Index of the latent of b; -1 for latents that are left over (b has fewer latents, or the direction is zero)."""
     cosine: Float[Tensor, " d_sae_a"]
-    """Of the two directions, -1 to 1; NaN where there is no match."""
+    """Cosine of the two directions, -1 to 1; NaN where there is no match."""
     nearest: Int[Tensor, " d_sae_a"]
-    """The latent of b whose direction is nearest, which several of a may share."""
+    """Index of the latent of b with the nearest direction, which several latents of a may share."""
     nearest_cosine: Float[Tensor, " d_sae_a"]
-    """Its cosine: the match's is at most this; NaN where the direction is zero."""
+    """Cosine with the nearest direction, an upper bound of the match's; NaN where the direction is zero."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent of a: the labels, feature, match (missing where there is none), cosine, nearest,
-        nearest_cosine."""
+        """Return one row per latent of a: columns of `labels`, feature, match (missing if there is none), cosine,
+        nearest, nearest_cosine."""
         import pandas as pd
 
         frame = pd.DataFrame({"feature": np.arange(len(self.match))} | {n: v.numpy() for n, v in vars(self).items()})
@@ -52,22 +52,22 @@ class FeatureMatch:
 @checked
 @torch.no_grad()
 def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) -> FeatureMatch:
-    """Match the latents of two SAEs one to one by the cosine of what they write (`latent_directions`).
+    """Match the latents of two SAEs one to one by the cosine of their directions (`latent_directions`).
 
-    Where the smaller SAE has at most `exact_up_to` latents, the match has the largest possible sum of cosines
-    (Hungarian algorithm, O(n^3)). Beyond that it is greedy, pair by pair from the highest cosine down, until no more
-    than `exact_up_to` are left, which are matched exactly; greedy matching is found by pairing mutual nearest
-    neighbours in rounds, O(n^2 d), and never holds more than a block of the cosines. Directions that repeat by the
-    thousand can leave latents over after 100 rounds.
+    If the smaller SAE has at most `exact_up_to` latents, the match has the largest possible sum of cosines (Hungarian
+    algorithm, O(n^3)). Otherwise it is greedy, pair by pair from the highest cosine down, until at most `exact_up_to`
+    latents are left, which are matched exactly; the greedy match is found by pairing mutual nearest neighbours in
+    rounds, O(n^2 d), with one block of cosines in memory. If thousands of directions repeat, latents can be left
+    unmatched after 100 rounds.
 
     Args:
-        sae_a, sae_b: as published; of one width, of any numbers of latents.
-        exact_up_to: where exact matching ends.
+        sae_a, sae_b: published SAEs of equal width, with any numbers of latents.
+        exact_up_to: largest number of latents that is matched exactly.
 
     Raises:
-        ValueError: the SAEs have different widths, a decoder is not affine, or hooks are left in an SAE.
+        ValueError: the SAEs differ in width, a decoder is not affine, or hooks are left in an SAE.
 
-    Source: mean max cosine similarity is that of `nearest_cosine` (arXiv:2309.08600); scipy's linear_sum_assignment.
+    Source: the mean of `nearest_cosine` is the mean max cosine similarity of arXiv:2309.08600.
     """
     a = unit_directions(sae_a, name="the first SAE")
     b = unit_directions(sae_b, name="the second SAE").to(a)
@@ -95,7 +95,7 @@ def match_features(sae_a: SAE, sae_b: SAE, *, exact_up_to: int = EXACT_UP_TO) ->
 
 
 def _nearest(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The highest cosine of each row of a and where it is, and the same of each row of b, block by block."""
+    """Return the highest cosine of each row of a and its index, and the same for each row of b, block by block."""
     best_a: list[tuple[Tensor, Tensor]] = []
     value_b, index_b = a.new_full((len(b),), -torch.inf), torch.zeros(len(b), dtype=torch.int64, device=a.device)
     done = 0
@@ -111,14 +111,14 @@ def _nearest(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Tensor, 
 
 
 def _mutual(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]:
-    """The pairs that are each other's nearest: greedy matching takes them in any case."""
+    """Return the pairs that are each other's nearest, which every greedy match contains."""
     _, to_b, _, to_a = _nearest(a, b)
     paired = (to_a[to_b] == torch.arange(len(a), device=a.device)).nonzero()[:, 0]
     return paired, to_b[paired]
 
 
 def _assign(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor]:
-    """The assignment with the largest sum of cosines."""
+    """Return the assignment with the largest sum of cosines."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment((a @ b.T).numpy(force=True), maximize=True)

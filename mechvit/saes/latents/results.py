@@ -1,4 +1,4 @@
-"""What each latent of an SAE stands for: its statistics, images, labels, effect on the logits, and their tables."""
+"""Description of each latent of an SAE: statistics, images, labels, effect on the logits, and tables of these."""
 
 from __future__ import annotations
 
@@ -18,76 +18,76 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LogitEffects:
-    """The classes whose logits a latent raises and lowers most, by what it writes (`latent_directions`) and the head
-    reads directly.
+    """The classes whose logits a latent raises and lowers most through the head alone.
 
-    The effect is that of one unit of activation in every token that the head reads, less its mean over classes, before
-    the division by the final LayerNorm's scale (and a zero-shot head's norm), which are held fixed. What the later
-    blocks make of the direction, and the MLP of an attention pooler, are left out.
+    The effect is that of one unit of activation along the latent's direction (`latent_directions`) in every token that
+    the head reads, minus its mean over classes, before the division by the final LayerNorm's scale (and a zero-shot
+    head's norm), which are held fixed. Effects through later blocks, and through the MLP of an attention pooler, are
+    left out.
     """
 
     raised: Int[Tensor, "d_sae top"]
-    """Classes, strongest first."""
+    """Class indices, strongest first."""
     raised_by: Float[Tensor, "d_sae top"]
     lowered: Int[Tensor, "d_sae top"]
-    """Classes, strongest first."""
+    """Class indices, strongest first."""
     lowered_by: Float[Tensor, "d_sae top"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """What a corruption does to each latent on the same tokens: patches, or CLS for an SAE of CLS alone."""
+    """Effect of a corruption on each latent at the same tokens: patches, or CLS for an SAE of CLS alone."""
 
     clean_mean: Float[Tensor, " d_sae"]
     """Mean activation over all tokens of the clean images."""
     mean_difference: Float[Tensor, " d_sae"]
-    """Corrupted minus clean activation of the same token, mean over tokens."""
+    """Mean over tokens of corrupted minus clean activation of the same token."""
     mean_absolute_difference: Float[Tensor, " d_sae"]
-    """The mean of its size: above |mean_difference| where the latent moves to other places."""
+    """Mean of the difference's absolute value: above |mean_difference| if the latent moves between tokens."""
     ratio: Float[Tensor, " d_sae"]
     """Mean corrupted over mean clean activation; NaN where the latent never fires on clean tokens."""
     kept: Float[Tensor, " d_sae"]
-    """Of the clean tokens where it fires, the share where it fires corrupted too; NaN where there is none."""
+    """Share of the clean tokens where the latent fires on which it also fires when corrupted; NaN if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SAEFeatures:
-    """Every latent of one SAE on clean images, and what corruptions do to it; all on the CPU."""
+    """Every latent of one SAE on clean images, and the effect of corruptions on it; all on the CPU."""
 
     firing_rate: Float[Tensor, " d_sae"]
-    """Share of tokens on which it fires."""
+    """Share of tokens on which the latent fires."""
     mean_activation: Float[Tensor, " d_sae"]
-    """Over the tokens on which it fires; NaN if there is none."""
+    """Mean over the tokens on which it fires; NaN if there is none."""
     max_activation: Float[Tensor, " d_sae"]
     top_score: Float[Tensor, "d_sae top"]
-    """Its strongest activation in each of the images where that is highest; NaN where it fires in fewer images."""
+    """Maximum activation in each of the images where it is highest; NaN if it fires in fewer images."""
     top_image: Int[Tensor, "d_sae top"]
-    """The ids of these images; -1 where there is none."""
+    """Ids of these images; -1 where there is none."""
     top_patch: Int[Tensor, "d_sae top"]
-    """Where in the image that is, patches in reading order; CLS and other special tokens lie below 0 (the last of them
-    is -1)."""
+    """Index in the image of the strongest patch, in reading order; CLS and other special tokens have indices below 0
+    (the last of them -1)."""
     top_label: Int[Tensor, " d_sae"]
-    """The commonest label of the top images; -1 for a dead latent."""
+    """Most frequent label of the top images; -1 for a dead latent."""
     top_label_purity: Float[Tensor, " d_sae"]
-    """The share of the top images that have it; NaN for a dead latent."""
+    """Share of the top images with that label; NaN for a dead latent."""
     mass_label: Int[Tensor, " d_sae"]
-    """The label whose images hold most of all its activation; -1 for a dead latent."""
+    """Label whose images hold the largest part of the latent's total activation; -1 for a dead latent."""
     mass_label_purity: Float[Tensor, " d_sae"]
-    """The share that they hold: purity over all images, weighted by activation."""
+    """Share of the total activation in these images: purity over all images, weighted by activation."""
     selective_label: Int[Tensor, " d_sae"]
-    """The label whose images have the highest mean activation; -1 for a dead latent."""
+    """Label whose images have the highest mean activation; -1 for a dead latent."""
     selectivity: Float[Tensor, " d_sae"]
-    """(a - b) / (a + b) with a that mean and b the mean of the other labels' means: 0 (none) to 1 (only this class).
+    """(a - b) / (a + b), with a that mean and b the mean of the other labels' means: 0 (none) to 1 (this class only).
 
     Source: the class selectivity index of arXiv:1803.06959, with activations averaged over an image's tokens.
     """
     logits: LogitEffects | None
-    """None where the SAE reads no residual stream or scales its output token by token, or the model has no head."""
+    """None if the SAE does not read the residual stream or scales its output per token, or the model has no head."""
     sensitivity: Mapping[str, Sensitivity]
-    """By corruption key."""
+    """Effects of the corruptions, by corruption key."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent, `labels` and `feature` first; top images and classes are lists, strongest first.
+        """Return one row per latent, `labels` and `feature` first; top images and classes are lists, strongest first.
 
         A dead latent's labels are missing (`pandas.NA`).
         """
@@ -107,7 +107,7 @@ class SAEFeatures:
         return labelled(frame, labels)
 
     def sensitivity_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a latent and corruption: the labels, corruption, feature and the fields of `Sensitivity`."""
+        """Return one row per latent and corruption: `labels`, corruption, feature and the fields of `Sensitivity`."""
         import pandas as pd
 
         columns = [*labels, "corruption", "feature", *Sensitivity.__dataclass_fields__]
@@ -125,5 +125,5 @@ class SAEFeatures:
 
 
 def known_only(index: pd.Series) -> pd.Series:
-    """Let indices below 0, which stand for none, be missing, so that nothing is made of them."""
+    """Convert indices below 0, which stand for none, to missing values."""
     return index.astype("Int64").mask(index < 0)

@@ -1,4 +1,4 @@
-"""Sums over a stream that become the description of every latent; per latent a few images, never a map."""
+"""Sums over batches for the description of every latent; per latent a few images are kept, never a map."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .results import LogitEffects, SAEFeatures, Sensitivity
 
 
 class TopImages:
-    """The images in which each latent is strongest, and where: [top, d_sae], merged batch by batch.
+    """The images in which each latent is strongest, and the tokens: [top, d_sae], merged batch by batch.
 
-    Among equals the image that came first is kept, so that the size of the batches changes nothing.
+    Among equals the earlier image is kept, so that the batch size has no effect.
     """
 
     def __init__(self, top: int, n_tokens: int, like: Float[Tensor, "*batch d_sae"]) -> None:
         self.n_tokens = n_tokens
         self.score = like.new_zeros(top, like.shape[-1])
-        self.place = torch.full_like(self.score, -1, dtype=torch.int64)  # image in the stream x n_tokens + token
+        self.place = torch.full_like(self.score, -1, dtype=torch.int64)  # index of the image x n_tokens + token
 
     def add(self, codes: Float[Tensor, "batch token d_sae"], first_image: int) -> None:
-        """Take the next images in, the first of which is the stream's `first_image`."""
+        """Add a batch of images, the first of which has the index `first_image`."""
         score, token = codes.max(1)
         images = first_image + torch.arange(len(codes), device=codes.device)
         place = images[:, None] * self.n_tokens + token
@@ -35,7 +35,7 @@ class TopImages:
 
 
 class Pair:
-    """Sums over the same tokens clean and under one corruption."""
+    """Sums over the same tokens, clean and under one corruption."""
 
     def __init__(self) -> None:
         self.tokens = 0
@@ -46,7 +46,7 @@ class Pair:
         self.both: Tensor | float = 0.0
 
     def add(self, clean: Float[Tensor, "batch token d_sae"], other: Float[Tensor, "batch token d_sae"]) -> None:
-        """Take a batch in, an image at a time: no third array of the codes' size is made."""
+        """Add a batch, one image at a time, so that no third array of the codes' size is made."""
         self.tokens += clean.shape[0] * clean.shape[1]
         for a, b in zip(clean, other, strict=True):
             a, b = wide(a), wide(b)
@@ -58,7 +58,7 @@ class Pair:
             self.both = self.both + (fired & (b != 0)).sum(0, dtype=torch.int32).double()
 
     def result(self) -> Sensitivity:
-        """On the CPU; 0 / 0 is NaN."""
+        """Return the means on the CPU; 0 / 0 is NaN."""
         clean, other, moved, fired, both = (
             torch.as_tensor(total).cpu() for total in (self.clean, self.other, self.moved, self.fired, self.both)
         )
@@ -72,7 +72,7 @@ class Pair:
 
 
 class FeatureTally:
-    """What one SAE's latents add up to on clean images, and what each corruption changes."""
+    """Sums over clean images for one SAE's latents, and over pairs of clean and corrupted codes."""
 
     def __init__(self, top: int, n_tokens: int, first_patch: int) -> None:
         self.top, self.n_tokens, self.first_patch = top, n_tokens, first_patch
@@ -83,7 +83,7 @@ class FeatureTally:
         self.pairs: dict[str, Pair] = defaultdict(Pair)
 
     def add(self, codes: Float[Tensor, "batch token d_sae"], labels: Int[Tensor, " batch"], first_image: int) -> None:
-        """Take clean images in."""
+        """Add a batch of clean images."""
         if self.images is None:
             self.images = TopImages(self.top, self.n_tokens, codes)
             self.mass = torch.zeros(0, codes.shape[-1], device=codes.device)
@@ -99,7 +99,7 @@ class FeatureTally:
     def result(
         self, image_ids: Int[Tensor, " images"], labels: Int[Tensor, " images"], logits: LogitEffects | None
     ) -> SAEFeatures:
-        """Describe every latent, given the ids and labels of the whole stream."""
+        """Describe every latent, given the ids and labels of all images."""
         assert self.images is not None
         assert self.mass is not None
         score, place = wide(self.images.score).T.cpu(), self.images.place.T.cpu()
@@ -122,7 +122,7 @@ class FeatureTally:
 
 
 def purity(labels: Int[Tensor, "d_sae top"]) -> tuple[Int[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
-    """The commonest label of each row and its share, entries below 0 left out; among equals the one that is first."""
+    """Return the most frequent label of each row (the first among equals) and its share, ignoring entries below 0."""
     n = labels.shape[1]
     present = labels >= 0
     counts = torch.stack([(labels == labels[:, i : i + 1]).sum(1) for i in range(n)], dim=1) * present
@@ -134,12 +134,12 @@ def purity(labels: Int[Tensor, "d_sae top"]) -> tuple[Int[Tensor, " d_sae"], Flo
 def label_statistics(
     mass: Float[Tensor, "label d_sae"], images: Int[Tensor, " label"]
 ) -> dict[str, Int[Tensor, " d_sae"] | Float[Tensor, " d_sae"]]:
-    """Purity by activation and class selectivity, from the activation and the number of images of each label."""
+    """Compute purity by activation and class selectivity from the activation and the number of images of each label."""
     mass, dead = mass.double(), mass.sum(0) == 0
     seen = images > 0
     means = torch.where(seen[:, None], mass / images.clamp(min=1)[:, None], -1)
     (best, heaviest), (high, selective) = mass.max(0), means.max(0)
-    rest = (means[seen].sum(0) - high) / (int(seen.sum()) - 1)  # 0 / 0 is NaN: one label cannot be told from another
+    rest = (means[seen].sum(0) - high) / (int(seen.sum()) - 1)  # 0 / 0 is NaN: a single label has no selectivity
     return {
         "mass_label": torch.where(dead, -1, heaviest),
         "mass_label_purity": best / mass.sum(0),

@@ -1,4 +1,4 @@
-"""Steering with few latents of an SAE: the part of clean minus corrupted that they write."""
+"""Steering with a few latents of an SAE: the part of clean minus corrupted activations that they write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 LATENTS = 32
-"""Latents that a direction is made of unless told otherwise."""
+"""Default number of latents in a direction."""
 IMAGES_PER_BATCH = 32
 
 
@@ -41,31 +41,33 @@ def sae_steering_direction(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> Direction:
-    """The sum of mean clean minus mean corrupted activation times what a unit writes, over the latents that write most.
+    """Compute a steering direction: the clean minus corrupted difference written by the latents that write most of it.
 
-    With m_j the mean activation of latent j over images and tokens and W_j its direction (`latent_directions`), the n
-    latents with the largest |m_j(clean) - m_j(corrupted)| |W_j| are taken, a rule that no rescaling of a latent
-    changes. With all latents this is the mean difference of the SAE's reconstructions.
+    With m_j the mean activation of latent j over images and tokens and W_j its direction (`latent_directions`), the
+    result is the sum of (m_j(clean) - m_j(corrupted)) W_j over the n latents for which the length of this vector, which
+    does not depend on the scale of a latent, is largest. With all latents it is the mean difference of the SAE's
+    reconstructions.
 
     Args:
-        model: the one that is to be steered.
-        sae: one whose hook point stands in the residual stream of one of the model's blocks.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; others than those that are steered later.
-        corruption: what the direction leads away from.
-        n_latents: how many.
-        batch_size: images a forward pass.
-        seed: of all that is random in the corruption.
-        allow_other_model: take an SAE that says it was trained on another checkpoint, too.
-        progress: the label of a progress bar; None shows none.
+        model: the model to steer.
+        sae: an SAE of the residual stream in one of the model's blocks.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from the images that are steered
+            later.
+        corruption: the corruption that the direction leads away from.
+        n_latents: number of latents in the direction.
+        batch_size: images per forward pass.
+        seed: seed of the corruption's noise.
+        allow_other_model: whether to accept an SAE that was trained on another checkpoint.
+        progress: label of the progress bar; None shows none.
 
     Returns:
-        one row for all tokens that the SAE reads, with the source `sae`.
+        a direction with one row, for all tokens that the SAE reads, and the source `sae`.
 
     Raises:
-        ValueError: an SAE that does not fit the model, was trained on another or scales what it reads, a hook point
-            that cannot be steered, n_latents outside 1..d_sae, no images, or activations that are not finite.
+        ValueError: the SAE does not fit the model, was trained on another or scales its input, the hook point cannot be
+            steered, n_latents lies outside 1 to d_sae, there are no images, or activations are not finite.
 
-    Source: the sparse form of the mean difference of arXiv:2312.06681, section 3.
+    Source: a sparse form of the mean difference of arXiv:2312.06681, section 3.
     """
     site = sae_site(model, sae)
     check_point(model, site.hook)
@@ -88,6 +90,6 @@ def sae_steering_direction(
 def _written(
     moved: Float[Tensor, " d_sae"], directions: Float[Tensor, "d_sae d_model"], n_latents: int
 ) -> Float[Tensor, "1 d_model"]:
-    """What the latents that write most write."""
+    """Return the sum of the contributions of the latents that write most."""
     most = (moved.abs() * directions.double().norm(dim=1)).topk(n_latents).indices
     return (moved[most] @ directions[most].double())[None].to("cpu", torch.float32)

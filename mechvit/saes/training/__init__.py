@@ -1,4 +1,4 @@
-"""Training of SAEs on ViT activations, and what it publishes (names in `__init__.pyi`)."""
+"""Training and publishing of SAEs of ViT activations (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

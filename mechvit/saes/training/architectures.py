@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from sae_lens import TrainingSAE
 
 THRESHOLDED = ("batchtopk", "matryoshka_batchtopk")
-"""Published as JumpReLU SAEs, whose threshold is set on training tokens."""
+"""Architectures published as JumpReLU SAEs, whose threshold is set on training tokens."""
 
 JUMPRELU_BANDWIDTH = 0.5
-"""Width of the step's slope for gradients, on activations of norm sqrt(d_in). With sae-lens's 0.05 the thresholds of so
-few steps hardly move."""
+"""Bandwidth of the step function's pseudo-gradient, for activations of norm sqrt(d_in). With sae-lens's 0.05, the
+thresholds hardly move in so few steps."""
 
 
 def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int, device: torch.device) -> TrainingSAE:
-    """Make one SAE with random weights; of `standard` and `batchtopk` the sparse form where `config.fast`.
+    """Make one SAE with random weights; `standard` and `batchtopk` in their sparse form if `config.fast`.
 
-    The weights are drawn on the CPU, so that a seed gives the same ones on every device.
+    The weights are drawn on the CPU, so that a seed gives the same weights on every device.
 
     Args:
         penalty_warm_up: steps over which a fixed sparsity coefficient rises.
@@ -38,7 +38,7 @@ def make_sae(spec: SAESpec, d_in: int, config: TrainConfig, penalty_warm_up: int
         "device": "cpu",
         "normalize_activations": "expected_average_only_in",
     }
-    if spec.hook_name.endswith("hook_z"):  # all heads side by side, which the published SAE joins by itself
+    if spec.hook_name.endswith("hook_z"):  # the streams concatenate the heads; the published SAE does so itself
         common["reshape_activations"] = "hook_z"
     if spec.architecture in PENALISED:
         name = "l0" if spec.architecture == "jumprelu" else "l1"

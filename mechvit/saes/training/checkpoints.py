@@ -1,8 +1,8 @@
-"""What a training needs to go on exactly where it was killed: safetensors and JSON, written whole or not at all.
+"""Checkpoints from which a training resumes exactly: safetensors and JSON, written atomically.
 
-A training works in `OUT.partial`: `settings.json` says which training it is, and `step-N-epoch-E` is the checkpoint
-after N steps, in epoch E. A checkpoint is written beside its place and renamed, and older ones are removed after that:
-the newest is always whole. `OUT` itself appears at the end.
+A training works in `OUT.partial`: `settings.json` identifies it, and `step-N-epoch-E` is the checkpoint after N steps,
+in epoch E. A checkpoint is written under a temporary name and renamed, and older ones are removed afterwards: the
+newest is always complete. `OUT` itself appears at the end.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ SETTINGS = "settings.json"
 
 @dataclass
 class Position:
-    """How far a training has come."""
+    """Progress of a training."""
 
     epoch: int = 0
-    """The epoch that is under way."""
+    """Index of the current epoch."""
     batches: int = 0
-    """Batches of it that were trained on."""
+    """Batches of this epoch already used."""
     step: int = 0
-    """Batches since the start."""
+    """Batches used since the start."""
     stream: Any = None
-    """The epoch's own `state_dict`, where it has one; JSON."""
+    """The epoch's own `state_dict` (JSON), if it has one."""
     history: list[list[Any]] = field(default_factory=list)
-    """A row a check and metric; see `read_history`."""
+    """One row per check and metric; see `read_history`."""
 
 
 def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -> None:
-    """Write a checkpoint into a training's folder, and remove the older ones once it is whole."""
+    """Write a checkpoint into a training's folder, and remove older ones once it is complete."""
     final = folder / f"step-{position.step:09d}-epoch-{position.epoch:04d}"
-    if final.is_dir():  # whole, and of this very position
+    if final.is_dir():  # complete, and of this position
         return
     names = [*(f"{learner.spec.name}.safetensors" for learner in learners), "random.safetensors", "state.json"]
     with files.whole_folder(final, names) as beside:
@@ -60,7 +60,7 @@ def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -
 
 
 def load_checkpoint(folder: Path, learners: list[Learner]) -> Position | None:
-    """Bring learners to the newest checkpoint's state; None, and nothing changed, where there is no checkpoint."""
+    """Restore learners from the newest checkpoint and return its position; without one, change nothing, return None."""
     found = sorted(_checkpoints(folder))
     if not found:
         return None
@@ -81,7 +81,7 @@ def _checkpoints(folder: Path) -> Iterator[Path]:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of the CPU's generator, and of this device's where it is a GPU."""
+    """Return the state of the CPU's random generator, and of the device's if it is a GPU."""
     state = {"cpu": torch.get_rng_state()}
     return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
@@ -92,7 +92,7 @@ _REMEMBERED = ("best_score", "best_epoch", "best_metrics", "last_metrics", "stal
 
 
 def learner_state(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that an SAE's next steps depend on, and its best weights: the tensors, and the rest as JSON."""
+    """Return everything that an SAE's next steps depend on, and its best weights: tensors, and the rest as JSON."""
     trainer = learner.trainer
     optimizer = trainer.optimizer.state_dict()
     tensors = {f"weights.{name}": value for name, value in learner.sae.state_dict().items()}
@@ -114,7 +114,7 @@ def learner_state(learner: Learner) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @torch.no_grad()
 def restore_learner(learner: Learner, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Bring a learner, as `build` made it, into the state that `learner_state` gave."""
+    """Restore a learner made by `build` to a state returned by `learner_state`."""
 
     def below(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
@@ -143,7 +143,7 @@ def restore_learner(learner: Learner, tensors: Mapping[str, Tensor], rest: Mappi
 
 
 def changed(there: Any, here: Any, name: str = "") -> list[str]:
-    """Each setting that differs between two JSON values, as `name: there, not here`."""
+    """Return each setting that differs between two JSON values, as `name was A and is B`."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = dict.fromkeys((*there, *here))
         parts = [changed(there.get(key), here.get(key), f"{name}.{key}" if name else key) for key in keys]
@@ -152,10 +152,10 @@ def changed(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
-    """What differs between these settings and those of the training in a folder.
+    """Return the differences between these settings and those of the training in a folder.
 
     Raises:
-        ValueError: something is there that no training left.
+        ValueError: the folder holds something other than a training.
     """
     path = folder / SETTINGS
     if path.is_file():

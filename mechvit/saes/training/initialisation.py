@@ -1,4 +1,4 @@
-"""Where an SAE's training starts: weights set from the first training tokens."""
+"""Initial weights of an SAE, set from the first training tokens."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from .learner import Learner
 from .sparse_step import reconstruct
 
 _LATENTS = 1024
-"""Latents whose pre-activations on all starting tokens are held at a time."""
+"""Number of latents whose pre-activations on all starting tokens are held at once."""
 
 
 @torch.no_grad()
 def start_from_data(learner: Learner, x: Float[Tensor, "token d_in"], scale: float) -> None:
-    """Start from data: b_dec is the tokens' centre, the encoder's size makes the first reconstruction the best of its
-    direction.
+    """Initialise from data: b_dec at the tokens' centre, the encoder scaled for the best first reconstruction.
 
-    An SAE with a penalty also starts at the target sparsity: each latent fires on a share k / d_sae of the tokens, by
-    its bias (standard), its gate's bias (gated) or its threshold (jumprelu). `x` is raw; `scale` is what brings its
-    mean norm to sqrt(d_in).
+    An SAE with a penalty also starts at the target sparsity: each latent's bias (standard), gate bias (gated) or
+    threshold (jumprelu) is set so that it fires on a share k / d_sae of the tokens. `x` is raw; `scale` brings its mean
+    norm to sqrt(d_in).
 
     Raises:
-        ValueError: no latent fires, because the activations are all the same.
+        ValueError: no latent fires, since the activations do not vary.
     """
     sae, spec = learner.sae, learner.spec
     learner.trainer.activation_scaler.scaling_factor = scale
@@ -56,10 +55,10 @@ def start_from_data(learner: Learner, x: Float[Tensor, "token d_in"], scale: flo
 def geometric_median(
     x: Float[Tensor, "token d_in"], *, steps: int = 100, tolerance: float = 1e-7
 ) -> Float[Tensor, " d_in"]:
-    """The point with the smallest sum of distances to all tokens, by Weiszfeld's iteration in float64.
+    """Compute the point with the smallest sum of distances to all tokens, by Weiszfeld's iteration in float64.
 
     Args:
-        steps: iterations at most.
+        steps: largest number of iterations.
         tolerance: relative change at which to stop.
     """
     wide = x.double()

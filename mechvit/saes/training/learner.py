@@ -1,4 +1,4 @@
-"""One SAE in training: sae-lens's SAE and `SAETrainer`, a step, and what early stopping remembers."""
+"""One SAE in training: sae-lens's SAE and `SAETrainer`, a training step, and the state of early stopping."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from sae_lens.training.sae_trainer import SAETrainer
 
 STEERING_RATE = 0.02
-"""By how much the steered sparsity coefficient grows in one step when L0 is e times its target or more."""
+"""Growth per step of the logarithm of an adjusted sparsity coefficient when L0 is e times its target or more."""
 
 
 @dataclass
 class Learner:
-    """An SAE with its trainer and what early stopping remembers."""
+    """An SAE with its trainer and the state of early stopping."""
 
     spec: SAESpec
     trainer: SAETrainer
     config: TrainConfig
     columns: slice = field(default_factory=lambda: slice(None))
-    """Its hook point's columns in a batch."""
+    """Columns of its hook point in a batch."""
     best_score: float = -math.inf
     best_epoch: int = -1
     best_metrics: dict[str, float] = field(default_factory=dict)
@@ -53,29 +53,29 @@ class Learner:
 
     @property
     def penalty(self) -> str | None:
-        """The sparsity coefficient's name, `l1` or `l0`; None for an architecture without one."""
+        """Name of the sparsity coefficient, `l1` or `l0`; None for an architecture without one."""
         return next(iter(self.trainer.coefficient_schedulers), None)
 
     @property
     def coefficient(self) -> float:
-        """The present sparsity coefficient; NaN for an architecture without one."""
+        """Current sparsity coefficient; NaN for an architecture without one."""
         return math.nan if self.penalty is None else self.trainer.get_coefficients()[self.penalty]
 
     def set_coefficient(self, value: float) -> None:
-        """Use this sparsity coefficient from the next step on."""
+        """Set the sparsity coefficient for the next steps."""
         assert self.penalty is not None
         schedule = self.trainer.coefficient_schedulers[self.penalty]
         schedule.final_value = schedule.current_value = value
 
     def own(self, batch: Float[Tensor, "token columns"]) -> Float[Tensor, "token d_in"]:
-        """This SAE's columns of a batch, raw, on its device and of its type."""
+        """Return this SAE's columns of a batch, raw, on its device and in its type."""
         return batch[:, self.columns].to(self.sae.device, self.sae.dtype)
 
     def step(self, batch: Float[Tensor, "token columns"]) -> TrainStepOutput:
-        """One step of sae-lens's trainer, and of the sparsity coefficient where it is steered.
+        """Take one step of sae-lens's trainer, and adjust the sparsity coefficient if it is steered.
 
         Args:
-            batch: of all hook points, and of all processes, which each take their share.
+            batch: the columns of all hook points and the tokens of all processes, each of which takes its share.
         """
         trainer = self.trainer
         trainer.maybe_reset_sparsity()
@@ -90,13 +90,13 @@ class Learner:
         return output
 
     def remember(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Keep these weights if they are the best so far, and count the epoch as stale if they are not.
+        """Keep the current weights if they are the best so far; otherwise count the epoch as stale.
 
-        An SAE that has not yet come down to its sparsity explains more and is no candidate: where a penalty aims at k,
-        an epoch counts from L0 <= 1.25 k on.
+        An SAE that is not yet sparse enough explains more variance and is no candidate: if a penalty aims at k, only
+        epochs with L0 <= 1.25 k count.
 
         Args:
-            metrics: of the check, with `explained_variance` and `l0`.
+            metrics: results of the check, with `explained_variance` and `l0`.
         """
         self.last_metrics = metrics
         if self.spec.aims_at_k and metrics["l0"] > 1.25 * self.spec.k:
@@ -110,19 +110,19 @@ class Learner:
 
 
 def count_active(codes: Tensor | Codes) -> int:
-    """How many entries of codes, dense or sparse, are not zero."""
+    """Count the non-zero entries of codes, dense or sparse."""
     return int((codes.values() if codes.is_sparse else cast(Tensor, codes)).count_nonzero())
 
 
 def build(
     spec: SAESpec, d_in: int, steps_per_epoch: int, config: TrainConfig, device: torch.device, columns: slice
 ) -> Learner:
-    """Make the SAE and its `SAETrainer`, random until `start_from_data`."""
+    """Make an SAE and its `SAETrainer`, with random weights until `start_from_data`."""
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     steps = steps_per_epoch * config.epochs
-    warm_up = min(round(config.warm_up_fraction * steps), steps - 1)  # the cosine needs a step
+    warm_up = min(round(config.warm_up_fraction * steps), steps - 1)  # the cosine needs at least one step
     sae = make_sae(spec, d_in, config, round(config.l1_warm_up_fraction * steps), device)
     trainer_config = SAETrainerConfig(
         total_training_samples=steps * config.train_batch_size_tokens,

@@ -1,4 +1,4 @@
-"""The training loop: steps in lockstep, figures, checkpoints, and the check on held-out tokens after each epoch."""
+"""The training loop: steps in lockstep, metrics, checkpoints, and a check on held-out tokens after each epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _SHOWN = 3
-"""SAEs whose figures the progress bar shows."""
+"""Number of SAEs whose metrics the progress bar shows."""
 
 
 @dataclass
@@ -39,14 +39,14 @@ class Loop:
     streams: ActivationStreams
     config: TrainConfig
     folder: Path
-    """Where checkpoints go."""
+    """Folder of the checkpoints."""
     logs: Logs | None
-    """None on all processes but the first."""
+    """None on all processes except the first."""
     checkpoint_every: int
     log_every: int
 
     def run(self, position: Position, progress: str | None) -> None:
-        """Train; `position` says at the end what was reached and measured."""
+        """Train to the end and update `position` with the progress and the measurements."""
         steps = self.streams.steps_per_epoch(self.config.train_batch_size_tokens)
         hidden = progress is None or self.logs is None
         with progress_bar(
@@ -66,7 +66,7 @@ class Loop:
                 self._save(position)
 
     def _epoch(self, position: Position, active: list[Learner], steps: int, bar: tqdm) -> None:
-        """The rest of an epoch's steps."""
+        """Take the remaining steps of an epoch."""
         stream, batches = _resumed(self.streams.epoch(position.epoch), position)
         for batch in batches:
             if len(batch) != self.config.train_batch_size_tokens:
@@ -92,7 +92,7 @@ class Loop:
         assert position.batches == steps, f"the stream's epoch gave {position.batches} batches, and said {steps}"
 
     def _check(self, position: Position, active: list[Learner]) -> None:
-        """Measure on held-out tokens, remember the best, and write it down."""
+        """Measure on held-out tokens, update early stopping, and record the metrics."""
         found = parallel.from_first(check(active, self.streams.held_out()))
         for learner, metrics in zip(active, found, strict=True):
             learner.remember(position.epoch, metrics)
@@ -114,7 +114,7 @@ class Loop:
 
 
 def _resumed(stream: Iterable[Tensor], position: Position) -> tuple[Any, Iterator[Tensor]]:
-    """An epoch's stream, and its batches from the position on."""
+    """Return an epoch's stream, and an iterator over its batches from the position on."""
     if position.stream is not None:
         stream.load_state_dict(position.stream)  # type: ignore[attr-defined]
         return stream, iter(stream)
@@ -123,7 +123,7 @@ def _resumed(stream: Iterable[Tensor], position: Position) -> tuple[Any, Iterato
 
 @torch.no_grad()
 def running(learner: Learner, output: TrainStepOutput) -> dict[str, float]:
-    """Figures of one training batch (of this process's share): cheap, and noisier than a check."""
+    """Return the metrics of one training batch (this process's share): cheap, and noisier than a check."""
     x, x_hat = output.sae_in.float(), output.sae_out.float()
     unexplained = (x_hat - x).square().sum() / (x - x.mean(0)).square().sum()
     found = {
@@ -138,10 +138,10 @@ def running(learner: Learner, output: TrainStepOutput) -> dict[str, float]:
 
 @torch.no_grad()
 def check(learners: list[Learner], held_out: Iterator[Float[Tensor, "token columns"]]) -> list[dict[str, float]]:
-    """Explained variance per dimension, L0 and mean squared error of SAEs in training, in one pass over the tokens.
+    """Compute explained variance, L0 and mean squared error of SAEs in training, in one pass over held-out tokens.
 
     Raises:
-        ValueError: an SAE has diverged.
+        ValueError: an SAE has diverged, or there are no tokens.
     """
     from sae_lens.evals import ExplainedVarianceCalculator
 

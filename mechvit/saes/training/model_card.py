@@ -1,4 +1,4 @@
-"""The model card (Markdown) that lies beside a published SAE."""
+"""The model card (Markdown) of a published SAE."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ On held-out tokens, with the same mix of corruptions, after {{ epoch }}:
 
 
 def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """Return the card's text, as `huggingface_hub.ModelCard` makes it.
+    """Return the text of the card, made by `huggingface_hub.ModelCard`.
 
     Args:
-        name: the SAE's folder.
-        metadata: what its `cfg.json` says.
-        details: `d_in`, `d_sae`, and more rows of its settings.
+        name: name of the SAE's folder.
+        metadata: the metadata in its `cfg.json`.
+        details: `d_in`, `d_sae`, and further rows of its settings.
     """
     from huggingface_hub import ModelCard, ModelCardData
 

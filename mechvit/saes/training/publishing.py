@@ -1,4 +1,4 @@
-"""From an SAE in training to a folder that stock sae-lens opens, with a model card; and on to the Hugging Face hub."""
+"""Publication of trained SAEs as folders that sae-lens opens, with a model card, and upload to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def settle(learners: list[Learner], streams: ActivationStreams) -> None:
-    """Take each SAE's best epoch, and set the thresholds on training tokens, in one pass over these.
+    """Restore each SAE's best epoch, and set the thresholds on training tokens, in one pass over these.
 
-    A threshold is the mean, over batches, of the smallest pre-activation that the batch's top k x batch keeps.
-    sae-lens's own is a moving average of the same that starts at 0 and lags behind by hundreds of steps.
+    A threshold is the mean over batches of the smallest pre-activation among the k x batch largest. sae-lens's own is a
+    moving average of the same that starts at 0 and lags by hundreds of steps.
 
     Raises:
-        ValueError: a latent never fires on these tokens.
+        ValueError: no latent of an SAE fires on these tokens.
     """
     for learner in learners:
         learner.sae.eval()
@@ -62,7 +62,7 @@ def settle(learners: list[Learner], streams: ActivationStreams) -> None:
 
 
 def _batches(tokens: Iterator[Tensor], size: int) -> Iterator[Float[Tensor, "token columns"]]:
-    """The same tokens, `size` at a time; fewer at the end."""
+    """Yield the same tokens, `size` at a time; fewer at the end."""
     held: list[Tensor] = []
     for part in tokens:
         held.append(part)
@@ -75,7 +75,7 @@ def _batches(tokens: Iterator[Tensor], size: int) -> Iterator[Float[Tensor, "tok
 
 @torch.no_grad()
 def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
-    """Write a settled SAE as an inference SAE that takes raw activations, and a model card beside it."""
+    """Write an SAE, after `settle`, as an inference SAE that reads raw activations, with a model card."""
     spec, sae = learner.spec, learner.sae
     if not learner.best_weights:
         warnings.warn(
@@ -84,7 +84,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
             stacklevel=4,
         )
     scale = learner.trainer.activation_scaler.scaling_factor
-    assert scale is not None  # set when the training started
+    assert scale is not None  # set at the start of the training
     if learner.penalty is not None:
         setattr(sae.cfg, f"{learner.penalty}_coefficient", learner.coefficient)
     sae.fold_activation_norm_scaling_factor(scale)
@@ -100,7 +100,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
         "metrics": learner.best_metrics or learner.last_metrics,
         "activation_scale": scale,
         "mechvit": code_version(),
-        **({} if commit is None else {"model_revision": commit}),  # of a model of the hub
+        **({} if commit is None else {"model_revision": commit}),  # if the model is from the Hub
     }
     for name, value in metadata.items():
         setattr(sae.cfg.metadata, name, value)
@@ -119,12 +119,12 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
 def push_to_hub(folder: str | os.PathLike[str], repo_id: str, *, revision: str = "main") -> None:
     """Upload published SAEs with sae-lens's own uploader, each with its model card.
 
-    `sae_lens.SAE.from_pretrained(repo_id, NAME)` then opens each. The repository is made if it does not exist.
+    `sae_lens.SAE.from_pretrained(repo_id, NAME)` then opens each. The repository is created if it does not exist.
 
     Args:
-        folder: of `train_saes`, or of one SAE in it.
+        folder: the output folder of `train_saes`, or that of one SAE in it.
         repo_id: `OWNER/NAME` on the Hugging Face hub; you must be logged in (`hf auth login`).
-        revision: the branch.
+        revision: the branch to upload to.
 
     Raises:
         ValueError: the folder holds no published SAE.
@@ -147,10 +147,10 @@ def push_to_hub(folder: str | os.PathLike[str], repo_id: str, *, revision: str =
 
 
 def published(folder: str | os.PathLike[str]) -> Mapping[str, Path]:
-    """The published SAEs in a folder of `train_saes`, or the one that the folder is.
+    """Return the published SAEs in a folder of `train_saes`, or the one that the folder itself is, by name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the folder holds no published SAE.
     """
     root = Path(folder)
     found = [path.parent for path in (root / "cfg.json", *sorted(root.glob("*/cfg.json"))) if path.is_file()]

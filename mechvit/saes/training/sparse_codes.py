@@ -1,7 +1,7 @@
-"""The few entries of a [batch, d_sae] matrix that are kept, and products that touch only these.
+"""The few kept entries of a [batch, d_sae] matrix, and products that touch only these.
 
-An SAE with 32 active latents of 3,072 needs one dense product, the encoder's. Decoding and every gradient concern the
-kept entries alone: compressed rows for the decoder, the same entries ordered by latent for the weights' gradients.
+An SAE with 32 active latents of 3,072 needs one dense product, the encoder's. Decoding and all gradients involve only
+the kept entries: in compressed rows for the decoder, ordered by latent for the weights' gradients.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor
 from mechvit.kernels.sparse_products import offsets_of, sampled_products, sparse_times_dense
 
 _ROWS = 256
-"""Tokens encoded at a time on a CPU: their pre-activations stay in the processor's cache."""
+"""Tokens encoded at once on a CPU: their pre-activations fit in the processor's cache."""
 
 _ENTRIES = 2**27
-"""Pre-activations held at a time elsewhere: few pieces, since to count what is kept of each makes the host wait."""
+"""Pre-activations held at once on other devices: few blocks, since the host waits for each one's count."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Entries of a [n_rows, n_columns] matrix in row-major order: where they are and their values."""
+    """Entries of a [n_rows, n_columns] matrix in row-major order: their flat indices and their values."""
 
     index: Int[Tensor, " entry"]
     values: Float[Tensor, " entry"]
@@ -34,51 +34,51 @@ class Kept:
 
     @cached_property
     def rows(self) -> Int[Tensor, " entry"]:
-        """The token of each entry."""
+        """Token (row) of each entry."""
         return self.index.div(self.n_columns, rounding_mode="floor")
 
     @cached_property
     def columns(self) -> Int[Tensor, " entry"]:
-        """The latent of each entry."""
+        """Latent (column) of each entry."""
         return self.index - self.rows * self.n_columns
 
     @cached_property
     def by_column(self) -> Int[Tensor, " entry"]:
-        """The order that sorts the entries by latent, then by token."""
+        """Permutation that sorts the entries by latent, then by token."""
         if self.columns.is_cuda or self.n_columns > 2**16:
             return torch.argsort(self.columns, stable=True)
-        # numpy sorts 16-bit integers by their digits, many times as fast.
+        # numpy uses radix sort for 16-bit integers, which is many times as fast.
         return torch.from_numpy(np.argsort(self.columns.numpy().astype(np.uint16), kind="stable"))
 
     @cached_property
     def offsets(self) -> Int[Tensor, " n_rows_plus_1"]:
-        """Where each token's entries begin."""
+        """Index of each token's first entry, and the number of entries."""
         return offsets_of(self.rows, self.n_rows)
 
     def times(self, values: Float[Tensor, " entry"], dense: Float[Tensor, "column d"]) -> Float[Tensor, "row d"]:
-        """`matrix @ dense` of the matrix that has `values` at the kept places."""
+        """Compute `matrix @ dense` for the matrix that has `values` at the kept positions."""
         return sparse_times_dense(self.offsets, self.columns, values, dense)
 
     def transposed_times(self, values: Float[Tensor, " entry"], dense: Float[Tensor, "row d"]) -> Tensor:
-        """`matrix.T @ dense`, [column, d]."""
+        """Compute `matrix.T @ dense`, [column, d]."""
         order, offsets = self.by_column, offsets_of(self.columns, self.n_columns)
         return sparse_times_dense(offsets, self.rows[order], values[order], dense.contiguous())
 
     def samples(self, left: Float[Tensor, "row d"], right: Float[Tensor, "column d"]) -> Float[Tensor, " entry"]:
-        """`left @ right.T` at the kept places."""
+        """Compute `left @ right.T` at the kept positions."""
         return sampled_products(self.offsets, self.rows, self.columns, left.contiguous(), right)
 
     def dense(self, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
-        """`values` at the kept places of a dense matrix, zero elsewhere."""
+        """Return the dense matrix with `values` at the kept positions and zeros elsewhere."""
         flat = values.new_zeros(self.n_rows * self.n_columns)
         return flat.index_copy_(0, self.index, values).view(self.n_rows, self.n_columns)
 
 
 @dataclass(frozen=True)
 class Codes:
-    """The codes [token, latent] of a training step, as sae-lens's trainer reads a sparse tensor.
+    """Codes [token, latent] of a training step, with the interface of the sparse tensor that sae-lens's trainer reads.
 
-    It sums them over tokens, for which torch's own COO tensor sorts all entries, twice a step.
+    The trainer sums them over tokens, for which torch's own COO tensor would sort all entries twice per step.
     """
 
     kept: Kept
@@ -87,28 +87,28 @@ class Codes:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Tokens and latents."""
+        """Numbers of tokens and latents."""
         return self.kept.n_rows, self.kept.n_columns
 
     def bool(self) -> Codes:
-        """Whether each entry is not zero."""
+        """Return whether each entry is non-zero."""
         return Codes(self.kept, self.entries.bool())
 
     def float(self) -> Codes:
-        """The entries in float32."""
+        """Return the codes with entries in float32."""
         return Codes(self.kept, self.entries.float())
 
     def sum(self, dim: int) -> Tensor:
-        """Summed over tokens (0 or -2), [latent], or over latents (1 or -1), [token]."""
+        """Return the sum over tokens (0 or -2), [latent], or over latents (1 or -1), [token]."""
         where = self.kept.columns if dim in (0, -2) else self.kept.rows
         return self.entries.new_zeros(self.shape[(dim + 1) % 2]).index_add_(0, where, self.entries)
 
     def values(self) -> Float[Tensor, " entry"]:
-        """The entries."""
+        """Return the entries."""
         return self.entries
 
     def to_dense(self) -> Float[Tensor, "token latent"]:
-        """The codes, zeros and all."""
+        """Return the dense codes."""
         return self.kept.dense(self.entries)
 
 
@@ -121,14 +121,14 @@ def encode_above(
     *,
     max_density: float = 1.0,
 ) -> Kept | None:
-    """The entries of `x @ weight + bias` above `floor` (one number, or one a latent), without keeping the matrix.
+    """Return the entries of `x @ weight + bias` above `floor` (one number or one per latent) without the matrix.
 
-    Returns None where more than `max_density` of the first rows' entries lie above the floor: sparse products would
-    then be slower than dense ones.
+    Returns None if more than `max_density` of the first rows' entries lie above the floor: sparse products would then
+    be slower than dense ones.
     """
     d_sae = weight.shape[1]
     places, values = [], []
-    least = floor - bias  # so that the bias is added to the few entries that are kept
+    least = floor - bias  # so that the bias is added to the few kept entries only
     together = _ROWS if x.device.type == "cpu" else max(1, _ENTRIES // d_sae)
     product = x.new_empty(min(together, len(x)), d_sae)
     for start in range(0, len(x), together):
@@ -143,7 +143,7 @@ def encode_above(
 
 
 def nonzero(mask: Bool[Tensor, "row column"]) -> Int[Tensor, " entry"]:
-    """`mask.flatten().nonzero()` where few entries are true: eight are looked at together."""
+    """Return `mask.flatten().nonzero()`, faster if few entries are true: eight are tested together."""
     flat = mask.flatten()
     if mask.device.type != "cpu" or flat.numel() % 8:
         return flat.nonzero().squeeze(1)
@@ -153,7 +153,7 @@ def nonzero(mask: Bool[Tensor, "row column"]) -> Int[Tensor, " entry"]:
 
 
 class _Encode(torch.autograd.Function):
-    """`((x - b_dec) @ W_enc + b_enc)` at the kept places; its value is known, so only gradients are computed."""
+    """`((x - b_dec) @ W_enc + b_enc)` at the kept positions; its value is known, so only gradients are computed."""
 
     @staticmethod
     def forward(ctx, x, W_enc, b_enc, b_dec, pre, kept):  # type: ignore[no-untyped-def]
@@ -193,12 +193,12 @@ def sparse_encode(
     pre: Float[Tensor, " entry"],
     kept: Kept,
 ) -> Float[Tensor, " entry"]:
-    """The pre-activations `pre` of `(x - b_dec) @ W_enc + b_enc` at the kept places, with the weights' gradients."""
+    """Return `pre`, the values of `(x - b_dec) @ W_enc + b_enc` at the kept positions, with gradients."""
     return _Encode.apply(x, W_enc, b_enc, b_dec, pre, kept)
 
 
 def sparse_decode(
     values: Float[Tensor, " entry"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], kept: Kept
 ) -> Float[Tensor, "token d_in"]:
-    """The reconstruction from the kept entries' values, with gradients."""
+    """Return the reconstruction from the kept entries' values, with gradients."""
     return _Decode.apply(values, W_dec, b_dec, kept)

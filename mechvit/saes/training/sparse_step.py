@@ -1,9 +1,9 @@
-"""sae-lens's own training SAEs, computed on the few entries that are active.
+"""sae-lens's training SAEs, computed on the active entries only.
 
-The same parameters, checkpoints, losses and gradients as `StandardTrainingSAE` and `BatchTopKTrainingSAE`, within
-rounding; a test compares all of them in float64. What is saved: the top-k over the whole batch (candidates above 0.9 of
-the last step's threshold hold it nearly always, and if not all entries are searched), the dense decoder product and the
-dense gradients.
+Parameters, checkpoints, losses and gradients are those of `StandardTrainingSAE` and `BatchTopKTrainingSAE`, up to
+rounding; a test compares them in float64. Three costs are avoided: the top-k over the whole batch (candidates above 0.9
+of the last step's threshold nearly always contain it; if not, all entries are searched), the dense decoder product and
+the dense gradients.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from mechvit.saes import distributed as parallel
 from .sparse_codes import Codes, Kept, encode_above, sparse_decode, sparse_encode
 
 DEVICES = ("cpu",)
-"""Where the sparse form is used by default: where `benchmarks/sae_step.py` has shown it to be the faster one.
+"""Devices on which the sparse form is used by default, where `benchmarks/sae_step.py` has shown it to be faster.
 
-It computes the same on CUDA, and stays off there until it has been timed; an SAE whose `devices` name "cuda" uses it.
+On CUDA it gives the same results but is off until it has been timed there; an SAE whose `devices` include "cuda" uses
+it.
 """
 
 MAX_DENSITY = 1 / 16
-"""Share of active entries above which the vanilla SAE's dense form is the faster one."""
+"""Share of active entries above which the vanilla SAE's dense form is faster."""
 
 
 def _folded_bias(sae: StandardTrainingSAE | BatchTopKTrainingSAE) -> Float[Tensor, " d_sae"]:
-    """`(x - b_dec) @ W_enc + b_enc = x @ W_enc + (b_enc - b_dec @ W_enc)`."""
+    """Return b_enc - b_dec @ W_enc, the bias that x @ W_enc needs to equal (x - b_dec) @ W_enc + b_enc."""
     return (sae.b_enc - sae.b_dec @ sae.W_enc).detach()
 
 
 def _applies(sae: FastStandardTrainingSAE | FastBatchTopKTrainingSAE, x: Tensor) -> bool:
-    """Whether nothing about these inputs, settings or hooks needs what the sparse form leaves out."""
+    """Tell whether these inputs, settings and hooks need nothing that the sparse form leaves out."""
     hooked = any(map(has_hooks, sae.hook_dict.values()))
     return (
         x.device.type in sae.devices
@@ -56,12 +57,12 @@ def _mse(sae_out: Tensor, sae_in: Tensor) -> Tensor:
 
 
 class FastStandardTrainingSAE(StandardTrainingSAE):
-    """`StandardTrainingSAE` whose decoder and gradients touch active entries only, once few are active."""
+    """`StandardTrainingSAE` whose decoder and gradients use active entries only, once few are active."""
 
     devices = DEVICES
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the active entries only."""
+        """Compute sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the active entries only."""
         x = step_input.sae_in
         kept = self.active(x, MAX_DENSITY) if self.cfg.lp_norm == 1 and _applies(self, x) else None
         if kept is None:
@@ -77,18 +78,18 @@ class FastStandardTrainingSAE(StandardTrainingSAE):
         return TrainStepOutput(x, sae_out, codes, acts, sum(losses.values()), losses)
 
     def active(self, x: Float[Tensor, "token d_in"], max_density: float = 1.0) -> Kept | None:
-        """The positive entries of the pre-activations, or None where they are too many for `max_density`."""
+        """Return the positive entries of the pre-activations, or None if their share exceeds `max_density`."""
         return encode_above(x, self.W_enc.detach(), _folded_bias(self), 0.0, max_density=max_density)
 
 
 class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
-    """`BatchTopKTrainingSAE` with an exact threshold in place of a sort, decoder and gradients on kept entries only."""
+    """`BatchTopKTrainingSAE` with an exact threshold in place of a sort, and products over the kept entries only."""
 
     devices = DEVICES
     _last_threshold = 0.0
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the kept entries only."""
+        """Compute sae-lens's losses; `feature_acts` is sparse, and `hidden_pre` holds the kept entries only."""
         x = step_input.sae_in
         if not (self.cfg.rescale_acts_by_decoder_norm and _applies(self, x)):
             return super().training_forward_pass(step_input)
@@ -108,13 +109,13 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
 
     @torch.no_grad()
     def active(self, x: Float[Tensor, "token d_in"]) -> Kept:
-        """The k x batch largest positive entries of the pre-activations times the decoder's norms, ties in order.
+        """Return the k x batch largest positive pre-activations times the decoder's norms; among equals the first.
 
-        In training the batch is that of all processes.
+        In training, the batch is that of all processes.
         """
         norms = self.W_dec.norm(dim=-1)
         weight, bias = self.W_enc * norms, _folded_bias(self) * norms
-        shared = self.training  # a step's batch is that of all processes; a check's is this one's
+        shared = self.training  # a training step's batch is shared by all processes, a check's is not
         wanted = int(self.cfg.k * len(x) * (parallel.size() if shared else 1))
         found = encode_above(x, weight, bias, 0.9 * self._last_threshold)
         if self._last_threshold > 0:
@@ -127,7 +128,7 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
         return Kept(found.index[chosen], found.values[chosen], found.n_rows, found.n_columns)
 
     def _dead_loss(self, x: Tensor, sae_out: Tensor, dead: Tensor | None) -> Tensor:
-        """sae-lens's auxiliary loss on the dead latents' columns alone (arXiv:2406.04093, appendix A.2)."""
+        """Compute sae-lens's auxiliary loss on the dead latents' columns alone (arXiv:2406.04093, appendix A.2)."""
         n_dead = 0 if dead is None else int(dead.sum())
         if dead is None or n_dead == 0 or self.cfg.aux_loss_coefficient == 0:
             return sae_out.new_tensor(0.0)
@@ -143,7 +144,7 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
 
 @torch.no_grad()
 def reconstruct(sae: TrainingSAE, x: Float[Tensor, "token d_in"]) -> tuple[Float[Tensor, "token d_in"], float]:
-    """An SAE in training on scaled activations: the reconstruction, and the active latents a token."""
+    """Return an SAE's reconstruction of scaled activations, and its mean number of active latents per token."""
     if not isinstance(sae, (FastStandardTrainingSAE, FastBatchTopKTrainingSAE)) or not _applies(sae, x):
         codes = sae.encode(x)
         return sae.decode(codes), float(codes.count_nonzero()) / len(x)

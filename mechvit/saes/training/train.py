@@ -1,4 +1,4 @@
-"""Training SAEs in lockstep on one stream of activations, and publishing each as stock sae-lens opens it."""
+"""Training of SAEs in lockstep on one stream of activations, and publication of each in sae-lens's format."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ def train_saes(
     config: SAEConfig | None = None,
     **options: Any,
 ) -> dict[str, Path]:
-    """Train SAEs on a model's activations of clean and corrupted images, computed as they are needed.
+    """Train SAEs on a model's activations of clean and corrupted images, computed when they are needed.
 
-    sae-lens's store gives the activations, its `SAETrainer` takes every step. All SAEs see the same batches, so that
-    the ViT runs once.
+    sae-lens's store provides the activations, and its `SAETrainer` takes every step. All SAEs receive the same batches,
+    so that the ViT runs once.
 
     Args:
         model: any HookedViT with an image processor.
-        images: prepared or raw, the training images.
-        validation_images: held-out images that choose the epoch; corrupted alike.
-        out: the folder of the SAEs; see `train_on`.
-        corruptions: what the images that do not stay clean get, each equally often.
-        config: the paper's by default.
-        options: of `train_on`.
+        images: training images, prepared or raw.
+        validation_images: held-out images by which the best epoch is selected, corrupted in the same way.
+        out: output folder; see `train_on`.
+        corruptions: corruptions of the images that do not stay clean, each applied equally often.
+        config: settings of the streams and the training; the paper's by default.
+        options: further arguments of `train_on`.
 
     Returns:
-        name -> published folder. A name is the architecture, with what a sweep varies.
+        the published folder of each SAE, by name: the architecture and the settings that a sweep varies.
 
     Raises:
-        ValueError: too few images for one batch, a hook point that the model lacks, activations that are not finite
-            (named with their images), and what `train_on` refuses.
+        ValueError: the images are too few for one batch, the model lacks a hook point, activations are not finite
+            (names the images), and everything that `train_on` refuses.
 
     Source: the paper's section 4.4; BatchTopK arXiv:2412.06410.
     """
@@ -99,34 +99,34 @@ def train_on(
 ) -> dict[str, Path]:
     """Train every SAE of a configuration on one stream of activations, and publish them.
 
-    After each epoch explained variance is measured on held-out tokens; an SAE that has not improved for
-    `config.patience` epochs stops, and its best epoch is published: the scaling of the activations folded into the
-    weights, and the threshold of batchtopk and matryoshka_batchtopk set on training tokens.
+    After each epoch, explained variance is measured on held-out tokens; an SAE that has not improved for
+    `config.patience` epochs stops, and its best epoch is published, with the scaling of the activations folded into the
+    weights and the threshold of batchtopk and matryoshka_batchtopk set on training tokens.
 
-    A training that was killed goes on when it is called again with the same settings, from its last checkpoint, and on
-    the same machine with as many threads and processes to the same bits; a finished one is not done again. Started by
-    torchrun inside `parallel.processes()`, it is one training on all processes, which must see the same files.
+    A training that was killed resumes from its last checkpoint when called again with the same settings, with identical
+    results on the same machine with as many threads and processes; a finished one is not repeated. Under torchrun,
+    inside `mechvit.saes.distributed.processes()`, it is one training on all processes, which must share a file system.
 
     Args:
-        streams: `ImageStreams`, or activations from elsewhere.
-        out: `NAME/` of each SAE as `sae_lens.SAE.load_from_disk` opens it, with a model card; `history.parquet` (see
-            `read_history`), `metrics.csv` and `settings.json`. It appears when all is done; until then the training
-            lies in `OUT.partial`, where metrics.csv grows.
-        config: the SAEs and their training.
-        device: where to train; where the activations lie when None.
+        streams: `ImageStreams` or another source of activations.
+        out: output folder, with a folder `NAME` for each SAE that `sae_lens.SAE.load_from_disk` opens, with a model
+            card; `history.parquet` (see `read_history`), `metrics.csv` and `settings.json`. It appears at the end;
+            until then the training is in `OUT.partial`, where metrics.csv grows.
+        config: settings of the SAEs and their training.
+        device: device to train on; that of the activations when None.
         inputs: files and folders that the streams are read from, which `out` must not overlap.
-        overwrite: replace a training that lies there with other settings.
-        checkpoint_every: steps between checkpoints, beside one at the end of every epoch.
-        log_every: steps between two rows of figures of training batches, and updates of the progress bar.
-        loggers: `wandb`, `tensorboard`: where the figures go beside metrics.csv.
+        overwrite: whether to replace a training with other settings.
+        checkpoint_every: steps between checkpoints; there is another at the end of every epoch.
+        log_every: steps between two logged training batches, and between updates of the progress bar's metrics.
+        loggers: `wandb`, `tensorboard`, which receive the metrics in addition to metrics.csv.
         progress: the label of the progress bar; None shows none.
 
     Returns:
-        name -> published folder.
+        the published folder of each SAE, by name.
 
     Raises:
-        ValueError: a setting that cannot work, an earlier training with other settings (each is named), activations
-            that do not vary, an SAE that diverged.
+        ValueError: a setting is invalid, an earlier training has other settings (each is named), activations do not
+            vary, or an SAE diverged.
     """
     check_number("checkpoint_every", checkpoint_every, COUNT)
     check_number("log_every", log_every, COUNT)
@@ -135,7 +135,7 @@ def train_on(
     size, final = config.train_batch_size_tokens, files.out_folder(out, inputs)
     if size % parallel.size():
         raise ValueError(f"train_batch_size_tokens must be a multiple of the {parallel.size()} processes; got {size}")
-    about = {name: value for name, value in streams.about().items() if name != "model_name"}  # it may lie elsewhere
+    about = {name: value for name, value in streams.about().items() if name != "model_name"}  # the model may have moved
     settings = {"config": asdict(config), "streams": about | {"widths": streams.widths}}
     folder, writes = files.partial(final), parallel.rank() == 0
     with ExitStack() as held:
@@ -176,7 +176,7 @@ def _train(
 
 @checked
 def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
-    """The training of the SAEs in a folder of `train_saes`, one row a check and metric.
+    """Return the training history of the SAEs in a folder of `train_saes`, one row per check and metric.
 
     Returns:
         architecture (the SAE's name), step, tokens (seen in training), epoch, metric, value. The metrics are
@@ -196,10 +196,10 @@ def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the training is done already; otherwise `folder` is made ready, to go on in or new.
+    """Tell whether the training is done; otherwise prepare `folder` for it to start or resume.
 
     Raises:
-        ValueError: a training with other settings is there, or a folder that is none.
+        ValueError: there is a training with other settings, or something other than a training.
     """
     files.recover(final)
     files.adopt(final, KIND)
@@ -231,13 +231,13 @@ def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bo
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what is left of a training; files that it did not write stay."""
+    """Remove what remains of a training's working folder, except files that it did not write."""
     if kept := files.remove(folder):
         say(f"{folder} is left, with files that mechvit did not write: {', '.join(kept)}", file=sys.stderr)
 
 
 def _sample(streams: ActivationStreams, wanted: int) -> Float[Tensor, "token columns"]:
-    """Training tokens to start from."""
+    """Return up to `wanted` training tokens for the initialisation."""
     found: list[Tensor] = []
     for tokens in streams.calibration():
         found.append(tokens)
@@ -247,7 +247,7 @@ def _sample(streams: ActivationStreams, wanted: int) -> Float[Tensor, "token col
 
 
 def _start(streams: ActivationStreams, config: TrainConfig, sample: Tensor, device: torch.device) -> list[Learner]:
-    """Every SAE as it is before its first step."""
+    """Return every SAE in its state before the first step."""
     steps, ends, columns = streams.steps_per_epoch(config.train_batch_size_tokens), 0, {}
     for name, width in streams.widths.items():
         columns[name] = slice(ends, ends + width)
@@ -255,7 +255,7 @@ def _start(streams: ActivationStreams, config: TrainConfig, sample: Tensor, devi
     learners = []
     for spec in config.saes(streams.widths):
         own, d_in = columns[spec.hook_name], streams.widths[spec.hook_name]
-        seed_generators(config.seed, device)  # an SAE's start does not depend on which others are trained beside it
+        seed_generators(config.seed, device)  # an SAE's start does not depend on the other SAEs
         learner = build(spec, d_in, steps, config, device, own)
         x = sample[:, own].to(device, torch.float32)
         start_from_data(learner, x, math.sqrt(d_in) / float(x.norm(dim=-1).mean()))
@@ -265,7 +265,7 @@ def _start(streams: ActivationStreams, config: TrainConfig, sample: Tensor, devi
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the CPU's generator, and this GPU's; `torch.manual_seed` would seed all GPUs, which others may be using."""
+    """Seed the CPU's generator and this GPU's; `torch.manual_seed` would seed all GPUs, which others may be using."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -273,7 +273,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 def _finish(loop: Loop, position: Position, final: Path) -> None:
-    """Publish into the training's folder, rename that to `final`, and remove what is left."""
+    """Publish into the training's folder, rename the result to `final`, and remove the rest."""
     import pandas as pd
 
     ready = loop.folder / files.READY

@@ -1,4 +1,4 @@
-"""Where the figures of a training go while it runs: a CSV always, wandb or tensorboard on request."""
+"""Logging of a training's metrics while it runs: always to a CSV file, to wandb or tensorboard on request."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def check_loggers(loggers: Collection[str]) -> None:
 
 
 class Logs:
-    """Appends rows (`COLUMNS`) to FOLDER/metrics.csv and hands them to the loggers.
+    """Writer of rows (`COLUMNS`) to FOLDER/metrics.csv and to the loggers.
 
-    A training that goes on after step N drops the rows of later steps first, which it will write again.
+    A training that resumes after step N first drops the rows of later steps, which it will write again.
 
     Args:
-        folder: of the training.
-        after_step: the step that the training goes on from.
-        loggers: of `LOGGERS`.
+        folder: folder of the training.
+        after_step: step after which the training resumes.
+        loggers: some of `LOGGERS`.
         about: settings that a logger records once.
     """
 
@@ -53,7 +53,7 @@ class Logs:
         if loggers:
             from accelerate import PartialState
 
-            PartialState()  # which accelerate's trackers need for their own log
+            PartialState()  # required by the logging of accelerate's trackers
         self.wandb = _start_wandb(folder, about or {}) if "wandb" in loggers else None
         self.tensorboard = _start_tensorboard(folder, after_step) if "tensorboard" in loggers else None
 
@@ -76,7 +76,7 @@ class Logs:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """Whole rows of an earlier run; one that was cut off within a line ends there."""
+    """Return the complete rows of an earlier run, without one that was cut off."""
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if None not in row.values() and row["value"] != ""]
 
@@ -84,7 +84,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def _start_wandb(folder: Path, about: dict[str, Any]) -> GeneralTracker:
     from accelerate.tracking import WandBTracker
 
-    kept = folder / "wandb.json"  # a training that goes on goes on in the same run
+    kept = folder / "wandb.json"  # a resumed training continues the same wandb run
     run_id = read_object(kept, ("id",))["id"] if kept.is_file() else None
     files.note(folder / "wandb", under=True)
     name = folder.name.removesuffix(".partial")
