@@ -14,13 +14,13 @@ Options = TypeVar("Options")
 
 
 def own_first(kind: type[Options]) -> type[Options]:
-    """Let `--help` show a command's own options before the shared ones: a class decorator above `dataclass`."""
+    """Order a command's options for `--help`: its own, then those of its bases, the first base first.
+
+    A class decorator above `dataclass`, which orders them the other way round; all are given by name.
+    """
     fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    own = vars(kind).get("__annotations__", {})
-    kind.__dataclass_fields__ = {  # type: ignore[attr-defined]
-        **{name: fields[name] for name in own if name in fields},
-        **{name: field for name, field in fields.items() if name not in own},
-    }
+    names = [name for each in kind.__mro__ for name in vars(each).get("__annotations__", {}) if name in fields]
+    kind.__dataclass_fields__ = {name: fields[name] for name in names}  # type: ignore[attr-defined]
     return kind
 
 
