@@ -16,19 +16,38 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mechvit"
 ORDER = (
-    "files", "models", "kernels", "data", "analysis", "saes", "finetuning", "visualization", "views", "experiment",
-    "benchmark", "cli",
-)  # fmt: skip
+    "files",
+    "models",
+    "kernels",
+    "data",
+    "analysis",
+    "saes",
+    "finetuning",
+    "visualization",
+    "views",
+    "experiment",
+    "benchmark",
+    "cli",
+)
 """A folder imports only from those before it, and from the single files beside these folders."""
 INSIDE = {
     "data": ("sources", "corruptions"),
     "analysis": (
-        "statistics", "behaviour", "summaries", "lenses", "attention", "interventions", "weights", "representations",
-        "relevance", "circuits", "robustness",
+        "statistics",
+        "behaviour",
+        "summaries",
+        "lenses",
+        "attention",
+        "interventions",
+        "weights",
+        "representations",
+        "relevance",
+        "circuits",
+        "robustness",
     ),
     "saes": ("activations", "activation_cache", "training", "latents", "evaluation", "crosscoders", "dashboard"),
     "visualization": ("html_page", "figures", "attention", "pages", "report", "export"),
-}  # fmt: skip
+}
 """The same among the folders of one."""
 CROWDED = {"families", "figures", "cli"}
 """Folders with one file a family, a figure or a command, however many those are."""

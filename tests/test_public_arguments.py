@@ -33,9 +33,23 @@ CLASSES = {
     for name in ("ImageStreams", "CachedStreams", "ImageActivationsStore", "CachedActivations")
 }
 LOOKED_AT = {
-    "HookedViT", "SAE", "datasets.Dataset", "ImageBatch", "pd.DataFrame", "Corruption", "int", "float", "Path",
-    "os.PathLike", "Patching", "Attribution", "FeatureSets", "LatentChange", "TunedLens", "CachedActivations",
-}  # fmt: skip
+    "HookedViT",
+    "SAE",
+    "datasets.Dataset",
+    "ImageBatch",
+    "pd.DataFrame",
+    "Corruption",
+    "int",
+    "float",
+    "Path",
+    "os.PathLike",
+    "Patching",
+    "Attribution",
+    "FeatureSets",
+    "LatentChange",
+    "TunedLens",
+    "CachedActivations",
+}
 
 
 def kinds_in(annotation: ast.expr) -> set[str]:
@@ -64,13 +78,34 @@ class Given:
         self.model, self.hf_model, self.images, self.batch = model, hf_model, images, batch
         self.picture = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
         self.wrong = {
-            "HookedViT": ["runs/base", Path("runs/base"), hf_model, torch.nn.DataParallel(model), {"base": model},
-                          [model], torch.compile(model), torch.nn.Linear(2, 2), None, 3],
+            "HookedViT": [
+                "runs/base",
+                Path("runs/base"),
+                hf_model,
+                torch.nn.DataParallel(model),
+                {"base": model},
+                [model],
+                torch.compile(model),
+                torch.nn.Linear(2, 2),
+                None,
+                3,
+            ],
             "SAE": ["saes/base", Path("saes/base"), {"mine": 1}, model, None, torch.zeros(3)],
-            "datasets.Dataset": ["photos", Path("photos"), self.picture, [self.picture], np.zeros((3, 32, 32)),
-                                 torch.zeros(3, 32, 32), torch.zeros(2, 3, 32, 32), datasets.DatasetDict(test=images),
-                                 images.to_iterable_dataset(), torch.utils.data.TensorDataset(torch.zeros(3)), model,
-                                 {"image": [1]}, 5],
+            "datasets.Dataset": [
+                "photos",
+                Path("photos"),
+                self.picture,
+                [self.picture],
+                np.zeros((3, 32, 32)),
+                torch.zeros(3, 32, 32),
+                torch.zeros(2, 3, 32, 32),
+                datasets.DatasetDict(test=images),
+                images.to_iterable_dataset(),
+                torch.utils.data.TensorDataset(torch.zeros(3)),
+                model,
+                {"image": [1]},
+                5,
+            ],
             "Corruption": [["gaussian_blur_4"], Mixture.parse("fog_3+snow_2"), 4, torch.zeros(3), model],
             "pd.DataFrame": ["tables/lens.parquet", Path("tables/lens.parquet"), {"model": ["base"]}, [1, 2], None],
             "int": ["32", 2.5, True, [3], torch.zeros(3)],
@@ -79,7 +114,7 @@ class Given:
             "Mapping": [model, [model], "runs/base", None, torch.nn.DataParallel(model)],
             "list": [3, None, model, "blocks.0.hook_resid_post"],
             "result": ["tables/patching.parquet", pd.DataFrame(), {"k": 3}, 3],
-        }  # fmt: skip
+        }
 
     def not_fitting(self, annotation):
         """The wrong things for an annotation."""

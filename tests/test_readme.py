@@ -23,9 +23,14 @@ def a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
     config = ViTConfig(
-        image_size=64, patch_size=16, hidden_size=16, num_hidden_layers=6, num_attention_heads=2, intermediate_size=32,
+        image_size=64,
+        patch_size=16,
+        hidden_size=16,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        intermediate_size=32,
         num_labels=19,
-    )  # fmt: skip
+    )
     for seed, key in enumerate(["base", "gaussian_blur_4"]):
         torch.manual_seed(seed)
         ViTForImageClassification(config).save_pretrained(f"runs/photos/models/{key}")

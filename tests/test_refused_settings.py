@@ -101,14 +101,19 @@ def test_numbers_that_are_not_finite(value):
     makers = {
         FinetuneConfig: ("learning_rate", "weight_decay", "warmup_fraction"),
         TrainConfig: (
-            "lr", "lr_end", "l1_coefficient", "aux_loss_coefficient", "dead_after_epochs", "warm_up_fraction",
+            "lr",
+            "lr_end",
+            "l1_coefficient",
+            "aux_loss_coefficient",
+            "dead_after_epochs",
+            "warm_up_fraction",
             "l1_warm_up_fraction",
         ),
         SAEConfig: ("clean_fraction", "lr"),
         Rules: ("smallest_gain", "unchanged", "ahead", "smallest_shift", "smallest_entropy", "identical", "level"),
         analysis.LensTraining: ("lr", "weight_decay"),
         Wanted: ("dense_above",),
-    }  # fmt: skip
+    }
     for maker, names in makers.items():
         for name in names:
             with pytest.raises(SettingError, match=f"{name} must be"):

@@ -178,8 +178,10 @@ def test_error_matches_scipy_on_every_resample(tiny_model, batch):
     error = attribution_error(found, exact, resamples=60, level=0.9, seed=5)
     frame = error.components
     assert frame["kind"].tolist() == ["mlp"] * 3 + ["head"] * 6  # in the patching's order, all tokens alone
-    x, y = (side[[side_of.components.index(tuple(row)) for row in frame[["kind", "layer", "head", "tokens"]].values]]
-            for side_of, side in ((exact, exact.effect), (found, found.effect)))  # fmt: skip
+    x, y = (
+        side[[side_of.components.index(tuple(row)) for row in frame[["kind", "layer", "head", "tokens"]].values]]
+        for side_of, side in ((exact, exact.effect), (found, found.effect))
+    )
     x, y = x.double().numpy(), y.double().numpy()
     np.testing.assert_allclose(frame["exact"], x.mean(1), rtol=1e-6)
     np.testing.assert_allclose(frame["approximate"], y.mean(1), rtol=1e-6)

@@ -80,9 +80,17 @@ def test_only_the_debiased_estimator_is_near_zero_for_independent_data():
 def test_models_match_hugging_face(tiny_model, batch, hf_pass, tokens, debiased):
     """One model clean and corrupted, every layer with every layer."""
     found = linear_cka(
-        tiny_model, tiny_model, batch, CLEAN, NOISE, tokens=tokens, every_pair=True, debiased=debiased, groups=4,
+        tiny_model,
+        tiny_model,
+        batch,
+        CLEAN,
+        NOISE,
+        tokens=tokens,
+        every_pair=True,
+        debiased=debiased,
+        groups=4,
         batch_size=7,
-    )  # fmt: skip
+    )
     clean, noisy = (hf_pass(key)[1] for key in ("clean", "gaussian_noise_4"))
     assert found.layers.tolist() == [[i, j] for i in range(4) for j in range(4)]
     for (i, j), value in zip(found.layers.tolist(), found.value.tolist(), strict=True):

@@ -121,9 +121,11 @@ def test_the_first_hook_point_is_found_wherever_it_is(tiny_model, batch):
     assert analysis.first_not_finite(tiny_model, shown) is None
     assert analysis.first_not_finite(tiny_model, shown * math.nan) == "the pixels"
     weights = {
-        "embed.cls_token": "hook_embed", "blocks.0.attn.k.weight": "blocks.0.attn.hook_k",
-        "blocks.1.ln2.w": "blocks.1.ln2.hook_normalized", "head.bias": "hook_logits",
-    }  # fmt: skip
+        "embed.cls_token": "hook_embed",
+        "blocks.0.attn.k.weight": "blocks.0.attn.hook_k",
+        "blocks.1.ln2.w": "blocks.1.ln2.hook_normalized",
+        "head.bias": "hook_logits",
+    }
     for name, point in weights.items():
         weight = tiny_model.get_parameter(name)
         kept = weight.detach().clone()

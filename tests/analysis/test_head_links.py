@@ -80,8 +80,18 @@ def test_effects_are_the_heads_own(links):
     assert found.effect.std() > 1e-3
     frame = found.to_frame(resamples=50, receiver="base")
     assert list(frame) == [
-        "receiver", "model", "number", "layer", "head", "value", "low", "high", "effect", "effect_low", "effect_high"
-    ]  # fmt: skip
+        "receiver",
+        "model",
+        "number",
+        "layer",
+        "head",
+        "value",
+        "low",
+        "high",
+        "effect",
+        "effect_low",
+        "effect_high",
+    ]
     assert len(frame) == 3 * 4 * 6
     row = frame.query("model == 'giver' and number == 'distance' and layer == 2 and head == 1").iloc[0]
     assert row["value"] == pytest.approx(found.numbers["giver", "distance"][:, 2, 1].mean())

@@ -100,9 +100,14 @@ def test_matches_one_hook_at_a_time(tiny_model, batch, images, batch_size, giver
     """With 24 images a pass holds one copy of each, with 3 many components', with 100 some."""
     giver, few = perturbed(tiny_model), first(batch, images)
     found = patch_models(
-        tiny_model, giver, few, NOISE, giver_corruption=giver_key, tokens=("all", "cls", "patches"),
+        tiny_model,
+        giver,
+        few,
+        NOISE,
+        giver_corruption=giver_key,
+        tokens=("all", "cls", "patches"),
         batch_size=batch_size,
-    )  # fmt: skip
+    )
     wanted = one_by_one(tiny_model, giver, few, NOISE, giver_key, KINDS, ("all", "cls", "patches"))
     assert len(wanted) == (4 + 3 + 3 + 6) * 3
     assert_matches(found, wanted)
@@ -112,9 +117,14 @@ def test_matches_one_hook_at_a_time(tiny_model, batch, images, batch_size, giver
 
 
 FAMILIES = [
-    "deit with teacher", "beit classifier, shared bias", "dinov2 classifier, swiglu", "registers classifier",
-    "siglip classifier", "clip classifier", "clip zero-shot",
-]  # fmt: skip
+    "deit with teacher",
+    "beit classifier, shared bias",
+    "dinov2 classifier, swiglu",
+    "registers classifier",
+    "siglip classifier",
+    "clip classifier",
+    "clip zero-shot",
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -269,9 +279,7 @@ def laws(tiny_hf, tiny_processor, batch):
 def test_tables(tiny_model, batch):
     found = patch_models(tiny_model, perturbed(tiny_model), first(batch, 3), NOISE, tokens=("all", "patches"))
     frame = found.to_frame(receiver="base")
-    assert list(frame) == [
-        "receiver", "kind", "layer", "head", "tokens", "image_id", "correct", "logit_difference"
-    ]  # fmt: skip
+    assert list(frame) == ["receiver", "kind", "layer", "head", "tokens", "image_id", "correct", "logit_difference"]
     assert len(frame) == 3 * len(found.components)
     ids = found.image_id.tolist()
     assert ids == batch.image_ids[:3].tolist()

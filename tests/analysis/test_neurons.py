@@ -55,9 +55,7 @@ def test_matches_one_hook_at_a_time(name, batch, tiny_processor, batch_size, giv
     receiver = HookedViT.from_hf(ZOO[name](), tiny_processor)
     giver, few = shifted(copy.deepcopy(receiver)), ImageBatch(batch.images[:5], batch.labels[:5], batch.image_ids[:5])
     places = [(2, 0), (0, 5), (0, receiver.cfg.d_mlp - 1), (1, 3), (0, 6)]
-    found = patch_neurons(
-        receiver, giver, few, NOISE, places, giver_corruption=giver_key, batch_size=batch_size
-    )  # fmt: skip
+    found = patch_neurons(receiver, giver, few, NOISE, places, giver_corruption=giver_key, batch_size=batch_size)
     wanted = one_by_one(receiver, giver, few, giver_key, places)
     torch.testing.assert_close(found.exact, wanted, rtol=1e-4, atol=2e-5)
     assert found.exact.abs().max() > 1e-3

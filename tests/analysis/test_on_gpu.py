@@ -42,9 +42,7 @@ def test_patching_and_its_approximation(pairs, batch):
     torch.testing.assert_close(found[1].neuron_effect, found[0].neuron_effect, **CLOSE)
     neurons = [patch_neurons(*pair, batch, NOISE, [(0, 3), (2, 5)]) for pair in pairs]
     torch.testing.assert_close(neurons[1].exact, neurons[0].exact, **CLOSE)
-    heads = [
-        head_links(*pair, batch, NOISE, patch_models(*pair, batch, NOISE, kinds=("head",))) for pair in pairs
-    ]  # fmt: skip
+    heads = [head_links(*pair, batch, NOISE, patch_models(*pair, batch, NOISE, kinds=("head",))) for pair in pairs]
     for key, values in heads[0].numbers.items():
         torch.testing.assert_close(heads[1].numbers[key], values, **CLOSE)
 

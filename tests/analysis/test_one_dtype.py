@@ -37,7 +37,9 @@ def test_each_model_gets_a_batch_on_its_own_device(tiny_model, tiny_images):
     models = {"here": tiny_model, "too": copy.deepcopy(tiny_model), "there": elsewhere}
     batches = next(iter(model_batches(models, tiny_images, 4)))
     assert {name: batch.images.device.type for name, batch in batches.items()} == {
-        "here": "cpu", "too": "cpu", "there": "meta",
-    }  # fmt: skip
+        "here": "cpu",
+        "too": "cpu",
+        "there": "meta",
+    }
     assert batches["there"].labels.is_meta
     assert [names for _, names in distinct(batches)] == [["here", "too"], ["there"]]

@@ -85,8 +85,10 @@ def test_a_ratio_over_nothing_is_nan(summary):
     """Under snow_1 the base is better than on clean images: it has no error to share."""
     assert np.isnan(value(summary, "tuned", "weather", "snow", 0, "relative_error"))
     whole = summary.query("model == 'tuned' and group == 'all' and quantity == 'relative_error'")
-    fog, shot = (value(summary, "tuned", group, family, 0, "relative_error") for group, family in
-                 (("weather", "fog"), ("noise", "shot_noise")))  # fmt: skip
+    fog, shot = (
+        value(summary, "tuned", group, family, 0, "relative_error")
+        for group, family in (("weather", "fog"), ("noise", "shot_noise"))
+    )
     assert whole["value"].item() == pytest.approx((fog + shot) / 2)
     assert whole["families"].item() == 2
     assert value(summary, "tuned", "weather", "all", 0, "relative_error") == pytest.approx(fog)

@@ -29,9 +29,12 @@ def test_the_planted_part_is_found(planted, unit, quantity):
     base, tuned, images = planted
     wanted = PLANTED[unit]
     found = smallest_set(
-        base, tuned, images, NOISE,
+        base,
+        tuned,
+        images,
+        NOISE,
         config=SmallestSetConfig(unit=unit, quantity=quantity, resamples=200, level=0.5),
-    )  # fmt: skip
+    )
     assert found.groups == (wanted,)
     table = found.to_frame().set_index("images")
     assert table.loc["held_out", "added"] == wanted
@@ -80,10 +83,14 @@ def test_searches_match_all_sets(tiny_model, batch):
 
     def shares(part):
         found = run_interventions(
-            tiny_model, part, [NOISE],
-            lambda pixels: {"receiver": tiny_model(pixels), "giver": tuned(pixels)}
-            | mixed_logits(tiny_model, tuned, pixels, mixes),
-        )  # fmt: skip
+            tiny_model,
+            part,
+            [NOISE],
+            lambda pixels: (
+                {"receiver": tiny_model(pixels), "giver": tuned(pixels)}
+                | mixed_logits(tiny_model, tuned, pixels, mixes)
+            ),
+        )
         means = {key: out.logit_difference.double().mean().item() for (_, key), out in found.items()}
         start, end = means["receiver"], means[tuple(groups)]
         return {names: (means[names] - start) / (end - start) for names in sets}

@@ -135,8 +135,10 @@ def test_intervals_match_a_loop_of_resamples(found, performance):
 
         ratio = of("box_blur_3", "gaussian_blur_4") / of("gaussian_blur_4", "gaussian_blur_4")
         group = [
-            ("box_blur_3", "gaussian_blur_4"), ("gaussian_blur_2", "box_blur_3"), ("gaussian_blur_4", "box_blur_3")
-        ]  # fmt: skip
+            ("box_blur_3", "gaussian_blur_4"),
+            ("gaussian_blur_2", "box_blur_3"),
+            ("gaussian_blur_4", "box_blur_3"),
+        ]
         pooled = sum(of(*pair) for pair in group) / sum(of(key, key) for _, key in group)
         draws.append((of("box_blur_3", "gaussian_blur_4"), ratio, pooled))
     expected = np.quantile(draws, [0.025, 0.975], axis=0).T
@@ -176,8 +178,11 @@ def test_means_by_relation_match_sums(found):
     pairs = {
         "family": [("gaussian_blur_2", "gaussian_blur_4"), ("gaussian_blur_4", "gaussian_blur_2")],
         "group": [
-            ("box_blur_3", "gaussian_blur_2"), ("box_blur_3", "gaussian_blur_4"), ("gaussian_blur_2", "box_blur_3"),
-            ("gaussian_blur_4", "box_blur_3"), ("gaussian_noise_4", "speckle_noise_3"),
+            ("box_blur_3", "gaussian_blur_2"),
+            ("box_blur_3", "gaussian_blur_4"),
+            ("gaussian_blur_2", "box_blur_3"),
+            ("gaussian_blur_4", "box_blur_3"),
+            ("gaussian_noise_4", "speckle_noise_3"),
         ],
         "member": [("both", "box_blur_3"), ("both", "gaussian_noise_4")],
         "outside": [("both", key) for key in ("gaussian_blur_2", "gaussian_blur_4", "speckle_noise_3")],
@@ -186,7 +191,7 @@ def test_means_by_relation_match_sums(found):
             (model, key) for model in GAINS if "blur" in model for key in ("gaussian_noise_4", "speckle_noise_3")
         ],
         "noise to noise": [("gaussian_noise_4", "speckle_noise_3")],
-    }  # fmt: skip
+    }
     sure = {"gaussian_blur_4", "box_blur_3", "gaussian_noise_4"}
     for name, members in pairs.items():
         row = scope(found, name)

@@ -49,10 +49,14 @@ def test_json_round_trip(result):
 @pytest.mark.parametrize(
     ("limit", "n", "verdict"),
     [
-        (None, 9, ""), (1.1, 9, "met"), (0.99, 9, "missed"), (1.05, 9, "met (unsure)"), (1.02, 9, "missed (unsure)"),
+        (None, 9, ""),
+        (1.1, 9, "met"),
+        (0.99, 9, "missed"),
+        (1.05, 9, "met (unsure)"),
+        (1.02, 9, "missed (unsure)"),
         (1.1, 3, "met (unsure)"),
     ],
-)  # fmt: skip
+)
 def test_verdict(limit, n, verdict):
     assert measure(limit, n).verdict == verdict
 
@@ -60,10 +64,13 @@ def test_verdict(limit, n, verdict):
 @pytest.mark.parametrize(
     ("at_least", "n", "verdict"),
     [
-        (0.9, 9, "met"), (1.1, 9, "missed"), (1.02, 9, "met (unsure)"), (1.05, 9, "missed (unsure)"),
+        (0.9, 9, "met"),
+        (1.1, 9, "missed"),
+        (1.02, 9, "met (unsure)"),
+        (1.05, 9, "missed (unsure)"),
         (0.9, 3, "met (unsure)"),
     ],
-)  # fmt: skip
+)
 def test_verdict_on_what_should_be_large(at_least, n, verdict, result):
     row = dataclasses.replace(measure(None, n), at_least=at_least)
     assert row.verdict == verdict

@@ -47,8 +47,13 @@ def test_attention_statistics(tmp_path, capsys):
     (part,) = result.timings
     assert part == "17 tokens, batch 2"
     assert set(result.timings[part].seconds) == {
-        module.PLAIN, module.CHOSEN, module.HEADS, module.PATTERNS, module.CACHED, module.EAGER
-    }  # fmt: skip
+        module.PLAIN,
+        module.CHOSEN,
+        module.HEADS,
+        module.PATTERNS,
+        module.CACHED,
+        module.EAGER,
+    }
     assert all(error < 1e-4 for error in result.agreement[part].values())
     assert all(row.limit is None for row in result.measures)
     ratios = {(row.contender, row.over): row.value for row in result.measures if row.unit == "x"}
@@ -83,9 +88,19 @@ def test_cache_activations(tmp_path, capsys):
     assert ("left out: nnsight is not installed" in said) == absent
     (timing,) = result.timings.values()
     assert set(timing.seconds) - {ways.NNSIGHT} == {
-        ways.FLOOR, ways.STATES, ways.HOOK, ways.EAGER, ways.BRIDGE, ways.FLOOR_HOST, ways.HOST, ways.FLOOR_DISK,
-        ways.DISK, ways.PRODUCT, ways.COPY, ways.WRITE,
-    }  # fmt: skip
+        ways.FLOOR,
+        ways.STATES,
+        ways.HOOK,
+        ways.EAGER,
+        ways.BRIDGE,
+        ways.FLOOR_HOST,
+        ways.HOST,
+        ways.FLOOR_DISK,
+        ways.DISK,
+        ways.PRODUCT,
+        ways.COPY,
+        ways.WRITE,
+    }
     assert all(error < 1e-5 for part in result.agreement.values() for error in part.values())
     assert all(row.limit is None for row in result.measures)
     rates = {row.contender: row.value.median for row in result.measures if row.unit == "images/s"}

@@ -33,9 +33,12 @@ def cache(tmp_path):
 @pytest.mark.slow
 def test_quick_runs_through(tmp_path, capsys):
     options = store.Options(
-        out=str(tmp_path / "out"), parts=("streaming", "mixing", "hooks", "shards", "writer"), device="cpu", rounds=2,
+        out=str(tmp_path / "out"),
+        parts=("streaming", "mixing", "hooks", "shards", "writer"),
+        device="cpu",
+        rounds=2,
         quick=True,
-    )  # fmt: skip
+    )
     store.main(options)
     result = Result.from_json((tmp_path / "out/result.json").read_text())
     assert (tmp_path / "out/table.md").read_text() in capsys.readouterr().out

@@ -63,8 +63,10 @@ def test_planted_times_come_back_by_round(clock):
 
     found = time_interleaved(
         [Contender(name=name, call=taking(s), context=context) for name, s in (("a", 2.0), ("b", 3.0))],
-        rounds=4, warmup=0, calls=5,
-    )  # fmt: skip
+        rounds=4,
+        warmup=0,
+        calls=5,
+    )
     np.testing.assert_allclose(found.seconds["a"], [2.0, 6.0, 1.0, 14.0])
     np.testing.assert_allclose(found.seconds["b"], [3.0, 9.0, 1.5, 21.0])
     assert found.difference("b", "a", scale=1e3).median == pytest.approx(np.median([1000.0, 3000.0, 500.0, 7000.0]))
@@ -76,8 +78,9 @@ def test_a_call_that_does_the_work_several_times_is_divided(clock):
 
     found = time_interleaved(
         [Contender(name="a", call=lambda: taking(2.0)), Contender(name="b", call=lambda: taking(12.0), times=4)],
-        rounds=2, calls=3,
-    )  # fmt: skip
+        rounds=2,
+        calls=3,
+    )
     assert found.seconds == {"a": (2.0, 2.0), "b": (3.0, 3.0)}
 
 

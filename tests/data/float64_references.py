@@ -34,8 +34,10 @@ PUBLISHED = {
     "fog": (weather.FOG, [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)]),
     "brightness": (weather.BRIGHTNESS, [0.1, 0.2, 0.3, 0.4, 0.5]),
     "contrast": (digital.CONTRAST, [0.4, 0.3, 0.2, 0.1, 0.05]),
-    "elastic": (digital.ELASTIC,
-                [(2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)]),
+    "elastic": (
+        digital.ELASTIC,
+        [(2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)],
+    ),
     "pixelate": (digital.PIXELATE, [0.6, 0.5, 0.4, 0.3, 0.25]),
     "jpeg": (digital.JPEG_QUALITY, [25, 18, 15, 10, 7]),
     "spatter": (
@@ -49,7 +51,7 @@ PUBLISHED = {
         ],
     ),
     "saturate": (digital.SATURATE, [(0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)]),
-}  # fmt: skip
+}
 
 
 def per_image(images: torch.Tensor):

@@ -14,9 +14,21 @@ from mechvit.data.counter_rng import named_seed, uniform
 CORRUPTED = [family for family in FAMILIES if family != "clean"]
 IDS = torch.tensor([3, 11, 1_000_007, 0, 2**40, 12])
 DRAWN = {
-    "gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "poisson_noise", "salt_and_pepper", "glass_blur",
-    "motion_blur", "linear_motion_blur", "snow", "frost", "fog", "spatter", "elastic_transform",
-}  # fmt: skip
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "speckle_noise",
+    "poisson_noise",
+    "salt_and_pepper",
+    "glass_blur",
+    "motion_blur",
+    "linear_motion_blur",
+    "snow",
+    "frost",
+    "fog",
+    "spatter",
+    "elastic_transform",
+}
 """The families with something random about them."""
 RISING = {
     "glass_blur": [(1, 3), (2, 4, 5)],  # more reach comes with fewer passes

@@ -27,10 +27,19 @@ def test_every_holder_gives_the_same_pixels(tmp_path):
     data, path = saved(Image.fromarray(pixels)), tmp_path / "a.png"
     path.write_bytes(data)
     holders = [
-        path, str(path), data, bytearray(data), memoryview(data), Image.open(path), Image.fromarray(pixels), pixels,
-        {"bytes": data, "path": None}, {"bytes": None, "path": str(path)}, {"path": str(path)},
+        path,
+        str(path),
+        data,
+        bytearray(data),
+        memoryview(data),
+        Image.open(path),
+        Image.fromarray(pixels),
+        pixels,
+        {"bytes": data, "path": None},
+        {"bytes": None, "path": str(path)},
+        {"path": str(path)},
         {"bytes": data, "path": "elsewhere.png"},
-    ]  # fmt: skip
+    ]
     for holder in holders:
         np.testing.assert_array_equal(seen(holder), pixels)
 

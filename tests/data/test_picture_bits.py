@@ -222,10 +222,12 @@ def test_pictures_of_any_depth_are_scaled_by_their_range_or_refused(
         "array": lambda: values.astype(f"{order}u2"),
         "PNG": lambda: png(values, 0 if channels == 1 else 2, tail=(b"eXIf", exif.tobytes()[6:])),
         "TIFF": lambda: tiff(
-            values.astype(f"{order}u2"), byteorder=order, extratags=tags,
+            values.astype(f"{order}u2"),
+            byteorder=order,
+            extratags=tags,
             photometric="minisblack" if channels == 1 else "rgb",
         ),
-    }[kind]()  # fmt: skip
+    }[kind]()
     high = top if is_stated and kind == "TIFF" else 65535
     given_range = {"pixel_range": (0, top)} if is_stated and kind != "TIFF" else {}
     if not is_stated and values.max() <= 4095:

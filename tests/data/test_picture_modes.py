@@ -43,7 +43,8 @@ def test_pictures_of_any_mode_are_what_pillow_and_transformers_make(
     else:
         image = image if kind not in ("WEBP", "JPEG") else image.convert("RGB")
         writable = {"PNG": ("1", "L", "P", "LA", "RGB", "RGBA"), "path": ("1", "L", "P", "LA", "RGB", "RGBA")}
-        image = image if image.mode in writable.get(kind, (image.mode,)) and image.mode not in ("PA", "HSV") else image.convert("RGBA")  # fmt: skip  # noqa: E501
+        if image.mode in ("PA", "HSV") or image.mode not in writable.get(kind, (image.mode,)):
+            image = image.convert("RGBA")
         picture = saved(image, "PNG" if kind == "path" else kind, exif=exif)
     reference = image if kind == "memory" else Image.open(io.BytesIO(picture))
     if kind == "path":

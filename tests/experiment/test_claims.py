@@ -17,12 +17,23 @@ YES, NO, OPEN = "replicates", "does not replicate", "inconclusive"
 RULES = Rules(resamples=500)
 TWO_LEVELS = dict.fromkeys(LEVELS, (1, 4))
 EACH_FAMILY = (
-    "better", "monotone", "ordering", "no_transfer", "clean_unchanged", "certainty", "overtakes", "earlier",
-    "entropy_sign", "sae_cosine_standard", "sae_cosine_batchtopk",
-)  # fmt: skip
+    "better",
+    "monotone",
+    "ordering",
+    "no_transfer",
+    "clean_unchanged",
+    "certainty",
+    "overtakes",
+    "earlier",
+    "entropy_sign",
+    "sae_cosine_standard",
+    "sae_cosine_batchtopk",
+)
 IDS = {f"{name}_{family}" for name in EACH_FAMILY for family in LEVELS} | {
-    "earlier_more_for_blur", "entropy_blur", "entropy_noise"
-}  # fmt: skip
+    "earlier_more_for_blur",
+    "entropy_blur",
+    "entropy_noise",
+}
 
 DROP = (-0.1, -0.1, -0.1)
 ALL_FALSE = {
@@ -74,7 +85,7 @@ TURNS = [
     ({"sign": (-0.1, 0.1, 0.1, -0.2, -0.2, -0.2)}, {"entropy_sign": NO}, None),
     ({"distance": (0.2, 0.15, 0.25)}, {"sae_cosine_standard": NO, "sae_cosine_batchtopk": NO}, None),
     ({"distance": (0.1, 0.05, 0.15)}, {"sae_cosine_standard": OPEN, "sae_cosine_batchtopk": OPEN}, None),
-]  # fmt: skip
+]
 
 
 def judge(tables: dict[str, pd.DataFrame], rules: Rules = RULES) -> dict[str, Claim]:
@@ -192,10 +203,13 @@ def test_every_part_is_named(judged):
 def test_every_rule_s_kind_and_threshold(judged):
     found = {(row.kind, row.threshold, row.unit) for row in judged.values()}
     assert found == {
-        ("effect", RULES.smallest_gain, "percentage points"), ("effect", RULES.smallest_shift, "layers"),
-        ("effect", RULES.smallest_entropy, "nats"), ("no effect", RULES.unchanged, "percentage points"),
-        ("no effect", RULES.identical, "distance, 0 to 1"), ("other", None, "layers"),
-    }  # fmt: skip
+        ("effect", RULES.smallest_gain, "percentage points"),
+        ("effect", RULES.smallest_shift, "layers"),
+        ("effect", RULES.smallest_entropy, "nats"),
+        ("no effect", RULES.unchanged, "percentage points"),
+        ("no effect", RULES.identical, "distance, 0 to 1"),
+        ("other", None, "layers"),
+    }
     assert {name for name, row in judged.items() if row.kind == "other"} == {f"overtakes_{f}" for f in LEVELS}
     for row in judged.values():
         assert row.threshold is None or f"{row.threshold:g} {row.unit}" in row.rule

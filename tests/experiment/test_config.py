@@ -13,8 +13,13 @@ from mechvit.experiment import PRESETS, ExperimentConfig, ImageCounts
 from mechvit.experiment.runs.stages import digest, plain
 
 PAPER = (
-    "gaussian_blur_1", "gaussian_blur_2", "gaussian_blur_4", "gaussian_noise_1", "gaussian_noise_2", "gaussian_noise_4"
-)  # fmt: skip
+    "gaussian_blur_1",
+    "gaussian_blur_2",
+    "gaussian_blur_4",
+    "gaussian_noise_1",
+    "gaussian_noise_2",
+    "gaussian_noise_4",
+)
 
 
 def test_imagenet_holds_the_paper_s_settings():

@@ -263,7 +263,7 @@ REFUSED = {
     (): "--out STR",
     ("--out", "x", "stray\x1b[2J"): r"stray\x1b[2J",
     ("--out", "x", "--inner", "3"): "--inner",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
@@ -317,9 +317,12 @@ def test_output_that_cannot_be_written_is_one_line():
 @pytest.mark.processes
 def test_a_reader_that_ended_is_one_line():
     process = subprocess.Popen(
-        [sys.executable, "-c", f"input()\n{PRINTS}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", f"input()\n{PRINTS}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     process.stdout.close()
     process.stdin.write("\n")
     process.stdin.close()

@@ -40,10 +40,13 @@ def checkpoint(tiny_hf, tiny_processor, tmp_path_factory) -> str:
 def config(checkpoint, tmp_path_factory) -> ExperimentConfig:
     """Of a model of 3 blocks, width 32 and 17 tokens, and 40 images."""
     return ExperimentConfig(
-        model=checkpoint, images=folder(tmp_path_factory.mktemp("images"), 20), device="cpu",
-        corruptions=("gaussian_blur_2",), related=(),
+        model=checkpoint,
+        images=folder(tmp_path_factory.mktemp("images"), 20),
+        device="cpu",
+        corruptions=("gaussian_blur_2",),
+        related=(),
         saes=SAEConfig(k=4, expansion_factor=4, train_batch_size_tokens=64),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.long

@@ -28,8 +28,10 @@ class Options:
 def hub(monkeypatch):
     """Commits that the hub told before, so that nothing is asked."""
     known = {
-        ("model", "someone/vit"): "a" * 40, ("dataset", "someone/set"): "b" * 40, ("model", "nowhere/vit"): None,
-    }  # fmt: skip
+        ("model", "someone/vit"): "a" * 40,
+        ("dataset", "someone/set"): "b" * 40,
+        ("model", "nowhere/vit"): None,
+    }
     monkeypatch.setattr("mechvit.models.checkpoints.revisions._SETTLED", known)
 
 

@@ -44,9 +44,11 @@ def related(*gains: tuple[str, str, float, float, float]) -> pd.DataFrame:
 )
 def test_transfer_is_answered_by_the_intervals(median, zoom, answer):
     table = related(
-        ("median_blur_4", "group", *median), ("zoom_blur_4", "group", *zoom),
-        ("shot_noise_4", "across", 0.2, 0.1, 0.3), (BLUR, "itself", 0.3, 0.2, 0.4),
-    )  # fmt: skip
+        ("median_blur_4", "group", *median),
+        ("zoom_blur_4", "group", *zoom),
+        ("shot_noise_4", "across", 0.2, 0.1, 0.3),
+        (BLUR, "itself", 0.3, 0.2, 0.4),
+    )
     (row,) = ask(related=table).values()
     assert row.verdict == answer
     assert row.deciding.value == pytest.approx(100 * min(median[0], zoom[0]))
@@ -62,11 +64,17 @@ def test_transfer_is_answered_by_the_intervals(median, zoom, answer):
 def smallest(n: int, low: float) -> pd.DataFrame:
     path = [f"blocks.{i}.mlp" for i in range(n)]
     rows = [
-        {"tuned_on": BLUR, "step": step, "images": part, "groups": " ".join(path[:step]), "of": 14,
-         **numbers("recovered", 0.2 * step, low, 0.2 * step + 0.1)}
+        {
+            "tuned_on": BLUR,
+            "step": step,
+            "images": part,
+            "groups": " ".join(path[:step]),
+            "of": 14,
+            **numbers("recovered", 0.2 * step, low, 0.2 * step + 0.1),
+        }
         for step in range(1, n + 1)
         for part in ("selection", "held_out")
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -114,12 +122,18 @@ BEATS, TIES, LOSES = (0.1, 0.05, 0.15), (0.02, -0.03, 0.07), (-0.1, -0.2, 0.0)
 )
 def test_control_is_answered_by_the_share_recovered_beyond_random_directions(mean, sae, answer):
     rows = [
-        {"tuned_on": NOISE, "quantity": "accuracy", "control": control, "source": source,
-         **numbers("recovered", *(share if control == 0 else (0.3 * control, 0, 1))),
-         **numbers("clean_change", -0.01, -0.02, 0.0), **numbers("beyond", *beyond)}
+        {
+            "tuned_on": NOISE,
+            "quantity": "accuracy",
+            "control": control,
+            "source": source,
+            **numbers("recovered", *(share if control == 0 else (0.3 * control, 0, 1))),
+            **numbers("clean_change", -0.01, -0.02, 0.0),
+            **numbers("beyond", *beyond),
+        }
         for source, (share, beyond) in (("mean_difference", mean), ("sae", sae))
         for control in (0, 1, 2)
-    ]  # fmt: skip
+    ]
     (row,) = ask(gain_steering_chosen=pd.DataFrame(rows)).values()
     assert (row.id, row.verdict) == ("open_control_gaussian_noise", answer)
     parts = {part.label: (part.value, part.low, part.high) for part in row.parts}
@@ -140,12 +154,22 @@ def test_control_is_answered_by_the_share_recovered_beyond_random_directions(mea
 def test_latents_are_answered_beyond_untouched_and_controls_and_of_the_base(change, beyond, answer):
     other = (-0.2, -0.3, -0.1)
     rows = [
-        {"tuned_on": BLUR, "model": model, "corruption": corruption, "kind": kind, "quantity": "accuracy", "n": n,
-         **numbers("change", *(change if asked else other)), **numbers("beyond", *(beyond if asked else other))}
-        for model in ("base", "tuned") for corruption in ("clean", BLUR) for kind in ("sensitive", "control")
+        {
+            "tuned_on": BLUR,
+            "model": model,
+            "corruption": corruption,
+            "kind": kind,
+            "quantity": "accuracy",
+            "n": n,
+            **numbers("change", *(change if asked else other)),
+            **numbers("beyond", *(beyond if asked else other)),
+        }
+        for model in ("base", "tuned")
+        for corruption in ("clean", BLUR)
+        for kind in ("sensitive", "control")
         for n in (1, 16, 64)
         for asked in [(model, corruption, n) == ("base", BLUR, 16)]
-    ]  # fmt: skip
+    ]
     (row,) = ask(gain_ablation=pd.DataFrame(rows)).values()
     assert row.verdict == answer
     assert "with 16 of these latents ablated" in row.what

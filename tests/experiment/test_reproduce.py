@@ -21,13 +21,40 @@ from mechvit.finetuning import FinetuneConfig, ViTShape
 from mechvit.saes import SAEConfig
 
 TABLES = {
-    "performance", "lens", "attention", "first_correct", "performance_summary", "lens_summary", "first_correct_summary",
-    "attention_summary", "sae_quality", "sae_cosine", "sae_history", "sae_distance", "related", "related_means",
-    "gain_patching", "gain_attribution", "gain_attribution_components", "gain_heads", "gain_head_correlations",
-    "gain_swaps", "gain_interpolation", "gain_weight_change", "gain_smallest_set", "gain_steering",
-    "gain_steering_chosen", "gain_cka", "gain_lens", "gain_depth", "gain_latents", "gain_latents_shared",
-    "gain_ablation", "gain_neurons", "gain_neuron_agreement",
-}  # fmt: skip
+    "performance",
+    "lens",
+    "attention",
+    "first_correct",
+    "performance_summary",
+    "lens_summary",
+    "first_correct_summary",
+    "attention_summary",
+    "sae_quality",
+    "sae_cosine",
+    "sae_history",
+    "sae_distance",
+    "related",
+    "related_means",
+    "gain_patching",
+    "gain_attribution",
+    "gain_attribution_components",
+    "gain_heads",
+    "gain_head_correlations",
+    "gain_swaps",
+    "gain_interpolation",
+    "gain_weight_change",
+    "gain_smallest_set",
+    "gain_steering",
+    "gain_steering_chosen",
+    "gain_cka",
+    "gain_lens",
+    "gain_depth",
+    "gain_latents",
+    "gain_latents_shared",
+    "gain_ablation",
+    "gain_neurons",
+    "gain_neuron_agreement",
+}
 
 
 def tiny(out: Path, **changes: object) -> ExperimentConfig:
@@ -38,8 +65,15 @@ def tiny(out: Path, **changes: object) -> ExperimentConfig:
         corruptions=("gaussian_blur_2", "gaussian_noise_4"),
         device="cpu",
         counts=ImageCounts(
-            train=95, validation=38, finetune=57, finetune_validation=19, sae=38, sae_validation=19, test=38,
-            attention=19, isolation=24,
+            train=95,
+            validation=38,
+            finetune=57,
+            finetune_validation=19,
+            sae=38,
+            sae_validation=19,
+            test=38,
+            attention=19,
+            isolation=24,
         ),
         related=("box_blur_2", "shot_noise_3"),
         shape=ViTShape(image_size=32, d_model=16, n_layers=2, n_heads=2, d_mlp=32),
@@ -47,7 +81,7 @@ def tiny(out: Path, **changes: object) -> ExperimentConfig:
         finetuning=quick,
         saes=SAEConfig(epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=128, images_per_batch=16),
         rules=Rules(resamples=50),
-    )  # fmt: skip
+    )
     return replace(config, **changes)
 
 
@@ -123,15 +157,21 @@ def test_isolation_starts_at_the_base_and_ends_at_the_tuned_model(run):
     assert found["performance"]["image_id"].unique()[:24].tolist() == first
     for key in ("gaussian_blur_2", "gaussian_noise_4"):
         own = rows[(rows["corruption"] == key) & rows["image_id"].isin(first)].groupby("model")["correct"].mean()
-        patched = found["gain_patching"].query(
-            "tuned_on == @key and kind == 'resid' and layer == 2 and tokens == 'all' and quantity == 'accuracy'"
-        ).set_index("direction")["value"]  # fmt: skip
+        patched = (
+            found["gain_patching"]
+            .query("tuned_on == @key and kind == 'resid' and layer == 2 and tokens == 'all' and quantity == 'accuracy'")
+            .set_index("direction")["value"]
+        )
         clean = rows[(rows["corruption"] == "clean") & (rows["model"] == "base") & rows["image_id"].isin(first)]
         assert patched["clean into corrupted"] == pytest.approx(clean["correct"].mean())  # one head reads both
-        swapped = found["gain_swaps"].query(
-            "tuned_on == @key and corruption == @key and kind == 'first' and quantity == 'accuracy'"
-            " and direction == 'tuned into base'"
-        ).set_index("k")["value"]  # fmt: skip
+        swapped = (
+            found["gain_swaps"]
+            .query(
+                "tuned_on == @key and corruption == @key and kind == 'first' and quantity == 'accuracy'"
+                " and direction == 'tuned into base'"
+            )
+            .set_index("k")["value"]
+        )
         assert swapped.loc[0] == pytest.approx(own["base"])
         assert swapped.loc[swapped.index.max()] == pytest.approx(own[key])
         line = found["gain_interpolation"].query("tuned_on == @key and corruption == @key and quantity == 'accuracy'")
@@ -261,16 +301,29 @@ NAMES = ["astronaut", "coffee", "chelsea"]
 @pytest.mark.long
 def test_imagenet_path_on_a_checkpoint_and_a_folder(tmp_path):
     save_checkpoint(
-        tmp_path / "model", size=32, classes=[*NAMES, "other"], patch_size=8, hidden_size=16, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=32,
-    )  # fmt: skip
+        tmp_path / "model",
+        size=32,
+        classes=[*NAMES, "other"],
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
     save_photographs(tmp_path / "images", NAMES, 20)
     small = tiny(tmp_path)
     config = replace(
-        PRESETS["imagenet"], out=str(tmp_path / "run"), model=str(tmp_path / "model"), limit=24, device="cpu",
-        images=f"folder:{tmp_path / 'images'}", corruptions=small.corruptions, finetuning=small.finetuning,
-        saes=small.saes, rules=small.rules,
-    )  # fmt: skip
+        PRESETS["imagenet"],
+        out=str(tmp_path / "run"),
+        model=str(tmp_path / "model"),
+        limit=24,
+        device="cpu",
+        images=f"folder:{tmp_path / 'images'}",
+        corruptions=small.corruptions,
+        finetuning=small.finetuning,
+        saes=small.saes,
+        rules=small.rules,
+    )
     report = reproduce(config, say=lambda line: None)
     assert report.is_file()
     performance = tables(tmp_path / "run")["performance"]
@@ -284,11 +337,17 @@ def test_imagenet_path_on_a_vit_b_16(tmp_path):
     save_checkpoint(tmp_path / "model", size=224, classes=NAMES)
     save_photographs(tmp_path / "images", NAMES, 12)
     config = replace(
-        PRESETS["imagenet"], out=str(tmp_path / "run"), model=str(tmp_path / "model"), limit=6, device="cpu",
-        images=f"folder:{tmp_path / 'images'}", corruptions=("gaussian_blur_4", "gaussian_noise_4"),
-        finetuning=FinetuneConfig(epochs=1, batch_size=4), saes=SAEConfig(epochs=1, train_batch_size_tokens=512),
+        PRESETS["imagenet"],
+        out=str(tmp_path / "run"),
+        model=str(tmp_path / "model"),
+        limit=6,
+        device="cpu",
+        images=f"folder:{tmp_path / 'images'}",
+        corruptions=("gaussian_blur_4", "gaussian_noise_4"),
+        finetuning=FinetuneConfig(epochs=1, batch_size=4),
+        saes=SAEConfig(epochs=1, train_batch_size_tokens=512),
         rules=Rules(resamples=50),
-    )  # fmt: skip
+    )
     assert reproduce(config, say=lambda line: None).is_file()
     quality = tables(tmp_path / "run")["sae_quality"]
     assert np.isfinite(quality.loc[quality["metric"] == "l0", "value"]).all()

@@ -69,13 +69,27 @@ def earlier_run(root: Path) -> Path:
     """A run as it lay on the disk before folders had markers."""
     run = root / "run"
     for name in (
-        "stages/base.json", "config.json", "report.html", "models/base/config.json", "models/base/model.safetensors",
-        "models/base/training_log.json", "models/base/preprocessor_config.json", "images/test/state.json",
-        "images/test/data-00000-of-00001.arrow", "images/test/dataset_info.json", "tables/performance.parquet",
-        "parts/study/base/lens.parquet", "parts/related/related.parquet", "views/lens.json",
-        "saes/base/settings.json", "saes/base/history.parquet", "saes/base/metrics.csv", "saes/base/standard/cfg.json",
-        "saes/shared/x/settings.json", "figures/a_single.svg",
-    ):  # fmt: skip
+        "stages/base.json",
+        "config.json",
+        "report.html",
+        "models/base/config.json",
+        "models/base/model.safetensors",
+        "models/base/training_log.json",
+        "models/base/preprocessor_config.json",
+        "images/test/state.json",
+        "images/test/data-00000-of-00001.arrow",
+        "images/test/dataset_info.json",
+        "tables/performance.parquet",
+        "parts/study/base/lens.parquet",
+        "parts/related/related.parquet",
+        "views/lens.json",
+        "saes/base/settings.json",
+        "saes/base/history.parquet",
+        "saes/base/metrics.csv",
+        "saes/base/standard/cfg.json",
+        "saes/shared/x/settings.json",
+        "figures/a_single.svg",
+    ):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(json.dumps({"name": "base"}))
     for stage in ("base", "images/test", "study/base", "related", "views", "saes/base", "saes/shared/x", "tables"):
@@ -107,9 +121,15 @@ def test_a_run_from_before_markers_goes_on(tmp_path):
     with open_run(run, PAPER):
         marked = {str(path.parent.relative_to(run)) for path in run.rglob(files.MARKER)}
         assert marked == {
-            ".", "models/base", "images/test", "parts/study/base", "parts/related", "views", "saes/base",
+            ".",
+            "models/base",
+            "images/test",
+            "parts/study/base",
+            "parts/related",
+            "views",
+            "saes/base",
             "saes/shared/x",
-        }, "all but the one that holds a user's file"  # fmt: skip
+        }, "all but the one that holds a user's file"
         files.write_json(run / "report.html", "again")  # ours
         with pytest.raises(ValueError, match="was not written by mechvit"):
             files.write_json(run / "notes.txt", "lost")

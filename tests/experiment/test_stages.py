@@ -235,8 +235,10 @@ def test_plain_holds_what_json_holds(tmp_path):
     value = {"s": Settings(), "p": tmp_path / "x", 3: (None, True, 1.5, "text")}
     found = plain(value)
     assert found == {
-        "s": {"rate": 0.1, "layers": [1, 2]}, "p": os.fspath(tmp_path / "x"), "3": [None, True, 1.5, "text"]
-    }  # fmt: skip
+        "s": {"rate": 0.1, "layers": [1, 2]},
+        "p": os.fspath(tmp_path / "x"),
+        "3": [None, True, 1.5, "text"],
+    }
     assert json.loads(json.dumps(found)) == found
 
 
@@ -307,10 +309,13 @@ def harm(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("missing", "is missing"), ("truncated", "bytes, and had"), ("bit", "has other content than was written"),
-        ("touched", None), ("silent bit", None),
+        ("missing", "is missing"),
+        ("truncated", "bytes, and had"),
+        ("bit", "has other content than was written"),
+        ("touched", None),
+        ("silent bit", None),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_output_is_made_again_with_one_line(tmp_path, how, said):
     def run(**options):
         ran, lines = [], []
@@ -394,12 +399,19 @@ def test_a_users_file_in_an_output_is_refused_before_the_work(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "[]", "null", '"done"', '[["key", "x"], ["seconds", 1]]', "[" * 100_000, '{"key": 1, "seconds": 1}',
-        '{"key": "x", "seconds": [1]}', '{"key": "KEY", "seconds": 1, "outputs": []}',
+        "[]",
+        "null",
+        '"done"',
+        '[["key", "x"], ["seconds", 1]]',
+        "[" * 100_000,
+        '{"key": 1, "seconds": 1}',
+        '{"key": "x", "seconds": [1]}',
+        '{"key": "KEY", "seconds": 1, "outputs": []}',
         '{"key": "KEY", "seconds": 1, "outputs": {"out/a": [1]}}',
-        '{"key": "KEY", "seconds": 1, "outputs": {"out/a": {"": [1]}}}', '{"key": "KEY", "seconds": 1, "reads": [1]}',
+        '{"key": "KEY", "seconds": 1, "outputs": {"out/a": {"": [1]}}}',
+        '{"key": "KEY", "seconds": 1, "reads": [1]}',
     ],
-)  # fmt: skip
+)
 def test_a_record_of_another_form_is_named_and_its_stage_done_again(text, tmp_path):
     chain(tmp_path)
     path = tmp_path / "stages" / "a.json"
@@ -407,9 +419,11 @@ def test_a_record_of_another_form_is_named_and_its_stage_done_again(text, tmp_pa
     said: list[str] = []
     stages, ran = Stages(tmp_path, say=said.append), []
     stages.run(
-        "a", lambda: (ran.append("a"), write_json(tmp_path / "out" / "a", "a")), settings=Settings(),
+        "a",
+        lambda: (ran.append("a"), write_json(tmp_path / "out" / "a", "a")),
+        settings=Settings(),
         outputs=[tmp_path / "out" / "a"],
-    )  # fmt: skip
+    )
     assert ran == ["a"]
     assert f"{path} is damaged" in said[0]
     assert stages.records()[0]["name"] == "a"

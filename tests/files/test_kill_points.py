@@ -66,8 +66,11 @@ def test_a_folder_is_old_or_new_at_every_point(tmp_path, first):
         left = {path.name for path in root.iterdir()} - {Path(name).parts[0] for name in AROUND}
         assert left == {"out"}, "nothing is left beside it"
         assert set(contents(out)) == {
-            "performance.parquet", "sub/weights.safetensors", "about.json", "library/array.npy",
-        }  # fmt: skip
+            "performance.parquet",
+            "sub/weights.safetensors",
+            "about.json",
+            "library/array.npy",
+        }
         count += 1
     assert count > 25
     assert {first, "newer"} <= seen
@@ -112,8 +115,11 @@ def test_a_file_is_old_or_new_at_every_point(tmp_path):
             assert (root / "state.json").read_text() in ("1\n", "2\n")
         files.write_json(root / "state.json", 2)
         assert {path.name for path in root.iterdir()} == {
-            files.MARKER, "state.json", "state.json.bak", ".state.json.part",
-        }  # fmt: skip
+            files.MARKER,
+            "state.json",
+            "state.json.bak",
+            ".state.json.part",
+        }
         assert unharmed(mine)
         count += 1
     assert count >= 4

@@ -7,10 +7,33 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = {
-    "rmtree", "unlink", "replace", "rename", "renames", "removedirs", "rmdir", "move", "copyfile", "copytree", "copy2",
-    "save_to_disk", "save_pretrained", "save_file", "save_inference_model", "to_parquet", "to_csv", "write_text",
-    "write_bytes", "write_html", "mkdir", "makedirs", "mkdtemp", "TemporaryDirectory", "truncate", "open",
-}  # fmt: skip
+    "rmtree",
+    "unlink",
+    "replace",
+    "rename",
+    "renames",
+    "removedirs",
+    "rmdir",
+    "move",
+    "copyfile",
+    "copytree",
+    "copy2",
+    "save_to_disk",
+    "save_pretrained",
+    "save_file",
+    "save_inference_model",
+    "to_parquet",
+    "to_csv",
+    "write_text",
+    "write_bytes",
+    "write_html",
+    "mkdir",
+    "makedirs",
+    "mkdtemp",
+    "TemporaryDirectory",
+    "truncate",
+    "open",
+}
 ALLOWED = {
     # file, call: reason
     ("mechvit/analysis/", "rename"): "pandas and datasets: columns",
@@ -90,5 +113,11 @@ def test_the_test_finds_what_it_looks_for(tmp_path):
         "open(p, 'w')\npath.open('wb')\nframe.to_parquet(p)\ntext.replace('a', 'b')\nopen(p)\n"
     )
     assert [name for name, _ in calls(path)] == [
-        "rmtree", "replace", "unlink", "save_pretrained", "open", "open", "to_parquet",
-    ]  # fmt: skip
+        "rmtree",
+        "replace",
+        "unlink",
+        "save_pretrained",
+        "open",
+        "open",
+        "to_parquet",
+    ]

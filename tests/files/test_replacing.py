@@ -301,10 +301,15 @@ def test_a_link_is_followed_once(tmp_path):
 @pytest.mark.parametrize(
     ("out", "read"),
     [
-        ("data", "data"), ("data/out", "data"), (".", "data"), ("out", "out.partial"), ("out", "out.replaced/m"),
-        ("out", "link/x"), ("link", "out"),
+        ("data", "data"),
+        ("data/out", "data"),
+        (".", "data"),
+        ("out", "out.partial"),
+        ("out", "out.replaced/m"),
+        ("out", "link/x"),
+        ("link", "out"),
     ],
-)  # fmt: skip
+)
 def test_inputs_and_outputs_lie_apart(tmp_path, out, read):
     for folder in ("data", "out.partial", "out.replaced/m", "out"):
         (tmp_path / folder).mkdir(parents=True)

@@ -111,9 +111,12 @@ def test_two_processes_train_the_same_batches(tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER.format(tests=str(Path(__file__).parent)))
     done = subprocess.run(
-        [*launch, str(worker), str(base), str(tmp_path / "two")], capture_output=True, text=True, check=False,
+        [*launch, str(worker), str(base), str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=240,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     one, two, before = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two", "base"))
     moved = max(float((one[name] - before[name]).abs().max()) for name in one)

@@ -48,8 +48,16 @@ def test_a_family_is_fine_tuned_and_then_analysed(name, images, tmp_path):
     processor.save_pretrained(tmp_path / "base")
     config = FinetuneConfig(learning_rate=1e-3, epochs=3, batch_size=5)
     noise = Corruption("gaussian_noise", 2)
-    out = finetune(tmp_path / "base", prepared, prepared, tmp_path / "tuned", corruption=noise, config=config,
-                   device="cpu", progress=False)  # fmt: skip
+    out = finetune(
+        tmp_path / "base",
+        prepared,
+        prepared,
+        tmp_path / "tuned",
+        corruption=noise,
+        config=config,
+        device="cpu",
+        progress=False,
+    )
     base, tuned = (HookedViT.from_pretrained(folder, device="cpu") for folder in (tmp_path / "base", out))
     assert tuned.cfg == base.cfg
     assert type(tuned.to_hf()) is type(hf_model)

@@ -22,9 +22,7 @@ def eager_rows(q, k, bias):
     """The definition in the inputs' dtype all along."""
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias
     pattern, log = scores.softmax(-1), scores.log_softmax(-1)
-    return rows.RowStatistics(
-        -(pattern * log).sum(-1), pattern.amax(-1), scores.logsumexp(-1), pattern[..., 0], None
-    )  # fmt: skip
+    return rows.RowStatistics(-(pattern * log).sum(-1), pattern.amax(-1), scores.logsumexp(-1), pattern[..., 0], None)
 
 
 def eager_pair(q, k, other_q, other_k, bias):

@@ -56,8 +56,9 @@ def test_consecutive_slots_match_listed_ones(dtype, into, device):
         n_rows = 3 * (7 - first)
         expected = torch.full((40, 37), -9.0, dtype=into, device=device)
         found = expected.clone()
-        cache_write.write_rows(expected, resid, torch.arange(start, start + n_rows, device=device), first=first,
-                               scale=scale)  # fmt: skip
+        cache_write.write_rows(
+            expected, resid, torch.arange(start, start + n_rows, device=device), first=first, scale=scale
+        )
         for write in (cache_write.write_rows, lambda b, r, s, **o: cache_write.reference(b, r, s, **o)):
             given = found.clone()
             write(given, resid, start, first=first, scale=scale)
@@ -74,8 +75,9 @@ def test_a_row_wider_than_a_program(device, monkeypatch):
 
 def test_nothing_is_kept(device):
     buffer = torch.ones(4, 8, device=device)
-    cache_write.write_rows(buffer, torch.zeros(2, 3, 8, device=device), torch.zeros(0, dtype=torch.long, device=device),
-                           first=3)  # fmt: skip
+    cache_write.write_rows(
+        buffer, torch.zeros(2, 3, 8, device=device), torch.zeros(0, dtype=torch.long, device=device), first=3
+    )
     assert (buffer == 1).all()
 
 

@@ -102,13 +102,21 @@ def test_a_file_in_the_place_of_a_checkpoint_is_said_to_be_one(tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"return_dict": False}, {"use_return_dict": False}, {"output_attentions": True}, {"output_hidden_states": True},
-        {"torchscript": True}, {"use_cache": "x"}, {"chunk_size_feed_forward": -3}, {"chunk_size_feed_forward": "x"},
-        {"tie_last_hidden_states": "x"}, {"use_bfloat16": True}, {"return_dict": "x", "output_hidden_states": [1]},
+        {"return_dict": False},
+        {"use_return_dict": False},
+        {"output_attentions": True},
+        {"output_hidden_states": True},
+        {"torchscript": True},
+        {"use_cache": "x"},
+        {"chunk_size_feed_forward": -3},
+        {"chunk_size_feed_forward": "x"},
+        {"tie_last_hidden_states": "x"},
+        {"use_bfloat16": True},
+        {"return_dict": "x", "output_hidden_states": [1]},
         {"return_dict": None, "output_attentions": None, "output_hidden_states": None},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_shapes_transformers_output_changes_nothing(flags, saved_checkpoint, whole_checkpoint):
     """Else a fine-tuning would read the logits off a tuple."""
     edit(saved_checkpoint, **flags)
@@ -179,10 +187,12 @@ def test_the_table_of_hook_points_refuses_them_too(changes, saved_checkpoint):
 @pytest.mark.parametrize(
     ("name", "part", "setting"),
     [
-        ("mae encoder", None, "image_size"), ("siglip zero-shot", "vision_config", "image_size"),
-        ("siglip zero-shot", "text_config", "max_position_embeddings"), ("dinov3 encoder", None, "hidden_size"),
+        ("mae encoder", None, "image_size"),
+        ("siglip zero-shot", "vision_config", "image_size"),
+        ("siglip zero-shot", "text_config", "max_position_embeddings"),
+        ("dinov3 encoder", None, "hidden_size"),
     ],
-)  # fmt: skip
+)
 def test_what_transformers_fills_in_is_not_computed_first(name, part, setting, tmp_path):
     """Sine and cosine positions, positions' numbers, rotary angles: of a million pixels they would take gigabytes."""
     ZOO[name]().save_pretrained(tmp_path)

@@ -56,9 +56,21 @@ SWITCHES = (
     "default_to_square",
 )
 SIZES = (
-    "x", {}, [], {"height": "x"}, {"height": 0, "width": 0}, {"height": -4, "width": 8}, 2.5, True, [8, None, 0], 10**9,
-    {"shortest_edge": 10**7}, {"height": 10**6, "width": 10**6}, {"height": [32], "width": 32}, math.nan,
-)  # fmt: skip
+    "x",
+    {},
+    [],
+    {"height": "x"},
+    {"height": 0, "width": 0},
+    {"height": -4, "width": 8},
+    2.5,
+    True,
+    [8, None, 0],
+    10**9,
+    {"shortest_edge": 10**7},
+    {"height": 10**6, "width": 10**6},
+    {"height": [32], "width": 32},
+    math.nan,
+)
 WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(SWITCHES, ("x", 1, 0, [True], {}, "false")),
     **dict.fromkeys(("size", "crop_size", "pad_size"), SIZES),
@@ -84,13 +96,17 @@ def test_a_setting_that_no_processor_has_is_named(name, saved_checkpoint):
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"image_mean": None}, "image_mean"), ({"image_std": None}, "image_std"), ({"size": None}, "size"),
-        ({"rescale_factor": None}, "rescale_factor"), ({"do_center_crop": True, "crop_size": None}, "crop_size"),
-        ({"image_std": [1]}, "image_std"), ({"image_processor_type": "os.system"}, "os.system"),
+        ({"image_mean": None}, "image_mean"),
+        ({"image_std": None}, "image_std"),
+        ({"size": None}, "size"),
+        ({"rescale_factor": None}, "rescale_factor"),
+        ({"do_center_crop": True, "crop_size": None}, "crop_size"),
+        ({"image_std": [1]}, "image_std"),
+        ({"image_processor_type": "os.system"}, "os.system"),
         ({"do_center_crop": True, "crop_size": {"height": 10**6, "width": 1}}, "crop_size"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_that_do_not_go_together_are_named(changes, name, saved_checkpoint):
     edit(saved_checkpoint, changes)
     line = refusal(saved_checkpoint)

@@ -34,12 +34,22 @@ def refused_ours(folder: Path) -> str:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"n_layers": 10**6}, {"n_layers": 10**12}, {"n_channels": 10**6}, {"d_mlp": 10**8}, {"d_model": 0},
-        {"d_model": "x"}, {"n_heads": None}, {"architecture": "os"}, {"dtype": "load"}, {"family": "x"},
-        {"id2label": []}, {"image_size": 10**6}, {"n_registers": 10**7},
+        {"n_layers": 10**6},
+        {"n_layers": 10**12},
+        {"n_channels": 10**6},
+        {"d_mlp": 10**8},
+        {"d_model": 0},
+        {"d_model": "x"},
+        {"n_heads": None},
+        {"architecture": "os"},
+        {"dtype": "load"},
+        {"family": "x"},
+        {"id2label": []},
+        {"image_size": 10**6},
+        {"n_registers": 10**7},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_our_config_is_compared_with_our_weights_first(changes, ours):
     about = json.loads((ours / "hooked_vit.json").read_text())
     about["hooked_vit"] |= changes

@@ -77,7 +77,7 @@ CONTEXTS = {
     "no hook at some modules": (30, lambda m, sae, p: enter(unwatched([m.blocks[0]]))),
     "other weights": (50, lambda m, sae, p: enter(weights_replaced(m, {"blocks.0.mlp.fc1.bias": torch.zeros(64)}))),
     "an SAE without its hook points": (50, lambda m, sae, p: enter(_without_points(sae, dict(sae.hook_dict)))),
-}  # fmt: skip
+}
 
 
 def check_everywhere(act, states, least, **options):

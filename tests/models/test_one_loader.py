@@ -22,10 +22,21 @@ LOADERS = {
 OF_THIS_PACKAGE = ("HookedViT.",)
 """Whose `from_pretrained` may be called anywhere: it is the loader."""
 UNPICKLERS = {
-    "pickle.load", "pickle.loads", "torch.load", "joblib.load", "dill.load", "torch.hub.load", "torch.jit.load",
-    "pandas.read_pickle", "pd.read_pickle", "eval", "exec", "get_class_from_dynamic_module", "transformers.pipeline",
+    "pickle.load",
+    "pickle.loads",
+    "torch.load",
+    "joblib.load",
+    "dill.load",
+    "torch.hub.load",
+    "torch.jit.load",
+    "pandas.read_pickle",
+    "pd.read_pickle",
+    "eval",
+    "exec",
+    "get_class_from_dynamic_module",
+    "transformers.pipeline",
     "pipeline",
-}  # fmt: skip
+}
 
 
 def calls(source: str) -> Iterator[tuple[str, ast.Call]]:

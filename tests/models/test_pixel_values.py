@@ -218,9 +218,15 @@ def test_values_go_back_to_rgb():
 def grey(tmp_path):
     """A checkpoint for images of one channel, with its processor."""
     config = transformers.ViTConfig(
-        image_size=32, patch_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        num_channels=1, num_labels=4,
-    )  # fmt: skip
+        image_size=32,
+        patch_size=8,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_channels=1,
+        num_labels=4,
+    )
     hf_model = transformers.ViTForImageClassification(config).eval()
     hf_model.save_pretrained(tmp_path)
     processor = Processor(size={"height": 32, "width": 32}, image_mean=[0.4], image_std=[0.2])

@@ -100,16 +100,27 @@ def test_what_is_made_of_a_hub_s_model_tells_its_commit(cache, tiny_images, tmp_
     cache_activations(model, tiny_images, tmp_path / "cache", CacheConfig(hooks=[hook], batch_size=8), progress=None)
     assert json.loads((tmp_path / "cache" / "manifest.json").read_text())["model_revision"] == OLD
     config = SAEConfig(
-        hook_names=(hook,), architectures=("topk",), epochs=1, k=2, expansion_factor=1, train_batch_size_tokens=64,
+        hook_names=(hook,),
+        architectures=("topk",),
+        epochs=1,
+        k=2,
+        expansion_factor=1,
+        train_batch_size_tokens=64,
         images_per_batch=8,
-    )  # fmt: skip
+    )
     saes = train_saes(model, tiny_images, tiny_images, tmp_path / "saes", config=config, progress=None)
     assert load_sae(saes["topk"], "cpu").cfg.metadata.model_revision == OLD
     short = FinetuneConfig(epochs=1, batch_size=8)
     tuned = finetune(
-        "owner/name", tiny_images, tiny_images, tmp_path / "tuned", corruption=CLEAN, config=short, device="cpu",
+        "owner/name",
+        tiny_images,
+        tiny_images,
+        tmp_path / "tuned",
+        corruption=CLEAN,
+        config=short,
+        device="cpu",
         progress=False,
-    )  # fmt: skip
+    )
     log = json.loads((tuned / "training_log.json").read_text())
     assert (log["base"], log["base_revision"]) == ("owner/name", OLD)
 

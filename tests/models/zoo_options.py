@@ -40,9 +40,23 @@ DAILY = (
 SIZES = ("n_classes", "n_registers", "projection_dim", "pooler_size")
 """Of these, only whether they are 0 is an option."""
 NO_OPTIONS = (
-    "architecture", "n_layers", "n_heads", "d_model", "d_head", "d_mlp", "eps", "image_size", "position_image_size",
-    "patch_size", "n_channels", "dropout", "rope_theta", "id2label", "device", "dtype",
-)  # fmt: skip
+    "architecture",
+    "n_layers",
+    "n_heads",
+    "d_model",
+    "d_head",
+    "d_mlp",
+    "eps",
+    "image_size",
+    "position_image_size",
+    "patch_size",
+    "n_channels",
+    "dropout",
+    "rope_theta",
+    "id2label",
+    "device",
+    "dtype",
+)
 """Names, and sizes or rates that take another number and no other way."""
 
 

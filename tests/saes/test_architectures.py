@@ -15,9 +15,13 @@ from mechvit.saes.training.learner import build
 
 CONFIG = {"epochs": 3, "k": 3, "expansion_factor": 4, "lr": 5e-3, "train_batch_size_tokens": 128, "patience": 9}
 PUBLISHED = {
-    "standard": StandardSAE, "batchtopk": JumpReLUSAE, "topk": TopKSAE, "jumprelu": JumpReLUSAE, "gated": GatedSAE,
+    "standard": StandardSAE,
+    "batchtopk": JumpReLUSAE,
+    "topk": TopKSAE,
+    "jumprelu": JumpReLUSAE,
+    "gated": GatedSAE,
     "matryoshka_batchtopk": JumpReLUSAE,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

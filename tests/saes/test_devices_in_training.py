@@ -42,8 +42,12 @@ def test_the_tokens_to_start_from_are_drawn_on_the_cpu(monkeypatch, make_streams
     asked = []
     real = torch.randint
     monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: (asked.append(kwargs), real(*args, **kwargs))[1])
-    train_on(make_streams(steps=2), tmp_path / "saes", config=TrainConfig(**{**vars(CONFIG), "decoder_init": "data"}),
-             progress=None)  # fmt: skip
+    train_on(
+        make_streams(steps=2),
+        tmp_path / "saes",
+        config=TrainConfig(**{**vars(CONFIG), "decoder_init": "data"}),
+        progress=None,
+    )
     assert len(asked) == len(ARCHITECTURES)
     assert asked == [{}] * len(ARCHITECTURES)
     assert start_from_data.__module__ == "mechvit.saes.training.initialisation"

@@ -75,8 +75,11 @@ def test_spliced_scores_match_hugging_face_with_a_hook(tiny_model, batch, hf_log
     assert list(found.quality) == [(kind, key) for key in CONDITIONS]
     mean = hf_logits("clean", layer)[1][:, CHOSEN[tokens]].double().mean(0)
     changes = {
-        "untouched": None, "zero": torch.zeros_like, "mean": lambda x: mean.to(x).expand_as(x), "sae": sae.forward,
-    }  # fmt: skip
+        "untouched": None,
+        "zero": torch.zeros_like,
+        "mean": lambda x: mean.to(x).expand_as(x),
+        "sae": sae.forward,
+    }
     for key in CONDITIONS:
         wanted = {
             name: reference(hf_logits(key, layer, tokens, change)[0], batch.labels) for name, change in changes.items()
@@ -101,9 +104,14 @@ def test_top5_is_counted_among_more_than_five_classes(tiny_processor, tiny_image
     import transformers
 
     config = transformers.ViTConfig(
-        image_size=32, patch_size=8, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_labels=19,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = HookedViT.from_hf(transformers.ViTForImageClassification(config).eval(), image_processor=tiny_processor)
@@ -171,9 +179,16 @@ def test_a_bare_encoder_has_reconstruction_only(tiny_hf, tiny_processor, tiny_mo
     assert found.explained_variance == pytest.approx(whole.explained_variance, abs=1e-6)
     assert found.accuracy is None
     assert found.to_frame()["metric"].tolist() == [
-        "explained_variance", "normalised_mse", "cosine", "l0", "l0_cls", "l0_patches", "l1", "dead_fraction",
+        "explained_variance",
+        "normalised_mse",
+        "cosine",
+        "l0",
+        "l0_cls",
+        "l0_patches",
+        "l1",
+        "dead_fraction",
         "dense_fraction",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("kind", ["topk", "gated", "normalising"])

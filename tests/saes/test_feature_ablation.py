@@ -176,9 +176,14 @@ def made_change(rate: list[float], moved: list[float]) -> LatentChange:
     zero = torch.zeros(len(rate), dtype=torch.float64)
     rates = torch.tensor(rate, dtype=torch.float64)
     return LatentChange(
-        clean=zero, corrupted=torch.tensor(moved, dtype=torch.float64), error=zero, clean_rate=rates,
-        corrupted_rate=rates, beyond=zero, beyond_error=zero,
-    )  # fmt: skip
+        clean=zero,
+        corrupted=torch.tensor(moved, dtype=torch.float64),
+        error=zero,
+        clean_rate=rates,
+        corrupted_rate=rates,
+        beyond=zero,
+        beyond_error=zero,
+    )
 
 
 def test_latents_without_an_equal_are_left_out_the_least_sensitive_first():

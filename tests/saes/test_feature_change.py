@@ -42,9 +42,12 @@ def test_change_matches_float64(models, batch, pixels, tokens):
         clean, clean_rate = per_image(model, sae, pixels["clean"], tokens)
         corrupted, corrupted_rate = per_image(model, sae, pixels[KEY], tokens)
         own, moved[name] = found.models[name], corrupted - clean
-        for got, wanted in ((own.clean, clean.mean(0)), (own.corrupted, corrupted.mean(0)),
-                            (own.difference, moved[name].mean(0)),
-                            (own.error, moved[name].std(0, ddof=1) / np.sqrt(24))):  # fmt: skip
+        for got, wanted in (
+            (own.clean, clean.mean(0)),
+            (own.corrupted, corrupted.mean(0)),
+            (own.difference, moved[name].mean(0)),
+            (own.error, moved[name].std(0, ddof=1) / np.sqrt(24)),
+        ):
             np.testing.assert_allclose(got, wanted, atol=1e-4)
         one_token = 1.01 / (24 * (1 if tokens == "cls" else 16))
         np.testing.assert_allclose(own.clean_rate, clean_rate, atol=one_token)

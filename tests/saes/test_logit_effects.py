@@ -11,9 +11,13 @@ from mechvit import HookedViT
 from mechvit.saes.latents.logit_effects import class_directions, logit_effects
 
 SHAPE = {
-    "image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
-}  # fmt: skip
+}
 
 
 def build(architecture, **changes):

@@ -90,8 +90,10 @@ def test_an_epoch_goes_on_after_any_batch(make):
 
 def test_streams_without_a_place_are_read_again(tokens):
     def mix():
-        own = [MemoryStreams(lambda n, d, seed, dtype, i=i: tokens(n, d, seed + i, dtype), {"resid": 12}, 64, 6)
-               for i in (0, 5)]  # fmt: skip
+        own = [
+            MemoryStreams(lambda n, d, seed, dtype, i=i: tokens(n, d, seed + i, dtype), {"resid": 12}, 64, 6)
+            for i in (0, 5)
+        ]
         return MixedStreams(own, batch_size=64)
 
     whole = list(mix().epoch(0))

@@ -13,10 +13,18 @@ from mechvit.saes.hook_site import Site
 from mechvit.saes.splicing import clean_mean, look
 
 HOOKS = (
-    "hook_embed", "blocks.0.hook_resid_pre", "blocks.2.hook_resid_pre", "blocks.1.hook_resid_post",
-    "blocks.2.hook_resid_post", "blocks.1.ln1.hook_normalized", "blocks.1.hook_attn_out", "blocks.0.hook_resid_mid",
-    "blocks.2.hook_mlp_out", "blocks.1.mlp.hook_post", "ln_final.hook_normalized",
-)  # fmt: skip
+    "hook_embed",
+    "blocks.0.hook_resid_pre",
+    "blocks.2.hook_resid_pre",
+    "blocks.1.hook_resid_post",
+    "blocks.2.hook_resid_post",
+    "blocks.1.ln1.hook_normalized",
+    "blocks.1.hook_attn_out",
+    "blocks.0.hook_resid_mid",
+    "blocks.2.hook_mlp_out",
+    "blocks.1.mlp.hook_post",
+    "ln_final.hook_normalized",
+)
 
 
 def replaced(model, pixels, hook_name, tokens, change):

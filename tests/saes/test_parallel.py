@@ -66,9 +66,15 @@ with processes("cpu") as device:
 """
 
 CONFIG = TrainConfig(
-    architectures=ARCHITECTURES, epochs=2, k=3, expansion_factor=16, lr=2e-3, train_batch_size_tokens=128,
-    dead_after_epochs=0.1, matryoshka_levels=2,
-)  # fmt: skip
+    architectures=ARCHITECTURES,
+    epochs=2,
+    k=3,
+    expansion_factor=16,
+    lr=2e-3,
+    train_batch_size_tokens=128,
+    dead_after_epochs=0.1,
+    matryoshka_levels=2,
+)
 
 
 def values_of(case):
@@ -108,9 +114,15 @@ def image_training(out):
     model = HookedViT.from_hf(ViTForImageClassification(shape).eval(), image_processor=processor)
     images = prepare(load_images("photos", "sae", limit=19, image_size=32), processor)
     config = SAEConfig(
-        epochs=2, k=3, expansion_factor=4, train_batch_size_tokens=64, images_per_batch=7, buffer_images=8,
-        architectures=("standard", "batchtopk"), lr=2e-3,
-    )  # fmt: skip
+        epochs=2,
+        k=3,
+        expansion_factor=4,
+        train_batch_size_tokens=64,
+        images_per_batch=7,
+        buffer_images=8,
+        architectures=("standard", "batchtopk"),
+        lr=2e-3,
+    )
     return train_saes(
         model, images, images, out, corruptions=(Corruption("gaussian_noise", 1),), config=config, progress=None
     )

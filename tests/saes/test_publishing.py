@@ -16,9 +16,14 @@ from mechvit.saes.training import train as training_module
 from mechvit.saes.training.publishing import published, settle
 
 CONFIG = TrainConfig(
-    architectures=ARCHITECTURES, epochs=2, k=3, expansion_factor=4, lr=5e-3, train_batch_size_tokens=128,
+    architectures=ARCHITECTURES,
+    epochs=2,
+    k=3,
+    expansion_factor=4,
+    lr=5e-3,
+    train_batch_size_tokens=128,
     matryoshka_levels=2,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +102,12 @@ def test_model_card_tells_what_cfg_tells(trained, architecture):
     assert "{" not in card
     namespace = {}  # the card's own lines load the SAE
     code = card.split("```python\n")[1].split("```")[0]
-    exec(code.replace(f'"{architecture}")  #', f'r"{found[architecture]}")  #').replace(
-        "codes =", "activations = __import__('torch').zeros(5, 12)\ncodes ="
-    ), namespace)  # fmt: skip
+    exec(
+        code.replace(f'"{architecture}")  #', f'r"{found[architecture]}")  #').replace(
+            "codes =", "activations = __import__('torch').zeros(5, 12)\ncodes ="
+        ),
+        namespace,
+    )
     assert namespace["codes"].shape == (5, 48)
 
 

@@ -24,9 +24,17 @@ from mechvit.saes.training.checkpoints import changed
 from mechvit.saes.training.learner import Learner
 
 CONFIG = SAEConfig(
-    architectures=("standard", "batchtopk", "jumprelu"), epochs=3, k=3, expansion_factor=4, lr=5e-3,
-    train_batch_size_tokens=64, patience=1, images_per_batch=5, buffer_images=6, segment_images=8,
-)  # fmt: skip
+    architectures=("standard", "batchtopk", "jumprelu"),
+    epochs=3,
+    k=3,
+    expansion_factor=4,
+    lr=5e-3,
+    train_batch_size_tokens=64,
+    patience=1,
+    images_per_batch=5,
+    buffer_images=6,
+    segment_images=8,
+)
 STEPS = 6  # an epoch of either stream
 
 
@@ -209,8 +217,9 @@ def test_changed_names_every_difference():
     there = {"a": 1, "b": {"c": [1, 2], "d": "x"}, "gone": None}
     assert changed(there, json.loads(json.dumps(there))) == []
     assert changed(there, {"a": 1, "b": {"c": [1, 3], "d": "x"}, "new": 0.5}) == [
-        "b.c was [1, 2] and is [1, 3]", "new was null and is 0.5",
-    ]  # fmt: skip
+        "b.c was [1, 2] and is [1, 3]",
+        "new was null and is 0.5",
+    ]
 
 
 SCRIPT = """

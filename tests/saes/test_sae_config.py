@@ -45,12 +45,19 @@ def test_defaults_are_the_papers():
         *[
             ({name: 0}, f"{name} must be at least 1; got 0")
             for name in (
-                "expansion_factor", "k", "epochs", "patience", "train_batch_size_tokens", "images_per_batch",
-                "buffer_images", "calibration_images", "segment_images",
+                "expansion_factor",
+                "k",
+                "epochs",
+                "patience",
+                "train_batch_size_tokens",
+                "images_per_batch",
+                "buffer_images",
+                "calibration_images",
+                "segment_images",
             )
         ],
     ],
-)  # fmt: skip
+)
 def test_refuses_settings_that_cannot_work(changes, message):
     with pytest.raises(ValueError, match=message):
         SAEConfig(**changes)

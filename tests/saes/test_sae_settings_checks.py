@@ -102,9 +102,13 @@ def test_a_setting_that_the_architecture_does_not_read_is_refused(architecture, 
 
 
 METADATA = {
-    "hook_name": [7, ["a"], True], "hook_name_out": [7, {}], "hook_tokens": ["", "x", 0, False, [], ["all"]],
-    "k": ["x", [3], True], "lr": ["x", {}], "sae_lens_version": ["six", 6, [6]],
-}  # fmt: skip
+    "hook_name": [7, ["a"], True],
+    "hook_name_out": [7, {}],
+    "hook_tokens": ["", "x", 0, False, [], ["all"]],
+    "k": ["x", [3], True],
+    "lr": ["x", {}],
+    "sae_lens_version": ["six", 6, [6]],
+}
 
 
 @pytest.mark.parametrize("name", METADATA)
@@ -157,14 +161,29 @@ def old(tmp_path) -> Path:
     weights = {"W_enc": torch.randn(6, 8), "W_dec": torch.randn(8, 6), "b_enc": torch.randn(8), "b_dec": torch.randn(6)}
     save_file(weights, tmp_path / "sae_weights.safetensors")
     config = {
-        "architecture": "standard", "d_in": 6, "d_sae": 8, "activation_fn_str": "relu", "apply_b_dec_to_input": True,
-        "finetuning_scaling_factor": False, "context_size": 50, "model_name": "vit", "hook_layer": 1,
-        "hook_name": "blocks.1.hook_resid_post", "hook_head_index": None, "prepend_bos": False,
+        "architecture": "standard",
+        "d_in": 6,
+        "d_sae": 8,
+        "activation_fn_str": "relu",
+        "apply_b_dec_to_input": True,
+        "finetuning_scaling_factor": False,
+        "context_size": 50,
+        "model_name": "vit",
+        "hook_layer": 1,
+        "hook_name": "blocks.1.hook_resid_post",
+        "hook_head_index": None,
+        "prepend_bos": False,
         "dataset_path": "photos",
-        "dataset_trust_remote_code": True, "normalize_activations": "none", "dtype": "float32", "device": "cpu",
-        "sae_lens_training_version": "5.10.0", "activation_fn_kwargs": {}, "neuronpedia_id": None,
-        "model_from_pretrained_kwargs": {}, "seqpos_slice": [None],
-    }  # fmt: skip
+        "dataset_trust_remote_code": True,
+        "normalize_activations": "none",
+        "dtype": "float32",
+        "device": "cpu",
+        "sae_lens_training_version": "5.10.0",
+        "activation_fn_kwargs": {},
+        "neuronpedia_id": None,
+        "model_from_pretrained_kwargs": {},
+        "seqpos_slice": [None],
+    }
     (tmp_path / "cfg.json").write_text(json.dumps(config))
     return tmp_path
 

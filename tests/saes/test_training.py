@@ -15,9 +15,15 @@ from mechvit.saes import SAEConfig, read_history, train_saes
 from mechvit.saes.activations.streams import ImageStreams
 
 CONFIG = SAEConfig(
-    epochs=6, k=4, expansion_factor=8, lr=3e-3, train_batch_size_tokens=64, images_per_batch=16, buffer_images=16,
+    epochs=6,
+    k=4,
+    expansion_factor=8,
+    lr=3e-3,
+    train_batch_size_tokens=64,
+    images_per_batch=16,
+    buffer_images=16,
     calibration_images=57,
-)  # fmt: skip
+)
 CORRUPTIONS = (Corruption("gaussian_blur", 2), Corruption("gaussian_noise", 4))
 
 

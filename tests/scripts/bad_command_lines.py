@@ -14,7 +14,11 @@ GOOD: dict[str, dict[str, str]] = {
     "robustness": {"model": "BASE", "out": "OUT", "device": "cpu"},
     "cache_activations": {"model": "BASE", "out": "OUT", "device": "cpu"},
     "train_sae": {
-        "model": "BASE", "out": "OUT", "device": "cpu", "limit": "19", "config.train-batch-size-tokens": "64",
+        "model": "BASE",
+        "out": "OUT",
+        "device": "cpu",
+        "limit": "19",
+        "config.train-batch-size-tokens": "64",
     },
     "evaluate_sae": {"model": "BASE", "saes": "SAES", "out": "OUT", "device": "cpu"},
     "explore_attention": {"model": "BASE", "out": "OUT", "device": "cpu"},
@@ -30,13 +34,21 @@ GOOD: dict[str, dict[str, str]] = {
     "screenshots": {"run": "nowhere", "out": "OUT"},
     "reproduce": {"out": "OUT", "device": "cpu"},
     "transfer": {"out": "OUT", "device": "cpu"},
-    **{name: {"out": "OUT", "device": "cpu"} for name in (
-        "attention_statistics", "cache_activations_benchmark", "model_cost", "model_patching", "sae_step",
-        "sae_training", "store",
-    )},
+    **{
+        name: {"out": "OUT", "device": "cpu"}
+        for name in (
+            "attention_statistics",
+            "cache_activations_benchmark",
+            "model_cost",
+            "model_patching",
+            "sae_step",
+            "sae_training",
+            "store",
+        )
+    },
     "startup": {"out": "OUT"},
     "report_load": {"out": "OUT"},
-}  # fmt: skip
+}
 """A command line of each command that works."""
 
 BAD: dict[str, tuple[tuple[str, str], ...]] = {
@@ -342,7 +354,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
     "store": (("--megabytes 0", "--megabytes must be at least 1; got 0"), ("--threads -1", "--threads must be")),
     "startup": (("--rounds 0", "--rounds must be at least 1; got 0"),),
     "report_load": (("--rounds 0", "--rounds must be at least 1; got 0"), ("--run nowhere", "has no report.html")),
-}  # fmt: skip
+}
 """What is added to each, or takes a flag's place, and what the answer says."""
 
 ROWS = [(name, words, said) for name, rows in BAD.items() for words, said in rows]

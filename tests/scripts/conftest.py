@@ -41,9 +41,14 @@ def saes(checkpoints, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("saes") / "base"
     config = SAEConfig(epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=128, images_per_batch=16)
     call(
-        "train_sae", model=checkpoints["base"], out=str(out), corruptions=CORRUPTIONS, limit=38, validation_limit=19,
+        "train_sae",
+        model=checkpoints["base"],
+        out=str(out),
+        corruptions=CORRUPTIONS,
+        limit=38,
+        validation_limit=19,
         config=config,
-    )  # fmt: skip
+    )
     return out
 
 

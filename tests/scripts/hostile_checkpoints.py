@@ -59,9 +59,11 @@ def code_by_processor(folder: Path, mark: Path) -> None:
 
 def code_by_feature_extractor(folder: Path, mark: Path) -> None:
     edit(
-        folder / "preprocessor_config.json", image_processor_type=None, feature_extractor_type="MyFeatureExtractor",
+        folder / "preprocessor_config.json",
+        image_processor_type=None,
+        feature_extractor_type="MyFeatureExtractor",
         auto_map={"AutoFeatureExtractor": "evil.Processor"},
-    )  # fmt: skip
+    )
 
 
 def code_by_processor_of_several_parts(folder: Path, mark: Path) -> None:
@@ -118,11 +120,17 @@ def kernel_of_the_hub(folder: Path, mark: Path) -> None:
 HOSTILE: dict[str, Callable[[Path, Path], None]] = {
     change.__name__: change
     for change in (
-        code_by_config, code_by_processor, code_by_config_without_a_type, code_by_feature_extractor,
-        code_by_processor_of_several_parts, code_of_another_repository, pickled_weights, pickled_shards,
+        code_by_config,
+        code_by_processor,
+        code_by_config_without_a_type,
+        code_by_feature_extractor,
+        code_by_processor_of_several_parts,
+        code_of_another_repository,
+        pickled_weights,
+        pickled_shards,
         pickle_called_safetensors,
     )
-}  # fmt: skip
+}
 """Each is refused; the first two are tried with every command on every run of the tests."""
 
 

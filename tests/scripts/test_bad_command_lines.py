@@ -44,9 +44,13 @@ def places(checkpoints, saes, tmp_path_factory) -> dict[str, str]:
     load_images("photos", "test", limit=1, image_size=32)[0]["image"].save(picture)
     sae = next(path.parent for path in sorted(saes.glob("*/cfg.json")))
     return {
-        "BASE": checkpoints["base"], "TUNED": checkpoints[BLUR], "SAES": str(saes), "SAE": str(sae),
-        "PICTURE": str(picture), "EMPTY": "",
-    }  # fmt: skip
+        "BASE": checkpoints["base"],
+        "TUNED": checkpoints[BLUR],
+        "SAES": str(saes),
+        "SAE": str(sae),
+        "PICTURE": str(picture),
+        "EMPTY": "",
+    }
 
 
 def words_of(name: str, changes: str, places: dict[str, str]) -> list[str]:
@@ -149,7 +153,7 @@ def test_the_good_command_lines_are_read(name, places, monkeypatch):
             )
         ),
     ],
-)  # fmt: skip
+)
 def test_whole_processes(path, words, said, tmp_path):
     done = subprocess.run(
         [sys.executable, str(SCRIPTS.parent / path), *words], capture_output=True, text=True, check=False, cwd=tmp_path

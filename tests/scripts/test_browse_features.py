@@ -43,9 +43,13 @@ def folder(tiny_hf, tiny_processor, tmp_path_factory) -> Path:
 
 def browse(folder: Path, **options) -> Path:
     defaults = {
-        "model": str(folder / "models" / "base"), "saes": (str(folder / "saes" / "base"),), "limit": 38,
-        "corruptions": ("gaussian_noise_2", "gaussian_noise_4"), "n_features": 12, "n_images": 3,
-    }  # fmt: skip
+        "model": str(folder / "models" / "base"),
+        "saes": (str(folder / "saes" / "base"),),
+        "limit": 38,
+        "corruptions": ("gaussian_noise_2", "gaussian_noise_4"),
+        "n_features": 12,
+        "n_images": 3,
+    }
     call("browse_features", **{**defaults, **options})
     return options["out"]
 
@@ -71,9 +75,7 @@ def test_the_page_shows_both_models(folder, tmp_path, capsys):
 
     module = script("browse_features")
     options = module.Options(model=str(folder / "models" / "base"), saes=(str(folder / "saes" / "base"),), out=out)
-    images = prepared_images(
-        "photos", "test", *_checkpoint(folder), limit=38, seed=0
-    )  # fmt: skip
+    images = prepared_images("photos", "test", *_checkpoint(folder), limit=38, seed=0)
     model = HookedViT.from_pretrained(folder / "models" / "base", device="cpu")
     sae = load_sae(folder / "saes" / "base" / "batchtopk")
     asked = [page["id"] for page in spec["saes"][0]["pages"]]

@@ -43,9 +43,12 @@ def test_writes_what_the_function_writes(script, options, checkpoint, tmp_path, 
     images = load_images("photos", "sae", limit=38, image_size=32)
     images = prepare(align_labels(images, model.cfg.id2label), model.image_processor)
     config = CacheConfig(
-        hooks=("blocks.1.hook_resid_post",), tokens="patches", corruptions=PAPER_CORRUPTIONS, dtype="float32",
+        hooks=("blocks.1.hook_resid_post",),
+        tokens="patches",
+        corruptions=PAPER_CORRUPTIONS,
+        dtype="float32",
         batch_size=8,
-    )  # fmt: skip
+    )
     own = cache_activations(model, images, tmp_path / "own", config, progress=None)
     found = CachedActivations(tmp_path / "cache", verify=True)
     assert torch.equal(next(found.in_order(10**6)), next(own.in_order(10**6)))
@@ -88,10 +91,26 @@ def test_refuses_in_one_line(script, options, tmp_path, capsys, changes, said):
 def test_runs_under_torchrun(script, options, checkpoint, tmp_path):
     script.main(options(out=str(tmp_path / "one"), shard_megabytes=1))
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT),
-        "--model", checkpoint, "--out", str(tmp_path / "two"), "--limit", "38", "--batch-size", "8", "--device", "cpu",
-        "--shard-megabytes", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(SCRIPT),
+        "--model",
+        checkpoint,
+        "--out",
+        str(tmp_path / "two"),
+        "--limit",
+        "38",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--shard-megabytes",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("38 images x 17 tokens") == 1  # one process speaks

@@ -32,7 +32,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "finetune": ("--model", "CHECKPOINT", "--corruption", "clean", "--limit", "19", "--out", "OUT"),
     "patch_models": ("--receiver", "CHECKPOINT", "--giver", "GOOD", "--corruption", "gaussian_blur_2", "--out", "OUT"),
     "patch_models, giver": (
-        "--receiver", "GOOD", "--giver", "CHECKPOINT", "--corruption", "gaussian_blur_2", "--out", "OUT",
+        "--receiver",
+        "GOOD",
+        "--giver",
+        "CHECKPOINT",
+        "--corruption",
+        "gaussian_blur_2",
+        "--out",
+        "OUT",
     ),
     "reproduce": ("--model", "CHECKPOINT", "--limit", "19", "--out", "OUT"),
     "robustness": ("--model", "CHECKPOINT", "GOOD", "--out", "OUT"),
@@ -43,7 +50,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "transfer": ("--model", "CHECKPOINT", "--limit", "19", "--out", "OUT"),
     "visualize_attention": ("--model", "CHECKPOINT", "--image", "PICTURE", "--out", "OUT"),
     "visualize_attention, tuned": ("--model", "GOOD", "--tuned", "CHECKPOINT", "--image", "PICTURE", "--out", "OUT"),
-}  # fmt: skip
+}
 """Every command that reads a checkpoint's weights and image processor, with the least that it takes."""
 BY_CONFIG_ALONE = {"hook_points": ("--model", "CHECKPOINT")}
 BY_CONFIG = ("code_by_config", "code_by_config_without_a_type", "code_of_another_repository")

@@ -28,7 +28,7 @@ BAD = {
     "no such head": ("explore_attention", {"heads": (9,), "out": Path("OUT")}, "got [9]"),
     "one page twice": ("explore_attention", {"out": Path("OUT"), "lens": Path("OUT")}, "must be two pages"),
     "no such layer": ("visualize_attention", {"image": "PICTURE", "layers": (7,), "out": Path("OUT")}, "got [7]"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

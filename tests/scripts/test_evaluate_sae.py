@@ -20,9 +20,15 @@ from mechvit.saes import evaluate_saes, load_sae
 from mechvit.saes.evaluation.evaluate import sae_features
 
 TABLES = {
-    "sae_quality", "sae_baselines", "sae_settings", "sae_density", "sae_features", "sae_sensitivity", "sae_cosine",
+    "sae_quality",
+    "sae_baselines",
+    "sae_settings",
+    "sae_density",
+    "sae_features",
+    "sae_sensitivity",
+    "sae_cosine",
     "sae_matches",
-}  # fmt: skip
+}
 
 
 def evaluate_sae(**options: Any) -> None:
@@ -46,9 +52,14 @@ def sweep(model, tmp_path_factory) -> Path:
         ("batchtopk", JumpReLUSAE, JumpReLUSAEConfig),
     ):
         about = SAEMetadata(
-            hook_name="blocks.1.hook_resid_post", hook_tokens="all", model_name="base", checkpoint_hash=own,
-            architecture_in_training=kind, k=8, lr=1e-3,
-        )  # fmt: skip
+            hook_name="blocks.1.hook_resid_post",
+            hook_tokens="all",
+            model_name="base",
+            checkpoint_hash=own,
+            architecture_in_training=kind,
+            k=8,
+            lr=1e-3,
+        )
         sae = cls(config(d_in=32, d_sae=64, metadata=about))
         generator = torch.Generator().manual_seed(len(kind))
         with torch.no_grad():
@@ -71,9 +82,7 @@ def sweep(model, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def out(model, sweep, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation") / "out"
-    evaluate_sae(
-        model=model, saes=(str(sweep),), top_images=3, stability=True, allow_other_model=True, out=str(folder)
-    )  # fmt: skip
+    evaluate_sae(model=model, saes=(str(sweep),), top_images=3, stability=True, allow_other_model=True, out=str(folder))
     return folder
 
 

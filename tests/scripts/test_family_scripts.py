@@ -51,9 +51,13 @@ def test_a_family_from_images_to_tables(checkpoint, pictures, tmp_path):
 
     base, side = checkpoint
     call(
-        "finetune", model=str(base), corruption=("gaussian_noise_2",), out=str(tmp_path / "gaussian_noise_2"),
-        images=pictures, config=FinetuneConfig(learning_rate=1e-3, epochs=1, batch_size=8),
-    )  # fmt: skip
+        "finetune",
+        model=str(base),
+        corruption=("gaussian_noise_2",),
+        out=str(tmp_path / "gaussian_noise_2"),
+        images=pictures,
+        config=FinetuneConfig(learning_rate=1e-3, epochs=1, batch_size=8),
+    )
     tuned = str(tmp_path / "gaussian_noise_2")
     shared = {"images": pictures, "corruptions": ("gaussian_noise_2",)}
     call("analyze", base=str(base), tuned=(tuned,), out=str(tmp_path / "analysis"), **shared)
@@ -76,6 +80,14 @@ def test_a_family_from_images_to_tables(checkpoint, pictures, tmp_path):
     accuracy = quality[(quality["metric"] == "accuracy") & (quality["corruption"] == "clean")]["value"]
     assert accuracy.between(0, 1).all()
     picture = next(Path(pictures.removeprefix("folder:")).glob("ant/*.png"))
-    call("visualize_attention", model=str(base), tuned=tuned, image=picture, corruption="gaussian_noise_2",
-         layers=(0,), heads=(0,), out=tmp_path / "attention.html")  # fmt: skip
+    call(
+        "visualize_attention",
+        model=str(base),
+        tuned=tuned,
+        image=picture,
+        corruption="gaussian_noise_2",
+        layers=(0,),
+        heads=(0,),
+        out=tmp_path / "attention.html",
+    )
     assert "CircuitsVis" in (tmp_path / "attention.html").read_text()

@@ -15,8 +15,12 @@ import pytest
 from script_calls import SCRIPTS, script
 
 ROOT = SCRIPTS.parent
-COMMANDS = sorted(path for folder in ("scripts", "benchmarks") for path in (ROOT / folder).glob("*.py")
-                  if "__main__" in path.read_text(encoding="utf-8"))  # fmt: skip
+COMMANDS = sorted(
+    path
+    for folder in ("scripts", "benchmarks")
+    for path in (ROOT / folder).glob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8")
+)
 LIGHT = [path for path in COMMANDS if path.parent == SCRIPTS or path.stem == "model_cost"]
 NAMES = ("finetune", "evaluate", "analyze", "cache_activations", "train_sae", "evaluate_sae", "visualize_attention")
 NAMES += ("explore_attention", "browse_features", "patch_models", "swap_weights", "steer", "compare_representations")

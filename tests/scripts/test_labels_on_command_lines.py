@@ -60,9 +60,12 @@ def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys, monk
     monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
     evaluate = script("evaluate")
     options = evaluate.Options(
-        model=tuple(checkpoints.values()), images=f"{hub_folder}:label=number", unlabelled="skip",
-        corruptions=("clean",), device="cpu",
-    )  # fmt: skip
+        model=tuple(checkpoints.values()),
+        images=f"{hub_folder}:label=number",
+        unlabelled="skip",
+        corruptions=("clean",),
+        device="cpu",
+    )
     run(evaluate.main, options)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert said == ["note: 19 classes matched by their numbers, which are class indices"]
@@ -91,9 +94,12 @@ def test_a_multi_label_model_is_refused_by_name_and_compared_all_the_same(checkp
             call(name, out=str(tmp_path / name), **options)
     call("cache_activations", model=str(folder), out=str(tmp_path / "cache"), limit=19)
     call(
-        "compare_representations", model=(checkpoints["base"], str(folder)), out=str(tmp_path / "compared"), limit=38,
+        "compare_representations",
+        model=(checkpoints["base"], str(folder)),
+        out=str(tmp_path / "compared"),
+        limit=38,
         corruptions=("gaussian_blur_2",),
-    )  # fmt: skip
+    )
     assert (
         "no lenses, which need softmax classifiers: multi (its problem_type is multi_label" in capsys.readouterr().out
     )

@@ -53,9 +53,13 @@ def test_a_half_precision_base_compares_with_its_float32_offspring(half, checkpo
 
 def test_another_dtype_is_given_when_asked_for(half, checkpoints, tiny_processor, tmp_path):
     call(
-        "evaluate", model=(checkpoints["base"],), corruptions=(BLUR,), limit=19, out=str(tmp_path / "found"),
+        "evaluate",
+        model=(checkpoints["base"],),
+        corruptions=(BLUR,),
+        limit=19,
+        out=str(tmp_path / "found"),
         model_dtype="bfloat16",
-    )  # fmt: skip
+    )
     images = prepare(load_images("photos", "test", limit=19, image_size=32), tiny_processor)
     model = HookedViT.from_pretrained(checkpoints["base"], device="cpu", dtype=torch.bfloat16)
     rows = tables(tmp_path / "found")["performance"]

@@ -20,8 +20,14 @@ from mechvit.saes import SAEConfig
 
 BLUR = "gaussian_blur_2"
 AROUND = (
-    "thesis.txt", "data/cats/a.png", "out.backup/x", "out2/results.csv", "outside", "out.html.bak", "figures/mine.svg",
-)  # fmt: skip
+    "thesis.txt",
+    "data/cats/a.png",
+    "out.backup/x",
+    "out2/results.csv",
+    "outside",
+    "out.html.bak",
+    "figures/mine.svg",
+)
 TRAINING = FinetuneConfig(learning_rate=1e-3, epochs=1, batch_size=19)
 SAES = SAEConfig(
     architectures=("batchtopk",), epochs=1, k=4, expansion_factor=2, train_batch_size_tokens=128, images_per_batch=16
@@ -52,33 +58,37 @@ def commands(checkpoints, saes) -> dict[str, Command]:
         "analyze": command("analyze", base=base, tuned=(tuned,), attention_limit=4, **some),
         "robustness": command("robustness", model=both, families=("fog",), levels=(3,), limit=19),
         "compare_representations": command(
-            "compare_representations", model=both, lens_epochs=1, lens_limit=19, lens_validation_limit=19,
-            corruptions=(BLUR,), limit=40,
+            "compare_representations",
+            model=both,
+            lens_epochs=1,
+            lens_limit=19,
+            lens_validation_limit=19,
+            corruptions=(BLUR,),
+            limit=40,
         ),
         "patch_models": command("patch_models", receiver=base, giver=tuned, corruption=BLUR, limit=8),
         "steer": command(
-            "steer", base=base, tuned=tuned, corruption=BLUR, layers=(1,), scales=(1.0,), controls=1, training_limit=19,
+            "steer",
+            base=base,
+            tuned=tuned,
+            corruption=BLUR,
+            layers=(1,),
+            scales=(1.0,),
+            controls=1,
+            training_limit=19,
             limit=19,
         ),
         "swap_weights": command("swap_weights", base=base, tuned=tuned, unit="blocks", **some),
-        "ablate_features": command(
-            "ablate_features", model=(base,), sae=sae, counts=(1,), draws=1, **some
-        ),
+        "ablate_features": command("ablate_features", model=(base,), sae=sae, counts=(1,), draws=1, **some),
         "evaluate_sae": command("evaluate_sae", model=base, saes=(sae,), **some),
-        "finetune": command(
-            "finetune", model=base, corruption=(BLUR,), limit=38, validation_limit=19, config=TRAINING
-        ),
-        "train_sae": command(
-            "train_sae", model=base, corruptions=(BLUR,), limit=38, validation_limit=19, config=SAES
-        ),
+        "finetune": command("finetune", model=base, corruption=(BLUR,), limit=38, validation_limit=19, config=TRAINING),
+        "train_sae": command("train_sae", model=base, corruptions=(BLUR,), limit=38, validation_limit=19, config=SAES),
         "cache_activations": command("cache_activations", model=base, **some),
         "visualize_attention": page("visualize_attention", model=base, image=picture, corruption=BLUR),
         "explore_attention": page("explore_attention", model=(base,), corruptions=(BLUR,), limit=2),
-        "browse_features": page(
-            "browse_features", model=base, saes=(sae,), n_features=4, n_images=2, **some
-        ),
+        "browse_features": page("browse_features", model=base, saes=(sae,), n_features=4, n_images=2, **some),
         "hook_points": lambda out: call_hook_points(out.with_suffix(".md"), base),
-    }  # fmt: skip
+    }
 
 
 def call_hook_points(out: Path, model: str) -> None:
@@ -89,10 +99,23 @@ def call_hook_points(out: Path, model: str) -> None:
 
 
 NAMES = (
-    "evaluate", "analyze", "robustness", "compare_representations", "patch_models", "steer", "swap_weights",
-    "ablate_features", "evaluate_sae", "finetune", "train_sae", "cache_activations", "visualize_attention",
-    "explore_attention", "browse_features", "hook_points",
-)  # fmt: skip
+    "evaluate",
+    "analyze",
+    "robustness",
+    "compare_representations",
+    "patch_models",
+    "steer",
+    "swap_weights",
+    "ablate_features",
+    "evaluate_sae",
+    "finetune",
+    "train_sae",
+    "cache_activations",
+    "visualize_attention",
+    "explore_attention",
+    "browse_features",
+    "hook_points",
+)
 PAGES = {
     "visualize_attention": "out.html",
     "explore_attention": "out.html",

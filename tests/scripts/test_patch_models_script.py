@@ -24,9 +24,15 @@ BLUR = "gaussian_blur_2"
 def test_patch_models_matches_functions(checkpoints, tiny_processor, tmp_path, capsys):
     out = tmp_path / "patching"
     call(
-        "patch_models", receiver=checkpoints["base"], giver=checkpoints[BLUR], corruption=BLUR, limit=38, out=str(out),
-        tokens=("all", "patches"), neurons=(3, 4),
-    )  # fmt: skip
+        "patch_models",
+        receiver=checkpoints["base"],
+        giver=checkpoints[BLUR],
+        corruption=BLUR,
+        limit=38,
+        out=str(out),
+        tokens=("all", "patches"),
+        neurons=(3, 4),
+    )
     printed = capsys.readouterr().out
     images = prepare(load_images("photos", "test", limit=38, image_size=32), tiny_processor)
     models = [HookedViT.from_pretrained(checkpoints[name], device="cpu") for name in ("base", BLUR)]
@@ -63,9 +69,16 @@ def test_one_model_from_clean_to_corrupted_without_gradients(checkpoints, tmp_pa
     out = tmp_path / "harm"
     base = checkpoints["base"]
     call(
-        "patch_models", receiver=base, giver=base, corruption=BLUR, giver_corruption="clean", kinds=("resid",),
-        attribution=False, limit=19, out=str(out),
-    )  # fmt: skip
+        "patch_models",
+        receiver=base,
+        giver=base,
+        corruption=BLUR,
+        giver_corruption="clean",
+        kinds=("resid",),
+        attribution=False,
+        limit=19,
+        out=str(out),
+    )
     summary = pd.read_parquet(out / "summary.parquet").query("quantity == 'logit_difference' and layer == 0")
     references = pd.read_parquet(out / "references.parquet").groupby("condition")["logit_difference"].mean()
     assert summary["value"].item() == pytest.approx(references["giver"], abs=1e-5)  # the clean embedding is all

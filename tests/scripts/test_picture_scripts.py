@@ -46,9 +46,13 @@ def test_explorer_pages_of_pictures_are_alike(checkpoint, phone, tmp_path):
     pages = {"a": ((sideways,), (0, 4095)), "b": ((plain,), None)}
     for name, (pictures, given) in pages.items():
         call(
-            "explore_attention", model=(checkpoint,), pictures=pictures, pixel_range=given,
-            out=tmp_path / f"{name}.html", lens=tmp_path / f"{name}_lens.html",
-        )  # fmt: skip
+            "explore_attention",
+            model=(checkpoint,),
+            pictures=pictures,
+            pixel_range=given,
+            out=tmp_path / f"{name}.html",
+            lens=tmp_path / f"{name}_lens.html",
+        )
     assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
     assert (tmp_path / "a_lens.html").read_text() == (tmp_path / "b_lens.html").read_text()
 

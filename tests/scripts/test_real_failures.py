@@ -74,9 +74,15 @@ def test_a_training_that_diverges_names_the_way_out(checkpoints, tmp_path, capsy
     from mechvit.finetuning import FinetuneConfig
 
     line = ended(
-        "finetune", capsys, model=checkpoints["base"], corruption=(BLUR,), out=str(tmp_path / "out"), limit=19,
-        validation_limit=19, config=FinetuneConfig(learning_rate=1e30, epochs=1),
-    )  # fmt: skip
+        "finetune",
+        capsys,
+        model=checkpoints["base"],
+        corruption=(BLUR,),
+        out=str(tmp_path / "out"),
+        limit=19,
+        validation_limit=19,
+        config=FinetuneConfig(learning_rate=1e30, epochs=1),
+    )
     assert line == "error: the validation loss was not finite in any epoch: lower the learning rate, or use fp32"
 
 
@@ -85,10 +91,13 @@ def test_a_training_that_diverges_names_the_way_out(checkpoints, tmp_path, capsy
     ("name", "words", "flag"),
     [
         ("evaluate", ["--model", "BASE", "--batch-size", "1900", "--corruptions", "clean"], "lower --batch-size,"),
-        ("finetune", ["--model", "BASE", "--corruption", "clean", "--out", "out", "--config.batch-size", "1900"],
-         "lower --config.batch-size,"),
+        (
+            "finetune",
+            ["--model", "BASE", "--corruption", "clean", "--out", "out", "--config.batch-size", "1900"],
+            "lower --config.batch-size,",
+        ),
     ],
-)  # fmt: skip
+)
 def test_memory_that_really_runs_out_names_the_batch(name, words, flag, checkpoints, tmp_path):
     """The process's address space is limited to what it has, and 64 MiB more, when the images are there."""
     code = """
@@ -109,9 +118,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
     words = [checkpoints["base"] if word == "BASE" else word for word in words]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(SCRIPTS / f"{name}.py"), *words, "--device", "cpu"], capture_output=True,
-        text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(SCRIPTS / f"{name}.py"), *words, "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr

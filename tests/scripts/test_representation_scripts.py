@@ -29,9 +29,16 @@ def images_of(part, tiny_processor, limit=38):
 def test_comparison_matches_functions(checkpoints, models, tiny_processor, tmp_path, capsys):
     out = tmp_path / "representations"
     call(
-        "compare_representations", model=tuple(checkpoints.values()), corruptions=(KEY,), every_pair=True, limit=38,
-        lens_epochs=2, lens_limit=38, lens_validation_limit=19, out=str(out),
-    )  # fmt: skip
+        "compare_representations",
+        model=tuple(checkpoints.values()),
+        corruptions=(KEY,),
+        every_pair=True,
+        limit=38,
+        lens_epochs=2,
+        lens_limit=38,
+        lens_validation_limit=19,
+        out=str(out),
+    )
     printed = capsys.readouterr().out
     images = images_of("test", tiny_processor)
     cka = pd.read_parquet(out / "cka.parquet")
@@ -63,9 +70,17 @@ def test_comparison_matches_functions(checkpoints, models, tiny_processor, tmp_p
 def test_ablation_matches_functions(checkpoints, saes, models, tiny_processor, tmp_path, capsys):
     out, folder = tmp_path / "ablation", str(saes / "batchtopk")
     call(
-        "ablate_features", model=tuple(checkpoints.values()), sae=folder, corruptions=(KEY,), counts=(1, 3), draws=2,
-        target="clean_mean", limit=38, out=str(out), allow_other_model=True,
-    )  # fmt: skip
+        "ablate_features",
+        model=tuple(checkpoints.values()),
+        sae=folder,
+        corruptions=(KEY,),
+        counts=(1, 3),
+        draws=2,
+        target="clean_mean",
+        limit=38,
+        out=str(out),
+        allow_other_model=True,
+    )
     printed = capsys.readouterr().out
     sae = load_sae(folder)
     choose, measure = (images_of(part, tiny_processor) for part in ("sae_validation", "test"))
@@ -75,16 +90,28 @@ def test_ablation_matches_functions(checkpoints, saes, models, tiny_processor, t
     own = change.models[KEY]
     sets = sensitive_features(sae, own, 3, draws=2)
     found = ablate_features(
-        models[KEY], sae, measure, [KEY], sets, counts=(1, 3), target="clean_mean", clean_mean=own.clean,
+        models[KEY],
+        sae,
+        measure,
+        [KEY],
+        sets,
+        counts=(1, 3),
+        target="clean_mean",
+        clean_mean=own.clean,
         allow_other_model=True,
-    )  # fmt: skip
-    for name, wanted in (("ablation", found.per_image), ("ablation_summary", found.summary()),
-                         ("ablated_sets", sets.to_frame())):  # fmt: skip
+    )
+    for name, wanted in (
+        ("ablation", found.per_image),
+        ("ablation_summary", found.summary()),
+        ("ablated_sets", sets.to_frame()),
+    ):
         frame = pd.read_parquet(out / f"{name}.parquet").query("model == @KEY").reset_index(drop=True)
         pd.testing.assert_frame_equal(frame[wanted.columns], wanted)
     assert {path.stem for path in (out / "figures").iterdir()} == {
-        f"feature_ablation_base_{KEY}", f"feature_ablation_{KEY}_{KEY}", f"feature_change_{KEY}"
-    }  # fmt: skip
+        f"feature_ablation_base_{KEY}",
+        f"feature_ablation_{KEY}_{KEY}",
+        f"feature_change_{KEY}",
+    }
     assert "4 tables, 3 figures" in printed
 
 
@@ -102,9 +129,15 @@ def test_one_sae_for_two_models_on_the_command_line(checkpoints, tmp_path):
     about = json.loads((out / "topk" / "cfg.json").read_text())["metadata"]
     assert len(set(about["checkpoint_hashes"])) == 2
     call(
-        "ablate_features", model=(base, other), sae=str(out / "topk"), corruptions=(KEY,), counts=(1,), draws=1,
-        limit=19, out=str(tmp_path / "ablation"),
-    )  # fmt: skip
+        "ablate_features",
+        model=(base, other),
+        sae=str(out / "topk"),
+        corruptions=(KEY,),
+        counts=(1,),
+        draws=1,
+        limit=19,
+        out=str(tmp_path / "ablation"),
+    )
     with pytest.raises(ValueError, match="each once"):
         call("train_sae", also_model=(base,), config=config, **shared)
     with pytest.raises(ValueError, match="--also-model: a cache"):

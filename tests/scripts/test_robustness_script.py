@@ -17,9 +17,14 @@ FAMILIES = ("shot_noise", "fog")
 def test_robustness_matches_functions(checkpoints, tiny_processor, tmp_path, capsys):
     out = tmp_path / "robustness"
     call(
-        "robustness", model=tuple(checkpoints.values()), families=FAMILIES, levels=(1, 5), fourier=3, limit=38,
+        "robustness",
+        model=tuple(checkpoints.values()),
+        families=FAMILIES,
+        levels=(1, 5),
+        fourier=3,
+        limit=38,
         out=str(out),
-    )  # fmt: skip
+    )
     printed = capsys.readouterr().out
     images = prepare(load_images("photos", "test", limit=38, image_size=32), tiny_processor)
     models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}

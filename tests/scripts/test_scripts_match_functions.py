@@ -29,9 +29,14 @@ def test_finetune_matches_function(checkpoints, tiny_processor, tmp_path, capsys
     config = FinetuneConfig(learning_rate=1e-3, epochs=2, batch_size=16)
     out = tmp_path / "tuned"
     call(
-        "finetune", model=checkpoints["base"], corruption=("gaussian_blur_2",), out=str(out), limit=38,
-        validation_limit=19, config=config,
-    )  # fmt: skip
+        "finetune",
+        model=checkpoints["base"],
+        corruption=("gaussian_blur_2",),
+        out=str(out),
+        limit=38,
+        validation_limit=19,
+        config=config,
+    )
     expected = finetune(
         checkpoints["base"],
         prepared("finetune", 38, tiny_processor),
@@ -58,9 +63,7 @@ def test_evaluate_matches_function(checkpoints, tiny_processor, tmp_path, capsys
     from mechvit.analysis import evaluate
 
     out = tmp_path / "evaluation"
-    call(
-        "evaluate", model=tuple(checkpoints.values()), corruptions=("clean", *CORRUPTIONS), limit=38, out=str(out)
-    )  # fmt: skip
+    call("evaluate", model=tuple(checkpoints.values()), corruptions=("clean", *CORRUPTIONS), limit=38, out=str(out))
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     table = pd.read_parquet(out / "performance.parquet")
     summary = pd.read_parquet(out / "performance_summary.parquet").set_index(["model", "corruption", "metric"])
@@ -113,9 +116,14 @@ def test_analyze_matches_study(checkpoints, tiny_processor, tmp_path):
 
     out = tmp_path / "analysis"
     call(
-        "analyze", base=checkpoints["base"], tuned=(checkpoints["gaussian_blur_2"],), corruptions=CORRUPTIONS, limit=38,
-        attention_limit=19, out=str(out),
-    )  # fmt: skip
+        "analyze",
+        base=checkpoints["base"],
+        tuned=(checkpoints["gaussian_blur_2"],),
+        corruptions=CORRUPTIONS,
+        limit=38,
+        attention_limit=19,
+        out=str(out),
+    )
     models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}
     corruptions = [Corruption.parse(key) for key in CORRUPTIONS]
     wanted = study(models, prepared("test", 38, tiny_processor), corruptions, attention_limit=19)
@@ -138,9 +146,13 @@ def test_analyze_without_corruption_names_gives_tables_only(checkpoints, tiny_pr
     HookedViT.from_pretrained(checkpoints["gaussian_blur_2"], device="cpu").to_hf().save_pretrained(renamed)
     tiny_processor.save_pretrained(renamed)
     call(
-        "analyze", base=checkpoints["base"], tuned=(str(renamed),), corruptions=("gaussian_blur_2",), limit=19,
+        "analyze",
+        base=checkpoints["base"],
+        tuned=(str(renamed),),
+        corruptions=("gaussian_blur_2",),
+        limit=19,
         out=str(tmp_path / "analysis"),
-    )  # fmt: skip
+    )
     assert not (tmp_path / "analysis" / "figures").exists()
     performance = pd.read_parquet(tmp_path / "analysis" / "performance_summary.parquet")
     assert set(performance["model"]) == {"base", "second"}
@@ -165,9 +177,7 @@ def test_evaluate_sae_matches_function(checkpoints, saes, tiny_processor, tmp_pa
     from mechvit.saes import evaluate_saes, load_sae
 
     out = tmp_path / "evaluation"
-    call(
-        "evaluate_sae", model=checkpoints["base"], saes=(str(saes),), corruptions=CORRUPTIONS, limit=38, out=str(out)
-    )  # fmt: skip
+    call("evaluate_sae", model=checkpoints["base"], saes=(str(saes),), corruptions=CORRUPTIONS, limit=38, out=str(out))
     model = HookedViT.from_pretrained(checkpoints["base"], device="cpu")
     names = ("batchtopk", "standard")
     loaded = {name: load_sae(saes / name) for name in names}
@@ -187,9 +197,13 @@ def test_evaluate_sae_matches_function(checkpoints, saes, tiny_processor, tmp_pa
 
 def test_evaluate_sae_takes_one_sae(checkpoints, saes, tmp_path):
     call(
-        "evaluate_sae", model=checkpoints["base"], saes=(str(saes / "standard"),), corruptions=("gaussian_noise_4",),
-        limit=19, out=str(tmp_path / "one"),
-    )  # fmt: skip
+        "evaluate_sae",
+        model=checkpoints["base"],
+        saes=(str(saes / "standard"),),
+        corruptions=("gaussian_noise_4",),
+        limit=19,
+        out=str(tmp_path / "one"),
+    )
     assert set(pd.read_parquet(tmp_path / "one" / "sae_quality.parquet")["architecture"]) == {"standard"}
 
 
@@ -201,9 +215,15 @@ def test_visualize_attention_shows_base_beside_tuned(checkpoints, tmp_path):
     picture.save(tmp_path / "photo.png")
     out = tmp_path / "pages" / "attention.html"
     call(
-        "visualize_attention", model=checkpoints["base"], tuned=checkpoints["gaussian_blur_2"], layers=(0, 2),
-        heads=(1,), image=tmp_path / "photo.png", corruption="gaussian_noise_4", out=out,
-    )  # fmt: skip
+        "visualize_attention",
+        model=checkpoints["base"],
+        tuned=checkpoints["gaussian_blur_2"],
+        layers=(0, 2),
+        heads=(1,),
+        image=tmp_path / "photo.png",
+        corruption="gaussian_noise_4",
+        out=out,
+    )
     views = []
     for title, folder in zip(("Base", "Tuned"), checkpoints.values(), strict=True):
         model = HookedViT.from_pretrained(folder, device="cpu")
@@ -232,9 +252,15 @@ def test_explore_attention_writes_both_pages(checkpoints, tmp_path):
     paths = tuple(tmp_path / name for name in ("a/photo.png", "b/photo.png", "other.png"))
     explorer, lens = tmp_path / "pages" / "explorer.html", tmp_path / "lens.html"
     call(
-        "explore_attention", model=tuple(checkpoints.values()), pictures=paths, corruptions=("gaussian_noise_4",),
-        layers=(2, 0), out=explorer, lens=lens, seed=5,
-    )  # fmt: skip
+        "explore_attention",
+        model=tuple(checkpoints.values()),
+        pictures=paths,
+        corruptions=("gaussian_noise_4",),
+        layers=(2, 0),
+        out=explorer,
+        lens=lens,
+        seed=5,
+    )
     models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}
     named = {str(paths[0]): picture, str(paths[1]): picture, "other.png": picture}
     views = (

@@ -111,9 +111,10 @@ def test_trains_from_caches(caches, checkpoint, tmp_path):
         architectures=("topk",), epochs=1, k=3, expansion_factor=4, train_batch_size_tokens=64, images_per_batch=8
     )
     streams = CachedStreams(
-        *(CachedActivations(folder) for folder in caches[1::2]), ShuffleOptions(batch_size=64, seed=0),
+        *(CachedActivations(folder) for folder in caches[1::2]),
+        ShuffleOptions(batch_size=64, seed=0),
         calibration_images=config.calibration_images,
-    )  # fmt: skip
+    )
     train_on(streams, tmp_path / "expected", config=config, progress=None)
     found, expected = (load_file(tmp_path / out / "topk" / "sae_weights.safetensors") for out in ("saes", "expected"))
     assert all((found[name] == tensor).all() for name, tensor in expected.items())
@@ -161,8 +162,12 @@ def test_torchrun_matches_one_process(train, checkpoint, tmp_path):
     given = ["--model", checkpoint, "--out", str(tmp_path / "two"), "--device", "cpu", *SMALL]
     done = subprocess.run(
         [*command, *given, "--config.architectures", "batchtopk"],
-        capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("the last check of each SAE's training") == 1
     one, two = (load_file(out / "batchtopk" / "sae_weights.safetensors") for out in (alone, tmp_path / "two"))

@@ -50,9 +50,16 @@ def test_swaps_match_functions(checkpoints, pair, images, tmp_path, capsys):
     out = tmp_path / "weights"
     base, tuned = pair
     call(
-        "swap_weights", base=checkpoints["base"], tuned=checkpoints[BLUR], corruptions=(BLUR,), limit=24,
-        unit="blocks", share=0.5, reverse=True, out=str(out),
-    )  # fmt: skip
+        "swap_weights",
+        base=checkpoints["base"],
+        tuned=checkpoints[BLUR],
+        corruptions=(BLUR,),
+        limit=24,
+        unit="blocks",
+        share=0.5,
+        reverse=True,
+        out=str(out),
+    )
     printed = capsys.readouterr().out
     found, conditions = read(out), ("clean", BLUR)
     wanted = {
@@ -97,9 +104,7 @@ def test_models_without_a_gap_give_no_smallest_set(checkpoints, tmp_path, capsys
     printed = capsys.readouterr().out
     assert "no smallest set: there must be a gap in logit_difference" in printed
     assert "no figure swaps_curves" in printed
-    assert set(read(out)) == {
-        "swaps", "interpolation", "weight_change", "weight_change_parts", "weight_change_spectra"
-    }  # fmt: skip
+    assert set(read(out)) == {"swaps", "interpolation", "weight_change", "weight_change_parts", "weight_change_spectra"}
     assert figures_of(out) == {"interpolation_curves", "weight_changes", "swaps_recovery"}
 
 
@@ -109,9 +114,19 @@ def test_steering_matches_functions(checkpoints, pair, images, saes, tmp_path, c
     base, tuned = pair
     sae = next(path.parent for path in sorted(saes.glob("*/cfg.json")))
     call(
-        "steer", base=checkpoints["base"], tuned=checkpoints[BLUR], corruption=BLUR, limit=24, training_limit=19,
-        layers=(0, 2), scales=(0.5, 2.0), controls=2, out=str(out), sae=str(sae), latents=8,
-    )  # fmt: skip
+        "steer",
+        base=checkpoints["base"],
+        tuned=checkpoints[BLUR],
+        corruption=BLUR,
+        limit=24,
+        training_limit=19,
+        layers=(0, 2),
+        scales=(0.5, 2.0),
+        controls=2,
+        out=str(out),
+        sae=str(sae),
+        latents=8,
+    )
     printed = capsys.readouterr().out
     found = read(out)
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in (0, 2)]
@@ -161,6 +176,10 @@ def test_bad_options_are_refused_before_anything_is_loaded(name, tmp_path):
 def test_a_block_that_is_not_there_is_refused(checkpoints, tmp_path):
     with pytest.raises(ValueError, match="layers must be below the model's 3 blocks; got 7"):
         call(
-            "steer", base=checkpoints["base"], tuned=checkpoints[BLUR], corruption=FOG, layers=(7,),
+            "steer",
+            base=checkpoints["base"],
+            tuned=checkpoints[BLUR],
+            corruption=FOG,
+            layers=(7,),
             out=str(tmp_path / "out"),
-        )  # fmt: skip
+        )

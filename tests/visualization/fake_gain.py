@@ -110,9 +110,12 @@ def depth(rng: Generator, model: str):
 
 def ablation(rng: Generator, model: str):
     for which, corruption, kind, n, quantity in product(
-        ("base", "tuned"), ("clean", model), ("untouched", "sensitive", "control"), (1, 4),
+        ("base", "tuned"),
+        ("clean", model),
+        ("untouched", "sensitive", "control"),
+        (1, 4),
         ("accuracy", "loss"),
-    ):  # fmt: skip
+    ):
         about = {"model": which, "corruption": corruption, "kind": kind, "n": n, "quantity": quantity}
         yield about | around("value", 0.7) | around("change", 0.01) | around("beyond", 0.02)
 

@@ -55,9 +55,7 @@ def large_images():
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
     torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=100
-    )  # fmt: skip
+    config = ViTConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=100)
     model = HookedViT.from_hf(ViTForImageClassification(config).eval(), image_processor=ViTImageProcessorPil())
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata

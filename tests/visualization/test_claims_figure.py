@@ -21,10 +21,18 @@ PLOTS = [plot for section in SECTIONS for plot in section.plots]
 
 def claim(*parts: tuple, **changes) -> dict:
     about = {
-        "id": "better_blur", "claim": "It helps", "source": "Table 1", "what": "Gain", "unit": "points",
-        "kind": "effect", "threshold": 1.0, "rule": "Replicates when.", "decides": 0, "verdict": "replicates",
+        "id": "better_blur",
+        "claim": "It helps",
+        "source": "Table 1",
+        "what": "Gain",
+        "unit": "points",
+        "kind": "effect",
+        "threshold": 1.0,
+        "rule": "Replicates when.",
+        "decides": 0,
+        "verdict": "replicates",
         "parts": [dict(zip(("label", "value", "low", "high"), part, strict=True)) for part in parts],
-    }  # fmt: skip
+    }
     return about | changes
 
 

@@ -48,8 +48,10 @@ def test_claims_are_saved_with_hostile_parts_as_text(visit, run_folder, run):
     _, text = saved(page, page.locator("#claims-figure button.csv").click)
     pd.testing.assert_frame_equal(
         pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""]).fillna({"part": ""}),
-        claim_effects(run.claims), check_dtype=False, rtol=1e-12,
-    )  # fmt: skip
+        claim_effects(run.claims),
+        check_dtype=False,
+        rtol=1e-12,
+    )
     assert "<img src=x onerror=alert(2)> first layer" in text
 
 

@@ -142,8 +142,11 @@ def test_thumbnails_show_numbers(page, spec):
     page.get_by_label("Thumbnails show").select_option(label="CLS mass")
     page.get_by_label("of", exact=True).select_option(label="Base, clean")
     most = f"{np.asarray(clean['prefix_mass']).max():#.3g}"
-    until(page, "(said) => document.querySelectorAll('.ex-legend span')[2].textContent === said",
-          f"thumbnails: CLS mass 0  {most}")  # fmt: skip
+    until(
+        page,
+        "(said) => document.querySelectorAll('.ex-legend span')[2].textContent === said",
+        f"thumbnails: CLS mass 0  {most}",
+    )
     page.get_by_label("Thumbnails show").select_option(label="attention")
     until(page, "() => document.querySelectorAll('.ex-legend span').length === 2")
 

@@ -40,9 +40,12 @@ def test_the_table_holds_every_latent(spec, browser):
         assert shown["name"] == name
         table, features = shown["table"], sae.features
         for key, values in {
-            "rate": features.firing_rate, "mean": features.mean_activation, "max": features.max_activation,
-            "purity": features.mass_label_purity, "selectivity": features.selectivity,
-        }.items():  # fmt: skip
+            "rate": features.firing_rate,
+            "mean": features.mean_activation,
+            "max": features.max_activation,
+            "purity": features.mass_label_purity,
+            "selectivity": features.selectivity,
+        }.items():
             np.testing.assert_array_equal(unpacked(table[key]), values.float())
         np.testing.assert_array_equal(unpacked(table["label"], "<i4"), features.mass_label)
         for own, values in zip(table["sensitivity"], sae.sensitivity, strict=True):

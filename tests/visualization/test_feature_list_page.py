@@ -19,10 +19,13 @@ def test_table_sorts_by_every_column(open_at, found):
     status(page, "all")
     assert sorted(latents(page)) == list(range(48))
     values = {
-        "Latent": np.arange(48.0), "log₁₀ rate": features.firing_rate, "Mean": features.mean_activation,
-        "Max": features.max_activation, "Purity": features.mass_label_purity,
+        "Latent": np.arange(48.0),
+        "log₁₀ rate": features.firing_rate,
+        "Mean": features.mean_activation,
+        "Max": features.max_activation,
+        "Purity": features.mass_label_purity,
         "Moved": found.saes["base standard"].sensitivity[1],
-    }  # fmt: skip
+    }
     for title, value in values.items():
         button = page.locator("#list thead").get_by_role("button", name=title)
         for _ in range(2):

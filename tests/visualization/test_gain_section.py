@@ -18,8 +18,14 @@ from mechvit.visualization.report.run_figures import drawing, sections
 
 OF_ALL = ["gain-patching", "gain-related", "gain-steering", "gain-similarity", "gain-depth"]
 OF_ONE = [
-    "gain-swaps", "gain-interpolation", "gain-heads", "gain-attribution", "gain-latents", "gain-shared", "gain-ablation"
-]  # fmt: skip
+    "gain-swaps",
+    "gain-interpolation",
+    "gain-heads",
+    "gain-attribution",
+    "gain-latents",
+    "gain-shared",
+    "gain-ablation",
+]
 QUESTION = {
     "id": "open_isolate_gaussian_blur",
     "claim": "Can it be isolated <script>alert(1)</script>?",
@@ -86,7 +92,7 @@ def test_readings_say_what_the_tables_say(run):
     table = run.table("gain_patching").query(
         "tuned_on == 'gaussian_blur_4' and direction == 'tuned into base' and quantity == 'logit_difference'"
         " and kind != 'resid'"
-    )  # fmt: skip
+    )
     best = table.loc[table["recovered"].idxmax()]
     assert f"block {best['layer']}: {best['recovered']:+.2f} [" in said["gain-patching"]
     swaps = run.table("gain_swaps").query(

@@ -34,8 +34,12 @@ def test_the_benchmark_measures_a_runs_pages(run_folder, tmp_path):
     assert 0 < rows["first figure"].value.median <= rows["everything"].value.median
     assert rows["explorer redraw"].value.n == 40
     assert {name: row.limit for name, row in rows.items()} == {
-        "size": 25, "first figure": 2, "everything": 5, "attention heads": 5, **dict.fromkeys(redraws, 16)
-    }  # fmt: skip
+        "size": 25,
+        "first figure": 2,
+        "everything": 5,
+        "attention heads": 5,
+        **dict.fromkeys(redraws, 16),
+    }
     for name, row in rows.items():
         assert row.value.median <= row.limit * (1 if name == "size" else SLACK)
 

@@ -164,9 +164,11 @@ def test_long_labels_break_nothing(visit, tmp_path, width):
     page.locator("#views .cv").scroll_into_view_if_needed()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     lines = {
-        "#views .question .clip": 1, "#examples .label span": 2, "#views .ex:not(.pl) > .ex-title": 2,
+        "#views .question .clip": 1,
+        "#examples .label span": 2,
+        "#views .ex:not(.pl) > .ex-title": 2,
         "#views .pl > .ex-title": 2,
-    }  # fmt: skip
+    }
     for selector, most in lines.items():
         shown = page.locator(selector).first
         assert shown.text_content() in labels

@@ -69,10 +69,15 @@ def test_parts_of_the_provenance_are_looked_at(key, value, run):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("parts", {}), ("parts", []), ("parts", ["tuned on 1 6.9 [4.8, 9.1]"]), ("parts", [{"label": "a", "value": 1}]),
-        ("decides", 3), ("decides", -1), ("decides", "tuned on 1"),
+        ("parts", {}),
+        ("parts", []),
+        ("parts", ["tuned on 1 6.9 [4.8, 9.1]"]),
+        ("parts", [{"label": "a", "value": 1}]),
+        ("decides", 3),
+        ("decides", -1),
+        ("decides", "tuned on 1"),
     ],
-)  # fmt: skip
+)
 def test_the_parts_of_a_claim_are_looked_at(key, value, run):
     path = run / "claims.json"
     first, *others = json.loads(path.read_text())

@@ -16,10 +16,13 @@ from mechvit.visualization.style import DARK, colour
 def points() -> pd.DataFrame:
     """A sweep of two kinds, and a kind that no list knows, clean and corrupted, in no order."""
     rows = [
-        ("b16", "batchtopk", 16.2, 0.81, 16, 1e-3), ("b64", "batchtopk", 64.5, 0.95, 64, 1e-3),
-        ("b32", "batchtopk", 32.1, 0.88, 32, 3e-4), ("s1", "standard", 40.0, 0.7, np.nan, 1e-3),
-        ("s2", "standard", 20.0, 0.6, np.nan, 1e-3), ("mine", "temporal", 30.0, 0.5, np.nan, np.nan),
-    ]  # fmt: skip
+        ("b16", "batchtopk", 16.2, 0.81, 16, 1e-3),
+        ("b64", "batchtopk", 64.5, 0.95, 64, 1e-3),
+        ("b32", "batchtopk", 32.1, 0.88, 32, 3e-4),
+        ("s1", "standard", 40.0, 0.7, np.nan, 1e-3),
+        ("s2", "standard", 20.0, 0.6, np.nan, 1e-3),
+        ("mine", "temporal", 30.0, 0.5, np.nan, np.nan),
+    ]
     frame = pd.DataFrame(rows, columns=["architecture", "kind", "l0", "explained_variance", "k", "lr"])
     noisy = frame.assign(corruption="gaussian_noise_4", explained_variance=frame["explained_variance"] - 0.2)
     return pd.concat([noisy, frame.assign(corruption="clean")], ignore_index=True)

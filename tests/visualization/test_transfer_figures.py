@@ -22,8 +22,14 @@ from mechvit.visualization.report import transfer_captions as transfer_readings
 from mechvit.visualization.style import DARK, in_order, title_of
 
 IMAGES = 300
-TESTED = {"clean": 0.9, "gaussian_noise_4": 0.4, "speckle_noise_5": 0.5, "box_blur_4": 0.5, "gaussian_blur_4": 0.4,
-          "fog_1": 0.7}  # fmt: skip
+TESTED = {
+    "clean": 0.9,
+    "gaussian_noise_4": 0.4,
+    "speckle_noise_5": 0.5,
+    "box_blur_4": 0.5,
+    "gaussian_blur_4": 0.4,
+    "fog_1": 0.7,
+}
 TRAINED = {
     key: Corruption.parse(key) for key in ("clean", "gaussian_noise_4", "speckle_noise_5", "box_blur_4", "fog_1")
 } | {"mixture_of_all": Mixture((Corruption("gaussian_noise", 4), Corruption("box_blur", 4)), "mixture_of_all")}
@@ -69,8 +75,14 @@ def folder(found, tmp_path_factory):
         frame.to_parquet(run / "tables" / f"transfer{end}.parquet", index=False)
     stage = {"name": "tables", "seconds": 1.5, "peak_memory_bytes": 2**30}
     moment = "2026-01-01T00:00:00+00:00"
-    about = {"versions": {"mechvit": "0"}, "hardware": {"cores": 2}, "seeds": {"bootstrap": 0}, "stages": [stage],
-             "started": moment, "finished": moment}  # fmt: skip
+    about = {
+        "versions": {"mechvit": "0"},
+        "hardware": {"cores": 2},
+        "seeds": {"bootstrap": 0},
+        "stages": [stage],
+        "started": moment,
+        "finished": moment,
+    }
     (run / "provenance.json").write_text(json.dumps(about))
     (run / "config.json").write_text(json.dumps({"out": "planted"}))
     return run

@@ -164,9 +164,7 @@ def test_steering_by_scale_matches_table(steering):
             rows = pick(
                 steering, corruption=corruption, hook_name=f"blocks.{hook}.hook_resid_post", quantity="accuracy"
             )
-            wanted = {
-                tuple(part.sort_values("scale")[value]) for _, part in rows.groupby(["source", "control"])
-            }  # fmt: skip
+            wanted = {tuple(part.sort_values("scale")[value]) for _, part in rows.groupby(["source", "control"])}
             assert {tuple(t.y) for t in own} == wanted
             assert all(list(t.x) == [0.5, 1, 2] for t in own)
             for trace in (t for t in own if t.error_y.array is not None):
@@ -183,8 +181,10 @@ def test_steering_by_scale_matches_table(steering):
                 seen += 1
     assert seen == 6
     assert sorted(t.name for t in figure.data if t.showlegend) == [
-        "Mean difference", "Random, same length", "SAE latents"
-    ]  # fmt: skip
+        "Mean difference",
+        "Random, same length",
+        "SAE latents",
+    ]
     assert figure.layout.yaxis3.title.text == "change on clean images<br>(fraction of images, negative = cost)"
     several = pd.concat([steering, steering.assign(corruption="gaussian_noise_4")])
     with pytest.raises(ValueError, match="one corruption besides clean is drawn at a time"):

@@ -22,10 +22,19 @@ def numbered_cache(tmp_path) -> Callable[..., CachedActivations]:
 
     def make(name: str = "cache", widths: tuple[int, ...] = (3, 5), **changes: Any) -> CachedActivations:
         settings = {
-            "model_name": "none", "checkpoint_hash": "0" * 64, "tokens": "all", "tokens_per_image": 7,
-            "dtype": "float32", "corruptions": (), "clean_fraction": 1.0, "seed": 0, "data_fingerprint": "0" * 16,
-            "n_images": 53, "batch_size": 2, "images_per_shard": 8,
-        }  # fmt: skip
+            "model_name": "none",
+            "checkpoint_hash": "0" * 64,
+            "tokens": "all",
+            "tokens_per_image": 7,
+            "dtype": "float32",
+            "corruptions": (),
+            "clean_fraction": 1.0,
+            "seed": 0,
+            "data_fingerprint": "0" * 16,
+            "n_images": 53,
+            "batch_size": 2,
+            "images_per_shard": 8,
+        }
         hooks = {f"hook_{i}": width for i, width in enumerate(widths)}
         plan, folder = Plan(**settings | {"hooks": hooks} | changes), tmp_path / name
         folder.mkdir()
@@ -48,9 +57,15 @@ def make_cache(tiny_model, tiny_images, tmp_path) -> Callable[..., CachedActivat
 
     def make(out: str | Path = "cache", model=tiny_model, images=tiny_images, **changes: Any) -> CachedActivations:
         settings = {
-            "hooks": HOOKS[:1], "corruptions": CORRUPTIONS, "clean_fraction": 0.4, "seed": 3, "dtype": "float32",
-            "batch_size": 4, "shard_bytes": 8 * 17 * 32 * 4, "progress": None,
-        }  # fmt: skip
+            "hooks": HOOKS[:1],
+            "corruptions": CORRUPTIONS,
+            "clean_fraction": 0.4,
+            "seed": 3,
+            "dtype": "float32",
+            "batch_size": 4,
+            "shard_bytes": 8 * 17 * 32 * 4,
+            "progress": None,
+        }
         settings |= changes
         how = {name: settings.pop(name) for name in ("overwrite", "progress") if name in settings}
         return cache_activations(model, images, tmp_path / out, CacheConfig(**settings), **how)

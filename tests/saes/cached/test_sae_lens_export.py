@@ -12,11 +12,23 @@ from mechvit.saes.activation_cache import export_for_sae_lens
 
 def stock_store(folder, hook, n_tokens, d_in, images_at_once):
     return ActivationsStore(
-        model=None, dataset=None, streaming=False, hook_name=hook, hook_head_index=None, context_size=n_tokens,
-        d_in=d_in, n_batches_in_buffer=8, total_training_tokens=24 * n_tokens, store_batch_size_prompts=images_at_once,
-        train_batch_size_tokens=n_tokens, prepend_bos=False, normalize_activations="none", device=torch.device("cpu"),
-        dtype="float32", cached_activations_path=str(folder),
-    )  # fmt: skip
+        model=None,
+        dataset=None,
+        streaming=False,
+        hook_name=hook,
+        hook_head_index=None,
+        context_size=n_tokens,
+        d_in=d_in,
+        n_batches_in_buffer=8,
+        total_training_tokens=24 * n_tokens,
+        store_batch_size_prompts=images_at_once,
+        train_batch_size_tokens=n_tokens,
+        prepend_bos=False,
+        normalize_activations="none",
+        device=torch.device("cpu"),
+        dtype="float32",
+        cached_activations_path=str(folder),
+    )
 
 
 @pytest.mark.parametrize(("tokens", "n_tokens"), [("all", 17), ("cls", 1)])
