@@ -90,6 +90,7 @@ def test_every_command_is_explained_and_no_other_is_named():
     assert named == set(COMMANDS)
 
 
+@pytest.mark.processes
 def test_the_examples_use_options_that_there_are():
     calls = [(page.name, words) for page in PAGES for words in command_lines(page)]
     assert len(calls) > 25

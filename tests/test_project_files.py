@@ -52,6 +52,7 @@ def test_the_citation_names_the_paper_that_the_readme_names():
     assert citation["license"] == PYPROJECT["project"]["license"]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_refuses_a_python_that_is_not_the_environments(tmp_path):
     """With PYTHON named, another Python's .venv is not used in silence; without, .venv is used as it is."""

@@ -108,6 +108,7 @@ def test_choices_are_listed():
         check_choice(Settings(), words=("x", "z"))
 
 
+@pytest.mark.processes
 def test_the_light_modules_import_nothing_heavy():
     code = (
         "import sys, mechvit.settings_checks, mechvit.terminal, mechvit.experiment.inputs; "

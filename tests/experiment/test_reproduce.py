@@ -236,6 +236,7 @@ def test_changed_setting_reruns_only_what_depends_on_it(run):
     assert [line for line in said if line.endswith("...")] == again
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_killed_run_ends_with_the_same_tables(run, tmp_path):
     """SIGKILL again and again, each time a little later, until the run gets through."""

@@ -154,6 +154,7 @@ def test_an_interrupted_run_goes_on_to_the_same_tables(run, tmp_path, monkeypatc
     assert_same_tables(run, tmp_path / "cut")
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_tables(run, tmp_path):
     """SIGKILL again and again, each time a little later, until the run gets through."""

@@ -100,6 +100,7 @@ def train(base, out, images):
     )
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_two_processes_train_the_same_batches(tmp_path):
     """What one process trains is the reference; two may differ by the order of sums."""

@@ -32,6 +32,7 @@ def compiled(architecture, dtype, shapes, cache):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -53,6 +54,7 @@ def test_what_launches_compile_fits_a_gpu(dtype, architecture, tmp_path):
     assert any("sb" not in kernel["aligned"] for kernel in written)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -128,6 +128,7 @@ def image_training(out):
     )
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the .* SAE's L0 never came down")
 def test_two_processes_match_one(tmp_path):

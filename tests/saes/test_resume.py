@@ -242,6 +242,7 @@ train_on(MemoryStreams(draw, {{"resid": 12}}, 128, 150), sys.argv[1], config=con
 """
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_killed_and_restarted_gives_the_same_bytes(tmp_path):
     """A process that gets SIGKILL twice, whatever it is doing, against one that runs through."""

@@ -87,6 +87,7 @@ def test_refuses_in_one_line(script, options, tmp_path, capsys, changes, said):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_runs_under_torchrun(script, options, checkpoint, tmp_path):
     script.main(options(out=str(tmp_path / "one"), shard_megabytes=1))

@@ -232,6 +232,7 @@ def test_one_command_killed_anywhere(commands, tmp_path):
     assert survive(commands["hook_points"], "hook_points", tmp_path / "root", before, 12) >= 3
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_killed_anywhere(commands, tmp_path, name):

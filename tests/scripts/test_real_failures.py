@@ -86,6 +86,7 @@ def test_a_training_that_diverges_names_the_way_out(checkpoints, tmp_path, capsy
     assert line == "error: the validation loss was not finite in any epoch: lower the learning rate, or use fp32"
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words", "flag"),

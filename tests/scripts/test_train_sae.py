@@ -155,6 +155,7 @@ def test_a_damaged_cache_is_named_before_training(caches, tmp_path):
     assert not list(tmp_path.glob("saes*"))
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_torchrun_matches_one_process(train, checkpoint, tmp_path):
     alone = train("--config.architectures", "batchtopk", out="alone")

@@ -44,6 +44,7 @@ def whole(checkpoint, tmp_path_factory):
     return files_of(out)
 
 
+@pytest.mark.processes
 def test_two_processes_write_the_same_bytes(checkpoint, whole, tmp_path):
     status, said = run(checkpoint, tmp_path / "cache", processes=2)
     assert status == 0, said
@@ -52,6 +53,7 @@ def test_two_processes_write_the_same_bytes(checkpoint, whole, tmp_path):
     assert files_of(tmp_path / "cache") == whole
 
 
+@pytest.mark.processes
 def test_a_killed_process_goes_on_to_the_same_bytes(checkpoint, whole, tmp_path):
     status, _ = run(checkpoint, tmp_path / "cache", 0, 5)
     assert status == -9
@@ -63,6 +65,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(checkpoint, whole, tmp_path)
     assert files_of(tmp_path / "cache") == whole
 
 
+@pytest.mark.processes
 def test_a_killed_rank_leaves_what_the_next_run_goes_on_with(checkpoint, whole, tmp_path):
     status, said = run(checkpoint, tmp_path / "cache", 1, 3, processes=2)
     assert status != 0
