@@ -58,7 +58,7 @@ def checked(function: Callable[Arguments, Given]) -> Callable[Arguments, Given]:
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, ast.expr]:
-    """Give each parameter's annotation as a syntax tree, in their order; those of *args and **kwargs are left out."""
+    """Return each parameter's annotation as a syntax tree, in their order; those of *args and **kwargs are left out."""
     found: dict[str, ast.expr] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -106,14 +106,14 @@ def _choices(wanted: ast.expr) -> list[ast.expr]:
 
 
 def _name(wanted: ast.expr) -> str:
-    """Give the name of an annotation, as `Mapping` of `Mapping[str, int]`."""
+    """Return the name of an annotation, as `Mapping` of `Mapping[str, int]`."""
     if isinstance(wanted, ast.Constant):
         return "..." if wanted.value is ... else str(wanted.value)
     return ast.unparse(wanted.value if isinstance(wanted, ast.Subscript) else wanted)
 
 
 def _members(wanted: ast.expr) -> list[ast.expr]:
-    """Give what stands in an annotation's brackets."""
+    """Return what stands in an annotation's brackets."""
     if not isinstance(wanted, ast.Subscript):
         return []
     return wanted.slice.elts if isinstance(wanted.slice, ast.Tuple) else [wanted.slice]
@@ -147,7 +147,7 @@ def _many(wanted: ast.expr) -> str:
 
 
 def _fits(value: Any, wanted: ast.expr) -> bool:
-    """Tell whether a value is of a kind, members aside; True of kinds that are not looked at."""
+    """Return whether a value is of a kind, members aside; True of kinds that are not looked at."""
     name = _name(wanted)
     if name == "None":
         return value is None
@@ -169,13 +169,13 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
 
 
 def _are_numbers(wanted: ast.expr) -> bool:
-    """Tell whether an annotation is a pair or so of numbers, as a range or a grid, which functions look at."""
+    """Return whether an annotation is a pair or so of numbers, as a range or a grid, which functions look at."""
     members = _members(wanted)
     return _name(wanted) == "tuple" and all(_name(member) in ("int", "float") for member in members)
 
 
 def _is_a(value: Any, name: str) -> bool:
-    """Tell whether a value's class, or one that it derives from, has a name; no class is imported for it."""
+    """Return whether a value's class, or one that it derives from, has a name; no class is imported for it."""
     package, _, plain = name.replace("pd.", "pandas.").rpartition(".")
     alike = [kind.__module__.partition(".")[0] for kind in type(value).__mro__ if kind.__name__ == plain]
     return package in alike if package else bool(alike)

@@ -38,7 +38,7 @@ class Range:
         return above and (value < self.most if self.open_above else value <= self.most)
 
     def is_number(self, value: Any) -> bool:
-        """Whether it is a number of the right kind; True and False are none."""
+        """Return whether it is a number of the right kind; True and False are none."""
         return isinstance(value, Integral if self.whole else Real) and not isinstance(value, bool)
 
     def __str__(self) -> str:

@@ -50,7 +50,7 @@ def first_not_finite(model: HookedViT, pixels: Float[Tensor, "batch channel heig
 
 
 def origin(begins: Callable[[], str | None] | None) -> str:
-    """Say where numbers that are not finite begin, as the end of an error's first part, or how to find it.
+    """Return where numbers that are not finite begin, as the end of an error's first part, or how to find it.
 
     Args:
         begins: finds the place (`first_not_finite`); None where model and pixels are not at hand.
@@ -73,7 +73,7 @@ def check_finite(
 
     Args:
         what: the numbers, in the plural.
-        layers: each layer's, one row an image.
+        layers: each layer's, one row per image.
         model: that gave them, or its name.
         images: their ids or names, in order; their places in the batch when None.
         numbers: of the layers; 0, 1, ... when None.

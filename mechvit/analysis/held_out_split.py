@@ -35,7 +35,7 @@ def chosen_rows(n_images: int, fraction: float = 0.5, *, seed: int = 0) -> Bool[
 
 
 def split_images(images: Images, fraction: float = 0.5, *, seed: int = 0) -> tuple[Images, Images]:
-    """The images to choose on and those held out (see `chosen_rows`), each in the order of `images`."""
+    """Return the images to choose on and those held out (see `chosen_rows`), each in the order of `images`."""
     chosen = chosen_rows(len(images), fraction, seed=seed)
     return _rows(images, np.flatnonzero(chosen)), _rows(images, np.flatnonzero(~chosen))
 

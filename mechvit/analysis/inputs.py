@@ -79,7 +79,7 @@ def image_batches(
     Args:
         model: gives the device and, for raw images, the image processor.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
-        batch_size: images a batch; the last one may be smaller. None takes `default_batch_size`.
+        batch_size: images per batch; the last one may be smaller. None takes `default_batch_size`.
         patterns: whether attention is kept, which makes the default smaller.
         progress: the label of a progress bar; None shows none.
 
@@ -153,12 +153,12 @@ def model_batches(
 
 
 def on_device(batch: ImageBatch, device: torch.device) -> ImageBatch:
-    """The batch itself where it is on that device, else a copy there."""
+    """Return the batch itself where it is on that device, else a copy there."""
     return batch if batch.images.device == device else batch.to(device)
 
 
 def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, list[str]]]:
-    """Each batch once, in the order of the models that get it, with their names."""
+    """Return each batch once, in the order of the models that get it, with their names."""
     found: dict[int, tuple[ImageBatch, list[str]]] = {}
     for name, batch in batches.items():
         found.setdefault(id(batch), (batch, []))[1].append(name)
@@ -166,7 +166,7 @@ def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, li
 
 
 def corrupted(batch: ImageBatch, corruption: Corruption | str, *, seed: int) -> ImageBatch:
-    """The same images, corrupted in [0, 1]."""
+    """Return the same images, corrupted in [0, 1]."""
     return replace(batch, images=corrupt(batch.images, corruption, batch.image_ids, seed=seed))
 
 
@@ -197,7 +197,7 @@ def pixel_values(model: HookedViT, batch: ImageBatch) -> Float[Tensor, "batch 3 
 
 
 def default_batch_size(model: HookedViT, *, patterns: bool = False, held: int = 0, limit: int = 2**28) -> int:
-    """Give 32 images on a CPU (its caches hold more than that badly), else 128, and at most as many as fit a limit.
+    """Return 32 images on a CPU (its caches hold more than that badly), else 128, and at most as many as fit a limit.
 
     Args:
         model: gives the device.
@@ -213,16 +213,16 @@ def default_batch_size(model: HookedViT, *, patterns: bool = False, held: int = 
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Give a tensor of half precision in float32, so that sums neither overflow nor stall; any other as it is."""
+    """Return a tensor of half precision in float32, so that sums neither overflow nor stall; any other as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def wide_sum(tensor: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Sum over some dimensions, half precision in float32, without a wider copy of the whole."""
+    """Return sum over some dimensions, half precision in float32, without a wider copy of the whole."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.sum(dim, dtype=torch.float32 if half else None)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """A detached copy that owns its memory, so that no result keeps a batch's activations alive."""
+    """Return a detached copy that owns its memory, so that no result keeps a batch's activations alive."""
     return tensor.detach().to("cpu", copy=True)

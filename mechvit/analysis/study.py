@@ -65,18 +65,17 @@ def study(
     """Run every model once on every image, clean and under each corruption, and tabulate all that is asked of it.
 
     Each model sees the images as its own processor resizes them; those that resize alike share a batch, which is
-    corrupted once. Each model's clean pass is shared by all corruptions. What is held
-    at a time is one batch's activations of one model; only numbers per image and layer are kept.
+    corrupted once. Each model's clean pass is shared by all corruptions. What is held at a time is one batch's
+    activations of one model; only numbers per image and layer are kept.
 
     Args:
-        models: name -> model. Models too large to hold together are studied one call each:
-            the numbers are the same.
+        models: name -> model. Models too large to hold together are studied one call each: the numbers are the same.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruptions: what to apply. Clean images are always studied, whether named here or not.
         attention_corruptions: those whose attention is compared with the clean one; None takes all, () none (which
             leaves attention on SDPA and is faster).
         attention_limit: the number of images, from the first, whose attention is measured; None takes all.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -118,7 +117,9 @@ def _study_batch(
     attention_count: int,
     found: Mapping[Corruption, _Condition],
 ) -> None:
-    """One model on one batch: the clean pass first, then each corruption against it. `batches` starts with CLEAN."""
+    """Return one model on one batch: the clean pass first, then each corruption against it. `batches` starts with
+    CLEAN.
+    """
     clean = CleanAttention(model)
     for corruption, batch in batches.items():
         hooks, residuals = residual_hooks(model)

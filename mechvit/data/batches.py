@@ -33,7 +33,7 @@ class ImageBatch:
     labels: Int[Tensor, " batch"]
     image_ids: Int[Tensor, " batch"]
     resized_by: str | None = None
-    """`mechvit.models.processors.preprocessing.resizing_key` of what resized them; None where that is not known."""
+    """`mechvit.models.processors.preprocessing.resizing_key` of the processor that resized them; None if unknown."""
 
     def __post_init__(self) -> None:
         found = [tuple(getattr(part, "shape", ())) for part in (self.images, self.labels, self.image_ids)]
@@ -49,11 +49,11 @@ class ImageBatch:
         return self.images.shape[0]
 
     def take(self, rows: slice | np.ndarray | Int[Tensor, " row"]) -> ImageBatch:
-        """Some of the images, in this order."""
+        """Return some of the images, in the order of `rows`."""
         return ImageBatch(self.images[rows], self.labels[rows], self.image_ids[rows], self.resized_by)
 
     def to(self, device: torch.device | str) -> ImageBatch:
-        """The same images on a device."""
+        """Return the same images on a device."""
         images, labels, image_ids = (part.to(device) for part in (self.images, self.labels, self.image_ids))
         return ImageBatch(images, labels, image_ids, self.resized_by)
 
@@ -73,9 +73,9 @@ def iter_batches(
     Args:
         dataset: prepared (`pixels`, see `prepare`) or raw (`image`), with `label` and `image_id`.
         image_processor: the checkpoint's own; needed for raw images, and for those prepared for several models.
-        batch_size: images a batch; the last one may be smaller.
+        batch_size: images per batch; the last one may be smaller.
         rows: the images to take, in this order; all in order when None.
-        device: where the batch is put.
+        device: the batch's device.
         progress: the label of a progress bar; None shows none.
 
     Raises:
@@ -120,7 +120,7 @@ def iter_batches(
 
 
 def _check_labels(labels: np.ndarray) -> None:
-    """Refuse labels that would silently become other numbers: none at all, text, fractions."""
+    """Refuse missing, textual and fractional labels, which would otherwise become other numbers in silence."""
     if labels.dtype.kind in "iu" and labels.ndim == 1:
         return
     if labels.dtype.kind == "f" and np.isnan(labels).any():
@@ -135,9 +135,10 @@ def _check_labels(labels: np.ndarray) -> None:
 
 
 def _pixel_views(dataset: datasets.Dataset, column: str) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """The parts of a column of pixels in Arrow's own memory, and the row at which each ends.
+    """Return views of a column's pixels in Arrow's memory, and the row at which each part ends.
 
-    datasets' gather takes 0.1 ms an image, as long as a small ViT takes for it. None where rows are picked from others.
+    datasets' gather takes 0.1 ms per image, as long as a small ViT's forward pass. None where rows are a selection of
+    others.
     """
     if dataset._indices is not None:
         return None
@@ -152,7 +153,7 @@ def _pixel_views(dataset: datasets.Dataset, column: str) -> tuple[list[np.ndarra
 
 
 def _places(views: tuple[list[np.ndarray], np.ndarray], rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """The part in which each row lies, and its place there."""
+    """Return, for each row, its part and its index there."""
     parts, ends = views
     for row, part in zip(rows, np.searchsorted(ends, rows, side="right"), strict=True):
         yield parts[part], int(row - ends[part] + len(parts[part]))

@@ -1,4 +1,4 @@
-"""A data set's content in sixteen digits: every id, label and pixel, hashed once."""
+"""Hashes of a data set's content: every id, label and pixel, computed once."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 _CHUNK = 256
 """Images that are read at a time."""
 _KNOWN: dict[str, str] = {}
-"""The hashes that this process has found."""
+"""Hashes that this process has computed."""
 
 
 def images_fingerprint(images: datasets.Dataset, image_processor: Any = None) -> str:
-    """Hash all that a model is shown: the first 16 hex digits of a SHA-256 of every image's id, label and pixels.
+    """Return the first 16 hex digits of a SHA-256 over every image's id, label and pixels as a model is shown them.
 
-    Of prepared images the bytes of the model's own column count, of raw ones the bytes of their files; where they lie
-    does not matter. Hashing is done once: in a set that `prepare` keeps on disk it was done then, and any other set is
-    read once in a process. It is done again for a set whose files have another size or time of change.
+    Prepared images are hashed by the bytes of the model's own column, raw ones by the bytes of their files, wherever
+    they are stored. `prepare` stores the hash with the set; any other set is read once per process, and again if the
+    size or time of change of its files differs.
 
     Args:
         images: prepared or raw, with `image_id` and `label`.
-        image_processor: the model's, which says which column it is shown; needed where there are several.
+        image_processor: the model's, which determines the column; needed where there are several columns.
     """
     column = pixel_column(images, image_processor) if resized_by(images) else "image"
     about = described_by(images).get(CONTENT)
@@ -68,7 +68,7 @@ def _hashed(images: datasets.Dataset, column: str) -> str:
 
 
 def _pictures(images: datasets.Dataset, column: str) -> Iterator[bytes]:
-    """The bytes of every image, in order; of raw ones also how they are to be read."""
+    """Yield the bytes of every image, in order; for raw ones also how they are to be decoded."""
     if column != "image":
         pixels = images.select_columns([column]).with_format("numpy")
         for start in range(0, len(images), _CHUNK):
@@ -88,12 +88,12 @@ def _undecoded(images: datasets.Dataset) -> datasets.Dataset:
 
 
 def _arrow_files(images: datasets.Dataset) -> list[list[Any]]:
-    """Name, size and time of change of the files that a set is mapped from; none of a set in memory."""
+    """Return name, size and time of change of the Arrow files that a set is mapped from; empty for a set in memory."""
     return [_seen(Path(file["filename"])) for file in images.cache_files]
 
 
 def _picture_files(images: datasets.Dataset, column: str) -> list[list[Any]]:
-    """The same of the picture files that a raw set names."""
+    """Return the same for the picture files that a raw set refers to."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

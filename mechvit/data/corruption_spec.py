@@ -1,4 +1,4 @@
-"""The names of corruptions: a light module that command lines import without torch."""
+"""Names of corruptions, in a light module that command lines import without torch."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from mechvit.arguments import checked
 GROUPS: tuple[str, ...] = ("noise", "blur", "weather", "digital")
 """ImageNet-C's groups of corruptions (arXiv:1903.12261, section 4.1)."""
 SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
-"""ImageNet-C's."""
+"""Severities of ImageNet-C's corruptions."""
 LONGEST_KEY = 120
-"""Characters of a mixture's key, which names folders and files."""
+"""Most characters in a mixture's key, which names folders and files."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Corruptions that differ in their level alone."""
+    """A family of corruptions that differ only in their level."""
 
     title: str
-    """The name in prose."""
+    """Name in prose."""
     group: str
     """One of `GROUPS`, or `clean`."""
     level: str = "an ImageNet-C severity"
-    """What the level is."""
+    """Meaning and unit of the level."""
     highest: int | None = 5
-    """The highest level; None leaves it to the image's size. The lowest is 1."""
+    """Highest level; None where the image's size limits it. The lowest is 1."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -60,13 +60,14 @@ FAMILIES: dict[str, Family] = {
     "bilateral_blur": Family("Bilateral blur", "blur", "a spatial deviation in pixels", 50),
     "sharpen": Family("Sharpen", "digital", "the multiple of the detail that is added", 1000),
 }
-"""Each corruption family by its key: clean, the paper's two, ImageNet-C's 15 and its 4 extra ones (of which
-gaussian_noise is the paper's too), and filters with a level of their own."""
+"""Corruption families by key: clean, the paper's two, ImageNet-C's 15 and its 4 extra ones (gaussian_noise is the
+paper's, too), and filters with levels of their own.
+"""
 
 IMAGENET_C: tuple[str, ...] = tuple(FAMILIES)[2:17]
-"""ImageNet-C's 15 corruptions in its order, over which mean corruption error is taken."""
+"""ImageNet-C's 15 corruptions in its order; mean corruption error is taken over these."""
 IMAGENET_C_EXTRA: tuple[str, ...] = ("speckle_noise", "gaussian_blur_c", "spatter", "saturate")
-"""Its four extra ones, meant for validation."""
+"""ImageNet-C's four extra corruptions, meant for validation."""
 
 
 @dataclass(frozen=True, order=True)
@@ -76,8 +77,9 @@ class Corruption:
     family: str
     """A key of `FAMILIES`."""
     level: int = 0
-    """gaussian_blur: standard deviation in pixels at the model's input size.
-    gaussian_noise and all of ImageNet-C: severity, 1 to 5. Others: see `FAMILIES`."""
+    """gaussian_blur: standard deviation in pixels at the model's input size. gaussian_noise and all of ImageNet-C:
+    severity, 1 to 5; others: see `FAMILIES`.
+    """
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -99,12 +101,12 @@ class Corruption:
 
     @property
     def key(self) -> str:
-        """`clean` or `family_level`, as file names and the `model` column of tables use it."""
+        """`clean` or `family_level`, as in file names and the `model` column of tables."""
         return "clean" if self.family == "clean" else f"{self.family}_{self.level}"
 
     @property
     def title(self) -> str:
-        """The name in prose, as in `Gaussian blur 4`."""
+        """Name in prose, as in `Gaussian blur 4`."""
         title = FAMILIES[self.family].title
         return title if self.family == "clean" else f"{title} {self.level}"
 
@@ -115,7 +117,11 @@ class Corruption:
 
     @classmethod
     def parse(cls, key: str) -> Corruption:
-        """Read a `key` back, as in `Corruption.parse("gaussian_blur_4")`."""
+        """Parse a `key`, as in `Corruption.parse("gaussian_blur_4")`.
+
+        Raises:
+            ValueError: an unknown family, or a level that it does not have.
+        """
         if key == "clean":
             return CLEAN
         family, _, level = key.rpartition("_")
@@ -129,12 +135,12 @@ class Corruption:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several corruptions to train on at once: each image of each epoch gets one of them."""
+    """Several corruptions to train on at once: each image gets one of them in each epoch."""
 
     members: tuple[Corruption, ...]
     """At least two, each once; clean may be among them. Kept in the order of `FAMILIES`, then by level."""
     name: str = ""
-    """What tables, folders and figures call it; without one its members' keys, joined by `+`."""
+    """Name in tables, folders and figures; by default the members' keys, joined by `+`."""
 
     def __post_init__(self) -> None:
         order = sorted(self.members, key=lambda c: (list(FAMILIES).index(c.family), c.level))
@@ -158,35 +164,35 @@ class Mixture:
 
     @property
     def key(self) -> str:
-        """The name, or `gaussian_blur_4+gaussian_noise_4`, as file names and the `model` column of tables use it."""
+        """The name, or `gaussian_blur_4+gaussian_noise_4`, as in file names and the `model` column of tables."""
         return self.name or "+".join(c.key for c in self.members)
 
     @property
     def title(self) -> str:
-        """The name in prose, as in `Gaussian blur 4 + Gaussian noise 4`."""
+        """Name in prose, as in `Gaussian blur 4 + Gaussian noise 4`."""
         return self.name.replace("_", " ").capitalize() or " + ".join(c.title for c in self.members)
 
     @classmethod
     def parse(cls, text: str) -> Mixture:
-        """Read `a+b+c`, or with a name `mine=a+b+c`."""
+        """Parse `a+b+c`, or with a name `mine=a+b+c`."""
         name, _, members = text.rpartition("=")
         return cls(tuple(Corruption.parse(key) for key in members.split("+")), name)
 
 
 @checked
 def parse_training(text: str) -> Corruption | Mixture:
-    """Read what a model is trained on: a corruption's key, or a mixture as `Mixture.parse` takes it."""
+    """Parse what a model is trained on: a corruption's key, or a mixture as `Mixture.parse` takes it."""
     return Mixture.parse(text) if "+" in text or "=" in text else Corruption.parse(text)
 
 
 def as_corruption(corruption: Corruption | str) -> Corruption:
-    """A corruption as it is, or read from its key."""
+    """Return a corruption unchanged, or parse its key."""
     return Corruption.parse(corruption) if isinstance(corruption, str) else corruption
 
 
 @checked
 def severities(family: str) -> tuple[Corruption, ...]:
-    """A family at ImageNet-C's five severities.
+    """Return a family at ImageNet-C's five severities.
 
     Raises:
         ValueError: an unknown family, or one whose levels are not severities.
@@ -209,4 +215,4 @@ CLEAN = Corruption("clean")
 PAPER_CORRUPTIONS: tuple[Corruption, ...] = tuple(
     Corruption(family, level) for family in ("gaussian_blur", "gaussian_noise") for level in (1, 2, 4)
 )
-"""The six corruptions of the paper, in its order."""
+"""The paper's six corruptions, in its order."""

@@ -1,10 +1,10 @@
 """Counter-based random numbers: a pure function of (seed, image id, position).
 
-`torch.Generator` streams depend on the device and on what was drawn before. Here every number is the hash of its own
-address, so a batch is drawn at once, on the GPU too, and no batch size, order, worker or rank changes a pixel.
+`torch.Generator` streams depend on the device and on earlier draws. Here every number is the hash of its own address,
+so a batch is drawn at once, on the GPU too, and batch size, order, workers and ranks never change a pixel.
 
-On every device the integers are the same, and the uniforms made of them, to the bit. Normals are equal on one device;
-between two they differ by `NORMAL_TOLERANCE` at most, since each has its own logarithm, sine and cosine.
+The integers, and the uniforms made of them, are equal to the bit on every device. Normals are equal on one device;
+between two they differ by at most `NORMAL_TOLERANCE`, since each device has its own logarithm, sine and cosine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from mechvit.settings_checks import Range, check_number
 
 NORMAL_TOLERANCE = 4e-6
-"""How far one normal may lie apart on two devices, in standard deviations.
+"""Largest difference of one normal between two devices, in standard deviations.
 
 The uniforms and the angle 2 pi u are equal to the bit; a normal is at most 5.8, and of its factors float32's logarithm
 may be wrong by 1 and its sine and cosine by 2 units in the last place (CUDA's guarantee, and more than a CPU's error):
@@ -28,11 +28,11 @@ may be wrong by 1 and its sine and cosine by 2 units in the last place (CUDA's g
 
 
 _SEED = Range(0, 2**63 - 1)
-"""What an int64 holds; seeds that are drawn for a name take all of it."""
+"""Range of an int64, all of which `named_seed` uses."""
 
 
 def _signed(value: int) -> int:
-    """A 64-bit pattern as the int64 that torch holds."""
+    """Return a 64-bit pattern as the int64 that torch holds."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -40,12 +40,14 @@ _GOLDEN, _MIX_1, _MIX_2 = (_signed(v) for v in (0x9E3779B97F4A7C15, 0xBF58476D1C
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift; torch's own carries the sign."""
+    """Shift right logically; torch's own shift carries the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def splitmix64(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """SplitMix64's output function on int64 bit patterns (Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195)."""
+    """Apply SplitMix64's output function to int64 bit patterns (Steele, Lea, Flood 2014,
+    doi:10.1145/2660193.2660195).
+    """
     x = x + _GOLDEN
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2
@@ -53,7 +55,7 @@ def splitmix64(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
 
 
 def named_seed(seed: int, name: str) -> int:
-    """A seed for draws of this name that are independent of those of any other name.
+    """Return a seed for draws of this name that are independent of those of any other name.
 
     Raises:
         ValueError: a negative seed.
@@ -63,7 +65,7 @@ def named_seed(seed: int, name: str) -> int:
 
 
 def standard_normal(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
-    """Draw `count` float32 standard normals for each image (Box-Muller on two 24-bit uniforms of each hash).
+    """Draw `count` float32 standard normals per image (Box-Muller on two 24-bit uniforms of each hash).
 
     On two devices one normal may differ by `NORMAL_TOLERANCE`.
 
@@ -79,7 +81,7 @@ def standard_normal(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> 
 
 
 def uniform(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> Float[Tensor, "batch count"]:
-    """Draw `count` float32 uniforms in [0, 1) for each image, multiples of 2^-24, equal on every device.
+    """Draw `count` float32 uniforms in [0, 1) per image, multiples of 2^-24, equal on every device.
 
     Raises:
         ValueError: a negative seed.
@@ -88,7 +90,7 @@ def uniform(image_ids: Int[Tensor, " batch"], count: int, seed: int) -> Float[Te
 
 
 def _integers(image_ids: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two 24-bit integers of each of ceil(count / 2) hashes of an image, each [batch, ceil(count / 2)]."""
+    """Return two 24-bit integers from each of an image's ceil(count / 2) hashes, each [batch, ceil(count / 2)]."""
     _check_seed(seed)
     ids = image_ids.to(torch.int64)
     stream = splitmix64(ids ^ splitmix64(torch.full_like(ids, seed)))

@@ -1,4 +1,4 @@
-"""Mixtures of corruptions: which image gets which member in which epoch."""
+"""Mixtures of corruptions: the member that each image gets in each epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .counter_rng import named_seed, uniform
 def drawn_members(
     mixture: Mixture, image_ids: Int[Tensor, " batch"], *, epoch: int, seed: int = 0
 ) -> Int[Tensor, " batch"]:
-    """The place among `mixture.members` that each image gets in an epoch, all equally likely.
+    """Return the index among `mixture.members` that each image gets in an epoch, all equally likely.
 
-    It depends on the seed, the image's id and the epoch alone, so that batch size, order, workers and ranks never
-    change it. Draws of two epochs are independent.
+    It depends only on the seed, the image's id and the epoch, so that batch size, order, workers and ranks never change
+    it. Draws of two epochs are independent.
 
     Args:
-        mixture: what is drawn from.
+        mixture: the members to draw from.
         image_ids: each image's id.
         epoch: counted from 0.
         seed: non-negative.
@@ -46,9 +46,9 @@ def corrupt_by_mixture(
     epoch: int = 0,
     seed: int = 0,
 ) -> Float[Tensor, "batch channel height width"]:
-    """Corrupt each image by the member that it gets in this epoch (see `drawn_members`), all of a member at once.
+    """Corrupt each image by its member in this epoch (see `drawn_members`), with one call per member.
 
-    What a member does to an image is what `corrupt` does with the same seed, in every epoch.
+    A member does to an image what `corrupt` does with the same seed, in every epoch.
 
     Raises:
         ValueError: as `corrupt`.

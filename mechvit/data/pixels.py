@@ -1,4 +1,4 @@
-"""From PIL images to pixels at the model's input size, by the checkpoint's own image processor, without torchvision."""
+"""PIL images to pixels at the model's input size, by the checkpoint's own image processor, without torchvision."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def unit_pixels(images: Sequence[Any], image_processor: Any) -> UInt8[np.ndarray
 def normalize(
     images: Float[Tensor, "batch 3 height width"], image_processor: Any
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Turn RGB in [0, 1] into the model's `pixel_values` as the processor rescales and normalises.
+    """Rescale and normalise RGB in [0, 1] as the processor does, to the model's `pixel_values`.
 
     Without a processor the images pass unchanged.
 
@@ -62,13 +62,13 @@ def prepare(
 
     Args:
         dataset: the columns `image`, `label` and `image_id`, as `load_images` gives them.
-        image_processor: the checkpoint's own; or a list, of several models that are compared: where they do not resize
-            alike, there is a column for each (`pixels`, `pixels_2`, ...), and a model is shown its own.
-        path: where to keep the result, memory-mapped, so that sets larger than memory work; in memory when None.
-            It is written beside and renamed; images that were prepared there before are replaced.
+        image_processor: the checkpoint's own; or a list of those of several models to be compared: where they resize
+            differently, each gets its own column (`pixels`, `pixels_2`, ...).
+        path: where to keep the result, memory-mapped, so that sets larger than memory work; in memory when None. It is
+            written beside `path` and renamed; images prepared there earlier are replaced.
 
     Raises:
-        ValueError: a file that cannot be decoded is named; something lies at `path` that is no prepared images.
+        ValueError: a file that cannot be decoded is named; something else than prepared images is at `path`.
     """
     import datasets
 

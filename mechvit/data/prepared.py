@@ -1,4 +1,4 @@
-"""Prepared image sets: which column holds the pixels of which image processor."""
+"""Prepared image sets: the column that holds the pixels of each image processor."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     import datasets
 
 FIRST = "pixels"
-"""The column of the first image processor; those of others are `pixels_2`, `pixels_3`, and so on."""
+"""Column of the first image processor; those of others are `pixels_2`, `pixels_3`, and so on."""
 _RECORD = "mechvit resized by"
-"""The key under which a set's description, which every view of it keeps, says what its columns were resized by."""
+"""Key in a set's description, which every view of it keeps, that records how its columns were resized."""
 CONTENT = "content"
-"""The key of the hashes of its columns (`mechvit.data.content`)."""
+"""Key of the hashes of its columns (`mechvit.data.content`)."""
 
 
 def pixel_columns(image_processor: Any) -> dict[str, Any]:
-    """Give each of some image processors a column, where it does not resize as an earlier one does.
+    """Assign a column to each image processor that does not resize like an earlier one.
 
     Args:
         image_processor: one, or a sequence of them.
@@ -34,16 +34,16 @@ def pixel_columns(image_processor: Any) -> dict[str, Any]:
 
 
 def record_columns(prepared: datasets.Dataset, columns: Mapping[str, Any]) -> None:
-    """Write into a set what its columns were resized by."""
+    """Record in a set how its columns were resized."""
     about = {name: resizing_of(image_processor) for name, image_processor in columns.items()}
     prepared.info.description = json.dumps({_RECORD: about})
 
 
 def resized_by(dataset: datasets.Dataset) -> dict[str, dict[str, Any] | None]:
-    """Read what each column of pixels was resized by; None of a set that was made without saying so.
+    """Read how each column of pixels was resized; None for a set that does not record it.
 
     Raises:
-        ValueError: the set is joined from parts that were resized in several ways.
+        ValueError: the set is joined from parts that were resized differently.
     """
     names = [name for name in dataset.column_names if name == FIRST or name.startswith(f"{FIRST}_")]
     about = described_by(dataset).get(_RECORD, {})
@@ -51,10 +51,10 @@ def resized_by(dataset: datasets.Dataset) -> dict[str, dict[str, Any] | None]:
 
 
 def described_by(dataset: datasets.Dataset) -> dict[str, Any]:
-    """Read what `prepare` wrote into a set's description; nothing of any other set.
+    """Read `prepare`'s entries from a set's description; empty for any other set.
 
     Raises:
-        ValueError: the set is joined from parts that were resized in several ways.
+        ValueError: the set is joined from parts that were resized differently.
     """
     texts = [text for text in (dataset.info.description or "").split("\n\n") if _RECORD in text]
     found: list[dict[str, Any]] = [json.loads(text) for text in texts]
@@ -64,14 +64,14 @@ def described_by(dataset: datasets.Dataset) -> dict[str, Any]:
 
 
 def pixel_column(dataset: datasets.Dataset, image_processor: Any) -> str:
-    """Name the column of a prepared set that holds a model's own pixels.
+    """Return the name of a prepared set's column that holds a model's own pixels.
 
     Args:
-        dataset: as `prepare` gives it. One that does not say what it was resized by is taken as it is.
+        dataset: as `prepare` returns it; one without a record of its resizing is used as it is.
         image_processor: the model's; None takes the only column.
 
     Raises:
-        ValueError: the set was resized by other settings; the message names those that differ.
+        ValueError: the set was resized with other settings; the message names those that differ.
     """
     known = resized_by(dataset)
     if image_processor is None:

@@ -1,4 +1,4 @@
-"""The trainer's settings, and where it computes: on one device as asked, or under torchrun on one GPU a process."""
+"""The trainer's settings, and where it computes: on one device as asked, or under torchrun on one GPU per process."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def keep_to(arguments: TrainingArguments, device: torch.device) -> None:
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes: the first of torchrun's, or the only one."""
+    """Return whether this is the process that writes: the first of torchrun's, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -44,7 +44,7 @@ class FinetuneConfig:
     patience: int = 2
     """Stop after this many epochs without a lower validation loss; the best epoch is kept either way."""
     batch_size: int = 32
-    """Images a step, of all processes together."""
+    """Images per step, of all processes together."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
     warmup_fraction: float = 0.0

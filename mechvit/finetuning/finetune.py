@@ -173,7 +173,9 @@ def train_from_scratch(
 def _written(
     out: str | os.PathLike[str], overwrite: bool, inputs: Sequence[str | os.PathLike[str]]
 ) -> AbstractContextManager[Path]:
-    """The new checkpoint's folder while it is made: the first process writes it, and the others leave it alone."""
+    """Return the new checkpoint's folder while it is made: the first process writes it, and the others leave it
+    alone.
+    """
     from .arguments import first_process
 
     if not first_process():
@@ -284,7 +286,7 @@ def _size(images: datasets.Dataset, processor: Any) -> tuple[int, int]:
 
 
 def _must_resize(model: PreTrainedModel, images: tuple[int, int]) -> bool:
-    """Whether the model's forward has to be asked to resize its positions to images of this size."""
+    """Return whether the model's forward has to be asked to resize its positions to images of this size."""
     family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
     size = input_size(model.config)
     own = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
@@ -325,7 +327,7 @@ def _write_log(
     history: list[dict[str, float]],
     kept_epoch: float,
 ) -> None:
-    """What it was trained on, and one row an epoch, without timings, so that equal runs write equal files."""
+    """What it was trained on, and one row per epoch, without timings, so that equal runs write equal files."""
     members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
     about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
     about |= saved

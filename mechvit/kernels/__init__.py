@@ -1,4 +1,4 @@
-"""Fused kernels, each with its PyTorch reference in one file (names in `__init__.pyi`)."""
+"""Fused kernels, each in one file with its PyTorch reference (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,5 @@
-"""How far two patterns of one shape differ, row by row, without either: cosine, squared difference, KL divergence.
+"""Row-by-row differences of two attention patterns of one shape, computed without storing either: cosine, squared
+difference, KL divergence.
 
 The patterns are softmaxes of two sets of scores; with the log-sum-exp of each row, a weight is exp(score - logsumexp),
 so that a second pass over the keys adds up what each row needs.
@@ -22,7 +23,7 @@ Bias = Float[Tensor, "1_or_batch 1_or_head query key"] | None
 
 @dataclass(frozen=True)
 class PairStatistics:
-    """Of each pair of rows p (the first) and c (the second), in float32, or float64 for float64 inputs."""
+    """Statistics of each pair of rows p (first pattern) and c (second), in float32, or float64 for float64 inputs."""
 
     entropy: Float[Tensor, "batch head query"]
     """H(p), nats."""
@@ -45,7 +46,7 @@ def reference(
     other_bias: Bias = None,
     scale: float | None = None,
 ) -> PairStatistics:
-    """The definition, on the whole patterns."""
+    """Compute the statistics from the whole patterns, as defined."""
     wide, logs = torch.promote_types(q.dtype, torch.float32), []
     for query, key, added in ((q, k, bias), (other_q, other_k, other_bias)):
         scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * default_scale(q, scale)
@@ -61,7 +62,9 @@ def reference(
 
 
 def cosine_of_norms(squared: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor:
-    """cos = 1 - (|p - c|² - (|p| - |c|)²) / (2 |p| |c|): 1 - cos keeps its digits where p and c are nearly equal."""
+    """Compute cos = 1 - (|p - c|² - (|p| - |c|)²) / (2 |p| |c|): 1 - cos keeps its digits where p and c are nearly
+    equal.
+    """
     return 1 - (squared - (norm - other_norm).square()) / (2 * norm * other_norm)
 
 
@@ -74,7 +77,7 @@ def blocked(
     other_bias: Bias = None,
     scale: float | None = None,
 ) -> PairStatistics:
-    """The same with a few MiB of scores at a time, on any device and in any float dtype."""
+    """Compute the same with a few MiB of scores at a time, on any device and in any float dtype."""
     wide, scale = torch.promote_types(q.dtype, torch.float32), default_scale(q, scale)
     found = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(5)]
     lowest, masked = torch.finfo(wide).min, bias is not None or other_bias is not None
@@ -147,7 +150,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """One program: ROWS queries of one head of one image, all keys of both patterns in steps of COLUMNS."""
+    """Run one program: ROWS queries of one head of one image, over all keys of both patterns in steps of COLUMNS."""
     tiles = tl.cdiv(queries, ROWS)
     rows = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
     head = tl.program_id(0) // tiles
@@ -210,7 +213,7 @@ def attention_pair(
     other_bias: Bias = None,
     scale: float | None = None,
 ) -> PairStatistics:
-    """Compare softmax(scale q kᵀ + bias) with the same of the others, row by row; neither pattern is stored.
+    """Compare softmax(scale q kᵀ + bias) of two sets of queries and keys row by row, without storing either pattern.
 
     Triton on CUDA in float32, float16 and bfloat16; PyTorch by blocks elsewhere. Not differentiable.
 

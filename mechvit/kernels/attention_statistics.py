@@ -1,11 +1,11 @@
-"""What a row of attention looks like, without the pattern: entropy, largest weight, log-sum-exp, CLS mass, output.
+"""Statistics of attention rows without the pattern: entropy, largest weight, log-sum-exp, CLS mass, output.
 
 For one query with scores s over the keys, m = max s, l = Σ exp(s - m) and w = Σ exp(s - m) (s - m):
 
     entropy = log l - w / l        largest weight = 1 / l        log-sum-exp = m + log l
 
-One pass over the keys keeps m, l and w up to date (the online softmax of arXiv:1805.02867); w needs one more term
-than l when m grows by δ: exp(-δ) (w - δ l).
+One pass over the keys keeps m, l and w up to date (the online softmax of arXiv:1805.02867); w needs one more term than
+l when m grows by δ: exp(-δ) (w - δ l).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .blocks import BLOCK, blocks, default_scale, scores_of
 from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 
 FUSED_KEYS = 768
-"""Keys from which on a CPU takes the entropy alone from PyTorch's fused attention: there its tiles grow."""
+"""Number of keys from which a CPU computes the entropy alone by PyTorch's fused attention, whose tiles grow there."""
 
 WIDEST_HEAD = 256
-"""Dimensions of a head up to which a program's tiles fit a GPU's shared memory."""
+"""Largest head dimension for which a program's tiles fit a GPU's shared memory."""
 
 
 @dataclass(frozen=True)
 class RowStatistics:
-    """Of each row (one query's attention over the keys), in float32, or float64 for float64 inputs."""
+    """Statistics of each row (one query's attention over the keys), in float32, or float64 for float64 inputs."""
 
     entropy: Float[Tensor, "batch head query"]
     """-Σ p log p, nats: 0 to log(keys)."""
@@ -39,7 +39,7 @@ class RowStatistics:
     cls_mass: Float[Tensor, "batch head query"]
     """The weight of the first key, 0 to 1."""
     output: Float[Tensor, "batch head query d_head"] | None
-    """Σ p v in the inputs' dtype, where it was asked for."""
+    """Σ p v in the inputs' dtype; None if no values were given."""
 
 
 def reference(
@@ -49,7 +49,7 @@ def reference(
     bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
     scale: float | None = None,
 ) -> RowStatistics:
-    """The definition, on the whole pattern."""
+    """Compute the statistics from the whole pattern, as defined."""
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * default_scale(q, scale)
     scores = scores if bias is None else scores + bias
@@ -66,7 +66,7 @@ def blocked(
     bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
     scale: float | None = None,
 ) -> RowStatistics:
-    """The same with a few MiB of scores at a time, on any device and in any float dtype."""
+    """Compute the same with a few MiB of scores at a time, on any device and in any float dtype."""
     wide = torch.promote_types(q.dtype, torch.float32)
     rows = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(4)]
     entropy, maximum, logsumexp, cls_mass = rows
@@ -132,7 +132,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """One program: ROWS queries of one head of one image, all its keys in steps of COLUMNS."""
+    """Run one program: ROWS queries of one head of one image, over all keys in steps of COLUMNS."""
     tiles = tl.cdiv(queries, ROWS)
     rows = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
     head = tl.program_id(0) // tiles
@@ -209,7 +209,7 @@ def attention_statistics(
     bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
     scale: float | None = None,
 ) -> RowStatistics:
-    """Statistics of softmax(scale q kᵀ + bias), whose pattern is never stored.
+    """Compute statistics of softmax(scale q kᵀ + bias) without storing the pattern.
 
     Triton on CUDA in float32, float16 and bfloat16; PyTorch by blocks elsewhere. Not differentiable.
 
@@ -274,12 +274,12 @@ def row_entropy(
     bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch head query"]:
-    """Only the entropy of `attention_statistics`; a CPU has it faster where there are many keys and no bias.
+    """Compute the entropy of `attention_statistics` alone, which is faster on a CPU with many keys and no bias.
 
     With p the attention, entropy = log-sum-exp - Σ p s, and Σ p s = scale q · Σ p k: the output of attention whose
-    values are the keys, which PyTorch fuses. The keys are centred first, which moves every score of a row by the same.
-    The difference keeps an error of float32's spacing at the largest score, a few times that of the pattern's own
-    entropy where scores reach the hundreds.
+    values are the keys, which PyTorch fuses. The keys are centred first, which shifts all scores of a row equally. The
+    difference keeps an error of float32's spacing at the largest score, a few times that of the pattern's own entropy
+    where scores reach the hundreds.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -302,7 +302,7 @@ def row_entropy(
 
 
 def tile_of(q: Tensor) -> int:
-    """Queries and keys that a program takes at a time: as many as fit a GPU's shared memory."""
+    """Return the number of queries and keys per tile: as many as fit a GPU's shared memory."""
     narrow, wide = q.shape[-1] <= 64, q.shape[-1] > 128
     if q.dtype.itemsize == 2:
         return 64 if narrow else 16 if wide else 32

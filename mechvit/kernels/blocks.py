@@ -1,4 +1,4 @@
-"""How PyTorch goes through attention scores without ever holding all of them."""
+"""Attention scores in blocks, so that PyTorch never holds all of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ BLOCK = 2**19
 """Scores held at a time: 2 MiB of float32, which stay in the processor's cache."""
 
 Block = tuple[slice, slice, slice]
-"""Images, heads and queries."""
+"""Slices of images, heads and queries."""
 
 
 def blocks(q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch head key d_head"]) -> Iterator[Block]:
-    """Cut the scores [batch, head, query, key] into blocks of at most `BLOCK`, whole rows each (one at the least)."""
+    """Divide the scores [batch, head, query, key] into blocks of whole rows with at most `BLOCK` scores (at least one
+    row).
+    """
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
     rows = max(1, min(queries, BLOCK // keys))
     per_head = max(1, BLOCK // (queries * keys)) if rows == queries else 1
@@ -34,7 +36,7 @@ def scores_of(
     bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None,
     scale: float,
 ) -> Float[Tensor, "images heads queries key"]:
-    """scale q kᵀ + bias for a block, in float32 at least."""
+    """Compute scale q kᵀ + bias for a block, in float32 at least."""
     images, heads, rows = block
     wide = torch.promote_types(q.dtype, torch.float32)
     # One image's heads lie strided; as three dimensions they are multiplied without a copy.
@@ -50,5 +52,5 @@ def scores_of(
 
 
 def default_scale(q: Tensor, scale: float | None) -> float:
-    """1 / √d_head unless given."""
+    """Return `scale`, or 1 / √d_head for None."""
     return q.shape[-1] ** -0.5 if scale is None else scale

@@ -22,7 +22,7 @@ def reference(
     stop: int | None = None,
     scale: float = 1.0,
 ) -> None:
-    """The definition: slice, scale, cast, index."""
+    """Write the rows by slicing, scaling, casting and indexing, as defined."""
     rows = resid[:, first:stop]
     wide = rows if scale == 1 else rows.to(torch.promote_types(rows.dtype, torch.float32)) * scale
     if isinstance(slots, int):
@@ -49,7 +49,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     SCALED: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """One program: WIDTH dimensions of one token."""
+    """Run one program: WIDTH dimensions of one token."""
     row = tl.program_id(0)
     image, token = (row // per_image).to(tl.int64), (row % per_image + first).to(tl.int64)
     width = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -73,7 +73,7 @@ def write_rows(
     stop: int | None = None,
     scale: float = 1.0,
 ) -> None:
-    """Put the tokens `first` to `stop` of every image, image by image, into rows `slots` of a buffer, in place.
+    """Write the tokens `first` to `stop` of every image, image by image, into rows `slots` of a buffer, in place.
 
     Triton on CUDA, PyTorch elsewhere. Not differentiable.
 
@@ -85,7 +85,7 @@ def write_rows(
         scale: multiplied before the cast, in float32 at least.
 
     Raises:
-        ValueError: shapes or devices that do not fit, or slots beyond the buffer (which on CUDA are not looked at).
+        ValueError: shapes or devices that do not fit, or slots beyond the buffer (not checked on CUDA).
     """
     kept = range(resid.shape[1])[first:stop] if resid.dim() == 3 else range(0)
     n_rows = resid.shape[0] * len(kept)
@@ -132,8 +132,8 @@ def write_rows(
 def to_host(batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
     """Copy a stream of CUDA tensors to the host, each batch while the next is computed.
 
-    Two sets of pinned buffers take turns, filled on a stream of their own. A batch that is given is valid until the
-    next is asked for; copy what is to be kept. Batches on a CPU pass through at once.
+    Two sets of pinned buffers take turns, filled on a stream of their own. A yielded batch is valid until the next is
+    requested; copy what is to be kept. Batches on a CPU pass through unchanged.
     """
     side: torch.cuda.Stream | None = None
     pinned: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
@@ -159,7 +159,7 @@ def to_host(batches: Iterable[Mapping[str, Tensor]]) -> Iterator[dict[str, Tenso
 
 
 def _copied(tensor: Tensor, name: str, pinned: dict[str, Tensor], side: torch.cuda.Stream) -> Tensor:
-    """Begin to copy a tensor into its pinned buffer, made anew where it is too small or of another kind."""
+    """Start copying a tensor into its pinned buffer, which is replaced where it is too small or of another dtype."""
     buffer = pinned.get(name)
     if buffer is None or buffer.dtype != tensor.dtype or buffer.numel() < tensor.numel():
         buffer = pinned[name] = torch.empty(tensor.numel(), dtype=tensor.dtype, pin_memory=True)

@@ -1,4 +1,4 @@
-"""Triton where it is installed. The kernels' files import without it, and then run their PyTorch versions."""
+"""Triton where it is installed. Kernel files import without it, and then run their PyTorch versions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ __all__ = ["cdiv", "interpreted", "jit", "launches", "on_device_of", "tl", "uses
 
 
 def jit(function: Callable[..., None]) -> Any:
-    """Compile a kernel with Triton (or have it interpreted, under TRITON_INTERPRET=1)."""
+    """Compile a kernel with Triton (interpreted under TRITON_INTERPRET=1)."""
     return function if triton is None else triton.jit(function)
 
 
 INTERPRET = False
-"""Run kernels on the CPU, block by block in numpy, once they were made under TRITON_INTERPRET=1: for tests."""
+"""Whether kernels run on the CPU, block by block in numpy (TRITON_INTERPRET=1 at import): for tests."""
 
 
 def interpreted() -> bool:
-    """Whether kernels are interpreted; its products take bfloat16 for integers, so that kernels widen it first."""
+    """Return whether kernels are interpreted. Interpreted products read bfloat16 as integers, so kernels widen it
+    first.
+    """
     return INTERPRET
 
 
 def uses_triton(*tensors: Tensor) -> bool:
-    """Whether a kernel can take these tensors: on CUDA (or interpreted), in a dtype that its tensor cores multiply,
-    where kernels can be launched at all."""
+    """Return whether a kernel can take these tensors: on CUDA (or interpreted), in a dtype that tensor cores multiply,
+    where kernels can be launched at all.
+    """
     kinds = (torch.float32, torch.float16, torch.bfloat16)
     if triton is None or any(tensor.dtype not in kinds for tensor in tensors):
         return False
@@ -45,20 +48,20 @@ def uses_triton(*tensors: Tensor) -> bool:
 
 @jit
 def _probe(out_ptr):  # type: ignore[no-untyped-def]
-    """The smallest kernel."""
+    """Write one number: the smallest kernel."""
     tl.store(out_ptr, 1.0)
 
 
 COMPILED = triton is not None and isinstance(_probe, triton.JITFunction)
-"""Whether kernels are compiled, and not interpreted (TRITON_INTERPRET=1)."""
+"""Whether kernels are compiled, not interpreted (TRITON_INTERPRET=1)."""
 
 
 @functools.cache
 def launches(device: torch.device) -> bool:
-    """Whether kernels can be launched on a GPU, found by one try; a warning says why not.
+    """Return whether kernels can be launched on a GPU, by trying once; warn with the reason if not.
 
     Triton's first launch compiles a stub in C, which needs a compiler, Python's headers and a folder to keep it in.
-    Kernels that are interpreted need none.
+    Interpreted kernels always can.
     """
     if not COMPILED:
         return True
@@ -79,10 +82,10 @@ def launches(device: torch.device) -> bool:
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Launch kernels on a CUDA tensor's device while it lasts: Triton takes torch's current one."""
+    """Select a CUDA tensor's device in the context: Triton launches on torch's current one."""
     return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()
 
 
 def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up."""
+    """Return a / b, rounded up."""
     return -(-a // b)

@@ -1,4 +1,4 @@
-"""Products with a [row, column] matrix of which few entries are kept, compressed by rows (CSR): an SAE's decoder.
+"""Products with a sparse [row, column] matrix in compressed rows (CSR): an SAE's decoder.
 
 `sparse_times_dense` is the decoder, and, compressed by latents instead of tokens, the gradient of both weights;
 `sampled_products` is the gradient of the entries. Neither forms the dense [token, latent] matrix.
@@ -19,7 +19,7 @@ WIDEST = 512
 
 
 def offsets_of(indices: Int[Tensor, " entry"], n: int) -> Int[Tensor, " n_plus_1"]:
-    """Where each row's entries begin, and the last ones end, once entries are sorted by row."""
+    """Return the offset of each row's first entry, and the end of the last, for entries sorted by row."""
     counts = torch.bincount(indices, minlength=n)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
@@ -30,7 +30,7 @@ def reference(
     values: Float[Tensor, " entry"],
     dense: Float[Tensor, "column d"],
 ) -> Float[Tensor, "row d"]:
-    """The definition of `sparse_times_dense`, by the dense matrix."""
+    """Compute `sparse_times_dense` through the dense matrix, as defined."""
     n_rows = len(offsets) - 1
     matrix = values.new_zeros(n_rows, len(dense))
     rows = torch.repeat_interleave(torch.arange(n_rows, device=offsets.device), offsets.diff())
@@ -43,7 +43,7 @@ def reference_samples(
     left: Float[Tensor, "row d"],
     right: Float[Tensor, "column d"],
 ) -> Float[Tensor, " entry"]:
-    """The definition of `sampled_products`, by the dense matrix."""
+    """Compute `sampled_products` through the dense matrix, as defined."""
     rows = torch.repeat_interleave(torch.arange(len(left), device=offsets.device), offsets.diff())
     return (left @ right.T)[rows, columns]
 
@@ -52,7 +52,7 @@ def reference_samples(
 def _times_kernel(  # type: ignore[no-untyped-def]
     offset_ptr, column_ptr, value_ptr, dense_ptr, out_ptr, sd, so, width, WIDTH: tl.constexpr
 ):
-    """One program: WIDTH dimensions of one row."""
+    """Run one program: WIDTH dimensions of one row."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     here = d < width
@@ -68,7 +68,7 @@ def _times_kernel(  # type: ignore[no-untyped-def]
 def _samples_kernel(  # type: ignore[no-untyped-def]
     row_ptr, column_ptr, left_ptr, right_ptr, out_ptr, sl, sr, width, WIDTH: tl.constexpr
 ):
-    """One program: one entry."""
+    """Run one program: one entry."""
     entry = tl.program_id(0).to(tl.int64)
     row, column = tl.load(row_ptr + entry).to(tl.int64), tl.load(column_ptr + entry).to(tl.int64)
     total = tl.zeros([WIDTH], tl.float32)
@@ -82,7 +82,7 @@ def _samples_kernel(  # type: ignore[no-untyped-def]
 
 
 def csr(offsets: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """The matrix as torch's own CSR tensor, unchecked."""
+    """Return the matrix as torch's own CSR tensor, unchecked."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(offsets, columns, values, size, check_invariants=False)
@@ -94,12 +94,13 @@ def sparse_times_dense(
     values: Float[Tensor, " entry"],
     dense: Float[Tensor, "column d"],
 ) -> Float[Tensor, "row d"]:
-    """matrix(values) @ dense. Triton on CUDA, torch's CSR product elsewhere. Not differentiable by itself.
+    """Compute matrix(values) @ dense: by Triton on CUDA, by torch's CSR product elsewhere. Not differentiable by
+    itself.
 
     Args:
-        offsets: of each row's first entry, and the number of entries last.
-        columns, values: of the entries, row by row.
-        dense: with contiguous rows.
+        offsets: the offset of each row's first entry, and the number of entries last.
+        columns, values: column and value of each entry, row by row.
+        dense: the matrix on the right, with contiguous rows.
     """
     n_rows = len(offsets) - 1
     if not uses_triton(values, dense) or dense.stride(1) != 1:
@@ -121,12 +122,13 @@ def sampled_products(
     left: Float[Tensor, "row d"],
     right: Float[Tensor, "column d"],
 ) -> Float[Tensor, " entry"]:
-    """(left @ rightᵀ)[row, column] of each entry. Triton on CUDA, torch elsewhere. Not differentiable by itself.
+    """Compute (left @ rightᵀ)[row, column] of each entry: by Triton on CUDA, by torch elsewhere. Not differentiable by
+    itself.
 
     Args:
-        offsets: of each row's first entry, and the number of entries last.
-        rows, columns: of the entries, row by row.
-        left, right: with contiguous rows.
+        offsets: the offset of each row's first entry, and the number of entries last.
+        rows, columns: row and column of each entry, row by row.
+        left, right: the factors, with contiguous rows.
     """
     if not uses_triton(left, right) or left.stride(1) != 1 or right.stride(1) != 1:
         pattern = csr(offsets, columns, left.new_zeros(len(columns)), (len(left), len(right)))

@@ -1,4 +1,4 @@
-"""A Hugging Face vision transformer as a HookedViT and back (names in `__init__.pyi`)."""
+"""Hugging Face vision transformers as HookedViTs, and back (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""The shape of a HookedViT (no torch here)."""
+"""Configuration of a HookedViT (imports no torch)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class HookedViTConfig:
-    """The shape of a HookedViT, in transformer-lens's words where it has one."""
+    """Architecture of a HookedViT, in transformer-lens's terms where it has them."""
 
     family: str
-    """Name of the family, as `families.FAMILIES` has it."""
+    """Name of the family, a key of `families.FAMILIES`."""
     architecture: str
     """Hugging Face class name."""
     n_layers: int
@@ -28,7 +28,7 @@ class HookedViTConfig:
     act: str
     """Activation of the MLP, by its Hugging Face name."""
     eps: float
-    """Added to the variance in every LayerNorm."""
+    """Constant added to the variance in every LayerNorm."""
     image_size: int
     """Height and width of the input, in pixels."""
     position_image_size: int | None = None
@@ -37,26 +37,29 @@ class HookedViTConfig:
     """Height and width of a patch, in pixels."""
     n_channels: int
     dropout: float
-    """Largest dropout or drop-path rate of the checkpoint, which HookedViT never applies: evaluation needs none."""
+    """Largest dropout or drop-path rate of the checkpoint, which HookedViT never applies (it runs in evaluation mode).
+    """
 
     cls_token: bool = True
     distillation_token: bool = False
     n_registers: int = 0
     positions: Literal["learned", "rotary", "none"] = "learned"
-    """Learned positions are added to every token but the registers; rotary ones turn the patches' queries and keys."""
+    """Learned positions are added to every token except the registers; rotary ones rotate the patches' queries and
+    keys.
+    """
     interpolation: Literal["vit", "dinov2", "dinov2_with_registers", "siglip2"] = "vit"
-    """The family whose way of resizing learned positions to another image size is used (see `positions.py`)."""
+    """Family whose method of resizing learned positions to another image size is used (see `positions.py`)."""
     rope_theta: float = 100.0
     relative_position_bias: bool = False
     """A learned bias on the attention scores by relative position, one table per layer (BEiT)."""
     shared_relative_position_bias: bool = False
-    """The same with one table for all layers."""
+    """The same bias with one table shared by all layers."""
     ln_pre: bool = False
-    """A LayerNorm between the embedding and the first block (CLIP)."""
+    """Whether a LayerNorm stands between the embedding and the first block (CLIP)."""
     layer_scale: bool = False
-    """A learned factor per dimension on what attention and MLP write."""
+    """Whether attention and MLP outputs are scaled by a learned factor per dimension."""
     gated_mlp: bool = False
-    """act(x W_gate) * (x W_in) instead of act(x W_in)."""
+    """Whether the MLP is gated: act(x W_gate) * (x W_in) instead of act(x W_in)."""
     patch_bias: bool = True
     q_bias: bool = True
     k_bias: bool = True
@@ -65,26 +68,27 @@ class HookedViTConfig:
     mlp_bias: bool = True
 
     final_norm: Literal["tokens", "pooled", "none"] = "tokens"
-    """Where `ln_final` stands: on every token, after the pooling (BEiT with mean pooling), or nowhere (CLIP)."""
+    """Position of `ln_final`: on every token, after the pooling (BEiT with mean pooling), or absent (CLIP)."""
     pooling: Literal["cls", "cls+distillation", "mean", "cls+mean", "attention"] = "cls"
-    """How the head reads the tokens; `mean` is over the patches."""
+    """Tokens that the head reads; `mean` is over the patches."""
     n_classes: int = 0
-    """Classes of the head; 0 for a bare encoder."""
+    """Number of classes of the head; 0 for a bare encoder."""
     id2label: Mapping[int, str] = field(default_factory=dict)
-    """Names of the classes; empty for a bare encoder."""
+    """Class index -> name; empty for a bare encoder."""
     problem_type: str | None = None
-    """`regression` or `multi_label_classification`, as Hugging Face writes it; None: a choice between classes."""
+    """`regression` or `multi_label_classification`, as Hugging Face writes it; None for single-label classification."""
     zero_shot: bool = False
-    """The head compares the projected image with given text embeddings (CLIP, SigLIP)."""
+    """Whether the head compares the projected image with given text embeddings (CLIP, SigLIP)."""
     projection_dim: int = 0
     """Width of the projection before the comparison, or of a bare encoder's projected pooler output; 0 without one."""
     projection_bias: bool = False
-    """The projection has a bias, as `fold_ln` makes one."""
+    """Whether the projection has a bias, as `fold_ln` creates one."""
     logit_bias: bool = False
-    """The zero-shot head adds a learned constant (SigLIP)."""
+    """Whether the zero-shot head adds a learned constant (SigLIP)."""
     pooler: Literal["none", "dense", "norm", "projection", "attention"] = "none"
-    """What makes a bare encoder's `pooler_output`: act(W x_CLS + b); a LayerNorm of what is pooled; the same
-    projected; an attention-pooling head. A zero-shot head that pools by attention has the last, too."""
+    """Module that computes a bare encoder's `pooler_output`: act(W x_CLS + b); a LayerNorm of the pooled token; the
+    same, projected; or an attention-pooling head. A zero-shot head that pools by attention has the last one, too.
+    """
     pooler_size: int = 0
     """Width of a dense pooler."""
     pooler_act: str = "tanh"
@@ -94,10 +98,10 @@ class HookedViTConfig:
     normalization_type: str = "LN"
     """"LN", or "LNPre" once every LayerNorm's gain and bias are folded into what reads it."""
     processing: tuple[str, ...] = ()
-    """What `process_weights_` has done to the weights."""
+    """Steps of `process_weights_` that were applied to the weights."""
     attn_only: bool = False
     n_key_value_heads: int | None = None
-    """None: every head has its own keys and values (transformer-lens's tools ask)."""
+    """Always None: every head has its own keys and values (transformer-lens's tools read this)."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
@@ -134,49 +138,49 @@ class HookedViTConfig:
 
     @property
     def no_softmax(self) -> str | None:
-        """Why the outputs are no classes of which one is chosen (see `no_softmax`); None where they are."""
+        """Reason why the outputs are not single-label class scores (see `no_softmax`); None where they are."""
         return no_softmax(self.n_classes, self.problem_type)
 
     @property
     def n_prefix_tokens(self) -> int:
-        """Tokens before the patches: CLS, distillation, registers."""
+        """Number of tokens before the patches: CLS, distillation, registers."""
         return self.cls_token + self.distillation_token + self.n_registers
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Number of rows and columns of patches."""
         side = self.image_size // self.patch_size
         return side, side
 
     @property
     def position_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches that the positions were trained for."""
+        """Number of rows and columns of patches that the positions were trained for."""
         side = (self.position_image_size or self.image_size) // self.patch_size
         return side, side
 
     @property
     def n_tokens(self) -> int:
-        """Prefix tokens and patches."""
+        """Number of tokens: prefix tokens and patches."""
         return self.n_prefix_tokens + self.grid[0] * self.grid[1]
 
     @property
     def n_ctx(self) -> int:
-        """`n_tokens`, by transformer-lens's name."""
+        """Alias of `n_tokens`, by transformer-lens's name."""
         return self.n_tokens
 
     @property
     def d_vocab(self) -> int:
-        """`n_classes`, by transformer-lens's name."""
+        """Alias of `n_classes`, by transformer-lens's name."""
         return self.n_classes
 
     @property
     def d_head_input(self) -> int:
-        """Width of what the head reads: two tokens side by side for `cls+...` poolings."""
+        """Width of the head's input: twice d_model for the `cls+...` poolings that concatenate two tokens."""
         return self.d_model * (2 if "+" in self.pooling else 1)
 
 
 def no_softmax(n_classes: int, problem_type: str | None) -> str | None:
-    """Say why a head's outputs are no classes of which one is chosen by softmax; None where they are."""
+    """Return the reason why a head's outputs are not single-label class scores; None where they are."""
     if problem_type in ("regression", "multi_label_classification"):
         return f"its problem_type is {problem_type}"
     if n_classes < 2:

@@ -1,4 +1,4 @@
-"""Where to compute: a GPU where torch can use one (under torchrun each process its own), else the CPU; and why."""
+"""Devices: a GPU where torch can use one (under torchrun one per process), else the CPU, and the reason."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mechvit.settings_checks import SettingError
 
 
 def default_device() -> torch.device:
-    """Return CUDA's device of this process where torch can use one, else the CPU."""
+    """Return this process's CUDA device where torch can use one, else the CPU."""
     return device_named("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
 
 def device_named(name: torch.device | str | None) -> torch.device:
-    """Return the device of a name, as in cuda, cuda:1 or cpu; `default_device` for None.
+    """Return the device of a name such as cuda, cuda:1 or cpu; `default_device` for None.
 
     `cuda` without a number is the current GPU, and under torchrun that of the process's local rank, so that no two
     processes of a machine share one.
@@ -37,10 +37,10 @@ def device_named(name: torch.device | str | None) -> torch.device:
 
 
 def device_of_process(name: torch.device | str | None, *, shared: bool = False) -> torch.device:
-    """Return the device of one of torchrun's processes; without torchrun as `device_named`.
+    """Return the device of one of torchrun's processes; without torchrun, as `device_named`.
 
     Args:
-        name: as in cuda, each process's own, or cpu.
+        name: cuda (one GPU per process) or cpu.
         shared: let several processes share a GPU where there are more of them.
 
     Raises:
@@ -59,7 +59,7 @@ def device_of_process(name: torch.device | str | None, *, shared: bool = False) 
 
 
 def unused_gpu() -> str | None:
-    """Say why torch uses none of the GPUs that this machine shows; None where it uses them, or where there is none."""
+    """Return the reason why torch uses none of this machine's GPUs; None where it uses them or there is none."""
     if torch.cuda.is_available():
         return None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -76,7 +76,7 @@ def unused_gpu() -> str | None:
 
 
 def _shows_gpu() -> bool:
-    """Whether the machine shows an NVIDIA GPU by its driver's files or devices."""
+    """Return whether the NVIDIA driver's files or devices show a GPU."""
     cards = Path("/proc/driver/nvidia/gpus")
     listed = cards.is_dir() and any(cards.iterdir())
     return (
@@ -87,7 +87,7 @@ def _shows_gpu() -> bool:
 
 
 def _reason() -> str:
-    """What CUDA itself says when it cannot start, such as a driver that is too old."""
+    """Return CUDA's own error when it cannot start, such as a driver that is too old; empty without one."""
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""Tables of hook points in Markdown: of one checkpoint by its config, or of every supported family. No weights."""
+"""Tables of hook points in Markdown, of one checkpoint's config or of every supported family; no weights are loaded."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ NEEDS: dict[str, Callable[[HookedViTConfig], bool]] = {
     ZERO_SHOT: lambda cfg: cfg.zero_shot,
     POOLING: lambda cfg: cfg.n_classes > 0 and cfg.pooling == "attention",
 }
-"""What a model must have for a hook point to exist."""
+"""Property of a model -> whether it has it; hook points depend on these."""
 
 FLAGS = ("use_swiglu_ffn", "use_gated_mlp", "use_absolute_position_embeddings")  # they add hook points
 
 
 class Point(NamedTuple):
-    """What passes one hook point: its dimensions as `sizes` names them, its meaning, and a key of NEEDS or nothing."""
+    """A hook point's dimensions (as `sizes` names them), its meaning, and the key of NEEDS that it depends on, if
+    any.
+    """
 
     shape: str
     meaning: str
@@ -105,14 +107,14 @@ the table of one checkpoint, with sizes. `{l}` is a block. A family in brackets 
 
 
 def sizes(cfg: HookedViTConfig) -> dict[str, int]:
-    """Give the size of each dimension of one image."""
+    """Return the size of each named dimension for one image."""
     token = dict.fromkeys(("token", "query", "key"), cfg.n_tokens)
     widths = {name: getattr(cfg, name) for name in ("d_model", "d_head", "d_mlp", "d_head_input")}
     return {"batch": 1, "1": 1, "head": cfg.n_heads, "class": cfg.n_classes, **token, **widths}
 
 
 def points_of(cfg: HookedViTConfig) -> dict[str, Point]:
-    """Give the hook points of a model, those on request too, and `{l}` for every layer."""
+    """Return the hook points of a model, with `{l}` for the layer, including those on request."""
     found = {name: point for name, point in POINTS.items() if not point.needs or NEEDS[point.needs](cfg)}
     if cfg.final_norm == "pooled":  # one vector an image
         for name in ("ln_final.hook_scale", "ln_final.hook_normalized"):
@@ -121,16 +123,17 @@ def points_of(cfg: HookedViTConfig) -> dict[str, Point]:
 
 
 def request(name: str) -> str:
-    """Say when a hook point exists: always, or after a call."""
+    """Return when a hook point exists: always, or after a call."""
     call = ON_REQUEST.get(name.rpartition(".")[2]) if name.startswith("blocks.") else None
     return "always" if call is None else f"after `model.{call}`"
 
 
 def checkpoint_table(path_or_hub_id: str, zero_shot: bool = False) -> str:
-    """Tabulate a checkpoint's hook points by its config alone; `zero_shot` gives it a head of two text embeddings.
+    """Tabulate a checkpoint's hook points from its config; `zero_shot` adds a head of two text embeddings.
 
     Raises:
-        ValueError: nothing is there, it is of another kind, or `zero_shot` for a class without a zero-shot head.
+        ValueError: nothing is there, the model is of an unsupported kind, or `zero_shot` for a class without a
+            zero-shot head.
     """
     if is_hooked_vit(path_or_hub_id) and not zero_shot:
         cfg = load_hooked_vit(path_or_hub_id, "cpu", None).cfg
@@ -172,14 +175,16 @@ def family_table() -> str:
 
 
 def every_point(model: HookedViT) -> set[str]:
-    """Name a model's hook points once its requests are all on, `{l}` for the layer; they stay on."""
+    """Switch on every optional hook point of a model and return all names, with `{l}` for the layer."""
     for switch in (model.set_use_attn_result, model.set_use_split_qkv_input, model.set_use_hook_mlp_in):
         switch(True)
     return {re.sub(r"^blocks\.\d+\.", "blocks.{l}.", name) for name in model.hook_dict}
 
 
 def family_models(family: Family) -> Iterator[HookedViT]:
-    """Make a family's models, one layer each and no memory: every class, with and without what adds hook points."""
+    """Generate a family's one-layer models on the meta device: every class, with and without options that add hook
+    points.
+    """
     for architecture, known in family.architectures.items():
         config_class = getattr(transformers, architecture).config_class
         for flag in (None, *(flag for flag in FLAGS if hasattr(config_class(), flag))):
@@ -193,7 +198,7 @@ def family_models(family: Family) -> Iterator[HookedViT]:
 
 
 def _model(architecture: str, hf_config: Any, zero_shot: bool) -> HookedViT:
-    """Make a model on the meta device, which holds shapes and no numbers."""
+    """Build a model on the meta device, which holds shapes and no values."""
     head: dict[str, Any] = {}
     if zero_shot:
         width = getattr(hf_config, "projection_dim", None) or getattr(hf_config, "vision_config", hf_config).hidden_size

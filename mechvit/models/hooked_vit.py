@@ -34,19 +34,19 @@ ReturnType = Literal["logits", "loss", "both"] | None
 
 
 class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
-    """A plain vision transformer with transformer-lens's hook points.
+    """A vision transformer with transformer-lens's hook points.
 
-    Build it with `from_pretrained` or `from_hf`. Attention runs fused (SDPA) in every layer whose
-    `hook_attn_scores` and `hook_pattern` nothing watches, and with an explicit softmax in the others; attaching or
-    removing a hook switches the layer at its next call. There is no dropout: training mode is refused for
-    checkpoints that ask for some.
+    Build it with `from_pretrained` or `from_hf`. Attention runs fused (SDPA) in every layer whose `hook_attn_scores`
+    and `hook_pattern` have no hooks, and with an explicit softmax in the others; attaching or removing a hook switches
+    the layer at its next call. There is no dropout: training mode is refused for checkpoints that ask for some.
 
     Attributes:
         cfg: the shape, device and dtype.
-        hf_config: the Hugging Face config that `to_hf` gives back.
-        image_processor: the checkpoint's own, on PIL and numpy; None where it has none.
+        hf_config: the Hugging Face config that `to_hf` returns.
+        image_processor: the checkpoint's own, computed with PIL and numpy; None where it has none.
         head: the classifier; None for a bare encoder.
-        pooler: what makes a bare encoder's `pooler_output` of its result; None where that has no weights.
+        pooler: module that computes a bare encoder's `pooler_output` from its last hidden state; None where it has no
+            weights.
     """
 
     def __init__(self, cfg: HookedViTConfig, hf_config: Any, image_processor: Any = None) -> None:
@@ -93,14 +93,14 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         Args:
             path_or_hub_id: a folder that a Hugging Face model's or a HookedViT's `save_pretrained` wrote (safetensors),
                 or a hub id.
-            device: where to; CUDA where there is one (under torchrun each process its own), else the CPU, when None.
+            device: the target; None takes CUDA where available (under torchrun one GPU per process), else the CPU.
             dtype: the checkpoint's own when None.
             fold_ln, center_writing_weights, center_unembed, fold_value_biases: see `process_weights_`.
             text_embeds, class_names: see `from_hf`.
 
         Raises:
-            ValueError: nothing is there, it is of another kind (named before any weight is read), or its weights are
-                missing, left over or mis-shaped (each named).
+            ValueError: nothing is there, the model is of an unsupported kind (named before any weight is read), or its
+                weights are missing, left over or mis-shaped (each named).
         """
         from mechvit.models.checkpoints.loading import load_pretrained
 
@@ -121,28 +121,28 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         text_embeds: Float[Tensor, "class projection"] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> HookedViT:
-        """Copy a loaded Hugging Face model, which stays as it is.
+        """Convert a loaded Hugging Face model, which is left unchanged.
 
         Args:
             hf_model: of one of the supported classes.
             image_processor: kept as `image_processor`.
-            text_embeds: make a zero-shot classifier of a CLIPModel, SiglipModel or Siglip2Model: one text embedding a
-                class, as its `get_text_features` gives them (of any length: they are normalised). Without, these
+            text_embeds: make a zero-shot classifier of a CLIPModel, SiglipModel or Siglip2Model: one text embedding per
+                class, as its `get_text_features` returns them (any norm: they are normalised). Without embeddings these
                 are bare encoders.
-            class_names: the name of each row.
+            class_names: the name of each row of `text_embeds`.
 
         Raises:
-            ValueError: it is of another kind, or its weights do not fit its config.
+            ValueError: the model is of an unsupported kind, or its weights do not fit its config.
         """
         from mechvit.models.checkpoints.loading import from_hf
 
         return from_hf(hf_model, image_processor, text_embeds, class_names)
 
     def to_hf(self) -> Any:
-        """Give an ordinary Hugging Face model of the same class with the same weights, bit for bit.
+        """Return an ordinary Hugging Face model of the same class with exactly the same weights.
 
         Raises:
-            ValueError: processing made a bias that the Hugging Face class has no place for.
+            ValueError: weight processing created a bias that the Hugging Face class does not have.
         """
         from mechvit.models.checkpoints.loading import to_hf
 
@@ -160,12 +160,12 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
 
     @checked
     def set_image_size(self, image_size: int) -> HookedViT:
-        """Take images of this size, in pixels, from now on; each pass resizes the positions as Hugging Face does.
+        """Change the model's input size, in pixels; each pass resizes the positions as Hugging Face does.
 
         `from_pretrained` does this with the size that the checkpoint's image processor makes. No weight changes.
 
         Raises:
-            ValueError: no whole number, or smaller than a patch.
+            ValueError: the size is not a whole number, or smaller than a patch.
         """
         trained_for = self.cfg.position_image_size or self.cfg.image_size
         positions = None if image_size == trained_for else trained_for
@@ -204,14 +204,14 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         Pixels, a residual stream and labels are moved to the model's device, the first two to its dtype.
 
         Args:
-            pixel_values: what the image processor gives; with `start_at_layer` a residual stream.
-            return_type: "logits" [batch, class] (a bare encoder gives its last hidden state [batch, token, d_model]),
+            pixel_values: as the image processor returns them; with `start_at_layer`, a residual stream.
+            return_type: "logits" [batch, class] (a bare encoder returns its last hidden state [batch, token, d_model]),
                 "loss" (mean cross-entropy, nats), "both" (logits, loss), or None to return nothing.
-            labels: the right classes, for the loss.
+            labels: the true classes, for the loss.
             start_at_layer: take the residual stream that enters block L, [batch, token, d_model] of images of the
                 model's own size, and run from there; n_layers runs the head alone, negative values count from the end.
-            stop_at_layer: return the residual stream that enters block L, [batch, token, d_model], and run no
-                further; n_layers gives the last one, negative values count from the end.
+            stop_at_layer: return the residual stream that enters block L, [batch, token, d_model], and run no further;
+                n_layers gives the last one, negative values count from the end.
             interpolate_pos_encoding: take images of any size, positions resized as Hugging Face resizes them.
             check_finite: refuse images with NaN or infinite pixels (reads every pixel once).
             prepend_bos: ignored; language-model tools pass it.
@@ -246,7 +246,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         return (logits, loss) if return_type == "both" else loss
 
     def _enter(self, pixels: Tensor) -> tuple[Float[Tensor, "batch token d_model"], Grid]:
-        """Give what enters the first block: the sum of `hook_embed` and `hook_pos_embed`."""
+        """Embed the pixels; return the first block's input (`hook_embed` + `hook_pos_embed`) and the patch grid."""
         embed, positions, grid = self.embed(pixels)
         if positions is None:
             return self.hook_embed(embed), grid
@@ -260,14 +260,16 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         return self.hook_embed(embed) + self.hook_pos_embed(positions), grid
 
     def place(self, grid: Grid) -> Place:
-        """Give what a block needs to know of an image's layout: pass it when calling blocks by hand."""
+        """Return the positional information that every block takes, also when it is called by hand, for a grid of
+        patches.
+        """
         rotary = (
             rotary_angles(self.cfg, grid, self.cfg.device, self.cfg.dtype) if self.cfg.positions == "rotary" else None
         )
         return Place(grid, rotary, None if self.relative is None else self.relative(grid))
 
     def _classify(self, tokens: Float[Tensor, "batch head_token d_model"]) -> Float[Tensor, "batch class"]:
-        """Pool the head's tokens (normalised, where that comes first) and classify."""
+        """Pool the head's tokens (after the final LayerNorm, where it comes first) and classify."""
         assert self.head is not None
         pooled = self.pooler(tokens) if isinstance(self.pooler, AttentionPooler) else pool(self.cfg, tokens)
         if self.cfg.final_norm == "pooled":
@@ -277,21 +279,21 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
 
     @property
     def head_tokens(self) -> slice:
-        """The tokens among which the head reads: CLS, CLS and distillation, the patches, or all."""
+        """Slice of the tokens that the head reads: CLS, CLS and distillation, the patches, or all."""
         return head_tokens(self.cfg)
 
     def to_tokens(self, pixel_values: Float[Tensor, "batch channel height width"]) -> ImageTokens:
-        """Give images the shape [batch, token], for transformer-lens's tools that count positions (patching)."""
+        """Wrap images so that their shape is [batch, token], for transformer-lens tools that count positions."""
         return ImageTokens(pixel_values, self.cfg.n_tokens)
 
     def unembed_residual(
         self, resid: Float[Tensor, "batch head_token d_model"], apply_ln: bool = True
     ) -> Float[Tensor, "batch class"]:
-        """Apply the model's own head to a residual stream at `head_tokens`: the logit lens. No hook fires.
+        """Apply the model's own head to a residual stream at `head_tokens` (the logit lens). No hook fires.
 
         Args:
             resid: any layer's residual stream at `head_tokens`; moved to the model's device and dtype, as in `forward`.
-            apply_ln: normalise by `ln_final` (before or after pooling) as the model does; the bare head when False.
+            apply_ln: apply `ln_final` (before or after pooling) as the model does; False applies the head alone.
 
         Raises:
             ValueError: the model has no classification head, or `resid` holds other tokens.
@@ -309,11 +311,13 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             return self.head(pool(self.cfg, resid))
 
     def own_state_dict(self) -> dict[str, Tensor]:
-        """Give the state dict without the weights that are only carried along."""
+        """Return the state dict without the unused weights that are kept for `to_hf`."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("carried.")}
 
     def train(self, mode: bool = True) -> HookedViT:
-        """Switch training mode, which changes nothing: dropout is not applied, and is refused if asked for."""
+        """Set training mode, which changes nothing: there is no dropout, and checkpoints that ask for it are
+        refused.
+        """
         if mode and self.cfg.dropout:
             raise ValueError(
                 f"HookedViT trains without dropout only; this checkpoint's config asks for {self.cfg.dropout}. "

@@ -1,7 +1,7 @@
-"""Ctrl-C that waits while a model is being changed, and temporary changes that are undone whatever interrupts them.
+"""Deferred Ctrl-C while a model is being changed, and temporary changes that are always undone.
 
-Python raises KeyboardInterrupt between any two instructions of the main thread. Between the first and the last of the
-statements that put hooks on, or take them off, it would leave a model that is neither.
+Python raises KeyboardInterrupt between any two instructions of the main thread. Raised while hooks are being attached
+or removed, it would leave the model in neither state.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Given = TypeVar("Given")
 
 
 class sigint_held:
-    """Let SIGINT wait until the block ends: then the handler that was there is called, as if it had arrived just then.
+    """Context that defers SIGINT until the block ends; the previous handler is called then.
 
-    For short sections that must happen as a whole. Where no Python function handles SIGINT (it is ignored, or ends the
-    process) nothing is held back, nor in another than the main thread, which is never interrupted. Inside another such
-    block the outer one decides. A handler that was put in the place of this one meanwhile stays.
+    For short sections that must run as a whole. Nothing is deferred where no Python function handles SIGINT (it is
+    ignored, or ends the process), or outside the main thread, which alone is interrupted. In nested blocks the
+    outermost one decides. A handler that was installed meanwhile stays.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class sigint_held:
             self._before = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle the signal: remember it, or pass it on where somebody put this handler back after the block."""
+        """Remember the signal, or pass it on where this handler was restored after the block."""
         if self._holds:
             self._arrived = True
         elif self._before is not None:
@@ -62,10 +62,10 @@ class sigint_held:
 
 
 class _Exit:
-    """`__exit__` of `Temporary`, with a net under it.
+    """`__exit__` of `Temporary`, which also undoes the change if it is never called.
 
-    An interrupt may come when a `with` block has ended and `__exit__` has not begun. The block's frame then drops the
-    `__exit__` that it looked up when it began, and that nothing else holds: this undoes the change.
+    An interrupt may arrive after a `with` block has ended and before `__exit__` begins. The block's frame then drops
+    the `__exit__` that it holds alone, and deleting it undoes the change.
     """
 
     def __get__(self, context: Temporary[Any] | None, owner: type[Temporary[Any]]) -> Callable[..., bool | None]:
@@ -77,7 +77,7 @@ class _Exit:
 
 
 class Temporary(Generic[Given]):
-    """What a function made with `temporary` gives: a context that is entered once."""
+    """Single-use context that a function made with `temporary` returns."""
 
     __exit__ = _Exit()
 
@@ -105,10 +105,11 @@ class Temporary(Generic[Given]):
 def temporary(
     function: Callable[Arguments, Iterator[Given]],
 ) -> Callable[Arguments, AbstractContextManager[Given]]:
-    """Make a context of a generator function, as `contextlib.contextmanager` does, that Ctrl-C cannot tear.
+    """Turn a generator function into a context manager, as `contextlib.contextmanager` does, whose set-up and tear-down
+    Ctrl-C cannot interrupt.
 
-    SIGINT waits while the generator runs to its `yield` and from there to its end (`sigint_held`), not in between. The
-    generator undoes its change in a `finally`, so that whatever is raised in the block undoes it, too.
+    SIGINT is deferred (`sigint_held`) up to the generator's `yield` and again from there to its end, not in between.
+    The generator undoes its change in a `finally`, so that whatever is raised in the block undoes it, too.
     """
     make = contextmanager(function)
 
@@ -121,6 +122,6 @@ def temporary(
 
 @temporary
 def random_numbers_kept(devices: Sequence[int | torch.device] = ()) -> Iterator[None]:
-    """Give torch's generators (the CPU's, and those of some GPUs) their state back when the block ends."""
+    """Restore torch's random state (the CPU's, and that of the given GPUs) when the block ends."""
     with torch.random.fork_rng(devices=devices):
         yield

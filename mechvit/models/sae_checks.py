@@ -1,4 +1,4 @@
-"""Which sae-lens SAEs can stand at a hook point: those whose output is decode(encode(x)), on raw activations."""
+"""Checks that a sae-lens SAE can replace a hook point: its output is decode(encode(x)) of raw activations."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from mechvit.models.layers.hook_state import has_hooks
 
 UNFOLDED = ("expected_average_only_in", "covariance_whitening")
-"""Settings of `normalize_activations` that sae-lens applies in training alone and then folds into the weights."""
+"""Values of `normalize_activations` that sae-lens applies in training only and then folds into the weights."""
 
 
 def is_sae(given: Any) -> bool:
-    """Tell whether this is an SAE of sae-lens."""
+    """Return whether an object is a sae-lens SAE."""
     return isinstance(given, HookedRootModule) and hasattr(given, "encode")
 
 
 def check_reconstructs(sae: Any, name: str = "the SAE") -> None:
-    """Raise a ValueError unless an SAE gives decode(encode(x)) of raw activations, in the place of what it reads."""
+    """Raise a ValueError unless an SAE's output is decode(encode(x)) of raw activations, in place of its input."""
     if not is_sae(sae):
         raise ValueError(
             f"{name} must be an SAE of sae-lens; got {type(sae).__name__}. Load it with mechvit.saes.load_sae, or with "
@@ -38,7 +38,7 @@ def check_reconstructs(sae: Any, name: str = "the SAE") -> None:
 
 
 def check_unhooked(sae: Any, name: str = "the SAE") -> None:
-    """Raise a ValueError where hooks are left in an SAE: they would change the codes that it is measured by."""
+    """Raise a ValueError where an SAE still has hooks, which would change its measured codes."""
     if left := [point for point, module in sae.hook_dict.items() if has_hooks(module)]:
         raise ValueError(
             f"{name} has hooks at {', '.join(left)}, which would change what is measured of it: take them off with "

@@ -49,7 +49,7 @@ def pattern_shift(
     corrupted: Float[Tensor, "batch head query key"],
     clean_norm: Float[Tensor, "batch head query"],
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Cosine and squared difference (summed over keys) of each row, averaged over heads and queries.
+    """Return cosine and squared difference (summed over keys) of each row, averaged over heads and queries.
 
     The cosine comes from norms (`cosine_of_norms`): no product of patterns is formed.
     """
@@ -60,12 +60,12 @@ def pattern_shift(
 
 
 def is_small(model: HookedViT, most_tokens: int) -> bool:
-    """Whether a model is on a CPU and has at most so many tokens."""
+    """Return whether a model is on a CPU and has at most so many tokens."""
     return model.cfg.device.type == "cpu" and model.cfg.n_tokens <= most_tokens
 
 
 def watches_pattern(model: HookedViT, layer: int) -> bool:
-    """Whether hooks of the caller's watch (and may edit) a layer's scores or pattern."""
+    """Return whether hooks of the caller's watch (and may edit) a layer's scores or pattern."""
     attn = model.blocks[layer].attn
     return is_watched(attn.hook_attn_scores) or is_watched(attn.hook_pattern)
 
@@ -78,7 +78,9 @@ def _layer_hooks(
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
-    """Hooks that call either with the pattern, or with queries, keys [batch, head, token, d_head] and position bias."""
+    """Return hooks that call either with the pattern, or with queries, keys [batch, head, token, d_head] and position
+    bias.
+    """
     at, attn = f"blocks.{layer}.attn.", model.blocks[layer].attn
     if as_pattern or watches_pattern(model, layer):
         return [(at + "hook_pattern", lambda pattern, hook: on_pattern(pattern.float()))]
@@ -101,7 +103,9 @@ def _hooks(
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
-    """The hooks of some layers, which read patterns where asked to, and where the caller's hooks may edit them."""
+    """Return the hooks of some layers, which read patterns where asked to, and where the caller's hooks may edit
+    them.
+    """
     place = functools.cache(lambda: model.place(model.cfg.grid))  # one for all layers of the pass
     return [hook for layer in layers for hook in _layer_hooks(model, layer, as_pattern, place, on_pattern, on_heads)]
 
@@ -140,7 +144,7 @@ class CleanAttention:
         self.entropy: list[Tensor] = []
 
     def hooks(self) -> Hooks:
-        """Hooks for the clean forward pass."""
+        """Return hooks for the clean forward pass."""
 
         def of_pattern(pattern: Tensor) -> None:
             self.kept.append((pattern, torch.linalg.vector_norm(wide(pattern), dim=-1)))
@@ -153,7 +157,7 @@ class CleanAttention:
         return self._hooks(of_pattern, of_heads)
 
     def comparison(self) -> tuple[Hooks, list[Shift]]:
-        """Hooks for a corrupted pass, and the list it fills with each layer's numbers."""
+        """Return hooks for a corrupted pass, and the list it fills with each layer's numbers."""
         found: list[Shift] = []
 
         def of_pattern(pattern: Tensor) -> None:

@@ -36,7 +36,7 @@ class AttentionEntropy:
     """Nats; 0 to log(keys)."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image and layer; `labels` are constant columns put first."""
+        """Return one row per image and layer; `labels` are constant columns put first."""
         return tidy(self.image_id, {"entropy": self.entropy}, labels)
 
 
@@ -60,12 +60,12 @@ class AttentionShift(PerImage):
         return self.entropy - self.entropy_clean
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image and layer; `labels` are constant columns put first."""
+        """Return one row per image and layer; `labels` are constant columns put first."""
         names = ("entropy_clean", "entropy", "entropy_difference", "cosine", "squared_difference")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
     def head(self, count: int) -> AttentionShift:
-        """The first `count` images."""
+        """Return the first `count` images."""
         return AttentionShift(**{f.name: getattr(self, f.name)[:count] for f in fields(self)})
 
     @classmethod
@@ -95,20 +95,18 @@ def attention_entropy(
     seed: int = 0,
     progress: str | None = None,
 ) -> AttentionEntropy:
-    """Entropy of every layer's attention, nats, averaged over heads and queries (CLS among them).
+    """Return entropy of every layer's attention, nats, averaged over heads and queries (CLS among them).
 
     Args:
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
     Raises:
         ValueError: no images, another input size than the model's, or attention that is not finite.
-
-    Source: the paper's section 3.3, equation 1.
     """
     ids, entropies = [], []
     for batch in image_batches(model, images, batch_size, patterns=True, progress=progress):
@@ -137,8 +135,8 @@ def attention_shift(
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held of the
-            clean pass while the corrupted one runs (patterns, or queries and keys).
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held of
+            the clean pass while the corrupted one runs (patterns, or queries and keys).
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 

@@ -1,4 +1,4 @@
-"""Attention of single images, small enough to keep and show: a byte a weight, numbers a head, and rollouts."""
+"""Attention of single images, small enough to keep and show: one byte per weight, numbers a head, and rollouts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AttentionMaps:
     """One image's attention in one model; on the CPU."""
 
     codes: UInt8[np.ndarray, "layers heads query key"]
-    """Patterns, one byte a weight: see `encode`."""
+    """Patterns, one byte per weight: see `encode`."""
     scale: Float[np.ndarray, "layers heads"]
     """The largest weight of each head."""
     entropy: Float[np.ndarray, "layers heads"]
@@ -53,7 +53,7 @@ class AttentionMaps:
 def encode(
     patterns: Float[np.ndarray, "*batch query key"],
 ) -> tuple[UInt8[np.ndarray, "*batch query key"], Float[np.ndarray, "*batch"]]:
-    """Weights -> bytes: code = round(255 sqrt(weight / scale)), where scale is a pattern's largest weight.
+    """Return weights -> bytes: code = round(255 sqrt(weight / scale)), where scale is a pattern's largest weight.
 
     The square root spends the codes on small weights, of which an attention row mostly consists: 1% of the largest one
     is kept to 4%, where even steps would keep it to 20%.
@@ -66,7 +66,7 @@ def encode(
 def decode(
     codes: UInt8[np.ndarray, "*batch query key"], scale: Float[np.ndarray, "*batch"]
 ) -> Float[np.ndarray, "*batch query key"]:
-    """Bytes -> weights, to within 0.4% of the pattern's largest weight."""
+    """Return bytes -> weights, to within 0.4% of the pattern's largest weight."""
     return np.square(codes.astype(np.float32) / 255) * scale[..., None, None]
 
 
@@ -113,12 +113,10 @@ def attention_maps(
         rollouts: fusions and discard ratios of `attention_rollout`.
 
     Returns:
-        one result an image, layers x heads x tokens^2 bytes each.
+        one result per image, layers x heads x tokens^2 bytes each.
 
     Raises:
         ValueError: a layer, head or rollout that there is not, or attention that is not finite.
-
-    Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1.
     """
     cfg = model.cfg
     kept, chosen = checked_indices("layers", layers, cfg.n_layers), list(checked_indices("heads", heads, cfg.n_heads))
@@ -164,7 +162,7 @@ def attention_maps(
 
 
 def checked_indices(name: str, wanted: Sequence[int] | None, n: int) -> tuple[int, ...]:
-    """The wanted indices, checked; all when None.
+    """Return the wanted indices, checked; all when None.
 
     Raises:
         ValueError: none, one outside 0 to n - 1, or one twice.

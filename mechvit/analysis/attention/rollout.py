@@ -31,7 +31,7 @@ def check_rollout(fusion: str, discard_ratio: float) -> None:
 def rollout_step(
     pattern: Float[Tensor, "batch head query key"], fusion: Fusion = "mean", discard_ratio: float = 0.0
 ) -> Float[Tensor, "batch query key"]:
-    """One layer's factor of the rollout: 0.5 (fused heads) + 0.5 identity, each row brought to sum one."""
+    """Return one layer's factor of the rollout: 0.5 (fused heads) + 0.5 identity, each row brought to sum one."""
     fused = pattern.mean(1) if fusion == "mean" else getattr(pattern, f"a{fusion}")(1)
     flat = fused.flatten(1)
     dropped = int(flat.shape[1] * discard_ratio)

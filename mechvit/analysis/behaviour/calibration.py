@@ -15,7 +15,7 @@ ECE_BINS = 15
 
 
 def calibration_bin(confidence: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """Give the bin of each confidence, 0 to 14; the upper edge belongs to it."""
+    """Return the bin of each confidence, 0 to 14; the upper edge belongs to it."""
     inner = torch.arange(1, ECE_BINS, dtype=torch.float64, device=confidence.device) / ECE_BINS
     return torch.bucketize(confidence.double(), inner)
 
@@ -23,7 +23,7 @@ def calibration_bin(confidence: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"
 def calibration_gaps(
     correct: Bool[Tensor, "*batch"], confidence: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch 15"]:
-    """Give 1 or 0 for correct, minus the confidence, in the column of its bin, and 0 in the others.
+    """Return 1 or 0 for correct, minus the confidence, in the column of its bin, and 0 in the others.
 
     The error is the sum over bins of the absolute mean over images.
     """

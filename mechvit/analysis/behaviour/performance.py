@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Performance(PerImage):
-    """One entry an image, all on the CPU."""
+    """One entry per image, all on the CPU."""
 
     image_id: Int[Tensor, " images"]
     label: Int[Tensor, " images"]
@@ -50,7 +50,9 @@ class Performance(PerImage):
         return self.top(1)
 
     def top(self, k: int) -> float:
-        """Fraction of images whose label is among the k classes that score highest; k below the number of classes."""
+        """Return fraction of images whose label is among the k classes that score highest; k below the number of
+        classes.
+        """
         least = int(self.classes.min())
         if not 1 <= k < least:
             raise ValueError(
@@ -60,11 +62,11 @@ class Performance(PerImage):
         return float((self.rank < k).double().mean())
 
     def ece(self) -> float:
-        """Expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
+        """Return expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
         return float(calibration_gaps(self.rank == 0, self.confidence).mean(0).abs().sum())
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image; `labels` are constant columns put first, as in `model="base"`."""
+        """Return one row per image; `labels` are constant columns put first, as in `model="base"`."""
         names = ("label", "prediction", "rank", "confidence", "probability", "loss", "classes")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
@@ -180,7 +182,7 @@ def evaluate(
         model: any HookedViT with a head.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 

@@ -55,7 +55,7 @@ class Patching:
     giver: Outcomes
     """The giver as it is, on its own images; the same foils."""
     passes: float
-    """Forward passes an image that this needs, see `passes_needed`."""
+    """Forward passes per image that this needs, see `passes_needed`."""
 
     @property
     def image_id(self) -> Int[Tensor, " images"]:
@@ -68,7 +68,9 @@ class Patching:
         return self.logit_difference - self.receiver.logit_difference
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a component and image: the labels, kind, layer, head, tokens, image_id, correct, logit_difference."""
+        """Return one row per component and image: the labels, kind, layer, head, tokens, image_id, correct,
+        logit_difference.
+        """
         return component_frame(self.components, len(self.image_id), **labels).assign(
             image_id=self.image_id.repeat(len(self.components)).numpy(),
             correct=self.correct.flatten().numpy(),
@@ -76,14 +78,17 @@ class Patching:
         )
 
     def references(self, **labels: str) -> pd.DataFrame:
-        """The unpatched models: the labels, condition ("receiver" or "giver"), image_id, correct, logit_difference."""
+        """Return the unpatched models: the labels, condition ("receiver" or "giver"), image_id, correct,
+        logit_difference.
+        """
         import pandas as pd
 
         two = ((RECEIVER, self.receiver), (GIVER, self.giver))
         return pd.concat([own.to_frame(**labels, condition=name) for name, own in two], ignore_index=True)
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Accuracy and logit difference of every component, and the share of the giver's lead that each recovers.
+        """Return accuracy and logit difference of every component, and the share of the giver's lead that each
+        recovers.
 
         Returns:
             `recovery`'s rows, by kind, layer, head and tokens.
@@ -161,7 +166,7 @@ def _patch_batch(
     components: Sequence[Component],
     copies: int,
 ) -> tuple[Tensor, Tensor, Outcomes, Outcomes]:
-    """Correct and logit difference, [components, batch], and the two references."""
+    """Return correct and logit difference, [components, batch], and the two references."""
     n_layers = receiver.cfg.n_layers
     points = {component.point(n_layers) for component in components}
     inner = [i for i, component in enumerate(components) if component.kind not in ENDS]
@@ -199,8 +204,9 @@ def _patch_batch(
 
 
 def _together(components: Sequence[Component], chosen: Sequence[int], copies: int) -> Iterator[tuple[int, list[int]]]:
-    """Places of at most so many of the chosen components that start at one block, with that block; those before an MLP
-    come first."""
+    """Return places of at most so many of the chosen components that start at one block, with that block; those before
+    an MLP come first.
+    """
     order = sorted(chosen, key=lambda i: (components[i].start, not components[i].before_mlp))
     for start in sorted({components[i].start for i in chosen}):
         here = [i for i in order if components[i].start == start]
@@ -231,7 +237,7 @@ def _entering(
 
 
 def _replace(own: Tensor, given: Tensor, tokens: slice, head: int) -> Tensor:
-    """The giver's values at some tokens (and one head), the receiver's own elsewhere."""
+    """Return the giver's values at some tokens (and one head), the receiver's own elsewhere."""
     if head < 0 and tokens == slice(None):
         return given
     out = own.clone()

@@ -25,8 +25,9 @@ class AttributionError:
     """Exact and approximate effects, in logits; all intervals are of the bootstrap over images, paired."""
 
     components: pd.DataFrame
-    """One row a component: kind, layer, head, tokens, and exact, approximate and error (approximate minus exact), each
-    with _low and _high."""
+    """One row per component: kind, layer, head, tokens, and exact, approximate and error (approximate minus exact),
+    each with _low and _high.
+    """
     overall: pd.DataFrame
     """kind ("all", and each of several), components (how many), quantity, value, low, high. The quantities are over
     the components' mean effects: pearson, spearman, and relative_error, |approximate - exact| / |exact| (L2)."""
@@ -53,8 +54,7 @@ def attribution_error(
     Raises:
         ValueError: other images, or no component in common.
 
-    Source: attribution patching against patching, Syed et al., arXiv:2310.10348 (section 4); paired percentile
-    bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    Source: attribution patching against patching, Syed et al., arXiv:2310.10348 (section 4).
     """
     shared = [component for component in patching.components if component in set(attribution.components)]
     if not shared or not torch.equal(attribution.image_id, patching.image_id):

@@ -52,13 +52,13 @@ class Attribution:
         return variance.sqrt()
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a component and image: the labels, kind, layer, head, tokens, image_id, effect."""
+        """Return one row per component and image: the labels, kind, layer, head, tokens, image_id, effect."""
         return component_frame(self.components, len(self.image_id), **labels).assign(
             image_id=self.image_id.repeat(len(self.components)).numpy(), effect=self.effect.flatten().numpy()
         )
 
     def neurons(self, **labels: str) -> pd.DataFrame:
-        """One row an MLP neuron: the labels, layer, neuron, effect (mean over images), standard_error."""
+        """Return one row per MLP neuron: the labels, layer, neuron, effect (mean over images), standard_error."""
         import pandas as pd
 
         layers, neurons = self.neuron_effect.shape
@@ -99,13 +99,13 @@ def attribution_patching(
 
     Args:
         receiver, giver, images, corruption, giver_corruption, kinds, tokens, seed, progress: as in `patch_models`.
-        batch_size: images a pass; None takes 32 on a CPU, else 128, and holds at most 1 GiB of activations.
+        batch_size: images per pass; None takes 32 on a CPU, else 128, and holds at most 1 GiB of activations.
 
     Raises:
         ValueError: as `patch_models`.
 
-    Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023); Syed et al.,
-    arXiv:2310.10348 (section 2).
+    Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023); Syed et al., arXiv:2310.10348
+    (section 2).
     """
     cfg = receiver.cfg
     components = components_of(cfg, kinds, tokens, KINDS)
@@ -135,7 +135,7 @@ def activations_and_gradients(
     batch: ImageBatch,
     names: Sequence[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The receiver's activations by hook point, and each image's derivative of its logit difference by them."""
+    """Return the receiver's activations by hook point, and each image's derivative of its logit difference by them."""
     own: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -155,6 +155,6 @@ def activations_and_gradients(
 
 
 def _sum(model: HookedViT, component: Component, products: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
-    """The sum over a component's tokens and dimensions."""
+    """Return the sum over a component's tokens and dimensions."""
     chosen = products[component.point(model.cfg.n_layers)][:, token_slice(model.cfg, component.tokens)]
     return (chosen if component.head < 0 else chosen[:, :, component.head]).flatten(1).sum(1)

@@ -59,7 +59,7 @@ class Component(NamedTuple):
         return self.kind in ("attn", "head")
 
     def point(self, n_layers: int) -> str:
-        """The hook point where it is read."""
+        """Return the hook point where it is read."""
         if self.kind in ENDS:
             return f"hook_{self.kind}"
         if self.kind == "resid" and self.layer == n_layers:
@@ -71,7 +71,7 @@ class Component(NamedTuple):
 def components_of(
     cfg: HookedViTConfig, kinds: Sequence[str], tokens: Sequence[str], known_kinds: Sequence[str] = (*KINDS, *ENDS)
 ) -> tuple[Component, ...]:
-    """Every component of these kinds at these tokens, in reading order.
+    """Return every component of these kinds at these tokens, in reading order.
 
     Raises:
         ValueError: an unknown kind or token name, none, one twice, or CLS in a model that has none.
@@ -113,7 +113,7 @@ def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
 
 
 def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> float:
-    """Forward passes an image that patching these components needs: one of each model, and of every patched copy the
+    """Forward passes per image that patching these components needs: one of each model, and of every patched copy the
     blocks that its component changes.
 
     A block is 1 / n_layers of a pass; where only its MLP runs, it counts by its share of the block's multiplications,
@@ -127,7 +127,9 @@ def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> floa
 
 
 def batch_that_fits(model: HookedViT, kept_per_image: int, batch_size: int | None) -> int:
-    """Images at a time: `batch_size`, or the default, but of so many kept values each at most what fits 1 GiB."""
+    """Return images at a time: `batch_size`, or the default, but of so many kept values each at most what fits 1
+    GiB.
+    """
     held = kept_per_image * model.cfg.dtype.itemsize
     return default_batch_size(model, held=held, limit=_MEMORY) if batch_size is None else batch_size
 
@@ -157,7 +159,7 @@ def pair_batches(
 
 
 def component_frame(components: Sequence[Component], repeats: int = 1, **labels: str) -> pd.DataFrame:
-    """The columns of `BY`, each component `repeats` times; `labels` are constant columns put first."""
+    """Return the columns of `BY`, each component `repeats` times; `labels` are constant columns put first."""
     import pandas as pd
 
     columns = {name: np.repeat([getattr(c, name) for c in components], repeats) for name in BY}

@@ -54,8 +54,9 @@ class HeadLinks:
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
     ) -> pd.DataFrame:
-        """One row a model, number and head: the labels, model, number, layer, head, value, low, high, effect,
-        effect_low, effect_high (means over images with the intervals of their bootstrap)."""
+        """Return one row per model, number and head: the labels, model, number, layer, head, value, low, high, effect,
+        effect_low, effect_high (means over images with the intervals of their bootstrap).
+        """
         import pandas as pd
 
         effect = self._rows(self.effect, resamples, seed, level)
@@ -79,10 +80,8 @@ class HeadLinks:
         models is known. Whether heads at random would correlate as much is told by p, of a permutation test over heads.
 
         Returns:
-            one row a model and number: the labels, model, number, heads (how many), value, low, high, p (two-sided,
+            one row per model and number: the labels, model, number, heads (how many), value, low, high, p (two-sided,
             from 0 to 1). The model "size of change" has the size of each head's mean change, whatever its sign.
-
-        Source: Spearman, The American Journal of Psychology 15 (1904); `permutation_p`.
         """
         import pandas as pd
 
@@ -105,7 +104,7 @@ class HeadLinks:
         return pd.DataFrame(rows, columns=[*labels, "model", "number", "heads", "value", "low", "high", "p"])
 
     def _rows(self, values: Tensor, resamples: int, seed: int, level: float) -> Float[np.ndarray, "heads 3"]:
-        """Each head's mean with its interval."""
+        """Return each head's mean with its interval."""
         draws = resampled_means(values.flatten(1).numpy(), resamples=resamples, seed=seed)
         return np.array([interval(column, level) for column in draws.T])
 
@@ -130,7 +129,7 @@ def head_links(
         receiver, giver, images, corruption: those of `patching`.
         patching: of `patch_models`, with the kind "head".
         tokens: where heads were patched.
-        batch_size: images a pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns.
+        batch_size: images per pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -173,7 +172,7 @@ def head_links(
 
 
 def _numbers(model: HookedViT, batch: ImageBatch, name: str) -> dict[str, Float[Tensor, "batch layer head"]]:
-    """Each head's numbers, layer by layer as the patterns come."""
+    """Return each head's numbers, layer by layer as the patterns come."""
     layers = []
 
     def reduce(pattern: Tensor, hook: Any) -> None:

@@ -58,8 +58,9 @@ class NeuronPatching:
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
     ) -> pd.DataFrame:
-        """One row a neuron: the labels, layer, neuron, chosen, and exact, approximate and error (approximate minus
-        exact), means over images each with _low and _high of their bootstrap."""
+        """Return one row per neuron: the labels, layer, neuron, chosen, and exact, approximate and error (approximate
+        minus exact), means over images each with _low and _high of their bootstrap.
+        """
         import pandas as pd
 
         frame = pd.DataFrame(self.neurons, columns=list(Neuron._fields))
@@ -91,7 +92,7 @@ class NeuronPatching:
 
 @checked
 def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48, seed: int = 0) -> tuple[Neuron, ...]:
-    """The neurons of the largest approximate effects, of either sign, and others drawn at random.
+    """Return the neurons of the largest approximate effects, of either sign, and others drawn at random.
 
     Args:
         attribution: of `attribution_patching`.
@@ -137,8 +138,6 @@ def patch_neurons(
 
     Raises:
         ValueError: as `patch_models`; no neuron, one twice, or one that the models do not have.
-
-    Source: activation patching (arXiv:2309.16042) of single neurons; attribution patching, Nanda (2023).
     """
     cfg = receiver.cfg
     asked = tuple(Neuron(*neuron) for neuron in neurons)

@@ -28,7 +28,7 @@ QUANTITIES = ("correct", "logit_difference")
 
 @dataclass(frozen=True)
 class Outcomes(PerImage):
-    """One entry an image, all on the CPU: what one model, or one intervention on it, gave."""
+    """One entry per image, all on the CPU: what one model, or one intervention on it, gave."""
 
     image_id: Int[Tensor, " images"]
     correct: Bool[Tensor, " images"]
@@ -37,14 +37,14 @@ class Outcomes(PerImage):
     """The label's logit minus that of the image's foil (see `foils`)."""
 
     def to_frame(self, **labels: str | int) -> pd.DataFrame:
-        """One row an image; `labels` are constant columns put first, as in `layer=3`."""
+        """Return one row per image; `labels` are constant columns put first, as in `layer=3`."""
         values = {name: getattr(self, name) for name in QUANTITIES}
         return tidy(self.image_id, values, labels)
 
 
 def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) -> Int[Tensor, " batch"]:
-    """The wrong class that several models together take an image for most easily: the one of the highest mean log
-    probability over them.
+    """Return the wrong class that several models together take an image for most easily: the one of the highest mean
+    log probability over them.
 
     Taken once from receiver and giver on the images that each sees, and kept for all interventions: so the logit
     difference is linear in the logits, and neither model is favoured. (The receiver's own strongest wrong class would
@@ -69,10 +69,7 @@ def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) 
 def logit_difference(
     logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
 ) -> Float[Tensor, "*condition batch"]:
-    """The label's logit minus the foil's; differentiable.
-
-    Source: arXiv:2309.16042 (section 2.2).
-    """
+    """Return the label's logit minus the foil's; differentiable."""
     batch = torch.arange(len(labels), device=logits.device)
     return logits[..., batch, labels] - logits[..., batch, foil]
 
@@ -87,8 +84,6 @@ def score_outcomes(
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model.
-
-    Source: accuracy and logit difference as patching metrics, arXiv:2309.16042 (section 2.2).
     """
     check_logits(logits, labels, image_ids)
     difference = logit_difference(unrounded(logits), labels, foil).float()
@@ -106,7 +101,7 @@ def recovery(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Mean outcomes of every intervention, and the share of the gap between giver and receiver that each closes.
+    """Return mean outcomes of every intervention, and the share of the gap between giver and receiver that each closes.
 
     With m the mean over images of a quantity (correct: accuracy; or the logit difference),
 
@@ -116,7 +111,7 @@ def recovery(
     interval holds 0 there is nothing to recover and the share is NaN.
 
     Args:
-        interventions: one row an image and intervention: the columns of `by`, image_id, correct, logit_difference.
+        interventions: one row per image and intervention: the columns of `by`, image_id, correct, logit_difference.
         references: the same images once with condition "receiver" and once with "giver".
         by: the columns that name an intervention, such as ("kind", "layer").
         resamples: of the bootstrap over images, paired over all interventions.
@@ -124,7 +119,7 @@ def recovery(
         seed: of the bootstrap.
 
     Returns:
-        one row an intervention and quantity: by, quantity ("accuracy" or "logit_difference"), value, low, high,
+        one row per intervention and quantity: by, quantity ("accuracy" or "logit_difference"), value, low, high,
         recovered, recovered_low, recovered_high; in the interventions' order.
 
     Raises:
@@ -158,7 +153,7 @@ def recovery(
 def _draws(
     interventions: pd.DataFrame, references: pd.DataFrame, by: list[str], quantity: str, resamples: int, seed: int
 ) -> dict:
-    """Condition (a tuple of `by`, or a reference's name) -> draws of the mean, all over the same resamples."""
+    """Return condition (a tuple of `by`, or a reference's name) -> draws of the mean, all over the same resamples."""
     own, values = image_matrix(interventions, quantity, by)
     two, reference_values = image_matrix(references, quantity, ["condition"])
     ids = [sorted(frame["image_id"].unique()) for frame in (interventions, references)]

@@ -52,7 +52,7 @@ def run_interventions(
         logits_of: pixels -> the logits of every intervention, of the two models as they are under the keys "receiver"
             and "giver"; their foils under each corruption serve all interventions.
         score: what is made of logits, labels, foils and image ids.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
         progress: the label of a progress bar; None shows none.
 
@@ -81,7 +81,7 @@ def run_interventions(
 
 
 def outcome_frame(found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping]) -> pd.DataFrame:
-    """One row an image, corruption and intervention; `labels` gives the columns that name an intervention."""
+    """Return one row per image, corruption and intervention; `labels` gives the columns that name an intervention."""
     import pandas as pd
 
     frames = [outcomes.to_frame(corruption=corruption, **labels(key)) for (corruption, key), outcomes in found.items()]
@@ -106,12 +106,9 @@ def effects(
         resamples, level, seed: of the bootstrap over images, paired over all interventions of a corruption.
 
     Returns:
-        one row a corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity, value,
-        low, high, change, change_low, change_high (minus the receiver, on the same images), recovered, recovered_low,
-        recovered_high (see `mechvit.analysis.recovery`).
-
-    Source: normalised patching metrics, arXiv:2309.16042 (section 2); paired percentile bootstrap, Efron and
-    Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+        one row per corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity,
+        value, low, high, change, change_low, change_high (minus the receiver, on the same images), recovered,
+        recovered_low, recovered_high (see `mechvit.analysis.recovery`).
     """
     import pandas as pd
 
@@ -140,14 +137,14 @@ def changes(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The mean of every quantity and its paired change against the receiver, with intervals.
+    """Return the mean of every quantity and its paired change against the receiver, with intervals.
 
     Args:
-        frame: one row an image and intervention: the columns of `by`, image_id and the quantities.
+        frame: one row per image and intervention: the columns of `by`, image_id and the quantities.
         receiver: the same images once, as the receiver gives them.
 
     Returns:
-        one row an intervention and quantity: `by`, quantity, value, low, high, change, change_low, change_high.
+        one row per intervention and quantity: `by`, quantity, value, low, high, change, change_low, change_high.
 
     Raises:
         ValueError: a missing column, or images that some intervention or the receiver lacks.
@@ -169,7 +166,7 @@ def changes(
 def _means(
     frame: pd.DataFrame, receiver: pd.DataFrame, by: Sequence[str], quantity: str, resamples: int, seed: int
 ) -> dict[object, np.ndarray]:
-    """Intervention (a tuple of `by`) or "receiver" -> draws of the mean, all over the same resamples."""
+    """Return intervention (a tuple of `by`) or "receiver" -> draws of the mean, all over the same resamples."""
     import numpy as np
 
     conditions, values = image_matrix(frame, quantity, by)

@@ -60,13 +60,15 @@ class Steering:
     """Ids of the images that layers and scales are chosen on; the others are held out."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an image, corruption and way: corruption, source, hook_name, tokens, control, scale, image_id,
-        correct, logit_difference, selection."""
+        """Return one row per image, corruption and way: corruption, source, hook_name, tokens, control, scale,
+        image_id, correct, logit_difference, selection.
+        """
         return self._marked(outcome_frame(self.outcomes, Steer._asdict))
 
     def reference_frame(self) -> pd.DataFrame:
-        """One row an image, corruption and model: corruption, condition, image_id, correct, logit_difference,
-        selection."""
+        """Return one row per image, corruption and model: corruption, condition, image_id, correct, logit_difference,
+        selection.
+        """
         return self._marked(outcome_frame(self.references, lambda condition: {"condition": condition}))
 
     def _marked(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +77,8 @@ class Steering:
     def summary(
         self, *, selection: bool = False, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
     ) -> pd.DataFrame:
-        """Means, changes and recovered shares by (corruption, source, hook_name, tokens, control, scale), as `effects`.
+        """Return means, changes and recovered shares by (corruption, source, hook_name, tokens, control, scale), as
+        `effects`.
 
         The change of accuracy on clean images is what steering costs.
 
@@ -88,7 +91,8 @@ class Steering:
     def chosen(
         self, *, most_cost: float = 1.0, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
     ) -> pd.DataFrame:
-        """The hook point and scale of each source and corruption that do best on the selection, on the held-out images.
+        """Return the hook point and scale of each source and corruption that do best on the selection, on the held-out
+        images.
 
         Best is the highest accuracy under the corruption, then the highest logit difference. For every random direction
         of a source, the same number at each hook point, it is chosen in the same way.
@@ -97,11 +101,11 @@ class Steering:
             most_cost: choose among those alone that lose at most so much accuracy on the selection's clean images.
 
         Returns:
-            one row a corruption, source, control (0, or a random direction's number) and quantity: what `summary` gives
-            on the held-out images; clean_change, clean_change_low, clean_change_high: the same quantity's change on
-            their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the corruption less
-            the mean of the source's random directions, of the same images. A direction of which nothing is cheap enough
-            has no row.
+            one row per corruption, source, control (0, or a random direction's number) and quantity: what `summary`
+            gives on the held-out images; clean_change, clean_change_low, clean_change_high: the same quantity's change
+            on their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the corruption
+            less the mean of the source's random directions, of the same images. A direction of which nothing is cheap
+            enough has no row.
         """
         import pandas as pd
 
@@ -181,7 +185,7 @@ def steer(
         scales: what each is multiplied by.
         controls: random directions of the same length for each, the same at all scales.
         selection_fraction: of the images, to choose hook points and scales on; the others are reported.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of the draw of images, the corruptions and the random directions.
         progress: the label of a progress bar; None shows none.
 

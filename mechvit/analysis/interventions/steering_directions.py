@@ -49,7 +49,7 @@ class Direction:
         return float(self.vector.double().norm(dim=-1).mean())
 
     def random(self, seed: int) -> Direction:
-        """A random direction whose rows are as long as this one's: the control."""
+        """Return a random direction whose rows are as long as this one's: the control."""
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(self.vector.shape, generator=generator, dtype=torch.float64)
         lengths = self.vector.double().norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True)
@@ -80,7 +80,7 @@ def steering_directions(
     seed: int = 0,
     progress: str | None = None,
 ) -> list[Direction]:
-    """The mean clean minus the mean corrupted activation of the same images, at several hook points in one pass.
+    """Return the mean clean minus the mean corrupted activation of the same images, at several hook points in one pass.
 
     Args:
         model: the one that is to be steered; no head is needed.
@@ -89,7 +89,7 @@ def steering_directions(
         hook_names: among a block's `POINTS`; None takes the residual stream after every block.
         tokens: which tokens the mean is taken over, and where the direction will be added.
         per_position: one direction for each of these tokens, the mean over images alone.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in the corruption.
         progress: the label of a progress bar; None shows none.
 
@@ -133,8 +133,5 @@ def steering_directions(
 def steering_direction(
     model: HookedViT, images: Images, corruption: Corruption | str, *, hook_name: str, **settings: object
 ) -> Direction:
-    """`steering_directions` at one hook point.
-
-    Source: contrastive activation addition, arXiv:2312.06681, section 3.
-    """
+    """`steering_directions` at one hook point."""
     return steering_directions(model, images, corruption, hook_names=[hook_name], **settings)[0]  # type: ignore[arg-type]

@@ -41,7 +41,9 @@ class LensReading(LogitLens):
     prediction: Int[Tensor, "images layers"]
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image and layer: the labels, image_id, layer, probability, rank, divergence, prediction."""
+        """Return one row per image and layer: the labels, image_id, layer, probability, rank, divergence,
+        prediction.
+        """
         names = ("probability", "rank", "divergence", "prediction")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
@@ -58,7 +60,7 @@ def compare_lenses(
     seed: int = 0,
     progress: str | None = None,
 ) -> dict[str, LensReading]:
-    """Read every layer through several lenses, of one forward pass an image.
+    """Read every layer through several lenses, of one forward pass per image.
 
     Args:
         model: a HookedViT with a head.
@@ -66,7 +68,7 @@ def compare_lenses(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that lenses were trained
             on; labels are the model's own class ids.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -99,7 +101,7 @@ def compare_lenses(
 
 
 def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batch"]) -> list[Tensor]:
-    """Probability, rank, divergence and prediction, each [batch, layer]."""
+    """Return probability, rank, divergence and prediction, each [batch, layer]."""
     own, log_probability = labels.expand(logits.shape[:2]), logits.log_softmax(-1)
     final = log_probability[-1]
     probability = log_probability.gather(-1, own[..., None])[..., 0].exp().float()
@@ -127,8 +129,6 @@ def tuned_lens(
 
     Raises:
         ValueError: as `compare_lenses`.
-
-    Source: arXiv:2303.08112, section 3.
     """
     found = compare_lenses(
         model, {"tuned": lens}, images, corruption, batch_size=batch_size, seed=seed, progress=progress
@@ -140,7 +140,7 @@ def tuned_lens(
 def lens_comparison_summary(
     readings: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean probability of the label and mean divergence (nats) by layer, through every lens, with intervals.
+    """Return mean probability of the label and mean divergence (nats) by layer, through every lens, with intervals.
 
     Args:
         readings: `LensReading.to_frame` with the labels model, corruption and lens.
@@ -150,9 +150,6 @@ def lens_comparison_summary(
 
     Returns:
         model, corruption, lens, layer, quantity (probability, divergence), value, low, high.
-
-    Source: the tuned lens against the logit lens, arXiv:2303.08112 (section 3); paired percentile bootstrap, Efron
-    and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 

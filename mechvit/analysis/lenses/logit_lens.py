@@ -27,7 +27,9 @@ Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 
 @dataclass(frozen=True)
 class LogitLens(PerImage):
-    """One row an image, one column a layer 0..n_layers (0 is the embedding, l the output of block l-1); on the CPU."""
+    """One row per image, one column per layer 0..n_layers (0 is the embedding, l the output of block l-1); on the
+    CPU.
+    """
 
     image_id: Int[Tensor, " images"]
     label: Int[Tensor, " images"]
@@ -46,14 +48,14 @@ class LogitLens(PerImage):
         return torch.where(correct.any(1), correct.int().argmax(1).float(), torch.nan)
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image and layer; `labels` are constant columns put first."""
+        """Return one row per image and layer; `labels` are constant columns put first."""
         return tidy(self.image_id, {"probability": self.probability, "rank": self.rank}, labels)
 
 
 def residual_hooks(
     model: HookedViT, read: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Hooks, list[Float[Tensor, "batch read d_model"]]]:
-    """Hooks that collect the residual stream entering each block and leaving the last.
+    """Return hooks that collect the residual stream entering each block and leaving the last.
 
     Args:
         model: any HookedViT.
@@ -113,7 +115,7 @@ def logit_lens(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         apply_ln: False gives the bare head, without the final LayerNorm.
-        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 

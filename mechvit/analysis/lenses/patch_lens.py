@@ -44,7 +44,9 @@ class ClassTrajectories:
     probability: Float[Tensor, "batch layer class"]
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image (by its place in the batch), layer and class; `labels` are constant columns put first."""
+        """Return one row per image (by its place in the batch), layer and class; `labels` are constant columns put
+        first.
+        """
         import pandas as pd
 
         batch, layers, _ = self.probability.shape
@@ -129,8 +131,6 @@ def class_trajectories(
 
     Raises:
         ValueError: the model has no classes, or not these, or logits are not finite.
-
-    Source: the paper's section 3.2; the logit lens, nostalgebraist (2020).
     """
     require_classifier(model)
     chosen = [int(index) for index in classes]
@@ -150,6 +150,6 @@ def class_trajectories(
 
 
 def unique_name(names: Mapping[int, str], index: int) -> str:
-    """A class's name, with its id behind it where another class has the same (ImageNet has two cranes)."""
+    """Return a class's name, with its id behind it where another class has the same (ImageNet has two cranes)."""
     name = str(names[index])
     return name if sum(str(other) == name for other in names.values()) == 1 else f"{name} ({index})"

@@ -29,7 +29,7 @@ SUBSETS = ("all", "both_correct")
 
 @dataclass(frozen=True)
 class PredictionDepth:
-    """One entry an image, on the CPU."""
+    """One entry per image, on the CPU."""
 
     image_id: Int[Tensor, " images"]
     label: Int[Tensor, " images"]
@@ -44,7 +44,7 @@ class PredictionDepth:
         return self.prediction == self.label
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image: the labels, image_id, label, prediction, correct, depth."""
+        """Return one row per image: the labels, image_id, label, prediction, correct, depth."""
         columns = {"label": self.label, "prediction": self.prediction, "correct": self.correct, "depth": self.depth}
         return tidy(self.image_id, columns, labels)
 
@@ -55,7 +55,7 @@ class PredictionDepth:
 
 
 def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"]:
-    """The earliest layer from which on every prediction is the last one."""
+    """Return the earliest layer from which on every prediction is the last one."""
     settled = (predictions == predictions[:, -1:]).flip(1).long().cumprod(1).sum(1)
     return predictions.shape[1] - settled
 
@@ -100,7 +100,7 @@ def depth_summary(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Mean prediction depth of each model and its change from the base model's, on the same images.
+    """Return mean prediction depth of each model and its change from the base model's, on the same images.
 
     Args:
         depths: `PredictionDepth.to_frame` with the labels model, corruption and lens.
@@ -117,8 +117,6 @@ def depth_summary(
 
     Raises:
         ValueError: a missing column, a base that the table lacks, or images that some model lacks.
-
-    Source: the bootstrap is Efron and Tibshirani's (1993), chapter 13.
     """
     import pandas as pd
 

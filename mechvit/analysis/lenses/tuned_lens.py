@@ -36,7 +36,7 @@ class TunedLens:
 
     @classmethod
     def identity(cls, model: HookedViT) -> TunedLens:
-        """Translators that change nothing: the logit lens."""
+        """Return translators that change nothing: the logit lens."""
         layers, d = model.cfg.n_layers, model.cfg.d_model
         weight, bias = torch.zeros(layers, d, d), torch.zeros(layers, d)
         return cls(weight=weight, bias=bias, checkpoint_hash=checkpoint_hash(model))

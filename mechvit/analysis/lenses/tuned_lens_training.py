@@ -44,7 +44,7 @@ class LensTraining:
     weight_decay: float = 1e-3
     """Towards the logit lens, since the translators' own part starts at zero (AdamW)."""
     batch_size: int = 64
-    """Images a step."""
+    """Images per step."""
     seed: int = 0
     """Of the order of the images and of the noise."""
 
@@ -136,7 +136,7 @@ def train_tuned_lens(
 
 @torch.inference_mode()
 def _held_out(model: HookedViT, held_out: _Reader, weight: Tensor, bias: Tensor) -> Float[Tensor, " layer"]:
-    """Each layer's mean divergence over all held-out images under all conditions."""
+    """Return each layer's mean divergence over all held-out images under all conditions."""
     total, images = torch.zeros(len(weight), dtype=torch.float64, device=weight.device), 0
     for condition in range(len(held_out.conditions)):
         for seen in held_out.under(condition):
@@ -166,11 +166,11 @@ class _Reader:
             self.kept = [_joined(self._look(everything, [c])) for c in conditions]
 
     def under(self, condition: int) -> Iterator[_Seen]:
-        """All images in order under one condition."""
+        """Return all images in order under one condition."""
         return self._batches(np.arange(len(self.images)), [condition])
 
     def epoch(self, number: int) -> Iterator[_Seen]:
-        """All images once in a random order; conditions take turns from batch to batch and epoch to epoch."""
+        """Return all images once in a random order; conditions take turns from batch to batch and epoch to epoch."""
         order = np.random.default_rng((self.config.seed, number)).permutation(len(self.images))
         turns = [(number + place) % len(self.conditions) for place in range(len(self.conditions))]
         return self._batches(order, turns)

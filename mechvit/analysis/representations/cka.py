@@ -62,11 +62,11 @@ class CKA:
     """The same without each group of images."""
 
     def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-        """Ends of the jackknife's interval (`jackknife_interval`), cut off at -1 and 1."""
+        """Return ends of the jackknife's interval (`jackknife_interval`), cut off at -1 and 1."""
         return jackknife_interval(self.value, self.left_out, level, -1.0, 1.0)
 
     def to_frame(self, *, level: float = LEVEL, **labels: str) -> pd.DataFrame:
-        """One row a pair of layers: the labels, layer_a, layer_b, cka, low, high."""
+        """Return one row per pair of layers: the labels, layer_a, layer_b, cka, low, high."""
         import pandas as pd
 
         low, high = self.interval(level)
@@ -91,11 +91,11 @@ def linear_cka(
     seed: int = 0,
     progress: str | None = None,
 ) -> CKA:
-    """Linear CKA between the residual streams of two models, or of one model on clean and on corrupted images.
+    """Return linear CKA between the residual streams of two models, or of one model on clean and on corrupted images.
 
-    The default estimator of HSIC is the unbiased U-statistic, over all examples at once. The biased one (the
-    Frobenius norm of the cross-covariance) is the definition, and near 1 for anything once examples are as few as
-    dimensions; minibatches' average of the unbiased one estimates the same number as ours with more variance.
+    The default estimator of HSIC is the unbiased U-statistic, over all examples at once. The biased one (the Frobenius
+    norm of the cross-covariance) is the definition, and near 1 for anything once examples are as few as dimensions;
+    minibatches' average of the unbiased one estimates the same number as ours with more variance.
 
     Args:
         model_a, model_b: they may differ in width, and with `every_pair` in depth; each sees the images as its own
@@ -110,7 +110,7 @@ def linear_cka(
             for a ViT-B/16 1.9 GB and 9.3 GB.
         debiased: the unbiased estimator (True) or the biased one.
         groups: of images, drawn at random, for the interval.
-        batch_size: images a forward pass; None picks 32 on a CPU, else 128.
+        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the noise and of the groups.
         progress: the label of a progress bar; None shows none.
 
@@ -152,9 +152,8 @@ def compare_views(
     seed: int = 0,
     progress: str | None = None,
 ) -> dict[tuple[View, View], CKA]:
-    """Several comparisons from one pass: each model sees each image once a condition; arguments as in `linear_cka`.
-
-    Source: as `linear_cka`.
+    """Return several comparisons from one pass: each model sees each image once a condition; arguments as in
+    `linear_cka`.
     """
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))
     check_views(models, images, comparisons, tokens=tokens, every_pair=every_pair, groups=groups)
@@ -182,10 +181,8 @@ def compare_views(
 def clean_and_corrupted(
     models: Mapping[str, HookedViT], corruptions: Collection[Corruption | str]
 ) -> list[tuple[View, View]]:
-    """The comparisons that tell what tuning changed: the first model with each other one, clean and under each
+    """Return the comparisons that tell what tuning changed: the first model with each other one, clean and under each
     corruption, and each model's clean view with its view of each corruption.
-
-    Source: comparisons of a tuned model's layers with the base's, as in arXiv:1905.00414 (section 6).
     """
     names, conditions = list(models), list(dict.fromkeys([CLEAN, *map(as_corruption, corruptions)]))
     between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
@@ -194,7 +191,7 @@ def clean_and_corrupted(
 
 
 def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: int) -> CKA:
-    """CKA of all images, and without each group."""
+    """Return CKA of all images, and without each group."""
 
     def cka(xx: Tensor, yy: Tensor, xy: Tensor) -> Float[Tensor, " pair"]:
         own_a, own_b = hsic(xx, debiased), hsic(yy, debiased)
@@ -212,7 +209,7 @@ def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: 
 def _look(
     models: Mapping[str, HookedViT], batches: Iterable[SharedBatch], views: list[View], tokens: CKATokens, seed: int
 ) -> dict[View, Float[Tensor, "layer example d"]]:
-    """Every view's examples of the same images, of which each batch is for the models that resize alike."""
+    """Return every view's examples of the same images, of which each batch is for the models that resize alike."""
     seen = {}
     for batch in batches:
         for corruption, shown in batch.conditions:

@@ -20,7 +20,7 @@ def widened(
 
 
 def hsic(moments: Float[Tensor, "*pair d_a+2 d_b+2"], debiased: bool) -> Float[Tensor, "*pair"]:
-    """HSIC of linear kernels from the sum over n examples of (x, |x|², 1)ᵀ (y, |y|², 1).
+    """Return HSIC of linear kernels from the sum over n examples of (x, |x|², 1)ᵀ (y, |y|², 1).
 
     Biased: |Xᵀ H Y|² / (n - 1)², with H the centring matrix. Unbiased, with K and L without their diagonals:
 
@@ -79,10 +79,7 @@ class Moments:
 
 
 def cka_of(x: Float[Tensor, "example d_a"], y: Float[Tensor, "example d_b"], *, debiased: bool = True) -> float:
-    """Linear CKA of two matrices in memory; estimators as in `linear_cka`.
-
-    Source: arXiv:1905.00414, section 3; arXiv:2010.15327, equation 3.
-    """
+    """Return linear CKA of two matrices in memory; estimators as in `linear_cka`."""
     x, y = (widened(part[None].double(), part[None, :1].double()) for part in (x, y))
     xy, xx, yy = (hsic(a[0].mT @ b[0], debiased) for a, b in ((x, y), (x, x), (y, y)))
     return float(xy / (xx * yy).sqrt())

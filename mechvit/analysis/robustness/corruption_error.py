@@ -72,18 +72,16 @@ def corrupted_performance(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruptions: what to apply.
         clean: whether clean images are classified first, named among the corruptions or not.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
         progress: the label of a progress bar; None shows none.
 
     Returns:
-        One row a model, corruption and image: model, corruption, and the columns of `Performance.to_frame`.
+        One row per model, corruption and image: model, corruption, and the columns of `Performance.to_frame`.
 
     Raises:
         ValueError: no models, nothing to apply, no images, another input size, labels that are not classes, logits that
             are not finite.
-
-    Source: ImageNet-C, arXiv:1903.12261, section 4.
     """
     import pandas as pd
 
@@ -117,7 +115,7 @@ def mean_corruption_error(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Corruption error, relative corruption error and their means, of every model.
+    """Return corruption error, relative corruption error and their means, of every model.
 
     With E(s, c) a model's error at severity s of corruption c, R(s, c) the reference's, and E(0), R(0) on clean images:
 
@@ -200,7 +198,7 @@ def _family(
     reference: str | Mapping[str, float] | None,
     confidence: float,
 ) -> dict[str, np.ndarray]:
-    """Every quantity of one model over some levels of one family; without a reference the error alone."""
+    """Return every quantity of one model over some levels of one family; without a reference the error alone."""
 
     def mean_error(name: str) -> np.ndarray:
         return np.mean([errors[name, c.key] for c in members], axis=0)
@@ -235,7 +233,7 @@ def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
 
 
 def _corruptions(errors: Draws) -> list[Corruption]:
-    """The corruptions that every model was tested under, in the order of `FAMILIES`."""
+    """Return the corruptions that every model was tested under, in the order of `FAMILIES`."""
     tested: dict[str, set[str]] = {}
     for model, key in errors:
         tested.setdefault(model, set()).add(key)

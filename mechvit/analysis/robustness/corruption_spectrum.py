@@ -23,21 +23,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BANDS: tuple[tuple[str, float], ...] = (("low", 1 / 6), ("middle", 1 / 3), ("high", float("inf")))
-"""Each band and the centroid that it ends below, cycles a pixel: thirds of the way to 1/2, the highest along a side."""
+"""Each band and the centroid that it ends below, cycles per pixel: thirds of the way to 1/2, the highest along a side.
+"""
 
 
 @dataclass(frozen=True)
 class CorruptionSpectrum:
-    """One row an image, on the CPU."""
+    """One row per image, on the CPU."""
 
     image_id: Int[Tensor, " images"]
     frequency: Float[Tensor, " bins"]
-    """The middle of each annulus, cycles a pixel, 0 to 0.71."""
+    """The middle of each annulus, cycles per pixel, 0 to 0.71."""
     power: Float[Tensor, "images bins"]
     """Mean squared difference that lies in each annulus; summed over annuli, the whole mean squared difference."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """One row an image and annulus: the labels, image_id, frequency, power."""
+        """Return one row per image and annulus: the labels, image_id, frequency, power."""
         frequency = self.frequency.expand_as(self.power)
         frame = tidy(self.image_id, {"frequency": frequency, "power": self.power}, labels)
         return frame.drop(columns="layer")
@@ -46,11 +47,12 @@ class CorruptionSpectrum:
 def radial_power(
     difference: Float[Tensor, "batch channel height width"],
 ) -> tuple[Float[Tensor, " bins"], Float[Tensor, "batch bins"]]:
-    """The power spectrum summed over annuli one cycle an image wide (of the longer side) and averaged over channels.
+    """Return the power spectrum summed over annuli one cycle an image wide (of the longer side) and averaged over
+    channels.
 
         power(b) = mean_c sum_{k : round(|k| size) = b} |F(difference_c)(k)|^2 / (height width)^2
 
-    with k in cycles a pixel, so that power sums to the mean squared difference (Parseval).
+    with k in cycles per pixel, so that power sums to the mean squared difference (Parseval).
     """
     height, width = difference.shape[-2:]
     size = max(height, width)
@@ -72,7 +74,7 @@ def corruption_spectrum(
     batch_size: int = 64,
     seed: int = 0,
 ) -> CorruptionSpectrum:
-    """Where in the spectrum a corruption changes images: the radial power spectrum of corrupted minus clean.
+    """Return where in the spectrum a corruption changes images: the radial power spectrum of corrupted minus clean.
 
     Args:
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
@@ -116,10 +118,7 @@ def spectrum_summary(
 
     Returns:
         corruption, family, level, group (ImageNet-C's), mean_squared_difference, centroid (the power's mean frequency,
-        cycles a pixel), low, high, band (`BANDS`, by the centroid).
-
-    Source: Yin et al., arXiv:1906.08988, section 4; paired percentile bootstrap, Efron and Tibshirani, An
-    Introduction to the Bootstrap (1993), chapter 13.
+        cycles per pixel), low, high, band (`BANDS`, by the centroid).
     """
     import pandas as pd
 
@@ -138,14 +137,11 @@ def spectrum_summary(
 
 @checked
 def family_bands(summary: pd.DataFrame) -> dict[str, str]:
-    """The band of each family of a `spectrum_summary`: that of its levels' mean centroid.
-
-    Source: low and high frequency corruptions, Yin et al., arXiv:1906.08988, section 4.
-    """
+    """Return the band of each family of a `spectrum_summary`: that of its levels' mean centroid."""
     check_columns(summary, "family", "centroid")
     return {str(family): band_of(float(rows["centroid"].mean())) for family, rows in summary.groupby("family")}
 
 
 def band_of(centroid: float) -> str:
-    """The band (`BANDS`) that a centroid in cycles a pixel lies in; `none` of NaN, where nothing changed."""
+    """Return the band (`BANDS`) that a centroid in cycles per pixel lies in; `none` of NaN, where nothing changed."""
     return next((name for name, end in BANDS if centroid < end), "none")

@@ -21,7 +21,7 @@ PERMUTATIONS = 2000
 def spectral_distances(
     spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
 ) -> tuple[list[Corruption], Float[np.ndarray, "corruptions corruptions"]]:
-    """How far the power of one corruption's change must be moved in frequency to become another's, cycles a pixel.
+    """How far the power of one corruption's change must be moved in frequency to become another's, cycles per pixel.
 
     With p the mean spectrum over images, scaled to sum to 1, and F its cumulative sum over annuli of width df:
 

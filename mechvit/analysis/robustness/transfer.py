@@ -34,13 +34,15 @@ class Transfer:
     """Three tidy tables; every interval is a bootstrap over images, paired over models and corruptions."""
 
     matrix: pd.DataFrame
-    """One row a model and what it is tested on: trained_on, tested_on, trained_group (noise, blur, weather, digital,
-    clean, mixture or base), tested_group, relation (`RELATIONS`, or `base`), accuracy,
-    low, high, gain (over the base), gain_low, gain_high, transfer (gain over that of the model trained on what is
-    tested), transfer_low, transfer_high, spectral_distance (cycles a pixel) and same_band (1, 0 or NaN)."""
+    """One row per model and what it is tested on: trained_on, tested_on, trained_group (noise, blur, weather, digital,
+    clean, mixture or base), tested_group, relation (`RELATIONS`, or `base`), accuracy, low, high, gain (over the base),
+    gain_low, gain_high, transfer (gain over that of the model trained on what is tested), transfer_low, transfer_high,
+    spectral_distance (cycles per pixel) and same_band (1, 0 or NaN).
+    """
     means: pd.DataFrame
-    """One row a scope: scope (a relation; `same band`, `other band`; `blur to noise`; `a minus b`), pairs, gain (mean
-    over pairs), gain_low, gain_high, transfer (summed gain over summed own gain), transfer_low, transfer_high."""
+    """One row per scope: scope (a relation; `same band`, `other band`; `blur to noise`; `a minus b`), pairs, gain (mean
+    over pairs), gain_low, gain_high, transfer (summed gain over summed own gain), transfer_low, transfer_high.
+    """
     similarity: pd.DataFrame
     """quantity (gain, transfer), pairs, correlation (Spearman's, of spectral distance with the quantity), low, high,
     p_value (by relabelling of corruptions); without rows where there are no spectra or fewer than 3 corruptions."""
@@ -115,7 +117,7 @@ def _matrix(cells: Iterable[Pair], accuracy: Draws, level: float) -> pd.DataFram
 
 
 def _means(cells: list[Pair], level: float) -> pd.DataFrame:
-    """Every scope that has a pair, and the differences of two scopes."""
+    """Return every scope that has a pair, and the differences of two scopes."""
     import pandas as pd
 
     draws: dict[str, tuple[int, np.ndarray, np.ndarray]] = {}
@@ -132,7 +134,7 @@ def _means(cells: list[Pair], level: float) -> pd.DataFrame:
 
 
 def _scopes(cell: Pair) -> list[str]:
-    """The scopes that a pair belongs to; those of bands and groups hold two different corruptions."""
+    """Return the scopes that a pair belongs to; those of bands and groups hold two different corruptions."""
     scopes = [cell.relation]
     if cell.same_band is not None:
         scopes.append(BANDED[0] if cell.same_band else BANDED[1])
@@ -142,7 +144,7 @@ def _scopes(cell: Pair) -> list[str]:
 
 
 def _pooled(cells: list[Pair]) -> np.ndarray:
-    """Summed gain over summed own gain, of the cells that have one."""
+    """Return summed gain over summed own gain, of the cells that have one."""
     pairs = [(cell.gain, cell.own) for cell in cells if cell.own is not None]
     if not pairs:
         return np.full_like(cells[0].gain, np.nan)
@@ -151,7 +153,7 @@ def _pooled(cells: list[Pair]) -> np.ndarray:
 
 
 def _similarity(cells: list[Pair], distances: Distances, level: float, seed: int) -> pd.DataFrame:
-    """Rank correlations over ordered pairs of two corruptions."""
+    """Return rank correlations over ordered pairs of two corruptions."""
     import pandas as pd
 
     rows = []
@@ -176,7 +178,7 @@ def _similarity(cells: list[Pair], distances: Distances, level: float, seed: int
 def _spectral(
     spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
 ) -> tuple[Distances, dict[Corruption, str]]:
-    """The distance of every two corruptions with a spectrum, and the band of each."""
+    """Return the distance of every two corruptions with a spectrum, and the band of each."""
     spectra = [(c, s) for c, s in spectra if c.family != "clean"]
     if not spectra:
         return {}, {}

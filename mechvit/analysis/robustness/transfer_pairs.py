@@ -63,7 +63,7 @@ class Pair:
 
 
 def group_of(what: Corruption | Mixture | None) -> str:
-    """One of `GROUPS`, `clean`, `mixture`, or `base` of no training at all."""
+    """Return one of `GROUPS`, `clean`, `mixture`, or `base` of no training at all."""
     if what is None:
         return "base"
     return "mixture" if isinstance(what, Mixture) else what.group
@@ -85,13 +85,13 @@ def relation(trained: Corruption | Mixture, tested: Corruption) -> str:
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Draws of a ratio; NaN, and left out of its interval, where the denominator is not positive."""
+    """Return draws of a ratio; NaN, and left out of its interval, where the denominator is not positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(below > 0, above / below, np.nan)
 
 
 def place(what: Corruption | Mixture) -> tuple[int, int, int]:
-    """Clean, then group by group in the order of `FAMILIES`, then mixtures as they come."""
+    """Return clean, then group by group in the order of `FAMILIES`, then mixtures as they come."""
     if isinstance(what, Mixture):
         return len(GROUPS) + 1, 0, 0
     group = 0 if what.family == "clean" else 1 + GROUPS.index(what.group)

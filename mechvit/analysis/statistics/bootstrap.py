@@ -39,13 +39,13 @@ class Interval(NamedTuple):
 def resampled_means(
     values: Float[np.ndarray, "images statistics"], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "draws statistics"]:
-    """Means over images of every column, on the sample and on resamples of its images with replacement.
+    """Return means over images of every column, on the sample and on resamples of its images with replacement.
 
     The counts of a resample are multinomial, so that all means are one matrix product. The same number of images,
     `resamples` and `seed` give the same resamples, whatever the columns.
 
     Args:
-        values: one row an image, in one order for all that is to be compared.
+        values: one row per image, in one order for all that is to be compared.
         resamples: how many; at least 1.
         seed: of the counts.
 
@@ -77,14 +77,12 @@ def resampled_means(
 
 @checked
 def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interval:
-    """The percentile interval of a statistic's draws, whose first is the sample's own value.
+    """Return the percentile interval of a statistic's draws, whose first is the sample's own value.
 
     Draws that are NaN (a mean over no image) are left out; where the sample's own is NaN, so is the interval.
 
     Raises:
         ValueError: a level outside (0, 1).
-
-    Source: percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     check_number("level", level, LEVELS)
     value = float(draws[0])

@@ -37,8 +37,6 @@ def rank_correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
 def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*draws"]]:
     """How near approximate effects are to exact ones, in every row: pearson and spearman (of three or more), and
     relative_error, |approximate - exact| / |exact| (L2).
-
-    Source: attribution patching against patching, arXiv:2310.10348 (section 4).
     """
     found = {}
     if exact.shape[-1] > 2:

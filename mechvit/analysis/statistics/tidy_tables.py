@@ -1,4 +1,4 @@
-"""Tensors of one row an image: joined batch by batch, and as tidy pandas frames."""
+"""Tensors of one row per image: joined batch by batch, and as tidy pandas frames."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, o
 
     Args:
         image_id: [images].
-        columns: all [images], or all [images, layer]; the latter give one row an image and layer, with the column
+        columns: all [images], or all [images, layer]; the latter give one row per image and layer, with the column
             `layer`.
         labels: constant columns put first, as in `{"model": "base", "corruption": "clean"}`.
     """

@@ -27,10 +27,10 @@ TOP: dict[str, int] = {"accuracy": 1, "top5": 5, "top10": 10}
 def image_matrix(
     frame: pd.DataFrame, value: str, by: Sequence[str], *, complete: bool = True
 ) -> tuple[list[tuple[Any, ...]], Float[np.ndarray, "images columns"]]:
-    """Lay a tidy table out as one row an image (in order of image_id) and one column a group.
+    """Lay a tidy table out as one row per image (in order of image_id) and one column per group.
 
     Args:
-        frame: tidy, one row an image and group.
+        frame: tidy, one row per image and group.
         value: the column to lay out.
         by: the columns that name a group.
         complete: whether every group must hold every image; otherwise what is missing is NaN.
@@ -58,13 +58,11 @@ def image_matrix(
 
 @checked
 def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
-    """Draws of accuracy, top5, top10, ece and the label's mean probability, by (model, corruption, metric).
+    """Return draws of accuracy, top5, top10, ece and the label's mean probability, by (model, corruption, metric).
 
-    Top-k is NaN where k is not below the number of classes (the column `classes`; a table without it has enough).
-    ECE is recomputed in each resample: 15 bins, L1. Being a sum of absolute values it is biased upwards in small
-    samples, and its resamples more so than the sample.
-
-    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    Top-k is NaN where k is not below the number of classes (the column `classes`; a table without it has enough). ECE
+    is recomputed in each resample: 15 bins, L1. Being a sum of absolute values it is biased upwards in small samples,
+    and its resamples more so than the sample.
     """
     by = ("model", "corruption")
     conditions, rank = image_matrix(performance, "rank", by)
@@ -100,10 +98,7 @@ def _calibration_gaps(
 
 @checked
 def lens_draws(lens: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
-    """Draws of the label's mean probability, by (model, corruption, layer).
-
-    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    """
+    """Return draws of the label's mean probability, by (model, corruption, layer)."""
     columns, values = image_matrix(lens, "probability", ("model", "corruption", "layer"))
     return dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
 
@@ -112,10 +107,7 @@ def lens_draws(lens: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0)
 def attention_draws(
     attention: pd.DataFrame, quantity: str = "entropy_difference", *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:
-    """Draws of a quantity's mean over images, by (model, corruption, layer).
-
-    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    """
+    """Return draws of a quantity's mean over images, by (model, corruption, layer)."""
     columns, values = image_matrix(attention, quantity, ("model", "corruption", "layer"))
     return dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
 
@@ -124,14 +116,12 @@ def attention_draws(
 def first_correct_draws(
     first: pd.DataFrame, *, base: str | None = "base", resamples: int = RESAMPLES, seed: int = 0
 ) -> Draws:
-    """Draws of the first correct layer, by (model, corruption, what).
+    """Return draws of the first correct layer, by (model, corruption, what).
 
-    `what` is "mean" (over the images that the model gets right at some layer), "difference" (model minus base, over
-    the images that both get right at some layer; negative is earlier), and the constants "n" and "n_paired", arrays of
-    one count. A resample that holds no such image is NaN. Without a base only "mean" and "n" are there. A table without
+    `what` is "mean" (over the images that the model gets right at some layer), "difference" (model minus base, over the
+    images that both get right at some layer; negative is earlier), and the constants "n" and "n_paired", arrays of one
+    count. A resample that holds no such image is NaN. Without a base only "mean" and "n" are there. A table without
     rows (no model is right at any layer) gives no draws.
-
-    Source: paired percentile bootstrap, Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     if len(first) == 0:
         return {}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def first_correct_histogram(
     first: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """The share of images whose first correct layer is l, for every layer, with a bootstrap interval over images.
+    """Return the share of images whose first correct layer is l, for every layer, with a bootstrap interval over
+    images.
 
     Args:
         first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer.
@@ -48,11 +49,12 @@ def first_correct_histogram(
 def cosine_histogram(
     cosine: pd.DataFrame, *, bins: int = 60, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """The density of cosines in equal bins, with a bootstrap interval over images: patches of one image stay together.
+    """Return the density of cosines in equal bins, with a bootstrap interval over images: patches of one image stay
+    together.
 
     Args:
-        cosine: `sae_cosine` (model, architecture, corruption, cosine, and image_id); without image_id the
-            intervals are NaN.
+        cosine: `sae_cosine` (model, architecture, corruption, cosine, and image_id); without image_id the intervals are
+            NaN.
         bins: between -1, or 0 where no cosine is negative, and 1.
         resamples, level, seed: of the bootstrap.
 
@@ -84,6 +86,6 @@ def cosine_histogram(
 
 
 def _intervals(draws: Float[np.ndarray, "draws statistics"], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each statistic's own value, and the ends of its percentile interval."""
+    """Return each statistic's own value, and the ends of its percentile interval."""
     low, high = np.quantile(draws[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return draws[0], low, high

@@ -30,7 +30,8 @@ def performance_summary(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy, top5, top10 and ece of each model under each corruption, and each one's gain over the base model.
+    """Return accuracy, top5, top10 and ece of each model under each corruption, and each one's gain over the base
+    model.
 
     Args:
         performance: per image, as `study` gives it.
@@ -45,9 +46,6 @@ def performance_summary(
 
     Raises:
         ValueError: a base that the table lacks, or images that some model lacks.
-
-    Source: the paper's section 4.1; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 
@@ -67,22 +65,16 @@ def performance_summary(
 def lens_summary(
     lens: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean probability of the right class by layer: model, corruption, layer, probability, low, high.
-
-    Source: the paper's section 4.2; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 13.
-    """
+    """Return mean probability of the right class by layer: model, corruption, layer, probability, low, high."""
     draws = lens_draws(lens, resamples=resamples, seed=seed)
     return _by_layer(draws, level, "probability")
 
 
 @checked
 def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
-    """The smallest layer whose prediction is the label: model, corruption, image_id, layer.
+    """Return the smallest layer whose prediction is the label: model, corruption, image_id, layer.
 
     Images that a model gets right at no layer have no row for it.
-
-    Source: the paper's section 3.2.
     """
     check_columns(lens, "model", "corruption", "image_id", "layer", "rank")
     correct = lens.loc[lens["rank"] == 0, ["model", "corruption", "image_id", "layer"]]
@@ -93,7 +85,7 @@ def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
 def first_correct_summary(
     first: pd.DataFrame, *, base: str | None = "base", resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean first correct layer of each model under each corruption, and its difference from the base model's.
+    """Return mean first correct layer of each model under each corruption, and its difference from the base model's.
 
     Args:
         first: per image, as `first_correct` gives it.
@@ -103,15 +95,12 @@ def first_correct_summary(
         seed: of the bootstrap.
 
     Returns:
-        model, corruption, n (images right at some layer), mean, low, high, difference, difference_low,
-        difference_high (model minus base over the n_paired images that both get right at some layer: negative is
-        earlier), n_paired; in layers.
+        model, corruption, n (images right at some layer), mean, low, high, difference, difference_low, difference_high
+        (model minus base over the n_paired images that both get right at some layer: negative is earlier), n_paired; in
+        layers.
 
     Raises:
         ValueError: a base that the table lacks.
-
-    Source: the paper's section 4.2; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 
@@ -135,13 +124,10 @@ def first_correct_summary(
 def attention_summary(
     attention: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Means by layer of entropy_difference (nats, H(corrupted) - H(clean)), cosine and squared_difference.
+    """Return means by layer of entropy_difference (nats, H(corrupted) - H(clean)), cosine and squared_difference.
 
     Returns:
         model, corruption, layer, quantity, value, low, high.
-
-    Source: the paper's section 4.3; paired percentile bootstrap, Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 13.
     """
     import pandas as pd
 

@@ -77,12 +77,12 @@ class WeightChange:
         return float(torch.special.entr(p).sum().exp()) if len(p) else float("nan")
 
     def share(self, k: int) -> float:
-        """Share of |D|² in its top k directions."""
+        """Return share of |D|² in its top k directions."""
         energy = self.singular_values.square()
         return float(energy[:k].sum() / energy.sum()) if len(energy) else float("nan")
 
     def overlap(self, k: int) -> tuple[float, float]:
-        """The left and the right overlap of the top k directions (of all, where there are fewer)."""
+        """Return the left and the right overlap of the top k directions (of all, where there are fewer)."""
         if not len(self.left_overlap):
             return float("nan"), float("nan")
         place = min(k, len(self.left_overlap)) - 1
@@ -96,7 +96,7 @@ class WeightChanges:
     weights: tuple[WeightChange, ...]
 
     def to_frame(self, *, top: Sequence[int] = TOP, **labels: str) -> pd.DataFrame:
-        """One row a tensor: the labels, part, weight, shape (as in 32x64), parameters, base_norm, change_norm,
+        """Return one row per tensor: the labels, part, weight, shape (as in 32x64), parameters, base_norm, change_norm,
         relative, cosine, stable_rank, effective_rank, and for each k of `top` share_k, left_overlap_k, right_overlap_k.
 
         What needs a matrix is NaN elsewhere. Two random k-dimensional subspaces of d dimensions overlap by k / d.
@@ -121,8 +121,9 @@ class WeightChanges:
         return pd.DataFrame(rows)
 
     def part_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a part, all its tensors taken as one vector: the labels, part, parameters, base_norm, change_norm,
-        relative, cosine, and energy: its share of the whole model's squared change."""
+        """Return one row per part, all its tensors taken as one vector: the labels, part, parameters, base_norm,
+        change_norm, relative, cosine, and energy: its share of the whole model's squared change.
+        """
         import numpy as np
         import pandas as pd
 
@@ -144,8 +145,9 @@ class WeightChanges:
         return labelled(found, labels)
 
     def spectrum_frame(self, **labels: str) -> pd.DataFrame:
-        """One row a changed matrix and direction: the labels, part, weight, k (from 1), singular_value, cumulative
-        (share of the squared change in the top k), base_singular_value, left_overlap, right_overlap (`WeightChange`).
+        """Return one row per changed matrix and direction: the labels, part, weight, k (from 1), singular_value,
+        cumulative (share of the squared change in the top k), base_singular_value, left_overlap, right_overlap
+        (`WeightChange`).
         """
         import pandas as pd
 
@@ -215,7 +217,7 @@ def _overlap(cosines: Float[Tensor, "base own"]) -> Float[Tensor, " rank"]:
 
 
 def _as_matrix(weight: Tensor) -> Tensor | None:
-    """A tensor as a matrix; None where it is a vector or a number."""
+    """Return a tensor as a matrix; None where it is a vector or a number."""
     flat = weight.flatten(1) if weight.dim() == 4 else weight.squeeze()
     return flat if flat.dim() == 2 and min(flat.shape) > 1 else None
 

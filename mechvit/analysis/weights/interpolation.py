@@ -40,7 +40,7 @@ class LossOutcomes(Outcomes):
     """Cross-entropy of the label, nats."""
 
     def to_frame(self, **labels: str | int) -> pd.DataFrame:
-        """One row an image, as `Outcomes.to_frame` gives it, and the column loss."""
+        """Return one row per image, as `Outcomes.to_frame` gives it, and the column loss."""
         return super().to_frame(**labels).assign(loss=self.loss.numpy())
 
 
@@ -53,13 +53,16 @@ class Interpolation:
     foils all are scored by."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference, loss."""
+        """Return one row per image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference,
+        loss.
+        """
         mixtures = {key: found for key, found in self.outcomes.items() if key[1] not in (RECEIVER, GIVER)}
         return outcome_frame(mixtures, lambda alpha: {"alpha": alpha})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """One row a corruption, alpha and quantity (accuracy, logit_difference, loss in nats): corruption, alpha,
-        quantity, value, low, high, change, change_low, change_high (minus the base, on the same images)."""
+        """Return one row per corruption, alpha and quantity (accuracy, logit_difference, loss in nats): corruption,
+        alpha, quantity, value, low, high, change, change_low, change_high (minus the base, on the same images).
+        """
         import pandas as pd
 
         settings: Any = {"resamples": resamples, "level": level, "seed": seed}
@@ -96,7 +99,7 @@ def interpolate_weights(
         corruptions: what to apply, `clean` too where it is wanted.
         alphas: places on the line.
         parts: what is interpolated, as in `blocks.3` or `head`, the rest staying the base model's; None takes all.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
         progress: the label of a progress bar; None shows none.
 

@@ -55,8 +55,6 @@ def part_groups(model: HookedViT, unit: Unit) -> dict[str, tuple[str, ...]]:
 
     Raises:
         ValueError: another unit.
-
-    Source: modules as units of what tuning changes, arXiv:1902.01996.
     """
     if unit not in get_args(Unit):
         raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}; got {unit!r}")
@@ -91,7 +89,7 @@ def groups_named(model: HookedViT, names: Sequence[str]) -> dict[str, tuple[str,
 
 
 def weights_of(model: HookedViT, parts: Sequence[str] | frozenset[str]) -> dict[str, Tensor]:
-    """The tensors of some parts, by name; no copies."""
+    """Return the tensors of some parts, by name; no copies."""
     tensors, named = model.own_state_dict(), model_parts(model)
     return {name: tensors[name] for part in parts for name in named[part]}
 
@@ -109,8 +107,6 @@ def weights_replaced(model: HookedViT, weights: Mapping[str, Tensor]) -> Iterato
 
     Raises:
         ValueError: a tensor that does not fit.
-
-    Source: weights of one model in another, arXiv:1902.01996.
     """
     parameters = {name: model.get_parameter(name) for name in weights}
     for name, parameter in parameters.items():

@@ -84,8 +84,9 @@ class SmallestSet:
         return self.path[-1]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a step and image part: step, added (the groups that the set before lacks), groups (joined by spaces),
-        images (selection or held_out), value, low, high, change ..., recovered, recovered_low, recovered_high."""
+        """Return one row per step and image part: step, added (the groups that the set before lacks), groups (joined by
+        spaces), images (selection or held_out), value, low, high, change ..., recovered, recovered_low, recovered_high.
+        """
         import pandas as pd
 
         frames = []
@@ -126,7 +127,7 @@ def smallest_set(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruption: under which the gain is measured.
         config: see `SmallestSetConfig`.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of the draw of images, the corruption and the bootstrap.
         progress: the label of a progress bar for each step; None shows none.
 
@@ -148,7 +149,7 @@ def smallest_set(
     chosen_on, held_out = split_images(images, config.selection_fraction, seed=seed)
 
     def measure(part: Images, sets: Sequence[Group], kept: Group = (), label: str | None = None) -> pd.DataFrame:
-        """The effects of several sets that all hold `kept`; `step` counts them from 1."""
+        """Return the effects of several sets that all hold `kept`; `step` counts them from 1."""
         found = run_interventions(
             receiver,
             part,
@@ -197,7 +198,7 @@ def _logits(
     sets: Sequence[Group],
     kept: Group,
 ) -> dict[int | str, Tensor]:
-    """The logits of both models and of every set.
+    """Return the logits of both models and of every set.
 
     What all sets keep is the giver's throughout, so that the others' residual stream is shared up to what they add.
     """

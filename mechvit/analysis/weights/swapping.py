@@ -46,15 +46,19 @@ class Swaps:
     """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an image, corruption and swap: corruption, kind, part, k, image_id, correct, logit_difference."""
+        """Return one row per image, corruption and swap: corruption, kind, part, k, image_id, correct,
+        logit_difference.
+        """
         return outcome_frame(self.outcomes, Swap._asdict)
 
     def reference_frame(self) -> pd.DataFrame:
-        """One row an image, corruption and model: corruption, condition, image_id, correct, logit_difference."""
+        """Return one row per image, corruption and model: corruption, condition, image_id, correct,
+        logit_difference.
+        """
         return outcome_frame(self.references, lambda condition: {"condition": condition})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Means, changes and recovered shares by (corruption, kind, part, k), as `effects` gives them.
+        """Return means, changes and recovered shares by (corruption, kind, part, k), as `effects` gives them.
 
         0 recovered is the receiver as it is, 1 the giver.
         """
@@ -88,15 +92,15 @@ def swap_weights(
         parts: swapped one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None takes
             every block and every part (see `model_parts`).
         cumulative: the unit in which the first k and the last k are swapped together, k from 0 to all; None does not.
-        batch_size: images a forward pass; None takes 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of all that is random in a corruption.
         progress: the label of a progress bar; None shows none.
 
     Raises:
         ValueError: models of two configs, an unknown part, nothing to swap, and what `evaluate` refuses.
 
-    Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned
-    model's weights onto the base, arXiv:2302.06600.
+    Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned model's
+    weights onto the base, arXiv:2302.06600.
     """
     check_weights_fit(receiver, giver)
     groups = groups_named(receiver, parts) if parts is not None else _every_group(receiver)
@@ -126,7 +130,7 @@ def _every_group(model: HookedViT) -> dict[str, tuple[str, ...]]:
 
 
 def _from_either_end(groups: Mapping[str, tuple[str, ...]]) -> dict[Swap | str, frozenset[str]]:
-    """The first k and the last k groups, for every k."""
+    """Return the first k and the last k groups, for every k."""
     found: dict[Swap | str, frozenset[str]] = {}
     for kind, names in (("first", list(groups)), ("last", list(groups)[::-1])):
         for k in range(len(names) + 1):
@@ -175,7 +179,7 @@ def mixed_logits(
 
 
 def _shared_with(chosen: frozenset[str], parts: Mapping[str, object], n_layers: int) -> tuple[bool, int]:
-    """Whether a mix begins as the giver does, and the first block that is not wholly that model's."""
+    """Return whether a mix begins as the giver does, and the first block that is not wholly that model's."""
     from_giver = "embed" in chosen
     for layer in range(n_layers):
         own = [part for part in parts if part.startswith(f"blocks.{layer}.")]

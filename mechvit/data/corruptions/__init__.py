@@ -77,7 +77,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
         sharpen,
     )
 }
-"""Each family's function (images, level, image_ids, seed) -> images."""
+"""Family -> its function (images, level, image_ids, seed) -> images."""
 
 
 @checked
@@ -91,15 +91,15 @@ def corrupt(
 ) -> Float[Tensor, "batch channel height width"]:
     """Corrupt a batch of images on its own device.
 
-    On one device the same image gets the same pixels, whatever stands beside it in a batch. On another one uniforms are
-    drawn alike to the bit and normals to 4e-6 (see `mechvit.data.counter_rng`), and filters agree to rounding; where a
-    rounded value crosses a threshold (a photon's count, snow, spatter, JPEG's bytes), single values differ by more.
+    On one device an image always gets the same pixels, whatever else is in its batch. On another device uniform numbers
+    are equal to the bit and normal ones to 4e-6 (see `mechvit.data.counter_rng`), and filters agree to rounding; where
+    a rounded value crosses a threshold (a photon's count, snow, spatter, JPEG's bytes), single values differ by more.
 
     Args:
         images: RGB in [0, 1] at the model's input size, not normalised.
         corruption: what to apply; a string is read with `Corruption.parse`. `CLEAN` returns the images themselves.
-        image_ids: each image's id. With `seed` it fixes all that is random about an image, so that batch size, order,
-            workers and ranks never change a pixel.
+        image_ids: each image's id. With `seed` it determines everything random about an image, so that batch size,
+            order, workers and ranks never change a pixel.
         seed: non-negative; another seed is another draw of the noise.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Blur: the paper's, ImageNet-C's, and filters with a reach of their own."""
+"""Blur: the paper's, ImageNet-C's, and other filters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .zoom import zoom_in
 BLUR_SIGMA: dict[int, int] = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6}
 """ImageNet-C's standard deviation of its Gaussian blur, pixels (arXiv:1903.12261, its code for 224 px)."""
 DEFOCUS: dict[int, tuple[int, float]] = {1: (3, 0.1), 2: (4, 0.5), 3: (6, 0.5), 4: (8, 0.5), 5: (10, 0.5)}
-"""Its disc's radius and the deviation that softens the disc's edge, pixels."""
+"""ImageNet-C's radius of the disc and standard deviation of the Gaussian that softens its edge, pixels."""
 GLASS: dict[int, tuple[float, int, int]] = {
     1: (0.7, 1, 2),
     2: (0.9, 2, 1),
@@ -29,9 +29,10 @@ GLASS: dict[int, tuple[float, int, int]] = {
     4: (1.1, 3, 2),
     5: (1.5, 4, 2),
 }
-"""Its blur's deviation and its displacement's reach, pixels, and how often pixels are displaced."""
+"""ImageNet-C's standard deviation of the blur and reach of the displacement, pixels, and the number of displacements.
+"""
 MOTION: dict[int, tuple[int, int]] = {1: (10, 3), 2: (15, 5), 3: (15, 8), 4: (15, 12), 5: (20, 15)}
-"""Its streak's radius and deviation, pixels."""
+"""ImageNet-C's radius and standard deviation of the streak, pixels."""
 ZOOM: dict[int, tuple[float, float]] = {
     1: (1.11, 0.01),
     2: (1.16, 0.01),
@@ -39,16 +40,18 @@ ZOOM: dict[int, tuple[float, float]] = {
     4: (1.26, 0.02),
     5: (1.31, 0.03),
 }
-"""Its end and step of the zoom factors, which start at 1 (`numpy.arange`, whose last factor is the end itself where
-rounding makes it so)."""
+"""ImageNet-C's end and step of the zoom factors, which start at 1 (`numpy.arange`, whose last factor may be the end
+itself because of rounding).
+"""
 BILATERAL_COLOUR = 0.2
-"""Deviation of `bilateral_blur` over colours: summed absolute difference of the channels."""
+"""Standard deviation of `bilateral_blur` over colours: summed absolute difference of the channels."""
 
 
 def gaussian_blur(
     images: Float[Tensor, "batch channel height width"], level: int, image_ids: Ids, seed: int
 ) -> Float[Tensor, "batch channel height width"]:
-    """Convolve with a Gaussian of `level` pixels' standard deviation, cut at 4 of them, borders mirrored (kornia).
+    """Convolve with a Gaussian of standard deviation `level` pixels, cut at 4 standard deviations, with mirrored
+    borders (kornia).
 
     Source: the paper's section 3.1.
     """
@@ -65,10 +68,10 @@ def gaussian_blur(
 
 @lru_cache(maxsize=16)
 def _blur_operator(size: int, level: int) -> Float[Tensor, "size size"]:
-    """kornia's blur of one line of `size` pixels as a matrix: row i is the blurred i-th unit line.
+    """Return kornia's blur of one line of `size` pixels as a matrix: row i is the blurred i-th unit line.
 
-    Blur is linear and separable, so that two small products do what a convolution with a wide kernel does, in a
-    fraction of its time on a CPU.
+    Blur is linear and separable, so two small products replace a convolution with a wide kernel, in a fraction of its
+    time on a CPU.
     """
     from kornia.filters import gaussian_blur2d
 
@@ -77,18 +80,12 @@ def _blur_operator(size: int, level: int) -> Float[Tensor, "size size"]:
 
 
 def gaussian_blur_c(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """ImageNet-C's Gaussian blur by severity (skimage's `gaussian`: borders go on as their last pixel).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Apply ImageNet-C's Gaussian blur (skimage's `gaussian`, with the last pixel repeated beyond the border)."""
     return smooth(images, BLUR_SIGMA[level]).clamp_(0, 1)
 
 
 def defocus_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Convolve with a disc, borders mirrored without their last pixel.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Convolve with a disc; borders are mirrored without repeating the last pixel."""
     kernel = defocus_kernel(level)
     reach = kernel.shape[0] // 2
     height, width = images.shape[-2:]
@@ -105,9 +102,9 @@ def defocus_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Image
 
 @lru_cache(maxsize=5)
 def defocus_kernel(level: int) -> Float[Tensor, "side side"]:
-    """The disc of a severity: pixels within the radius, then a Gaussian of 3 taps (5 beyond radius 8), float64.
+    """Return the disc of a severity, smoothed with a Gaussian of 3 taps (5 beyond radius 8), in float64.
 
-    The Gaussian is not cut off where the disc touches its square's edge but mirrored there, as OpenCV does.
+    At the edge of the disc's square the Gaussian is mirrored, not cut off, as in OpenCV.
     """
     radius, alias = DEFOCUS[level]
     half = max(8, radius)
@@ -122,13 +119,11 @@ def defocus_kernel(level: int) -> Float[Tensor, "side side"]:
 
 
 def glass_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Blur, give every pixel a neighbour's colour, blur again.
+    """Blur, move every pixel's colour to a neighbour at random, and blur again.
 
-    From the lower right corner, row by row, each pixel p takes the colour that p + d then has, d uniform in
-    [-reach, reach - 1] in both directions. ImageNet-C's code means to swap the two, but assigns numpy views, so that
-    its published images hold copies, as here.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    From the lower right corner, row by row, each pixel p takes the colour that p + d then has, d uniform in [-reach,
+    reach - 1] in both directions. ImageNet-C's code means to swap the two, but assigns numpy views, so that its
+    published images hold copies, as here.
     """
     sigma, reach, times = GLASS[level]
     blurred = smooth(images, sigma)
@@ -141,10 +136,10 @@ def glass_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 def glass_source(
     height: int, width: int, reach: int, times: int, image_ids: Ids, seed: int
 ) -> Int[Tensor, "batch height_x_width"]:
-    """Where each pixel's colour came from, once all pixels have been displaced `times` times.
+    """Return the source of each pixel's colour after all pixels have been displaced `times` times.
 
-    Pixels (i, j), counted from the lower right, whose (reach + 1) i + j are equal do not see each other's colours, and
-    all that a pixel sees come before it in that order exactly if they do row by row: each such diagonal is one step.
+    Pixels (i, j), counted from the lower right, with equal (reach + 1) i + j do not affect each other, and all pixels
+    that one depends on come before it in that order just as they do row by row: each such diagonal is one step.
     """
     drawn = uniform(image_ids, 2 * times * height * width, named_seed(seed, "glass_blur"))
     steps = (drawn * (2 * reach)).long().clamp_(max=2 * reach - 1) - reach
@@ -164,20 +159,14 @@ def glass_source(
 
 
 def motion_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Smear in a direction drawn for each image, -45 to 45 degrees (see `streak`).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Smear in a direction drawn for each image, -45 to 45 degrees (see `streak`)."""
     radius, sigma = MOTION[level]
     angle = 90 * uniform(image_ids, 1, named_seed(seed, "motion_blur"))[:, 0] - 45
     return streak(images, radius, sigma, angle).clamp_(0, 1)
 
 
 def zoom_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Average the image and its enlargements.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Average the image and its enlargements."""
     factors = np.arange(1, *ZOOM[level]).tolist()
     total = images.clone()
     for factor in factors:
@@ -186,7 +175,7 @@ def zoom_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def box_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """The mean of 2 level + 1 pixels a side, borders going on as their last pixel (kornia).
+    """Average windows of 2 level + 1 pixels a side, with the last pixel repeated beyond the border (kornia).
 
     Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.5.
     """
@@ -196,9 +185,8 @@ def box_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def median_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """The median of 2 level + 1 pixels a side, channel by channel, borders going on as their last pixel (kornia).
-
-    Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.5.
+    """Take the median of windows of 2 level + 1 pixels a side, per channel, with the last pixel repeated beyond the
+    border (kornia).
     """
     from kornia.filters import median_blur as kornia_median_blur
 
@@ -206,7 +194,7 @@ def median_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images
 
 
 def linear_motion_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """The mean of 2 level + 1 pixels on a line through each pixel, its direction drawn for each image (kornia).
+    """Average 2 level + 1 pixels on a line through each pixel, in a direction drawn for each image (kornia).
 
     Source: Gonzalez and Woods, Digital Image Processing (2018), section 5.6.
     """
@@ -222,7 +210,7 @@ def linear_motion_blur(images: Images, level: int, image_ids: Ids, seed: int) ->
 
 
 def bilateral_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Blur with a Gaussian of `level` pixels, cut at 2 of them, that spares edges (kornia).
+    """Blur with a Gaussian of `level` pixels, cut at 2 standard deviations, that preserves edges (kornia).
 
     Source: Tomasi and Manduchi, ICCV (1998).
     """
@@ -233,9 +221,9 @@ def bilateral_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Ima
 
 
 def _each(images: Images, filtered: Callable[[Tensor], Tensor]) -> Images:
-    """Filter image by image, so that no batch size changes a filter's order of sums (and a CPU's cache holds it).
+    """Filter image by image, so that batch size does not change a filter's order of sums (and a CPU's cache holds it).
 
-    On a GPU in float64: its float32 convolutions may round to 10 bits (TF32).
+    On a GPU in float64, since its float32 convolutions may round to 10 bits (TF32).
     """
     exact = images.double() if images.is_cuda else images
     return torch.cat([filtered(image) for image in exact.split(1)]).clamp_(0, 1).to(images.dtype)

@@ -1,4 +1,4 @@
-"""Digital: contrast, elastic transform, pixelate, JPEG, saturation, sharpening."""
+"""Digital corruptions: contrast, elastic transform, pixelate, JPEG, saturation, sharpening."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .noise import Ids, Images
 from .separable import along_lines, box_resize_operator, smooth
 
 CONTRAST: dict[int, float] = {1: 0.4, 2: 0.3, 3: 0.2, 4: 0.1, 5: 0.05}
-"""The share of contrast that ImageNet-C keeps (arXiv:1903.12261, its code for 224 px, as all constants here)."""
+"""ImageNet-C's factor of contrast (arXiv:1903.12261, its code for 224 px, as for all constants here)."""
 ELASTIC: dict[int, tuple[float, float, float]] = {
     1: (2, 0.7, 0.1),
     2: (2, 0.08, 0.2),
@@ -23,31 +23,29 @@ ELASTIC: dict[int, tuple[float, float, float]] = {
     4: (0.07, 0.01, 0.02),
     5: (0.12, 0.01, 0.02),
 }
-"""Its displacement's height and smoothness and the reach of its affine map's corners, in units of `ELASTIC_UNIT`."""
+"""ImageNet-C's amplitude and smoothness of the displacement, and reach of the affine map's corners, in units of
+`ELASTIC_UNIT`.
+"""
 ELASTIC_UNIT = 244 / 224
-"""Sides of the image: ImageNet-C writes multiples of 244 pixels for its images of 224."""
+"""Unit of `ELASTIC` in image sides: ImageNet-C writes multiples of 244 pixels for its images of 224."""
 PIXELATE: dict[int, float] = {1: 0.6, 2: 0.5, 3: 0.4, 4: 0.3, 5: 0.25}
-"""The share of each side's pixels that it keeps."""
+"""ImageNet-C's factor by which each side is shrunk."""
 JPEG_QUALITY: dict[int, int] = {1: 25, 2: 18, 3: 15, 4: 10, 5: 7}
-"""Its quality of compression."""
+"""ImageNet-C's JPEG quality."""
 SATURATE: dict[int, tuple[float, float]] = {1: (0.3, 0), 2: (0.1, 0), 3: (2, 0), 4: (5, 0.1), 5: (20, 0.2)}
-"""Its factor of the HSV saturation and what is added: two severities take colour away, three add it."""
+"""ImageNet-C's factor and offset of the HSV saturation: two severities reduce it, three increase it."""
 
 
 def contrast(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Draw each channel towards its own mean over the image.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Draw each channel towards its mean over the image."""
     # image by image: a mean over the last axes of a whole batch may add in another order
     mean = torch.stack([image.mean((1, 2), keepdim=True) for image in images])
     return ((images - mean) * CONTRAST[level] + mean).clamp_(0, 1)
 
 
 def elastic_transform(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Move three corners at random (an affine map), then every pixel by a smooth random field; linear interpolation.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """Move three corners at random (an affine map), then every pixel by a smooth random field, with linear
+    interpolation.
     """
     height, width = images.shape[-2:]
     unit = ELASTIC_UNIT * min(height, width)
@@ -63,7 +61,8 @@ def elastic_transform(images: Images, level: int, image_ids: Ids, seed: int) -> 
 def affine_source(
     height: int, width: int, moved: Float[Tensor, "batch 3 2"]
 ) -> tuple[Float[Tensor, "batch height width"], Float[Tensor, "batch height width"]]:
-    """Where the affine map that moves three corners of a square by `moved` (x, y) takes each pixel from: y and x.
+    """Return the source coordinates y and x of each pixel under the affine map that moves three corners of a square by
+    `moved` (x, y), in pixels.
 
     The corners lie a third of the shorter side from the middle: lower right, upper right, upper left.
     """
@@ -88,8 +87,9 @@ def sample(
     *,
     align_corners: bool,
 ) -> Float[Tensor, "batch channel height width"]:
-    """Read images between pixels, mirrored at the border: about the last pixel's middle (OpenCV's reflect-101) with
-    `align_corners`, else about its edge (scipy's reflect)."""
+    """Sample images between pixels, mirrored at the border: about the last pixel's centre (OpenCV's reflect-101) with
+    `align_corners`, else about its edge (scipy's reflect).
+    """
     height, width = images.shape[-2:]
     if align_corners:
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], -1)
@@ -101,10 +101,7 @@ def sample(
 
 
 def pixelate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Shrink and enlarge with a box filter (Pillow's, without its rounding to bytes).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Shrink and enlarge with a box filter (Pillow's, without its rounding to bytes)."""
     small = [max(1, int(size * PIXELATE[level])) for size in images.shape[-2:]]
     sizes = list(zip(images.shape[-2:], small, strict=True))
     shrunk = along_lines(images, *(box_resize_operator(size, part) for size, part in sizes))
@@ -112,10 +109,7 @@ def pixelate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def jpeg_compression(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Write and read as JPEG (Pillow, on the CPU, image by image, after rounding to bytes).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Encode and decode as JPEG (Pillow, on the CPU, image by image, after rounding to bytes)."""
     from PIL import Image
 
     pixels = (images * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
@@ -128,10 +122,7 @@ def jpeg_compression(images: Images, level: int, image_ids: Ids, seed: int) -> I
 
 
 def saturate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Scale the saturation of HSV (kornia).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Scale the HSV saturation (kornia)."""
     from kornia.color import hsv_to_rgb, rgb_to_hsv
 
     factor, more = SATURATE[level]
@@ -140,7 +131,8 @@ def saturate(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def sharpen(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Unsharp mask: add `level` times the difference from a Gaussian blur of 1 pixel (skimage's `unsharp_mask`).
+    """Apply an unsharp mask: add `level` times the difference from a Gaussian blur of 1 pixel (skimage's
+    `unsharp_mask`).
 
     Source: Gonzalez and Woods, Digital Image Processing (2018), section 3.6.
     """

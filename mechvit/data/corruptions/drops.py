@@ -19,17 +19,16 @@ SPATTER: dict[int, tuple[float, float, float, float, float, bool]] = {
     4: (0.65, 0.3, 1, 0.65, 1.5, True),
     5: (0.67, 0.4, 1, 0.65, 1.5, True),
 }
-"""ImageNet-C's mean, deviation, blur (pixels) and threshold of the liquid, the water's brightness or the mud's blur,
-and whether it is mud (arXiv:1903.12261, its code for 224 px)."""
+"""ImageNet-C's mean, standard deviation, blur (pixels) and threshold of the liquid, the water's brightness or the mud's
+blur, and whether it is mud (arXiv:1903.12261, its code for 224 px).
+"""
 WATER, MUD = (175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255)
 
 
 def spatter(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Put blurred thresholded noise on the image: lit water to severity 3, then mud.
+    """Put blurred thresholded noise on the image: lit water up to severity 3, then mud.
 
     Water is shaded on the CPU, image by image (see `water_light`).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
     """
     mean, std, blur, threshold, last, is_mud = SPATTER[level]
     height, width = images.shape[-2:]
@@ -45,7 +44,7 @@ def spatter(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def water_light(liquid: np.ndarray) -> Float[np.ndarray, "height width"]:
-    """How bright each pixel of the liquid (uint8) is, 0 to 1: an emboss of the distance from the drops' edges.
+    """Compute the brightness of each pixel of the liquid (uint8), 0 to 1: an embossed distance from the drops' edges.
 
     Edges by Canny's detector with thresholds 50 and 150, Euclidean distance up to 20 pixels, averaged over 3 x 3,
     spread by histogram equalisation, embossed, averaged again, times the liquid, over the largest. ImageNet-C calls
@@ -65,7 +64,7 @@ def water_light(liquid: np.ndarray) -> Float[np.ndarray, "height width"]:
 
 
 def equalised(values: np.ndarray) -> np.ndarray:
-    """OpenCV's histogram equalisation of uint8: the smallest value becomes 0, the largest 255."""
+    """Apply OpenCV's histogram equalisation to uint8: the smallest value becomes 0, the largest 255."""
     counts = np.bincount(values.ravel(), minlength=256).cumsum()
     first = counts[values.min()]
     if first == values.size:

@@ -11,17 +11,17 @@ from torch import Tensor
 def streak(
     images: Float[Tensor, "batch channel height width"], radius: int, sigma: float, angle: Float[Tensor, " batch"]
 ) -> Float[Tensor, "batch channel height width"]:
-    """Average 2 radius + 1 pixels from each one on, in the direction of `angle`, with Gaussian weights.
+    """Average the 2 radius + 1 pixels that follow each pixel in the direction of `angle`, with Gaussian weights.
 
         out(p) = sum_i w_i x(p + d_i),  w_i ~ exp(-i^2 / (2 sigma^2)),  i = 0 .. 2 radius
 
-    d_i is the pixel nearest to i (cos angle, sin angle), x to the right and y down; beyond the border the last pixel
-    goes on. Each image's taps are slices of its padded pixels.
+    d_i is the pixel nearest to i (cos angle, sin angle), x to the right and y down; the last pixel is repeated beyond
+    the border. Each image's taps are slices of its padded pixels.
 
     Args:
         radius: pixels.
         sigma: pixels.
-        angle: of each image, degrees.
+        angle: direction for each image, degrees.
 
     Source: ImageMagick, MotionBlurImage (its kernel and its offsets).
     """

@@ -1,4 +1,4 @@
-"""Noise: every value of a pixel, or every pixel, is drawn anew."""
+"""Noise: independent random changes of every value or every pixel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from mechvit.data.counter_rng import named_seed, standard_normal, uniform
 
 NOISE_STD: dict[int, float] = {1: 0.08, 2: 0.12, 3: 0.18, 4: 0.26, 5: 0.38}
-"""ImageNet-C's standard deviation of Gaussian noise at each severity, for pixels in [0, 1] (arXiv:1903.12261)."""
+"""ImageNet-C's standard deviation of Gaussian noise, for pixels in [0, 1] (arXiv:1903.12261)."""
 SHOT_PHOTONS: dict[int, int] = {1: 60, 2: 25, 3: 12, 4: 5, 5: 3}
-"""Its photons at full white."""
+"""ImageNet-C's photons at full white."""
 IMPULSE_SHARE: dict[int, float] = {1: 0.03, 2: 0.06, 3: 0.09, 4: 0.17, 5: 0.27}
-"""Its share of values that become 0 or 1."""
+"""ImageNet-C's share of values that become 0 or 1."""
 SPECKLE_STD: dict[int, float] = {1: 0.15, 2: 0.2, 3: 0.35, 4: 0.45, 5: 0.6}
-"""Its standard deviation of noise in units of the pixel itself."""
+"""ImageNet-C's standard deviation of speckle noise, relative to the pixel's value."""
 
 Images = Float[Tensor, "batch 3 height width"]
 Ids = Int[Tensor, " batch"]
@@ -28,24 +28,19 @@ def gaussian_noise(
 ) -> Float[Tensor, "batch channel height width"]:
     """Add ImageNet-C's Gaussian noise of severity `level` and clip to [0, 1].
 
-    The draw depends on the seed and the image's id alone, and is the same at every severity up to its scale.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    The draw depends only on the seed and the image's id; severities differ only in its scale.
     """
     noise = standard_normal(image_ids, images[0].numel(), seed).view_as(images)
     return (images + NOISE_STD[level] * noise.to(images.dtype)).clamp_(0, 1)
 
 
 def shot_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Count photons: Poisson(c x) / c, for c photons at full white.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Draw photon counts: Poisson(c x) / c, for c photons at full white."""
     return _count_photons(images, SHOT_PHOTONS[level], image_ids, named_seed(seed, "shot_noise"))
 
 
 def poisson_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Count photons as `shot_noise` does, 128 / 2^level of them at full white.
+    """Draw photon counts as `shot_noise` does, with 128 / 2^level photons at full white.
 
     Source: Poisson noise of photon counts, Hasinoff, Photon, Poisson noise (2014).
     """
@@ -53,9 +48,10 @@ def poisson_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Imag
 
 
 def _count_photons(images: Images, photons: int, image_ids: Ids, seed: int) -> Images:
-    """Poisson(photons x images) / photons by inversion: how many partial sums of the distribution lie below a uniform.
+    """Draw Poisson(photons x images) / photons by inversion: the number of partial sums of the distribution below a
+    uniform.
 
-    One uniform a value and the recurrence p(k) = p(k - 1) rate / k, so that a rising rate never lowers a count. The
+    One uniform per value and the recurrence p(k) = p(k - 1) rate / k, so that a rising rate never lowers a count. The
     uniforms are equal on every device; where one lies within the rounding of a partial sum, a count may differ by one
     (about 1 value in 100,000). Uniforms end at 1 - 2^-18, beyond the rounding of the sums: 4.5 deviations.
     """
@@ -71,10 +67,7 @@ def _count_photons(images: Images, photons: int, image_ids: Ids, seed: int) -> I
 
 
 def impulse_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Set a share of all values, channel by channel, to 0 or 1 (skimage's `s&p`).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Set a share of all values, channel by channel, to 0 or 1 (skimage's `s&p`)."""
     draw = uniform(image_ids, images[0].numel(), named_seed(seed, "impulse_noise")).view_as(images)
     return _salt_and_pepper(images, draw, IMPULSE_SHARE[level])
 
@@ -90,15 +83,14 @@ def salt_and_pepper(images: Images, level: int, image_ids: Ids, seed: int) -> Im
 
 
 def _salt_and_pepper(images: Images, draw: Tensor, share: float) -> Images:
-    """0 where the draw is in the lower half of the share, 1 in the upper: a larger share keeps what a smaller set."""
+    """Set pixels to 0 where the draw is in the lower half of `share`, to 1 in the upper; larger shares include smaller
+    ones.
+    """
     rank = torch.where(draw < 0.5, draw, 1 - draw) * 2
     return torch.where(rank < share, (draw >= 0.5).to(images.dtype), images)
 
 
 def speckle_noise(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Add Gaussian noise in proportion to the pixel: x + x n.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Add Gaussian noise n in proportion to the pixel: x + x n."""
     noise = standard_normal(image_ids, images[0].numel(), named_seed(seed, "speckle_noise")).view_as(images)
     return (images + images * (SPECKLE_STD[level] * noise).to(images.dtype)).clamp_(0, 1)

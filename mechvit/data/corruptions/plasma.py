@@ -1,4 +1,4 @@
-"""Plasma: a height map by the diamond-square algorithm, as ImageNet-C's fog has it."""
+"""Plasma clouds: a height map by the diamond-square algorithm, for ImageNet-C's fog."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .noise import Ids
 
 
 def plasma(height: int, width: int, roughness: float, image_ids: Ids, seed: int) -> Float[Tensor, "batch height width"]:
-    """Fractal clouds in [0, 1] on a torus, of which the upper left height x width is given.
+    """Generate fractal clouds in [0, 1] on a torus, and return their upper left height x width.
 
-    On a grid of 2^n points (the next power of two, 256 for 224 px), every square's middle becomes the mean of its
-    corners and a uniform draw in [-a, a], then every diamond's the same; then the grid is halved, and a divided by
+    On a grid of 2^n points (the next power of two, 256 for 224 px), every square's centre becomes the mean of its
+    corners plus a uniform draw in [-a, a], then every diamond's likewise; then the grid is halved, and a divided by
     roughness^2.
 
-    Each point's draw is addressed by its place in the whole map: the coarse form is the same at every roughness.
+    Each point's draw depends on its place in the whole map, so the coarse shape is the same at every roughness.
 
     Source: Fournier, Fussell and Carpenter 1982, doi:10.1145/358523.358553; arXiv:1903.12261 for the constants.
     """

@@ -1,7 +1,7 @@
-"""Operators on rows and columns: small matrices made once by scipy, Pillow or kornia, applied on the images' device.
+"""Separable filters as small matrices from scipy, Pillow or kornia, applied on the images' device.
 
-A separable filter is two small products, whatever its width. Each image is multiplied by itself, so that every product
-has the same shape and no batch size changes its rounding.
+A separable filter is two small products, whatever its width. Each image is multiplied separately, so that every product
+has the same shape and batch size does not change its rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Border = Literal["nearest", "reflect"]
-"""How scipy continues a line: by its last pixel, or mirrored with the last pixel repeated."""
+"""scipy's border modes: the last pixel repeated, or the line mirrored including its last pixel."""
 
 
 def along_lines(
@@ -34,7 +34,7 @@ def smooth(
     border: Border = "nearest",
     truncate: float = 4.0,
 ) -> Float[Tensor, "batch *channel height width"]:
-    """scipy's Gaussian filter with `sigma` pixels, cut at `truncate` of them (skimage's defaults)."""
+    """Apply scipy's Gaussian filter of `sigma` pixels, cut at `truncate` standard deviations (skimage's defaults)."""
     height, width = images.shape[-2:]
     operators = (gaussian_operator(size, sigma, border, truncate) for size in (height, width))
     return along_lines(images, *operators)
@@ -42,7 +42,7 @@ def smooth(
 
 @lru_cache(maxsize=64)
 def gaussian_operator(size: int, sigma: float, border: Border, truncate: float) -> Float[Tensor, "size size"]:
-    """scipy's Gaussian filter of one line of `size` pixels as a matrix."""
+    """Return scipy's Gaussian filter of one line of `size` pixels as a matrix."""
     from scipy.ndimage import gaussian_filter1d
 
     return torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0, mode=border, truncate=truncate))
@@ -50,7 +50,7 @@ def gaussian_operator(size: int, sigma: float, border: Border, truncate: float) 
 
 @lru_cache(maxsize=64)
 def box_resize_operator(size: int, resized: int) -> Float[Tensor, "resized size"]:
-    """Pillow's resize with a box filter of one line of `size` pixels as a matrix."""
+    """Return Pillow's box-filter resize of one line of `size` pixels as a matrix."""
     from PIL import Image
 
     lines = Image.fromarray(np.eye(size, dtype=np.float32))

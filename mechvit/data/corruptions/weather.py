@@ -1,4 +1,4 @@
-"""Weather: snow, frost, fog, brightness."""
+"""Weather corruptions: snow, frost, fog, brightness."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .separable import smooth
 from .zoom import zoom_in
 
 BRIGHTNESS: dict[int, float] = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.5}
-"""What ImageNet-C adds to the HSV value (arXiv:1903.12261, its code for 224 px, as all constants here)."""
+"""ImageNet-C's offset of the HSV value (arXiv:1903.12261, its code for 224 px, as for all constants here)."""
 FOG: dict[int, tuple[float, float]] = {1: (1.5, 2), 2: (2, 2), 3: (2.5, 1.7), 4: (2.5, 1.5), 5: (3, 1.4)}
-"""Its fog's weight and roughness (see `plasma`)."""
+"""ImageNet-C's weight and roughness of the fog (see `plasma`)."""
 FROST: dict[int, tuple[float, float]] = {1: (1, 0.4), 2: (0.8, 0.6), 3: (0.7, 0.7), 4: (0.65, 0.7), 5: (0.6, 0.75)}
-"""Its weights of the image and of the frost."""
+"""ImageNet-C's weights of the image and of the frost."""
 SNOW: dict[int, tuple[float, float, float, float, int, int, float]] = {
     1: (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
     2: (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -27,14 +27,14 @@ SNOW: dict[int, tuple[float, float, float, float, int, int, float]] = {
     4: (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
     5: (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
 }
-"""Its flakes' mean and deviation, enlargement, threshold, streak's radius and deviation (pixels), and the weight of the
-image that is not whitened."""
+"""ImageNet-C's mean and standard deviation of the flakes, enlargement, threshold, radius and standard deviation of the
+streak (pixels), and the weight of the image that is not whitened.
+"""
 
 
 def snow(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Whiten the image and let flakes fall: enlarged thresholded noise, smeared, and once more upside down.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
+    """Whiten the image and add flakes: enlarged thresholded noise, smeared, once upright and once rotated by 180
+    degrees.
     """
     from kornia.color import rgb_to_grayscale
 
@@ -51,12 +51,10 @@ def snow(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def frost(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Look through ice: ImageNet-C's weights of the image and of frost, on a generated texture.
+    """Blend the image with a generated frost texture, by ImageNet-C's weights.
 
     ImageNet-C blends random crops of five photographs of frozen panes, which cannot be shipped here. `frost_texture`
     stands in for them, so that numbers on this corruption are near ImageNet-C's, not equal.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
     """
     kept, iced = FROST[level]
     height, width = images.shape[-2:]
@@ -65,7 +63,9 @@ def frost(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def frost_texture(height: int, width: int, image_ids: Ids, seed: int) -> Float[Tensor, "batch 3 height width"]:
-    """Bluish ice: six-armed crystals, turned at random for each image, on a cloudy film; mean 0.45, deviation 0.2."""
+    """Generate bluish ice: six-armed crystals, rotated at random for each image, on a cloudy film; mean 0.45, standard
+    deviation 0.2.
+    """
     drawn = uniform(image_ids, height * width + 1, seed)
     nuclei = (drawn[:, :-1] > 0.985).float().view(-1, 1, height, width)
     arms = [streak(nuclei, 12, 8, 60 * (drawn[:, -1] + arm)) for arm in range(6)]
@@ -79,10 +79,7 @@ def frost_texture(height: int, width: int, image_ids: Ids, seed: int) -> Float[T
 
 
 def fog(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Add a plasma fractal and scale back to the image's own maximum.
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Add plasma clouds and scale back to the image's own maximum."""
     weight, roughness = FOG[level]
     height, width = images.shape[-2:]
     cloud = plasma(height, width, roughness, image_ids, named_seed(seed, "fog"))[:, None].to(images.dtype)
@@ -91,10 +88,7 @@ def fog(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def brightness(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Raise the value of HSV (kornia).
-
-    Source: ImageNet-C, arXiv:1903.12261 (its published code).
-    """
+    """Raise the HSV value (kornia)."""
     from kornia.color import hsv_to_rgb, rgb_to_hsv
 
     hue, saturation, value = rgb_to_hsv(images).unbind(1)

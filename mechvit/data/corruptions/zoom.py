@@ -1,4 +1,4 @@
-"""Zoom into the middle of an image."""
+"""Zooming into the middle of an image."""
 
 from __future__ import annotations
 

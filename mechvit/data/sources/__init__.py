@@ -1,4 +1,4 @@
-"""Photographs, folders and hub data sets as one form; pictures and labels (names in `__init__.pyi`)."""
+"""Photographs, folders and hub data sets in one form; pictures and labels (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,8 +1,8 @@
-"""Pictures of more than eight bits a channel, brought to bytes by the range of their values.
+"""Pictures of more than eight bits per channel, converted to bytes by the range of their values.
 
-A value v becomes 255 (v - low) / (high - low), rounded. Black and white, low and high, are what the caller gives, else
-what the file states, else 0 and 65,535 for 16 bits. Pillow's own conversion cuts 16-bit grey at 255 (white), real
-numbers in [0, 1] to 0 (black), and keeps the upper byte of 16-bit colour (nearly black, where 12 bits are used).
+A value v becomes 255 (v - low) / (high - low), rounded. Low (black) and high (white) are given by the caller, else
+stated in the file, else 0 and 65,535 for 16 bits. Pillow's own conversion cuts 16-bit grey at 255 (white), real numbers
+in [0, 1] to 0 (black), and keeps the upper byte of 16-bit colour (nearly black if 12 bits are used).
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ FULL_RANGE = (0.0, 65535.0)
 EIGHT_BITS = (0.0, 255.0)
 """Black and white of eight bits."""
 TWELVE_BITS = 4095
-"""The highest value of 12 bits, as X-rays have them."""
+"""Highest value of 12 bits, as X-rays have them."""
 _FORMATS = ("PNG", "TIFF", "JPEG2000", "PPM", None)
-"""Where more than eight bits are understood; None is a picture in memory."""
+"""Formats in which more than eight bits are supported; None is a picture in memory."""
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
 _LOWEST, _HIGHEST = (340, 280), (341, 281)
 """TIFF's tags SMinSampleValue and MinSampleValue, and those of the highest value."""
 
 
 class Refusal(ValueError):
-    """Why a picture is refused: a sentence that lacks its subject."""
+    """Reason why a picture is refused: a sentence without its subject."""
 
 
 @dataclass(frozen=True)
 class DeepPicture:
-    """The values of a picture of more than eight bits a channel."""
+    """The values of a picture of more than eight bits per channel."""
 
     values: np.ndarray
-    """[height, width] or [height, width, channels]."""
+    """Pixels, [height, width] or [height, width, channels]."""
     mode: str
     """Pillow's name for the same channels in bytes: L, LA, RGB, RGBA, RGBa or CMYK."""
     stated: tuple[float, float] | None = None
-    """Black and white as the file has them."""
+    """Black and white as stated in the file; None if it states neither."""
     is_inverted: bool = False
-    """The lowest value is white (TIFF's WhiteIsZero)."""
+    """Whether the lowest value is white (TIFF's WhiteIsZero)."""
     transparent: int | tuple[int, ...] | None = None
-    """The value that is transparent (PNG's tRNS)."""
+    """Transparent value (PNG's tRNS)."""
 
     def in_bytes(self, pixel_range: tuple[float, float] | None) -> tuple[Image.Image, int | None]:
-        """Return the picture in bytes, and the highest value where 65,535 was taken for white without a statement.
+        """Return the picture in bytes, and its highest value if 65,535 was assumed to be white.
 
         Raises:
-            Refusal: black and white are neither stated nor given, or values lie outside of them or are not finite.
+            Refusal: black and white are neither stated nor given, or values lie outside that range or are not finite.
         """
         n_alpha = int(self.mode in ("LA", "RGBA", "RGBa"))
         channels = self.values[..., None] if self.values.ndim == 2 else self.values
@@ -89,7 +89,7 @@ def checked_range(pixel_range: Any) -> tuple[float, float] | None:
     """Return LOW and HIGH as numbers.
 
     Raises:
-        ValueError: they are no two finite numbers in ascending order.
+        ValueError: they are not two finite numbers in ascending order.
     """
     if pixel_range is None:
         return None
@@ -106,19 +106,19 @@ def checked_range(pixel_range: Any) -> tuple[float, float] | None:
 
 
 def deep_array(array: np.ndarray, mode: str) -> DeepPicture:
-    """Return an array of 16 bits, of other whole numbers or of real ones as a picture whose range nothing states."""
+    """Wrap an array of 16-bit, other integer or real values as a picture without a stated range."""
     return DeepPicture(array.astype(array.dtype.newbyteorder("="), copy=False), mode)
 
 
 def deep_picture(image: Image.Image, again: Callable[[], Image.Image] | None) -> DeepPicture | None:
-    """Return the values of a picture of more than eight bits a channel; None if it has eight.
+    """Return the values of a picture of more than eight bits per channel; None if it has eight.
 
     Args:
-        image: from Pillow, not yet loaded where it comes from a file.
-        again: opens the picture's file once more; None for a picture in memory.
+        image: a PIL image, not yet loaded if it comes from a file.
+        again: function that opens the picture's file again; None for a picture in memory.
 
     Raises:
-        Refusal: values that Pillow cannot give whole.
+        Refusal: values that Pillow cannot return in full.
     """
     tags = _tags(image)
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
@@ -144,7 +144,7 @@ def deep_picture(image: Image.Image, again: Callable[[], Image.Image] | None) ->
 
 
 def tiff_bits(image: Image.Image) -> tuple[float, ...]:
-    """Return the bits of each channel that a TIFF's header states; none of other formats."""
+    """Return the bits of each channel that a TIFF's header states; empty for other formats."""
     return _numbers(_tags(image).get(_BITS, ()))
 
 
@@ -155,7 +155,9 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
 def _deep_colour(
     image: Image.Image, tags: Mapping[int, Any], again: Callable[[], Image.Image] | None
 ) -> DeepPicture | None:
-    """Read colours of 16 bits, of which Pillow keeps the upper byte: twice, the second time for the lower byte."""
+    """Read 16-bit colours, of which Pillow keeps the upper byte, by decoding twice, the second time for the lower
+    byte.
+    """
     tiles = getattr(image, "tile", [])
     if again is None or not tiles:
         return None
@@ -182,7 +184,7 @@ def _deep_colour(
 def _refuse_misread(
     image: Image.Image, tags: Mapping[int, Any], tiles: Sequence[Any], again: Callable[[], Image.Image]
 ) -> None:
-    """Refuse colours of 16 bits whose lower bytes Pillow cannot give, and signed bytes, which it reads as unsigned."""
+    """Refuse 16-bit colours whose lower bytes Pillow cannot return, and signed bytes, which it reads as unsigned."""
     advice = "which is not read whole: save it as PNG or TIFF"
     if image.format == "PPM" and any(tile.codec_name == "ppm" and tile.args[-1] == 65535 for tile in tiles):
         raise Refusal(f"has colours of 16 bits in the format PPM, {advice}")
@@ -198,7 +200,7 @@ def _refuse_misread(
 
 
 def _jpeg2000_bits(again: Callable[[], Image.Image]) -> int:
-    """Return the bits of a JPEG 2000 file's first component, from its marker SIZ (ISO/IEC 15444-1, A.5.1)."""
+    """Return the bits of a JPEG 2000 file's first component, from its SIZ marker (ISO/IEC 15444-1, A.5.1)."""
     with again() as image:
         file = image.fp  # type: ignore[attr-defined]
         file.seek(0)
@@ -218,7 +220,7 @@ def _read_as(again: Callable[[], Image.Image], other: str) -> np.ndarray:
 
 
 def _tiff_range(tags: Mapping[int, Any]) -> tuple[float, float] | None:
-    """Return the lowest and highest value that a TIFF states, or those of fewer than 16 bits."""
+    """Return the lowest and highest value that a TIFF states, or the range of fewer than 16 bits."""
     lows = next((_numbers(tags[tag]) for tag in _LOWEST if tag in tags), (0.0,))
     highs = next((_numbers(tags[tag]) for tag in _HIGHEST if tag in tags), ())
     if not highs:
@@ -231,10 +233,10 @@ def _tiff_range(tags: Mapping[int, Any]) -> tuple[float, float] | None:
 
 
 def _png_range(values: np.ndarray, bits: int) -> tuple[float, float] | None:
-    """Return what a PNG's chunk sBIT says: of `bits` significant bits, 2^bits values; None without one.
+    """Return the range that a PNG's sBIT chunk implies: 2^bits values for `bits` significant bits; None without one.
 
-    The standard has them spread over all 16 bits (section 13.12, Sample depth scaling); a file that leaves them as they
-    are holds no value above 2^bits - 1, and some that spreading cannot give.
+    The standard scales them to all 16 bits (section 13.12, Sample depth scaling); a file with unscaled values has none
+    above 2^bits - 1, and some that scaling cannot produce.
     """
     if not 0 < bits < 16:
         return FULL_RANGE if bits == 16 else None
@@ -245,7 +247,7 @@ def _png_range(values: np.ndarray, bits: int) -> tuple[float, float] | None:
 
 
 def _significant_bits(again: Callable[[], Image.Image], n_colours: int) -> int:
-    """Return the most significant bits of a colour that a PNG's header states; 0 where it has no chunk sBIT."""
+    """Return the most significant bits per colour that a PNG's header states; 0 without an sBIT chunk."""
     with again() as image:
         file = image.fp  # type: ignore[attr-defined]
         file.seek(8)

@@ -1,4 +1,4 @@
-"""Folders of images with a sub-folder for each class: their files, with links followed."""
+"""Image folders with a sub-folder for each class: their files, with links followed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .picture import path_text
 
 
 def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tuple[list[str], list[tuple[int, Path]]]:
-    """List the classes of an image folder, and the class and path of every file in it, in order; hidden ones aside.
+    """List the classes of an image folder, and the class and path of every visible file in it, in order.
 
     Raises:
-        ValueError: no folder or no image in it, one that holds a whole system, sub-folders called as splits that are
-            not said to be classes, a class without files, a folder that two classes share, or a name that is not UTF-8
-            (of a file: under `error` only).
+        ValueError: no folder, no image in it, a system or home folder, sub-folders named like splits and not declared
+            as classes, a class without files, a folder that two classes share, or a name that is not UTF-8 (for files:
+            under `error` only).
     """
     root, shown = source.root, path_text(source.root)
     if not root.is_dir():
@@ -64,9 +64,9 @@ def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tu
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return every file below a folder, sorted, links to files and folders followed and broken links to files included.
+    """Return every file below a folder, sorted, following links and including broken links to files.
 
-    A folder is read once, even where several links lead to it, and a link to a folder that holds it is left alone.
+    A folder is read once, even where several links lead to it; a link to an enclosing folder is ignored.
 
     Raises:
         OSError: a folder that cannot be read.
@@ -100,7 +100,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _in_order(folders: list[str]) -> list[str]:
-    """Class folders in sorted order; numbers as numbers, so that 2 comes before 10."""
+    """Return class folders in sorted order; numbers by value, so that 2 comes before 10."""
     if all(name.isdecimal() for name in folders):
         return sorted(folders, key=lambda name: (int(name), name))
     return sorted(folders, key=lambda name: (as_text(name), name))

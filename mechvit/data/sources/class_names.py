@@ -1,8 +1,9 @@
-"""Names of classes compared: which of a checkpoint's classes each name of a data set can mean.
+"""Matching of class names: the checkpoint's classes that each name of a data set can mean.
 
-The rules, from the strongest: the same whole name; the same but for case and punctuation; a synonym (names are lists
-with commas between them, as ImageNet's); a synonym but for case and punctuation; a synonym in common. A class that is
-taken by its exact name is nobody else's, and what is surely one name's is none of another's (skunk leaves polecat one).
+The rules, from the strongest: the same whole name; the same except for case and punctuation; a synonym (names are lists
+separated by commas, as ImageNet's); a synonym except for case and punctuation; a synonym in common. A class that is
+matched by its exact name is not available to other names, and neither is one that is certain for another name (so skunk
+leaves only one class for polecat).
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ _BETWEEN = re.compile(
     rf"(?<={_LETTER})[\s_\-–—,.'’`\"]+(?={_LETTER})|(?<={_WORD})[\s_]+(?={_WORD})"
     rf"|(?<={_LETTER})-(?=\d)|(?<=\d)-(?={_LETTER})"
 )
-"""What stands between words and does not count. Signs at the ends or before numbers do: B- is not B, 1.5 is not 1 5."""
+"""Separators between words, which do not count. Signs at the ends or before numbers do: B- is not B, 1.5 is not 1 5."""
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """The classes that one name can mean."""
+    """Classes that one name can mean."""
 
     classes: tuple[int, ...]
-    """None, the one, or several that nothing tells apart."""
+    """None, one, or several that nothing distinguishes."""
     rule: str
-    """What told: `exact`, `place`, `case and punctuation`, `synonym`, or `taken` (by another name that is exact)."""
+    """Rule that decided: `exact`, `place`, `case and punctuation`, `synonym`, or `taken` (by another name that is
+    exact).
+    """
 
 
 def as_text(name: Any) -> str:
-    """Return a class's name as text in Unicode's composed form (NFC); JSON may hold numbers.
+    """Return a class's name as text in Unicode's composed form (NFC); JSON may contain numbers.
 
     Raises:
-        ValueError: neither text nor a number.
+        ValueError: the name is neither text nor a number.
     """
     if isinstance(name, bool) or not isinstance(name, (str, int, float)):
         raise ValueError(f"a class's name must be text; got {name!r}: correct the names of the classes")
@@ -45,7 +48,7 @@ def as_text(name: Any) -> str:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Return the names with the class's index behind one that came before: `crane`, `drake`, `crane (2)`."""
+    """Return the names, with the class's index added to repeated ones: `crane`, `drake`, `crane (2)`."""
     seen, whole, found = set[str](), set(names), list[str]()
     for index, name in enumerate(names):
         unique = name
@@ -57,7 +60,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """Return a name in lower case with single blanks for the punctuation between its words; a number stays as it is."""
+    """Return a name in lower case with single spaces for the punctuation between its words; numbers stay unchanged."""
     bare = name.strip()
     if _NUMBER.fullmatch(bare):
         return bare
@@ -70,9 +73,9 @@ def synonyms(name: str) -> tuple[str, ...]:
 
 
 def meanings(names: Sequence[str], labels: Sequence[str]) -> list[Meaning]:
-    """Tell which of the `labels` (the checkpoint's names, by index) each name can mean; all in NFC.
+    """Return the `labels` (the checkpoint's names, by index) that each name can mean; all in NFC.
 
-    The same names in the same order are the identity, also where some of them are alike.
+    The same names in the same order are the identity, even where some of them are equal.
     """
     names, labels = list(names), list(labels)
     if names in (labels, unique_names(labels)):
@@ -88,7 +91,7 @@ def meanings(names: Sequence[str], labels: Sequence[str]) -> list[Meaning]:
 
 
 def _eliminated(found: list[Meaning]) -> list[Meaning]:
-    """Strike out what is another name's only class, until nothing changes."""
+    """Remove classes that are another name's only candidate, until nothing changes."""
     while True:
         sure = {meaning.classes[0] for meaning in found if len(meaning.classes) == 1}
         left = [
@@ -103,7 +106,9 @@ def _eliminated(found: list[Meaning]) -> list[Meaning]:
 
 
 def _same_but_doubled(names: list[str], labels: list[str]) -> bool:
-    """Whether all names stand at their class's place, but for endings that tell classes of one name apart (crane2)."""
+    """Return whether all names match the label at their index, except for suffixes that distinguish equal labels
+    (crane2).
+    """
     count = Counter(labels)
     if len(names) != len(labels) or len(set(names)) < len(names) or not any(count[name] == 1 for name in names):
         return False
@@ -114,7 +119,7 @@ def _same_but_doubled(names: list[str], labels: list[str]) -> bool:
 
 
 def _has_ending(name: str, label: str, index: int) -> bool:
-    """Whether a name is a label with an ending that is no word and no other class's index."""
+    """Return whether a name is a label with a suffix that is neither a word nor another class's index."""
     ending = name[len(label) :]
     index_told = re.fullmatch(r" \((\d+)\)", ending)
     return (
@@ -125,7 +130,7 @@ def _has_ending(name: str, label: str, index: int) -> bool:
 
 
 def _exact(names: list[str], labels: list[str]) -> dict[str, Meaning]:
-    """Names that are a class's whole name, or tell one of several classes of that name by its index: `crane (517)`."""
+    """Return matches of a class's whole name, or of one of several equal names with its index: `crane (517)`."""
     whole = _index((label, i) for i, label in enumerate(labels))
     written = {f"{label} ({i})": i for label, own in whole.items() if len(own) > 1 for i in own}
     told = {written[name] for name in names if name in written and name not in whole}
@@ -141,7 +146,7 @@ def _exact(names: list[str], labels: list[str]) -> dict[str, Meaning]:
 
 
 class _Rules:
-    """The rules below exact names, weaker ones asked only where no stronger one says anything."""
+    """Matching rules below exact names; a weaker one applies only where no stronger one matches."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         parts = [(part, i) for i, label in enumerate(labels) for part in synonyms(label)]
@@ -150,7 +155,7 @@ class _Rules:
         self.folded = _index((folded(part), i) for part, i in parts)
 
     def meaning(self, name: str, taken: set[int]) -> Meaning:
-        """Tell what one name can mean; `taken` classes have an exact name in the data set already."""
+        """Return the classes that one name can mean; `taken` classes have an exact name in the data set already."""
         whole, synonym = self.whole.get(folded(name), ()), self.synonym.get(name.strip(), ())
         free = [i for i in whole if i not in taken]
         if free:  # Cardigan (the dog's synonym) is not cardigan (the garment) in another case

@@ -1,4 +1,4 @@
-"""`folder:PATH`: a folder of images as it is named on a command line, and what is no folder of classes."""
+"""`folder:PATH`: image folders as named on a command line, and checks that they are folders of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mechvit.terminal import printable
 
 _PREFIX, _CLASSES = "folder:", ":class="
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
-"""What folders of splits are called, as `datasets` knows them (its SPLIT_KEYWORDS)."""
+"""Names of split folders that `datasets` recognises (its SPLIT_KEYWORDS)."""
 _SPLIT = re.compile(
     rf"[\W\d_]*({'|'.join(SPLITS)})([\W\d_]*(sets?|splits?|data|images?|imgs?|photos?|pictures?))?[\W\d_]*",
     re.IGNORECASE,
@@ -25,11 +25,13 @@ class FolderSource:
 
     root: Path
     classes: tuple[str, ...] = ()
-    """Sub-folders that are classes (or kinds of one), although they are called as the splits of a data set are."""
+    """Sub-folders that are classes although they are named like a data set's splits."""
 
     @classmethod
     def parse(cls, source: str) -> FolderSource | None:
-        """Read one; None of other sources. A folder that has `:class=` in its own name is taken as it is."""
+        """Parse a folder source; return None for other sources. A folder with `:class=` in its own name is taken
+        literally.
+        """
         if not source.startswith(_PREFIX):
             return None
         whole = Path(source.removeprefix(_PREFIX)).expanduser()
@@ -40,15 +42,15 @@ class FolderSource:
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder is called as a split of a data set: train, Val, test2017, test_images."""
+    """Return whether a folder is named like a data set's split: train, Val, test2017, test_images."""
     return _SPLIT.fullmatch(name) is not None
 
 
 def check_place(root: Path) -> None:
-    """Refuse a folder that holds a whole system, before all of it is listed.
+    """Refuse a system or home folder before all of it is listed.
 
     Raises:
-        ValueError: the root of a file system, the home folder or one that holds it, or a folder of the system's own.
+        ValueError: the root of a file system, the home folder or one that holds it, or a system folder.
     """
     place = root.resolve()
     try:
@@ -70,15 +72,15 @@ def check_place(root: Path) -> None:
 
 
 def check_splits(root: Path, folders: Sequence[str], classes: Sequence[str]) -> None:
-    """Refuse sub-folders that are called as splits, and so may be no classes.
+    """Refuse sub-folders that are named like splits and may therefore not be classes.
 
     Args:
         root: the folder.
         folders: its sub-folders.
-        classes: those that are classes all the same.
+        classes: those declared as classes.
 
     Raises:
-        ValueError: names them, and says how to load a split, or the folders as classes.
+        ValueError: names them, and says how to load a split or to declare the folders as classes.
     """
     if not (splits := [name for name in folders if is_split(name) and name not in classes]):
         return
@@ -95,15 +97,15 @@ def check_splits(root: Path, folders: Sequence[str], classes: Sequence[str]) -> 
 
 
 def check_kinds(root: Path, below: Iterable[tuple[str, str]], classes: Sequence[str]) -> None:
-    """Refuse classes whose images lie in folders that are called as splits, and would be mixed.
+    """Refuse classes whose images lie in folders named like splits, which would be mixed.
 
     Args:
         root: the folder.
-        below: the classes with their own sub-folders, pairs.
-        classes: sub-folders that are no splits all the same.
+        below: pairs of class and sub-folder.
+        classes: sub-folders declared as classes, not splits.
 
     Raises:
-        ValueError: names them, and says how to mix them all the same.
+        ValueError: names them, and says how to mix them deliberately.
     """
     pairs = [(name, kind) for name, kind in below if is_split(kind) and kind not in classes]
     if not pairs:

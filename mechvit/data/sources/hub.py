@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     import datasets
 
 _MOST_ENTRIES = 20_000
-"""How many files and folders are looked at before a folder is taken for one of images."""
+"""Most entries that are examined before a folder counts as one of images."""
 _PREFERRED_SPLITS = ("validation", "valid", "val", "test", "train")
 
 
 def load_hub(source: str) -> datasets.Dataset:
     """Load one split of a hub data set, undecoded, with the columns image, label, image_id and file.
 
-    All that a process loads of it is of one commit (`hub_revision`).
+    Everything that a process loads of it is from one commit (`hub_revision`).
 
-    Only the files of that split are downloaded: of ImageNet the 50,000 validation images, and not the training set.
+    Only the files of that split are downloaded: for ImageNet the 50,000 validation images, not the training set.
 
     Args:
-        source: `owner/name`, or `owner/name@split`; by default the first of validation, test and train it has. Of
-            several columns of images or classes one is named, as in `owner/name:image=COLUMN:label=COLUMN`; a column of
-            text or whole numbers is taken as classes only where it is named.
+        source: `owner/name`, or `owner/name@split`; by default the first of validation, test and train that it has.
+            Where there are several columns of images or classes, name one, as in
+            `owner/name:image=COLUMN:label=COLUMN`; a column of text or whole numbers is taken as classes only where it
+            is named.
 
     Raises:
         PermissionError: the set is gated or private.
@@ -81,7 +82,7 @@ def load_hub(source: str) -> datasets.Dataset:
 
 
 def _has_parquet(folder: Path) -> bool:
-    """Whether a folder is a data set in the hub's layout: the first entries in it and below, the upper ones first."""
+    """Return whether a folder is a data set in the hub's layout, by its first entries, from the top down."""
     check_place(folder)
     places, seen = deque([folder]), 0
     while places and seen < _MOST_ENTRIES:
@@ -97,7 +98,9 @@ def _has_parquet(folder: Path) -> bool:
 
 
 def _not_found(name: str, error: Exception) -> Exception:
-    """The error for a set that is gated, private, misspelt or out of reach, which `datasets` reports as one kind."""
+    """Return the error for a set that is gated, private, misspelt or unreachable, which `datasets` does not
+    distinguish.
+    """
     if "gated" in str(error).lower():
         return PermissionError(
             f"{name} is gated: accept its terms at https://huggingface.co/datasets/{name}, then log in with "
@@ -111,21 +114,21 @@ def _not_found(name: str, error: Exception) -> Exception:
 
 @dataclass(frozen=True)
 class HubSet:
-    """A hub data set as it is written on a command line: NAME[@SPLIT][:image=COLUMN][:label=COLUMN]."""
+    """Hub data set as written on a command line: NAME[@SPLIT][:image=COLUMN][:label=COLUMN]."""
 
     name: str
     split: str = ""
     image: str | None = None
     label: str | None = None
     written: str = ""
-    """As it was given."""
+    """The source as it was given."""
 
     @classmethod
     def parse(cls, source: str) -> HubSet:
-        """Read one.
+        """Parse a source.
 
         Raises:
-            ValueError: an option that is neither image nor label, one that is given twice, or an empty one.
+            ValueError: an option other than image and label, a repeated one, or an empty one.
         """
         where, *options = re.split(r":(?=\w+=)", source)
         name, _, split = where.partition("@")
@@ -138,7 +141,7 @@ class HubSet:
 
 
 def _tidy(rows: datasets.Dataset, hub: HubSet) -> datasets.Dataset:
-    """The image and class columns under their common names, an id for each row, and nothing else."""
+    """Return the image and class columns under their common names, an id for each row, and nothing else."""
     import datasets
 
     kinds = {column: isinstance(feature, datasets.Image) for column, feature in rows.features.items()}
@@ -155,7 +158,7 @@ def _tidy(rows: datasets.Dataset, hub: HubSet) -> datasets.Dataset:
 
 
 def _column(rows: datasets.Dataset, hub: HubSet, role: Literal["image", "label"], fitting: list[str]) -> str:
-    """The column that was named, or the only one that fits.
+    """Return the named column, or the only one that fits.
 
     Raises:
         ValueError: no such column, none that fits, or several.

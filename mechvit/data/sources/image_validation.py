@@ -1,4 +1,4 @@
-"""Finding images that cannot be read before any compute is spent on them."""
+"""Checks that images can be read, before any compute is spent on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 256
 _NO_PIXELS = Image.new("RGB", (1, 1))
-"""In place of pixels that were checked, so that they are not kept."""
+"""Placeholder for checked pixels, so that they are not kept."""
 
 
 def readable_rows(
@@ -30,7 +30,7 @@ def readable_rows(
     bad_files: Literal["error", "skip"],
     pixel_range: tuple[float, float] | None = None,
 ) -> list[int]:
-    """Return the first `limit` rows of `order` whose images can be read, as they will be when they are used.
+    """Return the first `limit` rows of `order` whose images can be read, under the same settings as later use.
 
     Args:
         rows: the columns `image` (undecoded), `label` and `file`.
@@ -38,7 +38,7 @@ def readable_rows(
 
     Raises:
         ValueError: a bad file under `error`, every file of the set or of a class bad, 16-bit values that may well be of
-            12, a `pixel_range` for images that all have eight bits a channel, or an unknown `bad_files`.
+            12, a `pixel_range` for images that all have eight bits per channel, or an unknown `bad_files`.
     """
     if bad_files not in ("error", "skip"):
         raise ValueError(f"bad_files must be 'error' or 'skip'; got {bad_files!r}")
@@ -82,7 +82,7 @@ def readable_rows(
 
 
 def _tried(image: Any, file: str, pixel_range: tuple[float, float] | None) -> Decoded | str:
-    """Read an image as it will be read (a JPEG at an eighth of its size), or return why that fails."""
+    """Read an image as later use will (a JPEG at an eighth of its size), or return the reason why that fails."""
     try:
         return replace(decode(image, pixel_range, file, is_draft=True), rgb=_NO_PIXELS)
     except ValueError as error:
@@ -92,7 +92,7 @@ def _tried(image: Any, file: str, pixel_range: tuple[float, float] | None) -> De
 def _check_classes(
     rows: datasets.Dataset, good: Collection[int], bad: Mapping[int, str], pixel_range: tuple[float, float] | None
 ) -> None:
-    """Refuse classes of which no image at all can be read, in this part or another."""
+    """Refuse classes of which no image can be read."""
     if not bad:
         return
     labels = np.asarray(rows["label"])

@@ -1,4 +1,4 @@
-"""Columns that hold classes, in one form, and images that have no label."""
+"""Class columns in one form, and images without a label."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import datasets
 
 UNLABELLED = (-1, -100)
-"""What stands where a label is missing, beside None: datasets' own mark, and the one that torch's losses ignore."""
+"""Values of a missing label, besides None: datasets' own mark, and the one that torch's losses ignore."""
 _MOST_NUMBERED = 100_000
 
 
 def as_classes(dataset: datasets.Dataset, column: str) -> datasets.Dataset:
-    """Return the data set with a column of classes as ClassLabel: its names, or texts in sorted order, or numbers.
+    """Return the data set with a column as ClassLabel: its own names, sorted texts, or numbers.
 
-    Whole numbers without names are called 0, 1, … up to the highest; -1, -100 and None stay without a class.
+    Integers without names are named 0, 1, … up to the highest; -1, -100 and None stay unlabelled.
 
     Raises:
         ValueError: no such column, or it holds neither classes nor text nor whole numbers nor truth values.
@@ -67,7 +67,7 @@ def with_classes(
 
 
 def is_class_column(feature: object) -> bool:
-    """Tell whether a feature of `datasets` can be a class for each image."""
+    """Return whether a feature of `datasets` can hold a class for each image."""
     import datasets
 
     if isinstance(feature, datasets.ClassLabel):
@@ -87,7 +87,7 @@ def _numbered(codes: list[int], column: str) -> list[str]:
 
 
 def check_unlabelled(unlabelled: str) -> None:
-    """Refuse a word that says nothing of what to do with images without a label."""
+    """Refuse an unknown choice for images without a label."""
     if unlabelled not in ("error", "skip"):
         raise ValueError(f"unlabelled must be 'error' or 'skip'; got {unlabelled!r}")
 
@@ -95,7 +95,7 @@ def check_unlabelled(unlabelled: str) -> None:
 def without_unlabelled(
     dataset: datasets.Dataset, unlabelled: Literal["error", "skip"], where: str = "the data set"
 ) -> datasets.Dataset:
-    """Return the images that have a label (the column `label`, ClassLabel); say how many are left out.
+    """Return the images that have a label (the column `label`, ClassLabel), and report how many are left out.
 
     Raises:
         ValueError: images without a label (None, -1, -100) under `error`, or no others; labels that are no classes;

@@ -1,9 +1,9 @@
-"""The classes of a data set matched with a checkpoint's: by names, by WordNet ids, by class indices, or refused.
+"""Matching of a data set's classes with a checkpoint's: by names, WordNet ids or class indices, else refused.
 
-In this order: the same names in the same order are the identity; then names are compared (`class_names`); where the
-data set's classes are WordNet ids, the table of ImageNet-1k tells their names; where they are numbers (or `LABEL_3`),
-these are class indices if they are 0 to n - 1, or if the checkpoint's classes have no names. Anything else is refused,
-and two classes are never made one. What was inferred is said once, as an `InferredLabels` warning.
+In this order: the same names in the same order are the identity; then names are compared (`class_names`); WordNet ids
+are translated by the table of ImageNet-1k; numbers (or `LABEL_3`) are class indices if they are 0 to n - 1, or if the
+checkpoint's classes have no names. Anything else is refused, and two classes are never merged. Inferred matches are
+reported once, as an `InferredLabels` warning.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 class InferredLabels(UserWarning):
-    """Classes were matched with a checkpoint's by something else than their exact names; the message says by what."""
+    """Warning that classes were matched by something other than exact names; the message names it."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Which of a checkpoint's classes each class of a data set is."""
+    """The checkpoint's class for each class of a data set."""
 
     classes: tuple[int | None, ...]
-    """The checkpoint's class of each; None for those in `faults`. No class comes twice."""
+    """The checkpoint's class for each; None for those in `faults`. No class occurs twice."""
     faults: Mapping[str, str] = field(default_factory=dict)
-    """Name -> why it is none of the checkpoint's classes, or not surely one."""
+    """Name -> why it matches no class of the checkpoint, or not with certainty."""
     inferred: tuple[str, ...] = ()
-    """What was matched by something else than exact names, a sentence each."""
+    """Matches by something other than exact names, one sentence each."""
 
 
 @checked
@@ -52,16 +52,17 @@ def align_labels(
     unlabelled: Literal["error", "skip"] = "error",
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
-    """Give every image the checkpoint's own class index.
+    """Replace every image's label by the checkpoint's own class index.
 
-    Only classes that have images need be the checkpoint's.
+    Only classes that have images need to be the checkpoint's.
 
     Args:
         dataset: its column `label` holds classes (ClassLabel), names, or class indices.
         id2label: the checkpoint's classes, 0 to n - 1.
         unlabelled: what to do with images that have no label (None, -1, -100): `error` counts them, `skip` leaves them
             out and warns.
-        say: what is told of every inferred matching; None warns (`InferredLabels`), once a process of the same.
+        say: receives a message for every inferred match; None warns (`InferredLabels`), once per process for each
+            message.
 
     Raises:
         ValueError: classes that the checkpoint lacks or that may be several of its; the message names both sides.
@@ -88,9 +89,9 @@ def align_labels(
 
 @checked
 def check_aligned(images: object, id2label: Mapping[int, str]) -> None:
-    """Refuse a data set whose column `label` calls a class by the exact name of another of the checkpoint's.
+    """Refuse a data set whose column `label` gives a class the exact name of another class of the checkpoint.
 
-    Names that the checkpoint lacks say nothing, and pass: labels may have been mapped by hand.
+    Names that the checkpoint lacks pass, since labels may have been mapped by hand.
 
     Raises:
         ValueError: names the class and both indices.
@@ -167,7 +168,7 @@ def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> Matching
 
 
 def _one_to_one(names: Sequence[str], labels: Sequence[str], found: Sequence[Meaning]) -> Matching:
-    """Take what is one class alone and nobody else's; say what is wrong with the rest."""
+    """Keep classes that are certain and not shared by two names; record what is wrong with the rest."""
     claims: dict[int, list[str]] = defaultdict(list)
     for name, meaning in zip(names, found, strict=True):
         if len(meaning.classes) == 1:
@@ -195,7 +196,7 @@ def _one_to_one(names: Sequence[str], labels: Sequence[str], found: Sequence[Mea
 
 
 def _by_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
-    """WordNet ids: class indices where the checkpoint's classes are ImageNet-1k's, else the classes of those names."""
+    """Match WordNet ids: as class indices if the checkpoint's classes are ImageNet-1k's, else by their names."""
     table = synset_names()
     place = {synset: index for index, synset in enumerate(table)}
     about = {name: f"({table[name]})" if name in table else "(no class of ImageNet-1k)" for name in names}
@@ -221,7 +222,7 @@ def _by_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
 
 
 def _by_name_of_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
-    """Names where the checkpoint's classes are WordNet ids: the name gives a class of ImageNet-1k, that the id."""
+    """Match names with a checkpoint whose classes are WordNet ids, through ImageNet-1k's table."""
     table = synset_names()
     found = _one_to_one(names, list(table.values()), meanings(names, list(table.values())))
     class_of = {place: labels.index(synset) for place, synset in enumerate(table) if synset in labels}
@@ -237,13 +238,13 @@ def _by_name_of_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
 
 
 def _classes_in_table(labels: Sequence[str], table: Sequence[str]) -> dict[int, int]:
-    """Place in ImageNet-1k's table -> the class that is surely meant by it."""
+    """Return index in ImageNet-1k's table -> the class that certainly means it."""
     found = _one_to_one(labels, table, meanings(labels, table))
     return {place: index for index, place in enumerate(found.classes) if place is not None}
 
 
 def _by_index(names: Sequence[str], numbers: Sequence[int], labels: Sequence[str]) -> Matching:
-    """Numbers: class indices where they are 0 to n - 1, or where the checkpoint's classes have no names."""
+    """Match numbers as class indices, if they are 0 to n - 1 or the checkpoint's classes have no names."""
     n = len(labels)
     numbered = any(re.fullmatch(r"(LABEL_)?\d+", label) for label in labels)
     whole = sorted(numbers) == list(range(n)) and not numbered
@@ -262,12 +263,12 @@ def _by_index(names: Sequence[str], numbers: Sequence[int], labels: Sequence[str
 
 
 def _unnamed(labels: Sequence[str]) -> bool:
-    """Whether the classes have no names but their indices: LABEL_0, LABEL_1, or 0, 1."""
+    """Return whether the classes have no names except their indices: LABEL_0, LABEL_1, or 0, 1."""
     return any(list(labels) == [f"{stem}{i}" for i in range(len(labels))] for stem in ("LABEL_", ""))
 
 
 def _named_as(labels: Sequence[str], table: Sequence[str]) -> bool:
-    """Whether each class has a name in common with the table's class at its place."""
+    """Return whether each class shares a name with the table's class of the same index."""
     return len(labels) == len(table) and all(
         {folded(part) for part in synonyms(label)} & {folded(part) for part in synonyms(names)}
         for label, names in zip(labels, table, strict=True)
@@ -299,7 +300,7 @@ def _some(items: Sequence[str], count: int = 5) -> str:
 
 
 _SAID: set[str] = set()
-"""What a process has warned of: Python's own memory of it is lost whenever a library changes a filter."""
+"""Warnings given in this process: Python's own record is lost whenever a library changes a filter."""
 
 
 def _warn(sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""Where images come from: the embedded photographs, a folder, or a hub data set, all in one form."""
+"""Sources of images: the embedded photographs, a folder, or a hub data set, all in one form."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PART_OF_IMAGE = (
     "test",
     "train",
 )
-"""The part of an image by its place in its class: half train, two tenths test and sae, one tenth validation."""
+"""Part of an image by its index in its class: half train, two tenths each test and sae, one tenth validation."""
 
 
 @checked
@@ -68,7 +68,7 @@ def load_images(
             `skip` leaves it out and warns with names and count.
         unlabelled: what to do with images of a hub set that have no label (None, -1, -100): `error` counts them, `skip`
             leaves them out and warns.
-        pixel_range: the values of black and white in pictures of more than eight bits a channel, where they do not
+        pixel_range: the values of black and white in pictures of more than eight bits per channel, where they do not
             state them; see `open_picture`, which reads every image.
 
     Returns:
@@ -113,7 +113,7 @@ def load_images(
 def count_images(
     source: str, split: str, *, seed: int = 0, bad_files: Literal["error", "skip"] = "error"
 ) -> int | None:
-    """How many images a split of a folder has, by its files' names alone; None of other sources.
+    """Count the images of a folder's split from file names alone; return None for other sources.
 
     Raises:
         ValueError: no folder, or one without images, and what `load_images` refuses in files' names.
@@ -125,7 +125,7 @@ def count_images(
 
 
 def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
-    """Rows of one part, classes in turn; which part a row belongs to depends on the labels and the seed alone."""
+    """Return the rows of one part, classes in turn; the part of a row depends only on the labels and the seed."""
     rng = np.random.default_rng(seed)
     place = np.empty(len(labels), dtype=np.int64)
     depth = np.empty(len(labels))
@@ -139,7 +139,7 @@ def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
 
 
 def _folder(source: FolderSource, bad_files: Literal["error", "skip"]) -> datasets.Dataset:
-    """Every file of every class sub-folder, in sorted order, not yet decoded."""
+    """Return every file of every class sub-folder, in sorted order, not yet decoded."""
     import datasets
 
     names, listed = class_files(source, bad_files)
@@ -162,7 +162,7 @@ def _folder(source: FolderSource, bad_files: Literal["error", "skip"]) -> datase
 
 
 def _class_names(folders: list[str], root: Path) -> list[str]:
-    """The names of the classes, in NFC: macOS writes folders' accents apart."""
+    """Return the names of the classes in NFC (macOS stores accents separately); refuse two that coincide."""
     names = [as_text(name) for name in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Pictures as PIL images, whose files are read again where Pillow keeps less of them than they hold.
+"""PIL images whose files are read again where Pillow keeps less than they hold.
 
-Pillow keeps the upper byte of colours of 16 bits, and nothing in a loaded picture says so. A picture that is not loaded
-is read from its file, and stays as it is; one that is loaded is compared with its file, where that is still there.
+Pillow keeps the upper byte of 16-bit colours, and a loaded picture does not show that. A picture that is not loaded is
+read from its file and stays unloaded; a loaded one is compared with its file, if that still exists.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .bit_depth import DeepPicture, Refusal, deep_picture, tiff_bits
 DEEP_FORMATS = ("PNG", "TIFF", "JPEG2000", "PPM", "SGI")
 """Formats in which Pillow reads colours of 16 bits by their upper byte."""
 _DARK = 4095 >> 8
-"""The upper byte of the highest value of 12 bits."""
+"""Upper byte of the highest value of 12 bits."""
 _HAND_OVER = "hand over the file's path or bytes, or an array of its values"
 
 
 def open_file(source: str | bytes | os.PathLike[str]) -> Image.Image:
-    """Open a path, as text or `os.PathLike`, or the bytes of a file; no pixel is read yet."""
+    """Open a path, as text or `os.PathLike`, or the bytes of a file, without reading pixels."""
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def reopener(image: Image.Image) -> Callable[[], Image.Image] | None:
-    """Return what opens a PIL image's file once more, as long as the image is not loaded; None for all others."""
+    """Return a function that opens an unloaded PIL image's file again; None for all others."""
     file = getattr(image, "fp", None)
     if file is None or not getattr(image, "tile", None):
         return None
@@ -48,16 +48,16 @@ def reopener(image: Image.Image) -> Callable[[], Image.Image] | None:
 
 
 def is_loaded_file(image: Image.Image) -> bool:
-    """Whether a PIL image comes from a file whose depth cannot be seen any more."""
+    """Return whether a PIL image comes from a file whose bit depth can no longer be seen."""
     return isinstance(image, ImageFile.ImageFile) and image.format in DEEP_FORMATS and not image.tile
 
 
 def deep_as_loaded(image: Image.Image) -> DeepPicture | None:
-    """Return the values of a loaded picture of more than eight bits a channel; None if it has eight.
+    """Return the values of a loaded picture of more than eight bits per channel; None if it has eight.
 
     Raises:
-        Refusal: its file has more than eight bits, and it was changed since, or the file is not there; or it is so dark
-            that its file may have them.
+        Refusal: its file has more than eight bits and was changed since; or the file is missing and may have had them,
+            since the picture is so dark.
     """
     is_colour = not image.mode.startswith(("I", "F"))
     fresh = _from_path(image)
@@ -84,7 +84,7 @@ def _same(one: Image.Image, other: Image.Image) -> bool:
 
 
 def _from_path(image: Image.Image) -> Callable[[], Image.Image] | None:
-    """Return what opens the file of a loaded picture at its frame; None where it is not there any more."""
+    """Return a function that opens the file of a loaded picture at its frame; None if the file is gone."""
     path = getattr(image, "filename", "")
     if not path or not os.path.isfile(path):
         return None
@@ -104,7 +104,7 @@ def _at_frame(path: str, frame: int) -> Image.Image:
 
 
 def _refuse_traces(image: Image.Image) -> None:
-    """Refuse colours of 16 bits as far as a loaded picture shows that its file had them."""
+    """Refuse a loaded picture that shows signs of a file with 16-bit colours."""
     key = image.info.get("transparency")
     if 16 in tiff_bits(image) or (isinstance(key, tuple) and max(key, default=0) > 255):
         raise Refusal(

@@ -1,8 +1,8 @@
 """`photos`: an embedded data set of real photographs, "which photograph is this crop from?".
 
-scikit-image's wheel carries nineteen photographs, so this set needs no download. Each photograph is cut into a grid of
-cells, and each cell belongs to one part only (train, validation, sae or test). A crop lies wholly inside one cell: no
-pixel of one part is ever seen in another.
+scikit-image's wheel contains nineteen photographs, so this set needs no download. Each photograph is divided into a
+grid of cells, each of which belongs to one part only (train, validation, sae or test). A crop lies within one cell, so
+no pixel of one part occurs in another.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PHOTOGRAPHS: tuple[str, ...] = (
     "rocket",
     "text",
 )
-"""The classes: names of files in scikit-image's data folder."""
+"""Classes: names of files in scikit-image's data folder."""
 
 SPLITS: dict[str, str] = {
     "train": "train",
@@ -51,18 +51,19 @@ SPLITS: dict[str, str] = {
     "sae_validation": "validation",
     "test": "test",
 }
-"""Each split and the part of the photographs that its crops come from. `train` teaches the base model; `finetune` draws
-other crops from the same part, so that what fine-tuning adds is the corruption and not new scenery."""
+"""Split -> the part of the photographs that its crops come from. `train` trains the base model; `finetune` draws other
+crops from the same part, so that fine-tuning adds the corruption and no new scenery.
+"""
 
 _PART_OF_CELL = ("train", "test", "sae", "validation", "train", "train", "test", "train")
 _MAX_SIDE = 640
 DEFAULT_COUNT = 1900
-"""Crops of a split when no limit is given: a hundred of each photograph."""
+"""Crops per split without a limit: a hundred of each photograph."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a photograph's grid, in pixels of the loaded photograph."""
+    """Cell of a photograph's grid, in pixels of the loaded photograph."""
 
     top: int
     left: int
@@ -73,7 +74,7 @@ class Cell:
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
 def photograph(name: str) -> Image.Image:
-    """One of scikit-image's photographs in RGB, its longer side at most 640 pixels."""
+    """Return one of scikit-image's photographs in RGB, its longer side at most 640 pixels."""
     from importlib.resources import as_file, files
 
     folder = files("skimage") / "data"
@@ -90,10 +91,10 @@ def photograph(name: str) -> Image.Image:
 
 @lru_cache(maxsize=4 * len(PHOTOGRAPHS))
 def cells(name: str, size: int) -> tuple[Cell, ...]:
-    """Cut a photograph into cells about 1.5 crops wide, at least 2 by 4, and give each cell to one part.
+    """Divide a photograph into cells about 1.5 crops wide, at least 2 by 4, and assign each to one part.
 
-    The parts follow a cycle of eight along a random order of the cells that is fixed for each photograph, so that
-    every part meets every region (sky, ground, edge) somewhere and no photograph lacks a part.
+    The parts follow a cycle of eight along a random order of the cells that is fixed for each photograph, so that every
+    part covers every kind of region (sky, ground, edge) and every photograph has every part.
     """
     image = photograph(name)
     target = 1.5 * size
@@ -115,7 +116,7 @@ def cells(name: str, size: int) -> tuple[Cell, ...]:
 
 
 def crop_box(name: str, split: str, index: int, size: int, seed: int) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) of one crop: a random square of a random cell of the split's part.
+    """Return the box (left, top, right, bottom) of one crop: a random square in a random cell of the split's part.
 
     Its side is drawn between `size` (or the cell's shorter side, if that is less) and the cell's shorter side.
     """

@@ -1,10 +1,9 @@
-"""The one opener of pictures: anything that holds one becomes an upright picture in RGB bytes.
+"""The one reader of pictures: any supported form becomes an upright RGB picture in bytes.
 
-Whether a picture comes from a data set, a file named on a command line or a notebook, it is read here, so that it
-means the same everywhere:
+Pictures of data sets, files on a command line and notebooks are all read here, so that they mean the same everywhere:
 - EXIF orientation is applied, as by `PIL.ImageOps.exif_transpose`. EXIF that cannot be read is refused.
 - Transparency is laid over white, as by the image processors of transformers (`convert_to_rgb`).
-- More than eight bits a channel become eight by the range of the values (`bit_depth`), never by cutting them.
+- More than eight bits per channel become eight by the range of the values (`bit_depth`), never by cutting them.
 - CMYK, YCbCr, HSV, palettes and grey are Pillow's conversions; LAB is refused, which Pillow converts only roughly.
 - Of several frames or pages the first is taken.
 """
@@ -36,7 +35,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of each EXIF orientation upright; all other values are upright, as in Pillow."""
+"""EXIF orientation -> the transposition that makes the picture upright; other values are upright, as in Pillow."""
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ONE_PICTURE = ("MPO", "PSD")
 """Formats whose further frames are previews or layers of the first."""
@@ -44,13 +43,13 @@ _ONE_PICTURE = ("MPO", "PSD")
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture as it was read."""
+    """A picture as read."""
 
     rgb: Image.Image
     highest: int | None
-    """The highest of 16-bit values whose range nothing stated; None for all other pictures."""
+    """Highest of 16-bit values without a stated range; None for all other pictures."""
     is_deep: bool
-    """More than eight bits a channel, so that black and white are a question."""
+    """Whether it has more than eight bits per channel, so that its range is open."""
     has_more_frames: bool = False
 
 
@@ -63,15 +62,15 @@ def open_picture(
     Args:
         picture: a path; the bytes of a file; a PIL image; an array [height, width] or [height, width, channels] of
             grey, grey and alpha, RGB or RGBA; or a row of `datasets` (`{"bytes": ..., "path": ...}`).
-        pixel_range: the values of black and white, for pictures of more than eight bits a channel. Without it they are
-            what the file states (TIFF's SMinSampleValue and SMaxSampleValue, or MinSampleValue and MaxSampleValue;
+        pixel_range: the values of black and white, for pictures of more than eight bits per channel. Without it they
+            are what the file states (TIFF's SMinSampleValue and SMaxSampleValue, or MinSampleValue and MaxSampleValue;
             PNG's significant bits), or 0 and 65,535 for 16 bits. Of eight bits they are 0 and 255.
         name: what errors call the picture; its path by default.
 
     Raises:
         ValueError: the picture cannot be read; or its values are real numbers or whole ones of 32 bits, or of 16 bits
             and all below 4,096, and neither the file nor `pixel_range` says what is black and what white; or it has
-            eight bits a channel, and `pixel_range` is another than theirs; or Pillow has loaded it from a file of
+            eight bits per channel, and `pixel_range` is another than theirs; or Pillow has loaded it from a file of
             16-bit colours, of which it keeps the upper bytes, and the file cannot be read again; or pixels are masked.
     """
     name = name or picture_name(picture)
@@ -82,10 +81,10 @@ def open_picture(
 def open_pictures(
     pictures: Mapping[str, Any], *, pixel_range: tuple[float, float] | None = None
 ) -> dict[str, Image.Image]:
-    """Read pictures that belong together, each as `open_picture` does, by the names that they have in errors.
+    """Read pictures that belong together, each as `open_picture` does; keys are their names in errors.
 
-    16-bit values below 4,096 are taken as they are where another of the pictures has a greater one. Where `pixel_range`
-    is for some of them, it is warned of those that have eight bits a channel.
+    16-bit values below 4,096 are accepted where another of the pictures has a greater one. Where `pixel_range` applies
+    to some of them, a warning names those of eight bits per channel.
 
     Raises:
         ValueError: as `open_picture`.
@@ -105,7 +104,7 @@ def decode(
 
     Args:
         picture, pixel_range, name: as in `open_picture`.
-        is_draft: read a JPEG at an eighth of its size, to see whether it can be read.
+        is_draft: read a JPEG at an eighth of its size, to check that it can be read.
 
     Raises:
         ValueError: the picture cannot be read; names it.
@@ -125,7 +124,7 @@ def decode(
 
 
 def check_ranges(read: Mapping[str, Decoded], pixel_range: tuple[float, float] | None) -> None:
-    """Refuse pictures that belong together, by their names, of which it is not sure what is black and what white.
+    """Refuse pictures that belong together (name -> picture) if their black and white are uncertain.
 
     Raises:
         ValueError: as `refuse_unstated` and `refuse_needless`.
@@ -135,7 +134,7 @@ def check_ranges(read: Mapping[str, Decoded], pixel_range: tuple[float, float] |
 
 
 def refuse_unstated(highest: Mapping[str, int | None]) -> None:
-    """Refuse pictures of 16 bits that may well be of 12: none of them has a value above 4,095.
+    """Refuse 16-bit pictures that may well use only 12 bits: none of them has a value above 4,095.
 
     Args:
         highest: each picture's `Decoded.highest`.
@@ -154,13 +153,13 @@ def refuse_unstated(highest: Mapping[str, int | None]) -> None:
 
 
 def refuse_needless(plain: Sequence[str], count: int, pixel_range: tuple[float, float] | None) -> None:
-    """Refuse a range of values for pictures that all have eight bits a channel, whose black and white are 0 and 255.
+    """Refuse a range of values for pictures that all have eight bits per channel, whose black and white are 0 and 255.
 
-    Where others have more, to which it applies, it is warned of those of eight.
+    If it applies to some, a warning names those of eight bits.
 
     Args:
-        plain: the names of those of eight bits.
-        count: of all pictures.
+        plain: names of the pictures of eight bits.
+        count: number of all pictures.
         pixel_range: as in `open_picture`.
 
     Raises:
@@ -179,7 +178,7 @@ def refuse_needless(plain: Sequence[str], count: int, pixel_range: tuple[float, 
 
 
 def picture_name(picture: Any) -> str:
-    """Return what errors call a picture: its path, where it has one."""
+    """Return a picture's name for errors: its path, where it has one."""
     if isinstance(picture, Mapping):
         picture = picture.get("path")
     path = getattr(picture, "filename", picture)
@@ -187,7 +186,7 @@ def picture_name(picture: Any) -> str:
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that can be printed, with bytes that are not UTF-8 as `\xe9`."""
+    r"""Return a path as printable text, with bytes that are not UTF-8 as `\xe9`."""
     return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
@@ -216,7 +215,7 @@ def _read(picture: Any, pixel_range: tuple[float, float] | None, is_draft: bool)
 
 
 def _from_pil(picture: Image.Image, pixel_range: tuple[float, float] | None) -> Decoded:
-    """Read a PIL image, and leave it unloaded where a second reading would then see less of it."""
+    """Read a PIL image, and leave it unloaded where a second reading would see less of it."""
     again = reopener(picture)
     if again is None or picture.format not in DEEP_FORMATS:
         return _from_image(picture, pixel_range, again)
@@ -268,7 +267,7 @@ def _unmasked(array: np.ndarray) -> np.ndarray:
 
 
 def _in_rgb(image: Image.Image) -> Image.Image:
-    """Return bytes of any mode in RGB, laid over white where they are transparent, and without any information."""
+    """Return bytes of any mode in RGB, laid over white where they are transparent, without metadata."""
     if image.mode == "RGB" and not image.info and type(image) is Image.Image:
         return image
     if image.mode == "LAB":

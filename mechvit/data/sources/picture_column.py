@@ -1,4 +1,4 @@
-"""Columns of `datasets` whose pictures are decoded by the one opener."""
+"""Columns of `datasets` whose pictures are decoded by `open_picture`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class PictureColumn(datasets.Image):
-    """A column of pictures, decoded as `mechvit.data.open_picture` does; to be used as `datasets.Image` is.
+    """A column of pictures, decoded as `mechvit.data.open_picture` does; used like `datasets.Image`.
 
     images.cast_column("image", PictureColumn(pixel_range=(0, 4095)))
     """
 
     pixel_range: tuple[float, float] | None = None
-    """The values of black and white, for pictures of more than eight bits a channel; see `open_picture`."""
+    """Values of black and white, for pictures of more than eight bits per channel; see `open_picture`."""
     is_settled: bool = False
-    """16-bit values below 4,096 may be taken as they are, since the set has greater ones."""
+    """Whether 16-bit values below 4,096 are accepted, since the set has greater ones."""
 
     def __post_init__(self) -> None:
         self.pixel_range = checked_range(self.pixel_range)
@@ -38,7 +38,7 @@ class PictureColumn(datasets.Image):
 
 
 def opened_here(dataset: datasets.Dataset) -> datasets.Dataset:
-    """Return a data set whose column `image` is decoded by the one opener, where `datasets` would decode it.
+    """Return a data set whose column `image` is decoded by `open_picture`, where `datasets` would decode it.
 
     Raises:
         ValueError: the column is to be decoded in a mode other than RGB.

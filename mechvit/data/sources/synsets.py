@@ -1,7 +1,7 @@
 """The 1,000 classes of ImageNet-1k: WordNet ids and names, in the order of the classes.
 
-The table is `imagenet_synsets.tsv` beside this file (index, WordNet id, names with commas between them); where it comes
-from and its licence stand in `imagenet_synsets.LICENSE.txt`.
+The table is `imagenet_synsets.tsv` (index, WordNet id, names with commas between them); its origin and licence are in
+`imagenet_synsets.LICENSE.txt`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 
 SYNSET_ID = re.compile(r"n\d{8}")
-"""How a WordNet id of a noun is written."""
+"""Pattern of a noun's WordNet id."""
 
 
 @cache

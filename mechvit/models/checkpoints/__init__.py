@@ -1,1 +1,1 @@
-"""Checkpoints on disk and on the hub: read, checked, written."""
+"""Reading, checking and writing checkpoints, from disk and from the hub."""

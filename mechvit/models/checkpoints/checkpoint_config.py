@@ -1,4 +1,4 @@
-"""A checkpoint's config.json: the one place that reads it. No code that a checkpoint brings is ever run."""
+"""Reading a checkpoint's config.json. No code that a checkpoint brings is ever run."""
 
 from __future__ import annotations
 
@@ -36,30 +36,29 @@ UNUSED = (
     "use_cache",
     "chunk_size_feed_forward",
 )
-"""Settings that name code, on the hub or beside the config, or that shape what transformers returns and in which
-pieces: they change nothing of what is computed."""
+"""Settings without effect on the computation: they name code, or the form of transformers' outputs."""
 POINTERS = {
     "configuration_files": "other configs",
     "transformers_weights": "other files of weights",
     "base_model_name_or_path": "another checkpoint",
     "fusion_config": "layers that are made anew",
 }
-"""Settings by which a config would not say itself what the model is."""
+"""Settings that refer to other configs, weights or layers, so that this config alone does not define the model."""
 
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-"""What transformers writes for the kind of a head."""
+"""Values of `problem_type` that transformers writes."""
 MOST_LAYERS, MOST_LABELS = 1000, 1_000_000
-"""What a config may ask for where there are no weights to compare it with."""
+"""Upper bounds on a config's layers and labels where there are no weights to compare it with."""
 MOST_WIDTH = 1_000_000
-"""A width above which shapes alone, without weights, already take memory (DINOv3's rotary angles)."""
+"""Width above which even shapes without weights take much memory (DINOv3's rotary angles)."""
 
 
 def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
     """Read the Hugging Face config of a supported checkpoint, without its weights.
 
     Raises:
-        ValueError: nothing is there, it is of another kind, or its config.json is damaged or makes no config.
+        ValueError: nothing is there, the model is not of a supported kind, or its config.json is damaged or invalid.
     """
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     config = read_config(where)
@@ -70,7 +69,7 @@ def read_hf_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
 
 
 def read_config(where: str) -> dict[str, Any]:
-    """Read a checkpoint's config.json, of a folder or of the hub, as a dict whose kind and class are words."""
+    """Read a checkpoint's config.json, from a folder or the hub, and check its structure."""
     if (Path(where) / "adapter_config.json").is_file():
         both = " beside a model" if (Path(where) / "config.json").is_file() else ""
         raise ValueError(
@@ -103,7 +102,7 @@ def read_settings(path: Path, where: str) -> Any:
     """Read a JSON file of a checkpoint.
 
     Raises:
-        ValueError: it is damaged or cannot be read; names the checkpoint and the file.
+        ValueError: the file is damaged or cannot be read; names it and the checkpoint (`where`).
     """
     try:
         return read_json(path)
@@ -113,13 +112,16 @@ def read_settings(path: Path, where: str) -> Any:
 
 
 def check_counts(config: Mapping[str, Any], where: str, layers: int, labels: int) -> None:
-    """Raise a ValueError for a config that asks for more layers or labels than there can be, before they are made.
+    """Refuse a config that asks for more layers or labels than the weights allow, before any module is built.
 
     Args:
-        config: what `read_config` found; the parts of it that are configs, too, are looked at alike.
-        where: whose it is.
-        layers: a bound on the layers: the number of weights in the files, for each layer has one at least.
-        labels: a bound on the labels: the longest dimension of any weight, for a head has a row for each.
+        config: as `read_config` returns it; nested configs are checked too.
+        where: the checkpoint, for errors.
+        layers: upper bound on the layers: the number of weights, since each layer has at least one.
+        labels: upper bound on the labels: the largest dimension of any weight, since a head has one row per label.
+
+    Raises:
+        ValueError: names the setting and the checkpoint.
     """
     for name, value in config.items():
         if isinstance(value, dict):
@@ -134,7 +136,7 @@ def check_counts(config: Mapping[str, Any], where: str, layers: int, labels: int
 
 
 def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> Any:
-    """Make the Hugging Face config of one of transformers' own classes out of what `read_config` found.
+    """Build the Hugging Face config of one of transformers' classes from what `read_config` returned.
 
     Raises:
         ValueError: a setting is missing, of another type, or of a value that the class refuses.
@@ -164,7 +166,7 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
 
 
 def _check_form(config: Any, where: str) -> None:
-    """Raise a ValueError unless a config has the form that every other check relies on."""
+    """Raise a ValueError unless a config has the structure that all later checks rely on."""
     if not isinstance(config, dict):
         raise ValueError(
             f"{where}: its config.json must hold settings by name, as `save_pretrained` writes them; it holds a "
@@ -188,7 +190,7 @@ def _check_form(config: Any, where: str) -> None:
 
 
 def _check_labels(config: Mapping[str, Any], where: str) -> None:
-    """Raise a ValueError for settings of the classes that transformers takes whatever they are."""
+    """Raise a ValueError for invalid settings of the classes that transformers would accept unchecked."""
     kind, count, names = (config.get(name) for name in ("problem_type", "num_labels", "id2label"))
     if kind is not None and kind not in PROBLEM_TYPES:
         raise ValueError(
@@ -213,7 +215,7 @@ def _check_labels(config: Mapping[str, Any], where: str) -> None:
 
 
 def one_line(error: BaseException, longest: int = 300) -> str:
-    """Give what an error says on one line that ends in a full stop, cut where it is long."""
+    """Return an error's text as one line that ends in a full stop, cut to `longest` characters."""
     text = printable(" ".join(str(error).split())) or type(error).__name__
     text = text if len(text) <= longest else f"{text[:longest]} ..."
     return text if text.endswith(".") else f"{text}."
@@ -221,7 +223,7 @@ def one_line(error: BaseException, longest: int = 300) -> str:
 
 @temporary
 def quiet() -> Iterator[None]:
-    """Silence transformers' log and progress bar; what matters is raised here."""
+    """Silence transformers' log and progress bars; real faults are raised by the callers."""
     log = transformers.utils.logging
     verbosity, bar = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

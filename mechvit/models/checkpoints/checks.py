@@ -1,4 +1,4 @@
-"""Errors that a HookedViT raises before it computes anything."""
+"""Checks that a HookedViT's arguments pass before anything is computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ON_REQUEST = {
     "hook_v_input": "set_use_split_qkv_input(True)",
     "hook_mlp_in": "set_use_hook_mlp_in(True)",
 }
-"""Hook points that exist only after a call, because they cost memory and time."""
+"""Hook points that exist only after a call, because they cost memory and time, and that call."""
 
 BEFORE_BLOCKS = ("hook_embed", "hook_pos_embed", "ln_pre")
 
@@ -50,8 +50,9 @@ def check_reached(
     n_layers: int,
     start_at_layer: int | None = None,
 ) -> None:
-    """Raise a ValueError where a hook's target is a name that a run from one layer to another leaves out, or unknown:
-    it would never fire."""
+    """Raise a ValueError for a hook whose target is unknown or lies outside the layers that run, so that it would never
+    fire.
+    """
     if stop_at_layer is None and start_at_layer is None:
         return
     start, stop = layer_range(n_layers, start_at_layer, stop_at_layer)
@@ -72,7 +73,7 @@ def check_reached(
 
 
 def layer_range(n_layers: int, start_at_layer: int | None, stop_at_layer: int | None) -> tuple[int, int]:
-    """Give the first block that runs and the first that runs no more, both 0 to n_layers."""
+    """Return the first block that runs and the first that does not run any more, both 0 to n_layers."""
     start, stop, _ = slice(start_at_layer, stop_at_layer).indices(n_layers)
     return start, stop
 
@@ -115,7 +116,7 @@ def check_input(
 
 
 def check_labels(cfg: HookedViTConfig, labels: Any, n_images: int) -> None:
-    """Raise a ValueError unless there is a class of the model for each image."""
+    """Raise a ValueError unless there is one valid class index per image."""
     fits = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
     if not fits or tuple(labels.shape) != (n_images,):
         got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
@@ -128,7 +129,7 @@ def check_labels(cfg: HookedViTConfig, labels: Any, n_images: int) -> None:
 
 
 def check_backward(model: nn.Module, given: Tensor) -> None:
-    """Raise a ValueError where a backward pass would reach nothing."""
+    """Raise a ValueError where a backward pass would reach no parameter and no input."""
     if not torch.is_grad_enabled():
         raise ValueError("incl_bwd needs gradients, and they are switched off here. Leave torch.no_grad or its like.")
     if not given.requires_grad and not any(weight.requires_grad for weight in model.parameters()):
@@ -139,7 +140,7 @@ def check_backward(model: nn.Module, given: Tensor) -> None:
 
 
 def check_pixels(cfg: HookedViTConfig, pixels: Tensor, any_size: bool, check_finite: bool) -> None:
-    """Raise a ValueError unless pixels fit the model's channels and size (or hold a patch, with `any_size`)."""
+    """Raise a ValueError unless pixels fit the model's channels and size (with `any_size`, hold at least one patch)."""
     size = cfg.image_size
     fits = isinstance(pixels, Tensor) and pixels.dim() == 4 and pixels.is_floating_point()
     fits = fits and pixels.shape[1] == cfg.n_channels
@@ -165,7 +166,7 @@ def check_pixels(cfg: HookedViTConfig, pixels: Tensor, any_size: bool, check_fin
 def check_residual(
     cfg: HookedViTConfig, resid: Tensor, start: int, stop: int | None, any_size: bool, check_finite: bool
 ) -> None:
-    """Raise a ValueError unless a run can start at a layer with this residual stream."""
+    """Raise a ValueError unless a run can start at layer `start` with this residual stream."""
     n_layers = cfg.n_layers
     if not -n_layers <= start <= n_layers:
         raise ValueError(f"start_at_layer must lie within -{n_layers}..{n_layers}; got {start}.")
@@ -192,7 +193,11 @@ def check_residual(
 def check_text_embeds(
     architecture: str, family: Family, hf_config: Any, text_embeds: Tensor | None, class_names: Sequence[str] | None
 ) -> dict[int, str]:
-    """Give the classes of a zero-shot head, or none; raise a ValueError unless the embeddings fit the checkpoint."""
+    """Return the classes of a zero-shot head, index -> name (empty without embeddings).
+
+    Raises:
+        ValueError: the embeddings or names do not fit the checkpoint.
+    """
     if text_embeds is None and class_names is None:
         return {}
     if family.architectures[architecture].zero_shot is None:
@@ -238,7 +243,7 @@ def check_unprocessed_config(config: Mapping[str, Any], where: str) -> None:
 
 
 def check_head_tokens(cfg: HookedViTConfig, resid: Tensor) -> None:
-    """Raise a ValueError unless a residual stream can be the head's tokens and no others."""
+    """Raise a ValueError unless a residual stream holds exactly the tokens that the head reads."""
     wanted = {"cls": 1, "cls+distillation": 2}.get(cfg.pooling)
     enough = resid.dim() == 3 and (resid.shape[1] == wanted if wanted else resid.shape[1] > 0)
     if not enough or resid.shape[2] != cfg.d_model:
@@ -249,12 +254,12 @@ def check_head_tokens(cfg: HookedViTConfig, resid: Tensor) -> None:
 
 
 def no_head(cfg: HookedViTConfig) -> str:
-    """Say that a bare encoder has no classes."""
+    """Return the error text for a model without classes."""
     return f"This {cfg.architecture} has no classification head. Load a checkpoint that has one."
 
 
 def check_one_dtype(configs: Mapping[str, HookedViTConfig]) -> None:
-    """Raise a ValueError where models that are compared, name -> config, do not compute in one dtype."""
+    """Raise a ValueError where models to be compared (name -> config) compute in different dtypes."""
     (first, cfg), *others = configs.items()
     for name, other in others:
         if other.dtype != cfg.dtype:

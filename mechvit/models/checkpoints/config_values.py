@@ -1,7 +1,7 @@
-"""Settings of a checkpoint's config.json whose values no model has: named before anything is computed with them.
+"""Settings of a checkpoint's config.json with impossible values, refused before anything is computed.
 
 transformers looks at the types of most settings, and at few of their values: a patch of no pixels or an activation that
-it does not know raise where they are first used, in words that name neither the file nor the setting.
+it does not know raise where they are first used, in errors that name neither the file nor the setting.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ RANGES: dict[str, Range] = {
     "num_register_tokens": COUNT_OR_ZERO,
     "rope_theta": POSITIVE,
 }
-"""What a number must be, by its setting."""
+"""Setting -> the numbers that it may be."""
 TOWERS = ("vision_config", "text_config")
 MOST_PATCH = 8192
 """The longest side of a patch, in pixels."""
 
 
 def check_values(config: Mapping[str, Any], where: str, part: str = "") -> None:
-    """Raise a ValueError for a number that no model has, or an activation that transformers does not know.
+    """Raise a ValueError for an impossible number, or an activation that transformers does not know.
 
     Args:
-        config: what `read_config` found.
-        where: whose it is.
-        part: the tower whose settings these are, with a full stop.
+        config: as `read_config` returns it.
+        where: the checkpoint, for errors.
+        part: the tower whose settings these are, with a full stop behind it; empty for the whole model.
     """
     from transformers.activations import ACT2FN
 

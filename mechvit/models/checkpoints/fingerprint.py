@@ -1,4 +1,4 @@
-"""A name for a model's weights: what an SAE or a cache of activations was made from."""
+"""Hashes of a model's weights, by which SAEs and activation caches record which model they belong to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 def checkpoint_hash(model: HookedViT) -> str:
-    """SHA-256, in hex, of a model's own weights: name, shape and little-endian float32 values of each, sorted by name.
+    """Return the SHA-256, in hex, of a model's own weights: name, shape and little-endian float32 values, sorted by
+    name.
 
-    Device and storage do not enter it, nor does a type that holds the same values: a bfloat16 checkpoint has the same
-    hash when it is loaded as float32. A fine-tuned, folded or rounded model has another, and so has an encoder without
-    its head. Weights that are only carried along for `to_hf` are left out.
+    The device and a dtype that holds the same values make no difference: a bfloat16 checkpoint has the same hash when
+    it is loaded as float32. A fine-tuned, folded or rounded model has another, and so has an encoder without its head.
+    Weights that are only carried along for `to_hf` are left out.
     """
     found = hashlib.sha256()
     for name, tensor in sorted(model.own_state_dict().items()):

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint -> HookedViT, and back."""
+"""Hugging Face checkpoints to HookedViTs, and back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_pretrained(
     text_embeds: Tensor | None = None,
     class_names: Sequence[str] | None = None,
 ) -> HookedViT:
-    """Load a folder or a hub model; see `HookedViT.from_pretrained`."""
+    """Load a folder or hub model; see `HookedViT.from_pretrained`."""
     if is_hooked_vit(path_or_hub_id):
         if text_embeds is not None or class_names is not None:
             raise ValueError(f"{path_or_hub_id} is a saved HookedViT and has its head already; leave text_embeds out.")
@@ -52,14 +52,14 @@ def load_pretrained(
 
 
 def load_hf_model(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Any:
-    """Load a checkpoint as a model of transformers' own class, its weights exactly those of its config.
+    """Load a checkpoint as a model of transformers' own class, with exactly the weights of its config.
 
-    Only config.json and safetensors files are read: nothing is unpickled, and no code of the checkpoint's is run. The
+    Only config.json and safetensors files are read: nothing is unpickled, and none of the checkpoint's code is run. The
     config is compared with the files' names and shapes before anything is built.
 
     Raises:
-        ValueError: nothing is there, it is of another kind or damaged, or its weights are missing, left over,
-            mis-shaped or not finite.
+        ValueError: nothing is there, the model is of an unsupported kind or damaged, or its weights are missing, left
+            over, mis-shaped or not finite.
     """
     where = os.path.expanduser(os.fspath(path_or_hub_id))
     hf_config, weights, options = _open(where)
@@ -70,19 +70,20 @@ def load_hf_model(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | N
 
 
 def read_checked_config(path_or_hub_id: str | os.PathLike[str]) -> Any:
-    """Read the Hugging Face config of a checkpoint whose files hold exactly its weights, none of which is read yet.
+    """Read the Hugging Face config of a checkpoint and check that its files hold exactly its weights, without reading
+    them.
 
     Raises:
-        ValueError: as `load_hf_model`, values that are not finite aside.
+        ValueError: as `load_hf_model`, except that values are not checked.
     """
     return _open(os.path.expanduser(os.fspath(path_or_hub_id)))[0]
 
 
 def _open(where: str) -> tuple[Any, dict[str, Tensor], dict[str, bool]]:
-    """Read a checkpoint's config and its files' headers, and see that they fit.
+    """Read a checkpoint's config and the headers of its weight files, and check that they fit together.
 
     Returns:
-        The config, whose one architecture is the supported class; the weights, read from disk where they are used; the
+        The config, whose one architecture is the supported class; the weights, read from disk when they are used; the
         arguments of that class that no config records.
     """
     config = read_config(where)
@@ -98,10 +99,10 @@ def _open(where: str) -> tuple[Any, dict[str, Tensor], dict[str, bool]]:
 def _check_fit(
     family: Family, architecture: str, hf_config: Any, weights: Mapping[str, Tensor], where: str
 ) -> dict[str, bool]:
-    """Load shapes alone, on the meta device, and raise a ValueError unless the weights are exactly those of the config.
+    """Raise a ValueError unless the weights are exactly those of the config, by loading shapes on the meta device.
 
     Returns:
-        The constructor's arguments that go with them.
+        The constructor's arguments that the weights imply.
     """
     shapes, options = {name: weight.to("meta") for name, weight in weights.items()}, {}
     try:
@@ -195,13 +196,13 @@ def to_hf(model: HookedViT) -> Any:
 
 
 def _joined(parts: list[tuple[int, Tensor]]) -> Tensor:
-    """Put the thirds of a packed projection together; anything else is whole already."""
+    """Concatenate the thirds of a packed query-key-value projection; return a single tensor unchanged."""
     ordered = [part for _, part in sorted(parts, key=lambda numbered: numbered[0])]
     return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
 
 
 def _build(family: Family, architecture: str, hf_config: Any, names: Collection[str], device: str = "cpu") -> Any:
-    """Make the Hugging Face model that has weights of these names, not initialised."""
+    """Build an uninitialised Hugging Face model that has weights of these names."""
     options = _options(family, architecture, names)
     with _uninitialised(device):
         return getattr(transformers, architecture)(copy.deepcopy(hf_config), **options)
@@ -209,13 +210,13 @@ def _build(family: Family, architecture: str, hf_config: Any, names: Collection[
 
 @temporary
 def _uninitialised(device: str) -> Iterator[None]:
-    """Make modules on a device, without initial weights and without a word."""
+    """Build modules on a device without initialising their weights, with transformers silenced."""
     with torch.device(device), no_init_weights(), quiet():
         yield
 
 
 def _options(family: Family, architecture: str, names: Collection[str]) -> dict[str, bool]:
-    """Give the constructor's arguments that no config records; the names of a checkpoint's weights tell them."""
+    """Infer the constructor's arguments that no config records from the names of a checkpoint's weights."""
     options = {}
     if family.architectures[architecture].optional_pooler:
         options["add_pooling_layer"] = any(name.startswith("pooler.") for name in names)
@@ -263,7 +264,7 @@ def _config(
 def _load_shapes(
     architecture: str, hf_config: Any, shapes: Mapping[str, Tensor], **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """Load tensors of the meta device, and compute no first values for what is missing (positions of any size)."""
+    """Load tensors on the meta device without initialising missing weights; positions may have any size."""
     known = getattr(transformers, architecture)
     own = {"__module__": known.__module__, "initialize_weights": lambda model: None}
     return _load_hf(type(architecture, (known,), own), hf_config, shapes, None, device_map="meta", **options)
@@ -272,7 +273,11 @@ def _load_shapes(
 def _load_hf(
     hf_class: Any, hf_config: Any, weights: Mapping[str, Tensor], dtype: torch.dtype | None, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """Make a model of transformers' class out of weights, under the names of a file or its own; tell what fits not."""
+    """Build a model of transformers' class from weights under their file names or the model's own.
+
+    Returns:
+        The model, and transformers' report of missing, unexpected and mismatched weights.
+    """
     with quiet():
         return hf_class.from_pretrained(
             None,

@@ -1,4 +1,4 @@
-"""The commit that a hub id points to, settled once, so that all that is read of it in a process is of one state."""
+"""The commit of a hub id, resolved once per process so that everything read in it is of one revision."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 _SETTLED: dict[tuple[str, str], str | None] = {}
-"""(kind, hub id) -> commit, as it was when it was first asked for."""
+"""(kind, hub id) -> the commit at the first request."""
 
 
 def hub_revision(path_or_hub_id: str | os.PathLike[str], kind: Literal["model", "dataset"] = "model") -> str | None:
-    """Resolve a hub id to the commit of its main branch.
+    """Return the commit of a hub id's main branch; it is resolved once per process.
 
-    Offline, or where the hub cannot be reached, it is the commit that the hub's cache on this machine holds.
+    Offline, or where the hub cannot be reached, it is the commit in the hub's local cache.
 
     Returns:
-        the commit's hash; None for a local file or folder, and where neither the hub nor its cache knows.
+        The commit's hash; None for a local file or folder, and where neither the hub nor its cache knows the id.
     """
     where = os.fspath(path_or_hub_id)
     if Path(where).expanduser().exists():

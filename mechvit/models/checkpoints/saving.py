@@ -1,4 +1,4 @@
-"""A HookedViT as a folder: safetensors and JSON, for models that are no longer a plain Hugging Face checkpoint."""
+"""HookedViTs as folders of safetensors and JSON, for models that are no longer plain Hugging Face checkpoints."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
 
 
 def is_hooked_vit(folder: str | os.PathLike[str]) -> bool:
-    """Tell whether `save_hooked_vit` wrote a folder."""
+    """Return whether a folder was written by `save_hooked_vit`."""
     return (Path(folder).expanduser() / CONFIG_FILE).is_file()
 
 
 def save_hooked_vit(model: HookedViT, folder: str | os.PathLike[str]) -> None:
-    """Write the weights as they are, both configs and the image processor; see `HookedViT.save_pretrained`.
+    """Write the weights unchanged, both configs and the image processor; see `HookedViT.save_pretrained`.
 
     Everything is written beside the folder and renamed into it.
 
     Raises:
-        FileExistsError: the folder exists and holds something else than a saved HookedViT.
+        FileExistsError: the folder exists and holds something other than a saved HookedViT.
     """
     try:
         with new_folder(folder, "hooked model", overwrite=True) as new:
@@ -58,7 +58,7 @@ def _write(model: HookedViT, folder: Path) -> None:
 def load_hooked_vit(
     folder: str | os.PathLike[str], device: torch.device | str | None, dtype: torch.dtype | None
 ) -> HookedViT:
-    """Load what `save_hooked_vit` wrote.
+    """Load a folder that `save_hooked_vit` wrote.
 
     Raises:
         ValueError: a file is missing or damaged, or weights are missing, left over or mis-shaped.

@@ -1,4 +1,4 @@
-"""Files that were written before, safetensors and JSON, read whole or refused by name."""
+"""Readers of stored safetensors and JSON files that refuse damaged ones by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_tensors(path: str | os.PathLike[str], device: str = "cpu") -> Iterator[
     """Open a safetensors file, as `safetensors.safe_open` does.
 
     Raises:
-        ValueError: the file is missing, damaged or another kind of file, or lacks the tensor that is read; names it.
+        ValueError: the file is missing, damaged or of another format, or lacks the requested tensor; names the file.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path} is missing: it must be a safetensors file")

@@ -1,4 +1,4 @@
-"""A checkpoint's weights: whole safetensors files of floats. Nothing else is opened, and nothing unpickled."""
+"""A checkpoint's weights in safetensors files of floats; no other format is opened, and nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Shape = tuple[int, ...]
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
-"""A part of weights' names -> what puts it there."""
+"""Part of a weight's name -> the wrapper that adds it."""
 NAMED = 6
-"""Faults that one message names; the others are counted."""
+"""Number of faults that one message names; the others are counted."""
 
 
 def read_weights(where: str, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Open the safetensors files of a folder or hub id: name -> tensor, read from disk where it is used.
+    """Open the safetensors files of a folder or hub id: name -> tensor, read from disk when it is used.
 
     Args:
         where: the folder or hub id.
-        ignored: ends of names that are no weights, and are left out.
+        ignored: suffixes of names that are not weights, and are left out.
 
     Raises:
-        ValueError: there is none, one is damaged, an index names a file elsewhere or one name twice, or a weight is no
-            float.
+        ValueError: no file is found, one is damaged, an index names a file outside the folder or a weight twice, or a
+            weight is not of a float type.
     """
     found: dict[str, Tensor] = {}
     for path in _weight_files(where):
@@ -65,8 +65,8 @@ def check_weights(
     """Raise a ValueError that names the weights that are missing, left over or mis-shaped, unless all fit.
 
     Args:
-        where: what the weights are of.
-        given: the names of all weights that there are, as they are given.
+        where: the checkpoint, for the error.
+        given: the names of all weights found.
         missing, extra: names.
         mismatched: name -> shape found, shape wanted.
     """
@@ -86,7 +86,7 @@ def check_weights(
 
 
 def _wrapped(given: Collection[str], missing: Collection[str]) -> str:
-    """Say which part of the names is a wrapper's; nothing where there is none."""
+    """Return a sentence that names a wrapper's prefix in the weights' names; empty where there is none."""
     for part, wrapper in WRAPPERS.items():
         found = [name for name in given if part in name.split(".")]
         if found:
@@ -100,7 +100,7 @@ def _wrapped(given: Collection[str], missing: Collection[str]) -> str:
 
 
 def _by_block(names: Iterable[str]) -> list[str]:
-    """Give names in order, four or more of one block as one."""
+    """Return sorted names, with four or more of one block summarised as one entry."""
     ordered = sorted(names)
     blocks = {name: found[0] if (found := re.match(r".*?layers?\.\d+(?=\.)", name)) else name for name in ordered}
     count = Counter(blocks.values())
@@ -114,7 +114,7 @@ def _listed(faults: list[str]) -> str:
 
 
 def _weight_files(where: str) -> list[Path]:
-    """Find the one file of weights, or the shards that an index names."""
+    """Return the single weight file, or the shards that an index names."""
     needs = f"{where} must hold its weights as whole safetensors files"
     with quiet():
         try:
@@ -133,7 +133,7 @@ def _weight_files(where: str) -> list[Path]:
 
 
 def _converted(where: str) -> tuple[str | None, str | None, str | None]:
-    """Find what the hub's own service made of a hub model's pickled weights: the revision, the one file, the index."""
+    """Find the safetensors conversion of a hub model's pickled weights: revision, single file, index."""
     from huggingface_hub import is_offline_mode
     from transformers.safetensors_conversion import auto_conversion
 
@@ -148,7 +148,7 @@ def _file(where: str, name: str, revision: str | None) -> str | None:
 
 
 def _shard_names(index: Path) -> list[str]:
-    """Read the names of the shards off an index, each a plain file beside it."""
+    """Read the shard names of an index, and check that each is a plain file beside it."""
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

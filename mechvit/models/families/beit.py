@@ -28,7 +28,7 @@ BEIT_POOLER_CONFIG: ReadConfig = {"pooler": lambda c: "norm" if c.use_mean_pooli
 
 
 def final_norm(kind: str) -> Callable[[HookedViTConfig], str]:
-    """Say where `ln_final` lies: in the pooler where it comes after the pooling."""
+    """Return the name mapping of `ln_final`, which lies in the pooler where it comes after the pooling."""
 
     def name(cfg: HookedViTConfig) -> str:
         return f"{'pooler.' if cfg.final_norm == 'pooled' else ''}layernorm.{kind}"

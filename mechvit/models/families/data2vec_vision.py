@@ -1,4 +1,4 @@
-"""Data2Vec-vision (arXiv:2202.03555): a BEiT by other names."""
+"""Data2Vec-vision (arXiv:2202.03555): BEiT with other weight names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeiT (arXiv:2012.12877): a ViT with a distillation token, and a second classifier on it with the teacher's head."""
+"""DeiT (arXiv:2012.12877): a ViT with a distillation token and a second classifier that reads it."""
 
 from __future__ import annotations
 

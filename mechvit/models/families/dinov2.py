@@ -28,7 +28,7 @@ DINOV2_CONFIG: ReadConfig = {
 
 
 def mlp_weight(layer: str, plain: str, gated: str, kind: str) -> Callable[[HookedViTConfig], str]:
-    """Name an MLP's weight, which is called otherwise where there is a gate."""
+    """Return the name mapping of an MLP weight, which differs for gated MLPs."""
 
     def name(cfg: HookedViTConfig) -> str:
         return f"{layer}.mlp.{gated if cfg.gated_mlp else plain}.{kind}"
@@ -37,7 +37,9 @@ def mlp_weight(layer: str, plain: str, gated: str, kind: str) -> Callable[[Hooke
 
 
 def block_weights(layer: str, fc1: str, fc2: str) -> Weights:
-    """Give the table of a block of DINOv2 or DINOv3: they differ in where a layer lies and in what `fc1` is called."""
+    """Return the weight table of a DINOv2 or DINOv3 block; the two differ in the layer's prefix and the name of
+    `fc1`.
+    """
     linears = {
         f"blocks.{{l}}.attn.{ours}.{kind}": f"{layer}.attention.{ours}_proj.{kind}"
         for ours in "qkvo"

@@ -1,4 +1,4 @@
-"""What a family of checkpoints is: a few tables, read in both directions."""
+"""Families of checkpoints as tables that are read in both directions."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from mechvit.models.config import HookedViTConfig
 
 ReadConfig = Mapping[str, Callable[[Any], Any]]
-"""Field of `HookedViTConfig` -> how to read it off the Hugging Face config."""
+"""Field of `HookedViTConfig` -> the function that reads it from the Hugging Face config."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a parameter of ours lies in a Hugging Face state dict, and as which part of a tensor there.
+    """Location of one of our parameters in a Hugging Face state dict.
 
-    Shapes that differ only by how they are folded (a CLS token [d] or [1, 1, d]) need no more than the name.
+    Shapes that differ only by singleton dimensions (a CLS token [d] or [1, 1, d]) need only the name.
     """
 
     name: str
     third: int | None = None
-    """Which third of the rows: 0, 1 and 2 are the query, key and value of a packed projection."""
+    """Third of the rows that is used: 0, 1 and 2 are the query, key and value of a packed projection."""
     channels_last: bool = False
-    """A patch projection stored as a matrix [d_model, row * column * channel]."""
+    """Whether a patch projection is stored as a matrix [d_model, row * column * channel]."""
 
     def read(self, theirs: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Give our tensor, of `shape`, out of theirs."""
+        """Extract our tensor, of `shape`, from the Hugging Face one."""
         if self.third is not None:
             theirs = theirs.chunk(3)[self.third]
         if self.channels_last:
@@ -37,13 +37,14 @@ class Stored:
         return theirs.reshape(shape)
 
     def write(self, ours: Tensor) -> Tensor:
-        """Give what of their tensor is ours, folded as ours is."""
+        """Return our tensor in the Hugging Face layout (one third of a packed projection)."""
         return ours.permute(0, 2, 3, 1) if self.channels_last else ours
 
 
 Weights = Mapping[str, "str | Stored | Callable[[HookedViTConfig], str]"]
 """Our parameter name -> the name in a `state_dict()`; `{l}` stands for the layer. A parameter that a checkpoint's
-config switches off (a bias, the pooler) is simply absent on both sides."""
+config switches off (a bias, the pooler) is absent on both sides.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,51 +52,51 @@ class Architecture:
     """One supported Hugging Face class."""
 
     prefix: str = ""
-    """What stands before the encoder's names in the class's state dict."""
+    """Prefix of the encoder's names in the class's state dict."""
     weights: Weights = field(default_factory=dict)
-    """The head and the pooler, by their full names there."""
+    """Weights of the head and the pooler, by their full names."""
     config: ReadConfig = field(default_factory=dict)
-    """Fields that differ from the family's, read off the whole config."""
+    """Fields that differ from the family's, read from the whole config."""
     carried: tuple[str, ...] = ()
-    """Beginnings of full names of weights that the function does not use; they are carried along for `to_hf`."""
+    """Prefixes of full names of weights that the model does not use; they are kept for `to_hf`."""
     classifier: bool = False
-    """It has a classification head (where its config has any labels)."""
+    """Whether the class has a classification head (where its config has any labels)."""
     zero_shot: ReadConfig | None = None
-    """The fields that change once text embeddings make it a zero-shot classifier; None where they cannot."""
+    """Fields that change when text embeddings turn it into a zero-shot classifier; None where that is impossible."""
     optional_pooler: bool = False
-    """Its constructor takes `add_pooling_layer`, which no config records."""
+    """Whether its constructor takes `add_pooling_layer`, which no config records."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A kind of Hugging Face model as data: how its config and its weights are called here.
+    """A family of Hugging Face models as data: its config fields and its weight names.
 
     A new family is one file with one `Family`, and one line in `supported.py`.
     """
 
     name: str
     model_types: tuple[str, ...]
-    """`config.model_type` of its checkpoints."""
+    """Values of `config.model_type`."""
     config: ReadConfig
-    """Fields read off the config of the vision encoder (`config.vision_config` where there is one)."""
+    """Fields read from the config of the vision encoder (`config.vision_config` where there is one)."""
     weights: Weights
-    """The encoder, without the class's prefix."""
+    """Weights of the encoder, without the class's prefix."""
     architectures: Mapping[str, Architecture]
-    """Supported class name -> what is special about it."""
+    """Supported class name -> its description."""
     carried: tuple[str, ...] = ()
-    """Encoder weights that the function does not use (mask tokens), by name without prefix."""
+    """Encoder weights that the model does not use (mask tokens), by name without prefix."""
     switches: Mapping[str, str] = field(default_factory=dict)
-    """Field of `HookedViTConfig` -> the flag of the Hugging Face config that says the same (biases)."""
+    """Field of `HookedViTConfig` -> the Hugging Face flag for the same thing (biases)."""
     any_size: bool = False
-    """Hugging Face's forward resizes the positions to any image unasked."""
+    """Whether Hugging Face's forward resizes the positions to any image size without being asked."""
     ignored: tuple[str, ...] = ("position_ids", "relative_position_index")
-    """Ends of names that old checkpoints hold and that are no weights."""
+    """Suffixes of names in old checkpoints that are not weights."""
 
     def stored(self, cfg: HookedViTConfig, ours: list[str]) -> dict[str, Stored]:
-        """Say where each of our parameters lies in the class's state dict; those that it has no place for are left out.
+        """Return the location of each of our parameters in the class's state dict; those without one are left out.
 
         Raises:
-            KeyError: the tables lack a parameter, which is a bug of the family's file.
+            KeyError: the tables lack a parameter, which is a bug in the family's file.
         """
         architecture = self.architectures[cfg.architecture]
         return {
@@ -105,7 +106,7 @@ class Family:
         }
 
     def is_carried(self, architecture: str, name: str) -> bool:
-        """Tell whether a name of the class's state dict is carried along unused."""
+        """Return whether a name of the class's state dict belongs to an unused weight."""
         known = self.architectures[architecture]
         return name.startswith(known.carried) or name in {known.prefix + own for own in self.carried}
 

@@ -1,4 +1,4 @@
-"""I-JEPA (arXiv:2301.08243): a ViT without CLS, whose classifier reads the mean of all patches."""
+"""I-JEPA (arXiv:2301.08243): a ViT without CLS whose classifier reads the mean of all patches."""
 
 from __future__ import annotations
 

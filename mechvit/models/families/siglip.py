@@ -1,7 +1,7 @@
 """SigLIP (arXiv:2303.15343): no CLS; a learned query pools by attention.
 
-`SiglipForImageClassification` reads the mean of the patches, and the attention-pooling head not at all.
-`SiglipModel` compares what is pooled by attention with text embeddings, and is a bare encoder without them.
+`SiglipForImageClassification` reads the mean of the patches, and does not use the attention-pooling head. `SiglipModel`
+compares the attention-pooled image with text embeddings, and is a bare encoder without them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""SigLIP 2 of any resolution (arXiv:2502.14786); its checkpoints of one resolution are stored as SigLIP.
+"""SigLIP 2 with native resolution (arXiv:2502.14786); its fixed-resolution checkpoints are stored as SigLIP.
 
-Hugging Face takes flattened patches with a mask; here an ordinary image is cut into them.
+Hugging Face takes flattened patches with a mask; here an ordinary image is divided into patches.
 """
 
 from __future__ import annotations

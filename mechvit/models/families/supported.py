@@ -1,4 +1,4 @@
-"""The families that are supported, and the error for all others."""
+"""The supported families, and the error for all others."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
 
 def find_family(model_type: str | None, architectures: Iterable[str], where: str) -> tuple[Family, str]:
-    """Give the family of a checkpoint and the name of its supported class.
+    """Return the family of a checkpoint and the name of its supported class.
 
     Args:
-        model_type: `config.model_type`; None where there is no such thing.
+        model_type: `config.model_type`; None where it is missing.
         architectures: the checkpoint's class names, the most specific first.
         where: the checkpoint, for the error.
 
@@ -53,7 +53,7 @@ def find_family(model_type: str | None, architectures: Iterable[str], where: str
 
 
 def input_size(hf_config: Any) -> Any:
-    """Read the side of a checkpoint's images in pixels off its config, wherever its family keeps it."""
+    """Read the side of a checkpoint's images, in pixels, from its config, wherever the family keeps it."""
     vision = getattr(hf_config, "vision_config", hf_config)
     for family in FAMILIES.values():
         if hf_config.model_type in family.model_types:

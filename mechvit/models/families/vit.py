@@ -1,4 +1,4 @@
-"""ViT (arXiv:2010.11929), and what its descendants share with it."""
+"""ViT (arXiv:2010.11929), and the weight table that its descendants share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ViT-MAE (arXiv:2111.06377): the encoder, which here sees every patch in order; nothing is masked or shuffled."""
+"""ViT-MAE (arXiv:2111.06377): the encoder without masking or shuffling of patches."""
 
 from __future__ import annotations
 

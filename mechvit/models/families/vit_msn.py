@@ -1,4 +1,4 @@
-"""ViT-MSN (arXiv:2204.07141): a ViT by another name."""
+"""ViT-MSN (arXiv:2204.07141): a ViT under another name."""
 
 from __future__ import annotations
 

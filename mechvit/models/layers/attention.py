@@ -1,4 +1,4 @@
-"""Multi-head attention with transformer-lens's hook points, and fused where nothing watches the pattern."""
+"""Multi-head attention with transformer-lens's hook points, fused where nothing watches the pattern."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from .positions import Place, RelativePositionBias, rotate
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / √d_head + bias) v, concatenated over heads, projected, and scaled by dimension where asked.
+    """softmax(q kᵀ / √d_head + bias) v per head, concatenated and projected, with layer scale where the checkpoint has
+    it.
 
-    The weights lie as Hugging Face lays them; `W_Q` and its siblings are transformer-lens's views of them. `W_O` and
-    `b_O` include the layer scale, so that they are what is written into the residual stream.
+    The weights are stored in Hugging Face's layout; `W_Q` and its siblings are transformer-lens's views of them. `W_O`
+    and `b_O` include the layer scale, so that they are what is written into the residual stream.
     """
 
     hook_result: HookPoint | None
     mix: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] | None = None
-    """Takes the place of fused attention where nothing watches the pattern: see `mixed_by`."""
+    """Replacement of fused attention where nothing watches the pattern: see `mixed_by`."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Attention(nn.Module):
         value_input: Float[Tensor, "batch key *head d_model"],
         place: Place | None = None,
     ) -> Float[Tensor, "batch query d_model"]:
-        """Attend; each input is one for all heads, or (with `use_split_qkv_input`) one per head."""
+        """Compute attention; each input is shared by all heads, or (with `use_split_qkv_input`) given per head."""
         q = self.hook_q(self._project(self.q, query_input))
         k = self.hook_k(self._project(self.k, key_input))
         v = self.hook_v(self._project(self.v, value_input))
@@ -67,14 +68,14 @@ class Attention(nn.Module):
         return self.write(z)
 
     def write(self, z: Float[Tensor, "batch query head d_head"]) -> Float[Tensor, "batch query d_model"]:
-        """Project what the heads mixed to what attention adds to the residual stream."""
+        """Project the heads' mixed values to the output that attention adds to the residual stream."""
         if self.hook_result is None:
             out = self.o(z.flatten(2))
             return out if self.scale is None else out * self.scale
         return self.hook_result(torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
 
     def position_bias(self, place: Place | None) -> Float[Tensor, "1 head query key"] | None:
-        """What is added to the scores by relative position; None where nothing is."""
+        """Return the relative position bias that is added to the scores; None without one."""
         if self.relative is None:
             return None if place is None else place.bias
         assert place is not None
@@ -160,10 +161,10 @@ class Attention(nn.Module):
 def mixed_by(
     attentions: Iterable[Attention], mix: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 ) -> Iterator[None]:
-    """Let a function of queries, keys, values [batch, head, token, d_head] and bias mix the values while this lasts.
+    """Let a function of queries, keys, values [batch, head, token, d_head] and bias compute attention in the context.
 
-    It gives what fused attention would, and may measure on the way. Where something watches the scores or the pattern,
-    these are made as ever, and it is not called.
+    It must return what fused attention would, and may measure on the way. It is not called in layers whose scores or
+    pattern are watched.
     """
     before = [(attention, attention.mix) for attention in attentions]
     try:

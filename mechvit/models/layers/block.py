@@ -17,7 +17,7 @@ from .positions import Place
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / scale * w + b, with scale = √(variance + eps), which `hook_scale` sees and may change."""
+    """(x - mean) / scale * w + b, with scale = √(variance + eps), which `hook_scale` can read and change."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -28,24 +28,24 @@ class LayerNorm(nn.Module):
         self.hook_normalized = HookPoint()  # [batch, token, d_model], after gain and bias
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """Normalise; fused unless something watches the scale."""
+        """Normalise; fused unless `hook_scale` is watched."""
         if not is_watched(self.hook_scale):
             return self.hook_normalized(F.layer_norm(x, self.w.shape, self.w, self.b, self.eps))
         centred, scale = self.statistics(x)
         return self.hook_normalized((centred / self.hook_scale(scale) * self.w + self.b).to(x.dtype))
 
     def statistics(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Tensor, Float[Tensor, "*batch 1"]]:
-        """Give x - mean and the scale, in float32 for half types."""
+        """Return x - mean and the scale, in float32 for half-precision types."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         centred = wide - wide.mean(-1, keepdim=True)
         return centred, (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
 
 
 class PreNorm(nn.Module):
-    """The LayerNorm between the embedding and the first block (CLIP), shared out over what it normalises.
+    """LayerNorm between the embedding and the first block (CLIP), split between its two summands.
 
-    LN(e + p) = (e - mean e) / scale * w + (p - mean p) / scale * w + b: the two summands are what the embedding and
-    the positions really write into the residual stream, and what `hook_embed` and `hook_pos_embed` see.
+    LN(e + p) = (e - mean e) / scale * w + (p - mean p) / scale * w + b: the two summands are what the embedding and the
+    positions write into the residual stream, at `hook_embed` and `hook_pos_embed`.
     """
 
     def __init__(self, cfg: HookedViTConfig) -> None:
@@ -56,13 +56,13 @@ class PreNorm(nn.Module):
         self.hook_scale = HookPoint()  # [batch, token, 1]
 
     def fused(self, embed: Tensor, positions: Tensor) -> Float[Tensor, "batch token d_model"]:
-        """LN(embed + positions)."""
+        """Compute LN(embed + positions)."""
         return F.layer_norm(embed + positions, self.w.shape, self.w, self.b, self.eps)
 
     def forward(
         self, embed: Float[Tensor, "batch token d_model"], positions: Float[Tensor, "batch token d_model"]
     ) -> tuple[Float[Tensor, "batch token d_model"], Float[Tensor, "batch token d_model"]]:
-        """Give the two summands; the positions' share holds the bias."""
+        """Return the two normalised summands; that of the positions contains the bias."""
         wide = torch.promote_types(embed.dtype, torch.float32)
         e, p = (x.to(wide) - x.to(wide).mean(-1, keepdim=True) for x in (embed, positions))
         scale = self.hook_scale(((e + p).pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
@@ -157,12 +157,12 @@ class Block(nn.Module):
     def forward(
         self, resid: Float[Tensor, "batch token d_model"], place: Place
     ) -> Float[Tensor, "batch token d_model"]:
-        """Give the residual stream after this block."""
+        """Compute the residual stream after this block."""
         pre = self.hook_resid_pre(resid)
         return self.after_attention(pre + self.hook_attn_out(self._attend(pre, place)))
 
     def after_attention(self, mid: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """Go on from the residual stream to which attention has been added, to that after this block."""
+        """Compute the rest of the block from the residual stream after attention."""
         mid = self.hook_resid_mid(mid)
         mlp_in = mid if self.hook_mlp_in is None else self.hook_mlp_in(mid.clone())
         return self.hook_resid_post(mid + self.hook_mlp_out(self.mlp(self.ln2(mlp_in))))

@@ -1,4 +1,4 @@
-"""From pixels to tokens."""
+"""Patches and special tokens to the embedding."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .positions import Grid, resize_positions
 
 
 class PatchProjection(nn.Conv2d):
-    """Each patch through one linear map.
+    """Projection of each patch by one linear map.
 
     On a GPU it is a matrix product over the patches: cuDNN rounds a float32 convolution to 10 bits (TF32) unless told
     otherwise, while torch's products round only if `torch.set_float32_matmul_precision` asks for it.
     """
 
     def forward(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch d_model row column"]:
-        """Map every patch; what is left over at the right and lower border is ignored."""
+        """Project every patch; pixels beyond the last whole patch at the right and lower border are ignored."""
         return self.product(pixels) if pixels.is_cuda else super().forward(pixels)
 
     def product(self, pixels: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch d_model row column"]:
-        """The same as one matrix product."""
+        """Compute the same projection as one matrix product."""
         size = self.kernel_size[0]
         rows, columns = (side // size for side in pixels.shape[2:])
         patches = pixels[:, :, : rows * size, : columns * size].unflatten(3, (columns, size)).unflatten(2, (rows, size))
@@ -33,7 +33,7 @@ class PatchProjection(nn.Conv2d):
 
 
 class Embedding(nn.Module):
-    """Special tokens (CLS, distillation, registers) and each patch through one linear map; the positions apart."""
+    """Special tokens (CLS, distillation, registers), projected patches, and their positions."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Embedding(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "batch channel height width"]
     ) -> tuple[Float[Tensor, "batch token d_model"], Float[Tensor, "batch token d_model"] | None, Grid]:
-        """Give the tokens, their positions (None where there are no learned ones), and the grid of patches."""
+        """Return the tokens, their positions (None without learned ones) and the grid of patches."""
         patches = self.patch(pixels)
         grid: Grid = (patches.shape[2], patches.shape[3])
         special = (self.cls_token, self.distillation_token, self.register_tokens)

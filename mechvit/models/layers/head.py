@@ -1,4 +1,4 @@
-"""From the last residual stream to logits: how tokens are pooled, and the classifier that reads them."""
+"""Heads: pooling of the last residual stream, and the classifier that reads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .hook_state import without_hook_points
 
 
 class LinearHead(nn.Linear):
-    """x W_U + b_U."""
+    """Linear classifier x W_U + b_U."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__(cfg.d_head_input, cfg.n_classes)
@@ -36,7 +36,7 @@ class LinearHead(nn.Linear):
 
 
 class DistilledHead(nn.Module):
-    """The mean of CLS's and the distillation token's classifier (DeiT, arXiv:2012.12877)."""
+    """Mean of two linear classifiers, one on CLS and one on the distillation token (DeiT, arXiv:2012.12877)."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class DistilledHead(nn.Module):
 
     @property
     def W_U(self) -> Float[Tensor, "d_head_input class"]:
-        """Weights on both tokens, one above the other."""
+        """Weights for both tokens, stacked."""
         return torch.cat([self.cls.weight, self.distillation.weight], dim=1).T / 2
 
     @property
@@ -60,9 +60,9 @@ class DistilledHead(nn.Module):
 
 
 class ZeroShotHead(nn.Module):
-    """exp(logit_scale) cos(P x, text) + logit_bias, for one text embedding a class (CLIP, SigLIP).
+    """exp(logit_scale) cos(P x, text) + logit_bias, with one text embedding per class (CLIP, SigLIP).
 
-    `hook_scale` sees |P x|, [batch, 1], as a LayerNorm's sees its own.
+    `hook_scale` holds |P x|, [batch, 1], like a LayerNorm's.
     """
 
     def __init__(self, cfg: HookedViTConfig) -> None:
@@ -84,26 +84,28 @@ class ZeroShotHead(nn.Module):
 
     @property
     def W_U(self) -> Float[Tensor, "d_head_input class"]:
-        """exp(logit_scale) Pᵀ textᵀ: divide what it gives by |P x| (`head.hook_scale`)."""
+        """exp(logit_scale) Pᵀ textᵀ; logits are its product divided by |P x| (`head.hook_scale`)."""
         text = self.text_embeds * self.logit_scale.exp()
         return (text if self.projection is None else text @ self.projection.weight).T
 
     @property
     def b_U(self) -> Float[Tensor, " class"]:
-        """The constant of every class; zeros for CLIP."""
+        """Constant added to every class's logit; zeros for CLIP."""
         zeros = self.text_embeds.new_zeros(len(self.text_embeds))
         return zeros if self.logit_bias is None else zeros + self.logit_bias
 
     @property
     def b_projection(self) -> Float[Tensor, " class"]:
-        """What a bias of the projection (there is one once `fold_ln` made it) adds, before the division by |P x|."""
+        """Contribution of the projection's bias (which `fold_ln` creates) to the logits, before the division by |P
+        x|.
+        """
         if self.projection is None or self.projection.bias is None:
             return self.text_embeds.new_zeros(len(self.text_embeds))
         return self.text_embeds @ self.projection.bias * self.logit_scale.exp()
 
 
 class AttentionPooler(nn.Module):
-    """One learned query attends to all tokens; then out + mlp(ln(out)) (SigLIP, arXiv:2303.15343)."""
+    """One learned query that attends to all tokens, then out + mlp(ln(out)) (SigLIP, arXiv:2303.15343)."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -124,7 +126,7 @@ class AttentionPooler(nn.Module):
 
 
 class DensePooler(nn.Module):
-    """activation(W x_CLS + b): what `ViTModel` calls `pooler_output`."""
+    """activation(W x_CLS + b), which `ViTModel` calls `pooler_output`."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -132,12 +134,12 @@ class DensePooler(nn.Module):
         self.act = ACT2FN[cfg.pooler_act]
 
     def forward(self, last_hidden_state: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch pooled"]:
-        """Pool what a bare encoder returns."""
+        """Pool a bare encoder's last hidden state."""
         return self.act(self.dense(last_hidden_state[:, 0]))
 
 
 class NormPooler(nn.Module):
-    """LayerNorm of CLS or of the patches' mean, and (CLIP) a projection: what CLIP and BEiT call `pooler_output`."""
+    """LayerNorm of CLS or of the patches' mean, and (CLIP) a projection, which CLIP and BEiT call `pooler_output`."""
 
     def __init__(self, cfg: HookedViTConfig) -> None:
         super().__init__()
@@ -148,7 +150,7 @@ class NormPooler(nn.Module):
         self.projection = nn.Linear(cfg.d_model, cfg.projection_dim, bias=False) if projected else None
 
     def forward(self, last_hidden_state: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch pooled"]:
-        """Pool what a bare encoder returns."""
+        """Pool a bare encoder's last hidden state."""
         x = pool(self.cfg, last_hidden_state[:, head_tokens(self.cfg)])
         x = F.layer_norm(x, self.w.shape, self.w, self.b, self.cfg.eps)
         return x if self.projection is None else self.projection(x)
@@ -159,7 +161,7 @@ Pooler = AttentionPooler | DensePooler | NormPooler
 
 
 def make_head(cfg: HookedViTConfig) -> Head | None:
-    """Make the classifier of a model; None for a bare encoder."""
+    """Build the classifier of a model; return None for a bare encoder."""
     if not cfg.n_classes:
         return None
     if cfg.zero_shot:
@@ -168,7 +170,7 @@ def make_head(cfg: HookedViTConfig) -> Head | None:
 
 
 def make_pooler(cfg: HookedViTConfig) -> Pooler | None:
-    """Make the module that pools: a bare encoder's for its `pooler_output`, or the head's own where it attends."""
+    """Build the pooler of a bare encoder, or of a head that pools by attention; return None without one."""
     if cfg.pooler == "none":
         return None
     if cfg.pooler == "attention":
@@ -180,7 +182,7 @@ def make_pooler(cfg: HookedViTConfig) -> Pooler | None:
 
 
 def head_tokens(cfg: HookedViTConfig) -> slice:
-    """Give the tokens among which the head reads."""
+    """Return the slice of the tokens that the head reads."""
     if cfg.pooling == "cls":
         return slice(0, 1)
     if cfg.pooling == "cls+distillation":
@@ -191,7 +193,7 @@ def head_tokens(cfg: HookedViTConfig) -> slice:
 def pool(
     cfg: HookedViTConfig, tokens: Float[Tensor, "batch head_token d_model"]
 ) -> Float[Tensor, "batch d_head_input"]:
-    """Pool the tokens of `head_tokens` for every pooling but attention's."""
+    """Pool the tokens of `head_tokens`, for every pooling except attention."""
     if cfg.pooling == "cls":
         return tokens[:, 0]
     if cfg.pooling == "cls+distillation":

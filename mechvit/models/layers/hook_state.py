@@ -1,4 +1,4 @@
-"""Whether anything watches a hook point, and how to run without any."""
+"""Hook points that are watched, and running without any."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def is_watched(point: nn.Module) -> bool:
-    """Tell whether anything may read or change what passes a hook point.
+    """Return whether a hook point may be read or changed by anything.
 
     True where the point was replaced (a spliced SAE) or has any torch hook: forward, forward-pre, backward or
     backward-pre, added through transformer-lens or not.
@@ -24,7 +24,7 @@ def is_watched(point: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Tell whether a module has any torch hook of its own."""
+    """Return whether a module has any torch hook of its own."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
@@ -32,7 +32,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 @temporary
 def unwatched(modules: list[nn.Module]) -> Iterator[None]:
-    """Let no hook fire at the hook points of some modules."""
+    """Disable the hooks at the hook points of some modules in the context."""
     points = [point for module in modules for point in module.modules() if type(point) is HookPoint]
     before = [(point, kind, getattr(point, kind)) for point in points for kind in _HOOKS]
     try:
@@ -45,7 +45,7 @@ def unwatched(modules: list[nn.Module]) -> Iterator[None]:
 
 
 def without_hook_points(module: nn.Module) -> None:
-    """Take a module's hook points out for good: where none would ever fire there must be none."""
+    """Remove a module's hook points for good, where no hook would ever fire."""
     for parent in list(module.modules()):
         for name, point in list(parent.named_children()):
             if type(point) is HookPoint:

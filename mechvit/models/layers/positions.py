@@ -1,4 +1,4 @@
-"""Where a token is: resized learned positions, rotary angles, and biases by relative position."""
+"""Positions: resized learned ones, rotary angles, and relative position biases."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Place:
-    """What attention needs to know of an image's layout, made once per forward pass.
+    """Positional information of an image, computed once per forward pass.
 
     Attributes:
         grid: rows and columns of patches.
         rotary: cosines and sines, each [patch, 1, d_head]; None without rotary positions.
-        bias: what is added to every layer's scores, [1, head, query, key]; None without a shared table.
+        bias: bias added to every layer's scores, [1, head, query, key]; None without a shared table.
     """
 
     grid: Grid
@@ -34,11 +34,11 @@ class Place:
 def resize_positions(
     cfg: HookedViTConfig, table: Float[Tensor, "1 position d_model"], grid: Grid
 ) -> Float[Tensor, "1 token d_model"]:
-    """Give the learned positions of an image with another grid of patches, as Hugging Face does for the family.
+    """Resize the learned positions to another grid of patches, as Hugging Face does for the family.
 
-    The prefix tokens keep theirs. Patches are resized bicubically: in the model's dtype (ViT and most), in
-    float32 (DINOv2), in float32 and with antialiasing (DINOv2 with registers); SigLIP 2 resizes bilinearly, with
-    antialiasing, and passes through float32 at its own size, too.
+    Prefix tokens keep their positions. Patches are resized bicubically: in the model's dtype (ViT and most), in float32
+    (DINOv2), in float32 and with antialiasing (DINOv2 with registers); SigLIP 2 resizes bilinearly, with antialiasing,
+    and passes through float32 at its own size, too.
     """
     if grid == cfg.position_grid and cfg.interpolation != "siglip2":
         return table
@@ -55,10 +55,10 @@ def resize_positions(
 def rotary_angles(
     cfg: HookedViTConfig, grid: Grid, device: torch.device, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "patch 1 d_head"], Float[Tensor, "patch 1 d_head"]]:
-    """Give the cosines and sines of DINOv3's rotary positions (arXiv:2508.10104).
+    """Compute the cosines and sines of DINOv3's rotary positions (arXiv:2508.10104).
 
-    A patch's centre (row, column) lies in [-1, 1]²; each coordinate turns a quarter of the head's dimensions with
-    the angles 2π x / theta^(4i / d_head). Coordinates and frequencies are rounded to float32 as Hugging Face's are.
+    A patch's centre (row, column) lies in [-1, 1]²; each coordinate gives a quarter of the head's dimensions the angles
+    2π x / theta^(4i / d_head). Coordinates and frequencies are rounded to float32 as Hugging Face's are.
     """
     wide = torch.promote_types(dtype, torch.float32)
     steps = torch.arange(0, 1, 4 / cfg.d_head, dtype=torch.float32, device=device)
@@ -72,7 +72,7 @@ def rotary_angles(
 def rotate(
     x: Float[Tensor, "batch token head d_head"], rotary: tuple[Tensor, Tensor]
 ) -> Float[Tensor, "batch token head d_head"]:
-    """Turn the patches' vectors by their positions; prefix tokens stay."""
+    """Rotate the patches' vectors by their positions; prefix tokens are unchanged."""
     cos, sin = rotary
     prefix, patches = x.split([x.shape[1] - len(cos), len(cos)], dim=1)
     first, second = patches.chunk(2, dim=-1)
@@ -92,7 +92,7 @@ class RelativePositionBias(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * rows - 1) * (2 * columns - 1) + 3, cfg.n_heads))
 
     def forward(self, grid: Grid) -> Float[Tensor, "1 head query key"]:
-        """Give the bias for a grid of patches; the table is resized bilinearly for another than the model's own."""
+        """Return the bias for a grid of patches; the table is resized bilinearly if the grid is not the model's own."""
         table: Tensor = self.table
         if grid != self.grid:
             rows, columns = (2 * n - 1 for n in self.grid)
@@ -106,7 +106,7 @@ class RelativePositionBias(nn.Module):
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # what is cached must serve training, too
 def _relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"]:
-    """Give each pair of tokens' row of the table."""
+    """Return the table row of each pair of tokens."""
     rows, columns = grid
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")).flatten(1)
     apart = place[:, :, None] - place[:, None, :] + torch.tensor([rows - 1, columns - 1])[:, None, None]

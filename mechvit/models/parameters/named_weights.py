@@ -1,4 +1,4 @@
-"""A HookedViT's weights by transformer-lens's names and in its layout: all layers at once, heads apart."""
+"""A HookedViT's weights under transformer-lens's names and in its layout, stacked over layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mechvit.models.layers.head import Head
 
 
 class NamedWeights(HookedRootModule):
-    """The weights of all layers, stacked (copies); `blocks[l].attn.W_Q` and siblings are views.
+    """Weights of all layers, stacked (copies); `blocks[l].attn.W_Q` and siblings are views.
 
     `W_O`, `b_O`, `W_out` and `b_out` include the layer scale: they are what is written into the residual stream.
     """
@@ -101,7 +101,7 @@ class NamedWeights(HookedRootModule):
 
     @property
     def QK(self) -> FactoredMatrix:
-        """W_Q W_Kᵀ of every layer and head, [layer, head, d_model, d_model] in factors; rotary turns left out."""
+        """W_Q W_Kᵀ of every layer and head, [layer, head, d_model, d_model] in factors, without rotary positions."""
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
 
     @property
@@ -111,7 +111,7 @@ class NamedWeights(HookedRootModule):
 
     @property
     def W_U(self) -> Float[Tensor, "d_head_input class"]:
-        """The classifier's weights. A zero-shot head divides what they give by `head.hook_scale`."""
+        """Weights of the classifier. A zero-shot head divides their product by `head.hook_scale`."""
         return self._require_head().W_U
 
     @property
@@ -120,11 +120,15 @@ class NamedWeights(HookedRootModule):
         return self._require_head().b_U
 
     def all_head_labels(self) -> list[str]:
-        """Name every head, "L0H0" to the last, in the order of `stack_head_results`."""
+        """Return the label of every head, "L0H0" to the last, in the order of `stack_head_results`."""
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
 
     def to_single_token(self, label: str) -> int:
-        """Give the index of a class by its name in `cfg.id2label`."""
+        """Return the index of a class by its name in `cfg.id2label`.
+
+        Raises:
+            ValueError: no class has this name.
+        """
         for index, name in self.cfg.id2label.items():
             if name == label:
                 return index
@@ -133,13 +137,13 @@ class NamedWeights(HookedRootModule):
     def tokens_to_residual_directions(
         self, tokens: str | int | Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch d_model"]:
-        """Give each class's direction in what the head reads of one token: its column of W_U times ln_final's gain.
+        """Return each class's direction in the head's input for one token: its column of W_U times ln_final's gain.
 
         transformer-lens's own directions leave the gain out. `ActivationCache.logit_attrs` takes the pooling into
         account as well.
 
         Raises:
-            ValueError: there is no head, or it reads two tokens side by side, so that there is no one direction.
+            ValueError: there is no head, or it reads two tokens side by side, so that there is no single direction.
         """
         if self.cfg.d_head_input != self.cfg.d_model:
             raise ValueError(
@@ -153,7 +157,11 @@ class NamedWeights(HookedRootModule):
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
-        """Sum the biases that the blocks before `layer` (and, with `mlp_input`, its attention) write."""
+        """Sum the biases that the blocks before `layer` (and, with `mlp_input`, its attention) write.
+
+        Raises:
+            ValueError: a layer outside 0..n_layers.
+        """
         if not 0 <= layer <= self.cfg.n_layers - mlp_input:
             raise ValueError(f"layer must lie within 0..{self.cfg.n_layers - mlp_input}; got {layer}.")
         biases = [block.attn.b_O for block in self.blocks[: layer + mlp_input]]

@@ -1,4 +1,4 @@
-"""Rewriting the weights without changing the function: transformer-lens's processing, for vision transformers."""
+"""Weight processing that leaves the function unchanged: transformer-lens's, for vision transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def process_weights(
     center_unembed: bool = False,
     fold_value_biases: bool = False,
 ) -> HookedViT:
-    """Rewrite a model's weights in place, and return it; sums are taken in float64. Ctrl-C waits meanwhile.
+    """Rewrite a model's weights in place and return it; sums are taken in float64, and Ctrl-C is deferred.
 
     Args:
         fold_ln: fold each LayerNorm's gain and bias into the weights that read it: W' = W diag(w), b' = b + W b_ln;
@@ -149,7 +149,7 @@ def _center_unembed(model: HookedViT) -> None:
 
 
 def _attentions(model: HookedViT) -> list[Attention]:
-    """List the attention of each block, and of the head where it pools by attention."""
+    """List the attention modules of the blocks, and of the head where it pools by attention."""
     pooler = [model.pooler.attn] if isinstance(model.pooler, AttentionPooler) and model.head is not None else []
     return [block.attn for block in model.blocks] + pooler
 
@@ -175,7 +175,7 @@ def _set_bias(linear: nn.Linear, bias: Tensor) -> None:
 
 
 def _describe(model: HookedViT, **changes: object) -> HookedViT:
-    """Let the config say which biases there are now."""
+    """Update the config's record of which biases exist."""
     attn, mlp = model.blocks[0].attn, model.blocks[0].mlp
     biases = {f"{name}_bias": getattr(attn, name).bias is not None for name in "qkvo"}
     biases["mlp_bias"] = mlp.fc1.bias is not None

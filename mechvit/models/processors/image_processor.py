@@ -1,4 +1,4 @@
-"""A checkpoint's image processor, on PIL and numpy: no torchvision."""
+"""A checkpoint's image processor, computed with PIL and numpy (no torchvision)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .pixel_values import pixel_scale
 from .processor_values import MOST_PIXELS, check_processor_values
 
 FILES = ("processor_config.json", "preprocessor_config.json")
-"""Where Hugging Face keeps an image processor, the first that has one: as a part of a processor, or by itself."""
+"""Files in which Hugging Face keeps an image processor, in order of precedence: inside a processor's, or its own."""
 
 
 def read_image_processor(where: str | os.PathLike[str]) -> Any:
-    """Load the image processor of a folder or hub id, and see that all it does is understood; None where it has none.
+    """Load the image processor of a folder or hub id and check that every step is understood; None where it has none.
 
     Two families' processors cannot be used as they are. DINOv3's exists for torchvision alone; here it is a
     `ViTImageProcessorPil` with the same settings, which resizes bytes instead of floats. SigLIP 2's cuts an image of
@@ -30,7 +30,7 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     No code that a checkpoint brings is run.
 
     Raises:
-        ValueError: the file is damaged, of a kind that transformers does not know, or with a setting that is none or
+        ValueError: the file is damaged, of a kind that transformers does not know, or has a setting that is invalid or
             cannot be reproduced (`pixel_scale`); names the file.
     """
     where = os.path.expanduser(os.fspath(where))
@@ -57,7 +57,7 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
 
 
 def _settings(where: str) -> tuple[str, dict[str, Any]] | None:
-    """Read an image processor's settings, and the file that holds them, as transformers chooses it; None of none.
+    """Read an image processor's settings and the name of their file, as transformers chooses it; None without one.
 
     Raises:
         ValueError: it is damaged, or holds no settings; names the checkpoint and the file.
@@ -88,7 +88,7 @@ def _settings(where: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def _make(where: str, settings: dict[str, Any]) -> Any:
-    """Make transformers' own processor of these settings, which are those of the checkpoint."""
+    """Build transformers' own processor from these settings."""
     import transformers
 
     kind = settings.get("image_processor_type") or ""
@@ -108,7 +108,7 @@ def _make(where: str, settings: dict[str, Any]) -> Any:
 
 
 def output_size(image_processor: Any) -> int | None:
-    """Give the side, in pixels, of the squares that an image processor makes of any image; None if it does not."""
+    """Return the side, in pixels, of the squares that an image processor makes of any image; None if it does not."""
     sizes = set()
     for shape in ((60, 90), (90, 60)):
         found = image_processor(Image.new("RGB", shape), return_tensors="np")["pixel_values"]

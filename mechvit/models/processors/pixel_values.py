@@ -1,7 +1,7 @@
-"""What an image processor does to a picture, in two steps: resized bytes, then values on the model's scale.
+"""An image processor's work in two steps: resized bytes, then values on the model's scale.
 
-Corruptions come between the steps, so a processor is never run as a whole on what a model is shown. That the two steps
-give what it gives is seen once for each processor, on pictures of several shapes and modes.
+Corruptions come between the steps, so a processor is never run as a whole on a model's images. That the two steps equal
+it is checked once per processor, on pictures of several shapes and modes.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from PIL import Image
 from torch import Tensor
 
 TOLERANCE = 1e-5
-"""Largest difference between the two steps and the processor, as a share of the largest value."""
+"""Largest difference allowed between the two steps and the processor, as a share of the largest value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelScale:
-    """From RGB in [0, 1] to pixel values: (image * scale - offset - mean) / std."""
+    """Map from RGB in [0, 1] to pixel values: (image * scale - offset - mean) / std."""
 
     scale: float = 1.0
     """255 times the processor's rescale factor; 255 where it does not rescale."""
     offset: float = 0.0
-    """1 where it centres the rescaled values on 0 (`rescale_offset`)."""
+    """1 where the processor centres the rescaled values on 0 (`rescale_offset`)."""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    """One for each channel, or one for all."""
+    """One value per channel, or one for all."""
 
     def is_same(self, other: PixelScale) -> bool:
-        """Whether both give every image the same values, but for rounding."""
+        """Return whether both map every image to the same values, up to rounding."""
         lines = []
         for each in (self, other):
             mean, std = np.broadcast_to(each.mean, 3), np.broadcast_to(each.std, 3)
@@ -41,7 +41,7 @@ class PixelScale:
         return bool(np.allclose(lines[0], lines[1], rtol=1e-6, atol=1e-6))
 
     def values(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-        """Put RGB in [0, 1] on the scale."""
+        """Map RGB in [0, 1] to pixel values."""
         if self.scale != 1:
             images = images * self.scale
         if self.offset:
@@ -52,18 +52,18 @@ class PixelScale:
         return (images - mean) / std
 
     def unit(self, values: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-        """Take pixel values back to RGB in [0, 1]."""
+        """Map pixel values back to RGB in [0, 1]."""
         mean, std = (values.new_tensor(part).view(-1, 1, 1) for part in (self.mean, self.std))
         return (values * std + mean + self.offset) / self.scale
 
 
 def settings_of(image_processor: Any) -> dict[str, Any]:
-    """Read every setting of an image processor as JSON holds it, defaults of its class among them.
+    """Return every setting of an image processor as JSON values, including its class's defaults.
 
-    Only those that its class knows: transformers keeps others and ignores them.
+    Settings that its class does not know are left out, since transformers ignores them.
 
     Raises:
-        ValueError: it is no image processor of transformers.
+        ValueError: not an image processor of transformers.
     """
     if not callable(getattr(image_processor, "to_dict", None)):
         raise ValueError(
@@ -77,17 +77,17 @@ def settings_of(image_processor: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A size as a mapping without what it leaves open; anything else as it is written."""
+    """Return a size as a mapping without empty entries, and anything else as text."""
     from transformers.image_utils import SizeDict
 
     return {key: side for key, side in value if side is not None} if isinstance(value, SizeDict) else str(value)
 
 
 def pixel_scale(image_processor: Any) -> PixelScale:
-    """Give the second step of an image processor, once it is seen that the two steps are all that it does.
+    """Return the second step of an image processor, after checking that the two steps are all it does.
 
     Raises:
-        ValueError: they are not; the message names the settings at fault.
+        ValueError: it does something else; names the settings at fault.
     """
     settings = settings_of(image_processor)
     key = f"{type(image_processor).__module__}.{type(image_processor).__qualname__} {json.dumps(settings)}"
@@ -97,14 +97,14 @@ def pixel_scale(image_processor: Any) -> PixelScale:
 
 
 _SCALES: dict[str, PixelScale] = {}
-"""Of each processor that was seen, by its class and settings."""
+"""Class and settings of each processor that was checked -> its scale."""
 
 
 def check_channels(channels: int, where: str) -> None:
-    """Refuse what is not for RGB: corruptions, pictures and all that is measured on them are.
+    """Refuse a model that does not take RGB, which corruptions and pictures are.
 
     Raises:
-        ValueError: another number of channels than 3.
+        ValueError: a number of channels other than 3.
     """
     if channels != 3:
         raise ValueError(
@@ -118,7 +118,7 @@ def check_channels(channels: int, where: str) -> None:
 def resized_bytes(
     rgb: Sequence[Image.Image], image_processor: Any, **options: Any
 ) -> UInt8[np.ndarray, "batch 3 height width"]:
-    """Run an image processor's resize and crop on pictures in RGB, and stop before it rescales.
+    """Run an image processor's resize and crop on RGB pictures, and stop before it rescales.
 
     Args:
         rgb: upright pictures in RGB.
@@ -126,7 +126,7 @@ def resized_bytes(
         options: settings to change.
 
     Raises:
-        ValueError: the processor gives values outside 0..255 or images of several sizes.
+        ValueError: the processor returns values outside 0..255 or images of several sizes.
     """
     options |= {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     pixels = image_processor(list(rgb), **options)["pixel_values"]
@@ -142,7 +142,7 @@ def resized_bytes(
 
 
 def _checked(image_processor: Any, settings: dict[str, Any]) -> PixelScale:
-    """The scale of a processor, compared with what it gives."""
+    """Return the scale of a processor after comparing it with the processor's output."""
     name, mean = type(image_processor).__name__, settings.get("image_mean")
     if settings.get("do_normalize") and isinstance(mean, list):
         check_channels(len(mean), f"an image_mean of {mean}")
@@ -171,11 +171,11 @@ _REPRODUCED = {
     "rescale_offset",
     "default_to_square",
 }
-"""Switches that the two steps follow; another that is on is the likelier cause where they part."""
+"""Switches that the two steps reproduce; any other active switch is named first as the cause of a difference."""
 
 
 def _scale(settings: dict[str, Any]) -> PixelScale:
-    """What the settings say."""
+    """Compute the scale from the settings."""
     scale, offset = 255.0, 0.0
     if settings.get("do_rescale"):
         scale = 255 * float(settings["rescale_factor"])
@@ -199,7 +199,7 @@ def _tuple(values: Any) -> tuple[float, ...]:
 
 
 def _fault(image_processor: Any, scale: PixelScale, options: dict[str, Any]) -> str | None:
-    """Where the two steps and the processor part, with some of its settings changed; None where they do not."""
+    """Return where the two steps and the processor differ, with some settings changed; None where they agree."""
     import torch
 
     for kind, picture, rgb in _pictures(converts=bool(getattr(image_processor, "do_convert_rgb", False))):
@@ -219,14 +219,16 @@ def _fault(image_processor: Any, scale: PixelScale, options: dict[str, Any]) -> 
 
 
 def _close(ours: np.ndarray, theirs: np.ndarray, scale: PixelScale) -> bool:
-    """Equal but for rounding; the subtrahend counts as a value, since its rounding stays."""
+    """Return whether values are equal up to rounding; the subtrahend counts too, since its rounding error stays."""
     taken = np.abs(np.asarray(scale.mean) / np.asarray(scale.std)).max()
     largest = max(float(np.abs(theirs).max()), float(taken))
     return bool(np.isfinite(theirs).all() and np.abs(ours - theirs).max() <= TOLERANCE * largest)
 
 
 def _pictures(*, converts: bool) -> Iterator[tuple[str, Image.Image, Image.Image]]:
-    """Random pictures, each with its kind and as RGB; of other modes only where the processor converts them."""
+    """Yield random pictures, each with its kind and as RGB; modes other than RGB only if the processor converts
+    them.
+    """
     rng = np.random.default_rng(0)
     # Red is brighter than green, and green than blue, so that their order is seen.
     noise = (rng.integers(0, 256, (90, 90, 3)) * [0.5, 0.7, 0.8] + [127, 50, 0]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The settings of an image processor that matter for a picture, and those in which two processors differ."""
+"""Settings of an image processor that affect a picture, and those in which two processors differ."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ _IDLE = frozenset(
         *("image_seq_length", "do_convert_rgb", "do_reduce_labels"),
     }
 )
-"""Settings that change nothing of a picture in RGB."""
+"""Settings without effect on an RGB picture."""
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """Settings in which two image processors differ: name -> the value of each; None is a setting left out."""
+    """Settings in which two image processors differ: name -> both values; None for a missing setting."""
 
     place: dict[str, tuple[Any, Any]]
-    """Resizing and cropping: what a patch shows of a picture."""
+    """Resizing and cropping: which part of a picture a patch shows."""
     resample: dict[str, tuple[Any, Any]]
-    """The filter: other bytes, but every patch shows the same part of the picture."""
+    """Resampling filter: other bytes, but the same part of the picture in every patch."""
     scale: dict[str, tuple[Any, Any]]
     """Rescaling and normalisation: other values of the same bytes."""
 
     @property
     def resizing(self) -> dict[str, tuple[Any, Any]]:
-        """Those by which two models see other bytes of one picture."""
+        """Differences that give two models other bytes of the same picture."""
         return self.place | self.resample
 
 
 def all_settings(image_processor: Any) -> dict[str, Any] | None:
-    """Give every setting of an image processor with its class, for what is kept of a model's pixels; None of none."""
+    """Return every setting of an image processor with its class, to be stored with a model's pixels; None for None."""
     if image_processor is None:
         return None
     return {"image_processor_type": type(image_processor).__name__, **settings_of(image_processor)}
 
 
 def changed_since(kept: Mapping[str, Any] | None, image_processor: Any) -> dict[str, tuple[Any, Any]]:
-    """Find the settings with an effect in which an image processor differs from those that were kept of one.
+    """Return the settings with an effect in which an image processor differs from stored settings.
 
     Args:
-        kept: of `all_settings`; None where nothing was kept, which differs from nothing.
+        kept: as `all_settings` returned them; None, where nothing was stored, differs in nothing.
     """
     import transformers
 
@@ -72,7 +72,7 @@ def changed_since(kept: Mapping[str, Any] | None, image_processor: Any) -> dict[
 
 
 def resizing_of(image_processor: Any) -> dict[str, Any]:
-    """Give the settings that decide which bytes an image processor makes of a picture; those without effect are out."""
+    """Return the settings that determine which bytes an image processor makes of a picture."""
     settings = settings_of(image_processor)
     others = {name: value for name, value in settings.items() if name not in (*_SCALING, *_IDLE)}
     found: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def resizing_of(image_processor: Any) -> dict[str, Any]:
 
 
 def _is_plain(image_processor: Any) -> bool:
-    """Whether the class resizes and crops as transformers' PIL backend does, and nothing else."""
+    """Return whether the class resizes and crops as transformers' PIL backend does, and nothing else."""
     from transformers import BeitImageProcessorPil
     from transformers.image_processing_backends import PilBackend
 
@@ -102,14 +102,14 @@ def _is_plain(image_processor: Any) -> bool:
 
 
 def resizing_key(image_processor: Any) -> str:
-    """Write `resizing_of` as canonical JSON: equal where two processors make the same bytes of every picture."""
+    """Return `resizing_of` as canonical JSON, equal for processors that make the same bytes of every picture."""
     return json.dumps(resizing_of(image_processor), sort_keys=True)
 
 
 def differences(first: Any, second: Any) -> Differences:
-    """Find the settings in which two image processors differ, as far as they have an effect.
+    """Return the settings with an effect in which two image processors differ.
 
-    A missing processor (None) leaves values in [0, 1] as they are, and resizes nothing: of bytes it differs from none.
+    A missing processor (None) leaves values in [0, 1] unchanged and does not count as resizing differently.
     """
     scale = {}
     if not scale_of(first).is_same(scale_of(second)):
@@ -124,30 +124,31 @@ def differences(first: Any, second: Any) -> Differences:
 
 
 def scale_of(image_processor: Any) -> PixelScale:
-    """Give `pixel_scale`, or for no processor the scale that changes nothing."""
+    """Return `pixel_scale`, or the identity scale without a processor."""
     return PixelScale() if image_processor is None else pixel_scale(image_processor)
 
 
 def unequal(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Give the settings that are not equal, with both values."""
+    """Return the settings that are not equal, with both values."""
     names = dict.fromkeys((*first, *second))
     return {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
 
 
 def described(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """Write settings that differ for an error: `size {'height': 32, 'width': 32} and {'shortest_edge': 40}`."""
+    """Format settings that differ for an error: `size {'height': 32, 'width': 32} and {'shortest_edge': 40}`."""
     return "; ".join(f"{name} {first} and {second}" for name, (first, second) in differing.items())
 
 
 def check_alike(
     processors: Mapping[str, Any], what: str, *, in_: Literal["place", "resizing", "everything"] = "resizing"
 ) -> None:
-    """Refuse models that do not see the same pixels where a comparison needs it.
+    """Refuse models that do not see the same pixels, for a comparison that needs it.
 
     Args:
-        processors: a model's name -> its image processor.
-        what: the comparison, for the error: it "needs" alike processors.
-        in_: what must be alike: what a patch shows (`place`), the bytes (`resizing`) or the values, too (`everything`).
+        processors: model name -> image processor.
+        what: the comparison, as the subject of the error's sentence.
+        in_: what must agree: the part of the picture that a patch shows (`place`), the bytes (`resizing`), or the
+            values, too (`everything`).
 
     Raises:
         ValueError: names the settings that differ, with both values.

@@ -1,4 +1,4 @@
-"""Settings of an image processor whose type or value no processor has: named before a picture is made with them."""
+"""Settings of an image processor with impossible types or values, refused before they are used."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from mechvit.settings_checks import COUNT, FINITE, POSITIVE, Range
 
 SWITCHES = ("default_to_square", "offset", "rescale_offset")
-"""Truth values whose names do not begin with `do_`."""
+"""Boolean settings whose names do not begin with `do_`."""
 SIDES = ("size", "crop_size", "pad_size")
 MOST_PIXELS = 8192
-"""The longest side of what an image processor makes."""
+"""Longest side, in pixels, of a processor's output."""
 NUMBERS: dict[str, Range] = {
     "rescale_factor": POSITIVE,
     "image_mean": FINITE,
@@ -20,22 +20,22 @@ NUMBERS: dict[str, Range] = {
     "max_num_patches": COUNT,
     "patch_size": COUNT,
 }
-"""What a number must be, or each of a list of them, by its setting."""
+"""Setting -> the numbers that it, or each member of its list, may be."""
 NEEDED = {
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
     "do_center_crop": ("crop_size",),
 }
-"""What may not be null where a switch is on."""
+"""Switch -> the settings that must not be null where it is on."""
 
 
 def check_processor_values(settings: Mapping[str, Any], where: str, file: str) -> None:
-    """Raise a ValueError for a setting that no image processor has; null is one that is left out.
+    """Raise a ValueError for an impossible setting of an image processor; null means not set.
 
     Args:
-        settings: of one image processor.
-        where: the checkpoint whose they are.
-        file: that holds them.
+        settings: the settings of one image processor.
+        where: the checkpoint, for errors.
+        file: the file that holds them, for errors.
     """
 
     def refuse(name: str, must: str, value: Any) -> ValueError:
@@ -68,7 +68,7 @@ def check_processor_values(settings: Mapping[str, Any], where: str, file: str) -
 
 
 def _side_fault(value: Any) -> str | None:
-    """Say what sides in pixels must be, where a size is none; None where it is one."""
+    """Return the rule that a size breaks; None for a valid one."""
     sides = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
     whole = [side for side in sides if side is not None]
     if not whole or any(not _is_number(side) or side not in COUNT for side in whole):
@@ -81,5 +81,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _words(allowed: Range) -> str:
-    """What a number must be, to stand after `numbers` or `a number`."""
+    """Return a range in words, to follow `numbers` or `a number`."""
     return "that are finite" if allowed is FINITE else str(allowed)

@@ -1,1 +1,1 @@
-"""Hooked forward passes: caches of activations, SAEs spliced in, compiled passes."""
+"""Hooked forward passes: activation caches, spliced SAEs, compiled passes."""

@@ -1,4 +1,4 @@
-"""transformer-lens's ActivationCache, with direct logit attribution that is exact for every kind of head."""
+"""transformer-lens's ActivationCache, with exact direct logit attribution for every kind of head."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Classes = str | int | Int[Tensor, "*batch"]
 
 
 class ViTActivationCache(ActivationCache):
-    """What `run_with_cache` returns: every method of transformer-lens's cache, on the tokens of images.
+    """Result of `run_with_cache`: transformer-lens's cache, with all its methods, on the tokens of images.
 
     `decompose_resid`, `stack_head_results`, `stack_neuron_results` and `get_full_resid_decomposition` sum to what they
-    decompose (with the biases that the last adds), layer scale and registers included.
+    decompose (with the biases that the last one adds), including layer scale and registers.
     """
 
     model: HookedViT  # type: ignore[assignment]
@@ -41,8 +41,8 @@ class ViTActivationCache(ActivationCache):
 
         Args:
             cache_dict, model, has_batch_dim: as transformer-lens's.
-            pos_slice: the tokens that were kept; all when None.
-            n_tokens: of how many; as many as there are when None.
+            pos_slice: the tokens that were cached; all when None.
+            n_tokens: the number of tokens before slicing; that of the cached tensors when None.
         """
         super().__init__(cache_dict, model, has_batch_dim)
         self.pos_slice = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
@@ -59,11 +59,11 @@ class ViTActivationCache(ActivationCache):
         batch_slice: Any = None,
         has_batch_dim: bool = True,
     ) -> Float[Tensor, "component *batch token"]:
-        """Share a class's logit out over components and tokens, LayerNorms, pooling patterns and norms held fixed.
+        """Attribute a class's logit to components and tokens, with LayerNorms, pooling patterns and norms held fixed.
 
-        Over all components and all tokens the shares sum to the logit less `logit_bias`. A token that the head
-        does not read has the share 0. For the CLS of a head that reads CLS alone, pass a stack at
-        `pos_slice=0` and the same `pos_slice` here.
+        Over all components and all tokens the shares sum to the logit less `logit_bias`. A token that the head does not
+        read has the share 0. For the CLS of a head that reads CLS alone, pass a stack at `pos_slice=0` and the same
+        `pos_slice` here.
 
         Args:
             residual_stack: components of the last residual stream, as `decompose_resid` gives them.
@@ -87,7 +87,8 @@ class ViTActivationCache(ActivationCache):
         return (stack * directions.to(stack.device)).sum(-1)
 
     def logit_directions(self, tokens: Classes) -> Float[Tensor, "*batch token d_model"]:
-        """Give for each cached token the direction whose product with its normalised residual is its share of a logit.
+        """Return, for each cached token, the direction whose product with its normalised residual is its part of a
+        logit.
 
         A cache of one token (an int as `pos_slice`) has no token dimension here, either.
         """
@@ -111,7 +112,9 @@ class ViTActivationCache(ActivationCache):
         return self.pos_slice.apply(found, dim=-2)
 
     def logit_bias(self, tokens: Classes) -> Float[Tensor, "*batch"]:
-        """Give what no component of the residual stream adds to a class's logit: biases, and a pooling head's MLP."""
+        """Return the part of a class's logit that no component of the residual stream adds: biases and a pooling head's
+        MLP.
+        """
         model, cfg = self.model, self.model.cfg
         index = self._index(tokens)
         to_class = self._head_input_direction(index)
@@ -261,7 +264,7 @@ class ViTActivationCache(ActivationCache):
         )
 
     def apply_slice_to_batch_dim(self, batch_slice: Any) -> ViTActivationCache:
-        """Give the cache of some of the images."""
+        """Return the cache of some of the images."""
         cut = super().apply_slice_to_batch_dim(batch_slice)
         return ViTActivationCache(
             cut.cache_dict, self.model, cut.has_batch_dim, pos_slice=self.pos_slice, n_tokens=self.n_tokens
@@ -274,7 +277,7 @@ class ViTActivationCache(ActivationCache):
         return direction / self["head.hook_scale"].to(direction)
 
     def _index(self, tokens: Classes) -> Int[Tensor, "*batch"]:
-        """Give a class for each image, or the one class where the cache has no batch dimension."""
+        """Return one class per image, or a single class where the cache has no batch dimension."""
         index = self.model.to_single_token(tokens) if isinstance(tokens, str) else tokens
         index = torch.as_tensor(index, device=self.model.cfg.device)
         wanted = (self._batch_size(),) if self.has_batch_dim else ()
@@ -283,7 +286,7 @@ class ViTActivationCache(ActivationCache):
         return index.reshape(()).expand(wanted) if index.numel() == 1 else index
 
     def _check_pos_slice(self, pos_slice: Any) -> None:
-        """Raise a ValueError where there is no token dimension left to cut: the next one would be cut instead."""
+        """Raise a ValueError where the token dimension was already dropped: the next dimension would be cut instead."""
         pos = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
         if self.pos_slice.mode == "int" and pos.mode != "identity":
             raise ValueError(f"This cache holds token {self.pos_slice.slice} alone. Leave pos_slice out.")

@@ -1,4 +1,4 @@
-"""Which activations to cache, and the hooks that cache them."""
+"""Selection of activations to cache, and the hooks that cache them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def caching_hooks(
     dtype: torch.dtype | None = None,
     without_tokens: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-    """Make (the dict to be filled, forward hooks, backward hooks) for `HookedViT.hooks`.
+    """Return (the dict to be filled, forward hooks, backward hooks) for `HookedViT.hooks`.
 
     Gradients are stored as NAME_grad, and only with `incl_bwd`. Points whose names begin with one of `without_tokens`
     hold what is pooled, and `pos_slice` leaves them whole.
@@ -73,7 +73,7 @@ def _saver(
     pos_slice: Any,
     without_tokens: tuple[str, ...],
 ) -> Callable[..., None]:
-    """Make the hook that stores what passes a hook point, cut to the tokens in `pos_slice`."""
+    """Return the hook that stores a hook point's value, cut to the tokens in `pos_slice`."""
     tokens = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
 
     def save(tensor: Tensor, hook: HookPoint) -> None:
@@ -91,7 +91,7 @@ def _saver(
 
 
 def _token_dim(tensor: Tensor, name: str) -> int | None:
-    """Where the (query) token lies, from the end.
+    """Return the (query) token dimension, counted from the end; None without one.
 
     Patterns and scores are [batch, head, query, key], other per-head tensors [batch, token, head, d], and the head's
     input and the logits [batch, d], which have no token.

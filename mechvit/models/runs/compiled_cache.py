@@ -1,4 +1,4 @@
-"""A HookedViT's truncated forward pass with its cached points as one compiled graph."""
+"""A HookedViT's truncated forward pass and its cached points as one compiled graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Tap(nn.Module):
-    """A hook point of a compiled model: it keeps what passes."""
+    """Hook point of a compiled model that stores its value."""
 
     def __init__(self, kept: dict[str, Tensor], name: str) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class Tap(nn.Module):
 
 
 class CompiledCache:
-    """What `HookedViT.compile_cache` gives: called on pixels, it returns the named activations.
+    """Result of `HookedViT.compile_cache`: called on pixels, it returns the named activations.
 
-    The graph is compiled at the first call; where that fails a warning says why, and every call runs uncompiled. What
-    fails later, or for want of memory, is raised. On CUDA it is replayed as a CUDA graph, and what is returned is a
-    copy. A batch smaller than `batch_size` (the last of an epoch) runs uncompiled.
+    The graph is compiled at the first call; where that fails a warning says why, and every call runs uncompiled. Later
+    failures, and lack of memory, are raised. On CUDA it is replayed as a CUDA graph, and copies are returned. A batch
+    smaller than `batch_size` (the last of an epoch) runs uncompiled.
 
     Attributes:
         names: the hook points, in the order in which a pass reaches them.
@@ -68,7 +68,7 @@ class CompiledCache:
 
     @torch.no_grad()
     def __call__(self, pixel_values: Float[Tensor, "batch channel height width"]) -> dict[str, Tensor]:
-        """Give the activations of at most `batch_size` images, which are moved to the model's device.
+        """Return the activations of at most `batch_size` images, which are moved to the model's device.
 
         Raises:
             ValueError: more images, or pixels that do not fit the model.
@@ -102,7 +102,9 @@ class CompiledCache:
 
 
 def _with_code_of_its_own(function: Any) -> FunctionType:
-    """Copy a function. torch.compile counts by code object, and gives up after eight graphs of one."""
+    """Copy a function with its own code object: torch.compile counts by code object, and gives up after eight graphs of
+    one.
+    """
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
@@ -115,7 +117,7 @@ def compile_cache(
     dtype: torch.dtype | None = None,
     backend: str = "inductor",
 ) -> CompiledCache:
-    """Compile the forward pass up to a layer together with what is cached; see `HookedViT.compile_cache`."""
+    """Compile the forward pass up to a layer together with its cache; see `HookedViT.compile_cache`."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
     chosen = names_to_cache([names] if isinstance(names, str) else list(names), model.hook_dict)

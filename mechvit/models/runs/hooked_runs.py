@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class HookedRuns(HookedRootModule):
-    """transformer-lens's ways of running a model, for images; names are checked before anything is computed."""
+    """transformer-lens's methods for running a model, for images; names are checked before anything is computed."""
 
     cfg: HookedViTConfig
     blocks: Sequence[Block]
@@ -49,10 +49,11 @@ class HookedRuns(HookedRootModule):
         clear_contexts: bool = False,
         **forward_kwargs: Any,
     ) -> tuple[Any, Any]:
-        """Run the model and keep what passes the hook points.
+        """Run the model and cache the values at hook points.
 
-        What is kept is the tensor itself, not a copy, as in transformer-lens: a hook of the same run that writes into
-        one point in place (`x.mul_(2)`) shows at every point that passes on the same tensor. Return a new one instead.
+        The cached tensor is not a copy, as in transformer-lens: a hook of the same run that changes it in place
+        (`x.mul_(2)`) changes the cached value at every point that passes on the same tensor. Return a new tensor
+        instead.
 
         Args:
             pixel_values, return_type, **forward_kwargs: as `forward`.
@@ -96,14 +97,17 @@ class HookedRuns(HookedRootModule):
     def run_with_hooks(
         self, *args: Any, fwd_hooks: Sequence[tuple] = (), stop_at_layer: int | None = None, **kwargs: Any
     ) -> Any:
-        """Run with hooks for this run alone; a name that `start_at_layer` or `stop_at_layer` leaves out, or unknown,
-        raises a ValueError."""
+        """Run with hooks attached for this run only.
+
+        Raises:
+            ValueError: an unknown hook name, or one that `start_at_layer` or `stop_at_layer` leaves out.
+        """
         names, start = [name for name, _ in fwd_hooks], kwargs.get("start_at_layer")
         check_reached(names, self.hook_dict, stop_at_layer, self.cfg.n_layers, start)
         return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), stop_at_layer=stop_at_layer, **kwargs)
 
     def get_caching_hooks(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], list[Any], list[Any]]:
-        """Make the hooks that `run_with_cache` uses; see `caching.caching_hooks`."""
+        """Return the hooks that `run_with_cache` uses; see `cache_hooks.caching_hooks`."""
         pooled = ("ln_final.",) if self.cfg.final_norm == "pooled" else ()
         kwargs["without_tokens"] = ("pooler.", "head.", *pooled)
         return caching_hooks(self.hook_dict, *args, **kwargs)
@@ -124,17 +128,19 @@ class HookedRuns(HookedRootModule):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator[Any]:
-        """Attach hooks while the context lasts, as transformer-lens does; Ctrl-C waits while they go on and off."""
+        """Attach hooks in the context, as transformer-lens does; Ctrl-C is deferred while they are attached and
+        removed.
+        """
         with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
             yield self
 
     def reset_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """Remove hooks as transformer-lens does; Ctrl-C waits meanwhile."""
+        """Remove hooks as transformer-lens does; Ctrl-C is deferred meanwhile."""
         with sigint_held():
             super().reset_hooks(*args, **kwargs)
 
     def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
-        """Attach a hook as transformer-lens does; a name that is no hook point raises a ValueError."""
+        """Attach a hook as transformer-lens does; raise a ValueError for an unknown name."""
         check_target(name, self.hook_dict)
         with sigint_held():
             super().add_hook(name, *args, **kwargs)
@@ -146,7 +152,9 @@ class HookedRuns(HookedRootModule):
     def remove_all_hook_fns(
         self, direction: Any = "both", including_permanent: bool = False, level: Any = None
     ) -> None:
-        """Remove hooks as transformer-lens does, without touching the points that have none (1 ms a call of 100)."""
+        """Remove hooks as transformer-lens does, skipping points without any (which saves 1 ms per call of 100
+        points).
+        """
         with sigint_held():
             for point in self.hook_points():
                 if point.fwd_hooks or point.bwd_hooks:
@@ -161,16 +169,16 @@ class HookedRuns(HookedRootModule):
         dtype: torch.dtype | None = None,
         backend: str = "inductor",
     ) -> CompiledCache:
-        """Compile the forward pass and what it caches into one graph: a CUDA graph on CUDA.
+        """Compile the forward pass and its cache into one graph: a CUDA graph on CUDA.
 
-        The result gives the same numbers as `run_with_cache` up to the compiler's rounding, without gradients. It
+        The result computes the same numbers as `run_with_cache` up to the compiler's rounding, without gradients. It
         shares this model's weights, unless `dtype` asks for others. Where compiling fails a warning says why, and it
         runs uncompiled.
 
         Args:
             names: hook points to keep.
             stop_at_layer: as in `forward`.
-            batch_size: images a call; fewer run uncompiled.
+            batch_size: images per call; fewer run uncompiled.
             dtype: of weights and activations; the model's own when None.
             backend: of `torch.compile`.
 

@@ -1,4 +1,4 @@
-"""Which tokens an image has, and images in the place of a language model's tokens."""
+"""Tokens of an image, and images in place of a language model's tokens."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mechvit.models.config import HookedViTConfig
 
 @dataclass(frozen=True, eq=False)
 class ImageTokens:
-    """Images that have the shape of tokens; a HookedViT runs on them as on pixels.
+    """Images with the shape of tokens; a HookedViT runs on them as on pixels.
 
     `transformer_lens.patching` takes the number of positions from the last dimension of its `corrupted_tokens`, which
-    for pixels would be their width. `HookedViT.to_tokens` makes these.
+    for pixels would be their width. Made by `HookedViT.to_tokens`.
 
     Raises:
-        ValueError: the pixels are no batch of images.
+        ValueError: the pixels are not a batch of images.
     """
 
     pixels: Float[Tensor, "batch channel height width"]
-    """Normalised, as the image processor gives them."""
+    """Normalised pixels, as the image processor returns them."""
     n_tokens: int
-    """Tokens of one image: CLS, registers and patches."""
+    """Number of tokens of one image: CLS, registers and patches."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.pixels, Tensor) or self.pixels.dim() != 4:
@@ -34,20 +34,20 @@ class ImageTokens:
 
     @property
     def shape(self) -> torch.Size:
-        """[batch, token]."""
+        """Shape [batch, token]."""
         return torch.Size([len(self.pixels), self.n_tokens])
 
 
 def as_pixels(images: Tensor | ImageTokens) -> Tensor:
-    """Give the pixels of `ImageTokens`, and anything else as it is."""
+    """Return the pixels of `ImageTokens`, and anything else unchanged."""
     return images.pixels if isinstance(images, ImageTokens) else images
 
 
 def token_slice(cfg: HookedViTConfig, tokens: str) -> slice:
-    """Give the positions that a name means: "all", the "patches", or "cls".
+    """Return the positions that a name stands for: "all", the "patches", or "cls".
 
     Raises:
-        ValueError: another name, or a model without CLS.
+        ValueError: an unknown name, or "cls" for a model without CLS.
     """
     meanings = {"all": slice(None), "patches": slice(cfg.n_prefix_tokens, None), "cls": slice(0, 1)}
     if tokens not in meanings:

@@ -1,8 +1,8 @@
-"""sae-lens SAEs in the place of hook points: their reconstruction flows on, and their own hook points are the model's.
+"""sae-lens SAEs in place of hook points: the reconstruction is passed on, and the SAE's hook points become the model's.
 
 The methods have the names and meanings of `sae_lens.HookedSAETransformer`, with three differences: an SAE that does not
-fit raises instead of being skipped, leaving a context puts the very hook point back that was there (its hooks go on
-firing meanwhile, on what the SAE reads), and an SAE may be applied to the patches or to CLS alone.
+fit raises instead of being skipped, leaving a context restores the original hook point (whose hooks go on firing
+meanwhile, on the SAE's input), and an SAE may be applied to the patches or to CLS alone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SplicedTokens = Literal["all", "patches", "cls"]
 
 
 class Splice(nn.Module):
-    """decode(encode(x)), and with the error term what that leaves of x, in the place of a hook point.
+    """decode(encode(x)), plus the error x - decode(encode(x)) if asked for, in place of a hook point.
 
-    The error is computed without the hooks inside the SAE and without gradient, as sae-lens does, so that it undoes no
-    edit of them. The SAE is no submodule: its weights are not the model's.
+    The error is computed without the hooks inside the SAE and without gradient, as sae-lens does, so that it does not
+    undo edits at them. The SAE is not a submodule: its weights are not the model's.
     """
 
     sae: SAE[Any]
@@ -50,7 +50,7 @@ class Splice(nn.Module):
             setattr(self, name, point)
 
     def forward(self, x: Float[Tensor, "batch *dims d"]) -> Float[Tensor, "batch *dims d"]:
-        """Replace the chosen tokens; the others pass unchanged."""
+        """Replace the chosen tokens by their reconstruction; pass the others unchanged."""
         for name, point in self.points.items():
             point.name = f"{self.name}.{name}"  # another model may have named it since
         x = self.original(x)
@@ -69,7 +69,7 @@ class Splice(nn.Module):
 
     @torch.no_grad()
     def _untouched(self, x: Tensor, out: Tensor) -> Tensor:
-        """The reconstruction without hooks: `out` itself where nothing watches, else computed again."""
+        """Return the reconstruction without hooks: `out` itself where nothing is watched, else computed again."""
         if not any(map(is_watched, self.points.values())):
             return out.detach()
         with _without_points(self.sae, self.points):
@@ -78,7 +78,7 @@ class Splice(nn.Module):
 
 @temporary
 def _without_points(sae: SAE[Any], points: dict[str, HookPoint]) -> Iterator[None]:
-    """Take an SAE's hook points out of it for a while."""
+    """Remove an SAE's hook points from it in the context."""
     try:
         for name in points:
             setattr(sae, name, nn.Identity())
@@ -89,34 +89,34 @@ def _without_points(sae: SAE[Any], points: dict[str, HookPoint]) -> Iterator[Non
 
 
 class SplicedSAEs(HookedRootModule):
-    """What a HookedViT does with sae-lens SAEs: put them in the place of the hook points that they were trained on."""
+    """A HookedViT's methods for sae-lens SAEs: splicing them in at the hook points that they were trained on."""
 
     cfg: HookedViTConfig
     left_hooked: list[HookPoint]
-    """Hook points of SAEs that were taken out with hooks on them."""
+    """Hook points of removed SAEs that still have hooks."""
 
     @property
     def acts_to_saes(self) -> dict[str, SAE[Any]]:
-        """The SAEs that are spliced in, by hook point."""
+        """Spliced SAEs, by hook point."""
         return {name: splice.sae for name, splice in self._splices.items()}
 
     def add_sae(
         self, sae: SAE[Any], use_error_term: bool | None = None, *, tokens: SplicedTokens | None = None
     ) -> None:
-        """Splice an SAE in at its `cfg.metadata.hook_name` until `reset_saes`, in the place of any that is there.
+        """Splice an SAE in at its `cfg.metadata.hook_name` until `reset_saes`, replacing any that is there.
 
-        Meanwhile that name is no hook point; NAME.hook_sae_input, _acts_pre, _acts_post, _recons, _error and _output
-        are, and see the chosen tokens alone. The SAE itself is moved to the model's device, and goes with it.
+        Meanwhile that name is not a hook point; NAME.hook_sae_input, _acts_pre, _acts_post, _recons, _error and _output
+        are, on the chosen tokens only. The SAE is moved to the model's device, and follows the model.
 
         Args:
-            sae: one of sae-lens whose output is decode(encode(x)).
-            use_error_term: add what the reconstruction leaves, so that the output stays the same until something
-                inside the SAE is edited; the SAE's own setting when None.
-            tokens: "all", the "patches" or "cls", the others passing unchanged; when None what the SAE says it was
-                trained on (`cfg.metadata.hook_tokens`), else all.
+            sae: a sae-lens SAE whose output is decode(encode(x)).
+            use_error_term: add the reconstruction error, so that the output stays the same until something inside the
+                SAE is edited; the SAE's own setting when None.
+            tokens: "all", "patches" or "cls"; other tokens pass unchanged. None takes those that the SAE was trained on
+                (`cfg.metadata.hook_tokens`), else all.
 
         Raises:
-            ValueError: the SAE fits no hook point of the model, its width, its dtype or its tokens.
+            ValueError: the SAE does not fit the model's hook point, width, dtype or tokens.
         """
         name, chosen = self._check_sae(sae, tokens)
         here = self.get_submodule(name)
@@ -124,7 +124,7 @@ class SplicedSAEs(HookedRootModule):
         self._put({name: Splice(sae, original, use_error_term, chosen)})
 
     def reset_saes(self, act_names: str | Sequence[str] | None = None) -> None:
-        """Take the SAEs out at these hook points (all when None) and put the hook points back.
+        """Remove the SAEs at these hook points (all when None) and restore the hook points.
 
         Raises:
             ValueError: no SAE is spliced in at one of the names.
@@ -144,15 +144,15 @@ class SplicedSAEs(HookedRootModule):
         *,
         tokens: SplicedTokens | None = None,
     ) -> Iterator[SplicedSAEs]:
-        """Splice SAEs in while the context lasts; afterwards every hook point is what it was before.
+        """Splice SAEs in for the context; afterwards every hook point is restored.
 
         Args:
             saes: one or several, each as in `add_sae`.
-            reset_saes_end: put back what was there; the SAEs stay when False.
+            reset_saes_end: restore the hook points; False leaves the SAEs in place.
             use_error_term, tokens: as in `add_sae`, for each.
 
         Raises:
-            ValueError: as `add_sae`, or two of them read the same point; none is spliced in then.
+            ValueError: as `add_sae`, or two SAEs of the same hook point; none is spliced in then.
         """
         chosen = _listed(saes)
         names = [self._check_sae(sae, tokens)[0] for sae in chosen]
@@ -168,22 +168,22 @@ class SplicedSAEs(HookedRootModule):
                 self._put(before)
 
     def run_with_saes(self, *model_args: Any, **kwargs: Any) -> Any:
-        """Run the model with SAEs for this run alone; the keywords of `saes` and of `forward`."""
+        """Run the model with SAEs for this run only; takes the keywords of `saes` and `forward`."""
         with self._saes_of_run(kwargs):
             return self(*model_args, **kwargs)
 
     def run_with_cache_with_saes(self, *model_args: Any, **kwargs: Any) -> Any:
-        """`run_with_cache` with SAEs for this run alone; the keywords of `saes` and of `run_with_cache`."""
+        """Run `run_with_cache` with SAEs for this run only; takes the keywords of `saes` and `run_with_cache`."""
         with self._saes_of_run(kwargs):
             return self.run_with_cache(*model_args, **kwargs)
 
     def run_with_hooks_with_saes(self, *model_args: Any, **kwargs: Any) -> Any:
-        """`run_with_hooks` with SAEs for this run alone; the keywords of `saes` and of `run_with_hooks`."""
+        """Run `run_with_hooks` with SAEs for this run only; takes the keywords of `saes` and `run_with_hooks`."""
         with self._saes_of_run(kwargs):
             return self.run_with_hooks(*model_args, **kwargs)
 
     def _saes_of_run(self, kwargs: dict[str, Any]) -> Any:
-        """Take the keywords of `saes` out of a run's, and make the context."""
+        """Take the keywords of `saes` out of a run's, and return the context."""
         own = {key: kwargs.pop(key) for key in ("saes", "reset_saes_end", "use_error_term", "tokens") if key in kwargs}
         own["saes"] = _listed(own.get("saes", ()))
         names = [self._check_sae(sae, own.get("tokens"))[0] for sae in own["saes"]]
@@ -192,8 +192,9 @@ class SplicedSAEs(HookedRootModule):
         return self.saes(**own)
 
     def hook_points(self) -> list[HookPoint]:
-        """All hook points, those behind a spliced SAE and those of SAEs that were taken out with hooks on them too, so
-        that `reset_hooks` reaches them."""
+        """Return all hook points, including those behind spliced SAEs and those of removed SAEs that still have hooks,
+        so that `reset_hooks` reaches them.
+        """
         self.left_hooked = [point for point in self.left_hooked if has_hooks(point)]
         originals = [splice.original for splice in self._splices.values()]
         return [*self.hook_dict.values(), *originals, *self.left_hooked]
@@ -203,12 +204,12 @@ class SplicedSAEs(HookedRootModule):
         return {name: module for name, module in self.mod_dict.items() if isinstance(module, Splice)}
 
     def _model_points(self) -> list[str]:
-        """The model's own hook points, those behind a spliced SAE too."""
+        """Return the names of the model's own hook points, including those behind spliced SAEs."""
         splices = self._splices
         return [*(name for name in self.hook_dict if name.rpartition(".")[0] not in splices), *splices]
 
     def _put(self, modules: dict[str, nn.Module]) -> None:
-        """Put a splice or a hook point at each name."""
+        """Set a splice or a hook point at each name."""
         with sigint_held():
             for name, module in modules.items():
                 here = self.get_submodule(name)
@@ -219,7 +220,7 @@ class SplicedSAEs(HookedRootModule):
             self.setup()
 
     def _check_sae(self, sae: Any, tokens: str | None) -> tuple[str, slice]:
-        """Give the hook point and the tokens of an SAE once it is known to fit."""
+        """Return the hook point and the tokens of an SAE, after checking that it fits."""
         if not is_sae(sae):
             raise ValueError(f"Only sae-lens SAEs can be spliced in; got {type(sae).__name__}. Load it with sae_lens.")
         check_reconstructs(sae)
@@ -249,12 +250,12 @@ class SplicedSAEs(HookedRootModule):
 
 
 def _listed(saes: Any) -> list[Any]:
-    """One SAE, which sae-lens lets be iterated over as something else, or several, as a list."""
+    """Return one SAE or several as a list; a single one is iterable in sae-lens, but not as an SAE."""
     return [saes] if isinstance(saes, nn.Module) else list(saes)
 
 
 def _width(cfg: HookedViTConfig, name: str, joined_heads: bool) -> int:
-    """The last dimension at a hook point, with all heads side by side where the SAE joins them (`hook_z`)."""
+    """Return the last dimension at a hook point, with all heads joined where the SAE joins them (`hook_z`)."""
     point = name.rpartition(".")[2]
     if point in ("hook_scale", "hook_attn_scores", "hook_pattern"):
         raise ValueError(f"{name!r} holds no vectors that an SAE could reconstruct. Use another hook point.")
