@@ -41,7 +41,7 @@ from cache_contenders import (
 )
 from timing import Timing, spread
 
-from mechvit.cli.run import read, run
+from mechvit.cli.command_line import read, run
 from mechvit.experiment.inputs import check_device
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common

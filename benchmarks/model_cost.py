@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from timing import Contender, Timing
 
-from mechvit.cli.run import read, run
+from mechvit.cli.command_line import read, run
 from mechvit.experiment.inputs import check_device
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from timing import spread
 
-from mechvit.cli.run import read, run
+from mechvit.cli.command_line import read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, check, check_common
 

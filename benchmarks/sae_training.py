@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from contenders import SHAPES, check_agreement
 from timing import Contender, time_interleaved
 
-from mechvit.cli.run import read, run
+from mechvit.cli.command_line import read, run
 from mechvit.experiment.inputs import check_device
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some
@@ -76,7 +76,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
 
     from mechvit.files import begin
     from mechvit.saes.config import TrainConfig
-    from mechvit.saes.training.checkpoints import Position
+    from mechvit.saes.training.checkpoints import TrainingPosition
     from mechvit.saes.training.loop import Loop
     from mechvit.saes.training.training_log import Logs
 
@@ -103,7 +103,7 @@ def training(architecture: str, options: Options, folder: Path) -> list[Contende
         learner = make(fast)
         loop = Loop([learner], batches, config, folder, Logs(folder), 1000, 20)
         with torch.enable_grad():
-            loop.run(Position(), None)
+            loop.run(TrainingPosition(), None)
         return learner.sae
 
     def tensors(sae: Any) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from timing import Contender
 
-from mechvit.cli.run import read, run
+from mechvit.cli.command_line import read, run
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, check, check_common
 

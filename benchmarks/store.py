@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.cli.run import read, run
+from mechvit.cli.command_line import read, run
 from mechvit.experiment.inputs import check_device
 from mechvit.files import check_out
 from mechvit.settings_checks import COUNT, THREADS, check, check_common, check_some

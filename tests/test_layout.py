@@ -60,6 +60,11 @@ CIRCLES = {
 }
 """Circles of imports between files that are there on purpose."""
 
+SHARED_NAMES = {
+    "Options": "each command's file calls its own command line so, and no other file reads it",
+}
+"""Class names that more than one file may define, and why."""
+
 Edges = dict[str, dict[str, bool]]
 
 
@@ -200,6 +205,17 @@ def test_no_file_imports_itself_by_way_of_others():
         for name, targets in edges().items()
     }
     assert set(circles(graph)) == CIRCLES
+
+
+def test_no_class_name_is_defined_twice():
+    """A leading underscore makes no other name."""
+    classes = Counter(
+        node.name.lstrip("_")
+        for path in modules().values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, times in classes.items() if times > 1} == set(SHARED_NAMES)
 
 
 def test_no_folder_is_crowded():

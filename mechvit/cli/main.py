@@ -72,7 +72,7 @@ def _main(words: list[str]) -> None:
     if name not in NAMES:
         near = get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else "`mechvit --help` lists them"
-        from .run import refuse
+        from .command_line import refuse
 
         refuse(f"there is no command {words[0]}: {hint}")
     call(name, words[1:])
@@ -80,7 +80,7 @@ def _main(words: list[str]) -> None:
 
 def call(name: str, arguments: list[str]) -> None:
     """Run a command; what the user can mend ends the process with one line."""
-    from .run import run
+    from .command_line import run
 
     run(command(name).main, read_options(name, arguments))
 
@@ -92,7 +92,7 @@ def command(name: str) -> ModuleType:
 
 def read_options(name: str, arguments: list[str]) -> Any:
     """Read a command's options; what they cannot be ends the process with one line."""
-    from .run import read, with_preset
+    from .command_line import read, with_preset
 
     module, prog = command(name), f"mechvit {name.replace('_', '-')}"
     if presets := getattr(module, "PRESETS", None):

@@ -17,7 +17,7 @@ LONGEST_KEY = 120
 
 
 @dataclass(frozen=True)
-class Family:
+class CorruptionFamily:
     """A family of corruptions that differ only in their level."""
 
     title: str
@@ -30,35 +30,35 @@ class Family:
     """Highest level; None where the image's size limits it. The lowest is 1."""
 
 
-FAMILIES: dict[str, Family] = {
-    "clean": Family("Clean", "clean", "nothing", 0),
-    "gaussian_blur": Family("Gaussian blur", "blur", "a deviation of at least 1 pixel", None),
-    "gaussian_noise": Family("Gaussian noise", "noise"),
-    "shot_noise": Family("Shot noise", "noise"),
-    "impulse_noise": Family("Impulse noise", "noise"),
-    "defocus_blur": Family("Defocus blur", "blur"),
-    "glass_blur": Family("Glass blur", "blur"),
-    "motion_blur": Family("Motion blur", "blur"),
-    "zoom_blur": Family("Zoom blur", "blur"),
-    "snow": Family("Snow", "weather"),
-    "frost": Family("Frost", "weather"),
-    "fog": Family("Fog", "weather"),
-    "brightness": Family("Brightness", "weather"),
-    "contrast": Family("Contrast", "digital"),
-    "elastic_transform": Family("Elastic transform", "digital"),
-    "pixelate": Family("Pixelate", "digital"),
-    "jpeg_compression": Family("JPEG compression", "digital"),
-    "speckle_noise": Family("Speckle noise", "noise"),
-    "gaussian_blur_c": Family("Gaussian blur (ImageNet-C)", "blur"),
-    "spatter": Family("Spatter", "weather"),
-    "saturate": Family("Saturate", "digital"),
-    "poisson_noise": Family("Poisson noise", "noise", "the halvings of 128 photons at full white", 6),
-    "salt_and_pepper": Family("Salt and pepper", "noise", "a percentage of pixels", 100),
-    "box_blur": Family("Box blur", "blur", "the reach on each side in pixels", 1000),
-    "median_blur": Family("Median blur", "blur", "the reach on each side in pixels", 50),
-    "linear_motion_blur": Family("Linear motion blur", "blur", "the reach on each side in pixels", 100),
-    "bilateral_blur": Family("Bilateral blur", "blur", "a spatial deviation in pixels", 50),
-    "sharpen": Family("Sharpen", "digital", "the multiple of the detail that is added", 1000),
+FAMILIES: dict[str, CorruptionFamily] = {
+    "clean": CorruptionFamily("Clean", "clean", "nothing", 0),
+    "gaussian_blur": CorruptionFamily("Gaussian blur", "blur", "a deviation of at least 1 pixel", None),
+    "gaussian_noise": CorruptionFamily("Gaussian noise", "noise"),
+    "shot_noise": CorruptionFamily("Shot noise", "noise"),
+    "impulse_noise": CorruptionFamily("Impulse noise", "noise"),
+    "defocus_blur": CorruptionFamily("Defocus blur", "blur"),
+    "glass_blur": CorruptionFamily("Glass blur", "blur"),
+    "motion_blur": CorruptionFamily("Motion blur", "blur"),
+    "zoom_blur": CorruptionFamily("Zoom blur", "blur"),
+    "snow": CorruptionFamily("Snow", "weather"),
+    "frost": CorruptionFamily("Frost", "weather"),
+    "fog": CorruptionFamily("Fog", "weather"),
+    "brightness": CorruptionFamily("Brightness", "weather"),
+    "contrast": CorruptionFamily("Contrast", "digital"),
+    "elastic_transform": CorruptionFamily("Elastic transform", "digital"),
+    "pixelate": CorruptionFamily("Pixelate", "digital"),
+    "jpeg_compression": CorruptionFamily("JPEG compression", "digital"),
+    "speckle_noise": CorruptionFamily("Speckle noise", "noise"),
+    "gaussian_blur_c": CorruptionFamily("Gaussian blur (ImageNet-C)", "blur"),
+    "spatter": CorruptionFamily("Spatter", "weather"),
+    "saturate": CorruptionFamily("Saturate", "digital"),
+    "poisson_noise": CorruptionFamily("Poisson noise", "noise", "the halvings of 128 photons at full white", 6),
+    "salt_and_pepper": CorruptionFamily("Salt and pepper", "noise", "a percentage of pixels", 100),
+    "box_blur": CorruptionFamily("Box blur", "blur", "the reach on each side in pixels", 1000),
+    "median_blur": CorruptionFamily("Median blur", "blur", "the reach on each side in pixels", 50),
+    "linear_motion_blur": CorruptionFamily("Linear motion blur", "blur", "the reach on each side in pixels", 100),
+    "bilateral_blur": CorruptionFamily("Bilateral blur", "blur", "a spatial deviation in pixels", 50),
+    "sharpen": CorruptionFamily("Sharpen", "digital", "the multiple of the detail that is added", 1000),
 }
 """Corruption families by key: clean, the paper's two, ImageNet-C's 15 and its 4 extra ones (gaussian_noise is the
 paper's, too), and filters with levels of their own.

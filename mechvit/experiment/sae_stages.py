@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mechvit.data.corruption_spec import Corruption
 from mechvit.experiment.runs.stages import write_tables
 
-from .run import Run
+from .shared_stages import Run
 
 if TYPE_CHECKING:
     from sae_lens import SAE

@@ -15,7 +15,7 @@ from mechvit.files.reading import read_object
 
 from .inputs import local_inputs
 from .preflight import Shape, preflight
-from .run import Run
+from .shared_stages import Run
 from .transfer_config import TransferConfig
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from transformer_lens.hook_points import HookPoint
 
 from mechvit.arguments import checked
 from mechvit.models.checkpoints.checks import check_head_tokens, check_input
-from mechvit.models.checkpoints.unused_weights import Carried
+from mechvit.models.checkpoints.unused_weights import CarriedWeights
 from mechvit.models.layers.block import Block, LayerNorm, PreNorm
 from mechvit.models.layers.embedding import Embedding
 from mechvit.models.layers.head import AttentionPooler, head_tokens, make_head, make_pooler, pool
 from mechvit.models.layers.hook_state import is_watched, unwatched
-from mechvit.models.layers.positions import Grid, Place, RelativePositionBias, rotary_angles
+from mechvit.models.layers.positions import Grid, RelativePositionBias, TokenLayout, rotary_angles
 from mechvit.models.parameters.named_weights import NamedWeights
 from mechvit.models.processors.pixel_values import check_channels, pixel_scale
 from mechvit.models.runs.hooked_runs import HookedRuns
@@ -68,7 +68,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         if self.head is not None:
             self.hook_head_input = HookPoint()  # [batch, d_head_input]
             self.hook_logits = HookPoint()  # [batch, class]
-        self.carried, self.left_hooked = Carried(), []
+        self.carried, self.left_hooked = CarriedWeights(), []
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()
@@ -259,14 +259,14 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             positions = positions.clone()  # a hook may write into it, and it is the parameter itself
         return self.hook_embed(embed) + self.hook_pos_embed(positions), grid
 
-    def place(self, grid: Grid) -> Place:
+    def place(self, grid: Grid) -> TokenLayout:
         """Return the positional information that every block takes, also when it is called by hand, for a grid of
         patches.
         """
         rotary = (
             rotary_angles(self.cfg, grid, self.cfg.device, self.cfg.dtype) if self.cfg.positions == "rotary" else None
         )
-        return Place(grid, rotary, None if self.relative is None else self.relative(grid))
+        return TokenLayout(grid, rotary, None if self.relative is None else self.relative(grid))
 
     def _classify(self, tokens: Float[Tensor, "batch head_token d_model"]) -> Float[Tensor, "batch class"]:
         """Pool the head's tokens (after the final LayerNorm, where it comes first) and classify."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SiteActivation:
     """One batch of images at a site."""
 
     model: HookedViT
@@ -56,11 +56,11 @@ class Seen:
         return self.model(entered, start_at_layer=self.site.start)
 
 
-def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel height width"]) -> Seen:
+def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel height width"]) -> SiteActivation:
     """Run the model as far as the site requires."""
     entered = pixels if site.start is None else model(pixels, stop_at_layer=site.start)
     if site.whole_stream:
-        return Seen(model, site, entered, entered, None)
+        return SiteActivation(model, site, entered, entered, None)
     found: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -73,10 +73,10 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
 
     with model.hooks(fwd_hooks=[(site.hook, keep)]):
         logits = model(entered, start_at_layer=site.start)
-    return Seen(model, site, entered, found["x"], logits)
+    return SiteActivation(model, site, entered, found["x"], logits)
 
 
-def look_at(model: HookedViT, site: Site, batch: ImageBatch, condition: Corruption = CLEAN) -> Seen:
+def read_site(model: HookedViT, site: Site, batch: ImageBatch, condition: Corruption = CLEAN) -> SiteActivation:
     """Run the model on a batch as far as the site requires; `condition` names the images' corruption in errors.
 
     Raises:
@@ -100,7 +100,7 @@ def clean_mean(
     total, left = torch.zeros((), dtype=torch.float64), n_images
     for batch in image_batches(model, images, batch_size):
         part = batch.take(slice(left))
-        total = total.to(model.cfg.device) + look_at(model, site, part).x.double().sum(0)
+        total = total.to(model.cfg.device) + read_site(model, site, part).x.double().sum(0)
         left -= len(part)
         if left == 0:
             break

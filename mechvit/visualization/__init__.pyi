@@ -6,8 +6,8 @@ from .export.figure_files import export_figures
 from .html_page.figure_page import write_figure_page, write_figure_pages
 from .pages.feature_browser import FeatureBrowser
 from .pages.patch_lens import LensPicture, PatchLensView
-from .report.report import render_report
-from .report.run_folder import Run, read_run
+from .report.report_page import render_report
+from .report.run_results import RunResults, read_run
 from .report.transfer_page import render_transfer
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "FeatureBrowser",
     "LensPicture",
     "PatchLensView",
-    "Run",
+    "RunResults",
     "export_figures",
     "figures",
     "pool_patterns",

@@ -8,10 +8,10 @@ from planted import BLUR, change, plant_tables
 
 from mechvit.analysis import Interval, all_above, all_within
 from mechvit.experiment import Rules
-from mechvit.experiment.claims.evidence import Evidence, Measurement, Words, get, unmeasured
+from mechvit.experiment.claims.evidence import ClaimWords, Evidence, Measurement, get, unmeasured
 
 YES, NO, OPEN = "replicates", "does not replicate", "inconclusive"
-WORDS = Words("some_id", "Some claim", "section 1", "What is measured", "points")
+WORDS = ClaimWords("some_id", "Some claim", "section 1", "What is measured", "points")
 
 
 def between(low: float, high: float) -> Interval:

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from mechvit.cli.command_line import read, run
 from mechvit.cli.faults import explain, flag_of
-from mechvit.cli.run import read, run
 from mechvit.experiment import PRESETS
 from mechvit.experiment.inputs import check_device
 from mechvit.files.disk import disk_full

@@ -12,8 +12,8 @@ import pytest
 from transformers import ViTImageProcessorPil
 
 from mechvit.experiment.config import PRESETS
-from mechvit.experiment.run import Run
 from mechvit.experiment.runs.provenance import provenance
+from mechvit.experiment.shared_stages import Run
 from mechvit.files import begin
 from mechvit.models.checkpoints import revisions
 

@@ -16,7 +16,7 @@ from mechvit.saes.hook_site import sae_site
 from mechvit.saes.latents.ablation import ablated
 from mechvit.saes.latents.ablation_sets import FeatureSets
 from mechvit.saes.latents.corruption_change import LatentChange
-from mechvit.saes.splicing import look_at
+from mechvit.saes.splicing import read_site
 
 KEY = "gaussian_noise_4"
 HOOK = "blocks.1.hook_resid_post"
@@ -96,7 +96,7 @@ def test_the_planted_latent_alone_restores_accuracy(planted):
 @pytest.mark.parametrize("kind", ["standard", "batchtopk"])
 def test_ablating_nothing_changes_no_bit(tiny_model, batch, kind):
     sae = random_sae(kind)
-    seen = look_at(tiny_model, sae_site(tiny_model, sae), batch)
+    seen = read_site(tiny_model, sae_site(tiny_model, sae), batch)
     codes = sae.encode(seen.x)
     none = torch.zeros(0, dtype=torch.int64)
     assert torch.equal(ablated(seen, sae.W_dec, codes, none, torch.zeros(96)), seen.untouched())

@@ -13,7 +13,7 @@ from mechvit.analysis.inputs import wide, wide_sum
 from mechvit.saes import Browsing, browse_features, evaluate_sae, evaluate_saes, sae_features
 from mechvit.saes.dashboard.examples import ChosenTally
 from mechvit.saes.evaluation.reconstruction import Reconstruction, code_cosine
-from mechvit.saes.latents.statistics import FeatureTally, Pair
+from mechvit.saes.latents.statistics import CorruptionTally, FeatureTally
 
 HALVES = [torch.float16, torch.bfloat16]
 HALF = pytest.mark.parametrize("dtype", HALVES)
@@ -48,7 +48,7 @@ def test_cosines_of_codes_are_those_of_float64(dtype):
 @HALF
 def test_a_corruption_s_sums_are_those_of_float64(dtype):
     clean, other = large_codes(dtype), large_codes(dtype).flip(0)
-    pair = Pair()
+    pair = CorruptionTally()
     pair.add(clean, other)
     found, (a, b) = pair.result(), (clean.double().flatten(0, 1), other.double().flatten(0, 1))
     torch.testing.assert_close(found.clean_mean, a.mean(0), rtol=1e-6, atol=1e-6)

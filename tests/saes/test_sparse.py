@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mechvit.saes.training.sparse_codes import Codes, Kept, encode_above, sparse_decode, sparse_encode
+from mechvit.saes.training.sparse_codes import Codes, SparseEntries, encode_above, sparse_decode, sparse_encode
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -13,10 +13,10 @@ def normal(*shape, seed=0, dtype=torch.float64):
 
 
 @pytest.fixture
-def kept() -> Kept:
+def kept() -> SparseEntries:
     """Nine entries of a [5, 7] matrix; row 2 and columns 0 and 5 have none."""
     index = torch.tensor([1, 3, 6, 8, 11, 23, 24, 30, 34])
-    return Kept(index, normal(9), 5, 7)
+    return SparseEntries(index, normal(9), 5, 7)
 
 
 def test_forms_of_kept_entries_match_dense(kept):
@@ -73,7 +73,7 @@ def test_decode_and_its_gradients_match_dense_and_finite_differences(kept):
 
 
 def test_no_kept_entries_decode_to_the_bias():
-    none = Kept(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), 4, 7)
+    none = SparseEntries(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64), 4, 7)
     W_dec, b_dec = normal(7, 3).requires_grad_(), normal(3, seed=1).requires_grad_()
     out = sparse_decode(none.values, W_dec, b_dec, none)
     assert torch.equal(out, b_dec.expand(4, 3))

@@ -13,9 +13,9 @@ import pytest
 from bad_command_lines import BAD, BENCHMARKS, BLUR, GOOD, ROWS
 from script_calls import SCRIPTS, script
 
+from mechvit.cli.command_line import read, run
 from mechvit.cli.faults import explain
 from mechvit.cli.main import read_options
-from mechvit.cli.run import read, run
 from mechvit.data import load_images
 
 

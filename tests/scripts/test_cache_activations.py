@@ -10,7 +10,7 @@ import torch
 from script_calls import SCRIPTS, script
 
 from mechvit import HookedViT
-from mechvit.cli.run import run
+from mechvit.cli.command_line import run
 from mechvit.data import PAPER_CORRUPTIONS, align_labels, load_images, prepare
 from mechvit.saes.activation_cache import CacheConfig, CachedActivations, cache_activations
 

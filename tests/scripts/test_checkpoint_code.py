@@ -16,8 +16,8 @@ from hostile_checkpoints import HARMLESS, HOSTILE, make_hostile
 from PIL import Image
 from script_calls import SCRIPTS, script
 
+from mechvit.cli.command_line import run
 from mechvit.cli.main import read_options
-from mechvit.cli.run import run
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "ablate_features": ("--model", "CHECKPOINT", "--sae", "SAE", "--corruptions", "gaussian_blur_2", "--out", "OUT"),

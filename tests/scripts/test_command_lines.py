@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from script_calls import SCRIPTS, call, script
 
-from mechvit.cli.run import run
+from mechvit.cli.command_line import run
 from mechvit.data import load_images
 from mechvit.experiment.inputs import names_of
 

@@ -6,7 +6,7 @@ import pytest
 from hf_zoo import ZOO
 from script_calls import script
 
-from mechvit.cli.run import run
+from mechvit.cli.command_line import run
 from mechvit.models.hook_table import checkpoint_table, family_table
 
 EARLIER = "# Hook points\n\nWritten by `scripts/hook_points.py --out x`"

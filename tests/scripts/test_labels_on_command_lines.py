@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from script_calls import call, script
 
-from mechvit.cli.run import run
+from mechvit.cli.command_line import run
 from mechvit.data import load_images
 
 

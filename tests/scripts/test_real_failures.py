@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from script_calls import SCRIPTS, script
 
-from mechvit.cli.run import run
+from mechvit.cli.command_line import run
 
 BLUR = "gaussian_blur_2"
 SLOW = pytest.mark.slow

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from script_calls import script
 
+from mechvit.cli.command_line import run
 from mechvit.cli.main import read_options
-from mechvit.cli.run import run
 from mechvit.data import Corruption
 
 QUICK = ["--finetuning.epochs", "1", "--finetuning.learning-rate", "1e-3"]

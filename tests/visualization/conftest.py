@@ -18,7 +18,7 @@ from feature_pages import make_browser
 
 from mechvit import HookedViT
 from mechvit.views import attention_explorer
-from mechvit.visualization import Run, read_run, render_report
+from mechvit.visualization import RunResults, read_run, render_report
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def run_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(run_folder) -> Run:
+def run(run_folder) -> RunResults:
     return read_run(run_folder)
 
 

@@ -13,10 +13,10 @@ from mechvit.experiment.claims.paper_claims import claims as judge
 from mechvit.visualization.figures import claims_forest
 from mechvit.visualization.html_page.csv_text import csv_text
 from mechvit.visualization.report.claims_table import claim_effects, claim_rows
-from mechvit.visualization.report.report import bears_on
+from mechvit.visualization.report.report_page import bears_on
 from mechvit.visualization.report.sections import CLAIMS, SECTIONS
 
-PLOTS = [plot for section in SECTIONS for plot in section.plots]
+SPECS = [spec for section in SECTIONS for spec in section.figures]
 
 
 def claim(*parts: tuple, **changes) -> dict:
@@ -109,8 +109,8 @@ def test_every_claim_of_the_experiment_leads_to_a_figure(planted_tables):
     found = judge(planted_tables)
     assert len(found) > 20
     for one in found:
-        assert [plot.id for plot in PLOTS if bears_on(plot, one.id)], one.id
-    starts = {start for plot in PLOTS for start in plot.claims}
+        assert [spec.id for spec in SPECS if bears_on(spec, one.id)], one.id
+    starts = {start for spec in SPECS for start in spec.claims}
     assert not [start for start in starts if not any(one.id.startswith(start) for one in found)]
 
 

@@ -15,11 +15,11 @@ from page_parts import latents, status
 from random_maps import random_explorer, random_lens
 
 from mechvit.visualization.report.claims_table import claim_effects
-from mechvit.visualization.report.run_figures import drawing
+from mechvit.visualization.report.run_figures import draw_figure
 from mechvit.visualization.report.sections import SECTIONS
 
 pytestmark = needs_chromium
-PLOTS = [plot for section in SECTIONS for plot in section.plots]
+SPECS = [spec for section in SECTIONS for spec in section.figures]
 HOSTILE = '=HYPERLINK("http://x"), </script><script>alert(1)</script>\n"two"'
 
 
@@ -33,11 +33,11 @@ def saved(page, press) -> tuple[str, str]:
 
 def test_every_figure_saves_its_table(visit, run_folder, run):
     page = visit(run_folder / "report.html")
-    for plot in PLOTS:
-        button = page.locator(f"#{plot.id} button.csv")
+    for spec in SPECS:
+        button = page.locator(f"#{spec.id} button.csv")
         name, text = saved(page, button.click)
-        assert name == f"{plot.id if plot.drawn else plot.table}.csv"
-        wanted = drawing(run, plot).table.reset_index(drop=True)
+        assert name == f"{spec.id if spec.summarise else spec.table}.csv"
+        wanted = draw_figure(run, spec).table.reset_index(drop=True)
         pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), wanted, check_dtype=False, rtol=1e-12)
         assert "CSV" in button.inner_text()
         assert button.get_attribute("aria-label").startswith("Save the data of ")

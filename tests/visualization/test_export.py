@@ -135,7 +135,7 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_drawn(small, tm
 @pytest.mark.slow
 def test_a_whole_run_is_written(run_folder, tmp_path):
     paths = export_figures(run_folder, tmp_path / "figures", ["svg"])
-    ids = ["claims-figure", *(plot.id for section in SECTIONS for plot in section.plots)]
+    ids = ["claims-figure", *(spec.id for section in SECTIONS for spec in section.figures)]
     assert [path.name for path in paths] == [f"{id}_{column}.svg" for id in ids for column in ("single", "double")]
     for path in paths:
         text = Path(path).read_text(encoding="utf-8")

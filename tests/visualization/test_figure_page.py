@@ -13,7 +13,7 @@ from browsing import needs_chromium, until
 
 from mechvit.visualization import write_figure_page, write_figure_pages
 from mechvit.visualization.html_page.page import CSP
-from mechvit.visualization.report.run_figures import drawings
+from mechvit.visualization.report.run_figures import figures_of_run
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028<!--"
@@ -45,7 +45,7 @@ def test_names_in_a_figure_stay_text(tmp_path):
 @needs_chromium
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_figure_of_a_run_draws_offline_and_says_nothing(visit, run, tmp_path, theme):
-    figures = {found.plot.id: found.figure for found in drawings(run)}
+    figures = {found.spec.id: found.figure for found in figures_of_run(run)}
     chosen = dict(list(figures.items())[:: 6 if theme == "light" else 4][:3])
     assert write_figure_pages(chosen, tmp_path) == len(chosen) > 1
     for name in chosen:

@@ -24,7 +24,7 @@ from mechvit.visualization.figures import (
 from mechvit.visualization.report.sections import SECTIONS
 from mechvit.visualization.style import DARK, colour, in_order, title_of
 
-PLOTS = [plot for section in SECTIONS for plot in section.plots]
+SPECS = [spec for section in SECTIONS for spec in section.figures]
 
 
 def named(figure, name: str, axis: str = "x"):
@@ -186,20 +186,20 @@ def test_training_curves_match_table(run):
     np.testing.assert_array_equal(trace.y, history["value"])
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.id)
-def test_every_figure_names_a_missing_column_and_an_empty_table(run, plot):
-    frame = run.table(plot.table, plot.columns)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_every_figure_names_a_missing_column_and_an_empty_table(run, spec):
+    frame = run.table(spec.table, spec.columns)
     column = "model"
-    with pytest.raises(ValueError, match=rf"table {plot.table} must have the columns .* lacks {column}"):
-        plot.figure(frame.drop(columns=column))
-    with pytest.raises(ValueError, match=plot.table):
-        plot.figure(frame.iloc[:0])
+    with pytest.raises(ValueError, match=rf"table {spec.table} must have the columns .* lacks {column}"):
+        spec.figure(frame.drop(columns=column))
+    with pytest.raises(ValueError, match=spec.table):
+        spec.figure(frame.iloc[:0])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.id)
-def test_every_colour_has_a_dark_partner(run, plot):
-    text = plot.figure(run.table(plot.table, plot.columns)).update_layout(template=None).to_json()
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_every_colour_has_a_dark_partner(run, spec):
+    text = spec.figure(run.table(spec.table, spec.columns)).update_layout(template=None).to_json()
     used = set(re.findall(r"#[0-9a-f]{6}", text))
     rgba = re.findall(r"rgba\((\d+),(\d+),(\d+)", text)
     used |= {"#" + "".join(f"{int(part):02x}" for part in parts) for parts in rgba if parts != ("0", "0", "0")}
@@ -207,14 +207,14 @@ def test_every_colour_has_a_dark_partner(run, plot):
     assert used <= set(DARK)
 
 
-@pytest.mark.parametrize("plot", [p for p in PLOTS if p.table != "sae_history"], ids=lambda plot: plot.id)
-def test_one_family_is_enough(run, plot):
-    frame = run.table(plot.table, plot.columns)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.table != "sae_history"], ids=lambda spec: spec.id)
+def test_one_family_is_enough(run, spec):
+    frame = run.table(spec.table, spec.columns)
     frame = frame[~frame["model"].str.startswith("gaussian_noise")]
     frame = frame[~frame["corruption"].str.startswith("gaussian_noise")]
-    drawn = plot.figure(frame).update_layout(template=None).to_json()
+    drawn = spec.figure(frame).update_layout(template=None).to_json()
     assert "lur 4" in drawn
     assert "oise" not in drawn
-    text = " ".join(plot.reading(frame))
-    assert "family" in text if plot.id == "transfer" else "lur 4" in text
+    text = " ".join(spec.reading(frame))
+    assert "family" in text if spec.id == "transfer" else "lur 4" in text
     assert "oise" not in text

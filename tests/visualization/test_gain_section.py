@@ -14,7 +14,7 @@ from fake_run import write_fake_run
 
 from mechvit.visualization import read_run, render_report
 from mechvit.visualization.report.gain_section import gain_section
-from mechvit.visualization.report.run_figures import drawing, sections
+from mechvit.visualization.report.run_figures import draw_figure, sections
 
 OF_ALL = ["gain-patching", "gain-related", "gain-steering", "gain-similarity", "gain-depth"]
 OF_ONE = [
@@ -74,21 +74,21 @@ def test_a_run_that_took_no_model_apart_has_no_such_section(tmp_path):
 @pytest.mark.long
 def test_every_figure_is_drawn_and_said(run):
     section = gain_section(run)
-    assert [plot.id for plot in section.plots] == [*OF_ALL, *(f"{id}-{model}" for model in MODELS for id in OF_ONE)]
-    for plot in section.plots:
-        found = drawing(run, plot)
-        assert len(found.figure.data) > 0, plot.id
+    assert [spec.id for spec in section.figures] == [*OF_ALL, *(f"{id}-{model}" for model in MODELS for id in OF_ONE)]
+    for spec in section.figures:
+        found = draw_figure(run, spec)
+        assert len(found.figure.data) > 0, spec.id
         (said,) = found.reading[:1]
-        assert re.search(r"\d", said), plot.id
+        assert re.search(r"\d", said), spec.id
         assert "nan" not in said
         title = found.figure.layout.title.text
-        if plot.id.endswith(MODELS):
+        if spec.id.endswith(MODELS):
             assert title.startswith(("Gaussian blur 4: ", "Gaussian noise 4: "))
 
 
 @pytest.mark.long
 def test_readings_say_what_the_tables_say(run):
-    said = {plot.id: " ".join(drawing(run, plot).reading) for plot in gain_section(run).plots}
+    said = {spec.id: " ".join(draw_figure(run, spec).reading) for spec in gain_section(run).figures}
     table = run.table("gain_patching").query(
         "tuned_on == 'gaussian_blur_4' and direction == 'tuned into base' and quantity == 'logit_difference'"
         " and kind != 'resid'"

@@ -13,17 +13,17 @@ from plotly.subplots import make_subplots
 
 from mechvit.visualization.export.print_layout import COLUMNS, INCH, for_paper
 from mechvit.visualization.export.print_panels import folded, lines_of, panels_of, wrapped
-from mechvit.visualization.report.run_figures import drawings
+from mechvit.visualization.report.run_figures import figures_of_run
 from mechvit.visualization.report.sections import CLAIMS, SECTIONS
 from mechvit.visualization.style import finish
 
-PLOTS = [CLAIMS, *(plot for section in SECTIONS for plot in section.plots)]
+SPECS = [CLAIMS, *(spec for section in SECTIONS for spec in section.figures)]
 POINT = 96 / 72
 
 
 @pytest.fixture(scope="module")
 def figures(run) -> dict[str, go.Figure]:
-    return {drawn.plot.id: drawn.figure for drawn in drawings(run)}
+    return {drawn.spec.id: drawn.figure for drawn in figures_of_run(run)}
 
 
 def values(figure: go.Figure) -> list[object]:
@@ -31,15 +31,15 @@ def values(figure: go.Figure) -> list[object]:
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.id)
-def test_every_figure_fits_its_column(figures, plot, column):
-    before = json.loads(figures[plot.id].to_json())
-    drawn = for_paper(figures[plot.id], column)
-    assert json.loads(figures[plot.id].to_json()) == before  # the page's figure stays
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
+def test_every_figure_fits_its_column(figures, spec, column):
+    before = json.loads(figures[spec.id].to_json())
+    drawn = for_paper(figures[spec.id], column)
+    assert json.loads(figures[spec.id].to_json()) == before  # the page's figure stays
     assert drawn.layout.width == round(COLUMNS[column].inches * INCH)
     assert 60 < drawn.layout.height < 9.5 * INCH  # less than a page
     assert drawn.layout.title.text is None
-    for (kind, *own), (other, *same) in zip(values(figures[plot.id]), values(drawn), strict=True):
+    for (kind, *own), (other, *same) in zip(values(figures[spec.id]), values(drawn), strict=True):
         assert kind == other
         for a, b in zip(own, same, strict=True):
             np.testing.assert_array_equal(a, b)

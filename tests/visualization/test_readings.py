@@ -170,8 +170,8 @@ def test_training_curves_by_hand():
 
 
 def test_no_reading_says_nan_or_uses_a_hyphen_for_minus(run):
-    for plot in (plot for section in SECTIONS for plot in section.plots):
-        for text in plot.reading(run.table(plot.table, plot.columns)):
+    for spec in (spec for section in SECTIONS for spec in section.figures):
+        for text in spec.reading(run.table(spec.table, spec.columns)):
             assert "nan" not in text.split()
             assert " -" not in text
             assert text.endswith(".")

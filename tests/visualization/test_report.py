@@ -14,7 +14,7 @@ from fake_run import write_fake_run
 
 from mechvit.visualization import read_run, render_report
 from mechvit.visualization.html_page.page import circuitsvis_script, plotly_script
-from mechvit.visualization.report.report import figure_spec, max_tokens, report_html
+from mechvit.visualization.report.report_page import figure_spec, max_tokens, report_html
 from mechvit.visualization.report.sections import SECTIONS
 
 TABLES = 10
@@ -75,14 +75,14 @@ def test_every_claim_is_a_row_with_its_verdict_and_rule(html, run):
 
 
 def test_every_figure_has_its_reading_and_definition(html, run, outline):
-    plots = [plot for section in SECTIONS for plot in section.plots]
-    assert html.count('class="plot"') == 1 + len(plots) == 12  # the claims' own figure, too
-    for plot in plots:
-        spec = json.loads(re.search(rf'id="spec-{plot.id}">(.*?)</script>', html, re.S)[1])
-        assert "template" not in spec["layout"]
-        assert not spec["layout"].get("title", {}).get("text")  # the page's own heading has it
-        assert plot.definition in outline.text
-        for paragraph in plot.reading(run.table(plot.table, plot.columns)):
+    specs = [spec for section in SECTIONS for spec in section.figures]
+    assert html.count('class="plot"') == 1 + len(specs) == 12  # the claims' own figure, too
+    for spec in specs:
+        drawn = json.loads(re.search(rf'id="spec-{spec.id}">(.*?)</script>', html, re.S)[1])
+        assert "template" not in drawn["layout"]
+        assert not drawn["layout"].get("title", {}).get("text")  # the page's own heading has it
+        assert spec.definition in outline.text
+        for paragraph in spec.reading(run.table(spec.table, spec.columns)):
             assert paragraph in outline.text
 
 
@@ -161,8 +161,8 @@ def test_a_run_without_saes_says_so(tmp_path):
     assert out == tmp_path / "elsewhere" / "page.html"
     page = Outline(out.read_text(encoding="utf-8"))
     assert page.sections.index("saes") == 4
-    for plot in SECTIONS[3].plots:
-        assert f"Left out: {plot.source}. This run has no rows in tables/ {plot.table}.parquet" in re.sub(
+    for spec in SECTIONS[3].figures:
+        assert f"Left out: {spec.source}. This run has no rows in tables/ {spec.table}.parquet" in re.sub(
             r"tables/", "tables/ ", page.text
         )
     assert page.text.count("Left out: ") == 3

@@ -13,7 +13,7 @@ from mechvit.visualization import render_report
 from mechvit.visualization.report.sections import SECTIONS
 from mechvit.visualization.style import PAPER
 
-FIGURES = 1 + sum(len(section.plots) for section in SECTIONS)  # the claims', then each section's
+FIGURES = 1 + sum(len(section.figures) for section in SECTIONS)  # the claims', then each section's
 pytestmark = needs_chromium
 
 

@@ -25,7 +25,7 @@ def test_importing_every_module_imports_no_torch_and_no_experiment():
     code = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
-    assert "mechvit.visualization.report.report" in loaded
+    assert "mechvit.visualization.report.report_page" in loaded
     heavy = {"torch", "transformers", "transformer_lens", "sae_lens", "circuitsvis", "datasets"}
     above = ("mechvit.experiment", "mechvit.models", "mechvit.analysis", "mechvit.data", "mechvit.saes")
     assert not [name for name in loaded if name in heavy or name.startswith(above)]

@@ -26,7 +26,7 @@ from mechvit.models.layers.hook_state import is_watched
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
-    from mechvit.models.layers.positions import Place
+    from mechvit.models.layers.positions import TokenLayout
 
 MIXED_TOKENS = FUSED_KEYS - 1
 """Tokens up to which a CPU measures the entropy while it attends; `benchmarks/attention_statistics.py` times both."""
@@ -74,7 +74,7 @@ def _layer_hooks(
     model: HookedViT,
     layer: int,
     as_pattern: bool,
-    place: Callable[[], Place],
+    place: Callable[[], TokenLayout],
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:

@@ -55,7 +55,7 @@ class LensTraining:
         check(self, SEED, "seed")
 
 
-class _Seen(NamedTuple):
+class _TranslatorBatch(NamedTuple):
     """A batch as the translators see it."""
 
     residuals: Float[Tensor, "layer batch read d_model"]
@@ -102,8 +102,8 @@ def train_tuned_lens(
     require_classifier(model)
     config = config or LensTraining()
     conditions = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
-    training = _Reader(model, images, conditions, config)
-    held_out = _Reader(model, validation_images, conditions, config)
+    training = _TranslatorInputs(model, images, conditions, config)
+    held_out = _TranslatorInputs(model, validation_images, conditions, config)
     start, device = TunedLens.identity(model), model.cfg.device
     weight, bias = (part.to(device).requires_grad_() for part in (start.weight, start.bias))
     optimizer = torch.optim.AdamW([weight, bias], lr=config.lr, weight_decay=config.weight_decay)
@@ -150,7 +150,7 @@ def _held_out(model: HookedViT, held_out: _Reader, weight: Tensor, bias: Tensor)
     return total / images
 
 
-class _Reader:
+class _TranslatorInputs:
     """Images as the translators see them: kept if they are small, else computed again whenever they are read."""
 
     def __init__(
@@ -161,7 +161,7 @@ class _Reader:
         read = len(range(cfg.n_tokens)[model.head_tokens])
         size = 4 * len(conditions) * len(images) * cfg.n_layers * read * cfg.d_model
         everything = np.arange(len(images))
-        self.kept: list[_Seen] | None = None
+        self.kept: list[_TranslatorBatch] | None = None
         if size <= HELD_BYTES:
             self.kept = [_joined(self._look(everything, [c])) for c in conditions]
 
@@ -175,7 +175,7 @@ class _Reader:
         turns = [(number + place) % len(self.conditions) for place in range(len(self.conditions))]
         return self._batches(order, turns)
 
-    def _batches(self, order: np.ndarray, turns: list[int]) -> Iterator[_Seen]:
+    def _batches(self, order: np.ndarray, turns: list[int]) -> Iterator[_TranslatorBatch]:
         if self.kept is None:
             yield from self._look(order, [self.conditions[turn] for turn in turns])
             return
@@ -183,9 +183,9 @@ class _Reader:
         for place, start in enumerate(range(0, len(order), size)):
             rows = torch.from_numpy(order[start : start + size]).to(self.model.cfg.device)
             whole = self.kept[turns[place % len(turns)]]
-            yield _Seen(whole.residuals[:, rows], whole.final[rows])
+            yield _TranslatorBatch(whole.residuals[:, rows], whole.final[rows])
 
-    def _look(self, order: np.ndarray, turns: list[Corruption]) -> Iterator[_Seen]:
+    def _look(self, order: np.ndarray, turns: list[Corruption]) -> Iterator[_TranslatorBatch]:
         """Run the model on the images in this order, its batches under conditions in turn."""
         if isinstance(self.images, ImageBatch):
             chosen: Images = self.images.take(torch.from_numpy(order).to(self.images.labels.device))
@@ -198,9 +198,9 @@ class _Reader:
                 logits = self.model.run_with_hooks(pixel_values(self.model, shown), fwd_hooks=hooks)
             check_finite("the residual stream", residuals, self.model, batch.image_ids)
             check_finite("logits", [logits], self.model, batch.image_ids, numbers=[self.model.cfg.n_layers])
-            yield _Seen(torch.stack(residuals[:-1]), logits.float().log_softmax(-1))
+            yield _TranslatorBatch(torch.stack(residuals[:-1]), logits.float().log_softmax(-1))
 
 
-def _joined(parts: Iterator[_Seen]) -> _Seen:
+def _joined(parts: Iterator[_TranslatorBatch]) -> _TranslatorBatch:
     residuals, final = zip(*parts, strict=True)
-    return _Seen(torch.cat(residuals, dim=1), torch.cat(final))
+    return _TranslatorBatch(torch.cat(residuals, dim=1), torch.cat(final))

@@ -18,7 +18,7 @@ from mechvit.data.corruption_spec import GROUPS, Corruption, Mixture, parse_trai
 
 from .corruption_spectrum import CorruptionSpectrum, spectrum_summary
 from .spectral_distance import relabelling_p_value, spectral_distances
-from .transfer_pairs import RELATIONS, Distances, Pair, group_of, place, ratio
+from .transfer_pairs import RELATIONS, Distances, TransferCase, group_of, place, ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,9 @@ def transfer(
     own = _own_gains(gains, known, level)
     distances, bands = _spectral(spectra)
     cells = [
-        Pair(model, key, known.get(model), Corruption.parse(key), gains[model, key], own.get(key), distances, bands)
+        TransferCase(
+            model, key, known.get(model), Corruption.parse(key), gains[model, key], own.get(key), distances, bands
+        )
         for model, key in product((base, *known), tested)
     ]
     return Transfer(
@@ -101,7 +103,7 @@ def transfer(
     )
 
 
-def _matrix(cells: Iterable[Pair], accuracy: Draws, level: float) -> pd.DataFrame:
+def _matrix(cells: Iterable[TransferCase], accuracy: Draws, level: float) -> pd.DataFrame:
     import pandas as pd
 
     rows = []

@@ -24,7 +24,7 @@ Distances = dict[tuple[Corruption, Corruption], float]
 
 
 @dataclass(frozen=True)
-class Pair:
+class TransferCase:
     """One model under one corruption."""
 
     model: str

@@ -86,7 +86,7 @@ def meanings(names: Sequence[str], labels: Sequence[str]) -> list[Meaning]:
         return [Meaning((i,), "exact" if same and doubled[labels[i]] == 1 else "place") for i, same in enumerate(exact)]
     found = _exact(names, labels)
     taken = {meaning.classes[0] for meaning in found.values() if len(meaning.classes) == 1}
-    rules = _Rules(labels)
+    rules = _NameRules(labels)
     return _eliminated([found[name] if name in found else rules.meaning(name, taken) for name in names])
 
 
@@ -145,7 +145,7 @@ def _exact(names: list[str], labels: list[str]) -> dict[str, Meaning]:
     return found
 
 
-class _Rules:
+class _NameRules:
     """Matching rules below exact names; a weaker one applies only where no stronger one matches."""
 
     def __init__(self, labels: Sequence[str]) -> None:

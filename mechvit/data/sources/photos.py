@@ -62,8 +62,8 @@ DEFAULT_COUNT = 1900
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Cell of a photograph's grid, in pixels of the loaded photograph."""
+class GridCell:
+    """GridCell of a photograph's grid, in pixels of the loaded photograph."""
 
     top: int
     left: int
@@ -90,7 +90,7 @@ def photograph(name: str) -> Image.Image:
 
 
 @lru_cache(maxsize=4 * len(PHOTOGRAPHS))
-def cells(name: str, size: int) -> tuple[Cell, ...]:
+def cells(name: str, size: int) -> tuple[GridCell, ...]:
     """Divide a photograph into cells about 1.5 crops wide, at least 2 by 4, and assign each to one part.
 
     The parts follow a cycle of eight along a random order of the cells that is fixed for each photograph, so that every
@@ -103,7 +103,7 @@ def cells(name: str, size: int) -> tuple[Cell, ...]:
     xs = np.linspace(0, image.width, columns + 1).astype(int)
     place = np.random.default_rng(PHOTOGRAPHS.index(name)).permutation(rows * columns).reshape(rows, columns)
     return tuple(
-        Cell(
+        GridCell(
             top=int(ys[row]),
             left=int(xs[column]),
             height=int(ys[row + 1] - ys[row]),

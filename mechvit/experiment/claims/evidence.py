@@ -113,7 +113,7 @@ class Claim:
         return self.parts[self.decides or 0]
 
 
-class Words(NamedTuple):
+class ClaimWords(NamedTuple):
     id: str
     claim: str
     source: str
@@ -167,7 +167,7 @@ class Evidence:
         layers = sorted(layer for m, c, layer in draws if (m, c) == (model, corruption))
         return np.stack([get(draws, model, corruption, layer) for layer in layers or [0]], axis=1)
 
-    def effect(self, words: Words, parts: Mapping[str, np.ndarray], smallest: float) -> Claim:
+    def effect(self, words: ClaimWords, parts: Mapping[str, np.ndarray], smallest: float) -> Claim:
         """Judge a claim that every part is positive."""
         found = {name: interval(draws, self.rules.level) for name, draws in parts.items()}
         rule = (
@@ -179,7 +179,7 @@ class Evidence:
         return judged(words, found, weakest, rule, verdict, kind="effect", threshold=smallest)
 
     def no_effect(
-        self, words: Words, found: Mapping[str, Interval], margin: float, on: Collection[str] | None = None
+        self, words: ClaimWords, found: Mapping[str, Interval], margin: float, on: Collection[str] | None = None
     ) -> Claim:
         """Judge a claim that every part is negligible, or those parts that are named `on`."""
         rule = (
@@ -193,7 +193,7 @@ class Evidence:
 
 
 def judged(
-    words: Words,
+    words: ClaimWords,
     found: Mapping[str, Interval],
     deciding: str,
     rule: str,
@@ -221,7 +221,7 @@ def get(draws: Draws, model: str, corruption: str, what: Any) -> np.ndarray:
     return draws[model, corruption, what]
 
 
-def unmeasured(words: Words, why: str) -> Claim:
+def unmeasured(words: ClaimWords, why: str) -> Claim:
     """Write the row of a claim that was not measured, and why."""
     parts = [Measurement(f"not measured: {why}")]
     return Claim(

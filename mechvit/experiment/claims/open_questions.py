@@ -16,7 +16,7 @@ from mechvit.analysis.statistics.bootstrap import Interval
 from mechvit.analysis.statistics.verdicts import Verdict
 from mechvit.data.corruption_spec import Corruption
 
-from .evidence import Claim, Rules, Words, judged
+from .evidence import Claim, ClaimWords, Rules, judged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,11 @@ def questions(tables: Tables, rules: Rules) -> list[Claim]:
 
 
 def _answer(
-    words: Words, parts: Mapping[str, Interval], rule: str, verdict: Verdict, more: Mapping[str, Interval] | None = None
+    words: ClaimWords,
+    parts: Mapping[str, Interval],
+    rule: str,
+    verdict: Verdict,
+    more: Mapping[str, Interval] | None = None,
 ) -> Claim:
     """One row; the part that decides is the smallest of those that the answer rests on, which `more` stands beside."""
     return judged(words, {**parts, **(more or {})}, min(parts, key=lambda name: parts[name].value), rule, verdict)
@@ -82,7 +86,7 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
         if own.empty:
             continue
         across = table[(table["trained_on"] == key) & (table["relation"] == "across")]
-        words = Words(
+        words = ClaimWords(
             f"open_transfer_{corruption.family}",
             f"Does training on {corruption.title} help on other filters of its family ({corruption.group})?",
             SOURCE,
@@ -106,7 +110,7 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
         corruption = Corruption.parse(str(key))
         last = found[(found["images"] == "held_out") & (found["step"] == found["step"].max())].iloc[0]
         chosen, total = str(last["groups"]).split(), int(last["of"])
-        words = Words(
+        words = ClaimWords(
             f"open_isolate_{corruption.family}",
             f"Can what makes the gain on {corruption.title} be isolated in few parts of the tuned model's weights?",
             SOURCE,
@@ -153,7 +157,7 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
     for key, both in table.groupby("tuned_on", sort=False):
         found, random = both[both["control"] == 0], both[both["control"] > 0]
         corruption = Corruption.parse(str(key))
-        words = Words(
+        words = ClaimWords(
             f"open_control_{corruption.family}",
             f"Can the gain on {corruption.title} be had without tuning, by a direction added to the base's residual "
             "stream?",
@@ -197,7 +201,7 @@ def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
         if rows.empty:
             continue
         row = rows.loc[rows["n"].idxmax()]
-        words = Words(
+        words = ClaimWords(
             f"open_latents_{corruption.family}",
             f"Does {corruption.title} harm the base through the SAE latents that it moves most?",
             SOURCE,
@@ -226,7 +230,7 @@ def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
         part = _interval(row, "value")
         if np.isnan(part.value):
             continue
-        words = Words(
+        words = ClaimWords(
             f"open_heads_{corruption.family}",
             f"Do the heads whose attention entropy under {corruption.title} tuning changes most carry the gain?",
             SOURCE,

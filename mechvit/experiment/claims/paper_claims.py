@@ -14,7 +14,7 @@ from mechvit.analysis.summaries.bootstrap_draws import TOP
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import FAMILIES, Corruption
 
-from .evidence import Claim, Evidence, Rules, Words, judged, unmeasured
+from .evidence import Claim, ClaimWords, Evidence, Rules, judged, unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def _tuned_on(tuned: Sequence[Corruption]) -> dict[str, str]:
 
 def _better(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
-    words = Words(
+    words = ClaimWords(
         f"better_{family}",
         f"Fine-tuning on {name} makes models better on new images with {name}",
         "section 4.1, Table 1, Figures 2 and 3",
@@ -62,7 +62,7 @@ def _better(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
-    words = Words(
+    words = ClaimWords(
         f"monotone_{family}",
         f"The stronger the {name} in training, the larger the gain",
         "section 4.1, Table 1, Figures 2 and 3",
@@ -81,7 +81,7 @@ def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
-    words = Words(
+    words = ClaimWords(
         f"ordering_{family}",
         f"The gain on {name} is largest in top-1, then top-5, then top-10 accuracy",
         "section 4.1, Figures 2 and 3",
@@ -100,7 +100,7 @@ def _not_applicable(ev: Evidence, test: str) -> list[str]:
     return [metric for metric in TOP if np.isnan(ev.gain("base", test, metric)).all()]
 
 
-def _unchanged(ev: Evidence, words: Words, tuned: Sequence[Corruption], test: str) -> Claim:
+def _unchanged(ev: Evidence, words: ClaimWords, tuned: Sequence[Corruption], test: str) -> Claim:
     found = {
         f"{metric} {label}": interval(100 * ev.gain(key, test, metric), ev.rules.level)
         for label, key in _tuned_on(tuned).items()
@@ -112,7 +112,7 @@ def _unchanged(ev: Evidence, words: Words, tuned: Sequence[Corruption], test: st
 
 def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     others = [levels[-1] for other, levels in ev.families.items() if other != family]
-    words = Words(
+    words = ClaimWords(
         f"no_transfer_{family}",
         f"What fine-tuning on {FAMILIES[family].title} gains does not transfer to the other family, nor harm it",
         "section 4.1",
@@ -123,7 +123,7 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
-    words = Words(
+    words = ClaimWords(
         f"clean_unchanged_{family}",
         f"Fine-tuning on {FAMILIES[family].title} leaves performance on clean images unchanged",
         "section 4.1",
@@ -135,7 +135,7 @@ def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 def _certainty(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
-    words = Words(
+    words = ClaimWords(
         f"certainty_{family}",
         f"Fine-tuning on {name} makes models more certain of the right class",
         "sections 1 and 4.1",
@@ -156,7 +156,7 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     ahead_from_here = np.logical_and.accumulate((lead > rules.ahead)[:, ::-1], axis=1)[:, ::-1]
     never = layers + 1
     onset = interval(np.where(ahead_from_here.any(1), ahead_from_here.argmax(1), never).astype(float), rules.level)
-    words = Words(
+    words = ClaimWords(
         f"overtakes_{family}",
         f"The model tuned on the strongest {FAMILIES[family].title} overtakes the others in the right class's "
         "probability in a mid-to-late layer",
@@ -190,7 +190,7 @@ def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
 
 def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
-    words = Words(
+    words = ClaimWords(
         f"earlier_{family}",
         f"Models tuned on {name} first predict the right class at an earlier layer",
         "section 4.2, Figures 5 and 6",
@@ -203,7 +203,7 @@ def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _earlier_for_blur(ev: Evidence) -> Iterator[Claim]:
-    words = Words(
+    words = ClaimWords(
         "earlier_more_for_blur",
         "The right class comes earlier by more for Gaussian blur than for Gaussian noise",
         "section 4.2, Figures 5 and 6",
@@ -223,7 +223,7 @@ def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Cla
     models = ["base", *(c.key for c in tuned)]
     mean = np.mean([ev.by_layer(ev.entropy, model, test.key) for model in models], axis=0)
     half = mean.shape[1] // 2
-    words = Words(
+    words = ClaimWords(
         f"entropy_sign_{family}",
         f"Under {FAMILIES[family].title} attention entropy starts out below the clean image's and ends above it",
         "section 4.3, Figures 7 and 8",
@@ -243,7 +243,7 @@ def _entropy_gap(ev: Evidence, tuned: Sequence[Corruption]) -> dict[str, np.ndar
 
 
 def _entropy_blur(ev: Evidence) -> Iterator[Claim]:
-    words = Words(
+    words = ClaimWords(
         "entropy_blur",
         "Under Gaussian blur the entropy difference is highest for the base model",
         "section 4.3, Figure 7",
@@ -256,7 +256,7 @@ def _entropy_blur(ev: Evidence) -> Iterator[Claim]:
 
 
 def _entropy_noise(ev: Evidence) -> Iterator[Claim]:
-    words = Words(
+    words = ClaimWords(
         "entropy_noise",
         "Under Gaussian noise the base's entropy difference is higher in middle layers only",
         "section 4.3, Figure 8",
@@ -279,7 +279,7 @@ def _sae(ev: Evidence) -> Iterator[Claim]:
     for architecture in table["architecture"].unique():
         for family, tuned in ev.families.items():
             key = tuned[-1].key
-            words = Words(
+            words = ClaimWords(
                 f"sae_cosine_{architecture}_{family}",
                 f"SAE codes of clean and corrupted patches are as alike in the model tuned on {tuned[-1].title} as in "
                 f"the base ({architecture} SAE): the distributions of cosines are nearly identical",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 
-class Carried(nn.Module):
+class CarriedWeights(nn.Module):
     """Unused weights (mask tokens, decoders, text towers) as buffers, by Hugging Face names with slashes for dots."""
 
     def keep(self, weights: Mapping[str, Tensor]) -> None:

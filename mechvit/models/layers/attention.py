@@ -14,7 +14,7 @@ from mechvit.models.config import HookedViTConfig
 from mechvit.models.interrupts import temporary
 
 from .hook_state import is_watched
-from .positions import Place, RelativePositionBias, rotate
+from .positions import RelativePositionBias, TokenLayout, rotate
 
 
 class Attention(nn.Module):
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         query_input: Float[Tensor, "batch query *head d_model"],
         key_input: Float[Tensor, "batch key *head d_model"],
         value_input: Float[Tensor, "batch key *head d_model"],
-        place: Place | None = None,
+        place: TokenLayout | None = None,
     ) -> Float[Tensor, "batch query d_model"]:
         """Compute attention; each input is shared by all heads, or (with `use_split_qkv_input`) given per head."""
         q = self.hook_q(self._project(self.q, query_input))
@@ -74,7 +74,7 @@ class Attention(nn.Module):
             return out if self.scale is None else out * self.scale
         return self.hook_result(torch.einsum("bthd,hdm->bthm", z, self.W_O)).sum(2) + self.b_O
 
-    def position_bias(self, place: Place | None) -> Float[Tensor, "1 head query key"] | None:
+    def position_bias(self, place: TokenLayout | None) -> Float[Tensor, "1 head query key"] | None:
         """Return the relative position bias that is added to the scores; None without one."""
         if self.relative is None:
             return None if place is None else place.bias

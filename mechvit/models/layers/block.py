@@ -13,7 +13,7 @@ from mechvit.models.config import HookedViTConfig
 
 from .attention import Attention
 from .hook_state import is_watched
-from .positions import Place
+from .positions import TokenLayout
 
 
 class LayerNorm(nn.Module):
@@ -155,7 +155,7 @@ class Block(nn.Module):
         self.register_module("hook_mlp_in", None)  # [batch, token, d_model], on request
 
     def forward(
-        self, resid: Float[Tensor, "batch token d_model"], place: Place
+        self, resid: Float[Tensor, "batch token d_model"], place: TokenLayout
     ) -> Float[Tensor, "batch token d_model"]:
         """Compute the residual stream after this block."""
         pre = self.hook_resid_pre(resid)
@@ -167,7 +167,9 @@ class Block(nn.Module):
         mlp_in = mid if self.hook_mlp_in is None else self.hook_mlp_in(mid.clone())
         return self.hook_resid_post(mid + self.hook_mlp_out(self.mlp(self.ln2(mlp_in))))
 
-    def _attend(self, pre: Float[Tensor, "batch token d_model"], place: Place) -> Float[Tensor, "batch token d_model"]:
+    def _attend(
+        self, pre: Float[Tensor, "batch token d_model"], place: TokenLayout
+    ) -> Float[Tensor, "batch token d_model"]:
         if self.hook_q_input is None or self.hook_k_input is None or self.hook_v_input is None:
             x = self.ln1(pre)
             return self.attn(x, x, x, place)

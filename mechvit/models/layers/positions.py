@@ -17,7 +17,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Place:
+class TokenLayout:
     """Positional information of an image, computed once per forward pass.
 
     Attributes:

@@ -106,7 +106,7 @@ class ShuffledEpoch:
         self._sizes = np.diff(ends[self._cuts - 1], prepend=0).tolist()
         self._steps = _shares(self._sizes)
         self._ends = np.cumsum([sum(high - low for _, low, high in step) for step in self._steps])
-        self._read = _Reader(cache, options.direct)
+        self._read = _ChunkReader(cache, options.direct)
 
     @property
     def n_batches(self) -> int:
@@ -253,7 +253,7 @@ def _chunks(cache: CachedActivations, rows: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-class _Reader:
+class _ChunkReader:
     """Reader of chunks of rows into memory, usable from any thread."""
 
     def __init__(self, cache: CachedActivations, direct: bool) -> None:

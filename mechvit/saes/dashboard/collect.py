@@ -20,7 +20,7 @@ from mechvit.saes.latents.directions import check_fixed_scale
 from mechvit.saes.latents.results import SAEFeatures
 
 from .examples import QUANTILES
-from .image_passes import Group, ImageStream, Shown, column
+from .image_passes import ImageStream, SAEsAtSite, ShownReadings, column
 from .results import BrowsedFeatures, Browsing
 from .selection import CHOICE, alike, choose, match_exactly, match_mutually, partners_of
 
@@ -69,7 +69,7 @@ def browse_features(
     measured = tuple(c for c in parsed if c != CLEAN)
     groups = _groups(saes, asked, allow_other_model)
     stream = ImageStream(images, measured, settings)
-    shown: dict[str, Shown] = {}
+    shown: dict[str, ShownReadings] = {}
     for group in groups:
         if missing := {name: sae for name, sae in group.saes.items() if name not in known}:
             wanted = Wanted(
@@ -118,18 +118,18 @@ def browse_features(
 
 def _groups(
     saes: Mapping[str, tuple[HookedViT, SAE]], asked: Mapping[str, Sequence[int]], allow_other_model: bool
-) -> list[Group]:
+) -> list[SAEsAtSite]:
     if not saes:
         raise ValueError("a browser needs at least one SAE, by name, as (model, sae); got none")
     if unknown := sorted(set(asked) - set(saes)):
         raise ValueError(f"features are asked for by the SAEs' names, {', '.join(saes)}; got {', '.join(unknown)}")
-    groups: dict[tuple[int, Site], Group] = {}
+    groups: dict[tuple[int, Site], SAEsAtSite] = {}
     for name, (model, sae) in saes.items():
         site = shared_site(model, {name: sae}, allow_other_model)
         if wrong := [j for j in asked.get(name, ()) if not 0 <= j < sae.cfg.d_sae]:
             raise ValueError(f"the SAE {name!r} has the latents 0 to {sae.cfg.d_sae - 1}; got {wrong[:8]}")
         check_fixed_scale(sae, f"the SAE {name!r}")
-        groups.setdefault((id(model), site), Group(model, site, {})).saes[name] = sae
+        groups.setdefault((id(model), site), SAEsAtSite(model, site, {})).saes[name] = sae
     processors = {name: model.image_processor for name, (model, _) in saes.items()}
     check_alike(processors, "a browser of several models, which shows their latents on one picture,")
     return list(groups.values())

@@ -16,7 +16,7 @@ from mechvit.data.corruption_spec import CLEAN, Corruption
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes.hook_site import Site
 from mechvit.saes.latents.directions import latent_directions
-from mechvit.saes.splicing import Seen, look_at
+from mechvit.saes.splicing import SiteActivation, read_site
 
 from .results import Ablation
 
@@ -122,7 +122,7 @@ class ExamplePass:
     def add(self, batch: ImageBatch, start: int, batch_size: int, seed: int) -> None:
         """Add the next batch of the `needed` images, whose first image is the `start`-th."""
         for i, condition in enumerate(self.conditions):
-            seen = look_at(self.model, self.site, corrupted(batch, condition, seed=seed), condition)
+            seen = read_site(self.model, self.site, corrupted(batch, condition, seed=seed), condition)
             for name, sae in self.saes.items():
                 codes = chosen_codes(sae, seen.x, self.chosen[name])
                 image, latent, example = self._here(name, start, len(codes))
@@ -136,7 +136,9 @@ class ExamplePass:
         latent, example = ((place >= start) & (place < start + n)).nonzero(as_tuple=True)
         return place[latent, example] - start, latent, example
 
-    def _ablate(self, name: str, codes: Tensor, seen: Seen, batch: ImageBatch, start: int, batch_size: int) -> None:
+    def _ablate(
+        self, name: str, codes: Tensor, seen: SiteActivation, batch: ImageBatch, start: int, batch_size: int
+    ) -> None:
         image, latent, example = self._here(name, start, len(codes))
         top = example < self.n_top
         before = seen.untouched()

@@ -20,7 +20,7 @@ from mechvit.data.corruptions import corrupt
 from mechvit.saes.hook_site import Site
 from mechvit.saes.latents.directions import latent_directions
 from mechvit.saes.latents.results import SAEFeatures
-from mechvit.saes.splicing import look_at
+from mechvit.saes.splicing import read_site
 
 from .examples import ChosenTally, ExamplePass, chosen_codes, pick_examples, subset
 from .results import BrowsedSAE, Browsing, Predicted, Strongest, sensitivity_index
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-class Group(NamedTuple):
+class SAEsAtSite(NamedTuple):
     """SAEs of one model that read the same site."""
 
     model: HookedViT
@@ -40,7 +40,7 @@ class Group(NamedTuple):
     saes: dict[str, SAE]
 
 
-class Shown(NamedTuple):
+class ShownReadings(NamedTuple):
     """Data of one SAE on the displayed images."""
 
     strongest: Strongest
@@ -62,19 +62,19 @@ class ImageStream:
         self.shown = order[torch.linspace(0, len(order) - 1, count).round().long()]  # spread over the classes
         self.pictures: dict[tuple[int, str], Tensor] = {}
 
-    def batch_size(self, group: Group) -> int:
+    def batch_size(self, group: SAEsAtSite) -> int:
         """Return the batch size in the settings; when None, the default with at most 256 MiB for one SAE's codes."""
         codes = 4 * group.model.cfg.n_tokens * max(sae.cfg.d_sae for sae in group.saes.values())
         return self.settings.batch_size or default_batch_size(group.model, held=codes)
 
-    def look(self, group: Group) -> dict[str, Shown]:
+    def look(self, group: SAEsAtSite) -> dict[str, ShownReadings]:
         """Run the displayed images under every condition and return each SAE's data on them."""
         looks = [self._look(group, condition) for condition in self.conditions]
         predicted = None
         if group.model.cfg.no_softmax is None:
             predicted = Predicted(*(torch.stack([look["", part] for look in looks]) for part in ("label", "share")))
         return {
-            name: Shown(
+            name: ShownReadings(
                 Strongest(*(torch.stack([look[name, part] for look in looks]) for part in ("latent", "activation"))),
                 predicted,
                 looks[0][name, "written"].sum(0),
@@ -82,7 +82,7 @@ class ImageStream:
             for name in group.saes
         }
 
-    def _look(self, group: Group, condition: Corruption) -> dict[tuple[str, str], Tensor]:
+    def _look(self, group: SAEsAtSite, condition: Corruption) -> dict[tuple[str, str], Tensor]:
         """Run the displayed images under one condition: (SAE, or "" for the model; kind) -> tensor [image, ...]."""
         found: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         start = 0
@@ -91,7 +91,7 @@ class ImageStream:
             self._keep(self.shown[start:], batch, condition)
             start += len(batch)
             shown = corrupted(batch, condition, seed=self.settings.seed)
-            seen = look_at(group.model, group.site, shown, condition)
+            seen = read_site(group.model, group.site, shown, condition)
             if group.model.cfg.no_softmax is None:
                 logits = seen.untouched()
                 check_finite("logits", [logits], group.model, batch.image_ids, numbers=[group.model.cfg.n_layers])
@@ -121,10 +121,10 @@ class ImageStream:
 
     def pages(
         self,
-        group: Group,
+        group: SAEsAtSite,
         known: Mapping[str, SAEFeatures],
         chosen: Mapping[str, Int[Tensor, " chosen"]],
-        shown: Mapping[str, Shown],
+        shown: Mapping[str, ShownReadings],
         progress: str | None,
     ) -> dict[str, BrowsedSAE]:
         """Return the data of a group's SAEs, with details of the chosen latents."""
@@ -163,7 +163,7 @@ class ImageStream:
 
     def _tally(
         self,
-        group: Group,
+        group: SAEsAtSite,
         known: Mapping[str, SAEFeatures],
         chosen: Mapping[str, Int[Tensor, " chosen"]],
         progress: str | None,
@@ -172,13 +172,13 @@ class ImageStream:
         n_labels = int(self.labels.max()) + 1
         tallies = {name: ChosenTally(known[name].max_activation[chosen[name]], n_labels) for name in group.saes}
         for batch in image_batches(group.model, self.images, self.batch_size(group), progress=progress):
-            x = look_at(group.model, group.site, batch).x
+            x = read_site(group.model, group.site, batch).x
             for name, sae in group.saes.items():
                 tallies[name].add(chosen_codes(sae, x, chosen[name]), batch.labels)
         return tallies
 
     def _examples(
-        self, group: Group, chosen: Mapping[str, Int[Tensor, " chosen"]], rows: Mapping[str, Tensor]
+        self, group: SAEsAtSite, chosen: Mapping[str, Int[Tensor, " chosen"]], rows: Mapping[str, Tensor]
     ) -> ExamplePass:
         """Run the examples under every condition and store their clean pictures."""
         size = self.batch_size(group)

@@ -20,7 +20,7 @@ from mechvit.saes.hook_site import shared_site
 from mechvit.saes.latents.directions import fixed_scale, latent_directions
 from mechvit.saes.latents.logit_effects import logit_effects
 from mechvit.saes.latents.statistics import FeatureTally
-from mechvit.saes.splicing import Seen, clean_mean, look_at
+from mechvit.saes.splicing import SiteActivation, clean_mean, read_site
 from mechvit.settings_checks import COUNT, SHARE, check
 
 from .reconstruction import Classified, Reconstruction, code_cosine, recovered
@@ -128,7 +128,7 @@ class SinglePass:
     def add(self, batch: ImageBatch, first_image: int) -> None:
         """Add a batch: the network runs once per condition, then the SAEs in turn, so that few codes are held."""
         shown = ((c, corrupted(batch, c, seed=self.wanted.seed)) for c in self.wanted.conditions)
-        seen = {c: look_at(self.model, self.site, images, c) for c, images in shown}
+        seen = {c: read_site(self.model, self.site, images, c) for c, images in shown}
         if self.mean is not None:
             for corruption in self.wanted.measured:
                 here = seen[corruption]
@@ -150,7 +150,7 @@ class SinglePass:
                 if clean is not None:
                     self.compare(name, corruption, clean[:, self.compared], codes[:, self.compared])
 
-    def measure(self, key: tuple[str, str], codes: Tensor, here: Seen, batch: ImageBatch) -> None:
+    def measure(self, key: tuple[str, str], codes: Tensor, here: SiteActivation, batch: ImageBatch) -> None:
         """Add the reconstruction and, if the model has a head, the logits of the model with it spliced in."""
         x_hat = self.saes[key[0]].decode(codes).to(here.x.device)
         if not bool(x_hat.isfinite().all()):

@@ -20,7 +20,7 @@ from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
 from mechvit.saes.hook_site import shared_site
-from mechvit.saes.splicing import Seen, look_at
+from mechvit.saes.splicing import SiteActivation, read_site
 
 from .ablation_sets import CONTROL, SENSITIVE, FeatureSets
 from .directions import check_fixed_scale, latent_directions
@@ -109,7 +109,7 @@ def ablate_features(
         for condition, shown in batch.conditions:
             if condition == CLEAN:
                 ids.append(on_cpu(shown.image_ids))
-            seen = look_at(model, site, shown, condition)
+            seen = read_site(model, site, shown, condition)
             who = f"under {condition.key} the model {model_name(model)!r}"
             found[condition.key, UNTOUCHED, 0, 0].append(_scores(seen.untouched(), shown, who))
             codes = sae.encode(seen.x.to(device))
@@ -122,7 +122,7 @@ def ablate_features(
 
 
 def ablated(
-    seen: Seen,
+    seen: SiteActivation,
     directions: Float[Tensor, "d_sae d"],
     codes: Float[Tensor, "batch read d_sae"],
     latents: Int[Tensor, " n"],

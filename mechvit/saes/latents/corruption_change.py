@@ -17,7 +17,7 @@ from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
 from mechvit.saes.hook_site import Site, shared_site
-from mechvit.saes.splicing import look_at
+from mechvit.saes.splicing import read_site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def feature_change(
         raise ValueError(f"give at least one model and two images; got {len(models)} and {len(images)}")
     by_model = dict(saes) if isinstance(saes, Mapping) else dict.fromkeys(models, saes)
     site = _shared_site(models, by_model, matches or {}, allow_other_model)
-    tallies = {name: _Tally() for name in models}
+    tallies = {name: _ChangeTally() for name in models}
     batches = corrupted_batches(models, images, (CLEAN, corruption), batch_size, seed=seed, progress=progress)
     for _, same_images in groupby(batches, key=lambda batch: batch.start):
         reference: Tensor | None = None
@@ -163,7 +163,7 @@ def feature_change(
             for name in batch.models:
                 codes = []
                 for condition, shown in conditions:
-                    x = look_at(models[name], site, shown, condition).x
+                    x = read_site(models[name], site, shown, condition).x
                     found = by_model[name].encode(x.to(by_model[name].W_enc.device))
                     codes.append(_matched(found, (matches or {}).get(name)))
                 moved = tallies[name].add(codes[0], codes[1], reference)
@@ -171,7 +171,7 @@ def feature_change(
     return FeatureChange({name: tally.result() for name, tally in tallies.items()}, len(images))
 
 
-class _Tally:
+class _ChangeTally:
     """Sums over images, per latent."""
 
     def __init__(self) -> None:

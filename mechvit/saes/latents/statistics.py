@@ -34,7 +34,7 @@ class TopImages:
         self.score, self.place = scores.gather(0, kept), places.gather(0, kept)
 
 
-class Pair:
+class CorruptionTally:
     """Sums over the same tokens, clean and under one corruption."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class FeatureTally:
         self.fired: Tensor | int = 0
         self.total: Tensor | float = 0.0
         self.mass: Tensor | None = None  # [label, d_sae]
-        self.pairs: dict[str, Pair] = defaultdict(Pair)
+        self.pairs: dict[str, CorruptionTally] = defaultdict(CorruptionTally)
 
     def add(self, codes: Float[Tensor, "batch token d_sae"], labels: Int[Tensor, " batch"], first_image: int) -> None:
         """Add a batch of clean images."""

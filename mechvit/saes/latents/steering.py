@@ -13,7 +13,7 @@ from mechvit.analysis.interventions.steering_directions import Direction, Tokens
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
 from mechvit.saes.hook_site import check_checkpoint, sae_site
-from mechvit.saes.splicing import look_at
+from mechvit.saes.splicing import read_site
 
 from .directions import latent_directions
 
@@ -81,7 +81,7 @@ def sae_steering_direction(
     conditions = (CLEAN, as_corruption(corruption))
     for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
         for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
-            codes = sae.encode(look_at(model, site, shown, condition).x.to(sae.W_dec))
+            codes = sae.encode(read_site(model, site, shown, condition).x.to(sae.W_dec))
             moved += sign * codes.flatten(0, 1).double().sum(0)
         count += codes[..., 0].numel()
     return Direction(site.hook, cast(Tokens, site.tokens), _written(moved / count, written, n_latents), "sae")

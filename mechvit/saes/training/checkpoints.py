@@ -26,7 +26,7 @@ SETTINGS = "settings.json"
 
 
 @dataclass
-class Position:
+class TrainingPosition:
     """Progress of a training."""
 
     epoch: int = 0
@@ -41,7 +41,7 @@ class Position:
     """One row per check and metric; see `read_history`."""
 
 
-def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -> None:
+def save_checkpoint(folder: Path, position: TrainingPosition, learners: list[Learner]) -> None:
     """Write a checkpoint into a training's folder, and remove older ones once it is complete."""
     final = folder / f"step-{position.step:09d}-epoch-{position.epoch:04d}"
     if final.is_dir():  # complete, and of this position
@@ -59,7 +59,7 @@ def save_checkpoint(folder: Path, position: Position, learners: list[Learner]) -
             files.clear(older)
 
 
-def load_checkpoint(folder: Path, learners: list[Learner]) -> Position | None:
+def load_checkpoint(folder: Path, learners: list[Learner]) -> TrainingPosition | None:
     """Restore learners from the newest checkpoint and return its position; without one, change nothing, return None."""
     found = sorted(_checkpoints(folder))
     if not found:
@@ -73,7 +73,7 @@ def load_checkpoint(folder: Path, learners: list[Learner]) -> Position | None:
     device = learners[0].sae.device
     if "cuda" in random and device.type == "cuda":
         torch.cuda.set_rng_state(random["cuda"], device)
-    return Position(**state["position"])
+    return TrainingPosition(**state["position"])
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from mechvit.saes.activations.streams import ActivationStreams
 from mechvit.saes.config import TrainConfig
 from mechvit.terminal import progress_bar
 
-from .checkpoints import Position, save_checkpoint
+from .checkpoints import TrainingPosition, save_checkpoint
 from .learner import Learner, count_active
 from .sparse_step import reconstruct
 from .training_log import Logs
@@ -45,7 +45,7 @@ class Loop:
     checkpoint_every: int
     log_every: int
 
-    def run(self, position: Position, progress: str | None) -> None:
+    def run(self, position: TrainingPosition, progress: str | None) -> None:
         """Train to the end and update `position` with the progress and the measurements."""
         steps = self.streams.steps_per_epoch(self.config.train_batch_size_tokens)
         hidden = progress is None or self.logs is None
@@ -65,7 +65,7 @@ class Loop:
                 position.epoch, position.batches, position.stream = position.epoch + 1, 0, None
                 self._save(position)
 
-    def _epoch(self, position: Position, active: list[Learner], steps: int, bar: tqdm) -> None:
+    def _epoch(self, position: TrainingPosition, active: list[Learner], steps: int, bar: tqdm) -> None:
         """Take the remaining steps of an epoch."""
         stream, batches = _resumed(self.streams.epoch(position.epoch), position)
         for batch in batches:
@@ -91,7 +91,7 @@ class Loop:
                 self._save(position)
         assert position.batches == steps, f"the stream's epoch gave {position.batches} batches, and said {steps}"
 
-    def _check(self, position: Position, active: list[Learner]) -> None:
+    def _check(self, position: TrainingPosition, active: list[Learner]) -> None:
         """Measure on held-out tokens, update early stopping, and record the metrics."""
         found = parallel.from_first(check(active, self.streams.held_out()))
         for learner, metrics in zip(active, found, strict=True):
@@ -108,12 +108,12 @@ class Loop:
         at = (learner.spec.name, trainer.n_training_steps, trainer.n_training_samples, epoch, split)
         self.logs.write((*at, metric, value) for metric, value in metrics.items())
 
-    def _save(self, position: Position) -> None:
+    def _save(self, position: TrainingPosition) -> None:
         if self.logs is not None:
             save_checkpoint(self.folder, position, self.learners)
 
 
-def _resumed(stream: Iterable[Tensor], position: Position) -> tuple[Any, Iterator[Tensor]]:
+def _resumed(stream: Iterable[Tensor], position: TrainingPosition) -> tuple[Any, Iterator[Tensor]]:
     """Return an epoch's stream, and an iterator over its batches from the position on."""
     if position.stream is not None:
         stream.load_state_dict(position.stream)  # type: ignore[attr-defined]

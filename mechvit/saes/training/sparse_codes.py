@@ -24,7 +24,7 @@ _ENTRIES = 2**27
 
 
 @dataclass(frozen=True)
-class Kept:
+class SparseEntries:
     """Entries of a [n_rows, n_columns] matrix in row-major order: their flat indices and their values."""
 
     index: Int[Tensor, " entry"]
@@ -81,7 +81,7 @@ class Codes:
     The trainer sums them over tokens, for which torch's own COO tensor would sort all entries twice per step.
     """
 
-    kept: Kept
+    kept: SparseEntries
     entries: Float[Tensor, " entry"]
     is_sparse = True
 
@@ -120,7 +120,7 @@ def encode_above(
     floor: float | Float[Tensor, " d_sae"] = 0.0,
     *,
     max_density: float = 1.0,
-) -> Kept | None:
+) -> SparseEntries | None:
     """Return the entries of `x @ weight + bias` above `floor` (one number or one per latent) without the matrix.
 
     Returns None if more than `max_density` of the first rows' entries lie above the floor: sparse products would then
@@ -139,7 +139,7 @@ def encode_above(
             return None
         places.append(place + start * d_sae)
         values.append(pre.flatten()[place] + bias[place % d_sae])
-    return Kept(torch.cat(places), torch.cat(values), len(x), d_sae)
+    return SparseEntries(torch.cat(places), torch.cat(values), len(x), d_sae)
 
 
 def nonzero(mask: Bool[Tensor, "row column"]) -> Int[Tensor, " entry"]:
@@ -191,14 +191,17 @@ def sparse_encode(
     b_enc: Float[Tensor, " d_sae"],
     b_dec: Float[Tensor, " d_in"],
     pre: Float[Tensor, " entry"],
-    kept: Kept,
+    kept: SparseEntries,
 ) -> Float[Tensor, " entry"]:
     """Return `pre`, the values of `(x - b_dec) @ W_enc + b_enc` at the kept positions, with gradients."""
     return _Encode.apply(x, W_enc, b_enc, b_dec, pre, kept)
 
 
 def sparse_decode(
-    values: Float[Tensor, " entry"], W_dec: Float[Tensor, "d_sae d_in"], b_dec: Float[Tensor, " d_in"], kept: Kept
+    values: Float[Tensor, " entry"],
+    W_dec: Float[Tensor, "d_sae d_in"],
+    b_dec: Float[Tensor, " d_in"],
+    kept: SparseEntries,
 ) -> Float[Tensor, "token d_in"]:
     """Return the reconstruction from the kept entries' values, with gradients."""
     return _Decode.apply(values, W_dec, b_dec, kept)

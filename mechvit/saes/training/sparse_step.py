@@ -19,7 +19,7 @@ from torch import Tensor
 from mechvit.models.layers.hook_state import has_hooks
 from mechvit.saes import distributed as parallel
 
-from .sparse_codes import Codes, Kept, encode_above, sparse_decode, sparse_encode
+from .sparse_codes import Codes, SparseEntries, encode_above, sparse_decode, sparse_encode
 
 DEVICES = ("cpu",)
 """Devices on which the sparse form is used by default, where `benchmarks/sae_step.py` has shown it to be faster.
@@ -77,7 +77,7 @@ class FastStandardTrainingSAE(StandardTrainingSAE):
         codes = cast(Tensor, Codes(kept, acts.detach()))
         return TrainStepOutput(x, sae_out, codes, acts, sum(losses.values()), losses)
 
-    def active(self, x: Float[Tensor, "token d_in"], max_density: float = 1.0) -> Kept | None:
+    def active(self, x: Float[Tensor, "token d_in"], max_density: float = 1.0) -> SparseEntries | None:
         """Return the positive entries of the pre-activations, or None if their share exceeds `max_density`."""
         return encode_above(x, self.W_enc.detach(), _folded_bias(self), 0.0, max_density=max_density)
 
@@ -108,7 +108,7 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
         return output
 
     @torch.no_grad()
-    def active(self, x: Float[Tensor, "token d_in"]) -> Kept:
+    def active(self, x: Float[Tensor, "token d_in"]) -> SparseEntries:
         """Return the k x batch largest positive pre-activations times the decoder's norms; among equals the first.
 
         In training, the batch is that of all processes.
@@ -125,7 +125,7 @@ class FastBatchTopKTrainingSAE(BatchTopKTrainingSAE):
         assert found is not None  # no max_density was given
         chosen, threshold = parallel.largest(found.values, wanted, shared=shared)
         self._last_threshold = max(threshold, 0.0)
-        return Kept(found.index[chosen], found.values[chosen], found.n_rows, found.n_columns)
+        return SparseEntries(found.index[chosen], found.values[chosen], found.n_rows, found.n_columns)
 
     def _dead_loss(self, x: Tensor, sae_out: Tensor, dead: Tensor | None) -> Tensor:
         """Compute sae-lens's auxiliary loss on the dead latents' columns alone (arXiv:2406.04093, appendix A.2)."""

@@ -27,7 +27,7 @@ from mechvit.saes.config import SAEConfig, TrainConfig
 from mechvit.settings_checks import COUNT, check_number
 from mechvit.terminal import say
 
-from .checkpoints import SETTINGS, Position, check_settings, load_checkpoint
+from .checkpoints import SETTINGS, TrainingPosition, check_settings, load_checkpoint
 from .initialisation import start_from_data
 from .learner import Learner, build
 from .loop import Loop
@@ -165,7 +165,7 @@ def _train(
         where = sample.device if device is None else device_named(device)
         with random_numbers_kept([where] if where.type == "cuda" else []):
             learners = _start(streams, config, sample, where)
-            position = load_checkpoint(folder, learners) or Position()
+            position = load_checkpoint(folder, learners) or TrainingPosition()
             logs = Logs(folder, position.step, loggers, settings) if writes else None
             loop = Loop(learners, streams, config, folder, logs, *every)
             loop.run(position, progress)
@@ -272,7 +272,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
             torch.cuda.manual_seed(seed)
 
 
-def _finish(loop: Loop, position: Position, final: Path) -> None:
+def _finish(loop: Loop, position: TrainingPosition, final: Path) -> None:
     """Publish into the training's folder, rename the result to `final`, and remove the rest."""
     import pandas as pd
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
 from mechvit.files import begin, check_replaceable, is_empty, keep, locked, out_folder, read_marker, write_bytes
-from mechvit.visualization.report.run_figures import drawings
-from mechvit.visualization.report.run_folder import read_run
+from mechvit.visualization.report.run_figures import figures_of_run
+from mechvit.visualization.report.run_results import read_run
 
 from .print_layout import COLUMNS, INCH, for_paper
 
@@ -87,7 +87,9 @@ def export_figures(
         raise ValueError(f"give at least one format and one column; got {list(formats)} and {list(columns)}")
     opened = read_run(run)
     figures = {
-        f"{drawn.plot.id}_{column}": for_paper(drawn.figure, column) for drawn in drawings(opened) for column in columns
+        f"{figure.spec.id}_{column}": for_paper(figure.figure, column)
+        for figure in figures_of_run(opened)
+        for column in columns
     }
     return write_figures(figures, Path(out) if out is not None else opened.path / "figures", chosen, browser)
 

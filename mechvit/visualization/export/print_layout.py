@@ -24,7 +24,7 @@ SYMBOL = 58
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class PaperColumn:
     """A place in a paper."""
 
     inches: float
@@ -32,7 +32,7 @@ class Column:
     """Panels beside each other, at most."""
 
 
-COLUMNS = {"single": Column(inches=3.375, across=2), "double": Column(inches=7.0, across=4)}
+COLUMNS = {"single": PaperColumn(inches=3.375, across=2), "double": PaperColumn(inches=7.0, across=4)}
 """A column and both columns of a two-column paper (3.25 to 3.5 inches, and about 7)."""
 
 

@@ -1,9 +1,9 @@
-from .report import render_report
-from .run_folder import Run, read_run
+from .report_page import render_report
+from .run_results import RunResults, read_run
 from .transfer_page import render_transfer
 
 __all__ = [
-    "Run",
+    "RunResults",
     "read_run",
     "render_report",
     "render_transfer",

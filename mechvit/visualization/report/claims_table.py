@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mechvit.visualization.number_format import listing
 from mechvit.visualization.style import families, in_sentence
 
-from .run_folder import Run
+from .run_results import RunResults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +125,7 @@ def tally(claims: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
     ]
 
 
-def summary(run: Run) -> str:
+def summary(run: RunResults) -> str:
     """What was asked, of what, and how the claims came out."""
     frame = run.table("performance_summary")
     tuned = [key for key in frame["model"].unique() if key != "base"]

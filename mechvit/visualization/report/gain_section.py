@@ -15,10 +15,10 @@ from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import family_of, in_order, title_of
 
 from . import gain_captions as readings
-from .sections import Plot, Section
+from .sections import FigureSpec, Section
 
 if TYPE_CHECKING:
-    from .run_folder import Run
+    from .run_results import RunResults
 
 LEAD = (
     "Which difference between the base and a tuned model makes the gain, can it be isolated, and can it be had "
@@ -41,21 +41,21 @@ LATENTS = [
 ]
 
 
-def gain_section(run: Run) -> Section | None:
+def gain_section(run: RunResults) -> Section | None:
     """The section of a run, or None where the run took no model apart."""
     if not run.has("gain_patching"):
         return None
     models = in_order(run.table("gain_patching", ["tuned_on"])["tuned_on"])
-    own = [replace(plot, fold=f"Tuned on {title_of(model)}") for model in models for plot in _of_one(run, model)]
-    return Section(id="gain", title="Where the gain lives", lead=LEAD, plots=(*_of_all(), *own))
+    own = [replace(spec, fold=f"Tuned on {title_of(model)}") for model in models for spec in _of_one(run, model)]
+    return Section(id="gain", title="Where the gain lives", lead=LEAD, figures=(*_of_all(), *own))
 
 
-def _of_all() -> Iterator[Plot]:
+def _of_all() -> Iterator[FigureSpec]:
     """Figures that hold all models."""
-    yield Plot(
+    yield FigureSpec(
         id="gain-patching",
         table="gain_patching",
-        drawn=_into_base,
+        summarise=_into_base,
         figure=patching.patching_map,
         reading=readings.patching,
         source=OPEN,
@@ -65,7 +65,7 @@ def _of_all() -> Iterator[Plot]:
         "images excludes zero.",
         claims=("open_isolate", "open_heads"),
     )
-    yield Plot(
+    yield FigureSpec(
         id="gain-related",
         table="related",
         figure=transfers.transfer_matrix,
@@ -76,10 +76,10 @@ def _of_all() -> Iterator[Plot]:
         "base’s own accuracy.",
         claims=("open_transfer",),
     )
-    yield Plot(
+    yield FigureSpec(
         id="gain-steering",
         table="gain_steering_chosen",
-        drawn=lambda table: table[(table["quantity"] == "accuracy") & table["recovered"].notna()],
+        summarise=lambda table: table[(table["quantity"] == "accuracy") & table["recovered"].notna()],
         figure=steering.steering_cost,
         reading=readings.steering,
         source=OPEN,
@@ -89,20 +89,20 @@ def _of_all() -> Iterator[Plot]:
         "other half. Grey: random directions of the same length, each chosen alike.",
         claims=("open_control",),
     )
-    yield Plot(
+    yield FigureSpec(
         id="gain-similarity",
         table="gain_cka",
-        drawn=_named,
+        summarise=_named,
         figure=representations.model_similarity,
         reading=readings.similarity,
         source="Section 4.4",
         definition="Linear CKA (unbiased) of the mean patch residuals of base and tuned model on the same images; "
         "bands are jackknife intervals over groups of images.",
     )
-    yield Plot(
+    yield FigureSpec(
         id="gain-depth",
         table="gain_depth",
-        drawn=_named,
+        summarise=_named,
         figure=representations.depth_change,
         reading=readings.depth,
         source="Section 4.2",
@@ -113,25 +113,25 @@ def _of_all() -> Iterator[Plot]:
     )
 
 
-def _of_one(run: Run, model: str) -> Iterator[Plot]:
+def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
     """Figures of one tuned model."""
     only, name, family = partial(_only, model=model), title_of(model), family_of(model)
 
     smallest = _only(run.table("gain_smallest_set"), model) if run.has("gain_smallest_set") else pd.DataFrame()
-    yield Plot(
+    yield FigureSpec(
         id=f"gain-swaps-{model}",
         table="gain_swaps",
-        drawn=lambda table: _into_base(only(table[table["corruption"] == model])),
+        summarise=lambda table: _into_base(only(table[table["corruption"] == model])),
         figure=lambda table: _entitled(weights.swap_recovery(table), name),
         reading=lambda table: [*readings.swaps(table), *filter(None, [readings.smallest(smallest)])],
         source=OPEN,
         definition="The base with one part’s weights of the tuned model. Bars are bootstrap intervals over images.",
         claims=(f"open_isolate_{family}",),
     )
-    yield Plot(
+    yield FigureSpec(
         id=f"gain-interpolation-{model}",
         table="gain_interpolation",
-        drawn=only,
+        summarise=only,
         figure=lambda table: _entitled(weights.interpolation_curves(table), name),
         reading=readings.interpolation,
         source=OPEN,
@@ -139,11 +139,11 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
         "way. Bands are bootstrap intervals over images.",
     )
     yield from _activations(run, model)
-    yield Plot(
+    yield FigureSpec(
         id=f"gain-latents-{model}",
         table="gain_latents",
         columns=LATENTS,
-        drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
+        summarise=lambda table: only(table).replace({"model": {"tuned": model}}),
         figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
         reading=readings.latents,
         source="Section 4.4",
@@ -153,11 +153,11 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
         claims=(f"open_latents_{family}",),
     )
     if run.has("gain_latents_shared"):
-        yield Plot(
+        yield FigureSpec(
             id=f"gain-shared-{model}",
             table="gain_latents_shared",
             columns=LATENTS,
-            drawn=lambda table: only(table).replace({"model": {"tuned": model}}),
+            summarise=lambda table: only(table).replace({"model": {"tuned": model}}),
             figure=lambda table: _entitled(
                 feature_ablation.feature_changes(table).update_layout(title_text="One SAE trained on both models"), name
             ),
@@ -166,10 +166,10 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
             definition="One dot a latent of a BatchTopK SAE trained on base and tuned model alike, so that nothing has "
             "to be matched: corrupted minus clean of its mean activation over images, in each model.",
         )
-    yield Plot(
+    yield FigureSpec(
         id=f"gain-ablation-{model}",
         table="gain_ablation",
-        drawn=lambda table: only(table).query("model == 'base'"),
+        summarise=lambda table: only(table).query("model == 'base'"),
         figure=lambda table: _entitled(feature_ablation.feature_ablations(table), name),
         reading=readings.ablation,
         source="Section 4.4",
@@ -180,15 +180,15 @@ def _of_one(run: Run, model: str) -> Iterator[Plot]:
     )
 
 
-def _activations(run: Run, model: str) -> Iterator[Plot]:
+def _activations(run: RunResults, model: str) -> Iterator[FigureSpec]:
     """The heads that matter, and how well a gradient approximates patching."""
     only, name, family = partial(_only, model=model), title_of(model), family_of(model)
     names = ("gain_head_correlations", "gain_attribution", "gain_neuron_agreement")
     correlations, overall, neurons = (only(run.table(table)) for table in names)
-    yield Plot(
+    yield FigureSpec(
         id=f"gain-heads-{model}",
         table="gain_heads",
-        drawn=lambda table: only(table).query("model == 'change'"),
+        summarise=lambda table: only(table).query("model == 'change'"),
         figure=lambda table: _entitled(patching.head_links(table, pick(correlations, model="change")), name),
         reading=lambda table: readings.heads(correlations),
         source=OPEN,
@@ -197,10 +197,10 @@ def _activations(run: Run, model: str) -> Iterator[Plot]:
         "Spearman’s over heads; its interval is of the bootstrap over images.",
         claims=(f"open_heads_{family}",),
     )
-    yield Plot(
+    yield FigureSpec(
         id=f"gain-attribution-{model}",
         table="gain_attribution_components",
-        drawn=only,
+        summarise=only,
         figure=lambda table: _entitled(patching.attribution_scatter(table, overall), name),
         reading=lambda table: [*readings.attribution(table, overall), *readings.neurons(neurons)],
         source=OPEN,

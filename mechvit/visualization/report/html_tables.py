@@ -23,7 +23,7 @@ QUALITY = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class TableCell:
     """One number: its text, a smaller note after it, and whether it is the best of its group."""
 
     text: str
@@ -32,14 +32,14 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class RowGroup:
     """Rows under one heading: (model key, row title, cells)."""
 
     title: str
-    rows: list[tuple[str, str, list[Cell]]]
+    rows: list[tuple[str, str, list[TableCell]]]
 
 
-def table_one(summary: pd.DataFrame) -> tuple[list[str], list[Group]]:
+def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
     """Table 1 on each family's strongest corruption: column titles, and one group a corruption.
 
     The note of each cell is half its interval's width; the best value of a column in a group is marked.
@@ -61,21 +61,21 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[Group]]:
             for metric in METRICS:
                 row = pick(part, model=model, metric=metric).iloc[0]
                 if pd.isna(row.value):  # top-k among no more than k classes
-                    cells.append(Cell(text="n/a"))
+                    cells.append(TableCell(text="n/a"))
                     continue
                 cells.append(
-                    Cell(
+                    TableCell(
                         text=f"{row.value:.3f}",
                         note=f"± {(row.high - row.low) / 2:.3f}",
                         best=bool(row.value == best[metric]),
                     )
                 )
             rows.append((model, "Base" if model == "base" else f"{title_of(model, short=True)} tuned", cells))
-        groups.append(Group(title=f"On {title_of(corruption)}", rows=rows))
+        groups.append(RowGroup(title=f"On {title_of(corruption)}", rows=rows))
     return list(METRICS.values()), groups
 
 
-def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[Group]]:
+def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
     """Quality of every SAE on every kind of image: column titles, and one group an architecture.
 
     Raises:
@@ -90,9 +90,10 @@ def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[Group]]:
             for corruption in in_order(pick(part, model=model)["corruption"]):
                 values = pick(part, model=model, corruption=corruption).set_index("metric")["value"]
                 cells = [
-                    Cell(text=f"{values[name]:.{QUALITY[name][1]}f}" if name in values else "–") for name in metrics
+                    TableCell(text=f"{values[name]:.{QUALITY[name][1]}f}" if name in values else "–")
+                    for name in metrics
                 ]
                 images = "clean images" if corruption == "clean" else title_of(corruption)
                 rows.append((model, f"{title_of(model, short=True)}, on {images}", cells))
-        groups.append(Group(title=ARCHITECTURES[kind], rows=rows))
+        groups.append(RowGroup(title=ARCHITECTURES[kind], rows=rows))
     return [QUALITY[name][0] for name in metrics], groups

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from .run_folder import Run
+from .run_results import RunResults
 
 
 def rows(value: Any, name: str = "") -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def provenance(run: Run) -> dict[str, Any]:
+def provenance(run: RunResults) -> dict[str, Any]:
     """The parts of `provenance.json` as rows, stages with their share of the time."""
     found = run.provenance
     stages = [(stage["name"], float(stage["seconds"]), stage.get("peak_memory_bytes")) for stage in found["stages"]]
@@ -64,7 +64,7 @@ def _commits(found: dict[str, Any]) -> dict[str, str]:
     return {f"{what} (commit)": commit for what, commit in found.get("revisions", {}).items() if commit is not None}
 
 
-def table_rows(run: Run) -> list[tuple[str, str, list[str]]]:
+def table_rows(run: RunResults) -> list[tuple[str, str, list[str]]]:
     """Every Parquet table beside the report: file name, number of rows, columns."""
     from pyarrow.parquet import read_metadata
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from .claims_table import claim_effects
 from .gain_section import gain_section
-from .sections import CLAIMS, SECTIONS, Plot, Section
+from .sections import CLAIMS, SECTIONS, FigureSpec, Section
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from .run_folder import Run
+    from .run_results import RunResults
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class RunFigure:
     """One figure of a run."""
 
-    plot: Plot
+    spec: FigureSpec
     figure: go.Figure
     table: pd.DataFrame
     """What the figure shows, tidy."""
@@ -29,33 +29,33 @@ class Drawing:
     """Paragraphs."""
 
 
-def drawing(run: Run, plot: Plot) -> Drawing | None:
+def draw_figure(run: RunResults, spec: FigureSpec) -> RunFigure | None:
     """Draw one figure; None where the run has no rows for it.
 
     Raises:
         ValueError: its table lacks a column.
     """
-    if plot is CLAIMS:
+    if spec is CLAIMS:
         read = claim_effects(run.claims)
         read = read if len(read) and read["value"].notna().any() else read.iloc[:0]
-    elif run.has(plot.table):
-        read = run.table(plot.table, plot.columns)
+    elif run.has(spec.table):
+        read = run.table(spec.table, spec.columns)
     else:
         return None
-    table = plot.drawn(read) if plot.drawn and len(read) else read
+    table = spec.summarise(read) if spec.summarise and len(read) else read
     if table.empty:
         return None
-    return Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(table))
+    return RunFigure(spec=spec, figure=spec.figure(table), table=table, reading=spec.reading(table))
 
 
-def sections(run: Run) -> tuple[Section, ...]:
+def sections(run: RunResults) -> tuple[Section, ...]:
     """What is shown of a run, in order: where its gain lives too, if it was taken apart."""
     gain = gain_section(run)
     return (*SECTIONS, gain) if gain else SECTIONS
 
 
-def drawings(run: Run) -> Iterator[Drawing]:
+def figures_of_run(run: RunResults) -> Iterator[RunFigure]:
     """Every figure that the run has rows for: the claims, then each section's."""
-    for plot in (CLAIMS, *(plot for section in sections(run) for plot in section.plots)):
-        if drawn := drawing(run, plot):
-            yield drawn
+    for spec in (CLAIMS, *(spec for section in sections(run) for spec in section.figures)):
+        if figure := draw_figure(run, spec):
+            yield figure

@@ -14,7 +14,7 @@ from . import captions as readings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
+class FigureSpec:
     """One figure of the report."""
 
     id: str
@@ -22,13 +22,13 @@ class Plot:
     """The table that both the figure and the reading are made from."""
     figure: Callable[[pd.DataFrame], go.Figure]
     reading: Callable[[pd.DataFrame], list[str]]
-    """Paragraphs written from the same table, or from what is `drawn` of it."""
+    """Paragraphs written from the same table, or from what `summarise` makes of it."""
     source: str
     """Where the paper shows it."""
     definition: str
     columns: list[str] | None = None
     """Read only these columns (large tables)."""
-    drawn: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    summarise: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     """Sums the table up to what the figure draws and the page offers as CSV; None where that is the table itself."""
     claims: tuple[str, ...] = ()
     """How the ids of the claims begin that this figure bears on."""
@@ -43,10 +43,10 @@ class Section:
     id: str
     title: str
     lead: str
-    plots: tuple[Plot, ...]
+    figures: tuple[FigureSpec, ...]
 
 
-CLAIMS = Plot(
+CLAIMS = FigureSpec(
     id="claims-figure",
     table="claims",
     figure=claims.claims_forest,
@@ -55,15 +55,15 @@ CLAIMS = Plot(
     definition="One row a claim. Large: the measurement that decides its verdict, with its 95% interval; thin: its "
     "other measurements. Hover to read the claim.",
 )
-"""Drawn from the run's `claims.json` rather than a table, above all sections."""
+"""PageFigure from the run's `claims.json` rather than a table, above all sections."""
 
 PERFORMANCE = Section(
     id="performance",
     title="Performance",
     lead="Does tuning on corrupted images help on new ones, does it help elsewhere, and does it cost anything on clean "
     "images?",
-    plots=(
-        Plot(
+    figures=(
+        FigureSpec(
             id="table-one",
             table="performance_summary",
             figure=performance.table_one,
@@ -73,7 +73,7 @@ PERFORMANCE = Section(
             "error, 15 equal-width bins, L1. Bars are bootstrap intervals over images.",
             claims=("better",),
         ),
-        Plot(
+        FigureSpec(
             id="gains",
             table="performance_summary",
             figure=performance.gains,
@@ -82,7 +82,7 @@ PERFORMANCE = Section(
             definition="Tuned minus base on the same images; bars are paired bootstrap intervals over images.",
             claims=("better", "monotone", "ordering"),
         ),
-        Plot(
+        FigureSpec(
             id="transfer",
             table="performance_summary",
             figure=performance.transfer,
@@ -99,8 +99,8 @@ LENS = Section(
     id="lens",
     title="Class prediction across layers",
     lead="At which depth does the right answer appear, and does tuning bring it forward?",
-    plots=(
-        Plot(
+    figures=(
+        FigureSpec(
             id="class-probability",
             table="lens_summary",
             figure=lens.class_probability,
@@ -111,7 +111,7 @@ LENS = Section(
             "models tuned on the other. Bands are bootstrap intervals over images.",
             claims=("certainty", "overtakes"),
         ),
-        Plot(
+        FigureSpec(
             id="first-correct",
             table="first_correct",
             figure=lens.first_correct_layers,
@@ -120,10 +120,10 @@ LENS = Section(
             definition="The smallest layer whose highest logit is the label, over images correct at some layer. Bars "
             "are bootstrap intervals over images.",
             columns=["model", "corruption", "image_id", "layer"],
-            drawn=lens.first_correct_shares,
+            summarise=lens.first_correct_shares,
             claims=("earlier",),
         ),
-        Plot(
+        FigureSpec(
             id="first-correct-difference",
             table="first_correct_summary",
             figure=lens.first_correct_difference,
@@ -139,8 +139,8 @@ ATTENTION = Section(
     id="attention",
     title="Attention",
     lead="Does corruption spread attention out or draw it together, and does tuning undo it?",
-    plots=(
-        Plot(
+    figures=(
+        FigureSpec(
             id="entropy",
             table="attention_summary",
             figure=attention.entropy_difference,
@@ -151,7 +151,7 @@ ATTENTION = Section(
             "not fix its sign.",
             claims=("entropy",),
         ),
-        Plot(
+        FigureSpec(
             id="pattern-change",
             table="attention_summary",
             figure=attention.pattern_change,
@@ -167,8 +167,8 @@ SAES = Section(
     id="saes",
     title="Sparse autoencoders",
     lead="Did tuning change the sparse features that the penultimate layer is made of?",
-    plots=(
-        Plot(
+    figures=(
+        FigureSpec(
             id="sae-cosine",
             table="sae_cosine",
             figure=saes.cosine_distributions,
@@ -177,10 +177,10 @@ SAES = Section(
             definition="Cosine between the SAE codes of the same patch in the clean and in the corrupted image, each "
             "model with its own SAE on its penultimate residual stream. Bands are bootstrap intervals over images.",
             columns=["model", "architecture", "corruption", "image_id", "cosine"],
-            drawn=saes.cosine_densities,
+            summarise=saes.cosine_densities,
             claims=("sae_cosine",),
         ),
-        Plot(
+        FigureSpec(
             id="sae-distance",
             table="sae_distance",
             figure=saes.cosine_distances,
@@ -190,7 +190,7 @@ SAES = Section(
             "tuned on; bars are bootstrap intervals over images.",
             claims=("sae_cosine",),
         ),
-        Plot(
+        FigureSpec(
             id="sae-training",
             table="sae_history",
             figure=saes.training_curves,

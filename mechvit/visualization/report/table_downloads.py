@@ -29,7 +29,7 @@ class Offer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class OfferedTable:
     """One table in the page."""
 
     id: str
@@ -42,7 +42,7 @@ class Held:
 class Offers:
     """The tables of one page, by name."""
 
-    held: dict[str, Held] = field(default_factory=dict)
+    held: dict[str, OfferedTable] = field(default_factory=dict)
 
     def add(self, name: str, title: str, table: pd.DataFrame) -> Offer:
         """Offer a table, which the page holds once however many figures were drawn from it."""
@@ -50,5 +50,5 @@ class Offers:
         if len(table) > MOST_ROWS:
             return Offer(title=title, rows=rows, file=f"tables/{name}.parquet")
         if name not in self.held:
-            self.held[name] = Held(id=f"table-{name}", name=name, text=csv_text(table))
+            self.held[name] = OfferedTable(id=f"table-{name}", name=name, text=csv_text(table))
         return Offer(title=title, rows=rows, id=self.held[name].id)

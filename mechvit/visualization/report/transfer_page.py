@@ -17,14 +17,14 @@ from mechvit.visualization.style import DARK
 
 from . import provenance_rows as made
 from . import transfer_captions as readings
-from .report import Drawn, drawn
-from .run_figures import Drawing
-from .run_folder import Run, read_provenance
-from .sections import Plot
+from .report_page import PageFigure, page_figure
+from .run_figures import RunFigure
+from .run_results import RunResults, read_provenance
+from .sections import FigureSpec
 from .table_downloads import Offers
 
 NEEDED = ("config.json", "provenance.json", *(f"tables/transfer{end}.parquet" for end in ("", "_means", "_similarity")))
-GAINS = Plot(
+GAINS = FigureSpec(
     id="gains",
     table="transfer",
     figure=transfers.transfer_matrix,
@@ -34,7 +34,7 @@ GAINS = Plot(
     "orange less); bold where its paired bootstrap interval over images excludes zero. The first row is the base’s own "
     "accuracy. Intervals hold the sampling of images, not that of trainings.",
 )
-SHARES = Plot(
+SHARES = FigureSpec(
     id="shares",
     table="transfer",
     figure=lambda table: transfers.transfer_matrix(table, "transfer"),
@@ -44,7 +44,7 @@ SHARES = Plot(
     "corruption: 1 helps as much, 0 does not help. Empty where no model was trained on it, or its gain is not surely "
     "positive.",
 )
-MEANS = Plot(
+MEANS = FigureSpec(
     id="means",
     table="transfer_means",
     figure=transfers.transfer_means,
@@ -57,13 +57,13 @@ MEANS = Plot(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class TransferSection:
     """One section of the page."""
 
     id: str
     title: str
     lead: str
-    figures: list[Drawn]
+    figures: list[PageFigure]
     missing: str = ""
     """What is said where there is nothing to draw."""
 
@@ -89,13 +89,13 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
             "first, or name another folder"
         )
     config, provenance = read_object(path / NEEDED[0]), read_provenance(path / NEEDED[1])
-    opened = Run(path=path, claims=[], config=config, provenance=provenance)
+    opened = RunResults(path=path, claims=[], config=config, provenance=provenance)
     owed, offers = notices("plotly.js"), Offers()
     text = render(
         "transfer.html.j2",
         run=opened,
         lead=readings.lead(opened.table("transfer_means")),
-        sections=_parts(opened, offers),
+        sections=_sections(opened, offers),
         offers=offers.held.values(),
         config=made.rows(config),
         provenance=made.provenance(opened),
@@ -108,34 +108,34 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
     return write_whole(Path(out) if out is not None else path / "transfer.html", text)
 
 
-def _parts(run: Run, offers: Offers) -> list[Part]:
+def _sections(run: RunResults, offers: Offers) -> list[TransferSection]:
     matrix, means, similarity = (run.table(f"transfer{end}") for end in ("", "_means", "_similarity"))
     return [
-        Part(
+        TransferSection(
             id="matrix",
             title="The matrix",
             lead="One model for each corruption (rows), tested under every one (columns).",
-            figures=[_drawn(GAINS, matrix, offers), _drawn(SHARES, matrix, offers)],
+            figures=[_figure(GAINS, matrix, offers), _figure(SHARES, matrix, offers)],
         ),
-        Part(
+        TransferSection(
             id="relations",
             title="Within and across",
             lead="Does training pass between the filters of one group, and between groups?",
-            figures=[_drawn(MEANS, means, offers)],
+            figures=[_figure(MEANS, means, offers)],
         ),
-        Part(
+        TransferSection(
             id="spectra",
             title="Spectra",
             lead="Does it follow which spatial frequencies the corruptions change?",
-            figures=[_drawn(_similarity(matrix), similarity, offers)] if len(similarity) else [],
+            figures=[_figure(_similarity(matrix), similarity, offers)] if len(similarity) else [],
             missing="" if len(similarity) else "Left out: it takes at least three corruptions.",
         ),
     ]
 
 
-def _similarity(matrix: pd.DataFrame) -> Plot:
+def _similarity(matrix: pd.DataFrame) -> FigureSpec:
     """The scatter of the matrix's pairs, under the correlations of its own table."""
-    return Plot(
+    return FigureSpec(
         id="similarity",
         table="transfer_similarity",
         figure=partial(transfers.transfer_similarity, matrix),
@@ -147,5 +147,7 @@ def _similarity(matrix: pd.DataFrame) -> Plot:
     )
 
 
-def _drawn(plot: Plot, table: pd.DataFrame, offers: Offers) -> Drawn:
-    return drawn(Drawing(plot=plot, figure=plot.figure(table), table=table, reading=plot.reading(table)), offers)
+def _figure(spec: FigureSpec, table: pd.DataFrame, offers: Offers) -> PageFigure:
+    return page_figure(
+        RunFigure(spec=spec, figure=spec.figure(table), table=table, reading=spec.reading(table)), offers
+    )

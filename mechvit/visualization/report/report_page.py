@@ -29,9 +29,9 @@ from mechvit.visualization.style import DARK, in_order, title_of
 from . import html_tables as tables
 from . import provenance_rows as made
 from .claims_table import claim_rows, summary, tally
-from .run_figures import Drawing, drawing, sections
-from .run_folder import Run, read_run
-from .sections import CLAIMS, Plot, Section
+from .run_figures import RunFigure, draw_figure, sections
+from .run_results import RunResults, read_run
+from .sections import CLAIMS, FigureSpec, Section
 from .table_downloads import Offer, Offers
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ COARSE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class PageFigure:
     """One figure on the page."""
 
-    plot: Plot
+    spec: FigureSpec
     title: str
     reading: list[str]
     height: int
     """Pixels."""
-    spec: Markup
+    plotly_json: Markup
     """plotly's JSON."""
     offer: Offer
     """Its data."""
@@ -59,31 +59,31 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One section on the page: what could be drawn, and which plots' tables are missing."""
+class PageSection:
+    """One section on the page: what could be drawn, and which figures' tables are missing."""
 
     section: Section
-    figures: list[Drawn]
-    missing: list[Plot]
-    table: tuple[str, list[str], list[tables.Group], Offer] | None
+    figures: list[PageFigure]
+    missing: list[FigureSpec]
+    table: tuple[str, list[str], list[tables.RowGroup], Offer] | None
     """A caption, column titles, groups of rows, and its data."""
 
     @property
-    def folds(self) -> list[tuple[str, list[Drawn]]]:
+    def folds(self) -> list[tuple[str, list[PageFigure]]]:
         """Neighbouring figures under the heading that folds them away, an empty one where they stand open."""
-        return [(fold, list(group)) for fold, group in groupby(self.figures, lambda drawn: drawn.plot.fold)]
+        return [(fold, list(group)) for fold, group in groupby(self.figures, lambda figure: figure.spec.fold)]
 
 
 @checked
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a finished run; returns its path.
 
-    The page holds the claims table, every figure of `drawing.sections` whose table the run has, example images,
+    The page holds the claims table, every figure of `run_figures.sections` whose table the run has, example images,
     attention views and how it was made. It is one file that requests nothing, written beside its place and
     renamed into it.
 
     Args:
-        run: the run's folder (see `run_files.REQUIRED` for what it must hold).
+        run: the run's folder (see `run_results.REQUIRED` for what it must hold).
         out: where to write; `report.html` in the run's folder when None.
 
     Raises:
@@ -94,13 +94,13 @@ def render_report(run: str | Path, out: str | Path | None = None) -> Path:
     return write_whole(Path(out) if out is not None else opened.path / "report.html", report_html(opened))
 
 
-def report_html(run: Run) -> str:
+def report_html(run: RunResults) -> str:
     """The whole page as text."""
     owed = notices("plotly.js", "circuitsvis")
     offers = Offers()
-    forest = next(iter(_drawn(run, (CLAIMS,), offers)), None)
-    parts = [_shown(run, section, offers) for section in sections(run)]
-    figures = [drawn for shown in parts for drawn in shown.figures]
+    forest = next(iter(_page_figures(run, (CLAIMS,), offers)), None)
+    parts = [_page_section(run, section, offers) for section in sections(run)]
+    figures = [figure for part in parts for figure in part.figures]
     return render(
         "report.html.j2",
         run=run,
@@ -110,7 +110,7 @@ def report_html(run: Run) -> str:
         questions=claim_rows(run.questions),
         forest=forest,
         shown_in={
-            claim["id"]: [(drawn.plot.id, drawn.title) for drawn in figures if bears_on(drawn.plot, claim["id"])]
+            claim["id"]: [(figure.spec.id, figure.title) for figure in figures if bears_on(figure.spec, claim["id"])]
             for claim in [*run.claims, *run.questions]
         },
         sections=parts,
@@ -131,7 +131,7 @@ def report_html(run: Run) -> str:
     )
 
 
-def drawn(found: Drawing, offers: Offers, bears: Sequence[str] = ()) -> Drawn:
+def page_figure(found: RunFigure, offers: Offers, bears: Sequence[str] = ()) -> PageFigure:
     """A figure for the page, whose own heading takes the place of the figure's title.
 
     Args:
@@ -139,41 +139,43 @@ def drawn(found: Drawing, offers: Offers, bears: Sequence[str] = ()) -> Drawn:
         offers: of the page; the data are added.
         bears: the ids of the claims that it bears on.
     """
-    figure, plot = found.figure, found.plot
+    figure, spec = found.figure, found.spec
     title, height = str(figure.layout.title.text), int(figure.layout.height)
     room = min(32, int(figure.layout.margin.t))
     figure.update_layout(title=None, margin_t=figure.layout.margin.t - room, height=height - room)
-    return Drawn(
-        plot=plot,
+    return PageFigure(
+        spec=spec,
         title=title,
         reading=found.reading,
         height=height - room,
-        spec=figure_spec(figure),
-        offer=offers.add(plot.id if plot.drawn else plot.table, title, found.table),
+        plotly_json=figure_spec(figure),
+        offer=offers.add(spec.id if spec.summarise else spec.table, title, found.table),
         bears=[(claim, claim.replace("_", " ")) for claim in bears],
     )
 
 
-def bears_on(plot: Plot, claim: str) -> bool:
+def bears_on(spec: FigureSpec, claim: str) -> bool:
     """Whether a figure shows what the claim of this id is about."""
-    return claim.startswith(plot.claims) if plot.claims else False
+    return claim.startswith(spec.claims) if spec.claims else False
 
 
-def _shown(run: Run, section: Section, offers: Offers) -> Shown:
-    figures = _drawn(run, section.plots, offers)
-    there = {drawn.plot.id for drawn in figures}
-    missing = [plot for plot in section.plots if plot.id not in there]
-    return Shown(section=section, figures=figures, missing=missing, table=_table(run, section, offers))
+def _page_section(run: RunResults, section: Section, offers: Offers) -> PageSection:
+    figures = _page_figures(run, section.figures, offers)
+    there = {figure.spec.id for figure in figures}
+    missing = [spec for spec in section.figures if spec.id not in there]
+    return PageSection(section=section, figures=figures, missing=missing, table=_table(run, section, offers))
 
 
-def _drawn(run: Run, plots: Sequence[Plot], offers: Offers) -> list[Drawn]:
+def _page_figures(run: RunResults, specs: Sequence[FigureSpec], offers: Offers) -> list[PageFigure]:
     """What can be drawn of these."""
-    found = [drawing(run, plot) for plot in plots]
+    found = [draw_figure(run, spec) for spec in specs]
     ids = [str(claim["id"]) for claim in [*run.claims, *run.questions]]
-    return [drawn(one, offers, [id for id in ids if bears_on(one.plot, id)]) for one in found if one is not None]
+    return [page_figure(one, offers, [id for id in ids if bears_on(one.spec, id)]) for one in found if one is not None]
 
 
-def _table(run: Run, section: Section, offers: Offers) -> tuple[str, list[str], list[tables.Group], Offer] | None:
+def _table(
+    run: RunResults, section: Section, offers: Offers
+) -> tuple[str, list[str], list[tables.RowGroup], Offer] | None:
     """The section's numbers as a table: Table 1, or the SAEs' quality."""
     if section.id == "performance":
         caption = (
@@ -192,7 +194,7 @@ def _table(run: Run, section: Section, offers: Offers) -> tuple[str, list[str], 
     return None
 
 
-def _examples(run: Run) -> dict[str, Any] | None:
+def _examples(run: RunResults) -> dict[str, Any] | None:
     """A grid of pictures, one row an example image and one column a corruption, or None without any."""
     listed, arrays = run.examples()
     if not listed:
@@ -212,7 +214,7 @@ def _examples(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _attention(run: Run) -> dict[str, Any] | None:
+def _attention(run: RunResults) -> dict[str, Any] | None:
     """One image's attention, clean beside corrupted and base beside tuned, a set a corruption; None without any."""
     about, patterns = run.attention()
     if not patterns:
@@ -250,7 +252,7 @@ def _attention(run: Run) -> dict[str, Any] | None:
     return {"label": str(about["label"]), "spec": attention_spec(view, sets), "pooled": view.grid != grid}
 
 
-def _lens(run: Run) -> dict[str, Any] | None:
+def _lens(run: RunResults) -> dict[str, Any] | None:
     """The patch lens of the example images; None without any."""
     found = run.view("lens")
     return found and {"spec": found["spec"], "figures": [escaped_json(figure) for figure in found["figures"]]}

@@ -22,7 +22,7 @@ PROVENANCE = ("versions", "hardware", "seeds", "stages", "started", "finished")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunResults:
     """One run's small files in memory; its tables are read when asked for."""
 
     path: Path
@@ -88,7 +88,7 @@ class Run:
 
 
 @checked
-def read_run(run: str | Path) -> Run:
+def read_run(run: str | Path) -> RunResults:
     """Open a run's folder.
 
     Raises:
@@ -106,7 +106,7 @@ def read_run(run: str | Path) -> Run:
     provenance = read_provenance(path / REQUIRED[2])
     asked = [claim for claim in claims if claim["verdict"] in ANSWERS]
     claims = [claim for claim in claims if claim not in asked]
-    return Run(path=path, claims=claims, questions=asked, config=config, provenance=provenance)
+    return RunResults(path=path, claims=claims, questions=asked, config=config, provenance=provenance)
 
 
 def read_claims(path: Path) -> list[dict[str, Any]]:
