@@ -170,7 +170,7 @@ def test_a_write_that_really_fails_is_one_line(case, tmp_path):
     """A limit on the size of files stands for a full disk: the same calls fail, in the same places."""
     code = textwrap.dedent(f"""
         import dataclasses
-        from mechvit.experiment.command_line import run
+        from mechvit.cli.command_line import run
         @dataclasses.dataclass
         class Options:
             out: str
@@ -301,7 +301,7 @@ def test_a_device_that_cannot_compute_is_refused(device):
 # what is printed
 
 
-PRINTS = "from mechvit.experiment.inputs import run\nfrom mechvit.terminal import say\nrun(lambda: say('x'))"
+PRINTS = "from mechvit.cli.command_line import run\nfrom mechvit.terminal import say\nrun(lambda: say('x'))"
 
 
 @pytest.mark.processes
@@ -335,7 +335,7 @@ def test_on_a_terminal_too_the_answer_is_one_line_without_colours():
     """tyro draws its box by what stdout is."""
     ours, theirs = pty.openpty()
     code = (
-        "from mechvit.experiment.inputs import read\nfrom mechvit.finetuning import FinetuneConfig\n"
+        "from mechvit.cli.command_line import read\nfrom mechvit.finetuning import FinetuneConfig\n"
         "read(FinetuneConfig, None, args=['--epochs', '0'])"
     )
     with subprocess.Popen(

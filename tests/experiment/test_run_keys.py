@@ -68,7 +68,9 @@ def hub(monkeypatch):
         return SimpleNamespace(resolved=commits[repo_type])
 
     monkeypatch.setattr(huggingface_hub.HfApi, "resolve_revision", resolve)
-    monkeypatch.setattr("mechvit.models.processors.image_processor._read", lambda where: ViTImageProcessorPil())
+    processor = "mechvit.models.processors.image_processor"
+    monkeypatch.setattr(f"{processor}._settings", lambda where: ("preprocessor_config.json", {}))
+    monkeypatch.setattr(f"{processor}._make", lambda where, settings: ViTImageProcessorPil())
     return commits
 
 

@@ -135,7 +135,7 @@ def train_tuned_lens(
 
 
 @torch.inference_mode()
-def _held_out(model: HookedViT, held_out: _Reader, weight: Tensor, bias: Tensor) -> Float[Tensor, " layer"]:
+def _held_out(model: HookedViT, held_out: _TranslatorInputs, weight: Tensor, bias: Tensor) -> Float[Tensor, " layer"]:
     """Return each layer's mean divergence over all held-out images under all conditions."""
     total, images = torch.zeros(len(weight), dtype=torch.float64, device=weight.device), 0
     for condition in range(len(held_out.conditions)):
@@ -165,11 +165,11 @@ class _TranslatorInputs:
         if size <= HELD_BYTES:
             self.kept = [_joined(self._look(everything, [c])) for c in conditions]
 
-    def under(self, condition: int) -> Iterator[_Seen]:
+    def under(self, condition: int) -> Iterator[_TranslatorBatch]:
         """Return all images in order under one condition."""
         return self._batches(np.arange(len(self.images)), [condition])
 
-    def epoch(self, number: int) -> Iterator[_Seen]:
+    def epoch(self, number: int) -> Iterator[_TranslatorBatch]:
         """Return all images once in a random order; conditions take turns from batch to batch and epoch to epoch."""
         order = np.random.default_rng((self.config.seed, number)).permutation(len(self.images))
         turns = [(number + place) % len(self.conditions) for place in range(len(self.conditions))]

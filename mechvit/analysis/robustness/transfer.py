@@ -118,7 +118,7 @@ def _matrix(cells: Iterable[TransferCase], accuracy: Draws, level: float) -> pd.
     return pd.DataFrame(rows, columns=[*names.split(), *more.split()])
 
 
-def _means(cells: list[Pair], level: float) -> pd.DataFrame:
+def _means(cells: list[TransferCase], level: float) -> pd.DataFrame:
     """Return every scope that has a pair, and the differences of two scopes."""
     import pandas as pd
 
@@ -135,7 +135,7 @@ def _means(cells: list[Pair], level: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names.split())
 
 
-def _scopes(cell: Pair) -> list[str]:
+def _scopes(cell: TransferCase) -> list[str]:
     """Return the scopes that a pair belongs to; those of bands and groups hold two different corruptions."""
     scopes = [cell.relation]
     if cell.same_band is not None:
@@ -145,7 +145,7 @@ def _scopes(cell: Pair) -> list[str]:
     return scopes
 
 
-def _pooled(cells: list[Pair]) -> np.ndarray:
+def _pooled(cells: list[TransferCase]) -> np.ndarray:
     """Return summed gain over summed own gain, of the cells that have one."""
     pairs = [(cell.gain, cell.own) for cell in cells if cell.own is not None]
     if not pairs:
@@ -154,7 +154,7 @@ def _pooled(cells: list[Pair]) -> np.ndarray:
     return ratio(gain, own)
 
 
-def _similarity(cells: list[Pair], distances: Distances, level: float, seed: int) -> pd.DataFrame:
+def _similarity(cells: list[TransferCase], distances: Distances, level: float, seed: int) -> pd.DataFrame:
     """Return rank correlations over ordered pairs of two corruptions."""
     import pandas as pd
 

@@ -63,7 +63,7 @@ DEFAULT_COUNT = 1900
 
 @dataclass(frozen=True)
 class GridCell:
-    """GridCell of a photograph's grid, in pixels of the loaded photograph."""
+    """Cell of a photograph's grid, in pixels of the loaded photograph."""
 
     top: int
     left: int
