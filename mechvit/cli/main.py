@@ -9,6 +9,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from mechvit.terminal import NobodyReads, say
+
 COMMANDS: dict[str, dict[str, str]] = {
     "The paper": {
         "reproduce": "the whole experiment, or the same on your own model and images: one report",
@@ -54,19 +56,19 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the help, as head, has seen enough
+    except (BrokenPipeError, NobodyReads):  # whoever read the help, as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
         sys.exit(1)
 
 
 def _main(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
+        say(overview())
         return
     if words[0] in ("-V", "--version"):
         from mechvit import __version__
 
-        print(__version__)
+        say(__version__)
         return
     name = words[0].replace("_", "-")
     if name not in NAMES:
