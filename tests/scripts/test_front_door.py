@@ -17,7 +17,7 @@ def test_every_command_is_listed_once_and_has_a_script():
     files = {path.stem for path in Path(script("analyze").__file__).parent.glob("*.py")}
     commands = {name.replace("-", "_") for name in NAMES}
     assert len(NAMES) == len(commands)
-    assert files - commands == {"__init__", "main", "run", "options", "faults"}
+    assert files - commands == {"__init__", "command_line", "faults", "main", "options"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == commands
     for name in NAMES:
         module = script(name.replace("-", "_"))
