@@ -56,7 +56,7 @@ COUNT = Range(1)
 COUNT_OR_ZERO = Range(0)
 SEED = Range(0, 2**32 - 1)
 """numpy and transformers take no larger one."""
-RESAMPLES = Range(1, 1_000_000)
+RESAMPLES_RANGE = Range(1, 1_000_000)
 """Of a bootstrap; more would fill the memory with draws."""
 THREADS = Range(1, 1024)
 FINITE = Range(whole=False)
@@ -65,7 +65,7 @@ NOT_NEGATIVE = Range(0, whole=False)
 SHARE = Range(0, 1, whole=False)
 SHARE_BELOW_ONE = Range(0, 1, open_above=True, whole=False)
 SHARE_ABOVE_ZERO = Range(0, 1, open_below=True, whole=False)
-LEVEL = Range(0, 1, open_below=True, open_above=True, whole=False)
+LEVEL_RANGE = Range(0, 1, open_below=True, open_above=True, whole=False)
 """Of an interval."""
 
 

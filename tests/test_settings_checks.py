@@ -19,14 +19,14 @@ RANGES = {
     "COUNT": "at least 1",
     "COUNT_OR_ZERO": "at least 0",
     "SEED": "in [0, 4294967295]",
-    "RESAMPLES": "in [1, 1000000]",
+    "RESAMPLES_RANGE": "in [1, 1000000]",
     "THREADS": "in [1, 1024]",
     "POSITIVE": "finite and above 0",
     "NOT_NEGATIVE": "finite and at least 0",
     "SHARE": "in [0, 1]",
     "SHARE_BELOW_ONE": "in [0, 1)",
     "SHARE_ABOVE_ZERO": "in (0, 1]",
-    "LEVEL": "in (0, 1)",
+    "LEVEL_RANGE": "in (0, 1)",
 }
 
 

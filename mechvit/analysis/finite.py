@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-SHOWN = 8
+MOST_NAMED = 8
 """Images that an error names."""
 
 
@@ -88,7 +88,9 @@ def check_finite(
     rows = bad[first].nonzero()[:, 0].tolist()
     known = images.tolist() if isinstance(images, Tensor) else images
     named = (
-        f"the places {rows[:SHOWN]} of the batch" if known is None else f"the images {[known[i] for i in rows[:SHOWN]]}"
+        f"the places {rows[:MOST_NAMED]} of the batch"
+        if known is None
+        else f"the images {[known[i] for i in rows[:MOST_NAMED]]}"
     )
     name = model if isinstance(model, str) else model_name(model)
     raise ValueError(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from mechvit.saes import SAEEvaluation
 
-SHOWN = (
+PRINTED_METRICS = (
     "explained_variance",
     "l0",
     "dead_fraction",
@@ -107,7 +107,7 @@ def measure(options: Options, folders: dict[str, str], folder: Path | None) -> d
         .rename_axis(columns=None)
         .reset_index()
     )
-    say(wide[["architecture", "corruption", *SHOWN]].to_string(index=False, float_format="%.4g"))
+    say(wide[["architecture", "corruption", *PRINTED_METRICS]].to_string(index=False, float_format="%.4g"))
     if "sae_matches" in tables:
         live = tables["sae_matches"].query("firing_rate > 0")
         cosines = live.groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean().reset_index()

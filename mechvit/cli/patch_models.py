@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
 
-Kind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
+ComponentKind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
 
 
 @own_first
@@ -55,7 +55,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folder for tables and figures."""
     giver_corruption: str | None = None
     """What the giver's images suffer; the same when None."""
-    kinds: tuple[Kind, ...] = ("resid", "attn", "mlp", "head")
+    kinds: tuple[ComponentKind, ...] = ("resid", "attn", "mlp", "head")
     """What is patched: the residual stream that enters each block and the head, attention's and the MLP's output of
     each block, each single head; what the head reads, and what it gives (the giver itself)."""
     tokens: tuple[Literal["all", "cls", "patches"], ...] = ("all",)
@@ -108,7 +108,7 @@ def make_tables(
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """All tables by name, and the forward passes an image that patching took."""
     from mechvit import analysis
-    from mechvit.analysis.interventions.components import KINDS, check_activations_fit, components_of
+    from mechvit.analysis.interventions.components import COMPONENT_KINDS, check_activations_fit, components_of
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
@@ -137,7 +137,7 @@ def make_tables(
             images,
             corruption,
             giver_corruption=given,
-            kinds=tuple(kind for kind in options.kinds if kind in KINDS) or KINDS,
+            kinds=tuple(kind for kind in options.kinds if kind in COMPONENT_KINDS) or COMPONENT_KINDS,
             tokens=options.tokens,
             progress="Gradients",
             **shared,

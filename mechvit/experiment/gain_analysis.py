@@ -28,7 +28,7 @@ MOST_COST = 0.02
 """Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
 NO_ABLATION = ["model", "corruption", "kind", "n", "quantity"]
 """Columns of the table where too few latents fire for an ablation."""
-ABLATED = (1, 4, 16, 64)
+ABLATED_COUNTS = (1, 4, 16, 64)
 """How many latents are ablated together."""
 
 
@@ -79,10 +79,10 @@ def patching(pair: Isolation) -> Tables:
     import pandas as pd
 
     from mechvit import analysis
-    from mechvit.analysis.interventions.components import ENDS, KINDS
+    from mechvit.analysis.interventions.components import COMPONENT_KINDS, ENDS
 
     base, tuned, corruption = pair.base, pair.tuned, pair.corruption
-    every, branches = (*KINDS, *ENDS), ("resid", "attn", "mlp")
+    every, branches = (*COMPONENT_KINDS, *ENDS), ("resid", "attn", "mlp")
     ways = {
         INTO_BASE: (base, tuned, corruption, every),
         INTO_TUNED: (tuned, base, corruption, every),
@@ -190,7 +190,7 @@ def control(pair: Isolation) -> Tables:
     gain_steering_chosen (held out)."""
     from mechvit import analysis
     from mechvit.saes import sae_steering_direction
-    from mechvit.saes.latents.steering import LATENTS
+    from mechvit.saes.latents.steering import MOST_LATENTS
 
     hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(0, pair.base.cfg.n_layers, 2)]
     directions = analysis.steering_directions(
@@ -199,7 +199,7 @@ def control(pair: Isolation) -> Tables:
     sae = pair.saes["base"]
     directions.append(
         sae_steering_direction(
-            pair.base, sae, pair.train, pair.corruption, n_latents=min(LATENTS, sae.cfg.d_sae), seed=pair.seed
+            pair.base, sae, pair.train, pair.corruption, n_latents=min(MOST_LATENTS, sae.cfg.d_sae), seed=pair.seed
         )
     )
     found = analysis.steer(
@@ -299,7 +299,7 @@ def features(pair: Isolation) -> Tables:
         sae = pair.saes[name]
         change = saes.feature_change({name: model}, sae, pair.train, pair.corruption, seed=pair.seed).models[name]
         alive = int((change.rate > 0).sum())
-        counts = [n for n in ABLATED if 2 * n <= alive]
+        counts = [n for n in ABLATED_COUNTS if 2 * n <= alive]
         if not counts:
             continue
         sets = saes.sensitive_features(sae, change, max(counts), draws=5, seed=pair.seed)

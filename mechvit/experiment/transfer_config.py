@@ -19,7 +19,7 @@ from mechvit.data.corruption_spec import (
 )
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
 from mechvit.saes.config import SAEConfig
-from mechvit.settings_checks import COUNT, RESAMPLES, SettingError, check, check_common, listed
+from mechvit.settings_checks import COUNT, RESAMPLES_RANGE, SettingError, check, check_common, listed
 
 from .config import IMAGENET, PHOTOS, ExperimentConfig, ImageCounts
 
@@ -121,7 +121,7 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        check(self, RESAMPLES, "resamples")
+        check(self, RESAMPLES_RANGE, "resamples")
         if len(self.single) < 2:
             raise SettingError(
                 "corruptions", f"must name at least two to transfer between; got {listed(self.corruptions) or 'none'}"

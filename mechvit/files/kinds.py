@@ -8,7 +8,7 @@ from __future__ import annotations
 
 _CHECKPOINT = ("config.json", "model*.safetensors", "preprocessor_config.json", "model.safetensors.index.json")
 
-KINDS: dict[str, tuple[str, ...]] = {
+FOLDER_KINDS: dict[str, tuple[str, ...]] = {
     # what the Python API writes
     "fine-tuned checkpoint": ("training_log.json", *_CHECKPOINT),
     "hooked model": ("hooked_vit.json", "hooked_vit.safetensors", "preprocessor_config.json", "processor_config.json"),
@@ -148,10 +148,10 @@ RUN_FILES = (
 )
 """Single files of a run from before there were markers."""
 RUN_PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "base": ("models/base", "fine-tuned checkpoint", KINDS["fine-tuned checkpoint"]),
-    "finetune/": ("models/", "fine-tuned checkpoint", KINDS["fine-tuned checkpoint"]),
+    "base": ("models/base", "fine-tuned checkpoint", FOLDER_KINDS["fine-tuned checkpoint"]),
+    "finetune/": ("models/", "fine-tuned checkpoint", FOLDER_KINDS["fine-tuned checkpoint"]),
     "images/": ("images/", "prepared images", ("state.json", "dataset_info.json", "data-*.arrow")),
-    "saes/": ("saes/", "SAEs", KINDS["SAEs"]),
+    "saes/": ("saes/", "SAEs", FOLDER_KINDS["SAEs"]),
     "study/": ("parts/study/", "tables", ("*.parquet",)),
     "sae-evaluation/": ("parts/saes/", "tables", ("*.parquet",)),
     "gain/": ("parts/gain/", "tables", ("*.parquet",)),

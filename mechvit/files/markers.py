@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .disk import disk_errors, is_full, step, sync
-from .kinds import KINDS, OBLIGATORY
+from .kinds import FOLDER_KINDS, OBLIGATORY
 
 MARKER = ".mechvit.jsonl"
 LITTER = (
@@ -203,7 +203,7 @@ def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
 
 def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
     """Mark an unmarked earlier result as ours, if it is one; tell whether it is marked now."""
-    names, least = (KINDS[kind], OBLIGATORY.get(kind, 1)) if known is None else (known, 1)
+    names, least = (FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1)) if known is None else (known, 1)
     if read_marker(folder) is None and looks_like(folder, names, least):
         mark(folder, Marker(kind, uuid.uuid4().hex[:12], True, files={name: [] for name in tree(folder)}))
     return read_marker(folder) is not None

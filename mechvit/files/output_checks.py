@@ -9,7 +9,7 @@ from pathlib import Path
 from mechvit.terminal import printable
 
 from .hashes import edited
-from .kinds import KINDS, OBLIGATORY
+from .kinds import FOLDER_KINDS, OBLIGATORY
 from .markers import (
     Marker,
     foreign,
@@ -128,7 +128,7 @@ def check_out(
 
     Args:
         out: a folder that is to be written.
-        kind: of the result, one of `KINDS`; only a result of the same kind is ever replaced.
+        kind: of the result, one of `FOLDER_KINDS`; only a result of the same kind is ever replaced.
         overwrite: allow to replace an earlier result.
         inputs: see `out_folder`.
         flag: what the user would give to replace a result: an option, or an argument of a function.
@@ -155,8 +155,8 @@ def check_place(
     out: str | os.PathLike[str], kind: str, inputs: Collection[str | os.PathLike[str]] = (), flag: str = "overwrite"
 ) -> Path:
     """`out_folder`, after the check that there is such a kind of result."""
-    if kind not in KINDS:
-        raise ValueError(f"a result must be one of {', '.join(KINDS)}; got {kind!r}")
+    if kind not in FOLDER_KINDS:
+        raise ValueError(f"a result must be one of {', '.join(FOLDER_KINDS)}; got {kind!r}")
     return out_folder(out, inputs, flag=flag)
 
 
@@ -186,7 +186,7 @@ def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True
     if is_free(path):
         return
     marker = read_marker(path)
-    if marker is None and kind is not None and looks_like(path, KINDS[kind], OBLIGATORY.get(kind, 1)):
+    if marker is None and kind is not None and looks_like(path, FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1)):
         marker = Marker(kind, "", True, files={name: [] for name in tree(path)})
     if marker is None or marker.kind != (kind or marker.kind):
         of = "" if kind is None else f" of this kind ({kind})"

@@ -20,7 +20,7 @@ from .hooked_vit import HookedViT
 LEARNED, ROTARY, GATED, HEAD = "learned positions", "rotary positions", "gated MLPs", "a head"
 FIRST, FINAL = "a LayerNorm before the blocks", "a LayerNorm after the blocks"
 ZERO_SHOT, POOLING = "a zero-shot head", "a head that pools by attention"
-SCALE = "√(variance + eps), by which the LayerNorm divides"
+LN_SCALE = "√(variance + eps), by which the LayerNorm divides"
 
 NEEDS: dict[str, Callable[[HookedViTConfig], bool]] = {
     LEARNED: lambda cfg: cfg.positions == "learned",
@@ -50,12 +50,12 @@ class Point(NamedTuple):
 POINTS: dict[str, Point] = {
     "hook_embed": Point("batch, token, d_model", "special tokens and patches (CLIP: after ln_pre)"),
     "hook_pos_embed": Point("batch, token, d_model", "positions (CLIP: after ln_pre, with its bias)", LEARNED),
-    "ln_pre.hook_scale": Point("batch, token, 1", SCALE, FIRST),
+    "ln_pre.hook_scale": Point("batch, token, 1", LN_SCALE, FIRST),
     "blocks.{l}.hook_resid_pre": Point("batch, token, d_model", "residual stream that enters the block"),
     "blocks.{l}.hook_q_input": Point("batch, token, head, d_model", "a copy of the stream for each head's queries"),
     "blocks.{l}.hook_k_input": Point("batch, token, head, d_model", "a copy of the stream for each head's keys"),
     "blocks.{l}.hook_v_input": Point("batch, token, head, d_model", "a copy of the stream for each head's values"),
-    "blocks.{l}.ln1.hook_scale": Point("batch, token, 1", SCALE),
+    "blocks.{l}.ln1.hook_scale": Point("batch, token, 1", LN_SCALE),
     "blocks.{l}.ln1.hook_normalized": Point("batch, token, d_model", "what attention reads, after gain and bias"),
     "blocks.{l}.attn.hook_q": Point("batch, token, head, d_head", "queries, before any rotation"),
     "blocks.{l}.attn.hook_k": Point("batch, token, head, d_head", "keys, before any rotation"),
@@ -69,14 +69,14 @@ POINTS: dict[str, Point] = {
     "blocks.{l}.hook_attn_out": Point("batch, token, d_model", "what attention adds, after layer scale"),
     "blocks.{l}.hook_resid_mid": Point("batch, token, d_model", "residual stream between attention and MLP"),
     "blocks.{l}.hook_mlp_in": Point("batch, token, d_model", "a copy of the stream for the MLP alone"),
-    "blocks.{l}.ln2.hook_scale": Point("batch, token, 1", SCALE),
+    "blocks.{l}.ln2.hook_scale": Point("batch, token, 1", LN_SCALE),
     "blocks.{l}.ln2.hook_normalized": Point("batch, token, d_model", "what the MLP reads, after gain and bias"),
     "blocks.{l}.mlp.hook_pre": Point("batch, token, d_mlp", "before the activation (the gate's, if any)"),
     "blocks.{l}.mlp.hook_pre_linear": Point("batch, token, d_mlp", "what the activated gate multiplies", GATED),
     "blocks.{l}.mlp.hook_post": Point("batch, token, d_mlp", "after the activation and any gating"),
     "blocks.{l}.hook_mlp_out": Point("batch, token, d_model", "what the MLP adds, after layer scale"),
     "blocks.{l}.hook_resid_post": Point("batch, token, d_model", "residual stream that leaves the block"),
-    "ln_final.hook_scale": Point("batch, token, 1", SCALE, FINAL),
+    "ln_final.hook_scale": Point("batch, token, 1", LN_SCALE, FINAL),
     "ln_final.hook_normalized": Point("batch, token, d_model", "what leaves it, after gain and bias", FINAL),
     "pooler.attn.hook_q": Point("batch, 1, head, d_head", "query of the learned probe", POOLING),
     "pooler.attn.hook_k": Point("batch, token, head, d_head", "keys of the tokens", POOLING),
@@ -85,7 +85,7 @@ POINTS: dict[str, Point] = {
     "pooler.attn.hook_pattern": Point("batch, head, 1, key", "softmax of the scores over the tokens", POOLING),
     "pooler.attn.hook_z": Point("batch, 1, head, d_head", "values averaged by the pattern", POOLING),
     "pooler.hook_attn_out": Point("batch, 1, d_model", "what is pooled", POOLING),
-    "pooler.ln.hook_scale": Point("batch, 1, 1", SCALE, POOLING),
+    "pooler.ln.hook_scale": Point("batch, 1, 1", LN_SCALE, POOLING),
     "pooler.ln.hook_normalized": Point("batch, 1, d_model", "what the MLP reads, after gain and bias", POOLING),
     "pooler.mlp.hook_pre": Point("batch, 1, d_mlp", "before the activation", POOLING),
     "pooler.mlp.hook_post": Point("batch, 1, d_mlp", "after the activation", POOLING),

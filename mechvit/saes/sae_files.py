@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-NEEDED = ("architecture", "d_in", "d_sae", "dtype")
+REQUIRED_SETTINGS = ("architecture", "d_in", "d_sae", "dtype")
 
 
 def read_sae_config(path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def read_sae_config(path: Path) -> dict[str, Any]:
     from sae_lens.util import DTYPE_MAP
 
     config = read_object(path)
-    if missing := [name for name in NEEDED if name not in config]:
+    if missing := [name for name in REQUIRED_SETTINGS if name not in config]:
         raise ValueError(
             f"{path} lacks {', '.join(missing)}, which sae-lens writes there: save the SAE again with "
             "save_inference_model, or add what it was made with"

@@ -15,7 +15,7 @@ from transformer_lens import patching as lens_patching
 
 from mechvit import HookedViT
 from mechvit.analysis import Patching, evaluate, patch_models
-from mechvit.analysis.interventions.components import KINDS, Component
+from mechvit.analysis.interventions.components import COMPONENT_KINDS, Component
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
@@ -108,7 +108,7 @@ def test_matches_one_hook_at_a_time(tiny_model, batch, images, batch_size, giver
         tokens=("all", "cls", "patches"),
         batch_size=batch_size,
     )
-    wanted = one_by_one(tiny_model, giver, few, NOISE, giver_key, KINDS, ("all", "cls", "patches"))
+    wanted = one_by_one(tiny_model, giver, few, NOISE, giver_key, COMPONENT_KINDS, ("all", "cls", "patches"))
     assert len(wanted) == (4 + 3 + 3 + 6) * 3
     assert_matches(found, wanted)
     assert found.logit_difference.std(0).min() > 1e-3, "components differ"
@@ -134,7 +134,7 @@ def test_matches_one_hook_at_a_time_in_other_families(name, batch, tiny_processo
     giver, few = perturbed(receiver), first(batch, 2)
     tokens = ("all", "cls", "patches") if receiver.cfg.cls_token else ("all", "patches")
     found = patch_models(receiver, giver, few, NOISE, tokens=tokens)
-    assert_matches(found, one_by_one(receiver, giver, few, NOISE, NOISE, KINDS, tokens), 1e-4)
+    assert_matches(found, one_by_one(receiver, giver, few, NOISE, NOISE, COMPONENT_KINDS, tokens), 1e-4)
 
 
 def test_hooks_of_the_receiver_stay(tiny_model, batch):
@@ -143,7 +143,7 @@ def test_hooks_of_the_receiver_stay(tiny_model, batch):
     plain = patch_models(tiny_model, giver, few, NOISE)
     with tiny_model.hooks(fwd_hooks=[(point, lambda x, hook: 0.5 * x) for point in points]):
         found = patch_models(tiny_model, giver, few, NOISE)
-        assert_matches(found, one_by_one(tiny_model, giver, few, NOISE, NOISE, KINDS, ("all",)))
+        assert_matches(found, one_by_one(tiny_model, giver, few, NOISE, NOISE, COMPONENT_KINDS, ("all",)))
     assert (found.receiver.logit_difference - plain.receiver.logit_difference).abs().min() > 1e-4
 
 
@@ -253,7 +253,7 @@ def test_passes_are_those_that_run(tiny_model, batch):
 
 @settings(max_examples=12, deadline=None)
 @given(
-    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4, unique=True),
+    kinds=st.lists(st.sampled_from(COMPONENT_KINDS), min_size=1, max_size=4, unique=True),
     tokens=st.lists(st.sampled_from(["all", "cls", "patches"]), min_size=1, max_size=3, unique=True),
     batch_size=st.integers(1, 40),
     images=st.integers(1, 5),

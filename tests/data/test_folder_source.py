@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mechvit.data import load_images
-from mechvit.data.sources.folder_source import SPLITS, FolderSource, is_split
+from mechvit.data.sources.folder_source import SPLIT_NAMES, FolderSource, is_split
 from mechvit.data.sources.load import count_images
 from mechvit.experiment.inputs import local_inputs
 
@@ -83,7 +83,7 @@ def test_other_names_are_no_splits(name):
 def test_splits_are_those_of_datasets():
     from datasets.data_files import SPLIT_KEYWORDS
 
-    assert sorted(SPLITS) == sorted(word for words in SPLIT_KEYWORDS.values() for word in words)
+    assert sorted(SPLIT_NAMES) == sorted(word for words in SPLIT_KEYWORDS.values() for word in words)
 
 
 def test_a_path_is_taken_as_it_is(tmp_path):

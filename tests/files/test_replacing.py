@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mechvit import files
-from mechvit.files.kinds import KINDS, OBLIGATORY
+from mechvit.files.kinds import FOLDER_KINDS, OBLIGATORY
 from mechvit.files.markers import mark
 from mechvit.terminal import printable
 
@@ -110,10 +110,10 @@ def test_litter_does_not_count(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind, known in KINDS.items() if known and kind != "figures"])
+@pytest.mark.parametrize("kind", [kind for kind, known in FOLDER_KINDS.items() if known and kind != "figures"])
 def test_results_from_before_markers(tmp_path, kind):
     """Recognised by their whole known content; with one file more, left alone."""
-    names = [pattern.replace("*", "one") for pattern in KINDS[kind] if pattern != "published/*"]
+    names = [pattern.replace("*", "one") for pattern in FOLDER_KINDS[kind] if pattern != "published/*"]
     for folder in ("known", "more"):
         for name in names:
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)

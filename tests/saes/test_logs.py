@@ -13,7 +13,7 @@ import torch
 from mechvit import files
 from mechvit.saes import TrainConfig, read_history, train_on
 from mechvit.saes.training.learner import Learner
-from mechvit.saes.training.training_log import COLUMNS, Logs
+from mechvit.saes.training.training_log import LOG_COLUMNS, Logs
 
 CONFIG = TrainConfig(
     architectures=("standard", "batchtopk"), epochs=2, k=3, expansion_factor=4, lr=5e-3, train_batch_size_tokens=64
@@ -69,7 +69,7 @@ def test_metrics_agree_with_history_and_with_the_batches(streams, tmp_path, monk
     monkeypatch.setattr(Learner, "step", step)
     train(streams, tmp_path / "saes")
     found = rows(tmp_path / "saes" / "metrics.csv")
-    assert list(found[0]) == list(COLUMNS)
+    assert list(found[0]) == list(LOG_COLUMNS)
     checks = [[r["architecture"], int(r["step"]), float(r["value"])] for r in found if r["split"] == "held_out"]
     history = read_history(tmp_path / "saes")
     assert checks == history[["architecture", "step", "value"]].values.tolist()

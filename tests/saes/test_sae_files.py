@@ -11,7 +11,7 @@ from sae_lens.saes.sae import SAEMetadata
 from safetensors.torch import load_file, save_file
 
 from mechvit.saes import load_sae
-from mechvit.saes.sae_files import NEEDED
+from mechvit.saes.sae_files import REQUIRED_SETTINGS
 
 ABOUT = SAEMetadata(hook_name="blocks.1.hook_resid_post", hook_tokens="all")
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -46,7 +46,7 @@ def test_what_stock_sae_lens_saves_loads_as_stock_sae_lens_loads_it(tmp_path, cl
 
 
 SETTINGS = {
-    **{f"no {name}": (lambda c, n=name: c.pop(n) and None, f"{CFG} lacks {name}") for name in NEEDED},
+    **{f"no {name}": (lambda c, n=name: c.pop(n) and None, f"{CFG} lacks {name}") for name in REQUIRED_SETTINGS},
     "a list": (lambda c: [c], "must hold a JSON object; got list"),
     "a number": (lambda c: 3, "must hold a JSON object; got int"),
     "d_in as text": (lambda c: c.update(d_in="6"), "d_in must be int; got '6'"),

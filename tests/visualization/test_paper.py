@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plotly.subplots import make_subplots
 
-from mechvit.visualization.export.print_layout import COLUMNS, INCH, for_paper
+from mechvit.visualization.export.print_layout import INCH, PAPER_COLUMNS, for_paper
 from mechvit.visualization.export.print_panels import folded, lines_of, panels_of, wrapped
 from mechvit.visualization.report.run_figures import figures_of_run
 from mechvit.visualization.report.sections import CLAIMS, SECTIONS
@@ -30,13 +30,13 @@ def values(figure: go.Figure) -> list[object]:
     return [(trace.type, trace.x, trace.y, getattr(trace, "z", None)) for trace in figure.data]
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", PAPER_COLUMNS)
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
 def test_every_figure_fits_its_column(figures, spec, column):
     before = json.loads(figures[spec.id].to_json())
     drawn = for_paper(figures[spec.id], column)
     assert json.loads(figures[spec.id].to_json()) == before  # the page's figure stays
-    assert drawn.layout.width == round(COLUMNS[column].inches * INCH)
+    assert drawn.layout.width == round(PAPER_COLUMNS[column].inches * INCH)
     assert 60 < drawn.layout.height < 9.5 * INCH  # less than a page
     assert drawn.layout.title.text is None
     for (kind, *own), (other, *same) in zip(values(figures[spec.id]), values(drawn), strict=True):
@@ -50,7 +50,7 @@ def test_every_figure_fits_its_column(figures, spec, column):
     assert min(sizes) >= 7 * POINT - 1e-9
     assert max(sizes) <= 8 * POINT + 1e-9
     panels = panels_of(drawn)
-    assert 1 + max(panel.column for panel in panels) <= COLUMNS[column].across
+    assert 1 + max(panel.column for panel in panels) <= PAPER_COLUMNS[column].across
     boxes = [(*panel.x.domain, *panel.y.domain) for panel in panels]
     for left, right, bottom, top in boxes:
         assert 0 <= left < right <= 1
@@ -96,7 +96,7 @@ def test_wrapping_keeps_every_character(words, pixels):
     assert wrapped(f"<b>{text}</b>", pixels, 10).startswith("<b>")
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", PAPER_COLUMNS)
 def test_a_maps_colours_are_explained_below_it(figures, column):
     drawn = for_paper(figures["transfer"], column)
     (heat,) = drawn.data

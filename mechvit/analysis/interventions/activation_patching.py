@@ -22,8 +22,8 @@ from mechvit.models.runs.image_tokens import token_slice
 
 from .components import (
     BY,
+    COMPONENT_KINDS,
     ENDS,
-    KINDS,
     Component,
     batch_that_fits,
     component_frame,
@@ -105,7 +105,7 @@ def patch_models(
     corruption: Corruption | str,
     *,
     giver_corruption: Corruption | str | None = None,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = COMPONENT_KINDS,
     tokens: Sequence[str] = ("all",),
     batch_size: int | None = None,
     seed: int = 0,

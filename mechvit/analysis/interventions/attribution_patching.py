@@ -20,7 +20,7 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Corruption
 from mechvit.models.runs.image_tokens import token_slice
 
-from .components import KINDS, Component, batch_that_fits, component_frame, components_of, pair_batches
+from .components import COMPONENT_KINDS, Component, batch_that_fits, component_frame, components_of, pair_batches
 from .recovery import foils, logit_difference
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def attribution_patching(
     corruption: Corruption | str,
     *,
     giver_corruption: Corruption | str | None = None,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = COMPONENT_KINDS,
     tokens: Sequence[str] = ("all",),
     batch_size: int | None = None,
     seed: int = 0,
@@ -108,7 +108,7 @@ def attribution_patching(
     (section 2).
     """
     cfg = receiver.cfg
-    components = components_of(cfg, kinds, tokens, KINDS)
+    components = components_of(cfg, kinds, tokens, COMPONENT_KINDS)
     neurons = [f"blocks.{layer}.mlp.hook_post" for layer in range(cfg.n_layers)]
     names = list(dict.fromkeys([*(c.point(cfg.n_layers) for c in components), *neurons]))
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)  # two models, and what the backward needs

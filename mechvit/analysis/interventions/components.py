@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-KINDS: tuple[str, ...] = ("resid", "attn", "mlp", "head")
+COMPONENT_KINDS: tuple[str, ...] = ("resid", "attn", "mlp", "head")
 """Residual stream, what attention and MLP add to it, and single heads' z."""
 ENDS: tuple[str, ...] = ("head_input", "logits")
 """After the blocks, on request: what the classification head reads (pooled and normalised), and what it gives, which is
@@ -39,7 +39,7 @@ class Component(NamedTuple):
     """What is replaced by another model's."""
 
     kind: str
-    """One of `KINDS` or `ENDS`."""
+    """One of `COMPONENT_KINDS` or `ENDS`."""
     layer: int
     """The block, 0 to n_layers - 1. Of `resid` a layer of the lens, 0 to n_layers: the residual stream that enters
     block l (0 is the embedding), n_layers that after the last block; of `ENDS` n_layers."""
@@ -69,7 +69,10 @@ class Component(NamedTuple):
 
 
 def components_of(
-    cfg: HookedViTConfig, kinds: Sequence[str], tokens: Sequence[str], known_kinds: Sequence[str] = (*KINDS, *ENDS)
+    cfg: HookedViTConfig,
+    kinds: Sequence[str],
+    tokens: Sequence[str],
+    known_kinds: Sequence[str] = (*COMPONENT_KINDS, *ENDS),
 ) -> tuple[Component, ...]:
     """Return every component of these kinds at these tokens, in reading order.
 

@@ -34,7 +34,7 @@ CHANGE = "change"
 """The giver's number minus the receiver's."""
 SIZE = "size of change"
 """The size of that, whatever its sign."""
-NUMBERS = ("distance", "cls_mass", "entropy", "entropy_difference")
+HEAD_STATISTICS = ("distance", "cls_mass", "entropy", "entropy_difference")
 
 
 @dataclass(frozen=True)
@@ -184,4 +184,4 @@ def _numbers(model: HookedViT, batch: ImageBatch, name: str) -> dict[str, Float[
     found = {name: torch.stack([getattr(layer, name) for layer in layers], 1) for name in ("distance", "entropy")}
     if model.cfg.cls_token:
         found["cls_mass"] = torch.stack([layer.prefix_mass[..., 0] for layer in layers], 1)
-    return {name: found[name] for name in NUMBERS if name in found}
+    return {name: found[name] for name in HEAD_STATISTICS if name in found}

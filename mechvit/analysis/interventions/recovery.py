@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RECEIVER, GIVER = "receiver", "giver"
 """The names of the two reference conditions: what an intervention starts from, and what it is to become."""
-QUANTITIES = ("correct", "logit_difference")
+OUTCOME_COLUMNS = ("correct", "logit_difference")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Outcomes(PerImage):
 
     def to_frame(self, **labels: str | int) -> pd.DataFrame:
         """Return one row per image; `labels` are constant columns put first, as in `layer=3`."""
-        values = {name: getattr(self, name) for name in QUANTITIES}
+        values = {name: getattr(self, name) for name in OUTCOME_COLUMNS}
         return tidy(self.image_id, values, labels)
 
 
@@ -130,11 +130,11 @@ def recovery(
     import pandas as pd
 
     by = list(by)
-    check_columns(interventions, "image_id", *by, *QUANTITIES)
-    check_columns(references, "image_id", "condition", *QUANTITIES)
+    check_columns(interventions, "image_id", *by, *OUTCOME_COLUMNS)
+    check_columns(references, "image_id", "condition", *OUTCOME_COLUMNS)
     conditions = list(dict.fromkeys(interventions[by].itertuples(index=False, name=None)))
     rows = []
-    for quantity in QUANTITIES:
+    for quantity in OUTCOME_COLUMNS:
         drawn = _draws(interventions, references, by, quantity, resamples, seed)
         receiver, giver = drawn.pop(RECEIVER), drawn.pop(GIVER)
         gap = giver - receiver

@@ -18,7 +18,7 @@ from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Corruption, as_corruption
 
-from .recovery import GIVER, QUANTITIES, RECEIVER, Outcomes, foils, recovery, score_outcomes
+from .recovery import GIVER, OUTCOME_COLUMNS, RECEIVER, Outcomes, foils, recovery, score_outcomes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,8 +112,8 @@ def effects(
     """
     import pandas as pd
 
-    check_columns(references, "corruption", "condition", "image_id", *QUANTITIES)
-    check_columns(interventions, "corruption", "image_id", *by, *QUANTITIES)
+    check_columns(references, "corruption", "condition", "image_id", *OUTCOME_COLUMNS)
+    check_columns(interventions, "corruption", "image_id", *by, *OUTCOME_COLUMNS)
     frames = []
     for corruption in dict.fromkeys(references["corruption"]):
         own, theirs = (table[table["corruption"] == corruption] for table in (interventions, references))
@@ -132,7 +132,7 @@ def changes(
     receiver: pd.DataFrame,
     *,
     by: Sequence[str],
-    quantities: Sequence[str] = QUANTITIES,
+    quantities: Sequence[str] = OUTCOME_COLUMNS,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,

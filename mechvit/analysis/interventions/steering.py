@@ -21,7 +21,7 @@ from mechvit.models.runs.image_tokens import token_slice
 from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
 
 from .model_pair import check_weights_fit
-from .recovery import GIVER, QUANTITIES, RECEIVER
+from .recovery import GIVER, OUTCOME_COLUMNS, RECEIVER
 from .runner import Found, effects, outcome_frame, run_interventions
 from .steering_directions import Direction, check_point
 
@@ -145,7 +145,7 @@ class Steering:
         for (corruption, source), part in frame.groupby(["corruption", "source"], sort=False):
             if (part["control"] == 0).all() or (part["control"] > 0).all():
                 continue  # one of the two was never cheap enough
-            for quantity in QUANTITIES:
+            for quantity in OUTCOME_COLUMNS:
                 columns, values = image_matrix(part, quantity, ["control"])
                 means = resampled_means(values, **drawn)
                 random = np.array([control > 0 for (control,) in columns])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 Tokens = Literal["all", "cls", "patches"]
-POINTS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+STEERED_POINTS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
 """A block's hook points that stand in the residual stream or write into it."""
 
 
@@ -30,7 +30,7 @@ class Direction:
     """What is added at one hook point when a model is steered."""
 
     hook_name: str
-    """One of a block's `POINTS`, as in `blocks.3.hook_resid_post`."""
+    """One of a block's `STEERED_POINTS`, as in `blocks.3.hook_resid_post`."""
     tokens: Tokens
     """Where it is added: all tokens, CLS alone, or the patches."""
     vector: Float[Tensor, "#token d_model"]
@@ -59,9 +59,9 @@ class Direction:
 def check_point(model: HookedViT, hook_name: str) -> None:
     """Raise a ValueError unless a direction can be added there."""
     found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook_name)
-    if found is None or int(found[1]) >= model.cfg.n_layers or found[2] not in POINTS:
+    if found is None or int(found[1]) >= model.cfg.n_layers or found[2] not in STEERED_POINTS:
         raise ValueError(
-            f"a model is steered at one of its blocks' {', '.join(POINTS)}, as in "
+            f"a model is steered at one of its blocks' {', '.join(STEERED_POINTS)}, as in "
             f"blocks.{model.cfg.n_layers - 1}.hook_resid_post, the last; got {hook_name!r}"
         )
 
@@ -86,7 +86,7 @@ def steering_directions(
         model: the one that is to be steered; no head is needed.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; others than those that are steered later.
         corruption: what the direction leads away from.
-        hook_names: among a block's `POINTS`; None takes the residual stream after every block.
+        hook_names: among a block's `STEERED_POINTS`; None takes the residual stream after every block.
         tokens: which tokens the mean is taken over, and where the direction will be added.
         per_position: one direction for each of these tokens, the mean over images alone.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-QUANTITIES = ("probability", "divergence")
+LENS_QUANTITIES = ("probability", "divergence")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def lens_comparison_summary(
     import pandas as pd
 
     rows = []
-    for quantity in QUANTITIES:
+    for quantity in LENS_QUANTITIES:
         columns, values = image_matrix(readings, quantity, ["model", "corruption", "lens", "layer"])
         draws = resampled_means(values, resamples=resamples, seed=seed).T
         rows += [(*column, quantity, *interval(found, level)) for column, found in zip(columns, draws, strict=True)]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mechvit.models.config import HookedViTConfig
 
 CKATokens = Literal["cls", "mean", "patch"]
-GROUPS = 10
+IMAGE_GROUPS = 10
 """Groups of images of which each is left out once, for the interval."""
 
 
@@ -86,7 +86,7 @@ def linear_cka(
     tokens: CKATokens = "mean",
     every_pair: bool = False,
     debiased: bool = True,
-    groups: int = GROUPS,
+    groups: int = IMAGE_GROUPS,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -147,7 +147,7 @@ def compare_views(
     tokens: CKATokens = "mean",
     every_pair: bool = False,
     debiased: bool = True,
-    groups: int = GROUPS,
+    groups: int = IMAGE_GROUPS,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -243,7 +243,7 @@ def check_views(
     *,
     tokens: str,
     every_pair: bool,
-    groups: int = GROUPS,
+    groups: int = IMAGE_GROUPS,
 ) -> None:
     """Raise a ValueError where `compare_views` would: no comparison, unknown tokens, too few images, other depths."""
     if not comparisons:

@@ -49,7 +49,7 @@ ALEXNET_ERROR: dict[str, float] = {"clean": 0.435} | dict(
     )
 )
 """AlexNet's mean error over the severities of each corruption, the reference of published figures for ImageNet-C."""
-QUANTITIES: tuple[str, ...] = ("error", "corruption_error", "relative_error")
+ERROR_QUANTITIES: tuple[str, ...] = ("error", "corruption_error", "relative_error")
 """The quantities of a robustness summary."""
 
 
@@ -186,7 +186,7 @@ def _quantities(
             yield (group, family, 0, name, 1), draws
     for group in (*GROUPS, *(band for band, _ in BANDS), "all"):
         chosen = [family for family in whole if group in ("all", groups[family], bands.get(family))]
-        for name in QUANTITIES if chosen else ():
+        for name in ERROR_QUANTITIES if chosen else ():
             known = [whole[family][name] for family in chosen if not np.isnan(whole[family][name][0])]
             yield (group, "all", 0, name, len(known)), np.mean(known or [whole[chosen[0]][name]], axis=0)
 

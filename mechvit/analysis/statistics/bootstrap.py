@@ -13,9 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechvit.arguments import checked
-from mechvit.settings_checks import LEVEL as LEVELS
-from mechvit.settings_checks import RESAMPLES as COUNTS
-from mechvit.settings_checks import check_number
+from mechvit.settings_checks import LEVEL_RANGE, RESAMPLES_RANGE, check_number
 
 RESAMPLES = 2000
 """Resamples that intervals rest on unless told otherwise."""
@@ -58,7 +56,7 @@ def resampled_means(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     images = len(values)
-    check_number("resamples", resamples, COUNTS)
+    check_number("resamples", resamples, RESAMPLES_RANGE)
     if images == 0:
         raise ValueError("a bootstrap needs at least one image; got none")
     values = np.asarray(values, dtype=np.float64)
@@ -84,7 +82,7 @@ def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interv
     Raises:
         ValueError: a level outside (0, 1).
     """
-    check_number("level", level, LEVELS)
+    check_number("level", level, LEVEL_RANGE)
     value = float(draws[0])
     if np.isnan(value):
         return Interval(value, value, value)

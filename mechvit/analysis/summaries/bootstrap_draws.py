@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Draws = dict[tuple[Any, ...], Float[np.ndarray, " draws"]]
-TOP: dict[str, int] = {"accuracy": 1, "top5": 5, "top10": 10}
+TOP_K: dict[str, int] = {"accuracy": 1, "top5": 5, "top10": 10}
 """Metric -> how many of the highest classes may hold the label."""
 
 
@@ -69,15 +69,15 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
     _, confidence = image_matrix(performance, "confidence", by)
     _, probability = image_matrix(performance, "probability", by)
     gaps = _calibration_gaps(rank == 0, confidence)
-    columns = [*((rank < k).astype(np.float64) for k in TOP.values()), probability, gaps]
+    columns = [*((rank < k).astype(np.float64) for k in TOP_K.values()), probability, gaps]
     widths = np.cumsum([c.shape[1] for c in columns])[:-1]
     means = np.split(resampled_means(np.hstack(columns), resamples=resamples, seed=seed), widths, axis=1)
     means[-1] = np.abs(means[-1]).reshape(len(means[-1]), len(conditions), -1).sum(-1)
-    names = [*TOP, "probability", "ece"]
+    names = [*TOP_K, "probability", "ece"]
     classes = performance.groupby(list(by))["classes"].min() if "classes" in performance else {}
     return {
         (*condition, name): draws[:, i]
-        if TOP.get(name, 0) < classes.get(condition, np.inf)
+        if TOP_K.get(name, 0) < classes.get(condition, np.inf)
         else np.full(len(draws), np.nan)
         for name, draws in zip(names, means, strict=True)
         for i, condition in enumerate(conditions)

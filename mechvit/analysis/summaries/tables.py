@@ -10,14 +10,14 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval
 from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.arguments import checked
 
-from .bootstrap_draws import TOP, Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
+from .bootstrap_draws import TOP_K, Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS: tuple[str, ...] = (*TOP, "ece")
+METRICS: tuple[str, ...] = (*TOP_K, "ece")
 """The metrics of a performance summary."""
-QUANTITIES: tuple[str, ...] = ("entropy_difference", "cosine", "squared_difference")
+ATTENTION_QUANTITIES: tuple[str, ...] = ("entropy_difference", "cosine", "squared_difference")
 """The quantities of an attention summary."""
 
 
@@ -132,7 +132,7 @@ def attention_summary(
     import pandas as pd
 
     parts = []
-    for quantity in QUANTITIES:
+    for quantity in ATTENTION_QUANTITIES:
         draws = attention_draws(attention, quantity, resamples=resamples, seed=seed)
         part = _by_layer(draws, level, "value")
         part.insert(3, "quantity", quantity)

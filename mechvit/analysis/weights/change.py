@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-TOP = (1, 4, 16)
+RANKS = (1, 4, 16)
 """Numbers of top directions that a change's share and overlap are given for."""
 
 
@@ -95,7 +95,7 @@ class WeightChanges:
 
     weights: tuple[WeightChange, ...]
 
-    def to_frame(self, *, top: Sequence[int] = TOP, **labels: str) -> pd.DataFrame:
+    def to_frame(self, *, top: Sequence[int] = RANKS, **labels: str) -> pd.DataFrame:
         """Return one row per tensor: the labels, part, weight, shape (as in 32x64), parameters, base_norm, change_norm,
         relative, cosine, stable_rank, effective_rank, and for each k of `top` share_k, left_overlap_k, right_overlap_k.
 

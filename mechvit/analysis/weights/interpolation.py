@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.interventions.model_pair import check_weights_fit
-from mechvit.analysis.interventions.recovery import GIVER, QUANTITIES, RECEIVER, Outcomes, score_outcomes
+from mechvit.analysis.interventions.recovery import GIVER, OUTCOME_COLUMNS, RECEIVER, Outcomes, score_outcomes
 from mechvit.analysis.interventions.runner import Found, changes, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.tidy_tables import labelled
@@ -69,7 +69,7 @@ class Interpolation:
         frames = []
         for corruption, part in self.to_frame().groupby("corruption", sort=False):
             base = self.outcomes[str(corruption), RECEIVER].to_frame()
-            found = changes(part, base, by=["alpha"], quantities=[*QUANTITIES, "loss"], **settings)
+            found = changes(part, base, by=["alpha"], quantities=[*OUTCOME_COLUMNS, "loss"], **settings)
             frames.append(labelled(found, {"corruption": corruption}))
         return pd.concat(frames, ignore_index=True)
 

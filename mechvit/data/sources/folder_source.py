@@ -10,10 +10,10 @@ from pathlib import Path
 from mechvit.terminal import printable
 
 _PREFIX, _CLASSES = "folder:", ":class="
-SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
+SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation")
 """Names of split folders that `datasets` recognises (its SPLIT_KEYWORDS)."""
 _SPLIT = re.compile(
-    rf"[\W\d_]*({'|'.join(SPLITS)})([\W\d_]*(sets?|splits?|data|images?|imgs?|photos?|pictures?))?[\W\d_]*",
+    rf"[\W\d_]*({'|'.join(SPLIT_NAMES)})([\W\d_]*(sets?|splits?|data|images?|imgs?|photos?|pictures?))?[\W\d_]*",
     re.IGNORECASE,
 )
 _SYSTEM = ("/proc", "/sys", "/dev")

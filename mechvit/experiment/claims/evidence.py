@@ -25,7 +25,7 @@ from mechvit.analysis.summaries.bootstrap_draws import (
     performance_draws,
 )
 from mechvit.data.corruption_spec import Corruption
-from mechvit.settings_checks import LEVEL, NOT_NEGATIVE, RESAMPLES, SEED, SHARE, check
+from mechvit.settings_checks import LEVEL_RANGE, NOT_NEGATIVE, RESAMPLES_RANGE, SEED, SHARE, check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +60,8 @@ class Rules:
     def __post_init__(self) -> None:
         check(self, NOT_NEGATIVE, "smallest_gain", "unchanged", "smallest_shift", "smallest_entropy")
         check(self, SHARE, "ahead", "identical")
-        check(self, LEVEL, "level")
-        check(self, RESAMPLES, "resamples")
+        check(self, LEVEL_RANGE, "level")
+        check(self, RESAMPLES_RANGE, "resamples")
         check(self, SEED, "seed")
 
     @property
@@ -80,7 +80,7 @@ class Measurement:
     high: float | None = None
 
 
-Kind = Literal["effect", "no effect", "other"]
+ClaimKind = Literal["effect", "no effect", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Claim:
     """What is measured, in words."""
     unit: str
     """Of the part that decides; the label of any other part that has another unit names it."""
-    kind: Kind
+    kind: ClaimKind
     """Of the rule: every part lies above 0, or within a margin around it; `other`: a rule of its own, or none."""
     threshold: float | None
     """The smallest effect that counts, or the margin, in the claim's unit; None for a rule of another kind."""
@@ -199,7 +199,7 @@ def judged(
     rule: str,
     verdict: Verdict,
     *,
-    kind: Kind = "other",
+    kind: ClaimKind = "other",
     threshold: float | None = None,
 ) -> Claim:
     """Write the row of a claim from each part's interval under its label, and the label of the part that decides."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from mechvit.analysis.statistics.bootstrap import Interval, interval
 from mechvit.analysis.statistics.verdicts import Verdict
-from mechvit.analysis.summaries.bootstrap_draws import TOP
+from mechvit.analysis.summaries.bootstrap_draws import TOP_K
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import FAMILIES, Corruption
 
@@ -90,21 +90,21 @@ def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     )
     if few := _not_applicable(ev, test.key):
         return unmeasured(words, f"{' and '.join(few)} {'say' if few[1:] else 'says'} nothing among so few classes")
-    gains = {metric: 100 * np.mean([ev.gain(c.key, test.key, metric) for c in tuned], axis=0) for metric in TOP}
+    gains = {metric: 100 * np.mean([ev.gain(c.key, test.key, metric) for c in tuned], axis=0) for metric in TOP_K}
     parts = {"top-1 over top-5": gains["accuracy"] - gains["top5"], "top-5 over top-10": gains["top5"] - gains["top10"]}
     return ev.effect(words, parts, ev.rules.smallest_gain)
 
 
 def _not_applicable(ev: Evidence, test: str) -> list[str]:
     """The metrics that count the label among more classes than there are others."""
-    return [metric for metric in TOP if np.isnan(ev.gain("base", test, metric)).all()]
+    return [metric for metric in TOP_K if np.isnan(ev.gain("base", test, metric)).all()]
 
 
 def _unchanged(ev: Evidence, words: ClaimWords, tuned: Sequence[Corruption], test: str) -> Claim:
     found = {
         f"{metric} {label}": interval(100 * ev.gain(key, test, metric), ev.rules.level)
         for label, key in _tuned_on(tuned).items()
-        for metric in TOP
+        for metric in TOP_K
         if metric not in _not_applicable(ev, test)
     }
     return ev.no_effect(words, found, ev.rules.unchanged)

@@ -30,7 +30,7 @@ def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os
 
     Args:
         out: as the user named it.
-        kind: of the run, one of `mechvit.files.kinds.KINDS`.
+        kind: of the run, one of `mechvit.files.kinds.FOLDER_KINDS`.
         inputs: the files and folders that the run reads; none may lie in its folder, and it in none.
 
     Raises:

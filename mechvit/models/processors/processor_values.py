@@ -7,12 +7,12 @@ from typing import Any
 
 from mechvit.settings_checks import COUNT, FINITE, POSITIVE, Range
 
-SWITCHES = ("default_to_square", "offset", "rescale_offset")
+FLAGS = ("default_to_square", "offset", "rescale_offset")
 """Boolean settings whose names do not begin with `do_`."""
 SIDES = ("size", "crop_size", "pad_size")
 MOST_PIXELS = 8192
 """Longest side, in pixels, of a processor's output."""
-NUMBERS: dict[str, Range] = {
+NUMBER_RANGES: dict[str, Range] = {
     "rescale_factor": POSITIVE,
     "image_mean": FINITE,
     "image_std": POSITIVE,
@@ -21,7 +21,7 @@ NUMBERS: dict[str, Range] = {
     "patch_size": COUNT,
 }
 """Setting -> the numbers that it, or each member of its list, may be."""
-NEEDED = {
+NEEDED_BY_FLAG = {
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
     "do_center_crop": ("crop_size",),
@@ -47,20 +47,20 @@ def check_processor_values(settings: Mapping[str, Any], where: str, file: str) -
     for name, value in settings.items():
         if value is None:
             continue
-        if (name.startswith("do_") or name in SWITCHES) and not isinstance(value, bool):
+        if (name.startswith("do_") or name in FLAGS) and not isinstance(value, bool):
             raise refuse(name, "true or false", value)
         if name in SIDES and (fault := _side_fault(value)):
             raise refuse(name, fault, value)
-        if name in NUMBERS:
+        if name in NUMBER_RANGES:
             several = name.startswith("image_") and isinstance(value, list) and value
             for number in value if several else [value]:
-                if not (_is_number(number) and number in NUMBERS[name]):
+                if not (_is_number(number) and number in NUMBER_RANGES[name]):
                     must = "numbers" if name.startswith("image_") else "a number"
-                    raise refuse(name, f"{must} {_words(NUMBERS[name])}", value)
+                    raise refuse(name, f"{must} {_words(NUMBER_RANGES[name])}", value)
     mean, std = settings.get("image_mean"), settings.get("image_std")
     if isinstance(mean, list) and isinstance(std, list) and len(mean) != len(std):
         raise refuse("image_std", f"one number, or as many as image_mean, {len(mean)}", std)
-    for switch, names in NEEDED.items():
+    for switch, names in NEEDED_BY_FLAG.items():
         if settings.get(switch):
             for name in names:
                 if name in settings and settings[name] is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 Forward = Callable[[Tensor], dict[str, Tensor]]
-FINITE = "all finite"
+ALL_FINITE = "all finite"
 """Key in a batch's results under which it is recorded whether each hook point's stored rows are finite."""
 
 
@@ -90,12 +90,12 @@ def compute_shard(
             exact = forward(pixels)
             kept = _kept(exact, {hook: tensor[start:] for hook, tensor in shard.items()}, plan, model)
             under_way.append((batch, exact))
-            yield kept | {FINITE: torch.stack([tensor.isfinite().all() for tensor in kept.values()])}
+            yield kept | {ALL_FINITE: torch.stack([tensor.isfinite().all() for tensor in kept.values()])}
 
     done = 0
     for number, kept in enumerate(to_host(stored())):
         batch, exact = under_way.popleft()
-        if not all(kept.pop(FINITE).tolist()):
+        if not all(kept.pop(ALL_FINITE).tolist()):
             raise _not_finite(rows.start // plan.batch_size + number, batch, exact, plan, model)
         stop = done + len(batch) * plan.tokens_per_image
         for hook, tensor in kept.items():

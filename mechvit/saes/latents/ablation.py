@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 AblationTarget = Literal["zero", "clean_mean"]
-QUANTITIES = ("accuracy", "loss")
+ABLATION_QUANTITIES = ("accuracy", "loss")
 UNTOUCHED = "untouched"
 
 
@@ -156,7 +156,7 @@ def ablation_summary(
     from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 
     rows = []
-    for quantity in QUANTITIES:
+    for quantity in ABLATION_QUANTITIES:
         columns, values = image_matrix(per_image, quantity, ["corruption", "kind", "n", "draw"])
         means = dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
         over_draws: dict[tuple, list[np.ndarray]] = defaultdict(list)
@@ -185,7 +185,7 @@ _KINDS = (UNTOUCHED, SENSITIVE, CONTROL)
 
 
 def _scores(logits: Float[Tensor, "batch class"], batch: ImageBatch, who: str) -> Float[Tensor, "batch 2"]:
-    """Return `QUANTITIES` of each image, in float32."""
+    """Return `ABLATION_QUANTITIES` of each image, in float32."""
     check_logits(logits, batch.labels, batch.image_ids, who)
     loss = torch.nn.functional.cross_entropy(unrounded(logits), batch.labels, reduction="none").float()
     return on_cpu(torch.stack([(label_rank(logits, batch.labels) == 0).float(), loss], dim=1))
@@ -198,7 +198,7 @@ def _table(found: dict[tuple[str, str, int, int], list[Tensor]], ids: Tensor) ->
     for (corruption, kind, draw, n), batches in found.items():
         about = {"corruption": corruption, "kind": kind, "n": n, "draw": draw, "image_id": ids.numpy()}
         values = torch.cat(batches).numpy()
-        parts.append(pd.DataFrame({**about, **{name: values[:, i] for i, name in enumerate(QUANTITIES)}}))
+        parts.append(pd.DataFrame({**about, **{name: values[:, i] for i, name in enumerate(ABLATION_QUANTITIES)}}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-LATENTS = 32
+MOST_LATENTS = 32
 """Default number of latents in a direction."""
 IMAGES_PER_BATCH = 32
 
@@ -35,7 +35,7 @@ def sae_steering_direction(
     images: Images,
     corruption: Corruption | str,
     *,
-    n_latents: int = LATENTS,
+    n_latents: int = MOST_LATENTS,
     batch_size: int = IMAGES_PER_BATCH,
     seed: int = 0,
     allow_other_model: bool = False,

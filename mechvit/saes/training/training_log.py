@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 LOGGERS = ("wandb", "tensorboard")
-COLUMNS = ("architecture", "step", "tokens", "epoch", "split", "metric", "value")
+LOG_COLUMNS = ("architecture", "step", "tokens", "epoch", "split", "metric", "value")
 _PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboard"}
 
 
@@ -29,7 +29,7 @@ def check_loggers(loggers: Collection[str]) -> None:
 
 
 class Logs:
-    """Writer of rows (`COLUMNS`) to FOLDER/metrics.csv and to the loggers.
+    """Writer of rows (`LOG_COLUMNS`) to FOLDER/metrics.csv and to the loggers.
 
     A training that resumes after step N first drops the rows of later steps, which it will write again.
 
@@ -48,8 +48,8 @@ class Logs:
         kept = [row for row in _rows(self.path) if int(row["step"]) <= after_step] if self.path.is_file() else []
         with files.beside(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([row[name] for name in COLUMNS] for row in kept)
+            writer.writerow(LOG_COLUMNS)
+            writer.writerows([row[name] for name in LOG_COLUMNS] for row in kept)
         if loggers:
             from accelerate import PartialState
 

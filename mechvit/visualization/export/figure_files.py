@@ -15,7 +15,7 @@ from mechvit.files import begin, check_replaceable, is_empty, keep, locked, out_
 from mechvit.visualization.report.run_figures import figures_of_run
 from mechvit.visualization.report.run_results import read_run
 
-from .print_layout import COLUMNS, INCH, for_paper
+from .print_layout import INCH, PAPER_COLUMNS, for_paper
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,7 +63,7 @@ def export_figures(
     run: str | Path,
     out: str | Path | None = None,
     formats: Sequence[str] = ("svg", "pdf"),
-    columns: Collection[str] = tuple(COLUMNS),
+    columns: Collection[str] = tuple(PAPER_COLUMNS),
 ) -> list[Path]:
     """Write every figure of a finished run as files of a paper's width, without a title.
 

@@ -32,7 +32,7 @@ class PaperColumn:
     """Panels beside each other, at most."""
 
 
-COLUMNS = {"single": PaperColumn(inches=3.375, across=2), "double": PaperColumn(inches=7.0, across=4)}
+PAPER_COLUMNS = {"single": PaperColumn(inches=3.375, across=2), "double": PaperColumn(inches=7.0, across=4)}
 """A column and both columns of a two-column paper (3.25 to 3.5 inches, and about 7)."""
 
 
@@ -51,9 +51,9 @@ def for_paper(figure: go.Figure, column: str) -> go.Figure:
     """
     import plotly.graph_objects as go
 
-    if column not in COLUMNS:
-        raise ValueError(f"column must be one of {', '.join(COLUMNS)}; got {column!r}")
-    place = COLUMNS[column]
+    if column not in PAPER_COLUMNS:
+        raise ValueError(f"column must be one of {', '.join(PAPER_COLUMNS)}; got {column!r}")
+    place = PAPER_COLUMNS[column]
     drawn = go.Figure(figure)
     before = panels_of(drawn)
     panels = folded(before, place.across)

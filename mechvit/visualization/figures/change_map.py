@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from mechvit.visualization.style import GRID, INK, MUTED, PAPER, RAMPS, finish
 
 _LOW, _HIGH = RAMPS["gaussian_noise"][0], RAMPS["gaussian_blur"][0]
-SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1, _HIGH[1]]]
+COLOUR_SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1, _HIGH[1]]]
 """Orange below, grey at none, blue above: told apart by colour-blind readers."""
 
 
@@ -73,7 +73,7 @@ def change_map(
         zmax=reach,
         xgap=3,
         ygap=3,
-        colorscale=SCALE,
+        colorscale=COLOUR_SCALE,
         colorbar=colour_bar(colours),
         hoverongaps=False,
         hovertemplate=hover,

@@ -13,7 +13,7 @@ from mechvit.visualization.style import BASE, GRID, INK, MUTED, RAMPS, escaped, 
 from .table_checks import error_bars, pick, require
 
 COLUMNS = ("id", "claim", "part", "value", "low", "high", "unit", "decides", "kind", "threshold", "verdict")
-VERDICTS = {
+VERDICT_STYLES = {
     "replicates": (RAMPS["other"][0][1], "circle"),
     "does not replicate": (RAMPS["gaussian_noise"][0][1], "diamond"),
     "inconclusive": (BASE, "circle-open"),
@@ -81,7 +81,7 @@ def _panel(figure: go.Figure, part: pd.DataFrame, names: list[str], row: int) ->
         many = others.groupby("id")["id"].transform("size")
         offset = 0.62 * ((turn + 0.5) / many - 0.5)
         figure.add_trace(_trace(others, place[others.index] + offset, MUTED, "circle", 3.5, 0.8), row=row, col=1)
-    for verdict, (tint, symbol) in VERDICTS.items():
+    for verdict, (tint, symbol) in VERDICT_STYLES.items():
         own = part[part["decides"] & (part["verdict"] == verdict)]
         if len(own):
             figure.add_trace(_trace(own, place[own.index], tint, symbol, 9, 2.2), row=row, col=1)
@@ -122,7 +122,7 @@ def _threshold(figure: go.Figure, part: pd.DataFrame, row: int) -> None:
 
 
 def _legend(figure: go.Figure) -> None:
-    for verdict, (tint, symbol) in VERDICTS.items():
+    for verdict, (tint, symbol) in VERDICT_STYLES.items():
         marker = {"color": tint, "size": 9, "symbol": symbol}
         key = go.Scatter(x=[None], y=[None], mode="markers", name=verdict, marker=marker, showlegend=True)
         figure.add_trace(key, row=1, col=1)

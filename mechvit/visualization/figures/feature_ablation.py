@@ -12,7 +12,7 @@ from mechvit.visualization.style import BASE, MUTED, colour, fade, finish, in_or
 
 from .table_checks import images_of, pick, require
 
-QUANTITIES = {
+ABLATION_AXES = {
     "accuracy": "change of accuracy<br>(fraction; positive = better)",
     "loss": "change of cross-entropy<br>(nats; negative = better)",
 }
@@ -36,7 +36,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     require(summary, columns, "feature_ablation")
     own = summary[summary["kind"] != "untouched"]
     require(own, columns, "feature_ablation (ablations)")
-    conditions, shown = in_order(own["corruption"]), [key for key in QUANTITIES if key in set(own["quantity"])]
+    conditions, shown = in_order(own["corruption"]), [key for key in ABLATION_AXES if key in set(own["quantity"])]
     titles = [images_of(key) for key in conditions]
     figure = make_subplots(
         len(shown),
@@ -54,7 +54,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
                 for trace in _line(part, kind, legend=row == col == 1):
                     figure.add_trace(trace, row=row, col=col)
             zero_line(figure, row=row, col=col)
-        figure.update_yaxes(title_text=QUANTITIES[quantity], title_font={"size": 11.5}, row=row, col=1)
+        figure.update_yaxes(title_text=ABLATION_AXES[quantity], title_font={"size": 11.5}, row=row, col=1)
     ticks = sorted(own["n"].unique())
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(n) for n in ticks])
     figure.update_xaxes(title_text="latents ablated", row=len(shown))

@@ -13,7 +13,7 @@ from .table_checks import pick, require
 
 COLUMNS = ("model", "vertical", "horizontal", "error", "low", "high")
 _NOISE = RAMPS["gaussian_noise"][0]
-SCALE = [[0, GRID], [1 / 3, _NOISE[0]], [2 / 3, _NOISE[1]], [1, _NOISE[2]]]
+COLOUR_SCALE = [[0, GRID], [1 / 3, _NOISE[0]], [2 / 3, _NOISE[1]], [1, _NOISE[2]]]
 """From no error to the largest."""
 
 
@@ -60,5 +60,5 @@ def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
     largest = float(sensitivity["error"].max()) or 1.0
     bar = {"title": {"text": "error (fraction)"}, "thickness": 12, "outlinewidth": 0}
     return figure.update_layout(
-        coloraxis={"colorscale": SCALE, "cmin": 0, "cmax": largest, "colorbar": bar}, margin={"r": 90}
+        coloraxis={"colorscale": COLOUR_SCALE, "cmin": 0, "cmax": largest, "colorbar": bar}, margin={"r": 90}
     )

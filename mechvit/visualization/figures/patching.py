@@ -27,9 +27,9 @@ from mechvit.visualization.style import (
 from .table_checks import error_bars, layer_step, pick, require
 
 _BLUE, _ORANGE, _GREEN = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise", "other"))
-SCALE = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]
+COLOUR_SCALE = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]
 """From away from the giver over no change to all of its lead."""
-KINDS = {
+KIND_STYLES = {
     "resid": ("Residual stream", MUTED, "diamond"),
     "attn": ("Attention", _BLUE[1], "circle"),
     "mlp": ("MLP", _ORANGE[1], "square"),
@@ -38,14 +38,14 @@ KINDS = {
     "logits": ("Logits", MUTED, "x"),
 }
 """Each kind's name, colour and symbol."""
-TOKENS = {"all": "all tokens", "cls": "CLS", "patches": "patches"}
-QUANTITIES = {"logit_difference": "logit difference", "accuracy": "accuracy"}
+TOKEN_TITLES = {"all": "all tokens", "cls": "CLS", "patches": "patches"}
+OUTCOME_TITLES = {"logit_difference": "logit difference", "accuracy": "accuracy"}
 MODELS = {
     "receiver": ("Receiver", BASE),
     "giver": ("Giver", _BLUE[1]),
     "change": ("Giver minus receiver (Δ)", _GREEN[1]),
 }
-NUMBERS = {
+HEAD_AXES = {
     "distance": "attention distance (patches)",
     "cls_mass": "attention to CLS (fraction)",
     "entropy": "entropy (nats)",
@@ -71,13 +71,13 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
     summary = pick(summary, quantity=quantity)
     require(summary, columns, f"patching_summary of {quantity}")
     models = in_order(summary["model"])
-    tokens = [key for key in TOKENS if key in set(summary["tokens"])]
+    tokens = [key for key in TOKEN_TITLES if key in set(summary["tokens"])]
     panels = list(product(models, tokens))
     rows = sorted(
-        set(zip(summary["kind"], summary["head"], strict=True)), key=lambda r: (list(KINDS).index(r[0]), r[1])
+        set(zip(summary["kind"], summary["head"], strict=True)), key=lambda r: (list(KIND_STYLES).index(r[0]), r[1])
     )
-    names = [KINDS[kind][0] + (f" {head}" if head >= 0 else "") for kind, head in rows]
-    titles = [", ".join([*([title_of(model)] if model else []), TOKENS[where]]) for model, where in panels]
+    names = [KIND_STYLES[kind][0] + (f" {head}" if head >= 0 else "") for kind, head in rows]
+    titles = [", ".join([*([title_of(model)] if model else []), TOKEN_TITLES[where]]) for model, where in panels]
     figure = make_subplots(
         *(1, len(panels)),
         shared_yaxes=True,
@@ -88,7 +88,7 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
         trace = _cells(pick(summary, model=model, tokens=where), rows, names)
         figure.add_trace(trace, row=1, col=col)
     height = 190 + 25 * len(rows)
-    finish(figure, f"Where the giver's lead lives: recovered {QUANTITIES[quantity]}", height=height, legend=False)
+    finish(figure, f"Where the giver's lead lives: recovered {OUTCOME_TITLES[quantity]}", height=height, legend=False)
     figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
     figure.update_xaxes(
         title_text="layer (block; of the stream: the one it enters)", dtick=layer_step(summary["layer"])
@@ -96,7 +96,7 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
     figure.update_yaxes(showgrid=False, autorange="reversed")
     says = {"text": "share of the lead<br>0 receiver, 1 giver<br> ", "font": {"size": 12}}
     bar = {"title": says, "thickness": 12, "outlinewidth": 0}
-    axis = {"colorscale": SCALE, "cmin": -1, "cmax": 1, "colorbar": bar}
+    axis = {"colorscale": COLOUR_SCALE, "cmin": -1, "cmax": 1, "colorbar": bar}
     return figure.update_layout(coloraxis=axis, margin={"l": 130, "r": 130, "t": 84})
 
 
@@ -145,11 +145,11 @@ def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.F
     reach = [float(components[sides].min(axis=None)), float(components[sides].max(axis=None))]
     line = {"color": MUTED, "width": 1, "dash": "dot"}
     figure.add_scatter(x=reach, y=reach, mode="lines", line=line, name="equal", hoverinfo="skip")
-    for kind in [key for key in KINDS if key in set(components["kind"])]:
-        name, tint, symbol = KINDS[kind]
+    for kind in [key for key in KIND_STYLES if key in set(components["kind"])]:
+        name, tint, symbol = KIND_STYLES[kind]
         part = pick(components, kind=kind)
         heads = [f" head {head}" if head >= 0 else "" for head in part["head"]]
-        labels = part["layer"].astype(str) + heads + ", " + part["tokens"].map(TOKENS)
+        labels = part["layer"].astype(str) + heads + ", " + part["tokens"].map(TOKEN_TITLES)
         bars = {side: error_bars(*(part[side + end] for end in ("", "_low", "_high"))) for side in sides[::3]}
         figure.add_scatter(
             x=part["exact"].to_numpy(),
@@ -195,7 +195,7 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
     require(links, columns, "head_links")
     require(correlations, ("model", "number", "value", "low", "high"), "head_correlations")
     models = [key for key in MODELS if key in set(links["model"])]
-    numbers = [key for key in NUMBERS if key in set(links["number"])]
+    numbers = [key for key in HEAD_AXES if key in set(links["number"])]
     panels = list(product(models, numbers))
     known = correlations.set_index(["model", "number"])
     titles = ["ρ {:.2f} [{:.2f}, {:.2f}]".format(*known.loc[key, ["value", "low", "high"]]) for key in panels]
@@ -224,13 +224,13 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
             name=name,
             legendgroup=model,
             showlegend=number == numbers[0],
-            hovertemplate=f"<b>{name}</b>, layer %{{customdata[0]}} head %{{customdata[1]}}<br>{NUMBERS[number]} "
+            hovertemplate=f"<b>{name}</b>, layer %{{customdata[0]}} head %{{customdata[1]}}<br>{HEAD_AXES[number]} "
             "%{x:.3f} [%{customdata[2]:.3f}, %{customdata[3]:.3f}]<br>effect %{y:.3f} [%{customdata[4]:.3f}, "
             "%{customdata[5]:.3f}]<extra></extra>",
         )
         row, col = divmod(place, len(numbers))
         figure.add_trace(trace, row=row + 1, col=col + 1)
-        says = NUMBERS[number] if model != "change" else f"Δ {NUMBERS[number]}"
+        says = HEAD_AXES[number] if model != "change" else f"Δ {HEAD_AXES[number]}"
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, row=row + 1, col=col + 1)
     zero_line(figure)
     finish(figure, "What heads attend to, and what they give", height=150 + 240 * len(models))

@@ -23,7 +23,7 @@ from mechvit.visualization.style import (
 from .change_map import bold, change_map, sure
 from .table_checks import dot, error_bars, pick, require
 
-METRICS = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"}
+METRIC_TITLES = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"}
 COLUMNS = ("model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high")
 
 
@@ -42,7 +42,7 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
     models = in_order(summary["model"])[::-1]
     figure = make_subplots(
         rows=len(worst),
-        cols=len(METRICS),
+        cols=len(METRIC_TITLES),
         shared_yaxes=True,
         shared_xaxes="columns",
         horizontal_spacing=0.035,
@@ -50,10 +50,10 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
         subplot_titles=[panel_title(name) for name in titles_of(summary).values()],
     )
     for row, corruption in enumerate(worst, start=1):
-        for col, metric in enumerate(METRICS, start=1):
+        for col, metric in enumerate(METRIC_TITLES, start=1):
             for model in models:
                 part = pick(summary, corruption=corruption, metric=metric, model=model)
-                hover = f"<b>{title_of(model)}</b> on {title_of(corruption)}<br>{METRICS[metric]} %{{x:.3f}} "
+                hover = f"<b>{title_of(model)}</b> on {title_of(corruption)}<br>{METRIC_TITLES[metric]} %{{x:.3f}} "
                 trace = go.Scatter(
                     x=part["value"].to_numpy(),
                     y=[title_of(model, short=True)] * len(part),
@@ -69,7 +69,7 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
     finish(figure, "Every model on the strongest corruptions", height=130 + 190 * len(worst), legend=False)
     figure.update_yaxes(showgrid=True)
     figure.update_xaxes(showgrid=True, nticks=4, tickformat=".2~f")
-    for col, (metric, _) in enumerate(METRICS.items(), start=1):
+    for col, (metric, _) in enumerate(METRIC_TITLES.items(), start=1):
         better = "error, lower is better" if metric == "ece" else "fraction, higher is better"
         figure.update_xaxes(title_text=better, title_font={"size": 11.5, "color": MUTED}, row=len(worst), col=col)
     return figure.update_layout(margin={"t": 84})
@@ -90,7 +90,7 @@ def gains(summary: pd.DataFrame) -> go.Figure:
     worst = [strongest(summary["corruption"], family) for family in kinds]
     titles = [panel_title(f"Tested on {title_of(corruption)}") for corruption in worst]
     figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
-    metrics = [metric for metric in METRICS if metric != "ece"]
+    metrics = [metric for metric in METRIC_TITLES if metric != "ece"]
     for col, (family, corruption) in enumerate(zip(kinds, worst, strict=True), start=1):
         models = [m for m in in_order(summary["model"]) if family_of(m) == family]
         offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else [0.0]
@@ -119,7 +119,7 @@ def gains(summary: pd.DataFrame) -> go.Figure:
 def titles_of(summary: pd.DataFrame) -> dict[str, str]:
     """Metric -> title, which says where it is not applicable: top-k among no more than k classes."""
     known = set(summary.loc[summary["value"].notna(), "metric"])
-    return {metric: title if metric in known else f"{title} (n/a)" for metric, title in METRICS.items()}
+    return {metric: title if metric in known else f"{title} (n/a)" for metric, title in METRIC_TITLES.items()}
 
 
 @checked
@@ -150,7 +150,7 @@ def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
         ),
         x=[title_of(key, short=True) for key in conditions],
         y=[title_of(key, short=True) if key == "base" else f"{title_of(key, short=True)} tuned" for key in models],
-        title=f"{METRICS[metric]} of every model on every condition",
+        title=f"{METRIC_TITLES[metric]} of every model on every condition",
         colours=f"change over the base, percentage points (positive: {'worse' if metric == 'ece' else 'better'})",
         hover="<b>%{y}</b> on %{x}: %{z:+.1f} points [%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]<extra></extra>",
         customdata=np.dstack([grids["gain_low"] * 100, grids["gain_high"] * 100]),

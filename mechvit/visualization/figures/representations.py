@@ -27,14 +27,14 @@ from .table_checks import dot, error_bars, images_of, layer_lines, layer_step, o
 
 CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
 _BLUE = RAMPS["gaussian_blur"][0]
-SCALE = [[0, GRID], [0.5, _BLUE[0]], [0.8, _BLUE[1]], [1, _BLUE[2]]]
+COLOUR_SCALE = [[0, GRID], [0.5, _BLUE[0]], [0.8, _BLUE[1]], [1, _BLUE[2]]]
 """From no similarity to the same up to rotation."""
 LENSES = {"logit": "dot", "tuned": "solid"}
-QUANTITIES = {
+LENS_AXES = {
     "probability": "mean probability<br>of the correct class",
     "divergence": "KL(final ‖ lens)<br>(nats, 0 = as the model)",
 }
-SUBSETS = {"all": ("all images", "circle"), "both_correct": ("both right", "diamond-open")}
+SUBSET_MARKERS = {"all": ("all images", "circle"), "both_correct": ("both right", "diamond-open")}
 
 
 @checked
@@ -135,7 +135,7 @@ def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
     bar = {"title": {"text": "linear CKA", "font": {"size": 12.5}}, "thickness": 12, "outlinewidth": 0}
     lowest = min(0.0, float(cka["cka"].min()))
     return figure.update_layout(
-        coloraxis={"colorscale": SCALE, "cmin": lowest, "cmax": 1, "colorbar": bar}, margin={"r": 90, "t": 120}
+        coloraxis={"colorscale": COLOUR_SCALE, "cmin": lowest, "cmax": 1, "colorbar": bar}, margin={"r": 90, "t": 120}
     )
 
 
@@ -158,7 +158,7 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
     conditions, models = in_order(summary["corruption"]), in_order(summary["model"])
     titles = [images_of(key) for key in conditions]
     figure = make_subplots(
-        len(QUANTITIES),
+        len(LENS_AXES),
         len(conditions),
         shared_xaxes=True,
         shared_yaxes="rows",
@@ -166,16 +166,16 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
         vertical_spacing=0.08,
         subplot_titles=titles,
     )
-    for row, quantity in enumerate(QUANTITIES, start=1):
+    for row, quantity in enumerate(LENS_AXES, start=1):
         for col, corruption in enumerate(conditions, start=1):
             for model in models:
                 for lens, dash in LENSES.items():
                     part = pick(summary, model=model, corruption=corruption, lens=lens, quantity=quantity)
                     for trace in _lens_line(part.sort_values("layer"), model, lens, dash, legend=row == col == 1):
                         figure.add_trace(trace, row=row, col=col)
-        figure.update_yaxes(title_text=QUANTITIES[quantity], rangemode="tozero", row=row, col=1)
+        figure.update_yaxes(title_text=LENS_AXES[quantity], rangemode="tozero", row=row, col=1)
     figure.update_xaxes(dtick=layer_step(summary["layer"]))
-    figure.update_xaxes(title_text="layer (0 = embedding)", row=len(QUANTITIES))
+    figure.update_xaxes(title_text="layer (0 = embedding)", row=len(LENS_AXES))
     finish(figure, "What the head reads at each layer, with and without a translator", height=640)
     return figure.update_layout(margin={"t": 120}, legend_y=1.07)
 
@@ -225,7 +225,7 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
     rows = [(m, c) for m in in_order(own["model"]) for c in in_order(own["corruption"]) if (m, c) in there]
     names = [f"{title_of(m, short=True)} tuned, on {title_of(c, short=True).lower()}" for m, c in rows]
     for col, lens in enumerate(lenses, start=1):
-        for (subset, (says, symbol)), offset in zip(SUBSETS.items(), (-0.13, 0.13), strict=True):
+        for (subset, (says, symbol)), offset in zip(SUBSET_MARKERS.items(), (-0.13, 0.13), strict=True):
             for model in in_order(own["model"]):
                 part = pick(own, model=model, lens=lens, subset=subset)
                 trace = go.Scatter(

@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from mechvit.arguments import checked
 from mechvit.visualization.style import colour, finish, in_order, panel_title, title_of
 
-from .saes import ARCHITECTURES
+from .saes import ARCHITECTURE_TITLES
 from .table_checks import pick, require
 
 LOOKS = {
@@ -24,7 +24,7 @@ LOOKS = {
     "matryoshka_batchtopk": ("gaussian_noise_4", "star"),
 }
 """What an SAE was trained as: the key of its colour, and its symbol."""
-COLUMNS = 3
+PANELS_A_ROW = 3
 """Panels side by side."""
 TICKS = [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]
 """Of the axis of L0."""
@@ -60,7 +60,7 @@ def frontier(points: pd.DataFrame) -> go.Figure:
             if part.empty:
                 continue
             key, symbol = LOOKS.get(kind, ("base", "x"))
-            name = ARCHITECTURES.get(kind, kind) + (f", {hook}" if len(hooks) > 1 else "")
+            name = ARCHITECTURE_TITLES.get(kind, kind) + (f", {hook}" if len(hooks) > 1 else "")
             trace = go.Scatter(
                 x=part["l0"].to_numpy(),
                 y=part["explained_variance"].to_numpy(),
@@ -92,7 +92,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
     """
     require(density, ("architecture", "corruption", "low", "high", "latents"), "sae_density")
     names = list(dict.fromkeys(density["architecture"]))
-    figure, places = _panels([ARCHITECTURES.get(name, name) for name in names])
+    figure, places = _panels([ARCHITECTURE_TITLES.get(name, name) for name in names])
     for name, (row, col) in zip(names, places, strict=True):
         here = pick(density, architecture=name)
         for corruption in in_order(here["corruption"]):
@@ -118,7 +118,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
 
 def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
     """Panels with these titles in rows of three, and the row and column of each."""
-    columns = min(COLUMNS, len(titles))
+    columns = min(PANELS_A_ROW, len(titles))
     rows = -(-len(titles) // columns)
     figure = make_subplots(
         rows,

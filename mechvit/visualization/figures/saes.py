@@ -11,7 +11,7 @@ from mechvit.visualization.style import MUTED, colour, fade, finish, in_order, p
 
 from .table_checks import dot, error_bars, pick, require
 
-ARCHITECTURES = {
+ARCHITECTURE_TITLES = {
     "standard": "Vanilla SAE",
     "batchtopk": "BatchTopK SAE",
     "topk": "TopK SAE",
@@ -19,7 +19,7 @@ ARCHITECTURES = {
     "gated": "Gated SAE",
     "matryoshka_batchtopk": "Matryoshka BatchTopK SAE",
 }
-DASHES = dict(zip(ARCHITECTURES, ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"), strict=True))
+DASHES = dict(zip(ARCHITECTURE_TITLES, ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"), strict=True))
 STATISTICS = {
     "wasserstein": "Wasserstein distance",
     "kolmogorov_smirnov": "Kolmogorov–Smirnov",
@@ -37,7 +37,7 @@ CURVES = {
 def architectures(frame: pd.DataFrame) -> list[str]:
     """The SAE architectures in a table, the vanilla one first."""
     there = set(frame["architecture"].unique())
-    return [key for key in ARCHITECTURES if key in there]
+    return [key for key in ARCHITECTURE_TITLES if key in there]
 
 
 @checked
@@ -57,7 +57,7 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
     require(cosine, ("model", "architecture", "corruption", value), "sae_cosine")
     kinds = architectures(cosine)
     tuned = [key for key in in_order(cosine["model"]) if key != "base" and key in set(cosine["corruption"])]
-    titles = [panel_title(f"{ARCHITECTURES[kind]}, {title_of(key)}") for kind in kinds for key in tuned]
+    titles = [panel_title(f"{ARCHITECTURE_TITLES[kind]}, {title_of(key)}") for kind in kinds for key in tuned]
     figure = make_subplots(
         len(kinds),
         max(len(tuned), 1),
@@ -136,7 +136,7 @@ def cosine_distances(distance: pd.DataFrame) -> go.Figure:
                 own = pick(distance, statistic=statistic, model=model, architecture=kind, corruption=model)
                 trace = go.Scatter(
                     x=own["value"].to_numpy(),
-                    y=[f"{title_of(model, short=True)}, {ARCHITECTURES[kind]}"] * len(own),
+                    y=[f"{title_of(model, short=True)}, {ARCHITECTURE_TITLES[kind]}"] * len(own),
                     error_x=error_bars(own["value"], own["low"], own["high"]),
                     customdata=own[["low", "high"]].to_numpy(),
                     mode="markers",
@@ -173,7 +173,7 @@ def training_curves(history: pd.DataFrame) -> go.Figure:
         for model in in_order(history["model"]):
             for kind in architectures(history):
                 part = pick(history, metric=metric, model=model, architecture=kind).sort_values("tokens")
-                name = f"{title_of(model, short=True)}, {ARCHITECTURES[kind]}"
+                name = f"{title_of(model, short=True)}, {ARCHITECTURE_TITLES[kind]}"
                 trace = go.Scatter(
                     x=part["tokens"].to_numpy(),
                     y=part["value"].to_numpy(),

@@ -13,8 +13,8 @@ from mechvit.visualization.style import BASE, MUTED, RAMPS, escaped, finish, in_
 
 from .table_checks import error_bars, pick, require
 
-NUMBERS = ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
-COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *NUMBERS)
+EFFECT_COLUMNS = ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
+COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *EFFECT_COLUMNS)
 SOURCES = {"mean_difference": "Mean difference", "sae": "SAE latents"}
 TINTS = {"mean_difference": RAMPS["gaussian_blur"][0][1], "sae": RAMPS["gaussian_noise"][0][1]}
 SYMBOLS = {"mean_difference": "circle", "sae": "diamond"}

@@ -28,7 +28,7 @@ COLUMNS = (
     "transfer_low",
     "transfer_high",
 )
-MEANS = ("scope", "pairs", "gain", "gain_low", "gain_high", "transfer", "transfer_low", "transfer_high")
+MEAN_COLUMNS = ("scope", "pairs", "gain", "gain_low", "gain_high", "transfer", "transfer_low", "transfer_high")
 SIMILARITY = ("quantity", "pairs", "correlation", "low", "high", "p_value")
 SCOPES = {
     "itself": "The same corruption",
@@ -42,13 +42,13 @@ SCOPES = {
     "same band": "Same band",
     "other band": "Other band",
 }
-CONTRASTS = {
+CONTRAST_TITLES = {
     "family minus across": "Another level of it − another group",
     "group minus across": "Another of its group − another group",
     "member minus outside": "A mixture, on its members − a mixture, on others",
     "same band minus other band": "Same band − other band",
 }
-SCOPES |= CONTRASTS
+SCOPES |= CONTRAST_TITLES
 """Each scope's name in a figure; one from group to group is called as in the table."""
 ROWS = {"base": "Base, accuracy", "clean": "Clean (control)"}
 """The names of rows that are not a corruption's."""
@@ -149,11 +149,11 @@ def transfer_means(means: pd.DataFrame) -> go.Figure:
     Raises:
         ValueError: a column is missing or the table is empty.
     """
-    require(means, MEANS, "transfer_means")
+    require(means, MEAN_COLUMNS, "transfer_means")
     names = [SCOPES.get(scope, scope.capitalize()) for scope in means["scope"]]
     titles = [panel_title("Gain over the base"), panel_title("Share of the own gain")]
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
-    tints = [MUTED if s in CONTRASTS else TINTS.get(s, INK if s in SCOPES else BASE) for s in means["scope"]]
+    tints = [MUTED if s in CONTRAST_TITLES else TINTS.get(s, INK if s in SCOPES else BASE) for s in means["scope"]]
     for col, (quantity, factor, unit) in enumerate((("gain", 100, " points"), ("transfer", 1, "")), start=1):
         part = means[[quantity, f"{quantity}_low", f"{quantity}_high"]] * factor
         part.columns = pd.Index(["value", "low", "high"])

@@ -17,7 +17,7 @@ from .table_checks import error_bars, pick, require
 SHARE = ("recovered", "recovered_low", "recovered_high")
 SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high", *SHARE)
 RECOVERED = "recovered share (0 = receiver, 1 = giver)"
-QUANTITIES = {
+OUTCOME_AXES = {
     "accuracy": "accuracy (fraction of images)",
     "logit_difference": "logit difference (label − foil)",
     "loss": "loss (nats, lower is better)",
@@ -139,7 +139,7 @@ def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
         ValueError: a column is missing or the table is empty.
     """
     require(summary, ("corruption", "alpha", "quantity", "value", "low", "high"), "interpolation")
-    shown = [quantity for quantity in QUANTITIES if quantity in set(summary["quantity"])]
+    shown = [quantity for quantity in OUTCOME_AXES if quantity in set(summary["quantity"])]
     titles = [panel_title(quantity.replace("_", " ").capitalize()) for quantity in shown]
     figure = make_subplots(1, len(shown), horizontal_spacing=0.08, subplot_titles=titles)
     for (col, quantity), corruption in product(enumerate(shown, start=1), in_order(summary["corruption"])):
@@ -154,7 +154,7 @@ def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
     finish(figure, "Between the base model's weights and the tuned model's", height=420)
     figure.update_xaxes(title_text="alpha (0 = base, 1 = tuned)")
     for col, quantity in enumerate(shown, start=1):
-        figure.update_yaxes(title_text=QUANTITIES[quantity], row=1, col=col)
+        figure.update_yaxes(title_text=OUTCOME_AXES[quantity], row=1, col=col)
     return figure
 
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pandas as pd
 
-from mechvit.visualization.figures.performance import METRICS
-from mechvit.visualization.figures.saes import ARCHITECTURES, architectures
+from mechvit.visualization.figures.performance import METRIC_TITLES
+from mechvit.visualization.figures.saes import ARCHITECTURE_TITLES, architectures
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import interval, listing, signed
 from mechvit.visualization.style import families, family_of, in_order, level_of, strongest, title_of
@@ -59,9 +59,11 @@ def gains(summary: pd.DataFrame) -> list[str]:
         models = [m for m in in_order(summary["model"]) if family_of(m) == family]
         top = [_row(summary, model=m, corruption=models[-1], metric="accuracy").gain * 100 for m in models]
         rising = all(a < b for a, b in pairwise(top))
-        order = {m: _row(summary, model=models[-1], corruption=models[-1], metric=m).gain for m in list(METRICS)[:3]}
+        order = {
+            m: _row(summary, model=models[-1], corruption=models[-1], metric=m).gain for m in list(METRIC_TITLES)[:3]
+        }
         ranked = sorted((m for m in order if pd.notna(order[m])), key=lambda metric: order[metric], reverse=True)
-        largest = ", then ".join(f"{METRICS[m].lower()} ({signed(order[m] * 100)})" for m in ranked)
+        largest = ", then ".join(f"{METRIC_TITLES[m].lower()} ({signed(order[m] * 100)})" for m in ranked)
         said.append(
             f"On {title_of(models[-1])}, tuning at severity {listing([str(level_of(m)) for m in models])} changes "
             f"top-1 by {listing([signed(value) for value in top])} points: it {'rises' if rising else 'does not rise'} "
@@ -208,7 +210,7 @@ def cosine_distributions(cosine: pd.DataFrame) -> list[str]:
             means = [pick(cosine, model=m, architecture=kind, corruption=key)[column].mean() for m in ("base", key)]
             pairs.append(f"{means[0]:.3f} in the base and {means[1]:.3f} in the tuned model on {title_of(key)}")
         if pairs:
-            said.append(f"{ARCHITECTURES[kind]}: the mean cosine is {listing(pairs)}.")
+            said.append(f"{ARCHITECTURE_TITLES[kind]}: the mean cosine is {listing(pairs)}.")
     return said
 
 
@@ -223,7 +225,7 @@ def cosine_distances(distance: pd.DataFrame) -> list[str]:
             worst = rows.loc[rows["value"].idxmax()]
             said.append(
                 f"the largest {name} is {worst.value:.3f} ({worst.low:.3f} to {worst.high:.3f}; "
-                f"{ARCHITECTURES[worst.architecture]}, {title_of(worst.model)})"
+                f"{ARCHITECTURE_TITLES[worst.architecture]}, {title_of(worst.model)})"
             )
     text = listing(said) if said else "no distance was measured between a base and a tuned model"
     return [text[0].upper() + text[1:] + ". Zero would be the same distribution."]
@@ -241,6 +243,6 @@ def training_curves(history: pd.DataFrame) -> list[str]:
         if "l0" in rows:
             parts.append(f"{rows['l0'].min():.1f} to {rows['l0'].max():.1f} active latents a token")
         if parts:
-            said.append(f"{ARCHITECTURES[kind]}s end with {listing(parts)}.")
+            said.append(f"{ARCHITECTURE_TITLES[kind]}s end with {listing(parts)}.")
     tokens = int(history["tokens"].max())
     return [" ".join([*said, f"The longest training saw {tokens:,} tokens."])]

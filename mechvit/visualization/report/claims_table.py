@@ -14,7 +14,7 @@ from .run_results import RunResults
 if TYPE_CHECKING:
     import pandas as pd
 
-VERDICTS = {
+VERDICT_WORDS = {
     "replicates": (
         "yes",
         "Every interval lies where the claim puts it: above zero for an effect, within the margin for no effect.",
@@ -31,7 +31,7 @@ VERDICTS = {
 """Each verdict's style class and meaning."""
 ANSWER_STYLES = {"yes": "yes", "partly": "maybe", "no": "no", "unclear": "maybe"}
 """Each answer's style class."""
-SHOWN = 3
+MOST_PARTS = 3
 """More measurements than this are folded away, except the deciding one."""
 
 
@@ -72,14 +72,14 @@ def _row(claim: dict[str, Any]) -> ClaimRow:
         PartText(part["label"], number(part["value"], part["low"], part["high"]) or absent, place == decides)
         for place, part in enumerate(claim["parts"])
     ]
-    folded = len(parts) > SHOWN
+    folded = len(parts) > MOST_PARTS
     return ClaimRow(
         **{name: claim[name] for name in ("id", "claim", "what", "rule", "verdict")},
         source=claim["source"][:1].upper() + claim["source"][1:],
         unit="" if decides is None else claim["unit"],
         parts=[parts[decides or 0]] if folded else parts,
         folded=parts if folded else [],
-        style=ANSWER_STYLES.get(claim["verdict"]) or VERDICTS[claim["verdict"]][0],
+        style=ANSWER_STYLES.get(claim["verdict"]) or VERDICT_WORDS[claim["verdict"]][0],
     )
 
 
@@ -121,7 +121,7 @@ def tally(claims: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
     """Verdict, its style class, its meaning, and how many claims have it."""
     return [
         (verdict, style, meaning, sum(claim["verdict"] == verdict for claim in claims))
-        for verdict, (style, meaning) in VERDICTS.items()
+        for verdict, (style, meaning) in VERDICT_WORDS.items()
     ]
 
 

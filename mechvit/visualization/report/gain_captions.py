@@ -10,7 +10,7 @@ from mechvit.visualization.number_format import listing, signed
 from mechvit.visualization.style import in_order, title_of
 
 AGREEMENT = {"pearson": "Pearson’s r", "spearman": "Spearman’s ρ", "relative_error": "relative error"}
-KINDS = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "head"}
+KIND_NAMES = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "head"}
 
 
 def between(row: pd.Series, name: str, digits: int = 2, scale: float = 1.0) -> str:
@@ -30,9 +30,9 @@ def patching(summary: pd.DataFrame) -> list[str]:
             continue
         best = single.loc[single["recovered"].idxmax()]
         where = (
-            f"{KINDS[best['kind']]} {int(best['head'])} of block"
+            f"{KIND_NAMES[best['kind']]} {int(best['head'])} of block"
             if best["kind"] == "head"
-            else (f"{KINDS[best['kind']]} of block")
+            else (f"{KIND_NAMES[best['kind']]} of block")
         )
         said.append(
             f"On {title_of(model)} the single activation that carries most of the tuned model’s lead is {where} "

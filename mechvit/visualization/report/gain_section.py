@@ -26,7 +26,7 @@ LEAD = (
     "the base on that corruption. A recovered share of 0 is the base as it is, 1 the tuned model."
 )
 OPEN = "Section 5, future work"
-LATENTS = [
+LATENT_COLUMNS = [
     "tuned_on",
     "model",
     "feature",
@@ -142,7 +142,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
     yield FigureSpec(
         id=f"gain-latents-{model}",
         table="gain_latents",
-        columns=LATENTS,
+        columns=LATENT_COLUMNS,
         summarise=lambda table: only(table).replace({"model": {"tuned": model}}),
         figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
         reading=readings.latents,
@@ -156,7 +156,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         yield FigureSpec(
             id=f"gain-shared-{model}",
             table="gain_latents_shared",
-            columns=LATENTS,
+            columns=LATENT_COLUMNS,
             summarise=lambda table: only(table).replace({"model": {"tuned": model}}),
             figure=lambda table: _entitled(
                 feature_ablation.feature_changes(table).update_layout(title_text="One SAE trained on both models"), name

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mechvit.visualization.figures.performance import COLUMNS, METRICS
-from mechvit.visualization.figures.saes import ARCHITECTURES, architectures
+from mechvit.visualization.figures.performance import COLUMNS, METRIC_TITLES
+from mechvit.visualization.figures.saes import ARCHITECTURE_TITLES, architectures
 from mechvit.visualization.figures.table_checks import pick, require
 from mechvit.visualization.style import families, in_order, strongest, title_of
 
@@ -53,12 +53,13 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
         corruption = strongest(summary["corruption"], family)
         part = pick(summary, corruption=corruption)
         best = {
-            metric: pick(part, metric=metric)["value"].agg("min" if metric == "ece" else "max") for metric in METRICS
+            metric: pick(part, metric=metric)["value"].agg("min" if metric == "ece" else "max")
+            for metric in METRIC_TITLES
         }
         rows = []
         for model in in_order(part["model"]):
             cells = []
-            for metric in METRICS:
+            for metric in METRIC_TITLES:
                 row = pick(part, model=model, metric=metric).iloc[0]
                 if pd.isna(row.value):  # top-k among no more than k classes
                     cells.append(TableCell(text="n/a"))
@@ -72,7 +73,7 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
                 )
             rows.append((model, "Base" if model == "base" else f"{title_of(model, short=True)} tuned", cells))
         groups.append(RowGroup(title=f"On {title_of(corruption)}", rows=rows))
-    return list(METRICS.values()), groups
+    return list(METRIC_TITLES.values()), groups
 
 
 def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
@@ -95,5 +96,5 @@ def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
                 ]
                 images = "clean images" if corruption == "clean" else title_of(corruption)
                 rows.append((model, f"{title_of(model, short=True)}, on {images}", cells))
-        groups.append(RowGroup(title=ARCHITECTURES[kind], rows=rows))
+        groups.append(RowGroup(title=ARCHITECTURE_TITLES[kind], rows=rows))
     return [QUALITY[name][0] for name in metrics], groups

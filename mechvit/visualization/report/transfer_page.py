@@ -23,7 +23,11 @@ from .run_results import RunResults, read_provenance
 from .sections import FigureSpec
 from .table_downloads import Offers
 
-NEEDED = ("config.json", "provenance.json", *(f"tables/transfer{end}.parquet" for end in ("", "_means", "_similarity")))
+REQUIRED = (
+    "config.json",
+    "provenance.json",
+    *(f"tables/transfer{end}.parquet" for end in ("", "_means", "_similarity")),
+)
 GAINS = FigureSpec(
     id="gains",
     table="transfer",
@@ -75,7 +79,7 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
     It is one file that requests nothing, written beside its place and renamed into it.
 
     Args:
-        run: the run's folder (see `NEEDED` for what it must hold).
+        run: the run's folder (see `REQUIRED` for what it must hold).
         out: where to write; `transfer.html` in the run's folder when None.
 
     Raises:
@@ -83,12 +87,12 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
         ValueError: a table cannot be drawn.
     """
     path = Path(run)
-    if lacking := [name for name in NEEDED if not (path / name).is_file()]:
+    if lacking := [name for name in REQUIRED if not (path / name).is_file()]:
         raise FileNotFoundError(
-            f"the page of a transfer run needs {', '.join(NEEDED)}; {path} lacks {', '.join(lacking)}: finish the run "
-            "first, or name another folder"
+            f"the page of a transfer run needs {', '.join(REQUIRED)}; {path} lacks {', '.join(lacking)}: finish the "
+            "run first, or name another folder"
         )
-    config, provenance = read_object(path / NEEDED[0]), read_provenance(path / NEEDED[1])
+    config, provenance = read_object(path / REQUIRED[0]), read_provenance(path / REQUIRED[1])
     opened = RunResults(path=path, claims=[], config=config, provenance=provenance)
     owed, offers = notices("plotly.js"), Offers()
     text = render(
