@@ -13,11 +13,11 @@ import torch
 from browsing import check_paper, needs_chromium, until
 
 from mechvit.analysis import CorruptionSpectrum, Transfer, transfer
-from mechvit.analysis.robustness.transfer import CONTRASTS as contrasts
+from mechvit.analysis.robustness.transfer import CONTRAST_TITLES as contrasts
 from mechvit.data import Corruption, Mixture
 from mechvit.visualization import render_transfer
 from mechvit.visualization.figures import transfer_matrix, transfer_means, transfer_similarity
-from mechvit.visualization.figures.transfers import CONTRASTS, TINTS
+from mechvit.visualization.figures.transfers import CONTRAST_TITLES, TINTS
 from mechvit.visualization.report import transfer_captions as transfer_readings
 from mechvit.visualization.style import DARK, in_order, title_of
 
@@ -155,7 +155,7 @@ def test_means_match_table(found):
     names = list(transfer_means(found.means).layout.yaxis.ticktext)
     assert "Another of its group (3)" in names
     assert "Another of its group − another group (16)" in names
-    assert set(CONTRASTS) == {f"{first} minus {second}" for first, second in contrasts}
+    assert set(CONTRAST_TITLES) == {f"{first} minus {second}" for first, second in contrasts}
 
 
 def test_scatter_matches_table(found):
