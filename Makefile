@@ -6,7 +6,7 @@ PRESET ?= photos
 # One process a core and one thread a process: whole files go to whichever process is free.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: help setup reproduce benchmarks benchmarks-cuda test test-fast test-all lint format clean
+.PHONY: help setup reproduce benchmarks benchmarks-cuda test test-fast test-all coverage lint format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -56,6 +56,9 @@ test-fast: setup  ## what is quick and starts neither a browser nor another proc
 test-all: setup lint  ## everything (GPU tests skip themselves without a GPU)
 	$(PYTEST)
 
+coverage: setup  ## the tests of `make test`, and the lines and branches of mechvit that they leave out
+	$(PYTEST) -m 'not slow and not gpu' --cov --cov-report=term
+
 lint: setup      ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +69,4 @@ format: setup    ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:           ## remove caches and runs, keep .venv
-	rm -rf runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf runs .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
