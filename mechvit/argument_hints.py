@@ -1,4 +1,4 @@
-"""What was given in an argument's place, in words, and the next step from there."""
+"""Descriptions of given arguments in words, and hints on how to convert them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MADE_BY = {
     "TunedLens": "open one with TunedLens.load(folder, model), or train it with train_tuned_lens",
     "ViTShape": "",
 }
-"""Classes of this package that functions take, and where they come from."""
+"""Classes of this package that functions take -> how to obtain them."""
 
 _LONGEST = 60
 _PIXELS = (
@@ -43,7 +43,7 @@ _PIXELS = (
 
 
 def got(value: Any) -> str:
-    """Say in words what was given."""
+    """Describe a given value in words."""
     if value is None or isinstance(value, (str, bool, int, float)):
         shown = one_line(repr(value))
         return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
@@ -62,12 +62,12 @@ def got(value: Any) -> str:
 
 
 def next_step(wanted: set[str], members: set[str], value: Any) -> str:
-    """Say what to do with what was given; "" where there is nothing to add.
+    """Return a hint on how to get from the given value to the wanted kind; "" without one.
 
     Args:
-        wanted: names of the annotation's choices, as `HookedViT` or `Mapping`.
-        members: names of what the lists and mappings among them hold.
-        value: what was given.
+        wanted: names of the annotation's choices, such as `HookedViT` or `Mapping`.
+        members: names of the members of lists and mappings among them.
+        value: the given value.
     """
     kinds = {kind.__name__ for kind in type(value).__mro__}
     if "HookedViT" in wanted | members and (step := _model_step(value, kinds, "HookedViT" in wanted)):
@@ -93,7 +93,7 @@ def next_step(wanted: set[str], members: set[str], value: Any) -> str:
 
 
 def _model_step(value: Any, kinds: set[str], alone: bool) -> str:
-    """From anything that holds a model to a HookedViT."""
+    """Return how to get from anything that contains a model to a HookedViT."""
     from .wrapped_models import unwrapping
 
     if isinstance(value, (str, os.PathLike)):

@@ -1,5 +1,7 @@
-"""What public functions are given, held against their own annotations before anything is computed: one line that says
-what the argument must be, what it is, and how to make the one of the other."""
+"""Checks of public functions' arguments against their annotations, before anything is computed.
+
+An error says in one line what the argument must be, what it is, and how to convert it.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,10 @@ _LISTS = ("Collection", "Sequence", "list", "tuple")
 
 
 def checked(function: Callable[Arguments, Given]) -> Callable[Arguments, Given]:
-    """Make a function refuse arguments of another kind than its annotations say.
+    """Decorate a function so that it refuses arguments of a kind other than its annotations say.
 
-    Models, SAEs, data sets, corruptions, tables, results, configurations, paths, text and numbers are looked at, alone,
-    in lists and in mappings; tensors, choices and truth values are left to the function itself.
+    Models, SAEs, data sets, corruptions, tables, results, configurations, paths, text and numbers are checked, alone,
+    in lists and in mappings; tensors, choices and booleans are left to the function itself.
 
     Raises:
         SettingError: when called; names the parameter.
@@ -58,7 +60,7 @@ def checked(function: Callable[Arguments, Given]) -> Callable[Arguments, Given]:
 
 
 def _annotations(function: Callable[..., Any]) -> dict[str, ast.expr]:
-    """Return each parameter's annotation as a syntax tree, in their order; those of *args and **kwargs are left out."""
+    """Return each parameter's annotation as a syntax tree, in order, without *args and **kwargs."""
     found: dict[str, ast.expr] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -69,7 +71,7 @@ def _annotations(function: Callable[..., Any]) -> dict[str, ast.expr]:
 
 
 def _check(name: str, value: Any, wanted: ast.expr) -> None:
-    """Raise a SettingError unless a value is what an annotation says, its members too."""
+    """Raise a SettingError unless a value and its members match an annotation."""
     choices = _choices(wanted)
     if any(map(_are_numbers, choices)):
         return
@@ -85,7 +87,7 @@ def _check(name: str, value: Any, wanted: ast.expr) -> None:
 
 
 def _check_members(name: str, value: Any, wanted: ast.Subscript) -> None:
-    """Check the values of a mapping, or the members of a list; what can be gone through once alone is left alone."""
+    """Check the values of a mapping or the members of a list; one-pass iterators are not consumed."""
     if _name(wanted) == "Mapping":
         for key, member in value.items():
             _check(f"{name}[{key!r}]", member, _members(wanted)[-1])
@@ -99,28 +101,28 @@ def _check_members(name: str, value: Any, wanted: ast.Subscript) -> None:
 
 
 def _choices(wanted: ast.expr) -> list[ast.expr]:
-    """Take a union apart."""
+    """Return the members of a union."""
     if isinstance(wanted, ast.BinOp) and isinstance(wanted.op, ast.BitOr):
         return [*_choices(wanted.left), *_choices(wanted.right)]
     return [wanted]
 
 
 def _name(wanted: ast.expr) -> str:
-    """Return the name of an annotation, as `Mapping` of `Mapping[str, int]`."""
+    """Return the name of an annotation, such as `Mapping` for `Mapping[str, int]`."""
     if isinstance(wanted, ast.Constant):
         return "..." if wanted.value is ... else str(wanted.value)
     return ast.unparse(wanted.value if isinstance(wanted, ast.Subscript) else wanted)
 
 
 def _members(wanted: ast.expr) -> list[ast.expr]:
-    """Return what stands in an annotation's brackets."""
+    """Return the contents of an annotation's brackets."""
     if not isinstance(wanted, ast.Subscript):
         return []
     return wanted.slice.elts if isinstance(wanted.slice, ast.Tuple) else [wanted.slice]
 
 
 def _words(wanted: ast.expr, names: set[str]) -> str:
-    """Say in words what one choice is."""
+    """Describe one choice in words."""
     name, members = _name(wanted), _members(wanted)
     if name == "str" and "Corruption" in names:
         return "its key, as 'gaussian_blur_4'"
@@ -136,7 +138,7 @@ def _words(wanted: ast.expr, names: set[str]) -> str:
 
 
 def _many(wanted: ast.expr) -> str:
-    """Say in words what the members of a list are."""
+    """Describe the members of a list in words."""
     choices = _choices(wanted)
     if "Corruption" in map(_name, choices):
         return "corruptions"
@@ -147,7 +149,7 @@ def _many(wanted: ast.expr) -> str:
 
 
 def _fits(value: Any, wanted: ast.expr) -> bool:
-    """Return whether a value is of a kind, members aside; True of kinds that are not looked at."""
+    """Return whether a value is of a kind, ignoring its members; True for kinds that are not checked."""
     name = _name(wanted)
     if name == "None":
         return value is None
@@ -169,7 +171,9 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
 
 
 def _are_numbers(wanted: ast.expr) -> bool:
-    """Return whether an annotation is a pair or so of numbers, as a range or a grid, which functions look at."""
+    """Return whether an annotation is a tuple of numbers, such as a range or a grid, which functions check
+    themselves.
+    """
     members = _members(wanted)
     return _name(wanted) == "tuple" and all(_name(member) in ("int", "float") for member in members)
 

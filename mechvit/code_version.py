@@ -1,4 +1,4 @@
-"""Which code runs: the package's version and the commit that it comes from."""
+"""The running code: the package's version and its commit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 @cache
 def code_version() -> dict[str, Any]:
-    """Return what this package's code is, as JSON holds it.
+    """Return the version of this package's code, as JSON values.
 
     Returns:
-        `version`, `commit` (40 hex digits; None where none is known) and `dirty`: whether tracked files of the package
-        differ from that commit (None where that cannot be told). In a git checkout both are read from git; in an
-        installed wheel they are as they were when it was built.
+        `version`, `commit` (40 hex digits; None if unknown) and `dirty`: whether tracked files of the package differ
+        from that commit (None if unknown). In a git checkout both are read from git; in an installed wheel they are as
+        they were when it was built.
     """
     from . import __version__
 
@@ -32,7 +32,7 @@ def code_version() -> dict[str, Any]:
 
 
 def described(code: dict[str, Any] | None) -> str:
-    """Name a version of the code in a message, as in `mechvit 0.1.0 (commit 1a2b3c4d5e6f, with changes)`."""
+    """Return a version of the code in words, as in `mechvit 0.1.0 (commit 1a2b3c4d5e6f, with changes)`."""
     if not code or not code.get("commit"):
         return f"mechvit {code['version']} (commit unknown)" if code else "an earlier mechvit (commit unknown)"
     changes = ", with changes" if code.get("dirty") else ""
@@ -40,7 +40,7 @@ def described(code: dict[str, Any] | None) -> str:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says in a folder; None where there is no git, or it refuses."""
+    """Return git's output in a folder; None if git is missing or fails."""
     try:
         done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Ranges that settings must lie in: a light module that configurations and command lines import without torch."""
+"""Ranges of settings, in a light module that configurations and command lines import without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class SettingError(ValueError):
-    """A setting that cannot be used: its name, and what is wrong with it. Command lines name the flag instead."""
+    """Error: an invalid setting, with its name and the fault. Command lines name the flag instead."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"{name} {problem}")
@@ -20,16 +20,16 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers that a setting may be."""
+    """Finite numbers that a setting may be."""
 
     least: float = -math.inf
     most: float = math.inf
     open_below: bool = False
-    """`least` itself is not allowed."""
+    """Whether `least` itself is excluded."""
     open_above: bool = False
-    """`most` itself is not allowed."""
+    """Whether `most` itself is excluded."""
     whole: bool = True
-    """Whole numbers alone."""
+    """Whether only whole numbers are allowed."""
 
     def __contains__(self, value: Any) -> bool:
         if not self.is_number(value) or not math.isfinite(value):
@@ -38,11 +38,11 @@ class Range:
         return above and (value < self.most if self.open_above else value <= self.most)
 
     def is_number(self, value: Any) -> bool:
-        """Return whether it is a number of the right kind; True and False are none."""
+        """Return whether a value is a number of the right kind; True and False are not numbers."""
         return isinstance(value, Integral if self.whole else Real) and not isinstance(value, bool)
 
     def __str__(self) -> str:
-        """What must be, to stand after `must be`."""
+        """Return the range in words, to follow `must be`."""
         if self.least == -math.inf and self.most == math.inf:
             return "finite"
         if self.most == math.inf:
@@ -55,9 +55,9 @@ class Range:
 COUNT = Range(1)
 COUNT_OR_ZERO = Range(0)
 SEED = Range(0, 2**32 - 1)
-"""numpy and transformers take no larger one."""
+"""Seeds; numpy and transformers accept no larger ones."""
 RESAMPLES_RANGE = Range(1, 1_000_000)
-"""Of a bootstrap; more would fill the memory with draws."""
+"""Resamples of a bootstrap; more would fill the memory with draws."""
 THREADS = Range(1, 1024)
 FINITE = Range(whole=False)
 POSITIVE = Range(0, open_below=True, whole=False)
@@ -66,7 +66,7 @@ SHARE = Range(0, 1, whole=False)
 SHARE_BELOW_ONE = Range(0, 1, open_above=True, whole=False)
 SHARE_ABOVE_ZERO = Range(0, 1, open_below=True, whole=False)
 LEVEL_RANGE = Range(0, 1, open_below=True, open_above=True, whole=False)
-"""Of an interval."""
+"""Coverage of an interval."""
 
 
 def check_number(name: str, value: Any, allowed: Range) -> None:
@@ -83,16 +83,16 @@ def check_number(name: str, value: Any, allowed: Range) -> None:
 
 
 def check(settings: object, allowed: Range, *names: str, or_none: bool = False) -> None:
-    """Refuse settings outside a range; a tuple's members are looked at one by one.
+    """Refuse settings outside a range; members of tuples are checked one by one.
 
     Args:
         settings: an object with these attributes.
-        allowed: what each must lie in.
-        names: the attributes.
-        or_none: take None besides.
+        allowed: the range that each must lie in.
+        names: names of the attributes.
+        or_none: accept None as well.
 
     Raises:
-        SettingError: the first that does not.
+        SettingError: names the first that is outside.
     """
     for name in names:
         value = getattr(settings, name)
@@ -103,10 +103,10 @@ def check(settings: object, allowed: Range, *names: str, or_none: bool = False) 
 
 
 def check_named(settings: object, *names: str) -> None:
-    """Refuse an empty text, or one with a NUL character, where a path, an id or a name must stand; None is let pass.
+    """Refuse empty texts and texts with a NUL character for a path, an id or a name; None is accepted.
 
     Raises:
-        SettingError: the first of these.
+        SettingError: names the first of these.
     """
     for name in names:
         value = getattr(settings, name)
@@ -118,15 +118,15 @@ def check_named(settings: object, *names: str) -> None:
 
 
 def check_some(settings: object, *names: str, or_none: bool = False) -> None:
-    """Refuse tuples that are empty, or that give a value twice.
+    """Refuse tuples that are empty or contain a value twice.
 
     Args:
         settings: an object with these attributes.
-        names: the attributes.
-        or_none: take an empty one and None besides.
+        names: names of the attributes.
+        or_none: accept an empty tuple and None as well.
 
     Raises:
-        SettingError: the first of these.
+        SettingError: names the first of these.
     """
     for name in names:
         values = getattr(settings, name)
@@ -137,10 +137,10 @@ def check_some(settings: object, *names: str, or_none: bool = False) -> None:
 
 
 def check_choice(settings: object, **choices: Collection[str]) -> None:
-    """Refuse words that are not among a setting's choices; a tuple's members are looked at one by one.
+    """Refuse words that are not among a setting's choices; members of tuples are checked one by one.
 
     Raises:
-        SettingError: the first of these.
+        SettingError: names the first of these.
     """
     for name, known in choices.items():
         value = getattr(settings, name)
@@ -150,12 +150,12 @@ def check_choice(settings: object, **choices: Collection[str]) -> None:
 
 
 def listed(values: Iterable[object]) -> str:
-    """Join values by commas."""
+    """Join values with commas."""
     return ", ".join(map(str, values))
 
 
 def check_seeds(settings: Any, *parts: str) -> None:
-    """Refuse a seed that is out of range, or whose sum with a part's own, which is what that part uses, is.
+    """Refuse a seed out of range, alone or in the sum with a part's own seed, which that part uses.
 
     Raises:
         SettingError: names `seed`.
@@ -168,13 +168,13 @@ def check_seeds(settings: Any, *parts: str) -> None:
 
 
 def check_common(settings: Any) -> None:
-    """Refuse what settings that all commands know cannot be: empty names and paths, counts below 1, bad seeds.
+    """Refuse invalid settings that all commands share: empty names and paths, counts below 1, bad seeds.
 
-    Every text is looked at, and by name `limit` and those that end in `_limit`, `batch_size`, `seed`, `images`,
+    All texts are checked, and by name `limit` and names that end in `_limit`, `batch_size`, `seed`, `images`,
     `bad_files` and `pixel_range`.
 
     Raises:
-        SettingError: the first that cannot be.
+        SettingError: names the first invalid one.
     """
     for name, value in vars(settings).items():
         members = value if isinstance(value, tuple) else (value,)

@@ -1,4 +1,4 @@
-"""What reaches a terminal: names from files cannot move its cursor, change its colours or turn its text around."""
+"""Output to a terminal, in which names from files cannot move the cursor, change colours or reverse text."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 _JOINERS = "\u200c\u200d"
 """Format characters that names in Persian, Hindi and emoji need, and that move nothing."""
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of control, format and surrogate characters, line and paragraph separators."""
+"""Unicode categories of control, format and surrogate characters, and line and paragraph separators."""
 
 
 def printable(text: object, *, keep: str = "") -> str:
-    """Write every control character of a text as an escape, as in `\\x1b`: ANSI and C1 sequences, marks that turn the
-    direction of writing, and lone surrogates (bytes of a file name that are no UTF-8).
+    r"""Return a text with every control character escaped, as in `\x1b`.
+
+    These are ANSI and C1 sequences, marks that change the direction of writing, and lone surrogates (bytes of a file
+    name that are not UTF-8).
 
     Args:
-        text: anything; its `str`.
+        text: any object; its `str` is used.
         keep: characters that stay, such as a newline.
     """
     return "".join(
@@ -34,19 +36,19 @@ def printable(text: object, *, keep: str = "") -> str:
 
 
 def one_line(text: object) -> str:
-    """Make one printable line of a text: runs of spaces, tabs and line breaks become one space."""
+    """Return a text as one printable line: runs of spaces, tabs and line breaks become one space."""
     return printable(" ".join(re.split(r"[ \t\r\n]+", str(text))).strip())
 
 
 class NobodyReads(OSError):
-    """What was found could not be printed: the reader of a pipe ended, or the disk of a file is full."""
+    """Error: output could not be printed, since the reader of a pipe ended or the disk of a file is full."""
 
 
 def say(*parts: object, end: str = "\n", file: TextIO | None = None) -> None:
-    """Print, with what may come from a file's or a class's name made printable; lines stay lines.
+    """Print text with control characters escaped; line breaks stay.
 
     Raises:
-        NobodyReads: it could not be written.
+        NobodyReads: the text could not be written.
     """
     try:
         print(*(printable(part, keep="\n\t") for part in parts), end=end, file=file or sys.stdout)
@@ -55,10 +57,10 @@ def say(*parts: object, end: str = "\n", file: TextIO | None = None) -> None:
 
 
 def flush() -> None:
-    """Write out what was printed.
+    """Flush the printed output.
 
     Raises:
-        NobodyReads: it could not be written.
+        NobodyReads: the output could not be written.
     """
     try:
         sys.stdout.flush()
@@ -67,7 +69,7 @@ def flush() -> None:
 
 
 def write_line(line: str) -> None:
-    """Print one line on stderr that begins at its left edge, whatever progress bars are open."""
+    """Print one line on stderr at its left edge, whatever progress bars are open."""
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
     else:
@@ -75,12 +77,12 @@ def write_line(line: str) -> None:
 
 
 def progress_bar(over: Iterable[Any] | None = None, label: str | None = None, **options: Any) -> tqdm:
-    """Make a progress bar with a printable label; without a label it stays hidden.
+    """Return a progress bar with a printable label; without a label it is hidden.
 
     Args:
-        over: what is gone through; None where the bar is moved by hand.
-        label: what stands before the bar.
-        options: of `tqdm`.
+        over: the iterable to follow; None if the bar is updated by hand.
+        label: text before the bar.
+        options: options of `tqdm`.
     """
     from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""Models inside other modules: data parallel ones, compiled ones, adapters."""
+"""Models wrapped in other modules: data parallel ones, compiled ones, adapters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def unwrapping(model: Any) -> str:
-    """Say how to take a model out of what wraps it; "" where nothing does."""
+    """Return how to take a model out of its wrapper; "" if it is not wrapped."""
     kinds = {kind.__name__ for kind in type(model).__mro__}
     if kinds & {"DataParallel", "DistributedDataParallel"}:
         return "give the model that it wraps, its .module"

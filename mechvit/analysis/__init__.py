@@ -1,4 +1,4 @@
-"""Performance, logit lens, attention, and the statistics of their tables (names in `__init__.pyi`)."""
+"""Analyses of models on images, and the statistics of their tables (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""Refusing numbers that are not finite before a table or a page is made of them: the model, the image, the layer."""
+"""Checks that refuse values that are not finite, naming the model, the images and the layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 MOST_NAMED = 8
-"""Images that an error names."""
+"""Number of images that an error names."""
 
 
 def model_name(model: HookedViT) -> str:
@@ -50,10 +50,10 @@ def first_not_finite(model: HookedViT, pixels: Float[Tensor, "batch channel heig
 
 
 def origin(begins: Callable[[], str | None] | None) -> str:
-    """Return where numbers that are not finite begin, as the end of an error's first part, or how to find it.
+    """Return the clause of an error that says where values stop being finite, or how to find out.
 
     Args:
-        begins: finds the place (`first_not_finite`); None where model and pixels are not at hand.
+        begins: function that finds the place (`first_not_finite`); None where model and pixels are not at hand.
     """
     if begins is None:
         return " (mechvit.analysis.first_not_finite(model, pixels) tells where they begin)"
@@ -69,14 +69,14 @@ def check_finite(
     *,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Refuse numbers of some layers that are not finite.
+    """Refuse values of some layers that are not finite.
 
     Args:
-        what: the numbers, in the plural.
-        layers: each layer's, one row per image.
-        model: that gave them, or its name.
-        images: their ids or names, in order; their places in the batch when None.
-        numbers: of the layers; 0, 1, ... when None.
+        what: name of the values, in the plural.
+        layers: values of each layer, one row per image.
+        model: model that computed them, or its name.
+        images: ids or names of the images, in order; their indices in the batch when None.
+        numbers: numbers of the layers; 0, 1, ... when None.
 
     Raises:
         ValueError: NaN or infinity; names the model, the first such layer, and the images.

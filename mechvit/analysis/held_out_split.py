@@ -1,4 +1,4 @@
-"""Two disjoint parts of the images: one to choose on, one to report."""
+"""A random split of the images: one part to choose on, one to report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def chosen_rows(n_images: int, fraction: float = 0.5, *, seed: int = 0) -> Bool[np.ndarray, " images"]:
-    """Draw the images to choose on, a fraction of all (rounded); the others are held out to report.
+    """Draw the images to choose on, a fraction of all (rounded); the others are held out for reporting.
 
     Raises:
         ValueError: a part would be empty.
@@ -35,7 +35,7 @@ def chosen_rows(n_images: int, fraction: float = 0.5, *, seed: int = 0) -> Bool[
 
 
 def split_images(images: Images, fraction: float = 0.5, *, seed: int = 0) -> tuple[Images, Images]:
-    """Return the images to choose on and those held out (see `chosen_rows`), each in the order of `images`."""
+    """Split images into those to choose on and those held out (see `chosen_rows`), each in the order of `images`."""
     chosen = chosen_rows(len(images), fraction, seed=seed)
     return _rows(images, np.flatnonzero(chosen)), _rows(images, np.flatnonzero(~chosen))
 

@@ -1,4 +1,4 @@
-"""Images of any accepted kind -> batches on the model's device, each model's own -> pixel values."""
+"""Images of any accepted kind as batches on the model's device, and as pixel values."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ Images: TypeAlias = "datasets.Dataset | ImageBatch"
 
 @dataclass(frozen=True)
 class SharedBatch:
-    """A batch of images as it is shown to those of several models that resize alike."""
+    """A batch of images for those of several models that resize alike."""
 
     models: tuple[str, ...]
-    """Their names."""
+    """Names of the models."""
     start: int
-    """The place of its first image among all images."""
+    """Index of its first image among all images."""
     conditions: Iterator[tuple[Corruption, ImageBatch]]
-    """Each corruption with the batch under it, in the order asked for; made as they are taken, and once."""
+    """Each corruption with the corrupted batch, in the order asked for; computed as they are consumed, once."""
 
 
 def corrupted_batches(
@@ -50,8 +50,11 @@ def corrupted_batches(
     seed: int = 0,
     progress: str | None = None,
 ) -> Iterator[SharedBatch]:
-    """Stream the same images to several models (`model_batches`) under several corruptions, clean where it is among
-    them; each batch is corrupted once for all models that resize alike. `seed` is of all that is random in that."""
+    """Stream the same images to several models (`model_batches`) under several corruptions.
+
+    Each batch is corrupted once for all models that resize alike. `seed` determines all random draws of the
+    corruptions.
+    """
     start = 0
     for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
         for batch, names in distinct(batches):
@@ -77,15 +80,15 @@ def image_batches(
     """Stream images in order, in [0, 1], on the model's device.
 
     Args:
-        model: gives the device and, for raw images, the image processor.
+        model: determines the device and, for raw images, the image processor.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         batch_size: images per batch; the last one may be smaller. None takes `default_batch_size`.
-        patterns: whether attention is kept, which makes the default smaller.
+        patterns: whether attention patterns are kept, which lowers the default.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no image at all, a batch size below 1, images of another size than the model's input, or resized by
-            other settings than those of the model's image processor (named).
+        ValueError: no image at all, a batch size below 1, images of a size other than the model's input, or resized
+            with settings other than the model's image processor's (named).
     """
     batch_size = default_batch_size(model, patterns=patterns) if batch_size is None else batch_size
     check_number("batch_size", batch_size, COUNT)
@@ -119,16 +122,16 @@ def model_batches(
 ) -> Iterator[dict[str, ImageBatch]]:
     """Stream the same images to several models, each as its own image processor resizes and crops them.
 
-    Models whose processors resize alike get one and the same batch, so that it has to be corrupted once (`distinct`).
+    Models whose processors resize alike get the same batch object, so that it is corrupted only once (`distinct`).
 
     Args:
         models: name -> model.
         images: a `datasets.Dataset`, raw or prepared for all of these models; or an `ImageBatch`, if they resize alike.
-        batch_size, patterns, progress: as in `image_batches`; the default is what every model takes.
+        batch_size, patterns, progress: as in `image_batches`; the default suits every model.
 
     Raises:
-        ValueError: as `image_batches`; images of one way of resizing for models of several (the settings are named);
-            models that do not compute in one dtype.
+        ValueError: as `image_batches`; prepared images for models that resize differently (the settings are named);
+            models of different dtypes.
     """
     check_one_dtype({name: model.cfg for name, model in models.items()})
     processors = {name: model.image_processor for name, model in models.items() if model.image_processor is not None}
@@ -153,12 +156,12 @@ def model_batches(
 
 
 def on_device(batch: ImageBatch, device: torch.device) -> ImageBatch:
-    """Return the batch itself where it is on that device, else a copy there."""
+    """Return the batch itself if it is on that device, else a copy there."""
     return batch if batch.images.device == device else batch.to(device)
 
 
 def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, list[str]]]:
-    """Return each batch once, in the order of the models that get it, with their names."""
+    """Yield each distinct batch once, with the names of the models that get it."""
     found: dict[int, tuple[ImageBatch, list[str]]] = {}
     for name, batch in batches.items():
         found.setdefault(id(batch), (batch, []))[1].append(name)
@@ -166,12 +169,12 @@ def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, li
 
 
 def corrupted(batch: ImageBatch, corruption: Corruption | str, *, seed: int) -> ImageBatch:
-    """Return the same images, corrupted in [0, 1]."""
+    """Return the batch with its images corrupted in [0, 1]."""
     return replace(batch, images=corrupt(batch.images, corruption, batch.image_ids, seed=seed))
 
 
 def check_resized(model: HookedViT, batch: ImageBatch) -> None:
-    """Refuse images that were resized for another model; those of which it is not known are taken as they are.
+    """Refuse images that were resized for another model; those of unknown resizing are accepted.
 
     Raises:
         ValueError: names the settings that differ.
@@ -197,13 +200,13 @@ def pixel_values(model: HookedViT, batch: ImageBatch) -> Float[Tensor, "batch 3 
 
 
 def default_batch_size(model: HookedViT, *, patterns: bool = False, held: int = 0, limit: int = 2**28) -> int:
-    """Return 32 images on a CPU (its caches hold more than that badly), else 128, and at most as many as fit a limit.
+    """Return a batch size: 32 on a CPU (its caches suit no more), else 128, and at most as many images as fit a limit.
 
     Args:
-        model: gives the device.
+        model: determines the device.
         patterns: whether attention is kept (patterns, or for large ones queries and keys), in float32.
-        held: bytes of something else that is kept of each image; 0 limits nothing.
-        limit: bytes that may be held.
+        held: other bytes kept per image; 0 sets no limit.
+        limit: most bytes to hold.
     """
     cfg = model.cfg
     if patterns:
@@ -213,12 +216,12 @@ def default_batch_size(model: HookedViT, *, patterns: bool = False, held: int = 
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Return a tensor of half precision in float32, so that sums neither overflow nor stall; any other as it is."""
+    """Return a half-precision tensor in float32, so that sums neither overflow nor stall; any other unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def wide_sum(tensor: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Return sum over some dimensions, half precision in float32, without a wider copy of the whole."""
+    """Sum over some dimensions, half precision in float32, without converting the whole tensor."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.sum(dim, dtype=torch.float32 if half else None)
 

@@ -42,7 +42,7 @@ class StudyTables:
 
 @dataclass(frozen=True)
 class _Condition:
-    """What one model gave under one corruption, batch by batch."""
+    """Results of one model under one corruption, batch by batch."""
 
     performance: list[Performance] = field(default_factory=list)
     lens: list[LogitLens] = field(default_factory=list)
@@ -62,20 +62,21 @@ def study(
     seed: int = 0,
     progress: str | None = None,
 ) -> StudyTables:
-    """Run every model once on every image, clean and under each corruption, and tabulate all that is asked of it.
+    """Run every model once on every image, clean and under each corruption, and tabulate performance, lens and
+    attention.
 
-    Each model sees the images as its own processor resizes them; those that resize alike share a batch, which is
-    corrupted once. Each model's clean pass is shared by all corruptions. What is held at a time is one batch's
-    activations of one model; only numbers per image and layer are kept.
+    Each model sees the images as its own processor resizes them; models that resize alike share a batch, which is
+    corrupted once. Each model's clean pass is shared by all corruptions. Only one batch's activations of one model are
+    held at a time; only numbers per image and layer are kept.
 
     Args:
-        models: name -> model. Models too large to hold together are studied one call each: the numbers are the same.
+        models: name -> model. Models too large to hold together can be studied in one call each, with the same numbers.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: what to apply. Clean images are always studied, whether named here or not.
-        attention_corruptions: those whose attention is compared with the clean one; None takes all, () none (which
-            leaves attention on SDPA and is faster).
+        corruptions: corruptions to apply; clean images are always studied, too.
+        attention_corruptions: those whose attention is compared with the clean one; None takes all, () none (attention
+            then stays on SDPA, which is faster).
         attention_limit: the number of images, from the first, whose attention is measured; None takes all.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of clean patterns.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of clean patterns.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -117,7 +118,7 @@ def _study_batch(
     attention_count: int,
     found: Mapping[Corruption, _Condition],
 ) -> None:
-    """Return one model on one batch: the clean pass first, then each corruption against it. `batches` starts with
+    """Run one model on one batch: the clean pass first, then each corruption against it. `batches` starts with
     CLEAN.
     """
     clean = CleanAttention(model)

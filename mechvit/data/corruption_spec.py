@@ -77,8 +77,8 @@ class Corruption:
     family: str
     """A key of `FAMILIES`."""
     level: int = 0
-    """gaussian_blur: standard deviation in pixels at the model's input size. gaussian_noise and all of ImageNet-C:
-    severity, 1 to 5; others: see `FAMILIES`.
+    """Level: for gaussian_blur the standard deviation in pixels at the model's input size; for gaussian_noise and
+    all of ImageNet-C the severity, 1 to 5; for others see `FAMILIES`.
     """
 
     def __post_init__(self) -> None:

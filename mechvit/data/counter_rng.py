@@ -28,7 +28,7 @@ may be wrong by 1 and its sine and cosine by 2 units in the last place (CUDA's g
 
 
 _SEED = Range(0, 2**63 - 1)
-"""Range of an int64, all of which `named_seed` uses."""
+"""Seeds that an int64 holds, since `named_seed` returns any of them."""
 
 
 def _signed(value: int) -> int:

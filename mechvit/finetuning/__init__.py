@@ -1,4 +1,4 @@
-"""Fine-tune a ViT on corrupted images, into an ordinary Hugging Face checkpoint (names in `__init__.pyi`)."""
+"""Fine-tuning of a ViT on corrupted images, into an ordinary Hugging Face checkpoint (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

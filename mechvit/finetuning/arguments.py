@@ -1,4 +1,4 @@
-"""The trainer's settings, and where it computes: on one device as asked, or under torchrun on one GPU per process."""
+"""Settings of the trainer, and its device: the one asked for, or under torchrun one GPU per process."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 PATIENCE = 7 * 24 * 3600
-"""Seconds that torchrun's processes wait for each other: the first one also writes the checkpoint."""
+"""Seconds that torchrun's processes wait for each other (the first one also writes the checkpoint)."""
 
 
 def training_arguments(
     config: FinetuneConfig, folder: Path, device: torch.device | str | None, progress: bool
 ) -> TrainingArguments:
-    """Make the trainer's settings.
+    """Return the trainer's settings.
 
-    By itself the trainer takes every GPU that it sees, with as many batches a step (`DataParallel`), and always the
-    first one if it shall take one. Here it takes the one that was asked for. Started by torchrun it takes each
-    process's own, and each process its share of a batch.
+    On its own the trainer uses every visible GPU, with as many batches per step (`DataParallel`), and always the first
+    one if restricted to one. Here it uses the requested device. Under torchrun each process uses its own GPU and its
+    share of a batch.
 
     Args:
-        config: of the training.
-        folder: where the trainer may write.
-        device: as in cuda:1 or cpu; CUDA where there is one when None.
+        config: settings of the training.
+        folder: folder that the trainer may write to.
+        device: a name such as cuda:1 or cpu; None takes CUDA where available.
         progress: show the trainer's progress bar.
 
     Raises:
@@ -81,20 +81,20 @@ def training_arguments(
 
 
 def keep_to(arguments: TrainingArguments, device: torch.device) -> None:
-    """Have the trainer, and accelerate under it, use this device alone."""
+    """Restrict the trainer, and accelerate under it, to this device."""
     vars(arguments).update(_n_gpu=int(device.type == "cuda"), _setup_devices=device)  # what `arguments.device` keeps
     assert arguments.distributed_state is not None
     arguments.distributed_state.device = device
 
 
 def first_process() -> bool:
-    """Return whether this is the process that writes: the first of torchrun's, or the only one."""
+    """Return whether this process writes: the first of torchrun's, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def in_step() -> Iterator[None]:
-    """Let the processes of a training that begins inside go on together at its end, and part them."""
+    """Synchronise torchrun's processes at the end of a training that begins in the context, and end their group."""
     joined = dist.is_available() and dist.is_initialized()
     try:
         yield
@@ -107,7 +107,9 @@ def in_step() -> Iterator[None]:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Let cuDNN compute float32 convolutions in float32, not TF32: losses are then those of the saved checkpoint."""
+    """Make cuDNN compute float32 convolutions in float32, not TF32, so that losses equal those of the saved
+    checkpoint.
+    """
     cudnn: Any = torch.backends.cudnn
     switch, name, exact = (
         (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)

@@ -1,4 +1,4 @@
-"""What happens during training besides the steps: the best epoch is kept, and a bar shows the way."""
+"""Training callbacks: keeping the best epoch, and a progress bar."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from .config import TrainingFailed
 
 
 class KeepBest(TrainerCallback):
-    """Keep the weights of the epoch with the lowest validation loss in memory, and stop after `patience` worse ones.
+    """Callback that keeps the weights of the epoch with the lowest validation loss in memory, and stops after
+    `patience` worse ones.
 
-    `load_best_model_at_end` would do it through a checkpoint on disk, but `transformers` 5 reads that checkpoint's
-    keys, written in the old layout, into a model of the new one: it warns, and the last epoch's weights stay.
+    `load_best_model_at_end` would use a checkpoint on disk, but `transformers` 5 reads that checkpoint's keys, written
+    in the old layout, into a model of the new one: it warns, and the last epoch's weights stay.
     """
 
     def __init__(self, patience: int) -> None:
@@ -37,7 +38,7 @@ class KeepBest(TrainerCallback):
             control.should_training_stop = self.worse >= self.patience
 
     def restore(self, model: torch.nn.Module) -> None:
-        """Put the best epoch's weights into the model.
+        """Copy the best epoch's weights into the model.
 
         Raises:
             TrainingFailed: the validation loss was never finite, so that no epoch could be kept.
@@ -50,7 +51,9 @@ class KeepBest(TrainerCallback):
 
 
 class TrainingBar(ProgressCallback):
-    """The trainer's bar with a label and the last epoch's validation metrics, and no line of its own an epoch."""
+    """The trainer's progress bar with a label and the last epoch's validation metrics, without a printed line per
+    epoch.
+    """
 
     def __init__(self, label: str) -> None:
         super().__init__()

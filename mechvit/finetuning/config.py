@@ -1,4 +1,4 @@
-"""Settings of fine-tuning: a light module that command lines import without torch."""
+"""Settings of fine-tuning, in a light module that command lines import without torch."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ LARGEST = {
     "n_heads": 512,
     "d_mlp": 65536,
 }
-"""What a ViT from scratch may be at most: far more than any published one, far less than fills a machine by itself."""
+"""Upper bounds on a ViT trained from scratch: far above any published one, far below what exhausts a machine."""
 
 
 class TrainingFailed(RuntimeError):
-    """A training that left nothing to keep, for the reason that it states."""
+    """Error: a training left nothing to keep, for the stated reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """How a model is trained; the defaults are the paper's (section 4)."""
+    """Settings of a fine-tuning; the defaults are the paper's (section 4)."""
 
     learning_rate: float = 5e-5
     """AdamW's peak learning rate."""
     epochs: int = 10
-    """At most this many passes over the images; early stopping may end before."""
+    """Most passes over the images; early stopping may end before."""
     patience: int = 2
-    """Stop after this many epochs without a lower validation loss; the best epoch is kept either way."""
+    """Epochs without a lower validation loss after which training stops; the best epoch is kept either way."""
     batch_size: int = 32
-    """Images per step, of all processes together."""
+    """Images per step, over all processes."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay."""
     warmup_fraction: float = 0.0
@@ -52,7 +52,7 @@ class FinetuneConfig:
     precision: Precision = "fp32"
     """fp32, or mixed precision by autocast."""
     seed: int = 0
-    """Of the order of images, of new weights and of the noise."""
+    """Seed of the order of images, of new weights and of the noise."""
 
     def __post_init__(self) -> None:
         check(self, POSITIVE, "learning_rate")
@@ -65,7 +65,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViTShape:
-    """The shape of a ViT that is trained from scratch."""
+    """Shape of a ViT that is trained from scratch."""
 
     image_size: int = 64
     """Side of the input, in pixels."""
@@ -76,7 +76,7 @@ class ViTShape:
     n_layers: int = 6
     """Number of blocks."""
     n_heads: int = 3
-    """Attention heads a block."""
+    """Attention heads per block."""
     d_mlp: int = 384
     """Width of the MLPs."""
 

@@ -1,4 +1,4 @@
-"""Rows that know their epoch, for training that changes from epoch to epoch."""
+"""Data set rows that carry their epoch, for training that changes from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EpochRows(Dataset):
-    """The rows of a data set, each with the number of the epoch that it is read in (`epoch`, from 0)."""
+    """Rows of a data set, each with the number of the epoch in which it is read (`epoch`, from 0)."""
 
     def __init__(self, images: datasets.Dataset) -> None:
         self.images, self.epoch = images, 0
@@ -25,12 +25,12 @@ class EpochRows(Dataset):
         return {**self.images[index], "epoch": self.epoch}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """A whole batch, as torch's loaders ask for it."""
+        """Return the rows of a batch, as torch's loaders request them."""
         return [{**row, "epoch": self.epoch} for row in self.images.__getitems__(list(indices))]
 
 
 class CountEpochs(TrainerCallback):
-    """Tells rows the epoch before their first batch is read.
+    """Callback that sets the rows' epoch before its first batch is read.
 
     `accelerate` calls a data set's `set_epoch` on one process only, and the rows are read in the trainer's own process.
     """

@@ -39,7 +39,7 @@ UNTRAINABLE: dict[str, str] = {
     "DeiTForImageClassificationWithTeacher": "transformers gives it no loss; use a DeiTForImageClassification",
     "Siglip2ForImageClassification": "it takes images cut into patches; use a SiglipForImageClassification",
 }
-"""Classifiers that `transformers.Trainer` cannot train on ordinary images, and why."""
+"""Classifiers that `transformers.Trainer` cannot train on ordinary images -> the reason."""
 
 
 @checked
@@ -61,9 +61,9 @@ def finetune(
     Args:
         checkpoint: folder or hub id of an image classifier of a supported family, with its image processor.
         train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
-        validation_images: prepared images that choose the epoch to keep; corrupted alike.
-        out: folder of the new checkpoint; written beside and renamed, with `training_log.json` in it: what it was
-            trained on, the epoch kept, the losses of all.
+        validation_images: prepared images by which the epoch to keep is chosen, corrupted alike.
+        out: folder of the new checkpoint, written beside and renamed, with `training_log.json`: the corruption, the
+            kept epoch, and the losses of all epochs.
         corruption: applied to every image, with noise fixed by the config's seed and the image's id. Of a mixture each
             image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image keeps the
             first epoch's, so that losses of epochs can be compared.
@@ -71,8 +71,8 @@ def finetune(
         save_dtype: of the new checkpoint; the old one's when None. Weights are trained in float32 at least, whatever
             the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
             changes what the model does, `as_saved` in the log says what it is then.
-        device: as in cuda:1 or cpu; CUDA where there is one when None. One device is used, however many are visible;
-            started by torchrun, each process takes a GPU of its own and its share of every batch.
+        device: a name such as cuda:1 or cpu; None takes CUDA where available. One device is used, however many are
+            visible; under torchrun each process uses its own GPU and its share of every batch.
         overwrite: replace an earlier fine-tuned checkpoint at `out`.
         progress: show the trainer's progress bar.
 
@@ -81,9 +81,9 @@ def finetune(
 
     Raises:
         ValueError: no trainable classifier, no image processor, weights that are not exactly those of its config (as
-            `HookedViT.from_pretrained` checks them), images that are not prepared, have another size than
-            the model takes, or labels it lacks; something at `out` that is not to be replaced, or `out` and
-            `checkpoint` in each other.
+            `HookedViT.from_pretrained` checks them), images that are not prepared, have another size than the model
+            takes, or labels it lacks; something at `out` that may not be replaced, or one of `out` and `checkpoint`
+            inside the other.
     """
     from mechvit.models.checkpoints.checkpoint_config import read_hf_config
     from mechvit.models.checkpoints.loading import load_hf_model
@@ -107,10 +107,10 @@ def finetune(
 
 @checked
 def check_trainable(hf_config: Any, where: str) -> str:
-    """Name the class of a checkpoint that can be fine-tuned.
+    """Return the name of a checkpoint's class if it can be fine-tuned.
 
     Raises:
-        ValueError: it is of an unsupported kind, has no softmax classifier or contradictory names of its classes, or
+        ValueError: the model is of an unsupported kind, has no softmax classifier or contradictory class names, or
             cannot be trained on ordinary images.
     """
     family, architecture = find_family(hf_config.model_type, hf_config.architectures or [], where)
@@ -141,7 +141,7 @@ def train_from_scratch(
 ) -> Path:
     """Train a new small ViT on clean images, for an experiment that needs no download.
 
-    Arguments, result and errors are those of `finetune`; the weights are drawn from the config's seed, and the classes
+    Arguments, result and errors are as in `finetune`; initial weights are drawn with the config's seed, and the classes
     are those of the images' `label` column.
     """
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, set_seed
@@ -173,9 +173,7 @@ def train_from_scratch(
 def _written(
     out: str | os.PathLike[str], overwrite: bool, inputs: Sequence[str | os.PathLike[str]]
 ) -> AbstractContextManager[Path]:
-    """Return the new checkpoint's folder while it is made: the first process writes it, and the others leave it
-    alone.
-    """
+    """Return the context in which the new checkpoint's folder is written; only the first process writes."""
     from .arguments import first_process
 
     if not first_process():
@@ -255,7 +253,7 @@ def corrupting_collator(
     resized: bool = False,
     column: str = "pixels",
 ) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
-    """Make a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device.
+    """Return a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device.
 
     A mixture's member is drawn for the rows' `epoch`, or the first where they have none. `resized` asks the model to
     resize its positions to the images; `column` holds the model's own pixels.
@@ -286,7 +284,7 @@ def _size(images: datasets.Dataset, processor: Any) -> tuple[int, int]:
 
 
 def _must_resize(model: PreTrainedModel, images: tuple[int, int]) -> bool:
-    """Return whether the model's forward has to be asked to resize its positions to images of this size."""
+    """Return whether the model's forward must be asked to resize its positions to images of this size."""
     family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
     size = input_size(model.config)
     own = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
@@ -294,7 +292,7 @@ def _must_resize(model: PreTrainedModel, images: tuple[int, int]) -> bool:
 
 
 def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, role: str) -> None:
-    """Refuse images the model cannot take, before any step."""
+    """Refuse images that the model cannot take, before any step."""
     if missing := {"pixels", "label", "image_id"} - set(images.column_names):
         raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
     if len(images) == 0:
@@ -327,7 +325,7 @@ def _write_log(
     history: list[dict[str, float]],
     kept_epoch: float,
 ) -> None:
-    """What it was trained on, and one row per epoch, without timings, so that equal runs write equal files."""
+    """Write the corruption and one row per epoch, without timings, so that equal runs write equal files."""
     members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
     about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
     about |= saved

@@ -1,4 +1,4 @@
-"""Weights that were trained in float32, in the dtype of the checkpoint that they are saved in."""
+"""Rounding of weights trained in float32 to the dtype of the saved checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def round_weights(model: PreTrainedModel, dtype: torch.dtype) -> torch.dtype:
-    """Round the weights in place to what `dtype` holds, and give it; float32, with a warning, where one overflows."""
+    """Round the weights in place to `dtype` and return it; if one would overflow, warn and return float32."""
     weights = [weight for weight in model.state_dict().values() if weight.is_floating_point()]
     if any(weight.isfinite().all() and not weight.to(dtype).isfinite().all() for weight in weights):
         warnings.warn(f"a weight is too large for {dtype}: the checkpoint is saved in float32", stacklevel=3)

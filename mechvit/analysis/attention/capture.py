@@ -1,9 +1,10 @@
-"""Reading a pass's attention at the least cost: within it, or from its queries and keys, or from the pattern itself.
+"""Attention statistics of a forward pass at the least cost: within the pass, from queries and keys, or from the
+pattern.
 
-For the entropy, a CPU with a few hundred tokens attends block by block and measures each block's pattern on the way,
-which costs little more than fused attention alone. With more tokens, or on a GPU, the pass stays fused, and
-`mechvit.kernels` makes the numbers from the queries and keys. Neither stores a pattern. For a comparison of two passes
-a CPU keeps patterns while they are small.
+For the entropy, a CPU with a few hundred tokens computes attention block by block and measures each block's pattern on
+the way, which costs little more than fused attention. With more tokens, or on a GPU, the pass stays fused, and
+`mechvit.kernels` computes the statistics from queries and keys. Neither stores a pattern. To compare two passes, a CPU
+keeps patterns while they are small.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ if TYPE_CHECKING:
     from mechvit.models.layers.positions import TokenLayout
 
 MIXED_TOKENS = FUSED_KEYS - 1
-"""Tokens up to which a CPU measures the entropy while it attends; `benchmarks/attention_statistics.py` times both."""
+"""Most tokens for which a CPU measures the entropy inside the pass; `benchmarks/attention_statistics.py` times both."""
 SHIFT_PATTERN = 256
-"""Tokens up to which a CPU compares two passes by their patterns."""
+"""Most tokens for which a CPU compares two passes by their patterns."""
 
 Shift = tuple[Tensor, Tensor, Tensor]
 """Entropy, cosine and squared difference of one layer, each [batch]."""
 
 
 def pattern_entropy(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, " batch"]:
-    """-sum p log p (nats) of each row, averaged over heads and queries (the paper's equation 1); 0 log 0 is 0."""
+    """Compute -sum p log p (nats) of each row, averaged over heads and queries (the paper's equation 1); 0 log 0 is
+    0.
+    """
     pattern, rows = wide(pattern), pattern.shape[1] * pattern.shape[2]
     log = pattern.clamp_min(torch.finfo(pattern.dtype).tiny).log_()
     return log.mul_(pattern).sum((1, 2, 3)).div_(-rows)
@@ -49,7 +52,7 @@ def pattern_shift(
     corrupted: Float[Tensor, "batch head query key"],
     clean_norm: Float[Tensor, "batch head query"],
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-    """Return cosine and squared difference (summed over keys) of each row, averaged over heads and queries.
+    """Compute cosine and squared difference (summed over keys) of each row, averaged over heads and queries.
 
     The cosine comes from norms (`cosine_of_norms`): no product of patterns is formed.
     """
@@ -60,12 +63,12 @@ def pattern_shift(
 
 
 def is_small(model: HookedViT, most_tokens: int) -> bool:
-    """Return whether a model is on a CPU and has at most so many tokens."""
+    """Return whether a model is on a CPU and has at most `most_tokens` tokens."""
     return model.cfg.device.type == "cpu" and model.cfg.n_tokens <= most_tokens
 
 
 def watches_pattern(model: HookedViT, layer: int) -> bool:
-    """Return whether hooks of the caller's watch (and may edit) a layer's scores or pattern."""
+    """Return whether the caller's hooks watch (and may edit) a layer's scores or pattern."""
     attn = model.blocks[layer].attn
     return is_watched(attn.hook_attn_scores) or is_watched(attn.hook_pattern)
 
@@ -78,7 +81,7 @@ def _layer_hooks(
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
-    """Return hooks that call either with the pattern, or with queries, keys [batch, head, token, d_head] and position
+    """Return hooks that pass on the pattern, or queries and keys [batch, head, token, d_head] with the position
     bias.
     """
     at, attn = f"blocks.{layer}.attn.", model.blocks[layer].attn
@@ -103,16 +106,14 @@ def _hooks(
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
-    """Return the hooks of some layers, which read patterns where asked to, and where the caller's hooks may edit
-    them.
-    """
+    """Return the hooks of some layers; they read patterns if asked to, or where the caller's hooks may edit them."""
     place = functools.cache(lambda: model.place(model.cfg.grid))  # one for all layers of the pass
     return [hook for layer in layers for hook in _layer_hooks(model, layer, as_pattern, place, on_pattern, on_heads)]
 
 
 @temporary
 def entropy_reading(model: HookedViT) -> Iterator[tuple[Hooks, list[Tensor]]]:
-    """While it lasts, a pass with these hooks adds each layer's entropy [batch] to the list."""
+    """Yield hooks, and the list to which a forward pass in the context adds each layer's entropy [batch]."""
     found: list[Tensor] = []
 
     def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -135,12 +136,12 @@ def entropy_reading(model: HookedViT) -> Iterator[tuple[Hooks, list[Tensor]]]:
 
 
 class CleanAttention:
-    """One batch's clean attention in every layer, and what corrupted passes are measured against."""
+    """One batch's clean attention in every layer, to which corrupted passes are compared."""
 
     def __init__(self, model: HookedViT) -> None:
         self.model = model
         self.kept: list[tuple[Tensor, Tensor]] = []
-        """Of each layer the pattern and its rows' norms, or queries and keys."""
+        """For each layer: the pattern and its rows' norms, or queries and keys."""
         self.entropy: list[Tensor] = []
 
     def hooks(self) -> Hooks:
@@ -157,7 +158,7 @@ class CleanAttention:
         return self._hooks(of_pattern, of_heads)
 
     def comparison(self) -> tuple[Hooks, list[Shift]]:
-        """Return hooks for a corrupted pass, and the list it fills with each layer's numbers."""
+        """Return hooks for a corrupted pass, and the list that it fills with each layer's statistics."""
         found: list[Shift] = []
 
         def of_pattern(pattern: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""How attention spreads, and how a corruption moves it: entropy, cosine and squared difference of patterns.
+"""Attention entropy, and how a corruption changes attention: entropy, cosine and squared difference of patterns.
 
 Shapes: a pattern is [batch, head, query, key] and each row (one query's keys) sums to 1. Everything here is computed
-inside hooks, layer by layer (`attention_reading.py`), so that no more than one batch of one model is ever held.
+inside hooks, layer by layer (`capture.py`), so that no more than one batch of one model is ever held.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttentionEntropy:
-    """Entropy of one condition's patterns, averaged over heads and queries; on the CPU."""
+    """Attention entropy under one condition, averaged over heads and queries; on the CPU."""
 
     image_id: Int[Tensor, " images"]
     entropy: Float[Tensor, "images layers"]
-    """Nats; 0 to log(keys)."""
+    """Entropy, nats; 0 to log(keys)."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per image and layer; `labels` are constant columns put first."""
@@ -72,10 +72,10 @@ class AttentionShift(PerImage):
     def of(
         cls, image_ids: Tensor, clean: CleanAttention, found: list[Shift], name: str | None = None
     ) -> AttentionShift:
-        """Put one corrupted pass's numbers together.
+        """Assemble the statistics of one corrupted pass.
 
         Raises:
-            ValueError: attention is not finite; names the model.
+            ValueError: attention that is not finite; names the model.
         """
         for numbers in (clean.entropy, [torch.stack(shift, dim=1) for shift in found]):
             check_finite("attention weights", numbers, name or clean.model, image_ids)
@@ -95,13 +95,13 @@ def attention_entropy(
     seed: int = 0,
     progress: str | None = None,
 ) -> AttentionEntropy:
-    """Return entropy of every layer's attention, nats, averaged over heads and queries (CLS among them).
+    """Compute the entropy of every layer's attention, nats, averaged over heads and queries (including CLS).
 
     Args:
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of kept activations.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
@@ -135,8 +135,8 @@ def attention_shift(
         model: any HookedViT.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128, and at most 256 MiB of what is held of
-            the clean pass while the corrupted one runs (patterns, or queries and keys).
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of clean attention
+            (patterns, or queries and keys) that is kept during the corrupted pass.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 

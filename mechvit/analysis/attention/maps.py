@@ -1,4 +1,6 @@
-"""Attention of single images, small enough to keep and show: one byte per weight, numbers a head, and rollouts."""
+"""Attention of single images, small enough to store and show: one byte per weight, statistics per head, and
+rollouts.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,14 @@ Rollouts = Sequence[tuple[Fusion, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadNumbers:
-    """One layer's heads in numbers; float64."""
+    """Statistics of one layer's heads; float64."""
 
     entropy: Float[Tensor, "batch head"]
-    """-sum p log p of a row, nats, averaged over queries (CLS among them)."""
+    """Entropy -sum p log p of a row, nats, averaged over queries (including CLS)."""
     distance: Float[Tensor, "batch head"]
-    """Patches: how far a patch looks, sum p |q - k| / sum p over patch keys, averaged over patch queries."""
+    """Mean attention distance, patches: sum p |q - k| / sum p over patch keys, averaged over patch queries."""
     prefix_mass: Float[Tensor, "batch head prefix"]
-    """What an average patch query gives to each prefix token (CLS, distillation, registers), 0 to 1."""
+    """Mean weight that patch queries give to each prefix token (CLS, distillation, registers), 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +42,23 @@ class AttentionMaps:
     """One image's attention in one model; on the CPU."""
 
     codes: UInt8[np.ndarray, "layers heads query key"]
-    """Patterns, one byte per weight: see `encode`."""
+    """Patterns, one byte per weight (see `encode`)."""
     scale: Float[np.ndarray, "layers heads"]
     """The largest weight of each head."""
     entropy: Float[np.ndarray, "layers heads"]
     distance: Float[np.ndarray, "layers heads"]
     prefix_mass: Float[np.ndarray, "layers heads prefix"]
     rollouts: Float[np.ndarray, "rollouts query key"]
-    """Through all layers of the model, whichever were asked for."""
+    """Rollouts through all layers of the model, whichever layers were asked for."""
 
 
 def encode(
     patterns: Float[np.ndarray, "*batch query key"],
 ) -> tuple[UInt8[np.ndarray, "*batch query key"], Float[np.ndarray, "*batch"]]:
-    """Return weights -> bytes: code = round(255 sqrt(weight / scale)), where scale is a pattern's largest weight.
+    """Encode weights as bytes: code = round(255 sqrt(weight / scale)), where scale is a pattern's largest weight.
 
-    The square root spends the codes on small weights, of which an attention row mostly consists: 1% of the largest one
-    is kept to 4%, where even steps would keep it to 20%.
+    The square root resolves small weights, of which an attention row mostly consists: 1% of the largest is kept to
+    within 4%, against 20% with even steps.
     """
     scale = patterns.max((-2, -1))
     unit = patterns / np.maximum(scale, np.finfo(np.float32).tiny)[..., None, None]
@@ -66,20 +68,21 @@ def encode(
 def decode(
     codes: UInt8[np.ndarray, "*batch query key"], scale: Float[np.ndarray, "*batch"]
 ) -> Float[np.ndarray, "*batch query key"]:
-    """Return bytes -> weights, to within 0.4% of the pattern's largest weight."""
+    """Decode bytes to weights, to within 0.4% of the pattern's largest weight."""
     return np.square(codes.astype(np.float32) / 255) * scale[..., None, None]
 
 
 @checked
 def head_numbers(pattern: Float[Tensor, "batch head query key"], grid: tuple[int, int], n_prefix: int) -> HeadNumbers:
-    """Reduce each head's pattern to its numbers.
+    """Compute entropy, mean distance and prefix weights of each head.
 
     Args:
         pattern: post-softmax attention; tokens = n_prefix + rows x columns.
         grid: patch rows and columns.
         n_prefix: tokens before the first patch.
 
-    Source: the mean attention distance is that of Dosovitskiy et al., arXiv:2010.11929, figure 7, in patches.
+    Source: mean attention distance, Dosovitskiy et al., arXiv:2010.11929, figure 7 (here in patches); entropy, the
+    paper's equation 1.
     """
     pattern = pattern.double()
     tiny = torch.finfo(pattern.dtype).tiny
@@ -103,20 +106,20 @@ def attention_maps(
     heads: Sequence[int] | None = None,
     rollouts: Rollouts = (("mean", 0.0),),
 ) -> list[AttentionMaps]:
-    """Run the model once and keep each image's attention in bytes; layers are reduced as they come.
+    """Run the model once and keep each image's attention as bytes; layers are reduced as they are computed.
 
     Args:
         model: any HookedViT.
-        pixel_values: normalised, as its image processor gives them; a few images at a time.
+        pixel_values: normalised, as the image processor returns them; a few images at a time.
         layers: blocks to keep, 0 to n_layers - 1; all by default.
         heads: heads to keep, 0 to n_heads - 1; all by default.
         rollouts: fusions and discard ratios of `attention_rollout`.
 
     Returns:
-        one result per image, layers x heads x tokens^2 bytes each.
+        one result per image, of layers x heads x tokens^2 bytes.
 
     Raises:
-        ValueError: a layer, head or rollout that there is not, or attention that is not finite.
+        ValueError: an unknown layer, head or rollout, or attention that is not finite.
     """
     cfg = model.cfg
     kept, chosen = checked_indices("layers", layers, cfg.n_layers), list(checked_indices("heads", heads, cfg.n_heads))
@@ -162,10 +165,10 @@ def attention_maps(
 
 
 def checked_indices(name: str, wanted: Sequence[int] | None, n: int) -> tuple[int, ...]:
-    """Return the wanted indices, checked; all when None.
+    """Return the wanted indices, checked; all for None.
 
     Raises:
-        ValueError: none, one outside 0 to n - 1, or one twice.
+        ValueError: no index, one outside 0 to n - 1, or a repeated one.
     """
     chosen = tuple(range(n)) if wanted is None else tuple(int(index) for index in wanted)
     if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= index < n for index in chosen):

@@ -1,4 +1,6 @@
-"""Attention rollout: how much of each input token reaches each token, through all layers and their residual branch."""
+"""Attention rollout: the share of each input token in each output token, through all layers and their residual
+branch.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ FUSIONS: tuple[Fusion, ...] = ("mean", "min", "max")
 
 
 def check_rollout(fusion: str, discard_ratio: float) -> None:
-    """Raise a ValueError unless both settings mean something."""
+    """Raise a ValueError for an unknown fusion or a discard ratio outside [0, 1)."""
     if fusion not in FUSIONS:
         raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}; got {fusion!r}")
     if not 0 <= discard_ratio < 1:
@@ -31,7 +33,7 @@ def check_rollout(fusion: str, discard_ratio: float) -> None:
 def rollout_step(
     pattern: Float[Tensor, "batch head query key"], fusion: Fusion = "mean", discard_ratio: float = 0.0
 ) -> Float[Tensor, "batch query key"]:
-    """Return one layer's factor of the rollout: 0.5 (fused heads) + 0.5 identity, each row brought to sum one."""
+    """Compute one layer's factor of the rollout: 0.5 (fused heads) + 0.5 identity, with rows normalised to sum 1."""
     fused = pattern.mean(1) if fusion == "mean" else getattr(pattern, f"a{fusion}")(1)
     flat = fused.flatten(1)
     dropped = int(flat.shape[1] * discard_ratio)
@@ -50,22 +52,22 @@ def attention_rollout(
     fusion: Fusion = "mean",
     discard_ratio: float = 0.0,
 ) -> Float[Tensor, "batch query key"]:
-    """Multiply all layers' attention, with the residual branch as half of each: A_n ... A_2 A_1.
+    """Multiply all layers' attention, each averaged with the identity for the residual branch: A_n ... A_2 A_1.
 
-        A_l = rows-to-one(0.5 fuse_heads(W_l) + 0.5 I)
+        A_l = normalise_rows(0.5 fuse_heads(W_l) + 0.5 I)
 
     Args:
         model: any HookedViT.
         pixel_values: normalised, as its image processor gives them.
-        fusion: how a layer's heads become one matrix, entry by entry.
-        discard_ratio: the fraction of a layer's fused entries, the lowest of the whole matrix, that is zeroed first.
+        fusion: reduction of a layer's heads to one matrix, entry by entry.
+        discard_ratio: the fraction of a layer's fused entries, the lowest of the matrix, that is set to zero first.
 
     Returns:
-        row q: the shares of the input tokens in token q of the last layer; each row sums to one. Row 0 is CLS's,
-        where the model has one.
+        row q: the shares of the input tokens in token q of the last layer, which sum to one. Row 0 is that of CLS, if
+        the model has it.
 
     Raises:
-        ValueError: another fusion, a ratio outside [0, 1), or attention that is not finite.
+        ValueError: an unknown fusion, a ratio outside [0, 1), or attention that is not finite.
 
     Source: Abnar and Zuidema, arXiv:2005.00928, section 3 (mean, nothing discarded). Other fusions and the discarding
     follow common practice for vision transformers, but exempt no entry from being discarded.

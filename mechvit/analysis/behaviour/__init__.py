@@ -1,4 +1,4 @@
-"""What a model predicts: accuracy, rank, confidence and calibration (names in `__init__.pyi`)."""
+"""Predictions of a model: accuracy, rank, confidence and calibration (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

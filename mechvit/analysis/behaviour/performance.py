@@ -1,4 +1,4 @@
-"""How well a model classifies: rank of the right class, confidence and calibration, image by image."""
+"""Classification performance, image by image: rank of the true class, confidence and calibration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Performance(PerImage):
     label: Int[Tensor, " images"]
     prediction: Int[Tensor, " images"]
     rank: Int[Tensor, " images"]
-    """Classes that score above the label; 0 is a correct prediction."""
+    """Number of classes that score above the label; 0 for a correct prediction."""
     confidence: Float[Tensor, " images"]
     """Probability of the predicted class, 0 to 1."""
     probability: Float[Tensor, " images"]
@@ -42,7 +42,7 @@ class Performance(PerImage):
     loss: Float[Tensor, " images"]
     """Cross-entropy of the label, nats."""
     classes: Int[Tensor, " images"]
-    """How many classes the model chooses between, for every image the same."""
+    """Number of classes that the model chooses between, the same for every image."""
 
     @property
     def accuracy(self) -> float:
@@ -50,8 +50,11 @@ class Performance(PerImage):
         return self.top(1)
 
     def top(self, k: int) -> float:
-        """Return fraction of images whose label is among the k classes that score highest; k below the number of
+        """Return the fraction of images whose label is among the k classes that score highest; k below the number of
         classes.
+
+        Raises:
+            ValueError: k below 1, or not below the number of classes.
         """
         least = int(self.classes.min())
         if not 1 <= k < least:
@@ -62,7 +65,7 @@ class Performance(PerImage):
         return float((self.rank < k).double().mean())
 
     def ece(self) -> float:
-        """Return expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
+        """Compute the expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
         return float(calibration_gaps(self.rank == 0, self.confidence).mean(0).abs().sum())
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
@@ -72,16 +75,16 @@ class Performance(PerImage):
 
 
 def unrounded(logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
-    """Return logits of half precision in float32 and all others as they are, so that no two become equal."""
+    """Return half-precision logits in float32 and all others unchanged, so that no two become equal."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def strongest(
     logits: Float[Tensor, "*batch classes"], count: int
 ) -> tuple[Float[Tensor, "*batch top"], Int[Tensor, "*batch top"]]:
-    """Return the probabilities of the `count` classes that score highest, all where there are fewer, and the classes.
+    """Return the probabilities and the indices of the `count` classes that score highest (all, if there are fewer).
 
-    They are chosen by their logits: of those that a softmax rounds to 0 or to equals, the greater ones come first.
+    They are chosen by their logits, so that order is kept where a softmax rounds to 0 or to equal values.
     """
     logits = unrounded(logits)
     classes = logits.topk(min(count, logits.shape[-1])).indices
@@ -89,15 +92,19 @@ def strongest(
 
 
 def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """How many classes score above the label; among equals the lower index is first, as in `argmax`."""
+    """Count the classes that score above the label; among equals the lower index is first, as in `argmax`."""
     own = logits.gather(-1, labels[..., None])
     earlier = torch.arange(logits.shape[-1], device=logits.device) < labels[..., None]
     return ((logits > own) | ((logits == own) & earlier)).sum(-1)
 
 
 def require_classifier(model: HookedViT, images: Images | None = None) -> None:
-    """Raise a ValueError unless the model's outputs are classes of which a softmax chooses one, and the images' labels,
-    where they have names, are not plainly others."""
+    """Refuse a model that is not a single-label classifier, or named labels that contradict its classes.
+
+    Raises:
+        ValueError: the outputs are not classes of which a softmax chooses one, or the images' class names contradict
+            the model's.
+    """
     if model.head is None:
         raise ValueError(
             f"this reads a classification head, and this {model.cfg.architecture} has none: load a classifier, "
@@ -118,10 +125,10 @@ def check_logits(
     model: str = "the model",
     begins: Callable[[], str | None] | None = None,
 ) -> None:
-    """Refuse what would silently count as correct: logits that are not finite, labels that are not classes.
+    """Refuse values that would silently give wrong scores: logits that are not finite, labels that are not classes.
 
     Raises:
-        ValueError: names the images, the model as it is called here, and where such numbers begin (`begins` finds it).
+        ValueError: names the images, the model, and the hook point where such values begin (found by `begins`).
     """
     classes = logits.shape[-1]
     if classes < 2:
@@ -150,11 +157,11 @@ def score(
     model: str = "the model",
     begins: Callable[[], str | None] | None = None,
 ) -> Performance:
-    """Score one batch of logits; the prediction is their greatest, as the rank has it.
+    """Score one batch of logits; the prediction is the argmax.
 
     Raises:
-        ValueError: logits that are not finite, or labels that are not classes of the model; `model` is its name there,
-            and `begins` finds where such logits begin.
+        ValueError: logits that are not finite, or labels that are not classes of the model; `model` names it in the
+            error, and `begins` finds where such logits begin.
     """
     check_logits(logits, labels, image_ids, model, begins)
     logits = unrounded(logits)

@@ -1,4 +1,4 @@
-"""Cross-model patching: what one model gains when one component's activation is taken from another model."""
+"""Cross-model patching: the effect on one model of taking one component's activation from another model."""
 
 from __future__ import annotations
 
@@ -43,28 +43,30 @@ Activations = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Patching:
-    """What the receiver gave with each component in turn taken from the giver, image by image; on the CPU."""
+    """Outcomes of the receiver with each component in turn taken from the giver, per image; on the CPU."""
 
     components: tuple[Component, ...]
     correct: Bool[Tensor, "components images"]
     """Whether the label is the prediction."""
     logit_difference: Float[Tensor, "components images"]
-    """The label's logit minus that of the image's foil, the wrong class that both models together take it for."""
+    """Logit of the label minus that of the image's foil (see `foils`)."""
     receiver: Outcomes
-    """The receiver as it is, on its own images."""
+    """Outcomes of the receiver, unpatched, on its own images."""
     giver: Outcomes
-    """The giver as it is, on its own images; the same foils."""
+    """Outcomes of the giver, unpatched, on its own images, with the same foils."""
     passes: float
-    """Forward passes per image that this needs, see `passes_needed`."""
+    """Forward passes needed per image, see `passes_needed`."""
 
     @property
     def image_id(self) -> Int[Tensor, " images"]:
-        """Of the columns."""
+        """Ids of the images (columns)."""
         return self.receiver.image_id
 
     @property
     def effect(self) -> Float[Tensor, "components images"]:
-        """Logit difference with the component patched minus the receiver's own; positive helps the label."""
+        """Logit difference with the component patched minus the receiver's own, [component, image]; positive favours
+        the label.
+        """
         return self.logit_difference - self.receiver.logit_difference
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
@@ -78,7 +80,7 @@ class Patching:
         )
 
     def references(self, **labels: str) -> pd.DataFrame:
-        """Return the unpatched models: the labels, condition ("receiver" or "giver"), image_id, correct,
+        """Return the unpatched models' outcomes: the labels, condition ("receiver" or "giver"), image_id, correct,
         logit_difference.
         """
         import pandas as pd
@@ -87,11 +89,11 @@ class Patching:
         return pd.concat([own.to_frame(**labels, condition=name) for name, own in two], ignore_index=True)
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Return accuracy and logit difference of every component, and the share of the giver's lead that each
+        """Compute accuracy and logit difference with every component patched, and the share of the gap that each
         recovers.
 
         Returns:
-            `recovery`'s rows, by kind, layer, head and tokens.
+            the rows of `recovery`, by kind, layer, head and tokens.
         """
         return recovery(self.to_frame(), self.references(), by=BY, resamples=resamples, level=level, seed=seed)
 
@@ -113,12 +115,12 @@ def patch_models(
 ) -> Patching:
     """Run the receiver on corrupted images with one component's activation taken from the giver, for every component.
 
-    The giver sees the same images. A component is the residual stream that enters a block or the head, what a block's
-    attention or MLP adds to it, or one head's z (the mixed values, before the output projection), at some tokens;
-    everything after it is the receiver's own. With a base and a tuned model this asks where the tuned one's gain lies;
-    swapped, where the base's lack does; with one model twice and `giver_corruption="clean"`, which component the
-    corruption harms it through. Nothing before the patched place is computed again, and the copies of a batch for
-    several components go through the network together.
+    The giver sees the same images. A component is the residual stream that enters a block or the head, the output of a
+    block's attention or MLP, or one head's z (its mixed values, before the output projection), at some tokens; all
+    later computation is the receiver's. With a base receiver and a tuned giver this locates the tuned model's gain;
+    exchanged, what the base lacks; with one model twice and `giver_corruption="clean"`, the components through which
+    the corruption harms it. Nothing before the patched component is computed again, and copies of a batch for several
+    components share a forward pass.
 
     Args:
         receiver, giver: classifiers of one shape and one list of classes; they may be the same model.
@@ -166,7 +168,7 @@ def _patch_batch(
     components: Sequence[Component],
     copies: int,
 ) -> tuple[Tensor, Tensor, Outcomes, Outcomes]:
-    """Return correct and logit difference, [components, batch], and the two references."""
+    """Return (correct, logit difference), each [components, batch], and the outcomes of the two unpatched models."""
     n_layers = receiver.cfg.n_layers
     points = {component.point(n_layers) for component in components}
     inner = [i for i, component in enumerate(components) if component.kind not in ENDS]
@@ -204,8 +206,10 @@ def _patch_batch(
 
 
 def _together(components: Sequence[Component], chosen: Sequence[int], copies: int) -> Iterator[tuple[int, list[int]]]:
-    """Return places of at most so many of the chosen components that start at one block, with that block; those before
-    an MLP come first.
+    """Group the chosen components by the block at which they start, at most `copies` in a group; yield block and
+    indices.
+
+    Components before an MLP come first.
     """
     order = sorted(chosen, key=lambda i: (components[i].start, not components[i].before_mlp))
     for start in sorted({components[i].start for i in chosen}):
@@ -216,9 +220,9 @@ def _together(components: Sequence[Component], chosen: Sequence[int], copies: in
 def _entering(
     model: HookedViT, start: int, group: Sequence[Component], own: Activations, given: Activations
 ) -> Float[Tensor, "copies_x_batch token d_model"]:
-    """What enters block `start` once each component of the group, in turn, is the giver's.
+    """Return the input of block `start` with each component of the group, in turn, taken from the giver.
 
-    The group begins with those before the MLP of the block before; what they write goes through it.
+    The group begins with components that lie before the MLP of the preceding block, which is then run.
     """
     block, at = model.blocks[max(start - 1, 0)], f"blocks.{start - 1}."
     mids, entered = [], []
@@ -237,7 +241,7 @@ def _entering(
 
 
 def _replace(own: Tensor, given: Tensor, tokens: slice, head: int) -> Tensor:
-    """Return the giver's values at some tokens (and one head), the receiver's own elsewhere."""
+    """Return the giver's values at some tokens (and one head) and the receiver's own elsewhere."""
     if head < 0 and tokens == slice(None):
         return given
     out = own.clone()

@@ -1,4 +1,4 @@
-"""How far attribution patching is from patching itself, component by component and over all."""
+"""Error of attribution patching against exact patching, by component and overall."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttributionError:
-    """Exact and approximate effects, in logits; all intervals are of the bootstrap over images, paired."""
+    """Exact and approximate effects, in logits; all intervals are from a paired bootstrap over images."""
 
     components: pd.DataFrame
     """One row per component: kind, layer, head, tokens, and exact, approximate and error (approximate minus exact),
@@ -42,10 +42,10 @@ def attribution_error(
     level: float = LEVEL,
     seed: int = 0,
 ) -> AttributionError:
-    """Compare the effects of the components that both have.
+    """Compare the effects of the components in both results.
 
-    The intervals cover the choice of images; the components (and the models) are taken as they are. Correlations need
-    three components, and are NaN where all effects are equal.
+    The intervals cover the sampling of images; the components and the models are fixed. Correlations need three
+    components, and are NaN where all effects are equal.
 
     Args:
         attribution, patching: of the same models, images, corruptions and seed.
@@ -54,7 +54,7 @@ def attribution_error(
     Raises:
         ValueError: other images, or no component in common.
 
-    Source: attribution patching against patching, Syed et al., arXiv:2310.10348 (section 4).
+    Source: attribution patching against activation patching, Syed et al., arXiv:2310.10348 (section 4).
     """
     shared = [component for component in patching.components if component in set(attribution.components)]
     if not shared or not torch.equal(attribution.image_id, patching.image_id):

@@ -1,4 +1,4 @@
-"""Attribution patching: the effect of patching every component and neuron at once, to first order."""
+"""Attribution patching: the first-order effect of patching every component and neuron at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Attribution:
     """The first-order effect of taking each component from the giver, in logits; on the CPU.
 
-    An effect is the change of the label's logit minus the foil's (see `foils`); positive helps the label.
+    An effect is the change of the label's logit minus the foil's (see `foils`); positive favours the label.
     """
 
     components: tuple[Component, ...]
@@ -89,7 +89,7 @@ def attribution_patching(
     seed: int = 0,
     progress: str | None = None,
 ) -> Attribution:
-    """Approximate what `patch_models` measures by the gradient, for all components and all MLP neurons at once:
+    """Approximate the effects of `patch_models` by the gradient, for all components and all MLP neurons at once.
 
         effect = (a_giver - a_receiver) . dM/da at the receiver, M = logit(label) - logit(foil)
 
@@ -135,7 +135,7 @@ def activations_and_gradients(
     batch: ImageBatch,
     names: Sequence[str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the receiver's activations by hook point, and each image's derivative of its logit difference by them."""
+    """Return the receiver's activations by hook point, and the gradients of each image's logit difference at them."""
     own: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -155,6 +155,6 @@ def activations_and_gradients(
 
 
 def _sum(model: HookedViT, component: Component, products: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
-    """Return the sum over a component's tokens and dimensions."""
+    """Sum over a component's tokens and dimensions."""
     chosen = products[component.point(model.cfg.n_layers)][:, token_slice(model.cfg, component.tokens)]
     return (chosen if component.head < 0 else chosen[:, :, component.head]).flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""What of a ViT can be taken from another: components, their names, where they are read, and what patching costs."""
+"""Components of a ViT that can be patched: their names, hook points, and the cost of patching."""
 
 from __future__ import annotations
 
@@ -24,42 +24,44 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 COMPONENT_KINDS: tuple[str, ...] = ("resid", "attn", "mlp", "head")
-"""Residual stream, what attention and MLP add to it, and single heads' z."""
+"""Residual stream, outputs of attention and MLP, and single heads' z."""
 ENDS: tuple[str, ...] = ("head_input", "logits")
-"""After the blocks, on request: what the classification head reads (pooled and normalised), and what it gives, which is
-everything: patched, it makes the receiver the giver."""
+"""Components after the blocks, on request: the head's input (pooled and normalised), and its output, the logits,
+whose patching makes the receiver the giver.
+"""
 BY: tuple[str, ...] = ("kind", "layer", "head", "tokens")
-"""The columns that name a component in tables."""
+"""Columns that name a component in tables."""
 WHOLE = -1
-"""The head of a component that is no single head."""
+"""Value of `head` for a component that is not a single head."""
 _MEMORY = 2**30
 
 
 class Component(NamedTuple):
-    """What is replaced by another model's."""
+    """An activation that is replaced by another model's."""
 
     kind: str
     """One of `COMPONENT_KINDS` or `ENDS`."""
     layer: int
-    """The block, 0 to n_layers - 1. Of `resid` a layer of the lens, 0 to n_layers: the residual stream that enters
-    block l (0 is the embedding), n_layers that after the last block; of `ENDS` n_layers."""
+    """Block, 0 to n_layers - 1. For `resid` a layer of the lens, 0 to n_layers: l is the residual stream that enters
+    block l (0 is the embedding), n_layers that after the last block. For `ENDS` n_layers.
+    """
     head: int
-    """0 to n_heads - 1; `WHOLE` (-1) where the component is no single head."""
+    """Head, 0 to n_heads - 1; `WHOLE` (-1) if the component is not a single head."""
     tokens: str
-    """all, cls or patches. Distillation and register tokens are in all alone."""
+    """"all", "cls" or "patches"; distillation and register tokens belong to "all" only."""
 
     @property
     def start(self) -> int:
-        """The first block that runs as a whole once the component is replaced."""
+        """First block that runs as a whole after the component is replaced."""
         return self.layer if self.kind in ("resid", *ENDS) else self.layer + 1
 
     @property
     def before_mlp(self) -> bool:
-        """Whether the MLP of its own block runs, too."""
+        """Whether the MLP of the component's own block runs after it."""
         return self.kind in ("attn", "head")
 
     def point(self, n_layers: int) -> str:
-        """Return the hook point where it is read."""
+        """Return the hook point where the component is read."""
         if self.kind in ENDS:
             return f"hook_{self.kind}"
         if self.kind == "resid" and self.layer == n_layers:
@@ -74,10 +76,10 @@ def components_of(
     tokens: Sequence[str],
     known_kinds: Sequence[str] = (*COMPONENT_KINDS, *ENDS),
 ) -> tuple[Component, ...]:
-    """Return every component of these kinds at these tokens, in reading order.
+    """List every component of these kinds at these tokens, in reading order.
 
     Raises:
-        ValueError: an unknown kind or token name, none, one twice, or CLS in a model that has none.
+        ValueError: an unknown, repeated or missing kind or token name, or CLS for a model without it.
     """
     for name, given, known in (("kinds", kinds, known_kinds), ("tokens", tokens, ("all", "cls", "patches"))):
         if not given or isinstance(given, str) or len(set(given)) < len(given) or not set(given) <= set(known):
@@ -96,7 +98,7 @@ def components_of(
 
 
 def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
-    """Raise a ValueError unless one model's activations can stand in the other's place and both are classifiers."""
+    """Raise a ValueError unless both models are classifiers whose activations can replace each other."""
     for name, model in (("receiver", receiver), ("giver", giver)):
         if model.head is None:
             raise ValueError(f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier")
@@ -116,12 +118,12 @@ def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
 
 
 def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> float:
-    """Forward passes per image that patching these components needs: one of each model, and of every patched copy the
-    blocks that its component changes.
+    """Return the number of forward passes per image that patching these components needs.
 
-    A block is 1 / n_layers of a pass; where only its MLP runs, it counts by its share of the block's multiplications,
-    which per token are (2, gated 3) d_model d_mlp for the MLP and 4 d_model w + 2 N w for attention, with w = n_heads
-    d_head and N tokens. Embedding and head are left out.
+    Each model runs once, and each patched copy runs the blocks after its component. A block is 1 / n_layers of a pass;
+    where only its MLP runs, it counts by its share of the block's multiplications, which per token are (2, gated 3)
+    d_model d_mlp for the MLP and 4 d_model w + 2 N w for attention, with w = n_heads d_head and N tokens. Embedding and
+    head are left out.
     """
     width = cfg.n_heads * cfg.d_head
     mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
@@ -130,9 +132,7 @@ def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> floa
 
 
 def batch_that_fits(model: HookedViT, kept_per_image: int, batch_size: int | None) -> int:
-    """Return images at a time: `batch_size`, or the default, but of so many kept values each at most what fits 1
-    GiB.
-    """
+    """Return `batch_size`, or a default that keeps `kept_per_image` values per image within 1 GiB."""
     held = kept_per_image * model.cfg.dtype.itemsize
     return default_batch_size(model, held=held, limit=_MEMORY) if batch_size is None else batch_size
 
@@ -148,10 +148,10 @@ def pair_batches(
     seed: int,
     progress: str | None,
 ) -> Iterator[tuple[ImageBatch, Tensor, Tensor]]:
-    """Stream images with the pixels that the receiver and the giver take, each under its own corruption.
+    """Stream images with the pixels of the receiver and the giver, each under its own corruption.
 
     Raises:
-        ValueError: as `check_activations_fit`; classes of the images that the models do not have.
+        ValueError: as `check_activations_fit`; labels that the models do not have.
     """
     check_activations_fit(receiver, giver)
     check_aligned(images, receiver.cfg.id2label)

@@ -1,4 +1,4 @@
-"""Whether what a head attends to goes with what it does: its attention in numbers beside its patching effect."""
+"""Attention statistics of heads beside their patching effects, and whether the two correlate."""
 
 from __future__ import annotations
 
@@ -31,31 +31,34 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 CHANGE = "change"
-"""The giver's number minus the receiver's."""
+"""The giver's value minus the receiver's."""
 SIZE = "size of change"
-"""The size of that, whatever its sign."""
+"""Absolute value of that change."""
 HEAD_STATISTICS = ("distance", "cls_mass", "entropy", "entropy_difference")
 
 
 @dataclass(frozen=True)
 class HeadLinks:
-    """Numbers of every head and image beside the effect of patching the head; float64, on the CPU."""
+    """Statistics of every head and image beside the effect of patching the head; float64, on the CPU."""
 
     image_id: Int[Tensor, " images"]
     tokens: str
-    """Where the heads were patched."""
+    """Tokens at which the heads were patched."""
     numbers: Mapping[tuple[str, str], Float[Tensor, "images layers heads"]]
     """(model, number) -> values. Models are receiver, giver and change (giver minus receiver). Numbers, under the
-    corruption: distance (how far patches look, in patches), cls_mass (what a patch gives CLS, 0 to 1; only where there
-    is one), entropy (nats), and entropy_difference, corrupted minus clean (positive: the corruption spread it out)."""
+    corruption: distance (mean attention distance of patches, in patches), cls_mass (mean weight that patches give
+    CLS, 0 to 1; only with CLS), entropy (nats), and entropy_difference, corrupted minus clean (positive: the
+    corruption spread it out).
+    """
     effect: Float[Tensor, "images layers heads"]
-    """Logit difference with the head's z from the giver, minus the receiver's own."""
+    """Logit difference with the head's z taken from the giver, minus the receiver's own."""
 
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
     ) -> pd.DataFrame:
-        """Return one row per model, number and head: the labels, model, number, layer, head, value, low, high, effect,
-        effect_low, effect_high (means over images with the intervals of their bootstrap).
+        """Return one row per model, statistic and head, averaged over images with bootstrap intervals.
+
+        Columns: the labels, model, number, layer, head, value, low, high, effect, effect_low, effect_high.
         """
         import pandas as pd
 
@@ -74,10 +77,11 @@ class HeadLinks:
     def correlations(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
     ) -> pd.DataFrame:
-        """Spearman's correlation, over heads, of each number with the effect (both means over images).
+        """Compute Spearman's correlation, over heads, of each statistic with the effect (both means over images).
 
-        The interval is of the bootstrap over images, paired: how well this correlation among these heads of these two
-        models is known. Whether heads at random would correlate as much is told by p, of a permutation test over heads.
+        The interval comes from the paired bootstrap over images: the uncertainty of this correlation among these heads
+        of these two models. Whether random heads would correlate as much is tested by p, from a permutation test over
+        heads.
 
         Returns:
             one row per model and number: the labels, model, number, heads (how many), value, low, high, p (two-sided,
@@ -126,15 +130,15 @@ def head_links(
     """Measure every head's attention in both models, clean and corrupted, beside its patching effect.
 
     Args:
-        receiver, giver, images, corruption: those of `patching`.
-        patching: of `patch_models`, with the kind "head".
-        tokens: where heads were patched.
-        batch_size: images per pass; None takes 32 on a CPU, else 128, and at most 256 MiB of attention patterns.
+        receiver, giver, images, corruption: as given to `patch_models`.
+        patching: the result of `patch_models`, with the kind "head".
+        tokens: tokens at which heads were patched.
+        batch_size: images per pass; None takes 32 on a CPU, else 128, limited to 256 MiB of attention patterns.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: models of two shapes, a patching without heads at these tokens or of other images, and as
+        ValueError: models of different shapes, a patching without heads at these tokens or of other images, and as
             `evaluate`.
 
     Source: mean attention distance, arXiv:2010.11929 (figure 7); the entropy of the paper's equation 1, by head.
@@ -172,7 +176,7 @@ def head_links(
 
 
 def _numbers(model: HookedViT, batch: ImageBatch, name: str) -> dict[str, Float[Tensor, "batch layer head"]]:
-    """Return each head's numbers, layer by layer as the patterns come."""
+    """Compute each head's statistics, layer by layer as patterns are computed."""
     layers = []
 
     def reduce(pattern: Tensor, hook: Any) -> None:

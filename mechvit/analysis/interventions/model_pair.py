@@ -1,4 +1,4 @@
-"""What two models must share before weights of one stand beside the other's, or take their place."""
+"""Checks that two models' weights can be compared or exchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_weights_fit(receiver: HookedViT, giver: HookedViT) -> None:
-    """Refuse two models whose weights cannot take each other's place.
+    """Refuse two models whose weights cannot replace each other.
 
     Raises:
         ValueError: they differ in shape, classes, dtype or device, or in a setting of their image processors (named).
@@ -33,7 +33,7 @@ def check_weights_comparable(base: HookedViT, tuned: HookedViT) -> None:
     """Refuse two models whose weights cannot be compared one by one.
 
     Raises:
-        ValueError: a weight that one of them lacks, or that has another shape or device.
+        ValueError: a weight that one of them lacks, or that differs in shape or device.
     """
     own, other = ({n: (list(t.shape), t.device) for n, t in m.own_state_dict().items()} for m in (base, tuned))
     for name in dict.fromkeys((*own, *other)):

@@ -1,4 +1,4 @@
-"""Single MLP neurons of one model in another: the exact effect of a few, beside its first-order approximation."""
+"""Patching of single MLP neurons: exact effects, beside their first-order approximations."""
 
 from __future__ import annotations
 
@@ -38,28 +38,30 @@ class Neuron(NamedTuple):
     layer: int
     neuron: int
     chosen: str = "given"
-    """Why it was chosen: given, top (largest approximate effect) or random."""
+    """Reason why it was chosen: given, top (largest approximate effect) or random."""
 
 
 @dataclass(frozen=True)
 class NeuronPatching:
-    """The effect of taking each neuron, at all tokens, from the giver, in logits; on the CPU.
+    """Effects of taking each neuron, at all tokens, from the giver, in logits; on the CPU.
 
-    An effect is the change of the label's logit minus the foil's (see `foils`); positive helps the label.
+    An effect is the change of the label's logit minus the foil's (see `foils`); positive favours the label.
     """
 
     neurons: tuple[Neuron, ...]
     image_id: Int[Tensor, " images"]
     exact: Float[Tensor, "neurons images"]
-    """Of the patched receiver less the receiver."""
+    """Logit difference of the patched receiver minus the receiver's own."""
     approximate: Float[Tensor, "neurons images"]
-    """To first order, as `attribution_patching` has it."""
+    """First-order approximation, as in `attribution_patching`."""
 
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
     ) -> pd.DataFrame:
-        """Return one row per neuron: the labels, layer, neuron, chosen, and exact, approximate and error (approximate
-        minus exact), means over images each with _low and _high of their bootstrap.
+        """Return one row per neuron, with means over images and bootstrap intervals.
+
+        Columns: the labels, layer, neuron, chosen, and exact, approximate and error (approximate minus exact), each
+        with _low and _high.
         """
         import pandas as pd
 
@@ -70,9 +72,13 @@ class NeuronPatching:
         return labelled(frame, labels)
 
     def agreement(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """chosen ("all", and each reason of several), neurons (how many), quantity, value, low, high: pearson, spearman
-        (of three neurons or more) and relative_error, |approximate - exact| / |exact| (L2), over mean effects, their
-        intervals over images."""
+        """Compare exact and approximate mean effects, with intervals over images.
+
+        Returns:
+            chosen ("all", and each reason if there are several), neurons (their number), quantity, value, low, high.
+            The quantities are pearson, spearman (for three or more neurons) and relative_error, |approximate - exact| /
+            |exact| (L2).
+        """
         import pandas as pd
 
         exact, approximate = self._draws(resamples, seed)
@@ -92,12 +98,12 @@ class NeuronPatching:
 
 @checked
 def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48, seed: int = 0) -> tuple[Neuron, ...]:
-    """Return the neurons of the largest approximate effects, of either sign, and others drawn at random.
+    """Choose the neurons with the largest approximate effects, of either sign, and others at random.
 
     Args:
-        attribution: of `attribution_patching`.
-        top: how many of the largest.
-        random: how many others, fewer where there are fewer.
+        attribution: the result of `attribution_patching`.
+        top: number of largest ones.
+        random: number of others (at most all that remain).
         seed: of the draw.
 
     Source: largest by attribution, then verified by patching, as in Nanda, "Attribution patching" (2023).
@@ -126,18 +132,18 @@ def patch_neurons(
     seed: int = 0,
     progress: str | None = None,
 ) -> NeuronPatching:
-    """Run the receiver with one neuron's activation, at all tokens, taken from the giver, for each of some neurons.
+    """Run the receiver with one neuron's activation taken from the giver at all tokens, for each of some neurons.
 
-    What a neuron writes is its activation times its row of W_out; the difference is added to the residual stream after
-    its block, and the blocks after that run again. The first-order effect of the same neurons comes from one gradient.
+    A neuron's output is its activation times its row of W_out; the difference is added to the residual stream after its
+    block, and the later blocks run again. The first-order effects of the same neurons come from one gradient.
 
     Args:
         receiver, giver, images, corruption, giver_corruption, seed, progress: as in `patch_models`.
-        neurons: (layer, neuron) each, or of `choose_neurons`.
+        neurons: (layer, neuron) pairs, or the result of `choose_neurons`.
         batch_size: images in a forward pass, patched copies counted; None takes 32 on a CPU, else 128.
 
     Raises:
-        ValueError: as `patch_models`; no neuron, one twice, or one that the models do not have.
+        ValueError: as `patch_models`; no neuron, a repeated one, or one that the models do not have.
     """
     cfg = receiver.cfg
     asked = tuple(Neuron(*neuron) for neuron in neurons)

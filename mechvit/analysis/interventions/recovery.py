@@ -1,4 +1,4 @@
-"""What an intervention gives, image by image, and how much of the gap between two models it recovers."""
+"""Outcomes of interventions per image, and the share of the gap between two models that they recover."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECEIVER, GIVER = "receiver", "giver"
-"""The names of the two reference conditions: what an intervention starts from, and what it is to become."""
+"""Names of the two reference conditions: the model that is changed, and the one that values are taken from."""
 OUTCOME_COLUMNS = ("correct", "logit_difference")
 
 
 @dataclass(frozen=True)
 class Outcomes(PerImage):
-    """One entry per image, all on the CPU: what one model, or one intervention on it, gave."""
+    """Outcomes of one model, or of one intervention on it, with one entry per image; on the CPU."""
 
     image_id: Int[Tensor, " images"]
     correct: Bool[Tensor, " images"]
     """Whether the label is the prediction; its mean is accuracy."""
     logit_difference: Float[Tensor, " images"]
-    """The label's logit minus that of the image's foil (see `foils`)."""
+    """Logit of the label minus that of the image's foil (see `foils`)."""
 
     def to_frame(self, **labels: str | int) -> pd.DataFrame:
         """Return one row per image; `labels` are constant columns put first, as in `layer=3`."""
@@ -43,19 +43,19 @@ class Outcomes(PerImage):
 
 
 def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) -> Int[Tensor, " batch"]:
-    """Return the wrong class that several models together take an image for most easily: the one of the highest mean
-    log probability over them.
+    """Return, for each image, the wrong class with the highest mean log probability over several models.
 
-    Taken once from receiver and giver on the images that each sees, and kept for all interventions: so the logit
-    difference is linear in the logits, and neither model is favoured. (The receiver's own strongest wrong class would
-    be: its margin were a minimum and the giver's an arbitrary one, so that any other model would seem to gain.)
+    It is determined once, from receiver and giver on the images that each sees, and kept for all interventions, so that
+    the logit difference is linear in the logits and favours neither model. (The receiver's own strongest wrong class
+    would favour others: its margin would be a minimum and the giver's arbitrary, so that any other model would seem to
+    gain.)
 
     Args:
-        labels: of the images.
-        logits: of each model, as many as there are.
+        labels: labels of the images.
+        logits: logits of each model.
 
     Raises:
-        ValueError: a model of one class, which has no wrong one.
+        ValueError: a model with one class, which has no wrong class.
 
     Source: logit differences to a fixed second answer, arXiv:2309.16042 (section 2.2); the choice is ours.
     """
@@ -69,7 +69,7 @@ def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) 
 def logit_difference(
     logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
 ) -> Float[Tensor, "*condition batch"]:
-    """Return the label's logit minus the foil's; differentiable."""
+    """Compute the label's logit minus the foil's; differentiable."""
     batch = torch.arange(len(labels), device=logits.device)
     return logits[..., batch, labels] - logits[..., batch, foil]
 
@@ -80,7 +80,7 @@ def score_outcomes(
     foil: Int[Tensor, " batch"],
     image_ids: Int[Tensor, " batch"],
 ) -> Outcomes:
-    """Score one batch of logits; differences are kept in float32.
+    """Score one batch of logits; differences are stored in float32.
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model.
@@ -101,14 +101,14 @@ def recovery(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return mean outcomes of every intervention, and the share of the gap between giver and receiver that each closes.
+    """Compute mean outcomes of every intervention, and the share of the gap from receiver to giver that each closes.
 
     With m the mean over images of a quantity (correct: accuracy; or the logit difference),
 
         recovered = (m(intervention) - m(receiver)) / (m(giver) - m(receiver))
 
-    0 is the receiving model as it is, 1 the giving model; below 0 and above 1 are possible. Where the gap's own
-    interval holds 0 there is nothing to recover and the share is NaN.
+    0 is the unchanged receiver, 1 the giver; below 0 and above 1 are possible. Where the gap's own interval contains 0
+    there is nothing to recover and the share is NaN.
 
     Args:
         interventions: one row per image and intervention: the columns of `by`, image_id, correct, logit_difference.

@@ -1,4 +1,4 @@
-"""Interventions on a model, streamed over corrupted images: their outcomes, their changes and recovered shares."""
+"""Interventions on a model, streamed over corrupted images: outcomes, changes and recovered shares."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key", bound=Hashable)
 Found = dict[tuple[str, Key], Outcomes]
-"""(corruption, intervention) -> what it gave."""
+"""(corruption, intervention) -> outcomes."""
 
 
 @torch.inference_mode()
@@ -46,14 +46,14 @@ def run_interventions(
     """Score interventions on the same pixels, batch by batch; each batch is corrupted once for all.
 
     Args:
-        model: the receiver: it normalises the images.
+        model: the receiver, whose image processor normalises the images.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
-        corruptions: what to apply, `clean` too where it is wanted.
-        logits_of: pixels -> the logits of every intervention, of the two models as they are under the keys "receiver"
-            and "giver"; their foils under each corruption serve all interventions.
-        score: what is made of logits, labels, foils and image ids.
+        corruptions: corruptions to apply, including `clean` if it is wanted.
+        logits_of: pixels -> the logits of every intervention, and of the two unchanged models under the keys "receiver"
+            and "giver", whose foils under each corruption are used for all interventions.
+        score: function of logits, labels, foils and image ids that returns the outcomes.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all that is random in a corruption.
+        seed: of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Raises:
@@ -81,7 +81,9 @@ def run_interventions(
 
 
 def outcome_frame(found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping]) -> pd.DataFrame:
-    """Return one row per image, corruption and intervention; `labels` gives the columns that name an intervention."""
+    """Return one row per image, corruption and intervention; `labels` maps an intervention to the columns that name
+    it.
+    """
     import pandas as pd
 
     frames = [outcomes.to_frame(corruption=corruption, **labels(key)) for (corruption, key), outcomes in found.items()]
@@ -98,10 +100,10 @@ def effects(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What every intervention gives under each corruption, how much it changes, and the share of the gap it recovers.
+    """Compute every intervention's outcomes under each corruption, their change, and the share of the gap recovered.
 
     Args:
-        interventions, references: as for `mechvit.analysis.recovery`, with the column `corruption` besides.
+        interventions, references: as for `mechvit.analysis.recovery`, with the additional column `corruption`.
         by: the columns that name an intervention.
         resamples, level, seed: of the bootstrap over images, paired over all interventions of a corruption.
 
@@ -137,11 +139,11 @@ def changes(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return the mean of every quantity and its paired change against the receiver, with intervals.
+    """Compute the mean of every quantity and its paired change from the receiver, with intervals.
 
     Args:
         frame: one row per image and intervention: the columns of `by`, image_id and the quantities.
-        receiver: the same images once, as the receiver gives them.
+        receiver: the receiver's outcomes, once per image.
 
     Returns:
         one row per intervention and quantity: `by`, quantity, value, low, high, change, change_low, change_high.

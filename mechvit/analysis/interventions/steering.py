@@ -1,4 +1,4 @@
-"""Steering a model: how much of a tuned model's gain a direction gives it, and what it costs on clean images."""
+"""Steering: how much of a tuned model's gain a direction gives the base, and its cost on clean images."""
 
 from __future__ import annotations
 
@@ -31,37 +31,38 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Multiples of a direction that are tried; 1 is the mean difference itself."""
+"""Multiples of a direction to try; 1 is the mean difference itself."""
 RANDOM = 2**20
-"""Seeds of random directions are apart from all others by this."""
+"""Offset that separates the seeds of random directions from all others."""
 
 
 class Steer(NamedTuple):
-    """One way of steering the receiver."""
+    """One setting of steering: a direction and a scale."""
 
     source: str
-    """Of the direction, as in `mean_difference`."""
+    """Origin of the direction, such as `mean_difference`."""
     hook_name: str
     tokens: str
     control: int
-    """0 is the direction itself, 1 and on random ones of its length."""
+    """0 for the direction itself; 1, 2, ... for random directions of its length."""
     scale: float
 
 
 @dataclass(frozen=True)
 class Steering:
-    """What each way of steering gave on every image, clean and under every corruption."""
+    """Outcomes of each steering setting on every image, clean and under every corruption."""
 
     outcomes: Found[Steer]
-    """(corruption, way of steering) -> the steered receiver."""
+    """(corruption, steering setting) -> outcomes of the steered receiver."""
     references: Found[str]
-    """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
+    """(corruption, "receiver" or "giver") -> outcomes of the unchanged model, scored with the foils of both."""
     selection: frozenset[int]
-    """Ids of the images that layers and scales are chosen on; the others are held out."""
+    """Ids of the images on which hook points and scales are chosen; the others are held out."""
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image, corruption and way: corruption, source, hook_name, tokens, control, scale,
-        image_id, correct, logit_difference, selection.
+        """Return one row per image, corruption and steering setting.
+
+        Columns: corruption, source, hook_name, tokens, control, scale, image_id, correct, logit_difference, selection.
         """
         return self._marked(outcome_frame(self.outcomes, Steer._asdict))
 
@@ -77,13 +78,13 @@ class Steering:
     def summary(
         self, *, selection: bool = False, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
     ) -> pd.DataFrame:
-        """Return means, changes and recovered shares by (corruption, source, hook_name, tokens, control, scale), as
+        """Compute means, changes and recovered shares by (corruption, source, hook_name, tokens, control, scale), as
         `effects`.
 
-        The change of accuracy on clean images is what steering costs.
+        The change of accuracy on clean images is the cost of steering.
 
         Args:
-            selection: on the images that choices are made on, in place of those held out.
+            selection: use the images on which choices are made instead of those held out.
         """
         own, references = (f[f["selection"] == selection] for f in (self.to_frame(), self.reference_frame()))
         return effects(own, references, by=Steer._fields, resamples=resamples, level=level, seed=seed)
@@ -91,21 +92,21 @@ class Steering:
     def chosen(
         self, *, most_cost: float = 1.0, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
     ) -> pd.DataFrame:
-        """Return the hook point and scale of each source and corruption that do best on the selection, on the held-out
+        """Choose the best hook point and scale for each source and corruption on the selection; report on held-out
         images.
 
-        Best is the highest accuracy under the corruption, then the highest logit difference. For every random direction
-        of a source, the same number at each hook point, it is chosen in the same way.
+        Best is the highest accuracy under the corruption, then the highest logit difference. The same choice is made
+        for each random direction of a source, of which there are equally many at each hook point.
 
         Args:
-            most_cost: choose among those alone that lose at most so much accuracy on the selection's clean images.
+            most_cost: choose only among settings that lose at most this much accuracy on the selection's clean images.
 
         Returns:
-            one row per corruption, source, control (0, or a random direction's number) and quantity: what `summary`
-            gives on the held-out images; clean_change, clean_change_low, clean_change_high: the same quantity's change
-            on their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the corruption
-            less the mean of the source's random directions, of the same images. A direction of which nothing is cheap
-            enough has no row.
+            one row per corruption, source, control (0, or a random direction's number) and quantity, with the columns
+            of `summary` on the held-out images; clean_change, clean_change_low, clean_change_high: the same quantity's
+            change on their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the
+            corruption minus the mean over the source's random directions, on the same images. A direction without a
+            setting that is cheap enough has no row.
         """
         import pandas as pd
 
@@ -135,7 +136,11 @@ class Steering:
         )
 
     def _beyond_random(self, chosen: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-        """corruption, source, control (0), quantity, beyond, beyond_low, beyond_high, over the held-out images."""
+        """Compare each direction with its random controls over the held-out images, as in `chosen`.
+
+        Returns:
+            corruption, source, control (0), quantity, beyond, beyond_low, beyond_high.
+        """
         import pandas as pd
 
         frame, rows = self.to_frame(), []
@@ -171,27 +176,28 @@ def steer(
     seed: int = 0,
     progress: str | None = None,
 ) -> Steering:
-    """Add each direction to the receiver's residual stream, at several scales, and compare with the giver.
+    """Add each direction to the receiver's residual stream at several scales, and compare with the giver.
 
-    The receiver runs once a batch and corruption; each way of steering goes on from its residual stream before the
-    block in question.
+    The receiver runs once per batch and corruption; each setting continues from its residual stream before the block in
+    question.
 
     Args:
-        receiver: the model that is steered: the base.
-        giver: the one whose gain is to be recovered: the tuned model.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, none of which the directions were made of.
-        corruptions: what to apply; clean images, where steering can only cost, are always steered too.
-        directions: of `steering_directions`, or of `mechvit.saes.sae_steering_direction`.
-        scales: what each is multiplied by.
-        controls: random directions of the same length for each, the same at all scales.
-        selection_fraction: of the images, to choose hook points and scales on; the others are reported.
+        receiver: the steered model: the base.
+        giver: the model whose gain is to be recovered: the tuned one.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that the directions were
+            computed on.
+        corruptions: corruptions to apply; clean images, which measure the cost, are always steered, too.
+        directions: results of `steering_directions` or `mechvit.saes.sae_steering_direction`.
+        scales: factors of each direction.
+        controls: number of random directions of the same length for each direction, the same at all scales.
+        selection_fraction: fraction of the images on which hook points and scales are chosen; the others are reported.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of the draw of images, the corruptions and the random directions.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: a direction that does not fit the model or comes twice, no direction or scale, models of two
-            configs, and what `evaluate` refuses.
+        ValueError: a direction that does not fit the model or is repeated, no direction or scale, models of different
+            configs, and as `evaluate`.
 
     Source: activation addition, arXiv:2308.10248, section 3; contrastive activation addition, arXiv:2312.06681.
     """
@@ -233,7 +239,7 @@ def steer(
 def steered_logits(
     model: HookedViT, pixels: Float[Tensor, "batch 3 height width"], ways: Mapping[int, Mapping[Steer, Tensor]]
 ) -> dict[Steer | None, Float[Tensor, "batch class"]]:
-    """Run a model once as it is (None), and from each block on with every vector that is to be added there."""
+    """Run a model once unchanged (key None), and from each block on with every vector to be added there."""
     found: dict[Steer | None, Tensor] = {}
     resid, place = model(pixels, stop_at_layer=0), model.place(model.cfg.grid)
     for layer, block in enumerate(model.blocks):
@@ -255,7 +261,7 @@ def _adding(vector: Float[Tensor, "#token d_model"], places: slice) -> Any:
 
 
 def _check(model: HookedViT, direction: Direction) -> None:
-    """Refuse a direction that does not fit a model."""
+    """Raise a ValueError unless a direction fits the model."""
     check_point(model, direction.hook_name)
     count = len(range(model.cfg.n_tokens)[token_slice(model.cfg, direction.tokens)])
     rows, width = direction.vector.shape

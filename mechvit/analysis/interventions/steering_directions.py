@@ -1,4 +1,4 @@
-"""Directions of the residual stream that steer a model: from corrupted towards clean images, and random controls."""
+"""Steering directions of the residual stream: from corrupted towards clean images, and random controls."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 Tokens = Literal["all", "cls", "patches"]
 STEERED_POINTS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
-"""A block's hook points that stand in the residual stream or write into it."""
+"""Hook points of a block that lie in the residual stream or write into it."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """What is added at one hook point when a model is steered."""
+    """A vector that is added at one hook point to steer a model."""
 
     hook_name: str
     """One of a block's `STEERED_POINTS`, as in `blocks.3.hook_resid_post`."""
     tokens: Tokens
-    """Where it is added: all tokens, CLS alone, or the patches."""
+    """Tokens at which it is added: all tokens, CLS, or the patches."""
     vector: Float[Tensor, "#token d_model"]
-    """One row for all of these tokens, or one for each, on the CPU; scale 1 adds it as it is."""
+    """One row for all of these tokens, or one for each, on the CPU, as added at scale 1."""
     source: str
-    """What it is, as in `mean_difference`."""
+    """Origin of the direction, such as `mean_difference`."""
 
     @property
     def layer(self) -> int:
-        """The block."""
+        """Block of the hook point."""
         return int(self.hook_name.split(".")[1])
 
     @property
     def norm(self) -> float:
-        """The mean length of its rows."""
+        """Mean norm of its rows."""
         return float(self.vector.double().norm(dim=-1).mean())
 
     def random(self, seed: int) -> Direction:
-        """Return a random direction whose rows are as long as this one's: the control."""
+        """Return a random direction with rows of the same norms: the control."""
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(self.vector.shape, generator=generator, dtype=torch.float64)
         lengths = self.vector.double().norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True)
@@ -57,7 +57,7 @@ class Direction:
 
 
 def check_point(model: HookedViT, hook_name: str) -> None:
-    """Raise a ValueError unless a direction can be added there."""
+    """Raise a ValueError unless a direction can be added at this hook point."""
     found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook_name)
     if found is None or int(found[1]) >= model.cfg.n_layers or found[2] not in STEERED_POINTS:
         raise ValueError(
@@ -80,17 +80,18 @@ def steering_directions(
     seed: int = 0,
     progress: str | None = None,
 ) -> list[Direction]:
-    """Return the mean clean minus the mean corrupted activation of the same images, at several hook points in one pass.
+    """Compute the mean clean minus the mean corrupted activation of the same images, at several hook points in one
+    pass.
 
     Args:
-        model: the one that is to be steered; no head is needed.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; others than those that are steered later.
-        corruption: what the direction leads away from.
-        hook_names: among a block's `STEERED_POINTS`; None takes the residual stream after every block.
-        tokens: which tokens the mean is taken over, and where the direction will be added.
-        per_position: one direction for each of these tokens, the mean over images alone.
+        model: the model to be steered; no head is needed.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those steered later.
+        corruption: the corruption that the direction leads away from.
+        hook_names: hook points among a block's `STEERED_POINTS`; None takes the residual stream after every block.
+        tokens: tokens over which the mean is taken, and at which the direction will be added.
+        per_position: compute one direction for each of these tokens, by the mean over images only.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all that is random in the corruption.
+        seed: of all random draws of the corruption.
         progress: the label of a progress bar; None shows none.
 
     Raises:
@@ -133,5 +134,5 @@ def steering_directions(
 def steering_direction(
     model: HookedViT, images: Images, corruption: Corruption | str, *, hook_name: str, **settings: object
 ) -> Direction:
-    """`steering_directions` at one hook point."""
+    """Compute `steering_directions` at one hook point."""
     return steering_directions(model, images, corruption, hook_names=[hook_name], **settings)[0]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The logit lens and tuned lenses on one pass: what each reads at every layer, and how far that is from the answer."""
+"""Logit lens and tuned lenses on one forward pass: each layer's reading, and its divergence from the model's output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LENS_QUANTITIES = ("probability", "divergence")
 
 @dataclass(frozen=True)
 class LensReading(LogitLens):
-    """What one lens reads, whichever it is, and how far that is from the model's own answer."""
+    """Readings of one lens, and their divergence from the model's output."""
 
     divergence: Float[Tensor, "images layers"]
     """KL(model's final distribution || the lens's), nats; 0 at the last layer."""
@@ -60,7 +60,7 @@ def compare_lenses(
     seed: int = 0,
     progress: str | None = None,
 ) -> dict[str, LensReading]:
-    """Read every layer through several lenses, of one forward pass per image.
+    """Read every layer through several lenses, with one forward pass per image.
 
     Args:
         model: a HookedViT with a head.
@@ -120,11 +120,11 @@ def tuned_lens(
     seed: int = 0,
     progress: str | None = None,
 ) -> LogitLens:
-    """Follow the right class through the layers, each read through its translator: what `logit_lens` gives, tuned.
+    """Follow the true class through the layers, each read through its translator: `logit_lens` with a tuned lens.
 
     Args:
-        model: the one that the lens was trained for.
-        lens: of `train_tuned_lens`.
+        model: the model that the lens was trained for.
+        lens: the result of `train_tuned_lens`.
         images, corruption, batch_size, seed, progress: as in `compare_lenses`.
 
     Raises:
@@ -140,7 +140,7 @@ def tuned_lens(
 def lens_comparison_summary(
     readings: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Return mean probability of the label and mean divergence (nats) by layer, through every lens, with intervals.
+    """Compute the label's mean probability and the mean divergence (nats) by layer, for every lens, with intervals.
 
     Args:
         readings: `LensReading.to_frame` with the labels model, corruption and lens.

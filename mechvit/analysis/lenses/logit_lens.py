@@ -1,4 +1,4 @@
-"""The logit lens: what the classifier would say if it read the residual stream at an earlier layer."""
+"""The logit lens: the classifier's output if it read the residual stream of an earlier layer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 
 @dataclass(frozen=True)
 class LogitLens(PerImage):
-    """One row per image, one column per layer 0..n_layers (0 is the embedding, l the output of block l-1); on the
-    CPU.
+    """Readings of the logit lens: one row per image, one column per layer 0..n_layers (0 is the embedding, l the
+    output of block l-1); on the CPU.
     """
 
     image_id: Int[Tensor, " images"]
@@ -36,11 +36,11 @@ class LogitLens(PerImage):
     probability: Float[Tensor, "images layers"]
     """Probability of the label, 0 to 1."""
     rank: Int[Tensor, "images layers"]
-    """Classes that score above the label; 0 means that the lens predicts it."""
+    """Number of classes that score above the label; 0 where the lens predicts it."""
 
     @property
     def first_correct_layer(self) -> Float[Tensor, " images"]:
-        """The smallest layer whose prediction is the label; NaN for an image that no layer gets right.
+        """Smallest layer whose prediction is the label; NaN for an image that no layer gets right.
 
         Its mean over the others is `first_correct_layer.nanmean()`.
         """
@@ -55,11 +55,12 @@ class LogitLens(PerImage):
 def residual_hooks(
     model: HookedViT, read: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Hooks, list[Float[Tensor, "batch read d_model"]]]:
-    """Return hooks that collect the residual stream entering each block and leaving the last.
+    """Return hooks that collect the residual stream entering each block and leaving the last, and the list they fill.
 
     Args:
         model: any HookedViT.
-        read: what is kept of [batch, token, d_model], as a tensor of its own; the head's tokens only when None.
+        read: function of [batch, token, d_model] that returns what is kept, as a new tensor; None keeps the head's
+            tokens.
 
     Returns:
         the hooks, and the list that a forward pass fills with n_layers + 1 tensors.
@@ -86,7 +87,7 @@ def read_lens(
     apply_ln: bool = True,
     name: str | None = None,
 ) -> LogitLens:
-    """Put every layer's residual through the final LayerNorm and the head, in one product."""
+    """Apply the final LayerNorm and the head to every layer's residual stream, in one product."""
     layers, batch = len(residuals), len(labels)
     logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).view(layers, batch, -1)
     check_finite("logits of the lens", list(logits), name or model, image_ids)
@@ -108,13 +109,13 @@ def logit_lens(
     seed: int = 0,
     progress: str | None = None,
 ) -> LogitLens:
-    """Follow the right class through the layers: softmax(head(ln_final(resid[l]))) at the tokens that the head reads.
+    """Follow the true class through the layers: softmax(head(ln_final(resid[l]))) at the tokens that the head reads.
 
     Args:
         model: any HookedViT with a head.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        apply_ln: False gives the bare head, without the final LayerNorm.
+        apply_ln: False applies the head without the final LayerNorm.
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the noise.
         progress: the label of a progress bar; None shows none.

@@ -1,4 +1,4 @@
-"""The logit lens on single images: what every patch would be classified as at every layer, and the image's classes."""
+"""The logit lens on single images: the classes of every patch, and of the image, at every layer."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLens:
-    """The strongest classes of every patch; layer 0 is the embedding, l the output of block l - 1; on the CPU."""
+    """Most probable classes of every patch; layer 0 is the embedding, l the output of block l - 1; on the CPU."""
 
     classes: Int[Tensor, "batch layer patch top"]
     """Class ids, the most probable first."""
     probability: Float[Tensor, "batch layer patch top"]
-    """Their probabilities."""
+    """Probabilities of these classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTrajectories:
-    """Probabilities of some classes of images by layer, read at the tokens that the head reads; on the CPU."""
+    """Probabilities of some classes by layer, read at the head's tokens; on the CPU."""
 
     classes: tuple[int, ...]
     names: tuple[str, ...]
-    """Of these classes; one that several classes share has the id behind it."""
+    """Names of these classes, with the id added if several classes share the name."""
     probability: Float[Tensor, "batch layer class"]
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """Return one row per image (by its place in the batch), layer and class; `labels` are constant columns put
+        """Return one row per image (by its index in the batch), layer and class; `labels` are constant columns put
         first.
         """
         import pandas as pd
@@ -58,7 +58,7 @@ class ClassTrajectories:
 def classify_alone(
     model: HookedViT, residual: Float[Tensor, "*batch d_model"], *, apply_ln: bool = True
 ) -> Float[Tensor, "*batch class"]:
-    """What the head says of one residual vector alone: the vector stands in the place of every token that it reads."""
+    """Apply the head to one residual vector alone, which takes the place of every token that the head reads."""
     cfg = model.cfg
     read = {"cls+distillation": 2, "cls+mean": cfg.n_prefix_tokens + 1}.get(cfg.pooling, 1)
     alone = residual.reshape(-1, 1, residual.shape[-1]).expand(-1, read, -1)
@@ -76,16 +76,16 @@ def patch_lens(
 ) -> PatchLens:
     """Classify every patch by itself at every layer: softmax(head(ln_final(resid[l][patch]))).
 
-    The patch stands alone, in the place of every token that the head reads: of CLS; of CLS and the distillation token
-    (DeiT with teacher: the mean of both classifiers of the patch); of CLS and the patches' mean (DINOv2); of the
-    patches whose mean is taken; or of all tokens that a pooling head attends to (SigLIP: all attention on the patch).
-    Only for a head on the patches' mean is the last layer's map what the prediction is made of.
+    The patch takes the place of every token that the head reads: CLS; CLS and the distillation token (DeiT with
+    teacher: the mean of both classifiers); CLS and the patches' mean (DINOv2); the patches that are averaged; or all
+    tokens that a pooling head attends to (SigLIP: all attention on the patch). Only with a head on the patches' mean
+    does the last layer's map determine the prediction.
 
     Args:
         model: a HookedViT with a head.
-        pixel_values: normalised, as its image processor gives them.
-        top: how many classes of each patch are kept; all where the model has fewer.
-        apply_ln: False gives the bare head, without the final LayerNorm.
+        pixel_values: normalised, as the image processor returns them.
+        top: number of classes kept per patch; all if the model has fewer.
+        apply_ln: False applies the head without the final LayerNorm.
 
     Raises:
         ValueError: the model has no classes, `top` is below one, or logits are not finite.
@@ -125,12 +125,12 @@ def class_trajectories(
 
     Args:
         model: a HookedViT with a head.
-        pixel_values: normalised, as its image processor gives them.
+        pixel_values: normalised, as the image processor returns them.
         classes: class ids.
-        apply_ln: False gives the bare head, without the final LayerNorm.
+        apply_ln: False applies the head without the final LayerNorm.
 
     Raises:
-        ValueError: the model has no classes, or not these, or logits are not finite.
+        ValueError: the model has no classes or lacks one of these, or logits are not finite.
     """
     require_classifier(model)
     chosen = [int(index) for index in classes]
@@ -150,6 +150,6 @@ def class_trajectories(
 
 
 def unique_name(names: Mapping[int, str], index: int) -> str:
-    """Return a class's name, with its id behind it where another class has the same (ImageNet has two cranes)."""
+    """Return a class's name, with its id added if another class has the same name (ImageNet has two cranes)."""
     name = str(names[index])
     return name if sum(str(other) == name for other in names.values()) == 1 else f"{name} ({index})"

@@ -1,4 +1,4 @@
-"""Prediction depth: the layer from which on a lens says what the model says in the end."""
+"""Prediction depth: the layer from which on a lens predicts the model's final class."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class PredictionDepth:
     image_id: Int[Tensor, " images"]
     label: Int[Tensor, " images"]
     prediction: Int[Tensor, " images"]
-    """The model's own, at the last layer."""
+    """The model's prediction, at the last layer."""
     depth: Int[Tensor, " images"]
-    """0 (the embedding has it already) to n_layers (only the last block's output has it)."""
+    """Layer from 0 (the embedding) to n_layers (the last block's output)."""
 
     @property
     def correct(self) -> Bool[Tensor, " images"]:
@@ -50,12 +50,12 @@ class PredictionDepth:
 
     @classmethod
     def of(cls, reading: LensReading) -> PredictionDepth:
-        """By what a lens read (see `compare_lenses`)."""
+        """Compute the depth from a lens's readings (see `compare_lenses`)."""
         return cls(reading.image_id, reading.label, reading.prediction[:, -1], depth_of(reading.prediction))
 
 
 def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"]:
-    """Return the earliest layer from which on every prediction is the last one."""
+    """Return the earliest layer from which on every prediction equals the last one."""
     settled = (predictions == predictions[:, -1:]).flip(1).long().cumprod(1).sum(1)
     return predictions.shape[1] - settled
 
@@ -71,7 +71,7 @@ def prediction_depth(
     seed: int = 0,
     progress: str | None = None,
 ) -> PredictionDepth:
-    """Find the earliest layer from which on a lens predicts what the model predicts in the end, image by image.
+    """Find the earliest layer from which on a lens predicts the model's final class, image by image.
 
     Args:
         model: any HookedViT with a head.
@@ -81,9 +81,10 @@ def prediction_depth(
     Raises:
         ValueError: as `compare_lenses`.
 
-    Source: arXiv:2106.09647, section 2. Theirs asks k-nearest-neighbour probes on the training set's representations
-    and compares with the last probe; ours asks a lens, through the model's own head, so that no training set is needed,
-    and the last layer is the model itself. What a lens cannot read yet counts as not yet predicted.
+    Source: arXiv:2106.09647, section 2. The source uses k-nearest-neighbour probes on the training set's
+    representations and compares with the last probe; here a lens reads through the model's own head, so that no
+    training set is needed and the last layer is the model itself. A class that the lens cannot read yet counts as not
+    yet predicted.
     """
     readings = compare_lenses(
         model, {"lens": lens}, images, corruption, batch_size=batch_size, seed=seed, progress=progress
@@ -100,20 +101,20 @@ def depth_summary(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return mean prediction depth of each model and its change from the base model's, on the same images.
+    """Compute each model's mean prediction depth and its change from the base model's, on the same images.
 
     Args:
         depths: `PredictionDepth.to_frame` with the labels model, corruption and lens.
-        base: the model that changes are from.
+        base: the model relative to which changes are computed.
         resamples: of the bootstrap over images, paired over models, corruptions and lenses.
         level: of the percentile intervals.
         seed: of the bootstrap.
 
     Returns:
-        model, corruption, lens, subset, n, depth, low, high, change, change_low, change_high: in layers, negative =
-        earlier than the base. The subset `both_correct` holds the images that model and base both get right under the
-        corruption: a wrong answer settles late, and a model that is right more often would look deeper or shallower for
-        that alone.
+        model, corruption, lens, subset, n, depth, low, high, change, change_low, change_high: in layers; negative is
+        earlier than the base. The subset `both_correct` contains the images that model and base both get right under
+        the corruption: wrong predictions settle late, so that a difference in accuracy alone would change the mean
+        depth.
 
     Raises:
         ValueError: a missing column, a base that the table lacks, or images that some model lacks.

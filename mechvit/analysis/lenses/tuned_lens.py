@@ -1,4 +1,4 @@
-"""The tuned lens: an affine map a layer, from the residual stream there to what the head would rather read."""
+"""The tuned lens: one affine map per layer from the residual stream to what the head reads."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class TunedLens:
     """Translators h + h Aₗ + bₗ of the layers 0..n_layers - 1 of one model; the last layer needs none. On the CPU."""
 
     weight: Float[Tensor, "layer d_model d_model"]
-    """A, applied on the right of rows; zero is the logit lens."""
+    """A, multiplied from the right to row vectors; zero is the logit lens."""
     bias: Float[Tensor, "layer d_model"]
     checkpoint_hash: str
-    """Of the model (`mechvit.models.checkpoints.fingerprint.checkpoint_hash`)."""
+    """Hash of the model's weights (`mechvit.models.checkpoints.fingerprint.checkpoint_hash`)."""
     about: dict[str, Any] = field(default_factory=dict)
-    """How it was trained, as JSON."""
+    """Training settings and results, as JSON."""
 
     @classmethod
     def identity(cls, model: HookedViT) -> TunedLens:
@@ -49,7 +49,7 @@ class TunedLens:
         return [*moved, residuals[-1]]
 
     def check_model(self, model: HookedViT) -> None:
-        """Raise a ValueError unless the lens was trained for this very model."""
+        """Raise a ValueError unless the lens was trained for exactly this model."""
         own = checkpoint_hash(model)
         if own != self.checkpoint_hash:
             raise ValueError(
@@ -59,10 +59,10 @@ class TunedLens:
 
     @checked
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the translators (safetensors) and what they belong to (JSON), beside the folder and renamed into it.
+        """Write the translators (safetensors) and their description (JSON), beside the folder and renamed into it.
 
         Raises:
-            ValueError: something lies at `folder`, and it is no tuned lens or is not to be replaced.
+            ValueError: `folder` exists and is not a tuned lens, or may not be replaced.
         """
         about = {"about": self.about, "checkpoint_hash": self.checkpoint_hash}
         with new_folder(folder, "tuned lens", overwrite=overwrite, flag="overwrite") as new:
@@ -71,10 +71,10 @@ class TunedLens:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], model: HookedViT) -> TunedLens:
-        """Read a lens and refuse it for any model but its own.
+        """Read a lens, and refuse it for any other model than its own.
 
         Raises:
-            ValueError: no lens lies there, its files are damaged or not finite, or it belongs to another model.
+            ValueError: the folder is not a lens, its files are damaged or not finite, or it belongs to another model.
         """
         place = Path(folder)
         if missing := [name for name in (WEIGHTS, ABOUT) if not (place / name).is_file()]:
@@ -103,7 +103,7 @@ def translated(
     weight: Float[Tensor, "layer d_model d_model"],
     bias: Float[Tensor, "layer d_model"],
 ) -> Float[Tensor, "layer batch read d_model"]:
-    """h + h A + b of every layer, in float32, given in the residuals' dtype; differentiable."""
+    """Compute h + h A + b of every layer in float32, returned in the residuals' dtype; differentiable."""
     h = residuals.float()
     weight, bias = weight.to(h.device), bias.to(h.device)
     moved = h.flatten(1, 2) @ weight + bias[:, None]
@@ -113,6 +113,6 @@ def translated(
 def divergence(
     model: HookedViT, residuals: Float[Tensor, "layer batch read d_model"], final: Float[Tensor, "batch class"]
 ) -> Float[Tensor, "layer batch"]:
-    """KL(final || head(residual)) of every layer and image, nats; `final` are log-probabilities; differentiable."""
+    """Compute KL(final || head(residual)) per layer and image, nats; `final` are log-probabilities; differentiable."""
     logits = model.unembed_residual(residuals.flatten(0, 1)).float().view(*residuals.shape[:2], -1)
     return (final.exp() * (final - logits.log_softmax(-1))).sum(-1)

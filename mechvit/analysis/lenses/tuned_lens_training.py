@@ -1,4 +1,4 @@
-"""Training a tuned lens: every layer's translator at once, on the head's tokens, by KL to the model's own answer."""
+"""Training of a tuned lens: every layer's translator at once, on the head's tokens, by KL to the model's output."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 HELD_BYTES = 2**29
-"""Residual streams up to this size are computed once and kept; larger ones are computed again every epoch."""
+"""Largest size, bytes, of residual streams that are computed once and kept; larger ones are recomputed every epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LensTraining:
-    """How a tuned lens is trained."""
+    """Settings for training a tuned lens."""
 
     epochs: int = 20
-    """At most; in each every image is seen once, under one of the conditions."""
+    """Most epochs; in each, every image is seen once, under one of the conditions."""
     patience: int = 3
     """Epochs without a lower held-out divergence at any layer after which training ends."""
     lr: float = 3e-3
-    """Adam's, falling linearly to a tenth over the epochs."""
+    """Learning rate of Adam, falling linearly to a tenth over the epochs."""
     weight_decay: float = 1e-3
-    """Towards the logit lens, since the translators' own part starts at zero (AdamW)."""
+    """Weight decay (AdamW), towards the logit lens, since A and b start at zero."""
     batch_size: int = 64
     """Images per step."""
     seed: int = 0
-    """Of the order of the images and of the noise."""
+    """Seed of the order of the images and of the noise."""
 
     def __post_init__(self) -> None:
         check(self, COUNT, "epochs", "patience", "batch_size")
@@ -59,9 +59,9 @@ class _TranslatorBatch(NamedTuple):
     """A batch as the translators see it."""
 
     residuals: Float[Tensor, "layer batch read d_model"]
-    """Of layers 0..n_layers - 1 at the head's tokens."""
+    """Residual streams of layers 0..n_layers - 1 at the head's tokens."""
     final: Float[Tensor, "batch class"]
-    """The model's own log-probabilities."""
+    """The model's final log-probabilities."""
 
 
 @checked
@@ -74,30 +74,30 @@ def train_tuned_lens(
     config: LensTraining | None = None,
     progress: str | None = None,
 ) -> TunedLens:
-    """Train one affine translator a layer, so that the model's head, reading it, says what the model says in the end.
+    """Train one affine translator per layer, so that the model's head, reading it, predicts the model's final output.
 
-    For each layer l the mean over images of KL(model || head(h + h Aₗ + bₗ)) is lowered by Adam, from A = b = 0: the
-    logit lens. Every layer keeps its best epoch on the held-out images, so that none is worse there than the logit
-    lens. Labels are not read, and the model's weights stay as they are. For a head that reads several tokens one
+    For each layer l the mean over images of KL(model || head(h + h Aₗ + bₗ)) is minimised by Adam, starting from the
+    logit lens (A = b = 0). Every layer keeps its best epoch on the held-out images, so that none is worse there than
+    the logit lens. Labels are not read, and the model's weights do not change. For a head that reads several tokens one
     translator serves them all.
 
     Args:
         model: a HookedViT with a head.
         images: to train on; a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
-        validation_images: others, to choose the epoch by.
-        corruptions: besides clean, the conditions that the batches take turns in.
+        validation_images: disjoint images, by which the epoch is chosen.
+        corruptions: conditions that batches take turns in, besides clean.
         config: see `LensTraining`.
         progress: the label of a progress bar; None shows none.
 
     Returns:
-        the lens; `about` holds the settings, each layer's best epoch and its held-out divergence (nats) there and of
-        the logit lens.
+        the lens; `about` contains the settings, and for each layer the best epoch, its held-out divergence (nats), and
+        that of the logit lens.
 
     Raises:
         ValueError: no images, no head, or a divergence that is not finite.
 
-    Source: arXiv:2303.08112, section 3. There the translators are trained with SGD on unlabelled text; for a ViT only
-    the tokens that the head reads are translated.
+    Source: arXiv:2303.08112, section 3. There translators are trained with SGD on unlabelled text; here only the tokens
+    that the head reads are translated.
     """
     require_classifier(model)
     config = config or LensTraining()
@@ -136,7 +136,7 @@ def train_tuned_lens(
 
 @torch.inference_mode()
 def _held_out(model: HookedViT, held_out: _TranslatorInputs, weight: Tensor, bias: Tensor) -> Float[Tensor, " layer"]:
-    """Return each layer's mean divergence over all held-out images under all conditions."""
+    """Compute each layer's mean divergence over all held-out images under all conditions."""
     total, images = torch.zeros(len(weight), dtype=torch.float64, device=weight.device), 0
     for condition in range(len(held_out.conditions)):
         for seen in held_out.under(condition):
@@ -151,7 +151,7 @@ def _held_out(model: HookedViT, held_out: _TranslatorInputs, weight: Tensor, bia
 
 
 class _TranslatorInputs:
-    """Images as the translators see them: kept if they are small, else computed again whenever they are read."""
+    """Images as the translators see them: kept if they are small, else recomputed whenever they are read."""
 
     def __init__(
         self, model: HookedViT, images: Images, conditions: Sequence[Corruption], config: LensTraining
@@ -166,11 +166,11 @@ class _TranslatorInputs:
             self.kept = [_joined(self._look(everything, [c])) for c in conditions]
 
     def under(self, condition: int) -> Iterator[_TranslatorBatch]:
-        """Return all images in order under one condition."""
+        """Yield all images in order under one condition."""
         return self._batches(np.arange(len(self.images)), [condition])
 
     def epoch(self, number: int) -> Iterator[_TranslatorBatch]:
-        """Return all images once in a random order; conditions take turns from batch to batch and epoch to epoch."""
+        """Yield all images once in random order; conditions take turns from batch to batch and epoch to epoch."""
         order = np.random.default_rng((self.config.seed, number)).permutation(len(self.images))
         turns = [(number + place) % len(self.conditions) for place in range(len(self.conditions))]
         return self._batches(order, turns)

@@ -1,7 +1,7 @@
-"""Linear CKA: how alike two representations of the same images are, layer by layer, whatever rotation lies between.
+"""Linear CKA: similarity of two representations of the same images, layer by layer, invariant to rotation.
 
 With K = X Xᵀ and L = Y Yᵀ for examples in rows, CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)): 1 where Y is X rotated,
-shifted and scaled, 0 where they share nothing. Nothing of the size of K is ever made (see `hsic.py`).
+shifted and scaled, 0 where they share nothing. K and L are never formed (see `hsic.py`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 CKATokens = Literal["cls", "mean", "patch"]
 IMAGE_GROUPS = 10
-"""Groups of images of which each is left out once, for the interval."""
+"""Number of groups of images, each left out once for the interval."""
 
 
 class View(NamedTuple):
-    """One model's look at the images."""
+    """A model under one condition."""
 
     model: str
     corruption: Corruption
@@ -49,20 +49,21 @@ class View(NamedTuple):
 class CKA:
     """Similarities of pairs of layers of two views; layer 0 is the embedding, l the output of block l - 1; on the CPU.
 
-    The interval is a delete-a-group jackknife's: CKA again without each group of images, and Student's t with one
-    degree less than there are groups. A bootstrap would not do: an image that is drawn twice is a pair of examples that
-    are alike in both views, which the debiased estimator cannot tell from two images: every resample would be too high.
+    The interval is a delete-a-group jackknife's: CKA is recomputed without each group of images, and Student's t has
+    one degree of freedom less than there are groups. A bootstrap would be biased: an image drawn twice is a pair of
+    equal examples in both views, which the debiased estimator takes for two images, so that every resample would be too
+    high.
     """
 
     layers: Int[Tensor, "pair 2"]
-    """Of the first and of the second view."""
+    """Layer of the first and of the second view, for each pair."""
     value: Float[Tensor, " pair"]
-    """-1 (0 for the biased estimator) to 1; NaN where a representation does not vary, as CLS's embedding."""
+    """CKA, -1 (0 for the biased estimator) to 1; NaN where a representation does not vary, such as CLS's embedding."""
     left_out: Float[Tensor, "group pair"]
-    """The same without each group of images."""
+    """CKA without each group of images."""
 
     def interval(self, level: float = LEVEL) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-        """Return ends of the jackknife's interval (`jackknife_interval`), cut off at -1 and 1."""
+        """Return the ends of the jackknife interval (`jackknife_interval`), cut off at -1 and 1."""
         return jackknife_interval(self.value, self.left_out, level, -1.0, 1.0)
 
     def to_frame(self, *, level: float = LEVEL, **labels: str) -> pd.DataFrame:
@@ -91,31 +92,31 @@ def linear_cka(
     seed: int = 0,
     progress: str | None = None,
 ) -> CKA:
-    """Return linear CKA between the residual streams of two models, or of one model on clean and on corrupted images.
+    """Compute linear CKA between the residual streams of two models, or of one model on clean and corrupted images.
 
     The default estimator of HSIC is the unbiased U-statistic, over all examples at once. The biased one (the Frobenius
     norm of the cross-covariance) is the definition, and near 1 for anything once examples are as few as dimensions;
-    minibatches' average of the unbiased one estimates the same number as ours with more variance.
+    averaging the unbiased one over minibatches estimates the same quantity with more variance.
 
     Args:
         model_a, model_b: they may differ in width, and with `every_pair` in depth; each sees the images as its own
             processor resizes them.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption_a, corruption_b: what each model sees; the same for both when `corruption_b` is None.
-        tokens: what of an image is its example: its first token (`cls`), the `mean` of its patches, or one `patch`
-            drawn at random, at the same place in both views. All of its patches would not do: they are alike, and
-            examples that are not independent make the unbiased estimator too high.
+        tokens: the example that represents an image: its first token (`cls`), the `mean` of its patches, or one `patch`
+            drawn at random, at the same place in both views. All of its patches would bias the unbiased estimator
+            upwards, since they are not independent.
         every_pair: compare every layer with every layer, not only with the same one. Held are `groups` x (d + 2)² sums
             in float64 for each pair and each layer of both: 16 MB for 6 layers of width 96 and 48 MB with every pair,
             for a ViT-B/16 1.9 GB and 9.3 GB.
         debiased: the unbiased estimator (True) or the biased one.
-        groups: of images, drawn at random, for the interval.
+        groups: number of random groups of images, for the interval.
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the noise and of the groups.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no such tokens, fewer than two groups or than two images each, models that do not fit each other.
+        ValueError: unknown tokens, fewer than two groups or two images per group, models that do not fit each other.
 
     Source: arXiv:1905.00414, section 3 (linear CKA); arXiv:2010.15327, equation 3 (the unbiased HSIC), from Song et
     al., Journal of Machine Learning Research 13 (2012).
@@ -152,7 +153,7 @@ def compare_views(
     seed: int = 0,
     progress: str | None = None,
 ) -> dict[tuple[View, View], CKA]:
-    """Return several comparisons from one pass: each model sees each image once a condition; arguments as in
+    """Compute several comparisons in one pass: each model sees each image once per condition; arguments as in
     `linear_cka`.
     """
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))
@@ -181,8 +182,10 @@ def compare_views(
 def clean_and_corrupted(
     models: Mapping[str, HookedViT], corruptions: Collection[Corruption | str]
 ) -> list[tuple[View, View]]:
-    """Return the comparisons that tell what tuning changed: the first model with each other one, clean and under each
-    corruption, and each model's clean view with its view of each corruption.
+    """List the comparisons that show what tuning changed.
+
+    The first model with each other one, clean and under each corruption; and each model's clean view with its view of
+    each corruption.
     """
     names, conditions = list(models), list(dict.fromkeys([CLEAN, *map(as_corruption, corruptions)]))
     between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
@@ -191,7 +194,7 @@ def clean_and_corrupted(
 
 
 def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: int) -> CKA:
-    """Return CKA of all images, and without each group."""
+    """Compute CKA over all images, and without each group."""
 
     def cka(xx: Tensor, yy: Tensor, xy: Tensor) -> Float[Tensor, " pair"]:
         own_a, own_b = hsic(xx, debiased), hsic(yy, debiased)
@@ -209,7 +212,7 @@ def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: 
 def _look(
     models: Mapping[str, HookedViT], batches: Iterable[SharedBatch], views: list[View], tokens: CKATokens, seed: int
 ) -> dict[View, Float[Tensor, "layer example d"]]:
-    """Return every view's examples of the same images, of which each batch is for the models that resize alike."""
+    """Return every view's examples of the same images; each batch serves the models that resize alike."""
     seen = {}
     for batch in batches:
         for corruption, shown in batch.conditions:
@@ -225,7 +228,7 @@ def _look(
 def _reading(
     tokens: CKATokens, cfg: HookedViTConfig, image_ids: Int[Tensor, " batch"], seed: int
 ) -> Callable[[Tensor], Tensor]:
-    """From a residual stream to its examples, one an image."""
+    """Return the function from a residual stream to its examples, one per image."""
     if tokens == "cls":
         return lambda residual: residual[:, 0].clone()
     if tokens == "mean":

@@ -1,4 +1,4 @@
-"""HSIC of linear kernels from sums over examples: the statistic under CKA, without any matrix of examples by examples.
+"""HSIC of linear kernels from sums over examples: the statistic under CKA, without matrices of examples by examples.
 
 Each example is widened to x̂ = (x, |x|², 1). The [d_a + 2, d_b + 2] sum of x̂ᵀŷ over examples holds all that the biased
 and the unbiased estimator need, so that sums over a stream give what one batch of all examples would.
@@ -14,13 +14,13 @@ from torch import Tensor
 def widened(
     x: Float[Tensor, "layer example d"], origin: Float[Tensor, "layer 1 d"]
 ) -> Float[Tensor, "layer example d+2"]:
-    """(x - origin, |x - origin|², 1) in float64: an origin among the examples keeps sums as small as what varies."""
+    """Compute (x - origin, |x - origin|², 1) in float64; an origin near the examples keeps the sums small."""
     x = x.double() - origin.double()
     return torch.cat([x, x.square().sum(-1, keepdim=True), torch.ones_like(x[..., :1])], dim=-1)
 
 
 def hsic(moments: Float[Tensor, "*pair d_a+2 d_b+2"], debiased: bool) -> Float[Tensor, "*pair"]:
-    """Return HSIC of linear kernels from the sum over n examples of (x, |x|², 1)ᵀ (y, |y|², 1).
+    """Compute HSIC of linear kernels from the sum over n examples of (x, |x|², 1)ᵀ (y, |y|², 1).
 
     Biased: |Xᵀ H Y|² / (n - 1)², with H the centring matrix. Unbiased, with K and L without their diagonals:
 
@@ -58,7 +58,7 @@ class Moments:
         group: Int[Tensor, " image"],
         groups: int,
     ) -> None:
-        """Take a batch of images in, each of which gives one example."""
+        """Add a batch of images, each of which is one example."""
         for which in group.unique().tolist():
             rows = group == which
             part = torch.einsum(self.form, x[:, rows], y[:, rows])
@@ -68,18 +68,18 @@ class Moments:
             self.sums[which] += part
 
     def all(self) -> Float[Tensor, "*pair d_a+2 d_b+2"]:
-        """Of all images."""
+        """Return the sums over all images."""
         assert self.sums is not None
         return self.sums.sum(0)
 
     def without(self, group: int) -> Float[Tensor, "*pair d_a+2 d_b+2"]:
-        """Of all images but a group's."""
+        """Return the sums over all images outside one group."""
         assert self.sums is not None
         return self.sums.sum(0) - self.sums[group]
 
 
 def cka_of(x: Float[Tensor, "example d_a"], y: Float[Tensor, "example d_b"], *, debiased: bool = True) -> float:
-    """Return linear CKA of two matrices in memory; estimators as in `linear_cka`."""
+    """Compute linear CKA of two matrices in memory; estimators as in `linear_cka`."""
     x, y = (widened(part[None].double(), part[None, :1].double()) for part in (x, y))
     xy, xx, yy = (hsic(a[0].mT @ b[0], debiased) for a, b in ((x, y), (x, x), (y, y)))
     return float(xy / (xx * yy).sqrt())

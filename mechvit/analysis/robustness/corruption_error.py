@@ -1,4 +1,4 @@
-"""How much corruptions cost a model: errors by corruption and severity, against a reference's, with intervals."""
+"""Corruption error: errors by corruption and severity, relative to a reference's, with intervals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ALEXNET_ERROR: dict[str, float] = {"clean": 0.435} | dict(
 )
 """AlexNet's mean error over the severities of each corruption, the reference of published figures for ImageNet-C."""
 ERROR_QUANTITIES: tuple[str, ...] = ("error", "corruption_error", "relative_error")
-"""The quantities of a robustness summary."""
+"""Quantities of a robustness summary."""
 
 
 @checked
@@ -70,10 +70,10 @@ def corrupted_performance(
     Args:
         models: name -> model; each sees the images as its own processor resizes them.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: what to apply.
-        clean: whether clean images are classified first, named among the corruptions or not.
+        corruptions: corruptions to apply.
+        clean: classify clean images first, even if `clean` is not among the corruptions.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all that is random in a corruption.
+        seed: of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Returns:
@@ -115,7 +115,7 @@ def mean_corruption_error(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return corruption error, relative corruption error and their means, of every model.
+    """Compute every model's corruption error, relative corruption error and their means.
 
     With E(s, c) a model's error at severity s of corruption c, R(s, c) the reference's, and E(0), R(0) on clean images:
 
@@ -124,8 +124,8 @@ def mean_corruption_error(
 
     The mean corruption error mCE is CE's mean over corruptions, and so is the relative mCE; 1 is the reference itself,
     less is more robust. The relative error tells a model that loses little under corruption from one that is better
-    everywhere. It is NaN where the interval of its denominator holds 0: what costs the reference nothing that is sure
-    cannot be shared. Means leave such families out, the same ones for every model, and say how many there are.
+    everywhere. It is NaN where the interval of its denominator contains 0, since the reference then has no certain loss
+    to compare with. Means leave such families out, the same ones for every model, and report how many remain.
 
     Args:
         performance: per image, as `corrupted_performance` and `study` give it; the sums run over the levels in it.
@@ -142,7 +142,7 @@ def mean_corruption_error(
         (for `error`, the mean), others single levels, for which the ratios are of that level alone and not there where
         reference errors are given. The family `clean` has its error alone; `all` is the mean over a group's families,
         with the group `low`, `middle` or `high` over a band's, and with the group `all` over every family: mCE.
-        `families` is how many a mean is over. Resamples in which a denominator is not positive are left out.
+        `families` is the number of families in a mean. Resamples in which a denominator is not positive are left out.
 
     Raises:
         ValueError: a reference that the table or the given errors lack, a model without clean images or without some of
@@ -172,7 +172,9 @@ def _quantities(
     bands: Mapping[str, str],
     confidence: float,
 ) -> Iterator[tuple[tuple[str, str, int, str, int], np.ndarray]]:
-    """(group, family, level, quantity, families) and its draws: by levels, families, groups, bands and over all."""
+    """Yield (group, family, level, quantity, families) and its draws: by levels, families, groups, bands and over
+    all.
+    """
     whole: dict[str, dict[str, np.ndarray]] = {}
     groups = {c.family: c.group for c in corruptions}
     for family, group in groups.items():
@@ -198,7 +200,7 @@ def _family(
     reference: str | Mapping[str, float] | None,
     confidence: float,
 ) -> dict[str, np.ndarray]:
-    """Return every quantity of one model over some levels of one family; without a reference the error alone."""
+    """Compute every quantity of one model over some levels of one family; without a reference only the error."""
 
     def mean_error(name: str) -> np.ndarray:
         return np.mean([errors[name, c.key] for c in members], axis=0)
@@ -225,7 +227,7 @@ def _ratio(above: np.ndarray, below: np.ndarray, sure: bool) -> np.ndarray:
 
 
 def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
-    """(model, corruption) -> draws of the error."""
+    """Return (model, corruption) -> draws of the error."""
     check_columns(performance, "model", "corruption", "image_id", "rank")
     table = performance.assign(wrong=performance["rank"] > 0)
     columns, wrong = image_matrix(table, "wrong", ("model", "corruption"))

@@ -1,4 +1,4 @@
-"""The frequency content of a corruption: the radial power spectrum of what it changes."""
+"""Frequency content of a corruption: the radial power spectrum of the change that it makes."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BANDS: tuple[tuple[str, float], ...] = (("low", 1 / 6), ("middle", 1 / 3), ("high", float("inf")))
-"""Each band and the centroid that it ends below, cycles per pixel: thirds of the way to 1/2, the highest along a side.
+"""Each band and its upper limit for the centroid, cycles per pixel: thirds of 1/2, the highest frequency along a
+side.
 """
 
 
 @dataclass(frozen=True)
 class CorruptionSpectrum:
-    """One row per image, on the CPU."""
+    """Power spectra of a corruption's change, one row per image; on the CPU."""
 
     image_id: Int[Tensor, " images"]
     frequency: Float[Tensor, " bins"]
-    """The middle of each annulus, cycles per pixel, 0 to 0.71."""
+    """Centre of each annulus, cycles per pixel, 0 to 0.71."""
     power: Float[Tensor, "images bins"]
-    """Mean squared difference that lies in each annulus; summed over annuli, the whole mean squared difference."""
+    """Mean squared difference in each annulus; the sum over annuli is the whole mean squared difference."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per image and annulus: the labels, image_id, frequency, power."""
@@ -47,7 +48,7 @@ class CorruptionSpectrum:
 def radial_power(
     difference: Float[Tensor, "batch channel height width"],
 ) -> tuple[Float[Tensor, " bins"], Float[Tensor, "batch bins"]]:
-    """Return the power spectrum summed over annuli one cycle an image wide (of the longer side) and averaged over
+    """Compute the power spectrum summed over annuli one cycle per image wide (of the longer side), averaged over
     channels.
 
         power(b) = mean_c sum_{k : round(|k| size) = b} |F(difference_c)(k)|^2 / (height width)^2
@@ -74,14 +75,14 @@ def corruption_spectrum(
     batch_size: int = 64,
     seed: int = 0,
 ) -> CorruptionSpectrum:
-    """Return where in the spectrum a corruption changes images: the radial power spectrum of corrupted minus clean.
+    """Compute the radial power spectrum of corrupted minus clean images.
 
     Args:
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: as `corrupt` takes it.
         image_processor: the checkpoint's own; needed for raw images only.
         batch_size: images at a time.
-        seed: of all that is random in the corruption.
+        seed: of all random draws of the corruption.
 
     Raises:
         ValueError: no images.
@@ -137,11 +138,11 @@ def spectrum_summary(
 
 @checked
 def family_bands(summary: pd.DataFrame) -> dict[str, str]:
-    """Return the band of each family of a `spectrum_summary`: that of its levels' mean centroid."""
+    """Return the band of each family of a `spectrum_summary`, by its levels' mean centroid."""
     check_columns(summary, "family", "centroid")
     return {str(family): band_of(float(rows["centroid"].mean())) for family, rows in summary.groupby("family")}
 
 
 def band_of(centroid: float) -> str:
-    """Return the band (`BANDS`) that a centroid in cycles per pixel lies in; `none` of NaN, where nothing changed."""
+    """Return the band (`BANDS`) of a centroid in cycles per pixel; `none` for NaN, where nothing changed."""
     return next((name for name, end in BANDS if centroid < end), "none")

@@ -1,4 +1,4 @@
-"""How sensitive a model is to each spatial frequency: its error when one Fourier wave is added to the images."""
+"""Fourier sensitivity: a model's error when one Fourier wave is added to the images."""
 
 from __future__ import annotations
 
@@ -29,21 +29,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FourierSensitivity:
-    """Whether each image is misclassified under each wave, all on the CPU."""
+    """Errors of each image under each wave; on the CPU."""
 
     image_id: Int[Tensor, " images"]
     frequency: Int[Tensor, " n"]
-    """Of the map's rows (downwards) and columns (to the right), cycles per image, rising from negative to positive."""
+    """Frequencies of the map's rows (downwards) and columns (to the right), cycles per image, from negative to
+    positive.
+    """
     wrong: Bool[Tensor, "images n n"]
-    """By vertical and horizontal frequency; a frequency and its negative are the same wave."""
+    """Whether each image is misclassified, by vertical and horizontal frequency; a frequency and its negative are
+    one wave.
+    """
     clean_wrong: Bool[Tensor, " images"]
-    """Without a wave."""
+    """Whether each unchanged image is misclassified."""
     norm: float
     """L2 norm of the wave in each channel, for pixels in [0, 1]."""
 
     @property
     def error(self) -> Float[Tensor, "n n"]:
-        """The heat map: fraction of images that are misclassified."""
+        """Heat map: fraction of images that are misclassified."""
         return self.wrong.double().mean(0)
 
     @property
@@ -54,8 +58,10 @@ class FourierSensitivity:
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
     ) -> pd.DataFrame:
-        """Return one row per wave: the labels, vertical, horizontal (cycles per image), error, low, high, increase
-        (over the clean error, on the same images), increase_low, increase_high.
+        """Return one row per wave, with bootstrap intervals over images.
+
+        Columns: the labels, vertical, horizontal (cycles per image), error, low, high, increase (over the clean error,
+        on the same images), increase_low, increase_high.
         """
         import pandas as pd
 
@@ -76,8 +82,8 @@ class FourierSensitivity:
 
 
 def fourier_wave(size: int, vertical: int, horizontal: int) -> Float[Tensor, "size size"]:
-    """Return the real wave of L2 norm 1 whose Fourier transform is zero but at one frequency and its negative
-    (cosine).
+    """Return the real wave (cosine) of L2 norm 1 whose Fourier transform is zero except at one frequency and its
+    negative.
     """
     line = torch.arange(size, dtype=torch.float64)
     wave = torch.cos(2 * torch.pi * (vertical * line[:, None] + horizontal * line) / size)
@@ -98,10 +104,11 @@ def fourier_sensitivity(
     seed: int = 0,
     progress: str | None = None,
 ) -> FourierSensitivity:
-    """Return error under each Fourier wave: x + r norm U(i, j), with a sign r drawn for each image, channel and wave.
+    """Measure the error under each Fourier wave: x + r norm U(i, j), with a sign r drawn for each image, channel and
+    wave.
 
-    U is a cosine of L2 norm 1 with i cycles down and j across the image (`fourier_wave`). A wave and its negative
-    frequency are one, so that every image takes (n^2 + 1) / 2 + 1 forward passes for n frequencies: 114 at resolution
+    U is a cosine of L2 norm 1 with i cycles down and j across the image (`fourier_wave`). A frequency and its negative
+    are the same wave, so that every image takes (n^2 + 1) / 2 + 1 forward passes for n frequencies: 114 at resolution
     15, and size^2 / 2 for the whole map.
 
     Args:
@@ -109,10 +116,10 @@ def fourier_sensitivity(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         resolution: frequencies along each side of the map, evenly from -highest to highest (rounded; fewer where they
             coincide).
-        highest: cycles per image; None takes the highest that its pixels can hold, half the input size.
+        highest: cycles per image; None takes the highest possible, half the input size.
         norm: L2 norm of the wave in each channel, for pixels in [0, 1]; None takes 15.7 at 224 pixels, the source's,
             and at other sizes the same per pixel (0.07).
-        clip: whether perturbed images are clipped to [0, 1].
+        clip: clip perturbed images to [0, 1].
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: of the signs.
         progress: the label of a progress bar; None shows none.
@@ -157,6 +164,6 @@ def fourier_sensitivity(
 
 
 def _half_plane(frequency: np.ndarray) -> list[tuple[int, int]]:
-    """Return one of each pair of opposite places of the map."""
+    """Return one of each pair of opposite entries of the map."""
     n = len(frequency)
     return [(i, j) for i in range(n) for j in range(n) if (i, j) >= (n - 1 - i, n - 1 - j)]

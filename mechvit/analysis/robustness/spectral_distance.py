@@ -1,4 +1,4 @@
-"""How alike two corruptions' spectra are, and whether a relation between pairs follows it."""
+"""Distances between corruptions' spectra, and a test of whether a relation between pairs follows them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from mechvit.data.corruption_spec import Corruption
 from .corruption_spectrum import CorruptionSpectrum
 
 PERMUTATIONS = 2000
-"""Relabellings that a p-value rests on unless told otherwise."""
+"""Default number of relabellings for a p-value."""
 
 
 @checked
 def spectral_distances(
     spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
 ) -> tuple[list[Corruption], Float[np.ndarray, "corruptions corruptions"]]:
-    """How far the power of one corruption's change must be moved in frequency to become another's, cycles per pixel.
+    """Compute how far the power of one corruption's change must be moved in frequency to become another's, cycles per
+    pixel.
 
     With p the mean spectrum over images, scaled to sum to 1, and F its cumulative sum over annuli of width df:
 
@@ -30,7 +31,7 @@ def spectral_distances(
     It is 0 where two corruptions change the same frequencies in the same proportions, however strongly.
 
     Raises:
-        ValueError: none at all, spectra of images of different sizes, or a corruption that changes nothing.
+        ValueError: no spectra, spectra of images of different sizes, or a corruption that changes nothing.
 
     Source: the first Wasserstein distance on a line (Villani, Topics in Optimal Transportation, 2003, section 2.2).
     """
@@ -61,16 +62,16 @@ def relabelling_p_value(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> float:
-    """How often the rank correlation of distance and value is as far from 0 when the labels of things are shuffled.
+    """Compute the p-value of the rank correlation between distance and value, by permuting the labels of things.
 
     Pairs that share a member are not independent, so that the usual p-value of a correlation over pairs is too small.
-    Shuffling whole things keeps that dependence: (1 + count) / (1 + permutations), two-sided.
+    Permuting whole things keeps that dependence: (1 + count) / (1 + permutations), two-sided.
 
     Args:
-        distance: between all things.
-        first, second: the things of each pair.
-        value: of each pair.
-        permutations: how many relabellings.
+        distance: distances between all things.
+        first, second: indices of the two things in each pair.
+        value: value of each pair.
+        permutations: number of relabellings.
         seed: of the relabellings.
 
     Source: Mantel, Cancer Research 27 (1967).

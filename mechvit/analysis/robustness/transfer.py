@@ -1,4 +1,4 @@
-"""Does training on one corruption help on another? Gains of every model on every corruption, and what they follow."""
+"""Transfer between corruptions: gains of models trained on one corruption on all others, and what they depend on."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BANDED = ("same band", "other band")
-"""Whether two corruptions' centroids lie in one band of frequencies (`spectrum.BANDS`)."""
+"""Names of the scopes for corruptions whose centroids lie in one band (`corruption_spectrum.BANDS`), or in two."""
 CONTRASTS = (("family", "across"), ("group", "across"), ("member", "outside"), BANDED)
-"""The scopes whose difference is given, first minus second."""
+"""Pairs of scopes whose difference is reported, first minus second."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Transfer:
     """Three tidy tables; every interval is a bootstrap over images, paired over models and corruptions."""
 
     matrix: pd.DataFrame
-    """One row per model and what it is tested on: trained_on, tested_on, trained_group (noise, blur, weather, digital,
-    clean, mixture or base), tested_group, relation (`RELATIONS`, or `base`), accuracy, low, high, gain (over the base),
-    gain_low, gain_high, transfer (gain over that of the model trained on what is tested), transfer_low, transfer_high,
-    spectral_distance (cycles per pixel) and same_band (1, 0 or NaN).
+    """One row per model and tested corruption: trained_on, tested_on, trained_group (noise, blur, weather, digital,
+    clean, mixture or base), tested_group, relation (`RELATIONS`, or `base`), accuracy, low, high, gain (over the
+    base), gain_low, gain_high, transfer (gain over that of the model trained on the tested corruption),
+    transfer_low, transfer_high, spectral_distance (cycles per pixel) and same_band (1, 0 or NaN).
     """
     means: pd.DataFrame
     """One row per scope: scope (a relation; `same band`, `other band`; `blur to noise`; `a minus b`), pairs, gain (mean
@@ -59,30 +59,30 @@ def transfer(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Transfer:
-    """Compare what training on each corruption gives on every other.
+    """Compare the gains that training on each corruption gives on every other.
 
     With a(m, j) the accuracy of model m under corruption j, the base 0 and m(i) the model trained on i:
 
         gain(i, j) = a(m(i), j) - a(0, j),        transfer(i, j) = gain(i, j) / gain(j, j)
 
     A transfer of 1 says that training on i helps on j as much as training on j itself, 0 that it does not help. It is
-    NaN where no model was trained on j, or its own gain is not surely positive (its interval holds 0). The intervals
-    are for these models: they hold the sampling of test images, not of trainings.
+    NaN where no model was trained on j, or that model's own gain is not certainly positive (its interval contains 0).
+    The intervals are for these models: they cover the sampling of test images, not of trainings.
 
     Args:
         performance: per image, as `corrupted_performance` gives it, with every model under the same corruptions.
         base: the name of the model that all others were trained from.
-        trained: model's name -> what it was trained on; by default the names are read (`parse_training`).
+        trained: model -> its training corruption or mixture; by default parsed from the name (`parse_training`).
         spectra: of the corruptions, for `spectral_distance`, `same_band` and `similarity`; none by default.
         resamples: of the bootstrap over images.
         level: of the percentile intervals.
         seed: of the bootstrap and of the relabellings.
 
     Raises:
-        ValueError: no base or nothing besides it, a model whose training is not known, two models trained on one
+        ValueError: no base or nothing besides it, a model whose training is unknown, two models trained on one
             corruption, or images or corruptions that some model lacks.
 
-    Source: the paper's section 5 asks for it; relabelling test, Mantel, Cancer Research 27 (1967).
+    Source: the question is from the paper's section 5; relabelling test, Mantel, Cancer Research 27 (1967).
     """
     accuracy = _accuracy_draws(performance, resamples, seed)
     known = _known(accuracy, base, trained)
@@ -119,7 +119,7 @@ def _matrix(cells: Iterable[TransferCase], accuracy: Draws, level: float) -> pd.
 
 
 def _means(cells: list[TransferCase], level: float) -> pd.DataFrame:
-    """Return every scope that has a pair, and the differences of two scopes."""
+    """Compute the mean of every scope that has a pair, and the differences of two scopes."""
     import pandas as pd
 
     draws: dict[str, tuple[int, np.ndarray, np.ndarray]] = {}
@@ -136,7 +136,9 @@ def _means(cells: list[TransferCase], level: float) -> pd.DataFrame:
 
 
 def _scopes(cell: TransferCase) -> list[str]:
-    """Return the scopes that a pair belongs to; those of bands and groups hold two different corruptions."""
+    """Return the scopes that a pair belongs to; those of bands and groups contain only pairs of two different
+    corruptions.
+    """
     scopes = [cell.relation]
     if cell.same_band is not None:
         scopes.append(BANDED[0] if cell.same_band else BANDED[1])
@@ -146,7 +148,7 @@ def _scopes(cell: TransferCase) -> list[str]:
 
 
 def _pooled(cells: list[TransferCase]) -> np.ndarray:
-    """Return summed gain over summed own gain, of the cells that have one."""
+    """Compute summed gain over summed own gain, over the cells that have an own gain."""
     pairs = [(cell.gain, cell.own) for cell in cells if cell.own is not None]
     if not pairs:
         return np.full_like(cells[0].gain, np.nan)
@@ -155,7 +157,7 @@ def _pooled(cells: list[TransferCase]) -> np.ndarray:
 
 
 def _similarity(cells: list[TransferCase], distances: Distances, level: float, seed: int) -> pd.DataFrame:
-    """Return rank correlations over ordered pairs of two corruptions."""
+    """Compute rank correlations over ordered pairs of two corruptions."""
     import pandas as pd
 
     rows = []
@@ -180,7 +182,7 @@ def _similarity(cells: list[TransferCase], distances: Distances, level: float, s
 def _spectral(
     spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
 ) -> tuple[Distances, dict[Corruption, str]]:
-    """Return the distance of every two corruptions with a spectrum, and the band of each."""
+    """Return the distance between every two corruptions with a spectrum, and the band of each."""
     spectra = [(c, s) for c, s in spectra if c.family != "clean"]
     if not spectra:
         return {}, {}
@@ -191,7 +193,7 @@ def _spectral(
 
 
 def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: float) -> dict[str, np.ndarray]:
-    """Tested corruption -> the gain of the model that was trained on it, where that is surely positive."""
+    """Return tested corruption -> the gain of the model that was trained on it, where that is certainly positive."""
     found = {}
     for model, what in known.items():
         if isinstance(what, Corruption) and what.family != "clean" and (model, what.key) in gains:
@@ -202,7 +204,7 @@ def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: f
 
 
 def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
-    """(model, corruption) -> draws of accuracy; corruptions in order, clean first."""
+    """Return (model, corruption) -> draws of accuracy; corruptions in order, clean first."""
     check_columns(performance, "model", "corruption", "image_id", "rank")
     table = performance.assign(correct=performance["rank"] == 0)
     columns, correct = image_matrix(table, "correct", ("model", "corruption"))
@@ -218,7 +220,7 @@ def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Dra
 def _known(
     accuracy: Draws, base: str, trained: Mapping[str, Corruption | Mixture] | None
 ) -> dict[str, Corruption | Mixture]:
-    """Model -> what it was trained on, in order: corruptions as `FAMILIES` has them, then mixtures."""
+    """Return model -> its training, in order: corruptions as in `FAMILIES`, then mixtures."""
     models = list(dict.fromkeys(model for model, _ in accuracy))
     if base not in models or len(models) < 2:
         raise ValueError(

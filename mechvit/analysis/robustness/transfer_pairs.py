@@ -1,4 +1,4 @@
-"""Pairs of what a model was trained on and what it is tested on, and how the two are related."""
+"""Pairs of a training corruption and a tested one, and the relation between the two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELATIONS: dict[str, str] = {
     "clean": "clean images",
     "control": "any corruption, by a model that was trained further on clean images",
 }
-"""What a model is tested on, seen from what it was trained on."""
+"""Relations of a tested corruption to the one trained on, with their descriptions."""
 Distances = dict[tuple[Corruption, Corruption], float]
 
 
@@ -30,11 +30,11 @@ class TransferCase:
     model: str
     tested_on: str
     trained: Corruption | Mixture | None
-    """None for the base."""
+    """Training corruption or mixture; None for the base."""
     tested: Corruption
     gain: Float[np.ndarray, " draws"]
     own: Float[np.ndarray, " draws"] | None
-    """The gain of the model that was trained on what is tested; None where there is no such gain."""
+    """Gain of the model that was trained on the tested corruption; None without one."""
     distances: Distances
     bands: dict[Corruption, str]
 
@@ -50,7 +50,7 @@ class TransferCase:
 
     @property
     def distance(self) -> float | None:
-        """Between two corruptions that are not the same; None where it is not known."""
+        """Spectral distance between two different corruptions; None if unknown."""
         if isinstance(self.trained, Corruption) and self.trained != self.tested:
             return self.distances.get((self.trained, self.tested))
         return None
@@ -63,14 +63,14 @@ class TransferCase:
 
 
 def group_of(what: Corruption | Mixture | None) -> str:
-    """Return one of `GROUPS`, `clean`, `mixture`, or `base` of no training at all."""
+    """Return one of `GROUPS`, `clean`, `mixture`, or `base` for no training."""
     if what is None:
         return "base"
     return "mixture" if isinstance(what, Mixture) else what.group
 
 
 def relation(trained: Corruption | Mixture, tested: Corruption) -> str:
-    """What is tested, seen from what was trained on: a key of `RELATIONS`."""
+    """Return the relation of the tested corruption to the training: a key of `RELATIONS`."""
     if isinstance(trained, Mixture):
         return "member" if tested in trained.members else "clean" if tested.family == "clean" else "outside"
     if tested.family == "clean":
@@ -85,13 +85,13 @@ def relation(trained: Corruption | Mixture, tested: Corruption) -> str:
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """Return draws of a ratio; NaN, and left out of its interval, where the denominator is not positive."""
+    """Return draws of a ratio, NaN (and so left out of its interval) where the denominator is not positive."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(below > 0, above / below, np.nan)
 
 
 def place(what: Corruption | Mixture) -> tuple[int, int, int]:
-    """Return clean, then group by group in the order of `FAMILIES`, then mixtures as they come."""
+    """Return a sort key: clean, then group by group in the order of `FAMILIES`, then mixtures."""
     if isinstance(what, Mixture):
         return len(GROUPS) + 1, 0, 0
     group = 0 if what.family == "clean" else 1 + GROUPS.index(what.group)

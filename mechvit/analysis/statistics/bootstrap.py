@@ -1,8 +1,8 @@
 """Paired percentile bootstrap over images.
 
-Every statistic here is made of means over images. `resampled_means` gives those means on the sample itself and on each
-resample; what is computed from its rows (a difference of models, a ratio, a calibration error) is then resampled with
-it, and two statistics are paired because they share their resamples.
+Every statistic here is a function of means over images. `resampled_means` returns those means for the sample itself and
+for each resample; statistics computed from its rows (a difference of models, a ratio, a calibration error) are
+resampled with it, and two statistics are paired because they share their resamples.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mechvit.arguments import checked
 from mechvit.settings_checks import LEVEL_RANGE, RESAMPLES_RANGE, check_number
 
 RESAMPLES = 2000
-"""Resamples that intervals rest on unless told otherwise."""
+"""Default number of resamples for intervals."""
 LEVEL = 0.95
-"""Coverage that intervals aim at unless told otherwise."""
+"""Default coverage of intervals."""
 _CHUNK = 2**22
 
 
@@ -37,14 +37,14 @@ class Interval(NamedTuple):
 def resampled_means(
     values: Float[np.ndarray, "images statistics"], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "draws statistics"]:
-    """Return means over images of every column, on the sample and on resamples of its images with replacement.
+    """Compute means over images of every column, for the sample and for resamples of its images with replacement.
 
     The counts of a resample are multinomial, so that all means are one matrix product. The same number of images,
     `resamples` and `seed` give the same resamples, whatever the columns.
 
     Args:
-        values: one row per image, in one order for all that is to be compared.
-        resamples: how many; at least 1.
+        values: one row per image, in the same order for everything that is compared.
+        resamples: number of resamples, at least 1.
         seed: of the counts.
 
     Returns:
@@ -75,7 +75,7 @@ def resampled_means(
 
 @checked
 def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interval:
-    """Return the percentile interval of a statistic's draws, whose first is the sample's own value.
+    """Return the percentile interval of a statistic's draws, of which the first is the sample's own value.
 
     Draws that are NaN (a mean over no image) are left out; where the sample's own is NaN, so is the interval.
 

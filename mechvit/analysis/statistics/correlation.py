@@ -1,4 +1,4 @@
-"""Correlations of two lists of numbers, in every resample of a bootstrap at once."""
+"""Correlations of two lists of numbers, for every resample of a bootstrap at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mechvit.arguments import checked
 
 Rows = Float[np.ndarray, "*draws n"]
 PERMUTATIONS = 9999
-"""Pairings that a p-value rests on unless told otherwise."""
+"""Default number of permutations for a p-value."""
 
 
 def correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
-    """Pearson's correlation of each row of x with that of y; NaN where one of them is constant or has a NaN.
+    """Compute Pearson's correlation of each row of x with that of y; NaN where one is constant or contains NaN.
 
     Source: Pearson, Proceedings of the Royal Society of London 58 (1895).
     """
@@ -24,10 +24,10 @@ def correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
 
 @checked
 def rank_correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
-    """Spearman's: Pearson's correlation of ranks (equals share their mean); NaN where all are equal or one is NaN.
+    """Compute Spearman's correlation of each row of x with that of y; NaN where one is constant or contains NaN.
 
-    What differs by rounding alone, after the twelfth decimal, is equal: differences of accuracies are multiples of one
-    image's share.
+    Ties share their mean rank. Values that agree to twelve decimals are ties: differences of accuracies are multiples
+    of one image's share and differ only by rounding.
 
     Source: Spearman, The American Journal of Psychology 15 (1904).
     """
@@ -35,8 +35,10 @@ def rank_correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
 
 
 def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*draws"]]:
-    """How near approximate effects are to exact ones, in every row: pearson and spearman (of three or more), and
-    relative_error, |approximate - exact| / |exact| (L2).
+    """Compare approximate effects with exact ones, in every row.
+
+    Returns:
+        pearson and spearman (for three or more effects), and relative_error, |approximate - exact| / |exact| (L2).
     """
     found = {}
     if exact.shape[-1] > 2:
@@ -50,8 +52,10 @@ def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*d
 def permutation_p(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float:
-    """How often pairs made at random have a Spearman's correlation at least as far from 0: (1 + count) / (1 +
-    permutations), two-sided; NaN where there is no correlation.
+    """Compute the p-value of Spearman's correlation by a two-sided permutation test; NaN where there is no correlation.
+
+    p = (1 + count) / (1 + permutations), where count is the number of random pairings whose correlation is at least as
+    far from 0.
 
     Source: Phipson and Smyth, Statistical Applications in Genetics and Molecular Biology 9 (2010).
     """

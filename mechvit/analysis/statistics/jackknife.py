@@ -1,4 +1,4 @@
-"""The delete-a-group jackknife: intervals of statistics that are no means over images, from groups left out in turn."""
+"""The delete-a-group jackknife: intervals of statistics that are not means over images, from leaving groups out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def jackknife_interval(
     lowest: float = -torch.inf,
     highest: float = torch.inf,
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
-    """value ± t sqrt((G - 1) / G sum over groups of (left_out - their mean)²), t of G - 1 degrees of freedom.
+    """Compute value ± t sqrt((G - 1) / G sum over groups of (left_out - their mean)²), with t of G - 1 degrees of
+    freedom.
 
     Args:
-        value: of all images.
+        value: the statistic of all images.
         left_out: the statistic again, without each of G groups of images of (nearly) one size, drawn at random.
-        level: coverage that is aimed at.
-        lowest, highest: between which the statistic must lie.
+        level: coverage of the interval.
+        lowest, highest: bounds of the statistic.
 
     Raises:
         ValueError: a level outside (0, 1).

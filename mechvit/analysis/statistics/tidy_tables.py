@@ -1,4 +1,4 @@
-"""Tensors of one row per image: joined batch by batch, and as tidy pandas frames."""
+"""Tensors with one row per image: joined batch by batch, and as tidy pandas frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PerImage:
-    """Tensors with one entry, or one row, an image."""
+    """Tensors with one entry, or one row, per image."""
 
     @classmethod
     def concatenate(cls, parts: Iterable[Self]) -> Self:
-        """Join batches in their order."""
+        """Join batches in order."""
         import torch
 
         parts = list(parts)
@@ -27,18 +27,18 @@ class PerImage:
 
 
 def check_columns(frame: pd.DataFrame, *columns: str) -> None:
-    """Raise a ValueError that names the columns that a table lacks, unless it has all of these."""
+    """Raise a ValueError that names the columns that a table lacks."""
     if missing := set(columns) - set(frame.columns):
         has = ", ".join(map(str, frame.columns)) or "none"
         raise ValueError(f"the table lacks the columns {', '.join(sorted(missing))}; it has {has}")
 
 
 def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, object]) -> pd.DataFrame:
-    """Lay tensors out as rows.
+    """Return tensors as the rows of a table.
 
     Args:
         image_id: [images].
-        columns: all [images], or all [images, layer]; the latter give one row per image and layer, with the column
+        columns: all [images], or all [images, layer]; the latter become one row per image and layer, with the column
             `layer`.
         labels: constant columns put first, as in `{"model": "base", "corruption": "clean"}`.
     """
@@ -54,5 +54,5 @@ def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, o
 
 
 def labelled(frame: pd.DataFrame, labels: Mapping[str, object]) -> pd.DataFrame:
-    """Return a table with more columns put first, most often constant ones, in their order."""
+    """Return a table with more columns, most often constant ones, put first in the given order."""
     return frame.assign(**labels)[[*labels, *frame.columns]]

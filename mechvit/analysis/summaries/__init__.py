@@ -1,4 +1,4 @@
-"""Per-image tidy tables to summaries with intervals (names in `__init__.pyi`)."""
+"""Summaries of per-image tidy tables, with intervals (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

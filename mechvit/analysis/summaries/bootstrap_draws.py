@@ -1,4 +1,4 @@
-"""Tidy per-image tables -> bootstrap draws of every mean that summaries and claims are made of.
+"""Bootstrap draws of every mean that summaries and claims use, from tidy per-image tables.
 
 All functions return a dict: (model, corruption, what) -> draws [1 + resamples], the sample's own value first. All
 entries of one dict share their resamples, so that any arithmetic between them is paired over images.
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 Draws = dict[tuple[Any, ...], Float[np.ndarray, " draws"]]
 TOP_K: dict[str, int] = {"accuracy": 1, "top5": 5, "top10": 10}
-"""Metric -> how many of the highest classes may hold the label."""
+"""Metric -> k, the number of highest classes among which the label may be."""
 
 
 def image_matrix(
     frame: pd.DataFrame, value: str, by: Sequence[str], *, complete: bool = True
 ) -> tuple[list[tuple[Any, ...]], Float[np.ndarray, "images columns"]]:
-    """Lay a tidy table out as one row per image (in order of image_id) and one column per group.
+    """Arrange a tidy table as a matrix of one row per image (in order of image_id) and one column per group.
 
     Args:
         frame: tidy, one row per image and group.
-        value: the column to lay out.
+        value: the column that holds the matrix's values.
         by: the columns that name a group.
-        complete: whether every group must hold every image; otherwise what is missing is NaN.
+        complete: whether every group must hold every image; otherwise missing values are NaN.
 
     Raises:
-        ValueError: a column that is missing, an image twice in a group, or images that some group lacks.
+        ValueError: a missing column, a repeated image in a group, or images that some group lacks.
     """
     check_columns(frame, value, "image_id", *by)
     if len(frame) == 0:
@@ -87,7 +87,7 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
 def _calibration_gaps(
     correct: np.ndarray, confidence: Float[np.ndarray, "images conditions"]
 ) -> Float[np.ndarray, "images conditions_x_bins"]:
-    """`calibration_gaps` of each condition, side by side."""
+    """Return `calibration_gaps` of each condition, side by side."""
     import torch
 
     from mechvit.analysis.behaviour.calibration import calibration_gaps

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def first_correct_histogram(
     first: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the share of images whose first correct layer is l, for every layer, with a bootstrap interval over
+    """Compute the share of images whose first correct layer is l, for every layer, with a bootstrap interval over
     images.
 
     Args:
@@ -49,13 +49,13 @@ def first_correct_histogram(
 def cosine_histogram(
     cosine: pd.DataFrame, *, bins: int = 60, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the density of cosines in equal bins, with a bootstrap interval over images: patches of one image stay
-    together.
+    """Compute the density of cosines in equal bins, with bootstrap intervals over images (an image's patches stay
+    together).
 
     Args:
         cosine: `sae_cosine` (model, architecture, corruption, cosine, and image_id); without image_id the intervals are
             NaN.
-        bins: between -1, or 0 where no cosine is negative, and 1.
+        bins: number of bins between -1 (0 if no cosine is negative) and 1.
         resamples, level, seed: of the bootstrap.
 
     Returns:

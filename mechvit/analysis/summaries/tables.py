@@ -1,4 +1,6 @@
-"""Tidy per-image tables -> tidy summary tables: means over images with paired bootstrap intervals."""
+"""Summary tables from tidy per-image tables: means over images with paired bootstrap intervals (the paper's sections
+4.1 to 4.3).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METRICS: tuple[str, ...] = (*TOP_K, "ece")
-"""The metrics of a performance summary."""
+"""Metrics of a performance summary."""
 ATTENTION_QUANTITIES: tuple[str, ...] = ("entropy_difference", "cosine", "squared_difference")
-"""The quantities of an attention summary."""
+"""Quantities of an attention summary."""
 
 
 @checked
@@ -30,12 +32,12 @@ def performance_summary(
     level: float = LEVEL,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return accuracy, top5, top10 and ece of each model under each corruption, and each one's gain over the base
-    model.
+    """Compute each model's accuracy, top5, top10 and ece under each corruption, and its gain over the base model.
 
     Args:
-        performance: per image, as `study` gives it.
-        base: the name of the model that gains are over (model minus base, paired over images); None leaves them NaN.
+        performance: per image, as `study` returns it.
+        base: the name of the model from which gains are computed (model minus base, paired over images); None leaves
+            them NaN.
         resamples: of the bootstrap.
         level: of the percentile intervals.
         seed: of the bootstrap.
@@ -65,7 +67,7 @@ def performance_summary(
 def lens_summary(
     lens: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Return mean probability of the right class by layer: model, corruption, layer, probability, low, high."""
+    """Compute the true class's mean probability by layer: model, corruption, layer, probability, low, high."""
     draws = lens_draws(lens, resamples=resamples, seed=seed)
     return _by_layer(draws, level, "probability")
 
@@ -74,7 +76,7 @@ def lens_summary(
 def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
     """Return the smallest layer whose prediction is the label: model, corruption, image_id, layer.
 
-    Images that a model gets right at no layer have no row for it.
+    Images that a model gets right at no layer have no row.
     """
     check_columns(lens, "model", "corruption", "image_id", "layer", "rank")
     correct = lens.loc[lens["rank"] == 0, ["model", "corruption", "image_id", "layer"]]
@@ -85,11 +87,11 @@ def first_correct(lens: pd.DataFrame) -> pd.DataFrame:
 def first_correct_summary(
     first: pd.DataFrame, *, base: str | None = "base", resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Return mean first correct layer of each model under each corruption, and its difference from the base model's.
+    """Compute each model's mean first correct layer under each corruption, and its difference from the base model's.
 
     Args:
-        first: per image, as `first_correct` gives it.
-        base: the name of the model that differences are from; None leaves them NaN.
+        first: per image, as `first_correct` returns it.
+        base: the name of the model from which differences are computed; None leaves them NaN.
         resamples: of the bootstrap.
         level: of the percentile intervals.
         seed: of the bootstrap.
@@ -124,7 +126,7 @@ def first_correct_summary(
 def attention_summary(
     attention: pd.DataFrame, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> pd.DataFrame:
-    """Return means by layer of entropy_difference (nats, H(corrupted) - H(clean)), cosine and squared_difference.
+    """Compute means by layer of entropy_difference (nats, H(corrupted) - H(clean)), cosine and squared_difference.
 
     Returns:
         model, corruption, layer, quantity, value, low, high.

@@ -1,4 +1,4 @@
-"""How far fine-tuning moved each weight, and how many directions the change takes."""
+"""Change of each weight by fine-tuning: its size, direction and spectrum."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 RANKS = (1, 4, 16)
-"""Numbers of top directions that a change's share and overlap are given for."""
+"""Numbers k of top directions for which share and overlap are reported."""
 
 
 @dataclass(frozen=True)
 class WeightChange:
-    """The change of one tensor of the weights, D = T - B, in float64."""
+    """Change D = T - B of one weight tensor from base B to tuned T, in float64."""
 
     part: str
-    """As `model_parts` names it."""
+    """Part of the model, as in `model_parts`."""
     weight: str
-    """The tensor's name in the state dict."""
+    """Name of the tensor in the state dict."""
     base_norm: float
     """Frobenius norm of B."""
     tuned_norm: float
@@ -40,49 +40,50 @@ class WeightChange:
     change_norm: float
     """Frobenius norm of D."""
     product: float
-    """The inner product of B and T."""
+    """Inner product of B and T."""
     shape: tuple[int, ...]
-    """As the tensor lies in the state dict."""
+    """Shape of the tensor in the state dict."""
     singular_values: Float[Tensor, " rank"]
-    """Of D as a matrix [out, in], falling; empty where the tensor is no matrix."""
+    """Singular values of D as a matrix [out, in], descending; empty if the tensor is not a matrix."""
     base_singular_values: Float[Tensor, " rank"]
-    """Of B, likewise."""
+    """Singular values of B, likewise."""
     left_overlap: Float[Tensor, " rank"]
-    """At k - 1: the share of D's top k left singular directions that lies in the span of B's top k, |U_B' U_D|² / k;
-    NaN where D is zero."""
+    """Entry k - 1: share of D's top k left singular directions in the span of B's top k, |U_B' U_D|² / k; NaN where
+    D is zero.
+    """
     right_overlap: Float[Tensor, " rank"]
-    """The same of the right singular directions."""
+    """The same for the right singular directions."""
 
     @property
     def relative(self) -> float:
-        """|D| / |B|; infinite where B is zero and D is not."""
+        """Relative size |D| / |B|; infinite where B is zero and D is not."""
         return _ratio(self.change_norm, self.base_norm)
 
     @property
     def cosine(self) -> float:
-        """Of the angle between B and T; NaN where either is zero."""
+        """Cosine of the angle between B and T; NaN where either is zero."""
         norms = self.base_norm * self.tuned_norm
         return self.product / norms if norms else float("nan")
 
     @property
     def stable_rank(self) -> float:
-        """|D|² / σ1²: how many directions of equal size the change would fill; NaN where there is none."""
+        """Stable rank |D|² / σ1²: number of equally large directions with the same energy; NaN without a change."""
         s = self.singular_values
         return float(s.square().sum() / s[0].square()) if len(s) else float("nan")
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of σ / Σσ (Roy and Vetterli, EUSIPCO 2007); NaN where there is no change."""
+        """Effective rank, exp of the entropy of σ / Σσ (Roy and Vetterli, EUSIPCO 2007); NaN without a change."""
         p = self.singular_values / self.singular_values.sum()
         return float(torch.special.entr(p).sum().exp()) if len(p) else float("nan")
 
     def share(self, k: int) -> float:
-        """Return share of |D|² in its top k directions."""
+        """Return the share of |D|² in its top k directions."""
         energy = self.singular_values.square()
         return float(energy[:k].sum() / energy.sum()) if len(energy) else float("nan")
 
     def overlap(self, k: int) -> tuple[float, float]:
-        """Return the left and the right overlap of the top k directions (of all, where there are fewer)."""
+        """Return the left and the right overlap of the top k directions (of all, if there are fewer)."""
         if not len(self.left_overlap):
             return float("nan"), float("nan")
         place = min(k, len(self.left_overlap)) - 1
@@ -91,15 +92,17 @@ class WeightChange:
 
 @dataclass(frozen=True)
 class WeightChanges:
-    """The change of every tensor of the weights, in the order of a forward pass."""
+    """Changes of all weight tensors, in the order of a forward pass."""
 
     weights: tuple[WeightChange, ...]
 
     def to_frame(self, *, top: Sequence[int] = RANKS, **labels: str) -> pd.DataFrame:
-        """Return one row per tensor: the labels, part, weight, shape (as in 32x64), parameters, base_norm, change_norm,
-        relative, cosine, stable_rank, effective_rank, and for each k of `top` share_k, left_overlap_k, right_overlap_k.
+        """Return one row per tensor.
 
-        What needs a matrix is NaN elsewhere. Two random k-dimensional subspaces of d dimensions overlap by k / d.
+        Columns: the labels, part, weight, shape (as in 32x64), parameters, base_norm, change_norm, relative, cosine,
+        stable_rank, effective_rank, and for each k of `top` share_k, left_overlap_k, right_overlap_k. Those that need a
+        matrix are NaN for other tensors. Two random k-dimensional subspaces of d dimensions overlap by k / d on
+        average.
         """
         import pandas as pd
 
@@ -121,8 +124,10 @@ class WeightChanges:
         return pd.DataFrame(rows)
 
     def part_frame(self, **labels: str) -> pd.DataFrame:
-        """Return one row per part, all its tensors taken as one vector: the labels, part, parameters, base_norm,
-        change_norm, relative, cosine, and energy: its share of the whole model's squared change.
+        """Return one row per part, with all its tensors taken as one vector.
+
+        Columns: the labels, part, parameters, base_norm, change_norm, relative, cosine, and energy: the part's share of
+        the model's squared change.
         """
         import numpy as np
         import pandas as pd
@@ -145,9 +150,10 @@ class WeightChanges:
         return labelled(found, labels)
 
     def spectrum_frame(self, **labels: str) -> pd.DataFrame:
-        """Return one row per changed matrix and direction: the labels, part, weight, k (from 1), singular_value,
-        cumulative (share of the squared change in the top k), base_singular_value, left_overlap, right_overlap
-        (`WeightChange`).
+        """Return one row per changed matrix and direction.
+
+        Columns: the labels, part, weight, k (from 1), singular_value, cumulative (share of the squared change in the
+        top k), base_singular_value, left_overlap, right_overlap (see `WeightChange`).
         """
         import pandas as pd
 
@@ -175,11 +181,11 @@ class WeightChanges:
 @checked
 @torch.inference_mode()
 def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
-    """Measure the change of every weight: its size, its direction, its spectrum, and what it shares with the base.
+    """Measure the change of every weight: its size, direction, spectrum, and overlap with the base's directions.
 
-    Matrices are taken as they lie, [out, in], the patch embedding as [d_model, channel * row * column] and positions as
-    [position, d_model]; vectors have size and direction alone. All in float64, one tensor after the other: two singular
-    value decompositions a changed matrix.
+    Matrices are taken as stored, [out, in], the patch embedding as [d_model, channel * row * column] and positions as
+    [position, d_model]; vectors have only size and direction. Everything is computed in float64, one tensor after the
+    other, with two singular value decompositions per changed matrix.
 
     Args:
         base, tuned: two models with weights of the same names and shapes; no head is needed.
@@ -211,13 +217,13 @@ def _compare(part: str, weight: str, base: Tensor, tuned: Tensor) -> WeightChang
 
 
 def _overlap(cosines: Float[Tensor, "base own"]) -> Float[Tensor, " rank"]:
-    """|the top k by k corner|² / k for every k."""
+    """Compute |the top k by k corner|² / k for every k."""
     corners = cosines.square().cumsum(0).cumsum(1).diagonal()
     return corners / torch.arange(1, len(corners) + 1, device=corners.device)
 
 
 def _as_matrix(weight: Tensor) -> Tensor | None:
-    """Return a tensor as a matrix; None where it is a vector or a number."""
+    """Return a tensor as a matrix; None if it is a vector or a number."""
     flat = weight.flatten(1) if weight.dim() == 4 else weight.squeeze()
     return flat if flat.dim() == 2 and min(flat.shape) > 1 else None
 

@@ -1,4 +1,6 @@
-"""Between a base model's weights and a tuned one's, and beyond: accuracy, loss and logit difference along the line."""
+"""Interpolation and extrapolation between a base model's weights and a tuned one's: accuracy, loss, logit
+difference.
+"""
 
 from __future__ import annotations
 
@@ -29,28 +31,29 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 ALPHAS = tuple(step / 8 for step in range(-2, 13))
-"""-0.25 to 1.5 in steps of an eighth."""
+"""Default places on the line: -0.25 to 1.5 in steps of an eighth."""
 
 
 @dataclass(frozen=True)
 class LossOutcomes(Outcomes):
-    """Outcomes with the loss."""
+    """Outcomes that include the loss."""
 
     loss: Float[Tensor, " images"]
     """Cross-entropy of the label, nats."""
 
     def to_frame(self, **labels: str | int) -> pd.DataFrame:
-        """Return one row per image, as `Outcomes.to_frame` gives it, and the column loss."""
+        """Return one row per image, as `Outcomes.to_frame`, with the column loss."""
         return super().to_frame(**labels).assign(loss=self.loss.numpy())
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """What every mixture of the two models' weights gave on every image under every corruption."""
+    """Outcomes of every mixture of the two models' weights, per image and corruption."""
 
     outcomes: Found[float | str]
-    """(corruption, alpha) -> outcomes; and (corruption, "receiver" or "giver") -> the base and the tuned model, whose
-    foils all are scored by."""
+    """(corruption, alpha) -> outcomes; (corruption, "receiver" or "giver") -> those of the base and the tuned model,
+    whose foils are used for all.
+    """
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference,
@@ -60,8 +63,10 @@ class Interpolation:
         return outcome_frame(mixtures, lambda alpha: {"alpha": alpha})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Return one row per corruption, alpha and quantity (accuracy, logit_difference, loss in nats): corruption,
-        alpha, quantity, value, low, high, change, change_low, change_high (minus the base, on the same images).
+        """Return one row per corruption, alpha and quantity, with bootstrap intervals over images.
+
+        Columns: corruption, alpha, quantity (accuracy, logit_difference, loss in nats), value, low, high, change,
+        change_low, change_high (minus the base, on the same images).
         """
         import pandas as pd
 
@@ -90,21 +95,22 @@ def interpolate_weights(
 ) -> Interpolation:
     """Evaluate the weights base + alpha (tuned - base) for every alpha.
 
-    Alpha 0 is the base model and 1 the tuned one, bit for bit; below 0 and above 1 the line goes on. The mixture is
-    made anew for each batch in the base model's place, so that one more set of weights is held and no model is changed.
+    Alpha 0 is exactly the base model and 1 exactly the tuned one; below 0 and above 1 is extrapolation. Mixtures are
+    recomputed for each batch and run in the base model's place, so that one more set of weights is held and no model is
+    changed.
 
     Args:
-        base, tuned: two models of one config.
+        base, tuned: two models of the same config.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: what to apply, `clean` too where it is wanted.
+        corruptions: corruptions to apply, including `clean` if it is wanted.
         alphas: places on the line.
-        parts: what is interpolated, as in `blocks.3` or `head`, the rest staying the base model's; None takes all.
+        parts: parts to interpolate, as in `blocks.3` or `head`, while the rest stays the base model's; None takes all.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all that is random in a corruption.
+        seed: of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: models of two configs, no alpha or one twice, an unknown part, and what `evaluate` refuses.
+        ValueError: models of different configs, no alpha or a repeated one, an unknown part, and as `evaluate`.
 
     Source: WiSE-FT, arXiv:2109.01903, section 3; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
     """
@@ -132,7 +138,7 @@ def interpolate_weights(
 
 
 def between(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
-    """base + alpha (tuned - base), computed in float32 for half types; exactly either end at alpha 0 and 1."""
+    """Compute base + alpha (tuned - base), in float32 for half types; exact at alpha 0 and 1."""
     wide = torch.promote_types(base.dtype, torch.float32)
     return torch.lerp(base.to(wide), tuned.to(wide), alpha).to(base.dtype)
 

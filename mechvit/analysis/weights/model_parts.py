@@ -1,4 +1,4 @@
-"""The parts of a HookedViT that weights are swapped by, and other weights in their place for a while."""
+"""Parts of a HookedViT by which weights are swapped, and temporary replacement of weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 Unit = Literal["blocks", "branches", "parts"]
-"""How finely a model is divided. `parts`: the embedding, each block's ln1, attn, ln2 and mlp, ln_final and the head.
-`branches`: ln1 together with attn, and ln2 with mlp. `blocks`: whole blocks."""
+"""Granularity of a model's division. `parts`: the embedding, each block's ln1, attn, ln2 and mlp, ln_final and the
+head. `branches`: ln1 together with attn, and ln2 with mlp. `blocks`: whole blocks.
+"""
 _BLOCK = ("ln1", "attn", "ln2", "mlp")
 
 
@@ -47,14 +48,14 @@ def part_groups(model: HookedViT, unit: Unit) -> dict[str, tuple[str, ...]]:
     """Group the parts of a model, in the order of a forward pass.
 
     Args:
-        unit: `parts` leaves each alone; `branches` joins `blocks.l.ln1+attn` and `blocks.l.ln2+mlp`; `blocks` joins
+        unit: `parts` keeps each separate; `branches` joins `blocks.l.ln1+attn` and `blocks.l.ln2+mlp`; `blocks` joins
             each block.
 
     Returns:
         the group's name -> its parts, as `model_parts` names them; every part is in exactly one group.
 
     Raises:
-        ValueError: another unit.
+        ValueError: an unknown unit.
     """
     if unit not in get_args(Unit):
         raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}; got {unit!r}")
@@ -70,7 +71,7 @@ def part_groups(model: HookedViT, unit: Unit) -> dict[str, tuple[str, ...]]:
 
 
 def groups_named(model: HookedViT, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Read the names of groups of any unit, as in `blocks.3`, `blocks.3.ln1+attn`, `blocks.3.attn` or `head`.
+    """Parse names of groups of any unit, as in `blocks.3`, `blocks.3.ln1+attn`, `blocks.3.attn` or `head`.
 
     Raises:
         ValueError: no name, or one that the model lacks (the nearest is suggested).
@@ -89,7 +90,7 @@ def groups_named(model: HookedViT, names: Sequence[str]) -> dict[str, tuple[str,
 
 
 def weights_of(model: HookedViT, parts: Sequence[str] | frozenset[str]) -> dict[str, Tensor]:
-    """Return the tensors of some parts, by name; no copies."""
+    """Return the tensors of some parts, by name, without copying."""
     tensors, named = model.own_state_dict(), model_parts(model)
     return {name: tensors[name] for part in parts for name in named[part]}
 
@@ -97,10 +98,10 @@ def weights_of(model: HookedViT, parts: Sequence[str] | frozenset[str]) -> dict[
 @checked
 @temporary
 def weights_replaced(model: HookedViT, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let a model compute with other tensors in the place of its own while the context lasts.
+    """Replace some of a model's weights in the context.
 
-    Nothing is copied: its parameters point at the given tensors meanwhile, and at their own again afterwards, whatever
-    happens inside. Hooks go on firing.
+    Nothing is copied: its parameters point at the given tensors in the context, and at their own again afterwards,
+    whatever is raised inside. Hooks keep firing.
 
     Args:
         weights: parameter name -> a tensor of the same shape, dtype and device.

@@ -1,4 +1,4 @@
-"""The smallest set of a tuned model's parts that gives the base model most of its gain."""
+"""The smallest set of a tuned model's parts that gives the base model most of the gain."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ Quantity = Literal["accuracy", "logit_difference"]
 Method = Literal["greedy", "exhaustive"]
 Group = tuple[str, ...]
 EXHAUSTIVE = 10
-"""At most so many groups are searched exhaustively (1,023 sets)."""
+"""Most groups for which the exhaustive search runs (1,023 sets)."""
 
 
 class NoGap(ValueError):
-    """The two models do not differ in the quantity, so that there is no share of a gap to carry."""
+    """Error: the two models do not differ in the quantity, so that there is no gap to recover."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallestSetConfig:
-    """What the smallest set must carry, of what it is made, and how it is searched for."""
+    """Settings for the smallest set: the share to recover, the units, and the search."""
 
     share: float = 0.9
-    """Of the gap between the two models, above 0 and at most 1."""
+    """Share of the gap between the two models, above 0 and at most 1."""
     quantity: Quantity = "logit_difference"
-    """In which the gap is measured."""
+    """Quantity in which the gap is measured."""
     unit: Unit = "branches"
-    """How finely parts are chosen, see `part_groups`."""
+    """Granularity of the parts, see `part_groups`."""
     method: Method = "greedy"
-    """Exhaustive for at most 10 groups."""
+    """Search method; exhaustive for at most 10 groups."""
     selection_fraction: float = 0.5
-    """Of the images, to choose on."""
+    """Fraction of the images on which sets are chosen."""
     resamples: int = RESAMPLES
-    """Of the bootstrap over images."""
+    """Resamples of the bootstrap over images."""
     level: float = LEVEL
-    """Of the intervals."""
+    """Coverage of the intervals."""
 
     def __post_init__(self) -> None:
         check(self, SHARE_ABOVE_ZERO, "share")
@@ -65,18 +65,21 @@ class SmallestSetConfig:
 
 @dataclass(frozen=True)
 class SmallestSet:
-    """The sets that a search went through, from one group to the first that carries the share, on both image parts."""
+    """Sets that a search went through, from one group to the first that recovers the share, measured on both image
+    parts.
+    """
 
     quantity: Quantity
     share: float
-    """What was asked for, of the gap between receiver and giver."""
+    """Requested share of the gap between receiver and giver."""
     path: tuple[Group, ...]
-    """The set of groups at each step; each has one group more than the one before, which greedy selection keeps."""
+    """Set of groups at each step; each has one group more than the one before, which greedy selection keeps."""
     selection: pd.DataFrame
-    """On the images that the sets were chosen on: step, quantity, and the columns of `effects`. What is chosen among
-    many looks better here than it is."""
+    """Effects on the images that the sets were chosen on: step, quantity, and the columns of `effects`. Being chosen
+    among many, they are too favourable here.
+    """
     held_out: pd.DataFrame
-    """The same sets on the other images."""
+    """Effects of the same sets on the other images."""
 
     @property
     def groups(self) -> Group:
@@ -84,8 +87,10 @@ class SmallestSet:
         return self.path[-1]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per step and image part: step, added (the groups that the set before lacks), groups (joined by
-        spaces), images (selection or held_out), value, low, high, change ..., recovered, recovered_low, recovered_high.
+        """Return one row per step and image part.
+
+        Columns: step, added (the groups that the previous set lacks), groups (joined by spaces), images (selection or
+        held_out), value, low, high, change ..., recovered, recovered_low, recovered_high.
         """
         import pandas as pd
 
@@ -115,25 +120,25 @@ def smallest_set(
     seed: int = 0,
     progress: str | None = None,
 ) -> SmallestSet:
-    """Find few parts whose weights, taken from the giver, carry a share of its gain over the receiver.
+    """Find few parts whose weights, taken from the giver, recover a share of its gain over the receiver.
 
-    Greedy selection adds in each step the group that recovers most beside those that are in already, until the share is
-    reached; it may miss a smaller set of groups that work only together. The exhaustive search tries all sets of one
-    group, of two, and so on, and finds the best of the smallest size that reaches the share. Either looks at one part
-    of the images; the path is then measured on the others.
+    Greedy selection adds in each step the group that recovers most together with those chosen so far, until the share
+    is reached; it may miss a smaller set of groups that work only together. The exhaustive search tries all sets of one
+    group, of two, and so on, and returns the best of the smallest size that reaches the share. Either uses one part of
+    the images; the path is then measured on the others.
 
     Args:
-        receiver, giver: two models of one config: the base and the tuned one.
+        receiver, giver: two models of the same config: the base and the tuned one.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruption: under which the gain is measured.
+        corruption: corruption under which the gain is measured.
         config: see `SmallestSetConfig`.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: of the draw of images, the corruption and the bootstrap.
         progress: the label of a progress bar for each step; None shows none.
 
     Raises:
-        NoGap: the interval of the gap between the models holds 0 on the images to choose on.
-        ValueError: models of two configs, too many groups for an exhaustive search, and what `evaluate` refuses.
+        NoGap: the interval of the gap between the models contains 0 on the images to choose on.
+        ValueError: models of different configs, too many groups for an exhaustive search, and as `evaluate`.
 
     Source: grafting regions of a tuned model onto the base, arXiv:2302.06600 (there single weights, found by
     optimisation).
@@ -149,7 +154,7 @@ def smallest_set(
     chosen_on, held_out = split_images(images, config.selection_fraction, seed=seed)
 
     def measure(part: Images, sets: Sequence[Group], kept: Group = (), label: str | None = None) -> pd.DataFrame:
-        """Return the effects of several sets that all hold `kept`; `step` counts them from 1."""
+        """Compute the effects of several sets that all contain `kept`; `step` counts them from 1."""
         found = run_interventions(
             receiver,
             part,
@@ -198,9 +203,10 @@ def _logits(
     sets: Sequence[Group],
     kept: Group,
 ) -> dict[int | str, Tensor]:
-    """Return the logits of both models and of every set.
+    """Compute the logits of both models and of every set.
 
-    What all sets keep is the giver's throughout, so that the others' residual stream is shared up to what they add.
+    Groups that all sets contain are replaced throughout, so that the sets share the residual stream up to the first
+    other group.
     """
     mixes: dict[int | str, frozenset[str]] = {GIVER: frozenset(model_parts(receiver))}
     for step, names in enumerate(sets, start=1):

@@ -1,4 +1,4 @@
-"""Weights of one model in another, part by part: where a fine-tuning's gain lives."""
+"""Swapping weights between two models part by part, to locate a fine-tuning's gain."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 
 class Swap(NamedTuple):
-    """Which of the giver's weights the receiver runs with."""
+    """The giver's weights that the receiver runs with."""
 
     kind: str
-    """`single`: one part. `first`, `last`: the first or the last k of all parts."""
+    """Kind: `single` is one part; `first` and `last` are the first or the last k of all parts."""
     part: str
-    """The part, or the one that is added at step k; empty at k = 0."""
+    """The part, or the one added at step k; empty at k = 0."""
     k: int
-    """How many parts are the giver's."""
+    """Number of parts taken from the giver."""
 
 
 @dataclass(frozen=True)
 class Swaps:
-    """What each swap gave on every image under every corruption."""
+    """Outcomes of each swap, per image and corruption."""
 
     outcomes: Found[Swap]
-    """(corruption, swap) -> the receiver with those weights of the giver."""
+    """(corruption, swap) -> outcomes of the receiver with those weights of the giver."""
     references: Found[str]
-    """(corruption, "receiver" or "giver") -> either model as it is, scored by the foils of both."""
+    """(corruption, "receiver" or "giver") -> outcomes of the unchanged model, scored with the foils of both."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per image, corruption and swap: corruption, kind, part, k, image_id, correct,
@@ -58,9 +58,9 @@ class Swaps:
         return outcome_frame(self.references, lambda condition: {"condition": condition})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Return means, changes and recovered shares by (corruption, kind, part, k), as `effects` gives them.
+        """Compute means, changes and recovered shares by (corruption, kind, part, k), as `effects`.
 
-        0 recovered is the receiver as it is, 1 the giver.
+        A recovered share of 0 is the unchanged receiver, 1 the giver.
         """
         return effects(
             self.to_frame(), self.reference_frame(), by=Swap._fields, resamples=resamples, level=level, seed=seed
@@ -80,24 +80,24 @@ def swap_weights(
     seed: int = 0,
     progress: str | None = None,
 ) -> Swaps:
-    """Run the receiver with one part's weights of the giver, and with more and more parts from either end.
+    """Run the receiver with one part's weights of the giver, and with growing sets of parts from either end.
 
-    With the base as the receiver and the tuned model as the giver a high recovered share says that a part's change is
-    enough for the gain; with the two exchanged, that the gain needs it. No model is copied and none is left changed.
+    With the base as the receiver and the tuned model as the giver, a high recovered share means that a part's change
+    suffices for the gain; with the two exchanged, that the gain needs it. No model is copied, and none is left changed.
 
     Args:
-        receiver, giver: two models of one config.
+        receiver, giver: two models of the same config.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: what to apply, `clean` too where it is wanted.
-        parts: swapped one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None takes
-            every block and every part (see `model_parts`).
-        cumulative: the unit in which the first k and the last k are swapped together, k from 0 to all; None does not.
+        corruptions: corruptions to apply, including `clean` if it is wanted.
+        parts: parts to swap one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None
+            takes every block and every part (see `model_parts`).
+        cumulative: the unit in which the first k and the last k are swapped together, k from 0 to all; None skips this.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all that is random in a corruption.
+        seed: of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: models of two configs, an unknown part, nothing to swap, and what `evaluate` refuses.
+        ValueError: models of different configs, an unknown part, nothing to swap, and as `evaluate`.
 
     Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned model's
     weights onto the base, arXiv:2302.06600.
@@ -147,12 +147,12 @@ def mixed_logits(
 ) -> dict[Key, Float[Tensor, "batch class"]]:
     """Run the receiver with each of several sets of parts from the giver.
 
-    A mix is the same as one of the two models up to some block, and starts from that model's residual stream there;
-    both streams advance block by block, so that only two are held. The results are those of whole forward passes, bit
-    for bit.
+    A mix equals one of the two models up to some block, and starts from that model's residual stream there; both
+    streams advance block by block, so that only two are held. The results equal those of whole forward passes, bit for
+    bit.
 
     Args:
-        mixes: name -> the parts (as in `model_parts`) that are the giver's.
+        mixes: name -> the parts (as in `model_parts`) taken from the giver.
 
     Returns:
         the logits of every mix, in the order of `mixes`.
@@ -179,7 +179,7 @@ def mixed_logits(
 
 
 def _shared_with(chosen: frozenset[str], parts: Mapping[str, object], n_layers: int) -> tuple[bool, int]:
-    """Return whether a mix begins as the giver does, and the first block that is not wholly that model's."""
+    """Return whether a mix begins like the giver, and the first block that is not wholly that model's."""
     from_giver = "embed" in chosen
     for layer in range(n_layers):
         own = [part for part in parts if part.startswith(f"blocks.{layer}.")]

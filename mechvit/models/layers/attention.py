@@ -161,7 +161,8 @@ class Attention(nn.Module):
 def mixed_by(
     attentions: Iterable[Attention], mix: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 ) -> Iterator[None]:
-    """Let a function of queries, keys, values [batch, head, token, d_head] and bias compute attention in the context.
+    """Replace fused attention in the context by a function of queries, keys, values [batch, head, token, d_head] and
+    bias.
 
     It must return what fused attention would, and may measure on the way. It is not called in layers whose scores or
     pattern are watched.
