@@ -1,1 +1,1 @@
-"""`mechvit COMMAND`: one file a command, each with its options and its `main`."""
+"""The `mechvit` command: one file per sub-command, each with its options and its `main`."""

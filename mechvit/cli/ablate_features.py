@@ -1,17 +1,18 @@
-"""Which latents of an SAE a corruption moves, in which model, and what ablating them does to the answers.
+"""Find the latents of an SAE that a corruption changes, in one or several models, and measure the effect of ablating
+them.
 
-    mechvit ablate-features --model runs/photos/models/base \\
-        --sae runs/photos/saes/base/batchtopk \\
+    mechvit ablate-features --model runs/photos/models/base \
+        --sae runs/photos/saes/base/batchtopk \
         --corruptions gaussian_blur_4 --out ablation
-    mechvit ablate-features --sae saes/both/batchtopk \\
-        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
+    mechvit ablate-features --sae saes/both/batchtopk \
+        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \
         --corruptions gaussian_blur_4 --target clean_mean --out ablation
 
-Give several models with an SAE that was trained on all of them (train_sae.py --also-model): then feature_change tells
-which latents move in which. Latents are chosen on the images of one part and ablated on those of another, beside as
-many others of the same frequency. OUT gets feature_change.parquet (one row a corruption, model and latent),
-ablated_sets.parquet (which latents), ablation.parquet (per image) and ablation_summary.parquet (with bootstrap
-intervals), in which selected_by is the corruption that latents were chosen by, and figures/*.html, readable offline.
+With several models and an SAE trained on all of them (mechvit train-sae --also-model), feature_change lists the change
+of each latent in each model. Latents are selected on one part of the images and ablated on another, together with as
+many controls of matched firing rate. OUT contains feature_change.parquet (one row per corruption, model and latent),
+ablated_sets.parquet (the latents), ablation.parquet (per image) and ablation_summary.parquet (with bootstrap
+intervals), where selected_by is the corruption by which latents were selected, and figures/*.html, readable offline.
 """
 
 from __future__ import annotations
@@ -44,32 +45,32 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is ablated in what."""
+    """Options of the ablation of latents."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of image classifiers with their image processors, the base first."""
+    """Folders or Hub ids of image classifiers with their image processors, the base first."""
     sae: str
-    """Folder of one SAE (with cfg.json), as train_sae.py writes it, trained on these models."""
+    """Folder of one SAE (with cfg.json), as mechvit train-sae writes it, trained on these models."""
     corruptions: tuple[str, ...]
-    """FAMILY_LEVEL, as in gaussian_blur_4; for each the latents that it moves most are ablated, on clean images and on
-    its own."""
+    """FAMILY_LEVEL, as in gaussian_blur_4; for each corruption, the latents that it changes most are ablated, on clean
+    images and under it."""
     out: str
     """Folder for tables and figures."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id. Latents are chosen on
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id. Latents are selected on
     the part `sae_validation` and ablated on the test part."""
     counts: tuple[int, ...] = (1, 4, 16, 64)
-    """How many latents are ablated at a time."""
+    """Numbers of latents to ablate together."""
     draws: int = 10
-    """Sets of other latents of the same frequency."""
+    """Number of draws of controls of matched firing rate."""
     caliper: float = 1.2
-    """A control fires at most so many times as often as what it stands for, and at least one over so many."""
+    """Largest ratio, in either direction, of the firing rates of a latent and its control."""
     target: Literal["zero", "clean_mean"] = "zero"
-    """What an ablated latent is set to: zero, or its mean activation on clean images."""
+    """Value to which an ablated latent is set: zero, or its mean activation on clean images."""
     limit: int | None = None
-    """At most this many images of either part; None takes them whole."""
+    """Largest number of images of either part; None uses all."""
     allow_other_model: bool = False
-    """Take an SAE that says it was trained on other weights than a model's, too."""
+    """Accept an SAE that was trained on other weights than a model's."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -80,7 +81,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Choose and ablate for every corruption and model; print what ablation changes; write tables and figures."""
+    """Ablate for every corruption and model, print the changes, and write tables and figures."""
     corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
     names = names_of(options.model)
     if not corruptions:
@@ -109,7 +110,7 @@ def main(options: Options) -> None:
 
 
 def make_tables(names: dict[str, str], corruptions: list[Corruption], options: Options) -> dict[str, pd.DataFrame]:
-    """Every table that is written; `selected_by` is the corruption that latents were chosen by."""
+    """Compute every table; `selected_by` is the corruption by which latents were selected."""
     import pandas as pd
 
     from mechvit.analysis.statistics.tidy_tables import labelled
@@ -166,7 +167,7 @@ def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datase
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
-    """A figure a model and corruption, and with several models one a corruption; returns how many."""
+    """Draw one figure per model and corruption and, for several models, one per corruption; return their number."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

@@ -1,14 +1,14 @@
-"""What changed inside: performance, logit lens and attention of a base model and of models tuned from it.
+"""Analyse what changed inside: performance, logit lens and attention of a base model and of models tuned from it.
 
-    mechvit analyze --base runs/photos/models/base \\
+    mechvit analyze --base runs/photos/models/base \
         --tuned runs/photos/models/gaussian_blur_4 --out analysis
-    mechvit analyze --base BASE --tuned tuned/gaussian_noise_4 \\
-        --images folder:DIR --limit 1000 --attention-limit 200 \\
+    mechvit analyze --base BASE --tuned tuned/gaussian_noise_4 \
+        --images folder:DIR --limit 1000 --attention-limit 200 \
         --corruptions gaussian_noise_4 --out analysis
 
-OUT gets tidy Parquet tables (per image, and summaries with bootstrap intervals) and figures/*.html, each readable
-offline. Figures group models by what they were tuned on, which is read from their folders' names: call them
-gaussian_blur_4 and so on. With other names there are tables only.
+OUT contains tidy Parquet tables (per image, and summaries with bootstrap intervals) and figures/*.html, each readable
+offline. Figures group models by the corruption that they were tuned on, which is read from the names of their folders,
+such as gaussian_blur_4. With other names, only tables are written.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ FIGURES = {
     "entropy_difference": "attention_summary",
     "pattern_change": "attention_summary",
 }
-"""Each figure of `mechvit.visualization.figures` and the table that it draws."""
+"""Figures of `mechvit.visualization.figures`, each with the table that it draws."""
 
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is compared on what."""
+    """Options of the analysis."""
 
     base: str
-    """Folder or hub id of the model before fine-tuning: a ViTForImageClassification with its image processor."""
+    """Folder or Hub id of the model before fine-tuning: a ViTForImageClassification with its image processor."""
     tuned: tuple[str, ...]
     """Folders of the models tuned from it, each named after its corruption, as in gaussian_blur_4."""
     out: str
     """Folder for tables and figures."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); 25 others, as mechvit.data.FAMILIES. Clean images are always studied too."""
+    (severity); for 25 others see mechvit.data.FAMILIES. Clean images are always included."""
     attention_limit: int | None = None
-    """At most this many of them, from the first, whose attention is compared; None takes all."""
+    """Largest number of images, from the first, on which attention is compared; None uses all."""
     batch_size: int | None = None
     """Images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of attention patterns."""
 
@@ -72,7 +72,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Study one model after the other, then write tables and figures as one folder."""
+    """Study the models one after the other, then write tables and figures as one folder."""
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
     if not corruptions:
         raise ValueError("--corruptions must name one besides clean, which is always studied")
@@ -89,7 +89,7 @@ def main(options: Options) -> None:
 def make_tables(
     models: dict[str, str], corruptions: tuple[Corruption, ...], options: Options
 ) -> dict[str, pd.DataFrame]:
-    """Per-image tables of all models on the same images, each as its own processor resizes them, and summaries."""
+    """Compute per-image tables of all models on the same images, resized by each model's processor, and summaries."""
     import pandas as pd
 
     from mechvit import analysis
@@ -129,7 +129,7 @@ def make_tables(
 
 
 def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[Corruption, ...], folder: Path) -> int:
-    """Draw what the models' names and the tables allow, say what is left out and why; returns how many were drawn."""
+    """Draw what the models' names and the tables allow, report what is left out, and return the number of figures."""
     tested = [c.key for c in corruptions]
     if others := [name for name in tuned if name not in tested]:
         say(

@@ -1,14 +1,14 @@
-"""What the latents of sparse autoencoders stand for, and what corruptions do to them: one page that needs no network.
+"""Show the latents of sparse autoencoders and their changes under corruptions on one page, which needs no network.
 
-    mechvit browse-features --model runs/photos/models/base \\
+    mechvit browse-features --model runs/photos/models/base \
         --saes runs/photos/saes/base --out features.html
-    mechvit browse-features --model BASE --saes saes/base/batchtopk \\
-        --tuned TUNED --tuned-saes saes/tuned/batchtopk \\
+    mechvit browse-features --model BASE --saes saes/base/batchtopk \
+        --tuned TUNED --tuned-saes saes/tuned/batchtopk \
         --images folder:DIR --corruptions gaussian_blur_4 --out features.html
 
-A table of all latents; a page of each chosen one (its images with the activation over them, classes, logits, what
-ablating it does, its nearest directions, clean against corrupted); and images whose every patch can be asked for its
-strongest latents. Latents of SAEs that read the same hook point are matched and linked.
+The page contains a table of all latents; details of each chosen latent (example images with activation maps, classes,
+logits, the effect of ablating it, nearest directions, clean against corrupted); and images whose patches can be
+selected to list their strongest latents. Latents of SAEs that read the same hook point are matched and linked.
 """
 
 from __future__ import annotations
@@ -40,31 +40,32 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """Which SAEs are shown, on what."""
+    """Options of the feature browser."""
 
     model: str
-    """Folder or hub id of the model whose activations the SAEs were trained on."""
+    """Folder or Hub id of the model on whose activations the SAEs were trained."""
     saes: tuple[str, ...]
-    """Folders of SAEs (with cfg.json), or folders of such folders, as train_sae.py writes them."""
+    """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them."""
     out: Path
     """The page, an .html file."""
     tuned: str | None = None
-    """A model tuned from it, whose SAEs are shown beside these."""
+    """Model tuned from it, whose SAEs are shown beside the others."""
     tuned_saes: tuple[str, ...] = ()
     """Folders of the tuned model's SAEs."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (ImageNet-C severity). The most severe of the first two families is drawn, too; clean alone measures none."""
+    (ImageNet-C severity). The most severe of each of the first two families is also displayed; clean alone measures
+    none."""
     n_features: int = 200
-    """Latents of each SAE that are shown with images; all are in the table."""
+    """Latents of each SAE shown with images; the table lists all."""
     features: tuple[int, ...] = ()
-    """Latents of the first SAE that are shown in any case; their matches in the others are likely to be, too."""
+    """Latents of the first SAE to include; their matches in the other SAEs are likely to be included too."""
     n_images: int = 12
-    """Images whose patches can be asked for their latents."""
+    """Images whose patches can be selected to list their latents."""
     title: str = "SAE features"
-    """Of the page."""
+    """Title of the page."""
     allow_other_model: bool = False
-    """Show SAEs that say they were trained on other weights than the model's, too."""
+    """Accept SAEs that were trained on other weights than the model's."""
     batch_size: int | None = None
     """Images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
     overwrite: bool = False
@@ -78,7 +79,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Describe the SAEs of one model or two on the same images, and write the page."""
+    """Describe the SAEs of one or two models on the same images, and write the page."""
     if (options.tuned is None) != (not options.tuned_saes):
         raise ValueError("--tuned and --tuned-saes go together: give both or neither")
     corruptions = corruptions_named(options.corruptions)
@@ -88,7 +89,7 @@ def main(options: Options) -> None:
 
 
 def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
-    """Make the page and write it."""
+    """Compute the page and write it."""
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]
     check_corruptions(corruptions, model.cfg.image_size)
@@ -113,7 +114,7 @@ def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
 
 
 def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
-    """Every SAE with its model; where there are two models, their names stand before the SAEs'."""
+    """Return every SAE with its model, by name; with two models, the model's name precedes the SAE's."""
     from mechvit.saes import load_sae
 
     given = {options.model: options.saes} | ({options.tuned: options.tuned_saes} if options.tuned else {})

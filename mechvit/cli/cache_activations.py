@@ -1,15 +1,15 @@
-"""Write a model's activations to disk once, to train sparse autoencoders from them again and again.
+"""Write a model's activations to disk once, to train sparse autoencoders from them many times.
 
     mechvit cache-activations --model runs/photos/models/base --out caches/base
-    mechvit cache-activations --model google/vit-base-patch16-224 \\
-        --images ILSVRC/imagenet-1k --limit 10000 --out caches/vit \\
+    mechvit cache-activations --model google/vit-base-patch16-224 \
+        --images ILSVRC/imagenet-1k --limit 10000 --out caches/vit \
         --hooks blocks.5.hook_resid_post blocks.10.hook_resid_post
-    torchrun --nproc-per-node 4 mechvit cache-activations --model DIR \\
+    torchrun --nproc-per-node 4 mechvit cache-activations --model DIR \
         --images folder:DIR --out caches/mine
 
-All hook points come from one forward pass. OUT holds shards (safetensors) and, once all are there, manifest.json. A
-run that was killed, or that found the disk full, goes on when the same command is given again, and ends with the same
-bytes. Make a second cache with --part sae_validation for the held-out checks of training.
+All hook points are read in one forward pass. OUT contains shards (safetensors) and, once all are written,
+manifest.json. A run that was killed, or stopped by a full disk, resumes when the same command is given again, and ends
+with the same bytes. Write a second cache with --part sae_validation for the held-out checks of training.
 """
 
 from __future__ import annotations
@@ -35,41 +35,42 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is cached, of what, and how."""
+    """Options of the activation cache."""
 
     model: str
-    """Folder or hub id of a vision transformer with its image processor; it needs no classification head."""
+    """Folder or Hub id of a vision transformer with its image processor; a classification head is not needed."""
     out: str
     """Folder of the cache."""
     hooks: tuple[str, ...] = ()
-    """Names of hook points, as in blocks.10.hook_resid_post; none: the penultimate residual."""
+    """Names of hook points, as in blocks.10.hook_resid_post; the penultimate residual when none is given."""
     tokens: HookTokens = "all"
-    """Tokens that are kept: all of them, the image patches only, or the class token only."""
+    """Tokens to store: all of them, the image patches only, or the class token only."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     part: Literal["sae", "sae_validation", "finetune", "finetune_validation", "test"] = "sae"
-    """Which part of the images; no image is in two, but for `sae_validation` and `finetune_validation`."""
+    """Part of the images; no two parts share an image, except `sae_validation` and `finetune_validation`."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
-    """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
-    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as
+    """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); for 25 others see
     mechvit.data.FAMILIES."""
     clean_fraction: float = 0.5
     """Share of images that stay clean; 1 corrupts none."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Of the stored activations."""
+    """Type of the stored activations."""
     batch_size: int = 64
     """Images per forward pass."""
     shard_megabytes: int = 256
-    """Size of a shard of one hook point, at most (a million bytes each); a shard has one batch at least."""
+    """Largest size of a shard of one hook point, in millions of bytes; a shard contains at least one batch."""
     compiled: bool = False
-    """Compile the forward pass (torch.compile, on a GPU as a CUDA graph): a minute or more before the first batch."""
+    """Compile the forward pass (torch.compile, on a GPU as a CUDA graph); takes a minute or more before the first
+    batch."""
     sae_lens: str | None = None
-    """Also write a folder that stock sae-lens reads as cached_activations_path (float32); None writes none."""
+    """Also write a folder that sae-lens reads as cached_activations_path (float32); None writes none."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, as for cuda, each
-    process its own)."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU (under torchrun, one GPU per
+    process)."""
     overwrite: bool = False
-    """Start anew where an earlier cache is at OUT, instead of going on with it."""
+    """Replace an earlier cache at OUT instead of resuming it."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -80,7 +81,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Cache the activations and say what they are."""
+    """Cache the activations and print a summary."""
     corruptions = corruptions_named(options.corruptions)
     inputs = local_inputs(options.images, options.model)
     check_replaceable(
@@ -99,7 +100,7 @@ def main(options: Options) -> None:
     check_device(options.device, processes=True)
     device = device_of_process(options.device, shared=True)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # else every process would hold a context on the first GPU
+        torch.cuda.set_device(device)  # otherwise every process would hold a context on the first GPU
     if parallel:  # the processes only wait for each other, at times for hours
         end_with_parent()
         torch.distributed.init_process_group("gloo", timeout=PATIENCE)
@@ -139,10 +140,10 @@ def main(options: Options) -> None:
 
 
 def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
-    """The images, not resized yet: each process resizes its own; a classifier's with its own class ids.
+    """Load the images without resizing, which each process does for its own; a classifier's with its own class ids.
 
     Raises:
-        ValueError: a model without an image processor, or images whose classes the classifier lacks.
+        ValueError: the model has no image processor, or the classifier lacks a class of the images.
     """
     from mechvit.data import align_labels, config_classes, load_images
 

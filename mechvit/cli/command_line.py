@@ -1,4 +1,4 @@
-"""One command's call: its options read, its errors told in one line."""
+"""Execution of one command: reading of its options, and errors in one line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Config = TypeVar("Config")
 
 
 def run(main: Callable[..., None], *arguments: object) -> None:
-    """Call `main(*arguments)`; what the user can mend ends the process with one line, `error: ...`, and exit code 2.
+    """Call `main(*arguments)`; an error that the user can resolve ends the process with `error: ...` and exit code 2.
 
-    That is bad input (a ValueError), a file or a connection (an OSError, a damaged safetensors file, a full disk), a
-    training that diverged, and memory that ran out, where the flags that lower it are named: see `faults`. Anything
-    else is a bug and shows where. Set MECHVIT_TRACEBACK=1 to see where any error was raised. Ctrl-C exits with 130.
+    Such errors are bad input (a ValueError), a failing file or connection (an OSError, a damaged safetensors file, a
+    full disk), a training that diverged, and lack of memory, where the flags that reduce it are named: see `faults`.
+    Any other error is a bug and shows its traceback, as do all errors with MECHVIT_TRACEBACK=1. Ctrl-C exits with 130.
     """
     try:
         with warnings.catch_warnings():
@@ -34,7 +34,7 @@ def run(main: Callable[..., None], *arguments: object) -> None:
         write_line("interrupted")
         sys.exit(130)
     except NobodyReads as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python tries again at exit
         refuse(f"what was found cannot be printed ({error.strerror})")
     except Exception as error:
         line = None if os.environ.get("MECHVIT_TRACEBACK") else explain(error, *arguments[:1])
@@ -57,21 +57,21 @@ def read(
     prog: str | None = None,
     **default: Any,
 ) -> Config:
-    """Read the command line into settings; what it cannot be is refused in one line, `error: ...`, with exit code 2.
+    """Read the command line into settings; invalid ones end the process with one line, `error: ...`, and exit code 2.
 
     Args:
-        kind: the settings' dataclass, whose own errors are taken as the command line's.
-        description: what `--help` begins with.
-        args: the words after the script's name; those of this process when None.
-        prog: how the command is called, for its usage line.
-        default: `default=`, the settings where no flag is given, in place of the dataclass's own.
+        kind: dataclass of the settings, whose own errors are reported as the command line's.
+        description: text at the beginning of `--help`.
+        args: words after the command's name; those of this process when None.
+        prog: the command's name in its usage line.
+        default: `default=`, settings that replace the dataclass's defaults.
     """
     import io
     from contextlib import redirect_stderr, redirect_stdout
 
     import tyro
 
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a name's letters shows their escapes
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot display a name's letters shows escapes
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     said = io.StringIO()
@@ -85,14 +85,14 @@ def read(
 
 
 def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
-    """What tyro shows in a box of several lines, as one; a setting's own error with its whole flag."""
+    """Join tyro's box of several lines into one; a setting's own error gets its full flag."""
     rows = [row.strip("│| ") for row in shown.splitlines()[1:-1] if not re.fullmatch("[│| ]*[─-]+[│| ]*", row)]
     ends = (at for at, row in enumerate(rows) if row.startswith(("For full helptext", "Argument helptext")))
     text = " ".join(row for row in rows[: next(ends, None)] if row)
     place = re.match(r"Error parsing (\S+): ", text)
     if place is None or cause is None:
         return f"{text} (see --help)"
-    if hasattr(cause, "message") and cause.__context__ is not None:  # tyro's own, around the setting's
+    if hasattr(cause, "message") and cause.__context__ is not None:  # tyro's own error, around the setting's
         cause = cause.__context__
     if isinstance(cause, SettingError):
         nested = place[1] != getattr(kind, "__name__", "")
@@ -103,7 +103,7 @@ def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
 
 
 def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Show how classes were matched as a line of its own; any other warning as before."""
+    """Show as a note how classes were matched, and any other warning as usual."""
     from mechvit.data import InferredLabels
 
     if issubclass(category, InferredLabels):
@@ -115,7 +115,7 @@ def _show(otherwise: Callable[..., None], message: Warning | str, category: type
 def with_preset(
     presets: Mapping[str, Config], arguments: list[str], description: str | None, prog: str | None = None
 ) -> Config:
-    """Read a command line into a configuration; the defaults of all settings are those of `--preset`, or the first."""
+    """Read a command line into a configuration whose defaults are those of `--preset`, or of the first preset."""
     import argparse
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -1,17 +1,17 @@
-"""How alike the layers of a base and of tuned models are, and from which layer on each has its answer.
+"""Compare the layers of a base and of tuned models by CKA, and the depth at which each settles on its prediction.
 
-    mechvit compare-representations --corruptions gaussian_blur_4 \\
-        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
+    mechvit compare-representations --corruptions gaussian_blur_4 \
+        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \
         --out representations
-    mechvit compare-representations --model DIR TUNED --images folder:DIR \\
-        --corruptions gaussian_noise_4 --tokens cls --every-pair \\
+    mechvit compare-representations --model DIR TUNED --images folder:DIR \
+        --corruptions gaussian_noise_4 --tokens cls --every-pair \
         --limit 1000 --out representations
 
-OUT gets cka.parquet (linear CKA of base and tuned on the same images, and of each model's clean and corrupted images,
-layer by layer, with jackknife intervals), lens_readings.parquet (per image) and lens_comparison.parquet (what the
-logit lens and a tuned lens read), prediction_depth.parquet (per image) and depth_change.parquet (tuned less base, with
-bootstrap intervals), lenses/NAME of each model, and figures/*.html, each readable offline. The tuned lenses are trained
-on other images than all this is measured on.
+OUT contains cka.parquet (linear CKA of base and tuned on the same images, and of each model's clean and corrupted
+images, layer by layer, with jackknife intervals), lens_readings.parquet (per image) and lens_comparison.parquet
+(predictions of the logit lens and a tuned lens), prediction_depth.parquet (per image) and depth_change.parquet (tuned
+minus base, with bootstrap intervals), lenses/NAME of each model, and figures/*.html, each readable offline. The tuned
+lenses are trained on images other than those of all measurements.
 """
 
 from __future__ import annotations
@@ -44,32 +44,33 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is compared on what."""
+    """Options of the comparison of representations."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of image classifiers with their image processors, the base first."""
+    """Folders or Hub ids of image classifiers with their image processors, the base first."""
     out: str
     """Folder for tables, lenses and figures."""
     corruptions: tuple[str, ...]
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); 25 others, as mechvit.data.FAMILIES. Clean images are always compared too."""
+    (severity); for 25 others see mechvit.data.FAMILIES. Clean images are always included."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id. Measured is on the test
-    part; lenses are trained on the part `sae`."""
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id. Everything is measured
+    on the test part; lenses are trained on the part `sae`."""
     tokens: Literal["cls", "mean", "patch"] = "mean"
-    """What of an image is its example for CKA: its class token, the mean of its patches, or one patch at random."""
+    """Vector that represents an image for CKA: its class token, the mean of its patches, or one random patch."""
     every_pair: bool = False
     """Compare every layer with every layer, for similarity_matrix.html."""
     biased: bool = False
-    """CKA by the biased estimator, for comparison with others' figures; it is high where images are few."""
+    """Use the biased estimator of CKA, for comparison with published values; it is too high if images are few."""
     lens_epochs: int = 20
-    """At most, of the tuned lenses' training; each layer keeps its best one on held-out images. 0 leaves them out."""
+    """Largest number of epochs for training the tuned lenses; each layer keeps its best one on held-out images. 0
+    trains none."""
     lens_limit: int | None = None
-    """At most this many images to train the lenses on; None takes the whole part."""
+    """Largest number of images for training the lenses; None uses the whole part."""
     lens_validation_limit: int | None = None
-    """At most this many images to choose the lenses' epoch by; None takes the whole part."""
+    """Largest number of images for selecting the lenses' epoch; None uses the whole part."""
     limit: int | None = None
-    """At most this many test images; None takes the whole part."""
+    """Largest number of test images; None uses the whole part."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -78,7 +79,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Compare all models, print the change of prediction depth, write tables, lenses and figures as one folder."""
+    """Compare all models, print the change of prediction depth, and write tables, lenses and figures as one folder."""
     corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
     names = names_of(options.model)
     if len(names) < 2 or not corruptions:
@@ -117,7 +118,7 @@ def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: in
 
 
 def trained_lenses(models: dict[str, HookedViT], corruptions: list[Any], options: Options) -> dict[str, TunedLens]:
-    """A tuned lens for each model, on images of their own."""
+    """Train a tuned lens for each model, on images of the part `sae`."""
     from mechvit.analysis import LensTraining, train_tuned_lens
 
     config = LensTraining(epochs=options.lens_epochs, seed=options.seed)
@@ -136,7 +137,7 @@ def make_tables(
     corruptions: list[Any],
     options: Options,
 ) -> dict[str, pd.DataFrame]:
-    """Everything that is written; the first model is called by its own name, and is what changes are from."""
+    """Compute every table; the first model keeps its name, and changes are relative to it."""
     import pandas as pd
 
     from mechvit import analysis
@@ -180,7 +181,7 @@ def make_tables(
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
-    """Draw every table that there is; returns how many figures. The first model is drawn as the base."""
+    """Draw every table, with the first model as the base, and return the number of figures."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

@@ -1,12 +1,12 @@
-"""Accuracy, top-5, top-10 and calibration error of models on clean and corrupted images.
+"""Measure accuracy, top-5, top-10 and calibration error of models on clean and corrupted images.
 
-    mechvit evaluate --model runs/photos/models/base \\
+    mechvit evaluate --model runs/photos/models/base \
         runs/photos/models/gaussian_blur_4
-    mechvit evaluate --model google/vit-base-patch16-224 \\
+    mechvit evaluate --model google/vit-base-patch16-224 \
         --images folder:DIR --limit 1000 --corruptions clean gaussian_noise_4
     mechvit evaluate --model BASE TUNED --out evaluation
 
-With --out the per-image table is written to OUT/performance.parquet, and its summary, with bootstrap intervals and
+With --out, the per-image table is written to OUT/performance.parquet, and its summary, with bootstrap intervals and
 gains over the first model, to OUT/performance_summary.parquet.
 """
 
@@ -34,13 +34,13 @@ from mechvit.terminal import say
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is evaluated on what."""
+    """Options of the evaluation."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of ViTForImageClassification models with their image processors."""
+    """Folders or Hub ids of ViTForImageClassification models with their image processors."""
     corruptions: tuple[str, ...] = tuple(c.key for c in (CLEAN, *PAPER_CORRUPTIONS))
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); 25 others, as mechvit.data.FAMILIES, or clean."""
+    (severity), or clean; for 25 others see mechvit.data.FAMILIES."""
     out: str | None = None
     """Folder for the tables; None writes none."""
 
@@ -50,7 +50,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Evaluate one model after the other, print one row a model and corruption, write the tables."""
+    """Evaluate the models one after the other, print one row per model and corruption, and write the tables."""
     corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
     with nullcontext() if options.out is None else result_folder(options, "evaluation", *options.model) as folder:
         measure(options, corruptions, names, folder)
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
 
 
 def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str, str], folder: Path | None) -> None:
-    """Evaluate and print; write the tables into a folder if there is one."""
+    """Evaluate and print; write the tables into `folder` unless it is None."""
     import pandas as pd
 
     from mechvit.analysis import evaluate, performance_summary

@@ -1,19 +1,20 @@
-"""How well sparse autoencoders rebuild a model's activations, and what their latents stand for, clean and corrupted.
+"""Measure how well sparse autoencoders reconstruct a model's activations, and describe their latents, clean and
+corrupted.
 
-    mechvit evaluate-sae --model runs/photos/models/base \\
+    mechvit evaluate-sae --model runs/photos/models/base \
         --saes runs/photos/saes/base
-    mechvit evaluate-sae --model DIR --saes saes/mine/batchtopk \\
-        --images folder:DIR --limit 200 --corruptions gaussian_blur_4 \\
+    mechvit evaluate-sae --model DIR --saes saes/mine/batchtopk \
+        --images folder:DIR --limit 200 --corruptions gaussian_blur_4 \
         --out sae_evaluation
-    mechvit evaluate-sae --model DIR --saes saes/sweep saes/seed1 \\
+    mechvit evaluate-sae --model DIR --saes saes/sweep saes/seed1 \
         --stability --top-images 0 --out frontier
 
-Prints explained variance, L0, dead latents, and the accuracy and cross-entropy that are recovered when the
-reconstruction takes the activation's place (0: zero ablation, 1: the untouched model). With --out these files are
-written, one name a SAE, which the tables call its architecture: sae_quality, sae_baselines (untouched, and with zero or
-the mean there), sae_settings, sae_density (a histogram of firing rates), sae_features (one row a latent, with its top
-images and classes), sae_sensitivity (clean against corrupted, latent by latent), sae_cosine (the same, patch by patch)
-and, with --stability, sae_matches, all .parquet; frontier.html and density.html.
+Prints explained variance, L0, dead latents, and the accuracy and cross-entropy recovered with the reconstruction in
+place of the activation (0: zero ablation, 1: the untouched model). With --out, these tables are written (.parquet), in
+which the column architecture is the SAE's name: sae_quality, sae_baselines (untouched, zero and mean ablation),
+sae_settings, sae_density (a histogram of firing rates), sae_features (one row per latent, with its top images and
+classes), sae_sensitivity (clean against corrupted, by latent), sae_cosine (the same, by patch) and, with --stability,
+sae_matches; and the figures frontier.html and density.html.
 """
 
 from __future__ import annotations
@@ -57,25 +58,26 @@ PRINTED_METRICS = (
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """Which SAEs are evaluated on what."""
+    """Options of the evaluation of SAEs."""
 
     model: str
-    """Folder or hub id of the model whose activations the SAEs were trained on."""
+    """Folder or Hub id of the model on whose activations the SAEs were trained."""
     saes: tuple[str, ...]
-    """Folders of SAEs (with cfg.json), or folders of such folders, as train_sae.py writes them; of any hook points."""
+    """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them; of any hook
+    points."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); 25 others, as mechvit.data.FAMILIES. Clean images are always evaluated too."""
+    (severity); for 25 others see mechvit.data.FAMILIES. Clean images are always included."""
     top_images: int = 16
-    """Images kept for each latent, with the patch where it is strongest; 0 leaves sae_features and sae_sensitivity
-    out."""
+    """Images kept for each latent, with the patch where it is strongest; with 0, sae_features and sae_sensitivity are
+    left out."""
     dense_above: float = 0.1
-    """A latent that fires on a larger share of tokens is dense."""
+    """Share of tokens above which a latent that fires on them counts as dense."""
     stability: bool = False
     """Match the latents of every two SAEs of one kind and hook point, such as those of two seeds, by the cosine of
     their decoder directions."""
     allow_other_model: bool = False
-    """Evaluate SAEs that say they were trained on other weights than the model's, too."""
+    """Accept SAEs that were trained on other weights than the model's."""
     batch_size: int | None = None
     """Images per forward pass; None uses 32 on a CPU, else 128, and at most 256 MiB of one SAE's codes."""
     out: str | None = None
@@ -89,7 +91,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Evaluate all SAEs, those of one hook point on one stream of activations; print the quality, write the tables."""
+    """Evaluate all SAEs, those of one hook point in one pass; print the quality and write the tables."""
     folders = sae_folders(options.saes)
     inputs = options.model, *options.saes
     with nullcontext() if options.out is None else result_folder(options, "evaluation of SAEs", *inputs) as folder:
@@ -99,7 +101,7 @@ def main(options: Options) -> None:
 
 
 def measure(options: Options, folders: dict[str, str], folder: Path | None) -> dict[str, pd.DataFrame]:
-    """Evaluate and print; write tables and figures into a folder if there is one."""
+    """Evaluate and print; write tables and figures into `folder` unless it is None."""
     tables = make_tables(folders, options)
     wide = (
         tables["sae_quality"]
@@ -120,7 +122,7 @@ def measure(options: Options, folders: dict[str, str], folder: Path | None) -> d
 
 
 def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataFrame]:
-    """Every table that is written, of all SAEs."""
+    """Compute every table for all SAEs."""
     import pandas as pd
 
     from mechvit.saes.evaluation.evaluate import evaluate_saes, load_sae
@@ -168,7 +170,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
 
 
 def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) -> list[pd.DataFrame]:
-    """The matched latents of every two SAEs of one kind, and how often those of the first fire on clean images."""
+    """Match the latents of every two SAEs of one kind, with the firing rates of the first one's on clean images."""
     from mechvit.saes.latents.matching import match_features
 
     kind = dict(zip(settings["architecture"], settings["kind"], strict=True))
@@ -181,7 +183,7 @@ def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) 
 
 
 def draw(points: pd.DataFrame, density: pd.DataFrame, folder: Path) -> None:
-    """The frontier and the density histograms, as pages that need no network."""
+    """Draw the frontier and the density histograms, as pages that need no network."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

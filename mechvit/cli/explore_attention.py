@@ -1,11 +1,11 @@
-"""Explore attention over the pictures: every head of one or more models, clean and corrupted, in one offline page.
+"""Explore attention over the pictures: every head of one or more models, clean and corrupted, on one offline page.
 
-    mechvit explore-attention --model runs/photos/models/base \\
+    mechvit explore-attention --model runs/photos/models/base \
         runs/photos/models/gaussian_blur_4 --out explorer.html --lens lens.html
-    mechvit explore-attention --model BASE TUNED --pictures a.jpg b.jpg \\
+    mechvit explore-attention --model BASE TUNED --pictures a.jpg b.jpg \
         --corruptions gaussian_noise_4 --layers 9 10 11 --out explorer.html
 
---lens writes a second page: what each patch would be classified as, layer by layer.
+--lens writes a second page: the class that the logit lens reads from each patch, layer by layer.
 """
 
 from __future__ import annotations
@@ -34,33 +34,35 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, OutputOptions):
-    """What is drawn."""
+    """Options of the attention explorer."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of classifiers of one shape with their image processors; the first two are shown at first."""
+    """Folders or Hub ids of classifiers of one shape with their image processors; the first two are displayed
+    initially."""
     out: Path
-    """The explorer's page, an .html file."""
+    """Path of the explorer's page, an .html file."""
     pictures: tuple[Path, ...] | None = None
-    """Picture files, as Pillow opens them, instead of --images."""
+    """Picture files in any format that Pillow opens, instead of --images."""
     bad_files: Literal["error", "skip"] = "error"
-    """What to do with a file of --images that cannot be read: stop and name it, or leave it out and warn."""
+    """Treatment of a file of --images that cannot be read: stop and name it, or leave it out and warn."""
     unlabelled: Literal["error", "skip"] = "error"
-    """What to do with images of --images that have no label: stop and count them, or leave them out and warn."""
+    """Treatment of images of --images without a label: stop and count them, or leave them out and warn."""
     lens: Path | None = None
-    """The patch lens's page, an .html file; None writes none."""
+    """Path of the patch lens's page, an .html file; None writes none."""
     corruptions: tuple[str, ...] = ("gaussian_blur_4",)
-    """Each beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input
-    size) or gaussian_noise_2 (ImageNet-C severity)."""
+    """Corruptions shown beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the
+    model's input size) or gaussian_noise_2 (ImageNet-C severity)."""
     layers: tuple[int, ...] | None = None
-    """Blocks, 0 to n_layers - 1; None takes all."""
+    """Blocks, 0 to n_layers - 1; None uses all."""
     heads: tuple[int, ...] | None = None
-    """Heads, 0 to n_heads - 1; None takes all."""
+    """Heads, 0 to n_heads - 1; None uses all."""
     limit: int = 8
-    """At most this many pictures."""
+    """Largest number of pictures."""
     max_bytes: int = 20_000_000
-    """Of all patterns in the page: as many pictures as fit are stored patch by patch, the others in blocks."""
+    """Largest size of all patterns in the page: as many pictures as fit are stored patch by patch, the others in
+    blocks."""
     seed: int = 0
-    """Of the images' parts, the crops and the noise."""
+    """Seed of the images' parts, the crops and the noise."""
     overwrite: bool = False
     """Replace earlier pages at OUT and LENS."""
 
@@ -83,7 +85,7 @@ def main(options: Options) -> None:
 
 
 def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, str]) -> None:
-    """Make the pages and write them."""
+    """Compute the pages and write them."""
     models = {name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()}
     first = next(iter(models.values()))
     check_corruptions(corruptions, first.cfg.image_size)
@@ -98,7 +100,7 @@ def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, s
 
 
 def shown(options: Options, model: HookedViT) -> Any:
-    """The named picture files, or the first test images."""
+    """Return the picture files by caption, or the first test images."""
     if options.pictures is None:
         return images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
     from mechvit.data import open_pictures

@@ -3,8 +3,8 @@
     mechvit export-figures --run runs/photos                                  # SVG and PDF, both widths
     mechvit export-figures --run runs/photos --formats png,svg,pdf --columns single --out figures
 
-A figure is called ID_COLUMN.FORMAT: `single` is 3.375 inches wide and `double` 7, with text of 7 and 8 pt and no title.
-SVG and PDF keep text as text; a PNG has 300 dots an inch.
+A figure is named ID_COLUMN.FORMAT: `single` is 3.375 inches wide and `double` 7, with text of 7 and 8 pt and no title.
+SVG and PDF keep text as text; a PNG has 300 dots per inch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from mechvit.terminal import say
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is written."""
+    """Options of the export."""
 
     run: Path
     """Folder of a finished run."""
     out: Path | None = None
-    """Folder of the files, `figures` in the run by default; files of the same names are replaced."""
+    """Folder of the files, `figures` in the run by default; files of the same names are replaced unless they were
+    edited."""
     formats: tuple[str, ...] = ("svg", "pdf")
-    """png, svg, pdf; with commas or spaces between them."""
+    """png, svg, pdf; separated by commas or spaces."""
     columns: tuple[str, ...] = ("single", "double")
     """Widths: single, double, or both."""
 
@@ -36,7 +37,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Write the files and name them."""
+    """Write the files and print their paths."""
     from mechvit.visualization.export.figure_files import export_figures
 
     for path in export_figures(options.run, options.out, options.formats, options.columns):

@@ -1,4 +1,4 @@
-"""Which exceptions a user can mend, and the one line that says how; all others are bugs and keep their traceback."""
+"""Messages, in one line, for exceptions that a user can resolve; all others are bugs and keep their traceback."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from mechvit.settings_checks import SettingError
 from mechvit.terminal import one_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space, no quota, a file larger than is allowed."""
+"""Error numbers of a full disk, an exceeded quota, and a file larger than allowed."""
 _FULL_TEXT = re.compile(r"no space left on device|disk quota exceeded|file too large|file write failed", re.I)
 _MEMORY_TEXT = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|out of memory|_ALLOC_FAILED|Cannot allocate memory"
 )
-"""What torch says in a plain RuntimeError: of its CPU allocator, CUDA, cuBLAS, cuDNN and MPS."""
+"""Messages of torch's plain RuntimeErrors on memory: of its CPU allocator, CUDA, cuBLAS, cuDNN and MPS."""
 _OF_THE_INPUT = {
     ("safetensors", "SafetensorError"),
     ("datasets", "DatasetsError"),
     ("PIL", "DecompressionBombError"),
 }
-"""Exceptions of libraries that tell of a file and are neither a ValueError nor an OSError: package and class."""
+"""Exceptions of libraries about a file that are neither a ValueError nor an OSError: package and class."""
 _SETTING_NAME = re.compile(r"""(?<![\w./'"-])[a-z]+(?:_[a-z0-9]+)+(?![\w/'"(=-]|\.\w)""")
 _ASSIGNMENT = re.compile(r"""(?<![\w./'"-])([a-z][a-z0-9_]*)=(?:'([^']*)'|\(([^()]*)\)|True)""")
-"""A setting that an error advises, in Python: `bad_files='skip'`, `pixel_range=(LOW, HIGH)` or `control=True`."""
+"""A setting that an error recommends, in Python: `bad_files='skip'`, `pixel_range=(LOW, HIGH)` or `control=True`."""
 _BATCH = re.compile(r"batch|images_per|max_bytes")
 
 
 def explain(error: BaseException, options: object = None) -> str | None:
-    """Say in one line what went wrong where the user can mend it; None where it is a bug.
+    """Return in one line what went wrong, if the user can resolve it; None if it is a bug.
 
     Args:
-        error: what was raised.
-        options: the command line's settings, whose flags are named.
+        error: the exception.
+        options: settings of the command line, whose flags are named.
     """
     cause = error.__cause__
     if _is_of_the_input(error) and cause is not None and (line := explain(cause, options)) is not None:
-        return line  # of a library's general error the reason
+        return line  # the cause of a library's general error
     if is_out_of_memory(error):
         return one_line(_out_of_memory(error, options))
     if is_disk_full(error):
@@ -51,14 +51,14 @@ def explain(error: BaseException, options: object = None) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, the machine's or the device's."""
+    """Tell whether memory ran out, the machine's or the device's."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_MEMORY_TEXT.search(str(error)))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a file could not be written for want of space."""
+    """Tell whether a file could not be written for lack of space."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     if isinstance(error, (OSError, RuntimeError)) or _is_of_the_input(error):
@@ -67,10 +67,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def flag_of(name: str, options: object) -> str:
-    """The flag of a setting, that of the outermost settings which have one; its own name where several could be meant.
+    """Return a setting's flag, that of the outermost settings that have one; its own name if it is ambiguous.
 
     Args:
-        name: of the setting.
+        name: name of the setting.
         options: a command line's settings, or their dataclass.
     """
     flags = [flag for flag, setting in _flags(options) if setting == name or flag == f"--{name.replace('_', '-')}"]
@@ -79,11 +79,11 @@ def flag_of(name: str, options: object) -> str:
 
 
 def with_flags(line: str, options: object) -> str:
-    """Write a setting's flag in the place of its Python name, where a line begins with it or where it has an
-    underscore, so that it is no common word; names in quotes and in paths stay.
+    """Replace settings' Python names by their flags, at the beginning of a line or if they contain an underscore and so
+    are no common words; names in quotes and in paths are kept.
 
     Args:
-        line: of an error.
+        line: an error's message.
         options: a command line's settings.
     """
     line = with_values(line, options)
@@ -94,10 +94,10 @@ def with_flags(line: str, options: object) -> str:
 
 
 def with_values(line: str, options: object) -> str:
-    """Write a setting that an error advises as its flag with the value: `--bad-files skip` for `bad_files='skip'`.
+    """Replace a setting that an error recommends by its flag and value: `--bad-files skip` for `bad_files='skip'`.
 
     Args:
-        line: of an error.
+        line: an error's message.
         options: a command line's settings, or their dataclass.
     """
 
@@ -119,7 +119,7 @@ def _out_of_memory(error: BaseException, options: object) -> str:
 
 def _disk_full(error: BaseException, options: object) -> str:
     said = str(getattr(error, "strerror", None) or "")
-    if said.startswith("the disk of "):  # `mechvit.files.disk_full`: it names the place
+    if said.startswith("the disk of "):  # from `mechvit.files.disk_full`, which names the place
         return said
     place = getattr(error, "filename", None) or getattr(options, "out", None)
     where = f" for {place}" if place else ""
@@ -138,7 +138,7 @@ def _is_of_the_training(error: BaseException) -> bool:
 
 
 def _flags(options: Any, prefix: str = "--") -> Iterator[tuple[str, str]]:
-    """Every flag of a command line's settings or of their dataclass, with the setting's own name."""
+    """Yield every flag of a command line's settings or of their dataclass, with the setting's own name."""
     if not dataclasses.is_dataclass(options):
         return
     for field in dataclasses.fields(options):

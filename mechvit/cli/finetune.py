@@ -1,17 +1,17 @@
-"""Fine-tune an image classifier on corrupted images, of one corruption or of several mixed, into an ordinary
-Hugging Face checkpoint.
+"""Fine-tune an image classifier on corrupted images, with one corruption or a mixture, to an ordinary Hugging Face
+checkpoint.
 
-    mechvit finetune --model runs/photos/models/base \\
+    mechvit finetune --model runs/photos/models/base \
         --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
-    mechvit finetune --model runs/photos/models/base \\
+    mechvit finetune --model runs/photos/models/base \
         --corruption clean gaussian_blur_4 gaussian_noise_4 --out tuned/mixture
-    mechvit finetune --model google/vit-base-patch16-224 \\
-        --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \\
+    mechvit finetune --model google/vit-base-patch16-224 \
+        --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \
         --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
-    torchrun --nproc-per-node 4 mechvit finetune --model DIR --images folder:DIR --corruption clean \\
+    torchrun --nproc-per-node 4 mechvit finetune --model DIR --images folder:DIR --corruption clean \
         --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
 
-The epoch with the lowest validation loss is kept; OUT/training_log.json has them all.
+The epoch with the lowest validation loss is kept; OUT/training_log.json records all epochs.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ from mechvit.terminal import say
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, OutputOptions):
-    """The settings of one fine-tuning."""
+    """Options of a fine-tuning."""
 
     model: str
-    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    """Folder or Hub id of a ViTForImageClassification with its image processor."""
     corruption: tuple[str, ...]
-    """What every image gets: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
-    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES, or clean. Of several each image gets one in
-    each epoch, all equally often."""
+    """Corruption of every image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or
+    gaussian_noise_2 (severity), or clean; for 25 others see mechvit.data.FAMILIES. With several, each image gets one of
+    them in each epoch, all equally often."""
     out: str
     """Folder of the new checkpoint."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     limit: int | None = None
-    """At most this many training images; None takes the whole part."""
+    """Largest number of training images; None uses the whole part."""
     validation_limit: int | None = None
-    """At most this many images to choose the best epoch by; None takes the whole part."""
+    """Largest number of images by which the best epoch is selected; None uses the whole part."""
     seed: int = 0
-    """Of the images' parts and the crops. One seed in all scripts keeps tuning and test images apart."""
+    """Seed of the images' parts and the crops. One seed in all commands keeps tuning and test images apart."""
     device: str | None = None
-    """Where to compute, as in cuda:1 or cpu; by default CUDA where there is one. One GPU is used, however many there
-    are; under torchrun each process takes its own, and its share of every batch."""
+    """Device to compute on, as in cuda:1 or cpu; CUDA by default if there is a GPU. One GPU is used even if there are
+    several; under torchrun, each process uses its own and takes its share of every batch."""
     save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of the new checkpoint; by default the old one's. Training itself keeps its weights in float32 at least."""
+    """Type of the new checkpoint; the old one's by default. Training itself keeps its weights in at least float32."""
     config: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Training; the defaults are the paper's."""
+    """Training settings; the defaults are the paper's."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -71,7 +71,7 @@ class Options(ImageOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Fine-tune and say which epoch was kept."""
+    """Fine-tune, and print the epoch that was kept."""
     members = corruptions_named(options.corruption)
     corruption = members[0] if len(members) == 1 else Mixture(members)
     inputs = local_inputs(options.images, options.model)

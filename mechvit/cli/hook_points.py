@@ -1,10 +1,10 @@
-"""The hook points of a model as a Markdown table: name, shape, what it is, when it exists.
+"""Print or write the hook points of a model as a Markdown table: name, shape, content, and when each exists.
 
     mechvit hook-points --model google/vit-base-patch16-224
     mechvit hook-points --model openai/clip-vit-base-patch32 --zero-shot
     mechvit hook-points --out docs/hook_points.md --overwrite
 
-Of a checkpoint only the config is read. Without --model the table is that of all supported families.
+Only a checkpoint's config is read. Without --model, the table covers all supported families.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mechvit.terminal import say
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(OutputOptions):
-    """Which table, and where to."""
+    """Options of the table of hook points."""
 
     model: str | None = None
-    """Folder or hub id of a checkpoint; None takes all supported families."""
+    """Folder or Hub id of a checkpoint; None selects all supported families."""
     zero_shot: bool = False
-    """The table of the checkpoint with text embeddings as its head (CLIPModel, SiglipModel, Siglip2Model)."""
+    """Show the table for the checkpoint with text embeddings as its head (CLIPModel, SiglipModel, Siglip2Model)."""
     out: str | None = None
     """Markdown file for the table; None prints it."""
     overwrite: bool = False
@@ -38,7 +38,7 @@ class Options(OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Make the table; print or write it."""
+    """Print or write the table."""
     if options.zero_shot and options.model is None:
         raise ValueError("--zero-shot is about one checkpoint: give its --model")
     if options.out is not None:
@@ -54,14 +54,14 @@ def main(options: Options) -> None:
 
 
 _EARLIER = b"# Hook points\n\nWritten by `scripts/hook_points.py"
-"""How a table began before there was a `mechvit` command."""
+"""Start of a table written before there was a `mechvit` command."""
 
 
 def check(place: Path, overwrite: bool) -> None:
-    """Refuse, before the table is made, a file that is not to be written.
+    """Refuse, before the table is computed, a path that must not be written.
 
     Raises:
-        ValueError: a folder, an earlier table without --overwrite, or another file.
+        ValueError: the path is a folder, an earlier table (without --overwrite), or another file.
     """
     if place.is_dir() or not place.name:
         raise ValueError(f"--out must be a file's name, as in hook_points.md; got {str(place)!r}")
@@ -72,7 +72,7 @@ def check(place: Path, overwrite: bool) -> None:
 
 
 def is_own_table(place: Path) -> bool:
-    """Tell whether a file is a table that this command wrote, or empty."""
+    """Tell whether a file is empty or a table that this command wrote."""
     with place.open("rb") as file:
         start = file.read(400)
     written = start.startswith((b"# Hook points\n\nWritten by `mechvit hook-points", _EARLIER))

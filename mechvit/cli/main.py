@@ -1,4 +1,4 @@
-"""The `mechvit` command: its list of commands, and calling one of them."""
+"""The `mechvit` command: the list of commands, and calls of single ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explore-attention": "attention of several models on several pictures, and the patch lens",
     },
 }
-"""Each command by what it is for, with one line of help."""
+"""Commands by purpose, each with one line of help."""
 NAMES = [name for group in COMMANDS.values() for name in group]
 EXAMPLES = """\
   mechvit reproduce
@@ -81,19 +81,19 @@ def _main(words: list[str]) -> None:
 
 
 def call(name: str, arguments: list[str]) -> None:
-    """Run a command; what the user can mend ends the process with one line."""
+    """Run a command; an error that the user can resolve ends the process with one line."""
     from .command_line import run
 
     run(command(name).main, read_options(name, arguments))
 
 
 def command(name: str) -> ModuleType:
-    """Import a command's module: its `main`, and its `Options` or its `PRESETS` of options."""
+    """Import and return a command's module, with its `main`, and its `Options` or its `PRESETS` of options."""
     return import_module(f".{name.replace('-', '_')}", __package__)
 
 
 def read_options(name: str, arguments: list[str]) -> Any:
-    """Read a command's options; what they cannot be ends the process with one line."""
+    """Read a command's options; invalid ones end the process with one line."""
     from .command_line import read, with_preset
 
     module, prog = command(name), f"mechvit {name.replace('_', '-')}"
@@ -103,7 +103,7 @@ def read_options(name: str, arguments: list[str]) -> Any:
 
 
 def overview() -> str:
-    """What `mechvit --help` shows."""
+    """Return the text of `mechvit --help`."""
     lines = ["What changed inside a vision transformer when it was fine-tuned?", "", "usage: mechvit COMMAND [options]"]
     for group, commands in COMMANDS.items():
         lines += ["", group, *(f"  {name:24} {line}" for name, line in commands.items())]

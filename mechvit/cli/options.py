@@ -1,4 +1,4 @@
-"""Options that several commands have, as bases of their options."""
+"""Options shared by several commands, as bases of their option classes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     import datasets
 
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
-"""In what precision models compute."""
+"""Precision in which models compute."""
 Options = TypeVar("Options")
 
 
 def own_first(kind: type[Options]) -> type[Options]:
     """Order a command's options for `--help`: its own, then those of its bases, the first base first.
 
-    A class decorator above `dataclass`, which orders them the other way round; all are given by name.
+    It is a class decorator placed above `dataclass`, which orders them the other way round; all are keyword-only.
     """
     fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
     names = [name for each in kind.__mro__ for name in vars(each).get("__annotations__", {}) if name in fields]
@@ -26,35 +26,37 @@ def own_first(kind: type[Options]) -> type[Options]:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
-    """Which images, and what to do with those that are not as they should be."""
+    """Source of the images, and treatment of unsuitable ones."""
 
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; the test part of it."""
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id; its test part is
+    used."""
     limit: int | None = None
-    """At most this many images; None takes the whole part."""
+    """Largest number of images; None uses the whole part."""
     bad_files: Literal["error", "skip"] = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out and warn."""
+    """Treatment of a file that cannot be read: stop and name it, or leave it out and warn."""
     pixel_range: tuple[float, float] | None = None
-    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    """Values of black and white in pictures of more than eight bits that do not state them, for example 0 4095."""
     unlabelled: Literal["error", "skip"] = "error"
-    """What to do with images that have no label: stop and count them, or leave them out and warn."""
+    """Treatment of images without a label: stop and count them, or leave them out and warn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
-    """Where and how exactly to compute."""
+    """Seed, device and precision."""
 
     seed: int = 0
-    """Of the images' parts, the crops and the noise. One seed in all commands keeps training and test images apart."""
+    """Seed of the images' parts, the crops and the noise. One seed in all commands keeps training and test images
+    apart."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     model_dtype: ModelDtype = "float32"
-    """In what precision models compute, whatever the dtype of their checkpoints, so that they can be compared."""
+    """Precision in which models compute, whatever their checkpoints' dtype, so that they can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """How many images go through a model at once."""
+    """Number of images per forward pass."""
 
     batch_size: int | None = None
     """Images per forward pass; None uses 32 on a CPU, else 128."""

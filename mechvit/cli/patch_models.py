@@ -1,21 +1,22 @@
-"""Which component carries the difference between two models: patch each in turn from one model into the other.
+"""Find the components that carry the difference between two models, by patching each in turn from one into the other.
 
-    mechvit patch-models --receiver runs/photos/models/base \\
-        --giver runs/photos/models/gaussian_blur_4 \\
+    mechvit patch-models --receiver runs/photos/models/base \
+        --giver runs/photos/models/gaussian_blur_4 \
         --corruption gaussian_blur_4 --out patching
-    mechvit patch-models --receiver BASE --giver BASE \\
-        --corruption gaussian_noise_4 --giver-corruption clean \\
+    mechvit patch-models --receiver BASE --giver BASE \
+        --corruption gaussian_noise_4 --giver-corruption clean \
         --images folder:DIR --limit 500 --tokens all cls patches --out harm
 
-The receiver runs on corrupted images with one component's activation taken from the giver, which sees the same images:
-a base model and its tuned one show where the gain lives; swapped, where it can be lost; one model twice, with clean
-images for the giver, which component the corruption harms it through.
+The receiver runs on corrupted images with one component's activation taken from the giver on the same images. With a
+base model as receiver and its tuned model as giver, this locates the gain; swapped, it shows which components the gain
+depends on; with one model twice and clean images for the giver, it shows through which components the corruption does
+harm.
 
-OUT gets summary.parquet (accuracy and logit difference of every component, and the share of the giver's lead that it
-recovers, with bootstrap intervals), patching.parquet and references.parquet (per image); with --attribution the
-first-order effects of components and MLP neurons (attribution.parquet, neurons.parquet) and how far they are from the
-exact ones (attribution_error.parquet, attribution_agreement.parquet); where heads are patched, their attention in
-numbers beside their effects (head_links.parquet, head_correlations.parquet); and figures/*.html, each readable offline.
+OUT contains summary.parquet (accuracy and logit difference of every component, and the share of the giver's lead that
+it recovers, with bootstrap intervals), patching.parquet and references.parquet (per image); with --attribution,
+first-order effects of components and MLP neurons (attribution.parquet, neurons.parquet) and their errors
+(attribution_error.parquet, attribution_agreement.parquet); if heads are patched, statistics of their attention with
+their effects (head_links.parquet, head_correlations.parquet); and figures/*.html, each readable offline.
 """
 
 from __future__ import annotations
@@ -43,29 +44,29 @@ ComponentKind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is patched into what, on which images."""
+    """Options of the patching of activations."""
 
     receiver: str
-    """Folder or hub id of the classifier that runs, with its image processor."""
+    """Folder or Hub id of the classifier that runs, with its image processor."""
     giver: str
-    """The one that the components are taken from; of the same shape and classes, or the same."""
+    """Model that the activations are taken from; of the same shape and classes, or the same model."""
     corruption: str
-    """FAMILY_LEVEL, as in gaussian_blur_4, or clean: what the receiver's images suffer."""
+    """FAMILY_LEVEL, as in gaussian_blur_4, or clean: corruption of the receiver's images."""
     out: str
     """Folder for tables and figures."""
     giver_corruption: str | None = None
-    """What the giver's images suffer; the same when None."""
+    """Corruption of the giver's images; the same when None."""
     kinds: tuple[ComponentKind, ...] = ("resid", "attn", "mlp", "head")
-    """What is patched: the residual stream that enters each block and the head, attention's and the MLP's output of
-    each block, each single head; what the head reads, and what it gives (the giver itself)."""
+    """Kinds of components to patch: the residual stream that enters each block and the head; the output of attention
+    and of the MLP of each block; each single head; the head's input; the logits (the giver itself)."""
     tokens: tuple[Literal["all", "cls", "patches"], ...] = ("all",)
-    """At which tokens, each on its own."""
+    """Tokens at which to patch, each setting separately."""
     attribution: bool = True
-    """Approximate all effects by the gradient, too, MLP neurons among them, and compare."""
+    """Also approximate all effects, including MLP neurons', by the gradient, and compare."""
     neurons: tuple[int, int] = (16, 48)
-    """MLP neurons that are patched exactly, too: so many of the largest approximate effects, and so many at random."""
+    """MLP neurons to patch exactly: the number with the largest approximate effects, and the number drawn at random."""
     batch_size: int | None = None
-    """Images per forward pass, patched copies counted; None uses 32 on a CPU, else 128."""
+    """Images per forward pass, including patched copies; None uses 32 on a CPU, else 128."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -74,7 +75,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Patch, print the components that recover most, write tables and figures as one folder."""
+    """Patch, print the components that recover most, and write tables and figures as one folder."""
     corruption = Corruption.parse(options.corruption)
     given = corruption if options.giver_corruption is None else Corruption.parse(options.giver_corruption)
     if options.receiver == options.giver and given == corruption:
@@ -106,7 +107,7 @@ def main(options: Options) -> None:
 def make_tables(
     receiver: HookedViT, giver: HookedViT, corruption: Corruption, given: Corruption, options: Options
 ) -> tuple[dict[str, pd.DataFrame], float]:
-    """All tables by name, and the forward passes an image that patching took."""
+    """Compute all tables, and the number of forward passes per image that patching took."""
     from mechvit import analysis
     from mechvit.analysis.interventions.components import COMPONENT_KINDS, check_activations_fit, components_of
 
@@ -159,7 +160,7 @@ def make_tables(
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
-    """Draw every table that there is; returns how many figures."""
+    """Draw every table and return the number of figures."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

@@ -1,12 +1,12 @@
-"""The whole paper in one run: models, tables, figures and one report.
+"""Run the whole paper: models, tables, figures and one report.
 
     mechvit reproduce                                   # a small ViT on embedded photographs, in minutes
     mechvit reproduce --preset imagenet                 # ViT-B/16 on ImageNet, the paper's own setting
     mechvit reproduce --preset imagenet --model DIR --images folder:DIR --limit 200 --out runs/mine
     mechvit reproduce --saes.epochs 15 --finetuning.learning-rate 5e-5
 
-Run it again to continue after an interruption: finished stages are kept, and a changed setting reruns only what depends
-on it. The report is OUT/report.html.
+Run it again to continue after an interruption: finished stages are kept, and a changed setting repeats only the stages
+that depend on it. The report is OUT/report.html.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mechvit.terminal import say
 
 
 def main(config: ExperimentConfig) -> None:
-    """Run the experiment and say where the report lies and what each stage took."""
-    # Threads that spin for each other stand still where another process has one of the cores.
+    """Run the experiment, and print the path of the report and each stage's time and memory."""
+    # Spinning threads would wait for each other whenever another process uses one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pathlib import Path
 

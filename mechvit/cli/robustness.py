@@ -1,15 +1,16 @@
-"""Mean corruption error of models on ImageNet-C's corruptions, made from any images, and their Fourier sensitivity.
+"""Measure models' mean corruption error on ImageNet-C's corruptions, applied to any images, and their Fourier
+sensitivity.
 
-    mechvit robustness --model runs/photos/models/base \\
+    mechvit robustness --model runs/photos/models/base \
         runs/photos/models/gaussian_blur_4 --out robustness
-    mechvit robustness --model google/vit-base-patch16-224 \\
-        --images folder:DIR --limit 1000 --reference alexnet \\
+    mechvit robustness --model google/vit-base-patch16-224 \
+        --images folder:DIR --limit 1000 --reference alexnet \
         --fourier 15 --out robustness
 
-OUT gets performance.parquet (per image), robustness.parquet (error, corruption error and relative error by corruption,
-severity, group, band of measured frequencies and over all, with bootstrap intervals), spectra.parquet (where in the
-spectrum each corruption changes images), with --fourier fourier.parquet, and figures/*.html, each readable offline.
-Corruptions are made as ImageNet-C's are (frost on a generated texture), not read from its files.
+OUT contains performance.parquet (per image), robustness.parquet (error, corruption error and relative error by
+corruption, severity, group, band of measured frequencies and over all, with bootstrap intervals), spectra.parquet
+(power spectrum of the change that each corruption makes), with --fourier fourier.parquet, and figures/*.html, each
+readable offline. Corruptions are computed as in ImageNet-C (frost with a generated texture), not read from its files.
 """
 
 from __future__ import annotations
@@ -38,26 +39,29 @@ if TYPE_CHECKING:
     from mechvit import HookedViT
 
 SPECTRUM_IMAGES = 64
-"""Images that corruptions' spectra are averaged over."""
+"""Number of images over which corruptions' spectra are averaged."""
 
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is tested on what."""
+    """Options of the measurement of robustness."""
 
     model: tuple[str, ...]
-    """Folders or hub ids of image classifiers with their image processors; all with the same classes."""
+    """Folders or Hub ids of image classifiers with their image processors; all with the same classes."""
     out: str
     """Folder for tables and figures."""
     families: tuple[str, ...] = IMAGENET_C
-    """Corruptions, over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate are there too."""
+    """Corruptions over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate are available
+    too."""
     levels: tuple[int, ...] = SEVERITIES
-    """Severities of each."""
+    """Severities of each corruption."""
     reference: Literal["first", "alexnet"] = "first"
-    """Whose errors are 1: the first model's, or AlexNet's on ImageNet-C (for ImageNet's images and classes only)."""
+    """Model whose errors count as 1: the first one, or AlexNet on ImageNet-C (only for ImageNet's images and
+    classes)."""
     fourier: int = 0
-    """Frequencies along each side of the Fourier map, (n^2 + 1) / 2 + 1 passes over the images; 0 makes none."""
+    """Number of frequencies along each side of the Fourier map, with (n^2 + 1) / 2 + 1 passes over the images; 0 makes
+    none."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -66,7 +70,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Test all models, print their mean corruption errors, write tables and figures as one folder."""
+    """Test all models, print their mean corruption errors, and write tables and figures as one folder."""
     corruptions = [Corruption(family, level) for family in options.families for level in options.levels]
     names = names_of(options.model)
     if not corruptions or "clean" in options.families:
@@ -92,7 +96,7 @@ def main(options: Options) -> None:
 
 
 def load_models(names: dict[str, str], device: str | None, dtype: ModelDtype) -> dict[str, HookedViT]:
-    """All models at once, so that each batch is corrupted once; all must have the same classes."""
+    """Load all models, so that each batch is corrupted once, and check that they have the same classes."""
     models = {name: load_classifier(checkpoint, device, dtype) for name, checkpoint in names.items()}
     classes = next(iter(models.values())).cfg.id2label
     for name, model in models.items():
@@ -104,7 +108,7 @@ def load_models(names: dict[str, str], device: str | None, dtype: ModelDtype) ->
 def make_tables(
     models: dict[str, HookedViT], images: datasets.Dataset, corruptions: list[Corruption], options: Options
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """The tables to keep, and the spectra of the strongest corruptions to draw."""
+    """Compute the tables, and the spectra of the most severe corruptions for the figure."""
     import pandas as pd
 
     from mechvit import analysis
@@ -135,7 +139,7 @@ def make_tables(
 
 
 def draw(tables: dict[str, pd.DataFrame], spectra: pd.DataFrame, folder: Path) -> int:
-    """Draw every table that there is; returns how many."""
+    """Draw every table and return the number of figures."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

@@ -1,8 +1,8 @@
-"""Take the pictures of a run's report that the README shows, with chromium and playwright (in the `dev` extra).
+"""Take the screenshots of a run's report for the README, with chromium and playwright (in the `dev` extra).
 
     mechvit screenshots --run runs/photos --out docs --overwrite
 
-Writes report.png, claims.png, gain.png, explorer.png, lens.png and features.png; earlier ones with --overwrite only.
+Writes report.png, claims.png, gain.png, explorer.png, lens.png and features.png; existing ones only with --overwrite.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ DRAWN = """() => [...document.querySelectorAll(".plot")]
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(OutputOptions):
-    """What is photographed."""
+    """Options of the screenshots."""
 
     run: Path
     """Folder of a finished run, with its report.html."""
     out: Path
     """Folder for the pictures."""
     picture: int = 1
-    """Which of the example images the views show, from 0."""
+    """Index of the example image that the views show, from 0."""
     theme: str = "light"
     """`light` or `dark`."""
     overwrite: bool = False
-    """Replace pictures of these names in OUT, whoever made them."""
+    """Replace files of these names in OUT, even those written by others."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -49,7 +49,7 @@ class Options(OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Open the report offline and take each picture."""
+    """Open the report offline and take each screenshot."""
     report, chromium = options.run / "report.html", shutil.which("chromium")
     if not report.is_file():
         raise ValueError(f"{options.run} has no report.html: finish the run first")
@@ -73,7 +73,7 @@ def main(options: Options) -> None:
         wait(page, DRAWN)  # figures and views are drawn while the browser is idle
         for name, show in {"report": top, "claims": claims, "gain": gain, "explorer": explorer, "lens": lens}.items():
             show(page, options.picture)
-            page.wait_for_timeout(1000)  # patterns are inflated
+            page.wait_for_timeout(1000)  # while patterns are decompressed
             keep(page, name, options)
         features = options.run / "features.html"
         if features.is_file():  # a run may have no SAEs
@@ -85,14 +85,14 @@ def main(options: Options) -> None:
 
 
 def keep(page: Page, name: str, options: Options) -> None:
-    """Take the picture of what the window shows."""
+    """Take a screenshot of the window."""
     place = options.out / f"{name}.png"
     write_bytes(place, page.screenshot(), ours=lambda path: options.overwrite)
     say(place)
 
 
 def wait(page: Page, condition: str) -> None:
-    """Poll a JavaScript function until it gives true (the page's policy forbids playwright's own wait)."""
+    """Poll a JavaScript function until it returns true (the page's policy forbids playwright's own wait)."""
     for _ in range(600):
         if page.evaluate(condition):
             return
@@ -101,21 +101,21 @@ def wait(page: Page, condition: str) -> None:
 
 
 def top(page: Page, picture: int) -> None:
-    """The first page: the claims, each with what was measured and a verdict."""
+    """Show the first screen: the claims, each with its measurement and a verdict."""
 
 
 def claims(page: Page, picture: int) -> None:
-    """Every claim's measurements with their intervals."""
+    """Show every claim's measurements with their intervals."""
     page.evaluate("document.querySelector('#claims-figure').scrollIntoView({ behavior: 'instant' })")
 
 
 def gain(page: Page, picture: int) -> None:
-    """Where the tuned models' gain lives, activation by activation."""
+    """Show the localisation of the tuned models' gain by activation."""
     page.evaluate("document.querySelector('#gain-patching').scrollIntoView({ behavior: 'instant' })")
 
 
 def choose(page: Page, view: str, picture: int, patch: tuple[float, float]) -> None:
-    """Scroll a view to the top of the window, choose a picture, and lock the patch at a place of its first panel."""
+    """Scroll a view to the top of the window, select a picture, and lock the patch at a position of its first panel."""
     page.evaluate("(view) => document.querySelector(view).scrollIntoView({ behavior: 'instant' })", view)
     page.locator(f"{view} .ex-stage").first.wait_for()
     if page.locator(f"{view} .ex-strip input").count() > picture:
@@ -130,10 +130,10 @@ def choose(page: Page, view: str, picture: int, patch: tuple[float, float]) -> N
 
 
 def explorer(page: Page, picture: int) -> None:
-    """The attention explorer, one patch locked."""
+    """Show the attention explorer, with one patch locked."""
     choose(page, ".ex:not(.pl)", picture, (0.56, 0.44))
 
 
 def lens(page: Page, picture: int) -> None:
-    """The patch lens, one patch locked."""
+    """Show the patch lens, with one patch locked."""
     choose(page, ".ex.pl", picture, (0.56, 0.44))

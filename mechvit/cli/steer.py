@@ -1,18 +1,19 @@
-"""Steer a base model from corrupted towards clean: how much of a tuned model's gain that gives, and what it costs.
+"""Steer a base model from corrupted towards clean activations: the recovered share of a tuned model's gain, and its
+cost.
 
-    mechvit steer --base runs/photos/models/base \\
-        --tuned runs/photos/models/gaussian_blur_4 \\
+    mechvit steer --base runs/photos/models/base \
+        --tuned runs/photos/models/gaussian_blur_4 \
         --corruption gaussian_blur_4 --out steering
-    mechvit steer --base BASE --tuned TUNED --corruption fog_3 \\
-        --images folder:DIR --sae saes/base/batchtopk --latents 16 \\
+    mechvit steer --base BASE --tuned TUNED --corruption fog_3 \
+        --images folder:DIR --sae saes/base/batchtopk --latents 16 \
         --layers 4 8 --scales 0.5 1 2 --out steering
 
 The direction is the mean clean minus the mean corrupted residual stream over training images, after each block; with
---sae also the sum of what the latents write that differ most. Test images are split: hook point and scale are chosen on
-one half and reported on the other, beside random directions of the same length that are chosen in the same way. Prints
-what was chosen. OUT gets steering.parquet (every direction and scale on the held-out half: accuracy, logit difference,
-their change, and the share of the gap to the tuned model that is recovered; clean images too), chosen.parquet,
-directions.parquet (hook point, tokens, length) and figures/*.html, each readable offline.
+--sae, also the part of it that the most different latents write. Test images are split: hook point and scale are chosen
+on one half and reported on the other, with random directions of the same length chosen in the same way. Prints the
+choice. OUT contains steering.parquet (every direction and scale on the held-out half: accuracy, logit difference, their
+change, and the recovered share of the gap to the tuned model; also on clean images), chosen.parquet, directions.parquet
+(hook point, tokens, length) and figures/*.html, each readable offline.
 """
 
 from __future__ import annotations
@@ -44,41 +45,41 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """What is steered towards what."""
+    """Options of the steering."""
 
     base: str
-    """Folder or hub id of the model that is steered: an image classifier with its image processor."""
+    """Folder or Hub id of the model to steer: an image classifier with its image processor."""
     tuned: str
-    """Folder or hub id of a model that was fine-tuned from it, whose gain is to be recovered."""
+    """Folder or Hub id of a model that was fine-tuned from it, whose gain is to be recovered."""
     corruption: str
-    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3: what the direction leads away from."""
+    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3: the corruption that the direction leads away from."""
     out: str
     """Folder for tables and figures."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id; directions are made of
-    the finetune part of it, and the test part is steered."""
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id; directions are computed
+    from its finetune part, and the test part is steered."""
     layers: tuple[int, ...] = ()
-    """Blocks after which the direction is added, one at a time; by default each."""
+    """Blocks after which the direction is added, one at a time; all by default."""
     tokens: Literal["all", "patches", "cls"] = "all"
-    """Where it is taken and added."""
+    """Tokens at which the direction is computed and added."""
     per_position: bool = False
-    """One direction for each token in place of one for all."""
+    """Use one direction per token instead of one for all."""
     scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    """Multiples of the direction that are tried."""
+    """Multiples of the direction to try."""
     controls: int = 3
-    """Random directions of the same length beside each."""
+    """Number of random directions of the same length per direction."""
     most_cost: float = 1.0
-    """Choose among those alone that lose at most so much clean accuracy on the images chosen on, as in 0.01."""
+    """Largest loss of clean accuracy, as in 0.01, with which a hook point and scale may be chosen."""
     sae: str | None = None
-    """Folder of an SAE of the base model (with cfg.json) whose latents are steered with, too."""
+    """Folder of an SAE of the base model (with cfg.json) with whose latents to steer as well."""
     latents: int = 32
-    """How many of its latents, those whose writing differs most."""
+    """Number of its latents to use, those whose contributions differ most."""
     training_limit: int | None = 1000
-    """At most this many images to make directions of; None takes the whole part."""
+    """Largest number of images from which directions are computed; None uses the whole part."""
     limit: int | None = None
-    """At most this many images to steer; None takes the whole part."""
+    """Largest number of images to steer; None uses the whole part."""
     allow_other_model: bool = False
-    """Steer with an SAE that says it was trained on another checkpoint, too."""
+    """Accept an SAE that was trained on another checkpoint."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -91,7 +92,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Make directions, steer with them; print what was chosen, write tables and figures as one folder."""
+    """Compute directions and steer with them; print the choice, and write tables and figures as one folder."""
     corruption = Corruption.parse(options.corruption)
     if corruption == CLEAN:
         raise SettingError("corruption", "must not be clean, which the direction leads to")
@@ -114,7 +115,7 @@ def main(options: Options) -> None:
 def steer_all(
     base: HookedViT, tuned: HookedViT, corruption: Corruption, options: Options
 ) -> tuple[list[Direction], Steering]:
-    """Directions of the training images, and what they do on the test images."""
+    """Compute directions from the training images, and apply them to the test images."""
     from mechvit import analysis
     from mechvit.analysis.interventions.model_pair import check_weights_fit
 
@@ -175,7 +176,7 @@ def part_of(part: str, limit: int | None, model: HookedViT, options: Options) ->
 
 
 def load(options: Options, model: HookedViT) -> Any:
-    """The SAE, once it is known to fit."""
+    """Load the SAE and check that it fits the model."""
     from mechvit.analysis.interventions.steering_directions import check_point
     from mechvit.saes import load_sae
     from mechvit.saes.hook_site import check_checkpoint, sae_site
@@ -189,7 +190,7 @@ def load(options: Options, model: HookedViT) -> Any:
 
 
 def make_tables(directions: list[Direction], found: Steering, most_cost: float) -> dict[str, pd.DataFrame]:
-    """Every table that is written."""
+    """Compute every table."""
     import pandas as pd
 
     rows = [(d.source, d.hook_name, d.tokens, len(d.vector), d.norm) for d in directions]
@@ -201,7 +202,7 @@ def make_tables(directions: list[Direction], found: Steering, most_cost: float) 
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
-    """Draw what the tables allow; returns how many were drawn."""
+    """Draw what the tables allow and return the number of figures."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

@@ -1,18 +1,18 @@
-"""Where a fine-tuning's gain lives in the weights: parts of the tuned model in the base, and the line between the two.
+"""Locate a fine-tuning's gain in the weights: parts of the tuned model in the base, and interpolation between the two.
 
-    mechvit swap-weights --base runs/photos/models/base \\
-        --tuned runs/photos/models/gaussian_blur_4 \\
+    mechvit swap-weights --base runs/photos/models/base \
+        --tuned runs/photos/models/gaussian_blur_4 \
         --corruptions gaussian_blur_4 --out weights
-    mechvit swap-weights --base BASE --tuned TUNED \\
-        --images folder:DIR --limit 1000 --corruptions fog_3 frost_3 \\
+    mechvit swap-weights --base BASE --tuned TUNED \
+        --images folder:DIR --limit 1000 --corruptions fog_3 frost_3 \
         --cumulative branches --reverse --out weights
 
 Every block, attention, MLP and LayerNorm of the tuned model is put into the base one at a time, then the first k and
 the last k parts together; base + alpha (tuned - base) is evaluated from alpha -0.25 to 1.5; and under the first of
---corruptions the smallest set of parts that carries --share of the gain is searched on half of the images and reported
-on the others. Prints that set. OUT gets swaps.parquet (accuracy and logit difference with intervals, and the share of
-the gap to the tuned model that is recovered: 0 the base, 1 the tuned model), with --reverse swaps_reverse.parquet (the
-base model's parts in the tuned one), interpolation.parquet, smallest_set.parquet, weight_change.parquet (one row a
+--corruptions, the smallest set of parts that carries --share of the gain is searched on half of the images and reported
+on the others. Prints that set. OUT contains swaps.parquet (accuracy and logit difference with intervals, and the
+recovered share of the gap to the tuned model: 0 the base, 1 the tuned model), with --reverse swaps_reverse.parquet (the
+base model's parts in the tuned one), interpolation.parquet, smallest_set.parquet, weight_change.parquet (one row per
 tensor: relative change, ranks, overlaps), weight_change_parts.parquet, weight_change_spectra.parquet, and
 figures/*.html, each readable offline.
 """
@@ -47,28 +47,28 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
-    """Which weights are compared on what."""
+    """Options of the swapping of weights."""
 
     base: str
-    """Folder or hub id of the model before fine-tuning: an image classifier with its image processor."""
+    """Folder or Hub id of the model before fine-tuning: an image classifier with its image processor."""
     tuned: str
-    """Folder or hub id of a model that was fine-tuned from it."""
+    """Folder or Hub id of a model that was fine-tuned from it."""
     corruptions: tuple[str, ...]
-    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3, the one that the model was tuned on first; clean images are always
-    tested too."""
+    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3, first the one that the model was tuned on; clean images are always
+    included."""
     out: str
     """Folder for tables and figures."""
     cumulative: Literal["blocks", "branches", "parts"] = "blocks"
-    """What is added at a time from either end: whole blocks; attention and MLP, each with its LayerNorm; or every part
-    alone. `branches` and `parts` take more passes."""
+    """Unit that is added at a time from either end: whole blocks; attention and MLP, each with its LayerNorm; or every
+    single part. `branches` and `parts` take more passes."""
     reverse: bool = False
-    """Put the base model's parts into the tuned one as well: which of them the gain cannot do without."""
+    """Also put the base model's parts into the tuned one, to see which of them the gain depends on."""
     share: float = 0.9
-    """Of the gain, which the smallest set must carry."""
+    """Share of the gain that the smallest set must carry."""
     unit: Literal["blocks", "branches", "parts"] = "branches"
-    """What the smallest set is made of."""
+    """Unit of which the smallest set consists."""
     quantity: Literal["logit_difference", "accuracy"] = "logit_difference"
-    """In which the smallest set's share is measured, and which the figures of swaps show."""
+    """Quantity by which the smallest set's share is measured, and which the figures of swaps show."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -77,7 +77,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Swap, interpolate and search; print the smallest set, write tables and figures as one folder."""
+    """Swap, interpolate and search; print the smallest set, and write tables and figures as one folder."""
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
     if not corruptions:
         raise ValueError("--corruptions must name one besides clean, under which there is a gain")
@@ -97,7 +97,7 @@ def main(options: Options) -> None:
 
 
 def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
-    """Both models, once their weights are known to fit each other's place."""
+    """Load both models and check that their weights fit each other's place."""
     from mechvit.analysis.interventions.model_pair import check_weights_fit
 
     pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
@@ -108,7 +108,7 @@ def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> t
 def make_tables(
     base: HookedViT, tuned: HookedViT, images: Any, corruptions: tuple[Any, ...], options: Options
 ) -> dict[str, pd.DataFrame]:
-    """Every table that is written."""
+    """Compute every table."""
     from mechvit import analysis
 
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
@@ -139,7 +139,7 @@ def make_tables(
 
 
 def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
-    """Draw what the tables allow; returns how many were drawn."""
+    """Draw what the tables allow and return the number of figures."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 

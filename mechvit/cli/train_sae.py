@@ -7,10 +7,10 @@
     torchrun --nproc-per-node 8 -m mechvit train-sae --model google/vit-base-patch16-224 \\
         --images ILSVRC/imagenet-1k --limit 10000 --out saes/base
 
-Each SAE lies in OUT/NAME, as `sae_lens.SAE.load_from_disk` opens it, with a model card; OUT/history.parquet and
-OUT/metrics.csv tell the training. Cut off, and started again with the same settings, it goes on where it was, with as
-many threads and processes to the same bits.
-With --also-model TUNED one SAE is trained on the activations of several models.
+Each SAE is written to OUT/NAME, in the format that `sae_lens.SAE.load_from_disk` opens, with a model card;
+OUT/history.parquet and OUT/metrics.csv record the training. An interrupted training resumes when started again with the
+same settings, with identical results for as many threads and processes. With --also-model TUNED, one SAE is trained on
+the activations of several models.
 """
 
 from __future__ import annotations
@@ -42,43 +42,45 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(ImageOptions, DeviceOptions, OutputOptions):
-    """The settings of one training."""
+    """Options of an SAE training."""
 
     model: str | None = None
-    """Folder or hub id of a vision transformer with its image processor; not needed with a cache."""
+    """Folder or Hub id of a vision transformer with its image processor; not needed with a cache."""
     also_model: tuple[str, ...] = ()
-    """Other models, as those tuned from it, whose activations make up equal parts of every batch: one SAE for all."""
+    """Other models, such as those tuned from it, whose activations make up equal parts of every batch: one SAE for
+    all."""
     out: str
     """Folder of the SAEs."""
     cache: str | None = None
-    """Folder that mechvit cache-activations wrote: train on these activations instead of running a model."""
+    """Folder written by mechvit cache-activations, whose activations to train on instead of running a model."""
     validation_cache: str | None = None
-    """Another one, of held-out images (--part sae_validation), to choose the best epoch by."""
+    """Cache of held-out images (--part sae_validation), by which the best epoch is selected."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
-    """What the images that do not stay clean get, each equally often: FAMILY_LEVEL, as in gaussian_blur_4
-    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); 25 others, as
+    """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); for 25 others see
     mechvit.data.FAMILIES."""
     limit: int | None = None
-    """At most this many training images; None takes the whole part."""
+    """Largest number of training images; None uses the whole part."""
     validation_limit: int | None = None
-    """At most this many images to choose the best epoch by; None takes the whole part."""
+    """Largest number of images by which the best epoch is selected; None uses the whole part."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one (under torchrun, as for cuda, each
-    process its own)."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU (under torchrun, one GPU per
+    process)."""
     verify: bool = False
-    """Read the whole of a cache first and compare hashes; else those files alone whose size or time changed."""
+    """Read a whole cache first and compare hashes; otherwise only those files whose size or time changed."""
     overwrite: bool = False
     """Replace an earlier training at OUT that has other settings."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints, beside one at the end of every epoch."""
+    """Steps between checkpoints; there is another at the end of every epoch."""
     log_every: int = 20
-    """Steps between two rows of figures in OUT.partial/metrics.csv, and updates of the progress bar."""
+    """Steps between two rows of metrics in OUT.partial/metrics.csv, and between updates of the progress bar's
+    metrics."""
     loggers: tuple[Literal["wandb", "tensorboard"], ...] = ()
-    """Where the figures go beside metrics.csv."""
+    """Loggers that receive the metrics in addition to metrics.csv."""
     push_to_hub: str | None = None
-    """Upload the SAEs to this repository, OWNER/NAME, of the Hugging Face hub when they are done."""
+    """Repository OWNER/NAME of the Hugging Face Hub to which the finished SAEs are uploaded."""
     config: SAEConfig = field(default_factory=SAEConfig)
 
     def __post_init__(self) -> None:
@@ -96,7 +98,7 @@ def main(options: Options) -> None:
     read = options.images, options.model, options.cache, options.validation_cache, *options.also_model
     inputs = local_inputs(*read)
     place = out_folder(options.out, inputs, flag="--overwrite")
-    for path in (place, partial(place)):  # a training may go on beside files of others, and is not replaced then
+    for path in (place, partial(place)):  # a resumed training is not replaced, so foreign files do not matter
         check_replaceable(path, "SAEs", whole=False, flag="--overwrite")
     from mechvit.saes import push_to_hub, read_history, train_on
     from mechvit.saes.distributed import processes, rank
@@ -130,7 +132,7 @@ def check_source(options: Options) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
-        ValueError: neither a model nor caches, only one cache, or settings of images that a cache has fixed already.
+        ValueError: neither a model nor caches are given, only one cache is, or a setting contradicts the cache.
     """
     if (options.cache is None) != (options.validation_cache is None):
         raise ValueError("give --cache and --validation-cache together: one to train on, one to check on")
@@ -150,13 +152,13 @@ def check_source(options: Options) -> None:
 
 
 def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
-    """Activations of images, computed as they are needed."""
+    """Return the stream of activations computed from images, and the settings."""
     from mechvit.saes import ImageStreams, MixedStreams
     from mechvit.saes.activations.image_store import sae_input_widths
 
     corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
-    names_of([options.model, *options.also_model])  # refuses one that comes twice
+    names_of([options.model, *options.also_model])  # refuses repeated ones
     model, *others = (load_model(name, device, options.model_dtype) for name in (options.model, *options.also_model))
     check_sizes(model, others, options.also_model)
     check_corruptions(corruptions, model.cfg.image_size)
@@ -186,7 +188,7 @@ def check_sizes(model: HookedViT, others: list[HookedViT], names: tuple[str, ...
 
 
 def cached_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:
-    """Activations on disk, which are looked at whole before training starts."""
+    """Return the stream of activations on disk, checked as a whole before training starts, and the settings."""
     from mechvit.models.devices import device_named
     from mechvit.saes import CachedActivations, CachedStreams, ShuffleOptions
     from mechvit.saes.distributed import rank

@@ -1,17 +1,18 @@
-"""Does training on one corruption help on another? One model for each, tested on all: a matrix of gains.
+"""Measure whether training on one corruption helps on another: one model per corruption, tested on all, as a matrix of
+gains.
 
     mechvit transfer                                     # four kinds of noise, four of blur, in minutes
-    mechvit transfer --corruptions box_blur_3 median_blur_3 gaussian_noise_4 \\
+    mechvit transfer --corruptions box_blur_3 median_blur_3 gaussian_noise_4 \
         --mixtures box_blur_3+gaussian_noise_4 mine=clean+median_blur_3 --out runs/mine
-    mechvit transfer --model runs/photos/models/base --corruptions imagenet_c_3 \\
+    mechvit transfer --model runs/photos/models/base --corruptions imagenet_c_3 \
         --mixtures noise blur all --out runs/imagenet_c
-    mechvit transfer --preset imagenet --model DIR --images folder:DIR --limit 1000 \\
+    mechvit transfer --preset imagenet --model DIR --images folder:DIR --limit 1000 \
         --corruptions paper --out runs/paper
 
-OUT/transfer.html shows the matrix, what passes within a group of corruptions and across, and whether that follows how
-alike their spectra are; OUT/tables/*.parquet hold its numbers with bootstrap intervals, OUT/models/* the checkpoints.
-Run it again to continue after an interruption: finished stages are kept. More corruptions can be added later; their
-models are trained, and all tests run again.
+OUT/transfer.html shows the matrix, the transfer within and across groups of corruptions, and its relation to the
+similarity of their spectra; OUT/tables/*.parquet contain the numbers with bootstrap intervals, OUT/models/* the
+checkpoints. Run it again to continue after an interruption: finished stages are kept. More corruptions can be added
+later; their models are trained, and all tests run again.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from mechvit.terminal import say
 
 
 def main(config: TransferConfig) -> None:
-    """Run the experiment; print the matrix, the means and where the page lies."""
-    # Threads that spin for each other stand still where another process has one of the cores.
+    """Run the experiment; print the matrix, the means and the path of the page."""
+    # Spinning threads would wait for each other whenever another process uses one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pathlib import Path
 

@@ -1,12 +1,12 @@
-"""Where each head looks: attention on one image, clean and corrupted, of one model or of two side by side.
+"""Show attention on one image, clean and corrupted, of one model or of two side by side.
 
-    mechvit visualize-attention --model runs/photos/models/base \\
+    mechvit visualize-attention --model runs/photos/models/base \
         --image photo.jpg --out attention.html
-    mechvit visualize-attention --model BASE --tuned TUNED --image photo.jpg \\
-        --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \\
+    mechvit visualize-attention --model BASE --tuned TUNED --image photo.jpg \
+        --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \
         --out attention.html
 
-The page is one file that needs no network: circuitsvis's attention heads, with the panels linked.
+The page is one file that needs no network and shows circuitsvis's attention heads in linked panels.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ if TYPE_CHECKING:
 @own_first
 @dataclass(frozen=True, kw_only=True)
 class Options(DeviceOptions, OutputOptions):
-    """What is drawn."""
+    """Options of the attention page."""
 
     model: str
-    """Folder or hub id of a ViTForImageClassification with its image processor."""
+    """Folder or Hub id of a ViTForImageClassification with its image processor."""
     image: Path
-    """A picture's file, as Pillow opens it."""
+    """Picture file in any format that Pillow opens."""
     pixel_range: tuple[float, float] | None = None
-    """The values of black and white in a picture of more than eight bits that does not state them, as in 0 4095."""
+    """Values of black and white in a picture of more than eight bits that does not state them, for example 0 4095."""
     out: Path
-    """The page, an .html file."""
+    """Path of the page, an .html file."""
     tuned: str | None = None
-    """A model tuned from it, drawn beside it."""
+    """Model tuned from it, shown beside it."""
     corruption: str = "gaussian_blur_4"
-    """Drawn beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size)
-    or gaussian_noise_2 (severity); 25 others, as mechvit.data.FAMILIES; clean draws that one alone."""
+    """Corruption shown beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's
+    input size) or gaussian_noise_2 (severity); for 25 others see mechvit.data.FAMILIES; clean shows that one alone."""
     layers: tuple[int, ...] | None = None
-    """Blocks, 0 to n_layers - 1; None takes all, one shown at a time."""
+    """Blocks, 0 to n_layers - 1; None uses all, displayed one at a time."""
     heads: tuple[int, ...] | None = None
-    """Heads, 0 to n_heads - 1; None takes all."""
+    """Heads, 0 to n_heads - 1; None uses all."""
     max_tokens: int | None = 50
-    """Pool patches in square blocks to at most this many tokens; None for full resolution (then choose few heads)."""
+    """Largest number of tokens to which patches are pooled in square blocks; None for full resolution (then choose few
+    heads)."""
     seed: int = 0
     """Seed of the corruptions' noise."""
     overwrite: bool = False
@@ -62,14 +63,14 @@ class Options(DeviceOptions, OutputOptions):
 
 
 def main(options: Options) -> None:
-    """Corrupt the image as the models see it, and draw what they attend to."""
+    """Corrupt the image at the models' input size, and show their attention."""
     corruption = Corruption.parse(options.corruption)
     with result_pages(options, [options.out], options.model, options.tuned, options.image):
         draw(options, corruption)
 
 
 def draw(options: Options, corruption: Corruption) -> None:
-    """Make the page and write it."""
+    """Compute the page and write it."""
     from mechvit.data import open_picture
     from mechvit.data.sources.picture import path_text
 
@@ -97,7 +98,7 @@ def draw(options: Options, corruption: Corruption) -> None:
 
 
 def inputs_of(model: HookedViT, picture: object, corruption: Corruption, seed: int) -> dict[Corruption, object]:
-    """Pixel values [3, height, width] of the clean and the corrupted picture."""
+    """Return the pixel values [3, height, width] of the clean and the corrupted picture."""
     import torch
 
     from mechvit.data import corrupt, normalize, unit_pixels

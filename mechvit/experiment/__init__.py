@@ -1,4 +1,4 @@
-"""The paper as one resumable run: presets, stages, claims (names in `__init__.pyi`)."""
+"""The paper as one resumable run: presets, stages, claims (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

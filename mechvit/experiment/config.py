@@ -1,4 +1,4 @@
-"""Every setting of the experiment, and its presets: a light module that command lines import without torch."""
+"""All settings of the experiment, and its presets, in a light module that commands import without torch."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ RELATED: tuple[str, ...] = (
     "poisson_noise_4",
     "salt_and_pepper_10",
 )
-"""Other blurs and noises than the paper's, about as strong as its strongest levels."""
+"""Blurs and noises other than the paper's, about as strong as its strongest levels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCounts:
-    """How many images each part of the experiment takes, at most; the parts never share an image."""
+    """Largest number of images for each part of the experiment; no two parts share an image."""
 
     train: int = 3800
-    """Images that a base model of its own is trained on."""
+    """Images on which a new base model is trained."""
     validation: int = 380
-    """Images that choose that training's best epoch."""
+    """Images by which that training's best epoch is selected."""
     finetune: int = 10_000
     """Images for fine-tuning."""
     finetune_validation: int = 1000
-    """Images that choose fine-tuning's best epoch."""
+    """Images by which fine-tuning's best epoch is selected."""
     sae: int = 10_000
-    """Images that the SAEs are trained on."""
+    """Images on which the SAEs are trained."""
     sae_validation: int = 500
-    """Images that choose the SAEs' best epoch."""
+    """Images by which the SAEs' best epoch is selected."""
     test: int = 1000
-    """Images that everything is evaluated on."""
+    """Test images, on which everything is evaluated."""
     attention: int = 1000
-    """Images of these, from the first, whose attention is compared."""
+    """Test images, from the first, on which attention is compared."""
     sae_test: int = 1000
-    """Images of these, from the first, that the SAEs are evaluated on."""
+    """Test images, from the first, on which the SAEs are evaluated."""
     isolation: int = 500
-    """Images of these, from the first, on which the tuned models' gain is located and related filters are tested; and
-    as many of those to fine-tune on, from which steering directions are made."""
+    """Test images, from the first, on which the tuned models' gain is located and related filters are tested; and as
+    many fine-tuning images, from which steering directions are computed."""
 
     def __post_init__(self) -> None:
         check(self, COUNT, *vars(self))
@@ -72,45 +72,45 @@ class ExperimentConfig:
     """The paper as one run: fine-tune on each corruption, evaluate, look inside, train SAEs, judge the claims."""
 
     preset: Literal["photos", "imagenet"] = "photos"
-    """Where the defaults of all other settings come from."""
+    """Preset that sets the defaults of all other settings."""
     out: str = "runs/photos"
-    """Folder of the run; an earlier one that was cut off is continued."""
+    """Folder of the run; an interrupted run there is continued."""
     model: str | None = None
-    """Base model: folder or hub id of a ViTForImageClassification. Without one a small base is trained first."""
+    """Base model: folder or Hub id of a ViTForImageClassification. Without one, a small base is trained first."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     limit: int | None = None
-    """At most this many images of every part, for a quick look."""
+    """Largest number of images in every part, for a quick look."""
     bad_files: Literal["error", "skip"] = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
+    """Treatment of a file that cannot be read: stop and name it, or leave it out and count it."""
     pixel_range: tuple[float, float] | None = None
-    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    """Values of black and white in pictures of more than eight bits that do not state them, for example 0 4095."""
     unlabelled: Literal["error", "skip"] = "error"
-    """What to do with images that have no label: stop and count them, or leave them out and warn."""
+    """Treatment of images without a label: stop and count them, or leave them out and warn."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
-    """What to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
+    """Corruptions to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
     related: tuple[str, ...] = RELATED
-    """Other filters, under which the base and each family's strongest model are tested; those tuned on are left out."""
+    """Other filters under which the base and each family's strongest model are tested; those tuned on are left out."""
     sae_models: Literal["strongest", "all"] = "strongest"
-    """Whose SAEs: the base and the model tuned on each family's strongest level, or every model."""
+    """Models whose SAEs are trained: the base and the model tuned on each family's strongest level, or every model."""
     device: str | None = None
-    """Where to compute; CUDA where there is one."""
+    """Device to compute on; CUDA by default if there is a GPU."""
     seed: int = 0
-    """Of the images' parts and crops, the noise, and every training."""
+    """Seed of the images' parts and crops, the noise, and every training."""
     example_images: int = 4
     """Images shown in the report."""
     verify: bool = False
-    """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
+    """Read every output of finished stages again and compare its hash; otherwise only those with a new size or time."""
     fresh: bool = False
-    """Start over: do every stage again, also those that are done."""
+    """Start over: run every stage again, including finished ones."""
     export: tuple[str, ...] = ()
-    """Write the figures as files of a paper's width, too: png, svg, pdf, with commas or spaces between them (needs
-    kaleido and chromium)."""
+    """Also write the figures as files of a paper's width: png, svg, pdf (commas or spaces between; needs kaleido,
+    chromium)."""
     counts: ImageCounts = field(default_factory=ImageCounts)
     shape: ViTShape = field(default_factory=ViTShape)
-    """Shape of a base model of its own."""
+    """Shape of a new base model."""
     base: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Training of a base model of its own."""
+    """Training of a new base model."""
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     saes: SAEConfig = field(default_factory=SAEConfig)
     rules: Rules = field(default_factory=Rules)
@@ -133,7 +133,7 @@ class ExperimentConfig:
         self._check_saes()
 
     def _check_saes(self) -> None:
-        """What can be said of the SAEs without a given model; of one that is trained here the shape is known."""
+        """Refuse SAE settings that cannot work, as far as the settings tell without the given model."""
         if len(self.saes.hook_names) > 1:
             raise SettingError("hook_names", f"must be one in this run; got {listed(self.saes.hook_names)}")
         for name, values in vars(self.saes.sweep).items():
@@ -150,22 +150,22 @@ class ExperimentConfig:
 
     @property
     def tuned(self) -> tuple[Corruption, ...]:
-        """The corruptions, read."""
+        """The corruptions, parsed."""
         return tuple(Corruption.parse(key) for key in self.corruptions)
 
     @property
     def others(self) -> tuple[Corruption, ...]:
-        """The related filters that no model is tuned on."""
+        """Related filters that no model is tuned on."""
         return tuple(c for c in map(Corruption.parse, self.related) if c not in (CLEAN, *self.tuned))
 
     @property
     def strongest(self) -> tuple[Corruption, ...]:
-        """The strongest level of each family."""
+        """Strongest level of each family."""
         families = dict.fromkeys(c.family for c in self.tuned)
         return tuple(max(c for c in self.tuned if c.family == family) for family in families)
 
     def count(self, part: str) -> int:
-        """How many images a part takes."""
+        """Return the largest number of images for a part."""
         count: int = getattr(self.counts, part)
         return count if self.limit is None else min(count, self.limit)
 
@@ -189,12 +189,13 @@ PHOTOS = ExperimentConfig(
     finetuning=FinetuneConfig(learning_rate=3e-4, epochs=4),
     saes=SAEConfig(expansion_factor=8, epochs=8, train_batch_size_tokens=512),
 )
-"""`make reproduce`: a small ViT of its own on the embedded photographs, in minutes on two cores.
+"""Preset of `make reproduce`: a small new ViT on the embedded photographs, in minutes on two cores.
 
-What differs from the paper, for a small model and little time: a base trained from random weights (lr 1e-3, 7 epochs),
-fine-tuning at lr 3e-4 for at most 4 epochs instead of 5e-5 for 10, and SAEs of expansion 8 instead of 32 (of 3,072
-latents two thirds would die on 35,150 tokens an epoch), trained for at most 8 epochs of small batches instead of 15.
-The base's test accuracy and every stage's time stand in the run's report."""
+It differs from the paper in a base trained from random weights (lr 1e-3, 7 epochs), fine-tuning at lr 3e-4 for at most
+4 epochs instead of 5e-5 for 10, and SAEs of expansion 8 instead of 32 (two thirds of 3,072 latents would die on 35,150
+tokens per epoch), trained for at most 8 epochs of small batches instead of 15. The base's test accuracy and every
+stage's time are in the run's report.
+"""
 
 IMAGENET = ExperimentConfig(
     preset="imagenet",

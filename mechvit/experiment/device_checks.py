@@ -1,4 +1,4 @@
-"""The device of a command: checked before anything is loaded, and said."""
+"""Check and announcement of a command's device, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 def check_device(device: str | None, *, processes: bool = False) -> None:
-    """Say on stderr, once, where is computed, and why not on a GPU that is there.
+    """Check the device and name it on stderr, once, with the reason if an existing GPU is not used.
 
     Args:
-        device: as in cuda:1 or cpu; None means the default.
-        processes: the command can run in several processes (torchrun); so it can where they have joined already.
+        device: a name such as cuda:1 or cpu; None for the default.
+        processes: whether the command can run in several processes (torchrun); it can if they have joined already.
 
     Raises:
-        ValueError: torch cannot compute on this device here, or the command runs in one process and there are several.
+        ValueError: torch cannot compute on this device, or there are several processes and the command supports one
+            only.
     """
     import torch
 
@@ -35,14 +36,14 @@ def check_device(device: str | None, *, processes: bool = False) -> None:
         where = device_named(device)
         if (torch.ones(1, device=where) + 1).is_meta:
             raise RuntimeError("it holds shapes and no numbers")
-    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError, ImportError: not built into torch
+    except (RuntimeError, AssertionError, ImportError) as error:  # the latter two if torch lacks the backend
         raise SettingError("device", f"{device!r} cannot be used here: {str(error).splitlines()[0]}") from error
     _say_device(where)
 
 
 @functools.cache
 def _say_device(where: torch.device) -> None:
-    """Name the device on stderr, with a GPU's own name, or why torch can use no GPU that is there."""
+    """Name the device on stderr, with a GPU's own name, or the reason why torch cannot use an existing GPU."""
     import torch
 
     from mechvit.models.devices import unused_gpu

@@ -1,4 +1,4 @@
-"""The few images and attention patterns that the report shows."""
+"""Example images and attention patterns for the report."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 EXPLORER_BYTES = 12_000_000
-"""Of the explorer's patterns in the report, which has 7 MB of scripts and figures besides."""
+"""Largest size of the explorer's patterns in the report, whose scripts and figures take another 7 MB."""
 
 
 @torch.inference_mode()
 def make_views(
     folder: Path, models: Mapping[str, HookedViT], images: datasets.Dataset, config: ExperimentConfig
 ) -> None:
-    """Write example images under every corruption, one image's attention in the base and the tuned models, and what the
-    attention explorer and the patch lens show of the examples.
+    """Write example images under every corruption, one image's attention in the base and tuned models, and the data of
+    the attention explorer and the patch lens.
 
     Args:
-        folder: gets `examples.safetensors` (uint8 [3, height, width] by `image_id/corruption`), `attention.safetensors`
-            (float16 [layer, head, query, key] by `model/corruption`), a JSON about each, and `explorer.json` and
-            `lens.json`.
-        models: "base" and those tuned on each family's strongest level.
+        folder: output folder for `examples.safetensors` (uint8 [3, height, width] by `image_id/corruption`),
+            `attention.safetensors` (float16 [layer, head, query, key] by `model/corruption`), a JSON file on each,
+            `explorer.json` and `lens.json`.
+        models: "base" and the models tuned on each family's strongest level.
         images: the test images; the examples are spread over their classes.
-        config: of the run.
+        config: settings of the run.
     """
     from safetensors.numpy import save_file
 
@@ -89,7 +89,7 @@ def make_views(
 
 
 def spread(labels: np.ndarray, count: int) -> list[int]:
-    """The first image of each of `count` classes spread over all that are there; more images where classes are few."""
+    """Return the first image of each of `count` classes, spread over all classes; more images if classes are few."""
     first = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)]
     chosen = [first[i] for i in np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
     others = [i for i in range(len(labels)) if i not in chosen]
@@ -97,7 +97,7 @@ def spread(labels: np.ndarray, count: int) -> list[int]:
 
 
 def attention(model: HookedViT, image: ImageBatch, corruption: str, seed: int) -> np.ndarray:
-    """Every layer's pattern on one image: float16 [layer, head, query, key]."""
+    """Return every layer's pattern on one image: float16 [layer, head, query, key]."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     pixels = pixel_values(model, corrupted(image.to(model.cfg.device), corruption, seed=seed))
     _, cache = model.run_with_cache(pixels, names_filter=names)

@@ -1,4 +1,4 @@
-"""The SAEs of a run, to be looked at: one page beside the report."""
+"""The page of a run's SAE features, beside the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 FEATURES = 100
-"""Latents of each SAE that are shown with images."""
+"""Latents per SAE that are shown with images."""
 
 
 def write_feature_page(
@@ -23,10 +23,10 @@ def write_feature_page(
     """Write `features.html`: every architecture's SAE of each of the models, under the strongest corruptions.
 
     Args:
-        folder: the run's, with `saes/MODEL/ARCHITECTURE`.
-        models: "base" and those tuned on each family's strongest level.
-        images: the test images that SAEs are evaluated on.
-        config: of the run.
+        folder: folder of the run, with `saes/MODEL/ARCHITECTURE`.
+        models: "base" and the models tuned on each family's strongest level.
+        images: test images on which SAEs are evaluated.
+        config: settings of the run.
     """
     from mechvit.saes import load_sae
     from mechvit.saes.dashboard.results import Browsing

@@ -1,4 +1,4 @@
-"""Where a tuned model's gain lives: every isolating analysis of one base and one tuned model, as tidy tables."""
+"""Localisation of a tuned model's gain: every analysis of one base and one tuned model, as tidy tables."""
 
 from __future__ import annotations
 
@@ -17,51 +17,52 @@ if TYPE_CHECKING:
 
 Tables = dict[str, "pd.DataFrame"]
 INTO_BASE, INTO_TUNED, CLEAN_INTO_CORRUPTED = "tuned into base", "base into tuned", "clean into corrupted"
-"""What is put where: the tuned model's component into the base, the reverse, and within the base the clean image's."""
+"""Directions of patching: the tuned model's component into the base, the reverse, and the clean image's into the
+corrupted one's within the base."""
 ALPHAS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-"""Places on the line from the base's weights to the tuned model's."""
+"""Points on the line from the base's weights to the tuned model's."""
 SCALES = (1.0, 2.0, 4.0)
 """Multiples of a steering direction."""
 CONTROLS = 2
-"""Random directions of the same length beside each."""
+"""Number of random directions of the same length per direction."""
 MOST_COST = 0.02
-"""Accuracy on clean images that a steered base may lose where its block and scale are chosen, 0 to 1."""
+"""Largest loss of clean accuracy, 0 to 1, with which a block and scale may be chosen."""
 NO_ABLATION = ["model", "corruption", "kind", "n", "quantity"]
-"""Columns of the table where too few latents fire for an ablation."""
+"""Columns of the table if too few latents fire for an ablation."""
 ABLATED_COUNTS = (1, 4, 16, 64)
-"""How many latents are ablated together."""
+"""Numbers of latents that are ablated together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Isolation:
-    """A base and a tuned model, the corruption that it was tuned on, and images that share none."""
+    """A base and a tuned model, the corruption that it was tuned on, and disjoint sets of images."""
 
     base: HookedViT
     tuned: HookedViT
     corruption: Corruption
     test: datasets.Dataset
-    """What everything is measured on."""
+    """Images on which everything is measured."""
     train: datasets.Dataset
-    """What steering directions, translators and latents are made of or chosen on."""
+    """Images from which steering directions, translators and latents are derived."""
     held_out: datasets.Dataset
-    """What the translators' epochs are chosen on."""
+    """Images on which the translators' epochs are chosen."""
     saes: Mapping[str, SAE]
-    """`base` and `tuned`: an SAE of each, at the same hook point."""
+    """SAEs of `base` and `tuned`, at the same hook point."""
     shared: SAE
-    """One SAE trained on both."""
+    """An SAE trained on both models."""
     seed: int
     """Seed of the corruptions' noise."""
     bootstrap: Mapping[str, Any]
-    """resamples, level and seed of every interval."""
+    """The arguments resamples, level and seed of every interval."""
 
     @property
     def models(self) -> dict[str, HookedViT]:
-        """Both models by their names."""
+        """Both models by name."""
         return {"base": self.base, "tuned": self.tuned}
 
 
 def isolate(pair: Isolation) -> Tables:
-    """Every table of one pair; see the functions below."""
+    """Compute every table for one pair; see the functions below."""
     found: Tables = {}
     for part in PARTS:
         found |= part(pair)
@@ -69,7 +70,7 @@ def isolate(pair: Isolation) -> Tables:
 
 
 def patching(pair: Isolation) -> Tables:
-    """Activations of one model in the other, and what the heads that matter attend to.
+    """Patch activations of each model into the other, and relate heads' effects to their attention.
 
     gain_patching: direction, and the columns of `Patching.summary`; gain_attribution: kind, components, quantity,
     value, low, high; gain_attribution_components: as `AttributionError.components`; gain_neurons and
@@ -127,10 +128,10 @@ def _places(model: HookedViT) -> tuple[str, ...]:
 
 
 def weights(pair: Isolation) -> Tables:
-    """Weights of one model in the other, the line between the two, and the smallest set that carries the gain.
+    """Put weights of each model into the other, interpolate between them, and find the smallest set with the gain.
 
-    gain_swaps: direction, and the columns of `Swaps.summary`; gain_interpolation; gain_weight_change: one row a part;
-    gain_smallest_set: as `SmallestSet.to_frame`, without rows where there is no gain to carry.
+    gain_swaps: direction, and the columns of `Swaps.summary`; gain_interpolation; gain_weight_change: one row per part;
+    gain_smallest_set: as `SmallestSet.to_frame`, without rows if there is no gain.
     """
     import pandas as pd
 
@@ -167,7 +168,7 @@ def weights(pair: Isolation) -> Tables:
 
 
 def _smallest_set(pair: Isolation) -> pd.DataFrame:
-    """With the number of all parts in the column `of`; no rows where there is no gap to recover."""
+    """Return the smallest set, with the number of all parts in the column `of`; no rows if there is no gap."""
     import pandas as pd
 
     from mechvit import analysis
@@ -186,7 +187,7 @@ def _smallest_set(pair: Isolation) -> pd.DataFrame:
 
 
 def control(pair: Isolation) -> Tables:
-    """The base steered towards its clean activations after every other block: gain_steering (by scale),
+    """Steer the base towards its clean activations after every other block: gain_steering (by scale),
     gain_steering_chosen (held out)."""
     from mechvit import analysis
     from mechvit.saes import sae_steering_direction
@@ -220,7 +221,7 @@ def control(pair: Isolation) -> Tables:
 
 
 def representations(pair: Isolation) -> Tables:
-    """How alike the residual streams are, and how early each model settles on its answer.
+    """Compute the similarity of the residual streams, and each model's prediction depth.
 
     gain_cka: model_a, corruption_a, model_b, corruption_b, layer_a, layer_b, cka, low, high; gain_lens: as
     `lens_comparison_summary`; gain_depth: as `depth_summary`.
@@ -230,7 +231,7 @@ def representations(pair: Isolation) -> Tables:
     from mechvit import analysis
 
     comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
-    groups = min(10, len(pair.test) // 2)  # of images, for the interval; fewer where a quick look has few
+    groups = min(10, len(pair.test) // 2)  # of images, for the interval; fewer in a quick look
     few = len(pair.test) < 8
     similar = (
         {}
@@ -271,7 +272,7 @@ def representations(pair: Isolation) -> Tables:
 
 
 def features(pair: Isolation) -> Tables:
-    """The latents that the corruption moves most, in each model's own SAE, ablated against others as frequent.
+    """Find the latents that the corruption changes most, in each model's own SAE, and ablate them, with controls.
 
     gain_latents: model and the columns of `FeatureChange.to_frame`, with the tuned model's latents matched to the
     base's; gain_latents_shared: the same of the SAE trained on both, whose latents need no match; gain_ablation: model
@@ -323,4 +324,4 @@ def features(pair: Isolation) -> Tables:
 
 
 PARTS: tuple[Callable[[Isolation], Tables], ...] = (patching, weights, control, representations, features)
-"""The analyses, in the order of the report."""
+"""Analyses, in the order of the report."""

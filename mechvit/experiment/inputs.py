@@ -1,4 +1,4 @@
-"""What commands and whole runs read: models, images and corruptions by their names."""
+"""Inputs of commands and runs: models, images and corruptions by name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
-"""In what precision models compute."""
+"""Precision in which models compute."""
 
 
 def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
-    """The files and folders among what a command reads, which its output must not overlap: hub ids are none.
+    """Return the files and folders that a command reads, which its output must not overlap; Hub ids are left out.
 
     Args:
-        names: models, SAEs, caches, pictures, and `--images` (`photos`, `folder:PATH` or a hub id).
+        names: models, SAEs, caches, pictures, and `--images` (`photos`, `folder:PATH` or a Hub id).
     """
     given = [os.fspath(name) for name in names if name is not None and name != "photos"]
     folders = [(FolderSource.parse(name), name) for name in given]
@@ -39,14 +39,14 @@ def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
 
 @contextmanager
 def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """A folder to write into, which becomes `options.out` when the block ends; see `mechvit.files.new_folder`.
+    """Yield a folder to write into, which becomes `options.out` when the block ends; see `mechvit.files.new_folder`.
 
-    What the command was given, the versions and the commits of hub ids are kept in its `provenance.json`.
+    The command's settings, the versions and the commits of Hub ids are recorded in its `provenance.json`.
 
     Args:
-        options: a command's, with out, overwrite and images.
-        kind: of the result.
-        inputs: the models and SAEs that are read; the images are added.
+        options: the command's options, with out, overwrite and images.
+        kind: kind of the result.
+        inputs: models and SAEs that are read, besides the images.
     """
     from mechvit.experiment.runs.provenance import provenance_of_command
 
@@ -58,16 +58,16 @@ def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | Non
 
 @contextmanager
 def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Hold the pages that a command writes, after a check that they may be written.
+    """Lock the pages that a command writes, after checking that they may be written.
 
     Args:
-        options: a command's, with overwrite and images.
-        pages: files, as the user named them.
-        inputs: what is read, none of which a page may be or lie in.
+        options: the command's options, with overwrite and images.
+        pages: paths of the pages, as the user named them.
+        inputs: files and folders that are read; no page may be one of them or lie in one.
 
     Raises:
-        ValueError: a page's name is empty, a folder's, that of a file that is no page of ours, that of an earlier page
-            without `--overwrite`, or one of the inputs.
+        ValueError: a page's name is empty or a folder's, or there is an input, a file that is not a page of this
+            package, or an earlier page without `--overwrite`.
     """
     from mechvit.visualization.html_page.page import check_page
 
@@ -84,10 +84,10 @@ def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLi
 
 
 def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:
-    """Read corruptions such as `gaussian_blur_4`, each once.
+    """Parse corruptions such as `gaussian_blur_4`, each once.
 
     Raises:
-        ValueError: an unknown one, or none at all.
+        ValueError: a corruption is unknown, or there is none.
     """
     if not keys:
         raise ValueError("--corruptions must name at least one, as in gaussian_blur_4")
@@ -95,10 +95,10 @@ def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:
 
 
 def names_of(paths: Collection[str]) -> dict[str, str]:
-    """Name each folder (or hub id) by its last part, or by all of it where several share their last part.
+    """Name each folder (or Hub id) by its last part, or by all of it if several share their last part.
 
     Raises:
-        ValueError: no path at all, or one that comes twice.
+        ValueError: there is no path, or one is repeated.
     """
     if not paths or len(set(paths)) < len(paths):
         raise ValueError(f"give at least one folder or hub id, and each once; got {', '.join(paths) or 'none'}")
@@ -107,12 +107,12 @@ def names_of(paths: Collection[str]) -> dict[str, str]:
 
 
 def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
-    """Name every SAE among the given folders, their sub-folders and those of these.
+    """Name every SAE in the given folders, their sub-folders, and the sub-folders of these.
 
-    The name is the folder's, or its path below what all share where several folders have one name.
+    The name is the folder's or, if several folders have equal names, the path below their common folder.
 
     Raises:
-        ValueError: a folder that holds none.
+        ValueError: a folder holds no SAE.
     """
     found: list[str] = []
     for folder in map(Path, given):
@@ -130,11 +130,11 @@ def sae_folders(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def load_classifier(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
-    """Load a model that can be evaluated.
+    """Load a softmax classifier.
 
     Raises:
-        ValueError: no checkpoint, one of another kind, one whose head is no softmax classifier, one without a head or
-            an image processor, or no such device.
+        ValueError: there is no such checkpoint or device, the checkpoint is of another kind, or it has no head, no
+            softmax classifier or no image processor.
     """
     model = load_headed(checkpoint, device, dtype)
     if model.cfg.no_softmax is not None:
@@ -146,10 +146,10 @@ def load_classifier(checkpoint: str, device: str | None, dtype: ModelDtype = "fl
 
 
 def load_headed(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
-    """Load a model with any head, for what asks for no label.
+    """Load a model with any head, for analyses that need no labels.
 
     Raises:
-        ValueError: as `load_model`, or one without a head.
+        ValueError: as in `load_model`, or the model has no head.
     """
     model = load_model(checkpoint, device, dtype)
     if model.head is None:
@@ -160,10 +160,11 @@ def load_headed(checkpoint: str, device: str | None, dtype: ModelDtype = "float3
 
 
 def load_model(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
-    """Load a model with its image processor, with a head or without, in one dtype whatever its checkpoint's is.
+    """Load a model, with or without a head, and its image processor, in one dtype whatever its checkpoint's is.
 
     Raises:
-        ValueError: no checkpoint, one of another kind, one without an image processor, or no such device.
+        ValueError: there is no such checkpoint or device, or the checkpoint is of another kind or has no image
+            processor.
     """
     import torch
 
@@ -177,7 +178,7 @@ def load_model(checkpoint: str, device: str | None, dtype: ModelDtype = "float32
 
 
 def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
-    """Read a checkpoint's Hugging Face config and image processor, and see that its files hold the config's weights.
+    """Read a checkpoint's Hugging Face config and image processor, and check that its files hold the config's weights.
 
     Raises:
         ValueError: either cannot be read; names the checkpoint.
@@ -192,10 +193,10 @@ def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
 
 
 def check_corruptions(corruptions: Iterable[Corruption], size: int) -> None:
-    """Refuse a corruption that images of so many pixels a side are too small for, by trying each on one.
+    """Refuse a corruption that does not work on images of `size` pixels per side, by trying each on one image.
 
     Raises:
-        ValueError: names the corruption.
+        ValueError: the images are too small; names the corruption.
     """
     import torch
 
@@ -206,7 +207,7 @@ def check_corruptions(corruptions: Iterable[Corruption], size: int) -> None:
 
 
 def check_halves(images: Sized) -> None:
-    """Raise a ValueError unless there are images both to choose on and to report on."""
+    """Raise a ValueError unless there are at least two images, to choose on and to report on."""
     if len(images) < 2:
         raise SettingError("limit", f"must leave at least 2 images, to choose on and to report on; got {len(images)}")
 
@@ -224,18 +225,19 @@ def prepared_images(
     unlabelled: Literal["error", "skip"] = "error",
     path: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
-    """Load one part of the images as a checkpoint takes them: resized, with its own class ids.
+    """Load one part of the images in the form that a checkpoint takes: resized, with its own class ids.
 
     Args:
         source, split, limit, seed, bad_files, pixel_range, unlabelled: see `mechvit.data.load_images`.
-        hf_config: the checkpoint's, for its class ids; None (of a model without classes) leaves the images' own, and so
-            does a head that is no softmax classifier.
-        image_processor: the checkpoint's; what it makes is the size of the crops of `photos`. Or a list: that of every
-            model that is compared, each of which is shown what its own makes.
-        path: where the result is kept (see `mechvit.data.prepare`); in memory when None.
+        hf_config: config of the checkpoint, for its class ids; with None (a model without classes) or a head that is no
+            softmax classifier, the images keep their own.
+        image_processor: image processor of the checkpoint, whose output size is that of the crops of `photos`; or a
+            list of the processors of all compared models, each of which then receives the images as its own processor
+            resizes them.
+        path: folder of the result (see `mechvit.data.prepare`); in memory when None.
 
     Raises:
-        ValueError: as `load_images` and `align_labels`, or a processor that makes no squares of one size.
+        ValueError: as in `load_images` and `align_labels`, or a processor does not produce squares of one size.
     """
     from mechvit.data import align_labels, config_classes, load_images, prepare
     from mechvit.models.config import no_softmax

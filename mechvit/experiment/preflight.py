@@ -1,4 +1,4 @@
-"""What is looked at before a run's first stage: that the machine, the model and the images can do all that it asks."""
+"""Checks before a run's first stage that the machine, the model and the images suffice for all stages."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     from mechvit.saes.config import SAEConfig
 
 STEERED = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
-"""Where a block's residual stream can be steered, and so where a run's SAEs may read."""
+"""Hook points of a block at which the residual stream can be steered, and so at which a run's SAEs may read."""
 
 
 class Shape(NamedTuple):
-    """What of the base model a run's settings are checked against."""
+    """Properties of the base model against which a run's settings are checked."""
 
     image_size: int
     n_layers: int
     d_model: int
     tokens: int
-    """That an image gives the SAEs."""
+    """Tokens per image that the SAEs read."""
 
 
 def preflight(config: ExperimentConfig, corruptions: Iterable[Corruption], parts: Iterable[str]) -> Shape:
-    """Refuse a run that some stage could not do, before the first stage.
+    """Refuse, before the first stage, a run of which some stage would fail.
 
-    A given model is loaded for it; of one that is trained here the settings say enough. Images of a hub data set are
-    counted when they are there (`check_images`).
+    A given model is loaded for this; for a new one the settings suffice. Images of a Hub data set are counted once they
+    have been downloaded (`check_images`).
 
     Args:
-        config: the run's settings.
-        corruptions: all that images will get.
-        parts: of the images.
+        config: settings of the run.
+        corruptions: all corruptions that will be applied.
+        parts: names of the parts of the images.
 
     Raises:
-        ValueError: a device that cannot be used, a model that cannot be fine-tuned or analysed, a corruption that its
-            images are too small for, SAEs that do not fit it, or too few images; says which setting to change.
+        ValueError: the device cannot be used, the model cannot be fine-tuned or analysed, its images are too small for
+            a corruption, the SAEs do not fit it, or there are too few images; says which setting to change.
     """
     from mechvit.data.sources.load import count_images
 
@@ -66,12 +66,12 @@ def check_images(config: ExperimentConfig, shape: Shape, there: Mapping[str, int
     """Refuse parts of the images that are too small.
 
     Args:
-        config: the run's settings.
-        shape: of the base model.
-        there: how many images each part has.
+        config: settings of the run.
+        shape: shape of the base model.
+        there: number of images in each part.
 
     Raises:
-        SettingError: says which part, or which setting of the SAEs to change.
+        SettingError: a part is too small; names it, or the setting of the SAEs to change.
     """
     for part in ("finetune", "test"):
         if there[part] < 2:
@@ -87,7 +87,7 @@ def _new_shape(config: ExperimentConfig) -> Shape:
 
 
 def _given_shape(config: ExperimentConfig) -> Shape:
-    """The shape of a model that can be fine-tuned and analysed."""
+    """Return the shape of a given model, after checking that it can be fine-tuned and analysed."""
     from mechvit.finetuning import check_trainable
 
     local = Path(str(config.model)).expanduser()
@@ -99,10 +99,10 @@ def _given_shape(config: ExperimentConfig) -> Shape:
 
 
 def tokens_of(which: str, patches: int, prefix: int, cls: bool = True) -> int:
-    """How many tokens an image gives the SAEs.
+    """Return the number of tokens per image that the SAEs read.
 
     Raises:
-        SettingError: the class token of a model that has none.
+        SettingError: the class token is asked for, and the model has none.
     """
     if which == "cls" and not cls:
         raise SettingError("tokens", "must be all or patches: the model has no class token")
@@ -113,12 +113,12 @@ def check_saes(saes: SAEConfig, shape: Shape, images: int) -> None:
     """Refuse SAEs that do not fit the model or the images that they are trained on.
 
     Raises:
-        SettingError: a block or hook point that the model lacks or that cannot be steered, fewer latents than k, or
-            batches of more tokens than the images give.
+        SettingError: the model lacks the block or hook point or cannot be steered there, an SAE has fewer latents than
+            k, or a batch needs more tokens than the images give.
     """
     saes.saes({_hook(saes, shape.n_layers): shape.d_model})
     size, given = saes.train_batch_size_tokens, shape.tokens * saes.shortest_segment(images)
-    if size + size % 2 > given:  # a base and a tuned model give half each
+    if size + size % 2 > given:  # for the shared SAE, base and tuned model give half each
         raise SettingError(
             "train_batch_size_tokens",
             f"must be at most {given - given % 2}, since {images} images give {shape.tokens} tokens each and are mixed "
@@ -127,7 +127,7 @@ def check_saes(saes: SAEConfig, shape: Shape, images: int) -> None:
 
 
 def _hook(saes: SAEConfig, n_layers: int) -> str:
-    """The one hook point that the SAEs read."""
+    """Return the hook point that the SAEs read."""
     if not saes.hook_names:
         layer = n_layers - 2 if saes.hook_layer is None else saes.hook_layer
         if not 0 <= layer < n_layers:

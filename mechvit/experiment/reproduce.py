@@ -1,4 +1,4 @@
-"""The paper from images to report, as one run that can be cut off anywhere and continued."""
+"""The paper from images to report, as one run that can be interrupted at any point and continued."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     import datasets
 
 PREPARED = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
-"""The parts of the images that are resized once and kept in the run."""
+"""Parts of the images that are resized once and stored in the run."""
 
 
 @checked
 def reproduce(config: ExperimentConfig, say: Callable[[str], None] = print) -> Path:
-    """Run the whole experiment into `config.out`, or what is left of it.
+    """Run the whole experiment, or its unfinished stages, into `config.out`.
 
     Folder: `models/` (ordinary Hugging Face checkpoints), `images/` (resized once), `saes/` (as
-    `sae_lens.SAE.load_from_disk` opens them), `parts/` (per-image tables of each model), `tables/` (Parquet),
-    `views/`, `stages/` (what is done), `claims.json`, `config.json`, `provenance.json`, `features.html` (the SAEs'
-    latents), `report.html` and, where asked for, `figures/`.
+    `sae_lens.SAE.load_from_disk` opens them), `parts/` (per-image tables of each model), `tables/` (Parquet), `views/`,
+    `stages/` (records of finished stages), `claims.json`, `config.json`, `provenance.json`, `features.html` (the SAEs'
+    latents), `report.html` and, if requested, `figures/`.
 
     Args:
-        config: a preset of `mechvit.experiment.config`, or one with changes.
-        say: gets a line for each stage.
+        config: a preset of `mechvit.experiment.config`, possibly changed.
+        say: called with a line for each stage.
 
     Returns:
-        the report.
+        the path of the report.
 
     Raises:
-        ValueError, ConnectionError, PermissionError: a model or images that cannot be used, or figures that cannot be
-            exported; the message says why.
+        ValueError, ConnectionError, PermissionError: the model or the images cannot be used, or figures cannot be
+            exported; the message gives the reason.
     """
     if config.export:
         from mechvit.visualization.export.figure_files import formats_named, require_exporter
@@ -64,7 +64,7 @@ class _Reproduction(SAEStages):
         self.sae_keys = ["base", *(c.key for c in chosen)]
 
     def report(self, shape: Shape) -> Path:
-        """Go through all stages in order."""
+        """Run all stages in order and return the path of the report."""
         self.base()
         self.prepare_all(PREPARED, shape)
         for key in self.config.corruptions:
@@ -81,7 +81,7 @@ class _Reproduction(SAEStages):
         return self.finish()
 
     def study(self, key: str) -> None:
-        """Performance, logit lens and attention of one model under every corruption."""
+        """Study performance, logit lens and attention of one model under every corruption."""
         config = self.config
         out = self.folder / "parts" / "study" / key
 
@@ -107,7 +107,7 @@ class _Reproduction(SAEStages):
         )
 
     def relate(self) -> None:
-        """The base and the strongest models under other filters of the families, each image corrupted once for all."""
+        """Test the base and the strongest models under other filters of the families; all see the same images."""
         out, related, some = self.folder / "parts" / "related", self.config.others, self.config.count("isolation")
 
         def work() -> None:
@@ -134,7 +134,7 @@ class _Reproduction(SAEStages):
             )
 
     def isolate(self, key: str) -> None:
-        """Where a tuned model's gain over the base lives."""
+        """Locate a tuned model's gain over the base."""
         config, out = self.config, self.folder / "parts" / "gain" / key
         some = config.count("isolation")
 
@@ -179,7 +179,7 @@ class _Reproduction(SAEStages):
         )
 
     def finish(self) -> Path:
-        """Tables of all models, claims, views, provenance, report."""
+        """Write the tables of all models, claims, views, provenance and the report."""
         config, folder = self.config, self.folder
         parts = [*(f"study/{key}" for key in self.keys), *(f"sae-evaluation/{key}" for key in self.sae_keys)]
         parts += [f"gain/{key}" for key in self.sae_keys[1:]]
@@ -218,7 +218,7 @@ class _Reproduction(SAEStages):
         return self._write_report()
 
     def features(self) -> None:
-        """The page of the SAEs' latents: base beside the models tuned on the strongest levels."""
+        """Write the page of the SAEs' latents, of the base and the models tuned on the strongest levels."""
         config, shown = self.config, ["base", *(c.key for c in self.config.strongest)]
 
         def work() -> None:
@@ -237,7 +237,7 @@ class _Reproduction(SAEStages):
         )
 
     def _write_report(self) -> Path:
-        """Always anew: it is quick, and it holds the times of all stages."""
+        """Write the report, in every call: it is quick, and it contains the times of all stages."""
         from mechvit.experiment.runs.provenance import provenance
         from mechvit.visualization import render_report
 

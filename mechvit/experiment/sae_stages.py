@@ -1,4 +1,4 @@
-"""The stages that train and evaluate SAEs."""
+"""Stages that train and evaluate SAEs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class SAEStages(Run):
-    """Each model's own SAEs, and one of base and tuned model together."""
+    """Stages for each model's own SAEs, and for one SAE of base and tuned model together."""
 
     def train_saes(self, key: str) -> None:
-        """The SAEs of one model's residuals."""
+        """Train the SAEs of one model's residuals."""
         config, out = self.config, self.folder / "saes" / key
         settings = self.seeded(config.saes)
 
@@ -45,14 +45,14 @@ class SAEStages(Run):
         )
 
     def saes(self, key: str, device: str) -> dict[str, SAE]:
-        """A model's SAEs by their architectures."""
+        """Load a model's SAEs, by architecture."""
         from mechvit.saes import load_sae, read_history
 
         folder = self.folder / "saes" / key
         return {name: load_sae(folder / name, device=device) for name in read_history(folder)["architecture"].unique()}
 
     def evaluate_saes(self, key: str) -> None:
-        """Quality of a model's SAEs, and the cosines of their codes, as opened again by stock sae-lens."""
+        """Evaluate a model's SAEs, opened again by sae-lens: their quality and the cosines of their codes."""
         config, out = self.config, self.folder / "parts" / "saes" / key
         strongest = [c.key for c in config.strongest] if config.sae_models == "strongest" else list(config.corruptions)
         watched = [c for c in config.tuned if c.key in strongest]
@@ -83,7 +83,7 @@ class SAEStages(Run):
         )
 
     def train_shared_sae(self, key: str) -> None:
-        """One SAE of the base and a tuned model together, of half as many tokens as one model's own."""
+        """Train one SAE on the base and a tuned model together, for a quarter of the epochs."""
         config, out = self.config, self.folder / "saes" / "shared" / key
         architecture = "batchtopk" if "batchtopk" in config.saes.architectures else config.saes.architectures[0]
         even = config.saes.train_batch_size_tokens + config.saes.train_batch_size_tokens % 2  # half of each model

@@ -1,4 +1,4 @@
-"""What every run shares: its folder and stages, and the base model, the images and the fine-tuned checkpoints in it."""
+"""The common part of all runs: folder, stages, base model, images and fine-tuned checkpoints."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run's folder, its stages, and those that make the base, the images and the tuned models.
+    """One run's folder, its stages, and those that produce the base, the images and the tuned models.
 
-    A subclass goes through them in its own order and adds what it measures.
+    A subclass runs them in its own order and adds its measurements.
     """
 
     def __init__(self, config: ExperimentConfig, folder: Path, say: Callable[[str], None]) -> None:
         self.config, self.folder = config, folder
         self.stages = Stages(self.folder, say, verify=config.verify, fresh=config.fresh)
 
-    # where things lie
+    # paths and loading
 
     def checkpoint(self, key: str) -> str:
         if key == "base" and self.config.model is not None:
@@ -42,7 +42,7 @@ class Run:
         return self.config.model is not None and Path(self.config.model).expanduser().is_dir()
 
     def model(self, key: str) -> HookedViT:
-        """One of the run's models, in float32 whatever its checkpoint's dtype is, so that all can be compared."""
+        """Load one of the run's models, in float32 whatever its checkpoint's dtype is, so that all can be compared."""
         import torch
 
         from mechvit.models import HookedViT
@@ -55,16 +55,16 @@ class Run:
         return datasets.load_from_disk(str(self.folder / "images" / part))
 
     def seeded(self, settings: Any) -> Any:
-        """A part's settings with the run's seed added to its own."""
+        """Return a part's settings with the run's seed added to its own."""
         from dataclasses import replace
 
         return replace(settings, seed=settings.seed + self.config.seed)
 
     @cached_property
     def revisions(self) -> dict[str, str | None]:
-        """The commits of the hub's model and images that the run was made with; None of what is not of the hub.
+        """Commits of the Hub's model and images used by the run; None for those not from the Hub.
 
-        Where neither the hub nor its cache can tell, they are those that the run's folder keeps from when it was begun.
+        If neither the Hub nor its cache can tell them, they are those recorded in the run's folder.
         """
         from mechvit.data.sources.hub import HubSet
         from mechvit.models.checkpoints.revisions import hub_revision
@@ -86,7 +86,7 @@ class Run:
     # stages
 
     def base(self) -> None:
-        """The model that all others are tuned from: given, or trained here on clean images."""
+        """Provide the model from which all others are tuned: given, or trained here on clean images."""
         config = self.config
         if config.model is not None:
             content = fingerprint_folder(Path(self.checkpoint("base"))) if self._local_model else None
@@ -106,7 +106,7 @@ class Run:
         self.stages.run("base", lambda: self._train_base(out), settings=shape_and_counts, outputs=[out])
 
     def _check_model(self) -> None:
-        """Refuse a checkpoint that cannot be analysed before hours of work rest on it."""
+        """Refuse a checkpoint that cannot be analysed before hours of work depend on it."""
         from .inputs import load_classifier
 
         load_classifier(self.checkpoint("base"), self.config.device)
@@ -128,14 +128,14 @@ class Run:
         )
 
     def prepare_all(self, parts: Sequence[str], shape: Shape) -> None:
-        """Every part's images; of a hub data set only now it is known whether there are enough for what follows."""
+        """Prepare every part's images, and check that those of a Hub data set suffice, which is known only now."""
         for part in parts:
             self.prepare(part)
         if self.config.images != "photos" and not self.config.images.startswith("folder:"):
             check_images(self.config, shape, {part: len(self.images(part)) for part in parts})
 
     def prepare(self, part: str) -> None:
-        """Resize one part's images once, as the base's image processor does: every setting of it is in the key."""
+        """Resize one part's images once, with the base's image processor; the stage's key holds all its settings."""
         from mechvit.models.processors.image_processor import read_image_processor
         from mechvit.models.processors.preprocessing import all_settings
 
@@ -176,7 +176,7 @@ class Run:
         )
 
     def finetune(self, key: str) -> None:
-        """One model for one corruption."""
+        """Fine-tune one model on one corruption."""
         from mechvit.data.corruption_spec import Corruption
 
         out, settings = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
@@ -204,5 +204,5 @@ class Run:
         )
 
     def made(self, key: str) -> str:
-        """The stage that makes a model."""
+        """Return the name of the stage that produces a model."""
         return "base" if key == "base" else f"finetune/{key}"

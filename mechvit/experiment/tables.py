@@ -1,4 +1,4 @@
-"""Each model's parts -> the run's tables, their summaries, and the claims."""
+"""Tables of a run from each model's parts, their summaries, and the claims."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
     """Join the parts of a run, summarise them, judge the claims; write `tables/` and `claims.json`.
 
     Args:
-        folder: of the run, with `parts/` and `saes/`.
+        folder: folder of the run, with `parts/` and `saes/`.
         models: keys of all models, the base first.
-        sae_models: keys of those that have SAEs.
-        config: of the run.
+        sae_models: keys of the models that have SAEs.
+        config: settings of the run.
     """
     from mechvit.analysis import (
         attention_summary,
@@ -42,7 +42,7 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
     tables["first_correct"] = first_correct(tables["lens"])
     tables["performance_summary"] = performance_summary(tables["performance"], **options)
     tables["lens_summary"] = lens_summary(tables["lens"], **options)
-    base = "base" if "base" in set(tables["first_correct"]["model"]) else None  # none: the base is right nowhere
+    base = "base" if "base" in set(tables["first_correct"]["model"]) else None  # None if the base is never right
     tables["first_correct_summary"] = first_correct_summary(tables["first_correct"], base=base, **options)
     tables["attention_summary"] = attention_summary(tables["attention"], **options)
     tables["sae_distance"] = distance_table(tables["sae_cosine"], **options)
@@ -55,7 +55,7 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
 def _open_questions(
     parts: Path, models: list[str], performance: pd.DataFrame, config: ExperimentConfig
 ) -> dict[str, pd.DataFrame]:
-    """What the paper leaves open: where each tuned model's gain lives, and how it transfers to related filters."""
+    """Return the tables for the open questions: each tuned model's gain, and transfer to related filters."""
     import pandas as pd
 
     from mechvit.analysis import transfer
@@ -75,7 +75,7 @@ def _open_questions(
 
 
 def joined(folder: Path, models: list[str], name: str, label: str | None = None) -> pd.DataFrame:
-    """One table of every model, in the order of `models`; with `label` the model stands in a first column so named."""
+    """Return one table of all models, in the order of `models`; `label` names a first column with the model."""
     import pandas as pd
 
     from mechvit.analysis.statistics.tidy_tables import labelled
@@ -87,7 +87,7 @@ def joined(folder: Path, models: list[str], name: str, label: str | None = None)
 
 
 def histories(folder: Path, models: list[str]) -> pd.DataFrame:
-    """The training histories of all SAEs, with the model in the first column."""
+    """Return the training histories of all SAEs, with the model in the first column."""
     import pandas as pd
 
     from mechvit.analysis.statistics.tidy_tables import labelled

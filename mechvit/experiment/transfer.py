@@ -1,4 +1,4 @@
-"""Which corruption helps on which: one model for each, all tested on all, as a run that can be cut off anywhere."""
+"""Transfer between corruptions, one model for each, all tested on all, as a run that can be interrupted."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 PREPARED = ("finetune", "finetune_validation", "test")
-"""The parts of the images that are resized once and kept in the run."""
+"""Parts of the images that are resized once and stored in the run."""
 
 
 @checked
 def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> Path:
-    """Run the whole experiment into `config.out`, or what is left of it.
+    """Run the whole experiment, or its unfinished stages, into `config.out`.
 
     Folder: `models/` (ordinary Hugging Face checkpoints), `images/` (resized once), `parts/test/` (per-image tables
     under each corruption), `tables/` (Parquet: performance, transfer, transfer_means, transfer_similarity, spectra,
-    training), `stages/` (what is done), `config.json`, `provenance.json` and `transfer.html`.
+    training), `stages/` (records of finished stages), `config.json`, `provenance.json` and `transfer.html`.
 
     Args:
-        config: a preset of `mechvit.experiment.transfer_config`, or one with changes.
-        say: gets a line for each stage.
+        config: a preset of `mechvit.experiment.transfer_config`, possibly changed.
+        say: called with a line for each stage.
 
     Returns:
-        the page.
+        the path of the page.
 
     Raises:
-        ValueError, ConnectionError, PermissionError: a model or images that cannot be used; the message says why.
+        ValueError, ConnectionError, PermissionError: the model or the images cannot be used; the message gives the
+            reason.
     """
     shape = preflight(config.experiment(), config.tested, PREPARED)
     with open_run(config.out, "transfer between corruptions", local_inputs(config.model, config.images)) as folder:
@@ -51,7 +52,7 @@ def run_transfer(config: TransferConfig, say: Callable[[str], None] = print) -> 
 
 
 class _TransferRun(Run):
-    """The base, images and checkpoints of the paper's run, with models for single corruptions and for mixtures."""
+    """The stages of the transfer experiment, with models for single corruptions and for mixtures."""
 
     def __init__(self, config: TransferConfig, folder: Path, say: Callable[[str], None]) -> None:
         super().__init__(config.experiment(), folder, say)
@@ -59,7 +60,7 @@ class _TransferRun(Run):
         self.trained = config.trained
 
     def report(self, shape: Shape) -> Path:
-        """Go through all stages in order."""
+        """Run all stages in order and return the path of the page."""
         self.base()
         self.prepare_all(PREPARED, shape)
         for key in self.trained:
@@ -70,7 +71,7 @@ class _TransferRun(Run):
         return self._write_report()
 
     def finetune(self, key: str) -> None:
-        """One model for one corruption or mixture."""
+        """Fine-tune one model on one corruption or mixture."""
         what, out, settings = self.trained[key], Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
         members = what.members if isinstance(what, Mixture) else (what,)
 
@@ -98,11 +99,11 @@ class _TransferRun(Run):
 
     @cached_property
     def models(self) -> dict[str, HookedViT]:
-        """All models at once, so that each batch is corrupted once."""
+        """All models, loaded at once so that each batch is corrupted once."""
         return {key: self.model(key) for key in ("base", *self.trained)}
 
     def test(self, corruption: Corruption) -> None:
-        """All models under one corruption."""
+        """Test all models under one corruption."""
         out = self.folder / "parts" / "test" / corruption.key
 
         def work() -> None:
@@ -128,7 +129,7 @@ class _TransferRun(Run):
         )
 
     def tables(self) -> None:
-        """The matrix, its means, and the corruptions' spectra."""
+        """Write the matrix, its means, and the corruptions' spectra."""
         self.stages.run(
             "tables",
             lambda: write_tables(self.folder / "tables", self._tables()),
@@ -161,7 +162,7 @@ class _TransferRun(Run):
         }
 
     def _training(self) -> pd.DataFrame:
-        """Every epoch of every fine-tuning: model, kept, epoch, loss, learning_rate, eval_loss, eval_accuracy."""
+        """Return every fine-tuning's epochs: model, kept, epoch, loss, learning_rate, eval_loss, eval_accuracy."""
         import pandas as pd
 
         from mechvit.analysis.statistics.tidy_tables import labelled
@@ -174,7 +175,7 @@ class _TransferRun(Run):
         return pd.concat(frames, ignore_index=True)
 
     def _write_report(self) -> Path:
-        """Always anew: it is quick, and it holds the times of all stages."""
+        """Write the page, in every call: it is quick, and it contains the times of all stages."""
         from mechvit.experiment.runs.provenance import provenance
         from mechvit.visualization.report.transfer_page import render_transfer
 

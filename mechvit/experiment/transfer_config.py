@@ -1,4 +1,4 @@
-"""Every setting of the transfer experiment: a light module that command lines import without torch."""
+"""All settings of the transfer experiment, in a light module that commands import without torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILTERS: tuple[str, ...] = (
     "box_blur_4",
     "median_blur_3",
 )
-"""Four kinds of noise and four of blur, to see what passes between the filters of one group and across."""
+"""Four kinds of noise and four of blur, for transfer within and across groups."""
 LISTS: dict[str, tuple[str, ...]] = {
     "filters": FILTERS,
     "paper": tuple(c.key for c in PAPER_CORRUPTIONS),
@@ -42,25 +42,25 @@ LISTS: dict[str, tuple[str, ...]] = {
 }
 """Words that stand for several corruptions; those of families take a severity, as in imagenet_c_3 or blur_5."""
 SEVERITY = 4
-"""The severity of families that are named without one."""
+"""Severity of families that are named without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferCounts:
-    """How many images each part takes, at most; the parts never share an image."""
+    """Largest number of images for each part; no two parts share an image."""
 
     train: int = 2565
-    """Images that a base model of its own is trained on."""
+    """Images on which a new base model is trained."""
     validation: int = 190
-    """Images that choose that training's best epoch."""
+    """Images by which that training's best epoch is selected."""
     finetune: int = 10_000
-    """Images that every model is fine-tuned on."""
+    """Images on which every model is fine-tuned."""
     finetune_validation: int = 1000
-    """Images that choose every fine-tuning's best epoch."""
+    """Images by which every fine-tuning's best epoch is selected."""
     test: int = 1000
-    """Images that every model is tested on, under every corruption."""
+    """Images on which every model is tested, under every corruption."""
     spectrum: int = 64
-    """Images of these, from the first, that the corruptions' spectra are averaged over."""
+    """Test images, from the first, over which the corruptions' spectra are averaged."""
 
     def __post_init__(self) -> None:
         check(self, COUNT, *vars(self))
@@ -71,53 +71,52 @@ class TransferConfig:
     """Train one model on each corruption, test all on all."""
 
     preset: Literal["photos", "imagenet"] = "photos"
-    """Where the defaults of all other settings come from: a small ViT on embedded photographs, or ViT-B/16 on
-    ImageNet."""
+    """Preset that sets all other defaults: a small ViT on embedded photographs, or ViT-B/16 on ImageNet."""
     out: str = "runs/transfer"
-    """Folder of the run; an earlier one that was cut off is continued."""
+    """Folder of the run; an interrupted run there is continued."""
     corruptions: tuple[str, ...] = ("filters",)
-    """What models are trained on, one each, and all are tested under: FAMILY_LEVEL, as in box_blur_3, or a word that
-    stands for several: filters (four kinds of noise, four of blur), paper (its six), imagenet_c (its fifteen), noise,
-    blur, weather or digital (ImageNet-C's of that group), of severity 4 or as in imagenet_c_3."""
+    """Corruptions to train on, one model each, and to test all models under: FAMILY_LEVEL, as in box_blur_3, or a word
+    for several: filters (four kinds of noise, four of blur), paper (its six), imagenet_c (its fifteen), noise, blur,
+    weather or digital (ImageNet-C's of that group), of severity 4 or as in imagenet_c_3."""
     mixtures: tuple[str, ...] = ("all",)
-    """What further models are trained on, each image of each epoch getting one member: A+B, as in
-    box_blur_3+gaussian_noise_4 (clean may be one), NAME=A+B to give it a name, all for all corruptions of the run, or
+    """Mixtures to train further models on, where each image gets one member in each epoch: A+B, as in
+    box_blur_3+gaussian_noise_4 (clean may be a member), NAME=A+B to name it, all for all corruptions of the run, or
     noise, blur, weather or digital for those of the group. Give none to leave them out."""
     also_tested: tuple[str, ...] = ()
-    """More corruptions to test under, that no model is trained on."""
+    """Further corruptions to test under, on which no model is trained."""
     control: bool = True
-    """Also fine-tune a model on clean images: what it gains comes from more training, not from corruption."""
+    """Also fine-tune a model on clean images: its gain comes from more training, not from corruption."""
     model: str | None = None
-    """Base model: folder or hub id of an image classifier. Without one a small base is trained first."""
+    """Base model: folder or Hub id of an image classifier. Without one, a small base is trained first."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     limit: int | None = None
-    """At most this many images of every part, for a quick look."""
+    """Largest number of images in every part, for a quick look."""
     bad_files: Literal["error", "skip"] = "error"
-    """What to do with a file that cannot be read: stop and name it, or leave it out and count it."""
+    """Treatment of a file that cannot be read: stop and name it, or leave it out and count it."""
     pixel_range: tuple[float, float] | None = None
-    """The values of black and white in pictures of more than eight bits, where they do not state them, as in 0 4095."""
+    """Values of black and white in pictures of more than eight bits that do not state them, for example 0 4095."""
     unlabelled: Literal["error", "skip"] = "error"
-    """What to do with images that have no label: stop and count them, or leave them out and warn."""
+    """Treatment of images without a label: stop and count them, or leave them out and warn."""
     device: str | None = None
-    """Where to compute; CUDA where there is one."""
+    """Device to compute on; CUDA by default if there is a GPU."""
     batch_size: int | None = None
     """Images per forward pass in tests; None uses 32 on a CPU, else 128. All models are in memory at once."""
     verify: bool = False
-    """Read every output of finished stages again and compare its hash; else those alone whose size or time changed."""
+    """Read every output of finished stages again and compare its hash; otherwise only those with a new size or time."""
     fresh: bool = False
-    """Start over: do every stage again, also those that are done."""
+    """Start over: run every stage again, including finished ones."""
     seed: int = 0
-    """Of the images' parts and crops, the noise, the mixtures' draws, every training and the bootstrap."""
+    """Seed of the images' parts and crops, the noise, the mixtures' draws, every training and the bootstrap."""
     resamples: int = 2000
-    """Resamples of the bootstrap over test images."""
+    """Number of bootstrap resamples over test images."""
     counts: TransferCounts = field(default_factory=TransferCounts)
     shape: ViTShape = field(default_factory=ViTShape)
-    """Shape of a base model of its own."""
+    """Shape of a new base model."""
     base: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Training of a base model of its own."""
+    """Training of a new base model."""
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Of every model, alike."""
+    """Fine-tuning of every model."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -133,7 +132,7 @@ class TransferConfig:
 
     @property
     def single(self) -> tuple[Corruption, ...]:
-        """The corruptions that models are trained on, one each."""
+        """Corruptions on which models are trained, one each."""
         found = tuple(dict.fromkeys(c for word in self.corruptions for c in corruptions_of(word)))
         if CLEAN in found:
             raise SettingError(
@@ -143,24 +142,24 @@ class TransferConfig:
 
     @property
     def mixed(self) -> tuple[Mixture, ...]:
-        """The mixtures."""
+        """Mixtures on which models are trained."""
         return tuple(mixture_of(word, self.single) for word in self.mixtures)
 
     @property
     def trained(self) -> dict[str, Corruption | Mixture]:
-        """What each model is trained on, by the model's key."""
+        """Training corruption or mixture of each model, by the model's key."""
         control = (CLEAN,) if self.control else ()
         return {what.key: what for what in (*control, *self.single, *self.mixed)}
 
     @property
     def tested(self) -> tuple[Corruption, ...]:
-        """What all models are tested under, clean images first."""
+        """Corruptions under which all models are tested, clean images first."""
         more = (c for word in self.also_tested for c in corruptions_of(word))
         members = (c for mixture in self.mixed for c in mixture.members)
         return tuple(dict.fromkeys((CLEAN, *self.single, *members, *more)))
 
     def experiment(self) -> ExperimentConfig:
-        """The settings of the parts that this shares with the paper's run: base, images, fine-tuning."""
+        """Return the settings shared with the paper's run: base, images, fine-tuning."""
         counts = {name: n for name, n in vars(self.counts).items() if name != "spectrum"}
         return ExperimentConfig(
             preset=self.preset,
@@ -180,15 +179,15 @@ class TransferConfig:
             shape=self.shape,
             base=self.base,
             finetuning=self.finetuning,
-            saes=SAEConfig(hook_layer=0, k=1),  # it trains none: the least that any model has
+            saes=SAEConfig(hook_layer=0, k=1),  # none is trained; these fit any model
         )
 
 
 def corruptions_of(word: str) -> tuple[Corruption, ...]:
-    """One corruption by its key, or all that a word of `LISTS` stands for, with a severity or without.
+    """Return a corruption by its key, or all those that a word of `LISTS` stands for, with or without a severity.
 
     Raises:
-        ValueError: neither.
+        ValueError: `word` is neither, or its severity is invalid.
     """
     name, _, level = word.rpartition("_")
     listed, severity = (LISTS[name], level) if name in LISTS else (LISTS.get(word, ()), str(SEVERITY))
@@ -202,10 +201,10 @@ def corruptions_of(word: str) -> tuple[Corruption, ...]:
 
 
 def mixture_of(word: str, chosen: Sequence[Corruption]) -> Mixture:
-    """A mixture as `Mixture.parse` takes it; or of all chosen corruptions, or of those of a group.
+    """Return a mixture in the form of `Mixture.parse`, or one of all chosen corruptions or of those of a group.
 
     Raises:
-        ValueError: no mixture, or a group of which fewer than two were chosen.
+        ValueError: `word` is no mixture, or fewer than two corruptions of the group were chosen.
     """
     if word in ("all", *GROUPS):
         members = tuple(c for c in chosen if word in ("all", c.group))
@@ -230,6 +229,6 @@ PRESETS: dict[str, TransferConfig] = {
         preset="imagenet", out="runs/transfer-imagenet", model=IMAGENET.model, images=IMAGENET.images
     ),
 }
-"""photos: as the photographs' run of the paper, fine-tuning at lr 3e-4 for at most 4 epochs of 456 images; 475 test
-images (25 a photograph), since every model is tested on them under every corruption.
-imagenet: the paper's setting, lr 5e-5 for at most 10 epochs of 10,000 images."""
+"""Presets. photos: as in the paper's run on photographs, fine-tuning at lr 3e-4 for at most 4 epochs of 456 images; 475
+test images (25 per photograph), since every model is tested on them under every corruption. imagenet: the paper's
+setting, lr 5e-5 for at most 10 epochs of 10,000 images."""

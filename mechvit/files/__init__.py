@@ -1,4 +1,5 @@
-"""The one place of the package that writes, replaces, locks and removes files and folders (names in `__init__.pyi`)."""
+"""The only place of the package that writes, replaces, locks and removes files and folders (names in
+`__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

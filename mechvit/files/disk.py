@@ -1,4 +1,4 @@
-"""What the disk itself says and does: full disks, and waiting until data are there."""
+"""Full disks, and waiting until data are on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
-    """Turn every writer's error of a full disk into an OSError that names the path."""
+    """Convert every writer's error on a full disk to an OSError that names the path."""
     try:
         yield
     except OSError as error:
@@ -30,18 +30,18 @@ def disk_errors(place: Path) -> Iterator[None]:
 
 
 def is_full(error: OSError) -> bool:
-    """Tell whether the disk is full, or the user's share of it."""
+    """Tell whether an error means that the disk, or the user's quota on it, is full."""
     return error.errno in _FULL
 
 
 def disk_full(place: Path, when: str | None = None) -> OSError:
-    """The error of a full disk, with what to do."""
+    """Return the error for a full disk, with advice."""
     when = when or f"while {place} was written"
     return OSError(errno.ENOSPC, f"the disk of {place.parent} is full {when}. Make room and run the same command again")
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file, or a folder's names, where the system lets it be synced."""
+    """Wait until a file, or a folder's names, are on disk, if the system can sync them."""
     if path.is_dir() and os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -55,5 +55,5 @@ def sync(path: Path) -> None:
 
 
 def step(what: str, path: Path) -> None:
-    """Raise the audit event `mechvit.files`, so that a test can count what libraries write without one."""
+    """Raise the audit event `mechvit.files`, so that a test can detect writes by libraries without one."""
     sys.audit("mechvit.files", what, os.fspath(path))

@@ -1,4 +1,4 @@
-"""Whether files are as they were written: sizes, times and SHA-256."""
+"""Detection of changed files by size, time and SHA-256."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from .markers import Marker, is_litter, mark, note, read_marker, tree
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seen(path: Path, known: str | None = None) -> list[Any]:
-    """Size, mtime in ns and SHA-256 of a file; a hash that is known is not taken again."""
+    """Return size, mtime in ns and SHA-256 of a file; a known hash is not computed again."""
     about = path.stat()
     return [about.st_size, about.st_mtime_ns, known or sha256(path)]
 
 
 def keep(path: Path) -> None:
-    """Note a whole file's size, mtime and SHA-256 in the marker of its folder, so that an edit of it is known later."""
+    """Record a complete file's size, mtime and SHA-256 in the marker of its folder, so that a later edit is
+    detected."""
     note(path, seen=seen(path))
 
 
 def edited(folder: Path, marker: Marker) -> list[str]:
-    """The files of ours in a folder that are no longer as its marker says they were written.
+    """Return this package's files in a folder that differ from what its marker recorded.
 
-    A file is read only where its size is the same and its time is not.
+    A file is read only if its size is the same and its time is not.
     """
     found = []
     for name, was in marker.files.items():
@@ -43,14 +44,15 @@ def edited(folder: Path, marker: Marker) -> list[str]:
 
 
 def release(folder: Path) -> None:
-    """Let a folder of ours be replaced though files in it were edited or damaged since."""
+    """Allow a marked folder to be replaced even if files in it were edited or damaged."""
     if (marker := read_marker(folder)) is not None:
         marker.files = {name: [] for name in marker.files}
         mark(folder, marker)
 
 
 def describe(path: Path) -> dict[str, list[Any]]:
-    """`seen` of a file, or of every file of ours in a folder, by its path below; known hashes are not taken again."""
+    """Return `seen` of a file, or of every file of this package in a folder, by relative path; known hashes are
+    reused."""
     if not path.is_dir():
         return {"": seen(path)}
     marker = read_marker(path)
@@ -64,9 +66,9 @@ def describe(path: Path) -> dict[str, list[Any]]:
 
 
 def changed(path: Path, was: dict[str, list[Any]], *, verify: bool = False) -> str | None:
-    """Say what is no longer as `describe` found it: None, or one phrase with the file's name.
+    """Return what differs from the result of `describe`, as one phrase with the file's name, or None.
 
-    A file is read again only where its size or mtime differ, or with `verify`.
+    A file is read again only if its mtime differs, or with `verify`.
     """
     for name, (size, mtime, digest) in was.items():
         file = path / name if name else path

@@ -1,7 +1,7 @@
-"""The kinds of results that this package writes as folders, and what each held before folders had markers.
+"""Kinds of results that this package writes as folders, with the content of each before folders had markers.
 
-A folder without a marker that holds nothing but a kind's names, and the first of them, is an earlier result of that
-kind; any other is somebody else's.
+A folder without a marker that contains only names of a kind, including the obligatory ones, is an earlier result of
+that kind; any other belongs to somebody else.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 _CHECKPOINT = ("config.json", "model*.safetensors", "preprocessor_config.json", "model.safetensors.index.json")
 
 FOLDER_KINDS: dict[str, tuple[str, ...]] = {
-    # what the Python API writes
+    # written by the Python API
     "fine-tuned checkpoint": ("training_log.json", *_CHECKPOINT),
     "hooked model": ("hooked_vit.json", "hooked_vit.safetensors", "preprocessor_config.json", "processor_config.json"),
     "tuned lens": ("tuned_lens.json", "tuned_lens.safetensors"),
-    "prepared images": (),  # nothing tells them from a data set of the user's own
+    "prepared images": (),  # indistinguishable from a data set of the user's
     "SAEs": (
         "settings.json",
         "metrics.csv",
@@ -34,7 +34,7 @@ FOLDER_KINDS: dict[str, tuple[str, ...]] = {
         "shard-*/*.safetensors",
     ),
     "activations for sae-lens": (),
-    # what the commands write
+    # written by the commands
     "analysis": (
         "performance.parquet",
         "lens.parquet",
@@ -134,7 +134,7 @@ OBLIGATORY = {
     "swapped weights": 5,
     "benchmark": 2,
 }
-"""How many of a kind's names, from the first, every earlier result has."""
+"""Number of a kind's names, from the first, that every earlier result has."""
 RUN_FILES = (
     "stages/*.json",
     "config.json",
@@ -160,4 +160,4 @@ RUN_PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "tables": ("tables", "tables", ("*.parquet",)),
     "views": ("views", "views", ("*.json", "*.safetensors")),
 }
-"""What each of its stages wrote: the stage's name, or how it begins; the folder, its kind and its content."""
+"""Output of each stage of such a run: the stage's name or prefix; the folder, its kind and its content."""

@@ -1,8 +1,7 @@
 """Locks on folders: one process writes a folder, or several read it.
 
-The lock is flock's, on a file `.NAME.mechvit-lock` beside the folder NAME (the folder itself is renamed), so that it
-ends with the process that holds it, however that dies. The file says who holds it; it is removed when the last holder
-leaves.
+The lock is an flock on a file `.NAME.mechvit-lock` beside the folder NAME (since the folder itself is renamed), so that
+it ends with the process that holds it. The file lists its holders; it is removed when the last one releases it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _warned: set[str] = set()
 
 
 def _let_go_after_fork() -> None:
-    """Close a forked child's copies, which would hold the locks on after the parent was killed."""
+    """Close a forked child's descriptors, which would keep the locks after the parent was killed."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -40,17 +39,17 @@ if hasattr(os, "register_at_fork"):
 
 
 class Lock:
-    """A lock that this process holds on a folder until `release`, or until the object is gone.
+    """A lock that this process holds on a folder until `release`, or until the object is garbage-collected.
 
-    Nothing is locked, without a word, where nothing can be written beside the folder; and with one warning where the
-    file system knows no locks.
+    Nothing is locked, silently, if nothing can be written beside the folder; and with one warning if the file system
+    does not support locks.
 
     Args:
-        place: the folder; it need not exist.
-        shared: to read: others may read at the same time, and nobody may write.
+        place: the folder, which need not exist.
+        shared: whether to lock for reading: others may read at the same time, and nobody may write.
 
     Raises:
-        ValueError: another process (or another part of this one) holds it: who.
+        ValueError: another process (or another part of this one) holds the lock; names it.
     """
 
     def __init__(self, place: Path, *, shared: bool = False) -> None:
@@ -59,7 +58,7 @@ class Lock:
         self._end = weakref.finalize(self, _release, lock_file(place), descriptor, os.getpid())
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Release the folder."""
         self._end()
 
     def __enter__(self) -> Lock:
@@ -77,12 +76,12 @@ def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def lock_file(place: Path) -> Path:
-    """The file that is locked for a folder."""
+    """Return the path of the file that is locked for a folder."""
     return place.with_name(f".{place.name}.mechvit-lock")
 
 
 def _acquire(place: Path, shared: bool) -> int | None:
-    """The open, locked file; None where there can be no lock."""
+    """Return the open, locked file; None if there can be no lock."""
     try:
         import fcntl
     except ModuleNotFoundError:  # no POSIX system
@@ -94,7 +93,7 @@ def _acquire(place: Path, shared: bool) -> int | None:
             if not shared:
                 path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except FileNotFoundError:  # a reader of what is not there
+        except FileNotFoundError:  # reading a folder whose parent is missing
             return None
         except OSError as error:
             if error.errno in _NO_PLACE:
@@ -103,7 +102,7 @@ def _acquire(place: Path, shared: bool) -> int | None:
         _held.add(descriptor)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            if not _still_there(path, descriptor):  # the last holder removed it in this very moment
+            if not _still_there(path, descriptor):  # the last holder removed it meanwhile
                 _close(descriptor)
                 continue
             _sign(descriptor, path, shared)
@@ -125,7 +124,7 @@ def _acquire(place: Path, shared: bool) -> int | None:
 
 def _release(path: Path, descriptor: int | None, owner: int) -> None:
     """Unlock; the last holder removes the file."""
-    if descriptor is None or os.getpid() != owner or descriptor not in _held:  # a forked child has closed its copy
+    if descriptor is None or os.getpid() != owner or descriptor not in _held:  # closed in a forked child
         return
     import fcntl
 
@@ -151,7 +150,7 @@ def _still_there(path: Path, descriptor: int) -> bool:
 
 
 def _sign(descriptor: int, path: Path, shared: bool) -> None:
-    """Write down who holds the lock; a file that is no lock of ours is left alone."""
+    """Record this process as a holder; refuse a file that is no lock of this package."""
     text = os.pread(descriptor, 1 << 16, 0)
     if not all(_is_ours(line) for line in text.splitlines()):
         raise ValueError(f"{path} is no lock of mechvit: move it away")
@@ -169,7 +168,7 @@ def _is_ours(line: bytes) -> bool:
 
 
 def _holders(descriptor: int) -> list[dict[str, Any]]:
-    """Those who wrote themselves down, but for processes of this host that are gone."""
+    """Return the recorded holders, except processes of this host that have ended."""
     found = []
     for line in os.pread(descriptor, 1 << 16, 0).decode("utf-8", "replace").splitlines():
         try:
@@ -182,7 +181,7 @@ def _holders(descriptor: int) -> list[dict[str, Any]]:
 
 
 def lives(pid: int) -> bool:
-    """Tell whether a process of this machine runs."""
+    """Tell whether a process of this machine is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -193,7 +192,7 @@ def lives(pid: int) -> bool:
 
 
 def _named(holders: list[dict[str, Any]]) -> str:
-    """Who holds a lock, for a message."""
+    """Return the holders of a lock in words, for a message."""
     if not holders:
         return "another process"
     here = socket.gethostname()
@@ -214,13 +213,13 @@ def _warn(place: Path, why: str) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it (torchrun's agent) is gone, so that it does not write on alone.
+    """End this process when its parent (torchrun's agent) ends, so that it does not continue writing alone.
 
-    Where the system cannot tell (it is not Linux), nothing happens.
+    On systems other than Linux, nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it went in between
+    if os.getppid() != parent:  # the parent ended in between
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""Markers of folders: which kind of result a folder is, and which of its files were written by this package.
+"""Markers of folders: the kind of result in a folder, and the list of its files that this package wrote.
 
-A folder that may ever be replaced holds a marker, `.mechvit.jsonl`. Only files that it lists are ever removed; a folder
-without one, or with files that it does not list, stays as it is. A file is listed before it is written, so that what a
-killed process leaves is known too.
+Every folder that may be replaced contains a marker, `.mechvit.jsonl`. Only files that it lists are ever removed; a
+folder without a marker, or with files that it does not list, is left unchanged. A file is listed before it is written,
+so that files left by a killed process are known too.
 """
 
 from __future__ import annotations
@@ -33,28 +33,29 @@ LITTER = (
     ".nfs*",
 )
 LITTER_FOLDERS = (".ipynb_checkpoints", "__pycache__")
-"""What systems and caches leave in any folder: removed with it, and never taken for a user's file."""
+"""Files and folders that systems and caches leave anywhere: removed with a folder, and never taken for a user's
+file."""
 
 
 @dataclass
 class Marker:
-    """What a folder's marker says."""
+    """Content of a folder's marker."""
 
     kind: str
-    """Which kind of result, as in "analysis"."""
+    """Kind of result, as in "analysis"."""
     id: str
     complete: bool = False
     ready: bool = False
-    """Whole, and not in its place yet."""
+    """Whether the result is complete, but not in its place yet."""
     aside: str = ""
-    """The id of the result that takes this one's place, once it is being replaced."""
+    """Id of the result that replaces this one, once it is being replaced."""
     files: dict[str, list[Any]] = field(default_factory=dict)
-    """Each file that was written, by its path in the folder: size, mtime in ns and SHA-256 once all are whole."""
+    """Written files by path in the folder: size, mtime in ns and SHA-256 once all are complete."""
     under: list[str] = field(default_factory=list)
-    """Paths in the folder below which a library writes: all that lies there is ours."""
+    """Paths in the folder below which a library writes: everything below them counts as this package's."""
 
     def lists(self, name: str) -> bool:
-        """Tell whether a file was written by us, or lies in what systems leave; so for an empty folder, `NAME/`."""
+        """Tell whether a file, or an empty folder `NAME/`, was written by this package or is litter."""
         own = name in self.files or any(not top or name == top or name.startswith(top + "/") for top in self.under)
         if name.endswith("/"):
             own = own or any(file.startswith(name) for file in (*self.files, *self.under))
@@ -62,7 +63,7 @@ class Marker:
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a path in a folder is what systems leave there, a marker, or half a file of a killed process."""
+    """Tell whether a path in a folder is system litter, a marker, or a partial file of a killed process."""
     last = name.rstrip("/").rpartition("/")[2]
     if last in (MARKER, f"{MARKER}.part") or re.fullmatch(r"\..+\.mechvit-\d+\.part", last):
         return True
@@ -72,12 +73,12 @@ def is_litter(name: str) -> bool:
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether nothing but litter lies in a folder."""
+    """Tell whether a folder contains nothing but litter."""
     return all(map(is_litter, os.listdir(folder)))
 
 
 def read_marker(folder: Path) -> Marker | None:
-    """Read a folder's marker; None where there is none. A line that a killed process cut off counts for nothing."""
+    """Read a folder's marker; None if there is none. A line truncated by a killed process is ignored."""
     try:
         if (folder / MARKER).is_symlink():
             return None
@@ -104,7 +105,7 @@ def read_marker(folder: Path) -> Marker | None:
 
 
 def mark(folder: Path, marker: Marker) -> None:
-    """Write a folder's marker anew, whole."""
+    """Write a folder's marker anew, atomically."""
     head = {"tool": "mechvit", "kind": marker.kind, "id": marker.id, "complete": marker.complete}
     head |= ({"ready": True} if marker.ready else {}) | ({"aside": marker.aside} if marker.aside else {})
     entries: list[dict[str, Any]] = [head, *({"under": top} for top in marker.under)]
@@ -120,10 +121,10 @@ def mark(folder: Path, marker: Marker) -> None:
 
 
 def begin(folder: Path, kind: str, *, under: Collection[str] = (), files: Collection[str] = ()) -> Path:
-    """Make a folder with a marker, or mark one; what lies in it already is not ours, but for what is named.
+    """Create a marked folder, or mark an existing one, whose present content, except `files` and `under`, is foreign.
 
     Raises:
-        ValueError: the system lets no folder or file be made there.
+        ValueError: the system does not allow a folder or file there.
         OSError: the disk is full.
     """
     with disk_errors(folder):
@@ -138,7 +139,7 @@ def begin(folder: Path, kind: str, *, under: Collection[str] = (), files: Collec
 
 
 def compact(folder: Path) -> None:
-    """Write a folder's marker anew, with each file once."""
+    """Rewrite a folder's marker, with each file once."""
     marker = read_marker(folder)
     if marker is not None:
         kept = {name: seen for name, seen in marker.files.items() if os.path.lexists(folder / name)}
@@ -148,10 +149,10 @@ def compact(folder: Path) -> None:
 
 
 def note(path: Path, *, under: bool = False, seen: list[Any] | None = None) -> None:
-    """List a file (or all below a folder) in the marker of the nearest marked folder, before it is written.
+    """List a file (or everything below a folder) in the marker of the nearest marked folder, before it is written.
 
     Args:
-        seen: size, mtime and SHA-256 of a file that is whole.
+        seen: size, mtime and SHA-256 of a complete file.
     """
     if (found := marked_above(path / "file" if under else path)) is not None:
         name = path.relative_to(found).as_posix()
@@ -164,7 +165,7 @@ def note(path: Path, *, under: bool = False, seen: list[Any] | None = None) -> N
 
 @contextmanager
 def library_writes(folder: Path) -> Iterator[Path]:
-    """Let a library write files of its own naming into a folder: all that are new when the block ends are ours."""
+    """Let a library write files under its own names into a folder; all new files count as this package's."""
     with disk_errors(folder):
         found = marked_above(folder / "file")
         marker, before = (None, set()) if found is None else (read_marker(found), set(tree(found)))
@@ -179,16 +180,16 @@ def library_writes(folder: Path) -> Iterator[Path]:
 
 
 def foreign(folder: Path, marker: Marker) -> list[str]:
-    """The files and empty folders in a folder that its marker does not list, and that are no litter."""
+    """Return the files and empty folders in a folder that its marker does not list and that are no litter."""
     return [name for name in tree(folder) if not marker.lists(name)]
 
 
 def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
-    """Tell whether an unmarked folder is an earlier result: nothing but known names, and all that each result has.
+    """Tell whether an unmarked folder is an earlier result: only known names, including all obligatory ones.
 
     Args:
         known: patterns of paths in the folder, such as `figures/*.html`.
-        obligatory: how many of them, from the first, must be there.
+        obligatory: number of them, from the first, that must be present.
     """
     known = list(known)
     names = [name for name in tree(folder) if not is_litter(name)]
@@ -202,7 +203,7 @@ def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
 
 
 def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
-    """Mark an unmarked earlier result as ours, if it is one; tell whether it is marked now."""
+    """Mark an unmarked folder if it is an earlier result; return whether it is marked now."""
     names, least = (FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1)) if known is None else (known, 1)
     if read_marker(folder) is None and looks_like(folder, names, least):
         mark(folder, Marker(kind, uuid.uuid4().hex[:12], True, files={name: [] for name in tree(folder)}))
@@ -210,13 +211,13 @@ def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file of ours, if it is there; one that no marker lists stays."""
+    """Remove a file if a marker lists it."""
     if os.path.lexists(path) and listed(path):
         path.unlink()
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder inside a marked one, as far as that marker lists what lies in it."""
+    """Remove those parts of a folder inside a marked one that the marker lists."""
     above = marked_above(folder / "file")
     marker = None if above is None else read_marker(above)
     if above is None or marker is None or not folder.is_dir():
@@ -227,10 +228,10 @@ def clear(folder: Path) -> None:
 
 
 def remove(folder: Path) -> list[str]:
-    """Remove what a marked folder's marker lists, the marker last, and the folder if nothing is left.
+    """Remove everything that a marked folder's marker lists, the marker last, and the folder if nothing is left.
 
     Returns:
-        the files and empty folders that stayed, because they are not ours.
+        the files and empty folders that remain because they are foreign.
     """
     if not folder.is_dir():
         return []
@@ -247,7 +248,7 @@ def remove(folder: Path) -> list[str]:
 
 
 def _unlink(folder: Path, names: Collection[str]) -> None:
-    """Remove files and empty folders (`NAME/`) of a folder, and the folders that held them if nothing is left there."""
+    """Remove files and empty folders (`NAME/`) of a folder, and their parent folders if these become empty."""
     held = {folder / name for name in names if name.endswith("/")}
     for name in names:
         if not name.endswith("/"):
@@ -259,7 +260,7 @@ def _unlink(folder: Path, names: Collection[str]) -> None:
 
 
 def tree(folder: Path) -> list[str]:
-    """The path of every file, link and empty folder (`NAME/`) below a folder, sorted; links are not followed."""
+    """Return the path of every file, link and empty folder (`NAME/`) below a folder, sorted; links are not followed."""
     found = []
     for top, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
@@ -270,12 +271,12 @@ def tree(folder: Path) -> list[str]:
 
 
 def marked_above(path: Path) -> Path | None:
-    """The nearest folder above a path that has a marker."""
+    """Return the nearest folder above a path that has a marker."""
     return next((folder for folder in list(path.parents)[:8] if (folder / MARKER).is_file()), None)
 
 
 def listed(path: Path) -> bool:
-    """Tell whether the nearest marked folder above a file lists it as ours."""
+    """Tell whether the nearest marked folder above a file lists it."""
     folder = marked_above(path)
     marker = None if folder is None else read_marker(folder)
     return folder is not None and marker is not None and marker.lists(path.relative_to(folder).as_posix())

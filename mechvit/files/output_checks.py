@@ -1,4 +1,4 @@
-"""Where an output may be written: checks before anything is computed, which change nothing."""
+"""Checks of an output's path, before anything is computed; they change nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .markers import (
 
 PARTIAL, REPLACED = ".partial", ".replaced"
 _LONGEST_NAME = 200
-"""Bytes of an output's name, which leaves room for what is put before and behind it (file systems allow 255)."""
+"""Largest length of an output's name in bytes, which leaves room for prefixes and suffixes (file systems allow 255)."""
 
 
 def out_folder(
@@ -33,19 +33,19 @@ def out_folder(
     replaceable: bool = True,
     flag: str = "overwrite",
 ) -> Path:
-    """The place of an output folder, with links resolved, after the checks that need no knowledge of what lies there.
+    """Return the resolved path of an output folder, after the checks that do not depend on its content.
 
     Args:
-        out: as the user named it.
-        inputs: files and folders that are read; none may lie in the output, and the output in none.
-        replaceable: the folder as a whole may be replaced, which cannot be done with a mount point or the folder that
-            one works in.
+        out: path of the folder, as the user named it.
+        inputs: files and folders that are read; none may contain the output or lie in it.
+        replaceable: whether the folder may be replaced as a whole, which is impossible for a mount point or the working
+            directory.
         flag: see `check_out`.
 
     Raises:
-        ValueError: an empty name or one with control characters, a file, a mount point, a place where nothing can be
-            written, or an overlap.
-        TypeError: `out` is no path.
+        ValueError: the name is empty or holds control characters, the path is a file or a mount point, nothing can be
+            written there, or it overlaps an input.
+        TypeError: `out` is not a path.
     """
     if not isinstance(out, (str, os.PathLike)):
         raise TypeError(f"the output must be a folder's name; got {type(out).__name__}: {out!r}")
@@ -58,7 +58,7 @@ def out_folder(
         exists = os.path.lexists(place)
     except (OSError, RuntimeError, ValueError) as error:  # a circle of links, an unknown home, a null character
         raise ValueError(f"{out!r} cannot be an output folder: {error}") from error
-    if os.path.islink(place):  # from Python 3.13 on a circle is left as it is
+    if os.path.islink(place):  # Python 3.13 and later do not raise for a circle
         raise ValueError(f"{out!r} cannot be an output folder: its links lead in a circle")
     if exists and not place.is_dir():
         raise ValueError(f"{out} is a file: name a folder")
@@ -91,7 +91,7 @@ def out_folder(
 
 
 def _out(flag: str) -> str:
-    """What an output is called where it was named: an option of a command, or an argument."""
+    """Return the term for an output where it was named: an option of a command, or an argument."""
     return "--out" if flag.startswith("--") else "folder"
 
 
@@ -100,19 +100,19 @@ def _option(flag: str) -> str:
 
 
 def _inside(inner: Path, outer: Path) -> bool:
-    """Tell whether a path is another, or lies below it, under whatever names (mounts, capitals)."""
+    """Tell whether a path equals another or lies below it, under whatever names (mounts, capitals)."""
     if inner == outer or outer in inner.parents:
         return True
     return outer.exists() and any(path.exists() and path.samefile(outer) for path in (inner, *inner.parents))
 
 
 def partial(place: Path) -> Path:
-    """Where a new result is made."""
+    """Return the path where a new result is written."""
     return place.with_name(place.name + PARTIAL)
 
 
 def replaced(place: Path) -> Path:
-    """Where the earlier result lies while it is replaced."""
+    """Return the path of the earlier result while it is replaced."""
     return place.with_name(place.name + REPLACED)
 
 
@@ -124,22 +124,21 @@ def check_out(
     inputs: Collection[str | os.PathLike[str]] = (),
     flag: str = "overwrite",
 ) -> Path:
-    """Refuse an output that cannot be written without losing something; changes nothing.
+    """Refuse an output that cannot be written without losing something; nothing is changed.
 
     Args:
-        out: a folder that is to be written.
-        kind: of the result, one of `FOLDER_KINDS`; only a result of the same kind is ever replaced.
-        overwrite: allow to replace an earlier result.
+        out: the folder to write.
+        kind: kind of the result, one of `FOLDER_KINDS`; only a result of the same kind is ever replaced.
+        overwrite: whether an earlier result may be replaced.
         inputs: see `out_folder`.
-        flag: what the user would give to replace a result: an option, or an argument of a function.
+        flag: the option, or argument of a function, by which the user allows replacement.
 
     Returns:
-        the place, with links resolved.
+        the path, with links resolved.
 
     Raises:
-        ValueError: see `out_folder`; or something lies at `out`, at `out.partial` or at `out.replaced` that is no
-            earlier result of this kind, or holds files that were not written by it or were edited since (they are
-            named).
+        ValueError: as in `out_folder`; or something at `out`, `out.partial` or `out.replaced` is no earlier result of
+            this kind, or contains foreign or edited files (they are named).
     """
     place = check_place(out, kind, inputs, flag)
     for path in (place, partial(place), replaced(place)):
@@ -154,24 +153,23 @@ def check_out(
 def check_place(
     out: str | os.PathLike[str], kind: str, inputs: Collection[str | os.PathLike[str]] = (), flag: str = "overwrite"
 ) -> Path:
-    """`out_folder`, after the check that there is such a kind of result."""
+    """Return `out_folder`, after checking the kind of result."""
     if kind not in FOLDER_KINDS:
         raise ValueError(f"a result must be one of {', '.join(FOLDER_KINDS)}; got {kind!r}")
     return out_folder(out, inputs, flag=flag)
 
 
 def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True, flag: str = "overwrite") -> None:
-    """Refuse to write over a file or folder that is not ours.
+    """Refuse to write over a file or folder that is not this package's.
 
     Args:
-        path: there may be nothing.
-        kind: of the result that a folder must hold; any of ours when None.
-        whole: refuse a folder of ours that holds files of somebody else, or that were edited since, too, since it
-            cannot be removed.
+        path: the file or folder, which need not exist.
+        kind: kind of the result that a folder must contain; any kind when None.
+        whole: whether to refuse also a result with foreign or edited files, since it cannot be removed.
         flag: see `check_out`.
 
     Raises:
-        ValueError: says what lies there.
+        ValueError: the path must not be replaced; says what it contains.
     """
     if not path.is_dir():
         if os.path.lexists(path) and (kind is not None or not listed(path)):
@@ -208,14 +206,14 @@ def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True
 
 
 def _is_edited(path: Path) -> bool:
-    """Tell whether a single file of ours is no longer as it was written, where its marker says how that was."""
+    """Tell whether a single file of this package differs from what its marker recorded."""
     folder = marked_above(path)
     marker = None if folder is None else read_marker(folder)
     return folder is not None and marker is not None and path.relative_to(folder).as_posix() in edited(folder, marker)
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether a folder is empty but for litter, and no begun result."""
+    """Tell whether a folder is empty except for litter, and no begun result."""
     return is_empty(folder) and read_marker(folder) is None
 
 
@@ -232,12 +230,12 @@ def _check_removable(folder: Path, flag: str) -> None:
         about, above = folder.stat(), folder.parent.stat()
         if above.st_mode & 0o1000 and os.geteuid() not in (0, about.st_uid, above.st_uid):
             raise ValueError(f"{folder} belongs to somebody else, and cannot be replaced: give another {_out(flag)}")
-        os.utime(folder, ns=(about.st_atime_ns, about.st_mtime_ns))  # refused where the folder cannot be changed at all
+        os.utime(folder, ns=(about.st_atime_ns, about.st_mtime_ns))  # fails if the folder cannot be changed at all
     except OSError as error:
         raise ValueError(f"{folder} cannot be replaced: {error.strerror}. Give another {_out(flag)}") from error
 
 
 def few(names: Collection[str], most: int = 5) -> str:
-    """The first few names, escaped for a terminal."""
+    """Return the first few names, escaped for a terminal."""
     some = [printable(name) for name in sorted(names)]
     return ", ".join(some[:most]) + (f" and {len(some) - most} more" if len(some) > most else "")

@@ -1,4 +1,4 @@
-"""JSON that was written before, read back in the form that is needed, or refused by name."""
+"""Reading of JSON files written earlier, with checks of their form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: it is no text, no JSON, or too deep to be any of ours; names the file.
+        ValueError: it is no text, no JSON, or nested too deeply; names the file.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -27,7 +27,7 @@ def read_object(path: str | os.PathLike[str], needed: Collection[str] = ()) -> d
     """Read a JSON object.
 
     Raises:
-        ValueError: as `read_json`, something else than an object, or one without the `needed` keys; names the file.
+        ValueError: as in `read_json`, or it is not an object with the `needed` keys; names the file.
     """
     return _object(read_json(path), path, needed)
 
@@ -36,7 +36,7 @@ def read_objects(path: str | os.PathLike[str], needed: Collection[str] = ()) -> 
     """Read a JSON list of objects.
 
     Raises:
-        ValueError: as `read_json`, something else than a list, or in it than objects with the `needed` keys.
+        ValueError: as in `read_json`, or it is not a list of objects with the `needed` keys.
     """
     found = read_json(path)
     if not isinstance(found, list):

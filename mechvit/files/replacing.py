@@ -1,12 +1,12 @@
-"""A folder that takes the place of an earlier one, so that neither is ever lost.
+"""Replacement of a folder by a new one, so that neither is ever lost.
 
-Beside a folder OUT lie, while it is being made:
+While a folder OUT is being written, these paths exist beside it:
 
-    OUT.partial     the new result, until it is whole
-    OUT.replaced    the earlier one, from when it is moved aside until it is removed
-    .OUT.mechvit-lock    held by the process that writes OUT, or by those that read it
+    OUT.partial     the new result, until it is complete
+    OUT.replaced    the earlier one, after it is moved aside and until it is removed
+    .OUT.mechvit-lock    locked by the process that writes OUT, or by those that read it
 
-A process may be killed at any point: the next one that opens OUT ends what was begun (`recover`).
+A process may be killed at any point: the next one that opens OUT completes or undoes the replacement (`recover`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from .markers import adopt, begin, clear, foreign, is_litter, mark, note, read_m
 from .output_checks import check_out, check_place, check_replaceable, few, is_free, partial, replaced
 
 READY = "published"
-"""A sub-folder of OUT.partial that becomes OUT, where the rest of OUT.partial (checkpoints) does not belong to the
-result."""
+"""Sub-folder of OUT.partial that becomes OUT if the rest of OUT.partial (checkpoints) does not belong to the result."""
 
 
 @contextmanager
@@ -39,9 +38,9 @@ def new_folder(
     inputs: Collection[str | os.PathLike[str]] = (),
     flag: str = "overwrite",
 ) -> Iterator[Path]:
-    """Give a folder beside `out` to write into; it becomes `out` when the block ends, and goes if the block fails.
+    """Yield a folder beside `out` to write into, which becomes `out` when the block ends, and is removed if it fails.
 
-    Arguments and errors are those of `check_out`; a result that another process is writing is refused too.
+    Arguments and errors are those of `check_out`; a result that another process is writing is also refused.
     """
     place = check_place(out, kind, inputs, flag)
     with locked(place):
@@ -54,21 +53,21 @@ def new_folder(
             yield begin(part, kind)
             swap(part, place)
         except BaseException:
-            if not _is_ready(part):  # else the next process puts it in place
+            if not _is_ready(part):  # otherwise the next process puts it in place
                 remove(part)
             raise
 
 
 @contextmanager
 def whole_folder(final: Path, names: Collection[str]) -> Iterator[Path]:
-    """Within a marked folder: give a folder beside `final` to write into, which takes its place when the block ends.
+    """Yield a folder beside `final`, within a marked folder, which replaces `final` when the block ends.
 
     Args:
-        final: there may be an earlier one.
-        names: of the files that are written.
+        final: path of the folder, which may exist.
+        names: names of the files that are written.
 
     Raises:
-        ValueError: other files lie in `final`, or in the folder beside it: names them.
+        ValueError: `final`, or the folder beside it, contains other files; names them.
     """
     part = partial(final)
     for path in (final, part):
@@ -92,7 +91,7 @@ def whole_folder(final: Path, names: Collection[str]) -> Iterator[Path]:
 
 
 def move_aside(place: Path) -> None:
-    """Remove an earlier result: it is renamed first, so that no half of it is ever found in its place."""
+    """Remove an earlier result; it is renamed first, so that a partial result is never found in its place."""
     marker = read_marker(place)
     assert marker is not None, f"{place} has no marker"
     marker.aside = "removed"
@@ -102,10 +101,10 @@ def move_aside(place: Path) -> None:
 
 
 def clear_result(place: Path) -> None:
-    """Remove an earlier result of ours and what was begun of the next one, or a single file of ours.
+    """Remove an earlier result and the beginnings of the next one, or a single file of this package.
 
     Raises:
-        ValueError: either holds files that are not ours.
+        ValueError: either contains foreign files.
     """
     if not place.is_dir():
         remove_file(place)
@@ -117,11 +116,11 @@ def clear_result(place: Path) -> None:
 
 
 def seal(folder: Path, known: Mapping[str, str] | None = None, *, ready: bool = False) -> None:
-    """Mark a folder as whole, with the size, mtime and SHA-256 of every file of ours.
+    """Mark a folder as complete, with the size, mtime and SHA-256 of every file of this package.
 
     Args:
-        known: hashes that need not be taken again, by the file's path in the folder.
-        ready: it is to be put in its place (`swap`).
+        known: known hashes by path in the folder, which are not computed again.
+        ready: whether it is to be put in its place (`swap`).
     """
     marker = read_marker(folder)
     assert marker is not None, f"{folder} has no marker"
@@ -134,11 +133,11 @@ def seal(folder: Path, known: Mapping[str, str] | None = None, *, ready: bool = 
 
 
 def swap(new: Path, place: Path) -> None:
-    """Put a marked folder in its place: the earlier one is moved aside, the new one renamed, the earlier one removed.
+    """Put a marked folder in its place: move the earlier one aside, rename the new one, remove the earlier one.
 
     Args:
-        new: what was written; from here on it counts as whole.
-        place: where it belongs; empty, or an earlier result.
+        new: the new result, which counts as complete from here on.
+        place: its final path, free or an earlier result.
     """
     with disk_errors(place):
         seal(new, ready=True)
@@ -146,19 +145,19 @@ def swap(new: Path, place: Path) -> None:
 
 
 def recover(place: Path) -> None:
-    """End a replacement that was cut off: the new result is put in place, or the earlier one is put back.
+    """Finish an interrupted replacement: put the new result in place, or the earlier one back.
 
-    Only what a marker says was being replaced is touched: whole results of the user's own that happen to lie at
-    OUT.partial or OUT.replaced stay.
+    Only folders whose marker records a replacement are touched: complete results of the user's at OUT.partial or
+    OUT.replaced are kept.
     """
     old, there = replaced(place), read_marker(place)
-    if there is not None and there.ready:  # killed just after it was put in place
+    if there is not None and there.ready:  # killed just after it had been put in place
         there.ready = False
         mark(place, there)
     aside = read_marker(old)
     whole = next((new for new in (partial(place), partial(place) / READY) if _is_ready(new)), None)
     free = not place.is_dir() or is_free(place)
-    if old.is_dir() and not any(old.iterdir()):  # killed just before it was gone
+    if old.is_dir() and not any(old.iterdir()):  # killed just before it was removed
         old.rmdir()
     if aside is not None and aside.aside:
         if there is not None and there.id == aside.aside:
@@ -188,7 +187,7 @@ def _put(new: Path, place: Path) -> None:
 
 
 def _move(new: Path, place: Path) -> None:
-    """Rename a folder to a place where there is none, or one with nothing but litter, which moves into it."""
+    """Rename a folder to a path that is free or contains only litter, which moves into it."""
     if place.is_dir():
         for name in os.listdir(place):
             if not os.path.lexists(new / name):

@@ -1,4 +1,4 @@
-"""One file at a time: written beside its place, brought to the disk, and renamed there."""
+"""Writing of single files: under a temporary name, flushed to disk, and renamed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from .markers import listed, note
 
 @contextmanager
 def beside(path: str | os.PathLike[str], *, ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it is brought to the disk and renamed there when the block ends.
+    """Yield a temporary path beside `path` to write to, which is flushed to disk and renamed when the block ends.
 
-    Where the block fails, what it wrote is removed and `path` is as before. Leftovers of killed processes are removed.
-    A link is followed: the file that it names is written.
+    If the block fails, the temporary file is removed and `path` is unchanged. Leftovers of killed processes are
+    removed. A link is followed: the file that it names is written.
 
     Args:
-        path: a file; its folder is made where it does not exist.
-        ours: tells whether a file that lies there may be replaced. By default one in a marked folder may be replaced if
-            the marker lists it, and no other.
+        path: path of the file; its folder is created if it does not exist.
+        ours: function that tells whether an existing file may be replaced; by default, only a file that a marker lists.
 
     Raises:
-        ValueError: a file lies there that is not to be replaced, or a folder.
-        OSError: the disk is full, with the path; or anything else that the system refuses.
+        ValueError: the path is a folder, or an existing file that must not be replaced.
+        OSError: the disk is full (names the path), or the system refuses for another reason.
     """
     place = Path(path)
     if place.is_symlink():
@@ -58,13 +57,13 @@ def beside(path: str | os.PathLike[str], *, ours: Callable[[Path], bool] | None 
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, ours: Callable[[Path], bool] | None = None) -> None:
-    """Write a whole file or nothing; see `beside`."""
+    """Write a file atomically; see `beside`."""
     with beside(path, ours=ours) as part:
         part.write_bytes(data)
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file into a folder that is not in its place yet, and wait until the disk has it."""
+    """Write a file into a folder that is not in its place yet, and wait until it is on disk."""
     with disk_errors(path), path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -72,10 +71,10 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, ours: Callable[[Path], bool] | None = None) -> None:
-    """Write a whole UTF-8 file or nothing; see `beside`.
+    """Write a UTF-8 file atomically; see `beside`.
 
     Raises:
-        ValueError: the text holds half of a surrogate pair, which no file can hold.
+        ValueError: the text contains half of a surrogate pair, which no file can.
     """
     try:
         data = text.encode("utf-8")
@@ -89,7 +88,7 @@ def write_text(path: str | os.PathLike[str], text: str, *, ours: Callable[[Path]
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write a value as JSON, indented; infinities are kept, as Python reads and writes them."""
+    """Write a value as indented JSON; infinities are written as Python reads them."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
@@ -100,7 +99,7 @@ def write_table(path: str | os.PathLike[str], frame: Any) -> None:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
-    """Write pandas tables as Parquet files of a folder, by their names."""
+    """Write pandas tables as Parquet files of a folder, by name."""
     for name, frame in tables.items():
         write_table(folder / f"{name}.parquet", frame)
 
@@ -114,5 +113,5 @@ def write_tensors(path: str | os.PathLike[str], tensors: Any, metadata: dict[str
 
 
 def _literal(name: str) -> str:
-    """A name with no pattern in it for `glob`."""
+    """Escape a name's special characters for `glob`."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)

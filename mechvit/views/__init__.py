@@ -1,4 +1,4 @@
-"""Models run to make what a page shows: attention, patch lens, feature browser (names in `__init__.pyi`)."""
+"""Views that run models and show the result: attention, patch lens, feature browser (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

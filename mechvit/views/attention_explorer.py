@@ -1,4 +1,4 @@
-"""Attention of one or more models on some pictures, run and packed for the explorer's page."""
+"""Attention of one or more models on some pictures, computed and packed for the explorer's page."""
 
 from __future__ import annotations
 
@@ -41,30 +41,31 @@ def attention_explorer(
     seed: int = 0,
     title: str = "Attention explorer",
 ) -> AttentionExplorer:
-    """Where each head looks, over the picture: clean | corrupted | difference, models beside each other, linked.
+    """Show each head's attention over the picture: clean, corrupted and difference, with the models side by side.
 
         attention_explorer({"base": base, "tuned": tuned}, images, ["gaussian_blur_4"]).save("explorer.html")
 
     Args:
-        models: a title for each; they must share their shape.
-        images: a `datasets.Dataset` (captions are the labels), an `ImageBatch`, or a mapping of captions to pictures
-            as `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
-        corruptions: keys such as "gaussian_blur_4", each shown beside clean; none is allowed.
+        models: models by title; all must have the same shape.
+        images: a `datasets.Dataset` (captions are the labels), an `ImageBatch`, or a mapping of captions to pictures as
+            `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
+        corruptions: keys such as "gaussian_blur_4", each shown beside clean; may be empty.
         layers: blocks to store, 0 to n_layers - 1; all by default.
         heads: heads to store, 0 to n_heads - 1; all by default.
-        limit: at most this many pictures.
-        fusions: how rollouts fuse heads ("mean", "min", "max").
-        discard_ratios: each rollout's share of lowest weights that is dropped (see `analysis.attention_rollout`).
-        max_tokens: what is stored of pictures that do not fit patch by patch: blocks of patches, to at most this many
-            tokens, or fewer where `max_bytes` asks for it. Twelve layers of 12 heads take about 0.4 MB a picture, model
-            and condition in 50 tokens, and 5 MB in 197.
-        max_bytes: of all patterns in the page; the first pictures are stored in full as far as this reaches.
+        limit: largest number of pictures.
+        fusions: functions by which rollouts fuse heads ("mean", "min", "max").
+        discard_ratios: shares of the lowest weights that rollouts drop (see `analysis.attention_rollout`).
+        max_tokens: largest number of tokens to which patches are pooled for pictures that do not fit patch by patch;
+            fewer if `max_bytes` requires it. Twelve layers of 12 heads take about 0.4 MB per picture, model and
+            condition with 50 tokens, and 5 MB with 197.
+        max_bytes: largest total size of all patterns in the page; the first pictures are stored in full as far as it
+            allows.
         seed: seed of the corruptions' noise.
         title: the page's title.
 
     Raises:
-        ValueError: models of different shapes, no image, an unknown corruption, layer, head or fusion, or more than
-            fits into `max_bytes` in any blocks, all before the models run; or attention that is not finite.
+        ValueError: the models differ in shape, there is no image, a corruption, layer, head or fusion is unknown, or
+            the patterns do not fit into `max_bytes` (all found before the models run); or attention is not finite.
     """
     from mechvit.analysis.attention.maps import attention_maps, checked_indices
     from mechvit.analysis.attention.rollout import check_rollout
@@ -80,7 +81,7 @@ def attention_explorer(
     patterns = len(models) * len(conditions) * (len(chosen[0]) * len(chosen[1]) + len(rollouts))
     tokens = fitting_tokens(len(titles) * patterns, cfg.grid, cfg.n_prefix_tokens, max_tokens, max_bytes)
     block = pooling_factor(cfg.grid, cfg.n_prefix_tokens, tokens)
-    hopeful = block > 1 and patterns * cfg.n_tokens**2 < 8 * max_bytes  # deflating rarely gains more
+    hopeful = block > 1 and patterns * cfg.n_tokens**2 < 8 * max_bytes  # deflating rarely saves more
     room = max_bytes if hopeful else 0
     pictures = []
     for image in conditioned_images(models, batch, titles, conditions, seed):

@@ -1,4 +1,4 @@
-"""Attention of one image, or of several side by side, run and pooled for circuitsvis."""
+"""Attention of one image, or of several side by side, computed and pooled for circuitsvis."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def attention_view(
     max_tokens: int | None = 50,
     title: str = "Attention",
 ) -> AttentionView:
-    """Where each head looks: circuitsvis's attention heads of one image, or of several side by side.
+    """Show attention with circuitsvis: the attention heads on one image, or on several side by side.
 
         attention_view(model, image).save("attention.html")
         attention_view(model, {"clean": image, "blurred": blurred}, layers=[3])
 
     Patches are pooled in square blocks to at most `max_tokens` tokens (sums over sources, means over destinations),
-    because circuitsvis draws 50 tokens in a few seconds and 197 in most of a minute.
+    since circuitsvis draws 50 tokens in a few seconds and 197 in almost a minute.
 
     Args:
         model: a HookedViT.
         image: a picture as `mechvit.data.open_picture` takes it (a path, a PIL image, an array), or a tensor of
             normalised pixel values [3, height, width] or [1, 3, height, width]; or a mapping of panel titles to these.
-        layers: which blocks, 0 to n_layers - 1; all by default, one shown at a time.
-        heads: which heads, 0 to n_heads - 1; all by default.
-        max_tokens: pool to at most this many tokens; None for full resolution (then choose a head or two).
+        layers: blocks, 0 to n_layers - 1; all by default, displayed one at a time.
+        heads: heads, 0 to n_heads - 1; all by default.
+        max_tokens: largest number of tokens after pooling; None for full resolution (then choose one or two heads).
         title: the page's title.
 
     Raises:
-        ValueError: a layer or head that the model lacks, an image of another shape, too small a `max_tokens`, or
-            attention that is not finite.
+        ValueError: the model lacks a layer or head, an image has another shape, `max_tokens` is too small, or attention
+            is not finite.
     """
     import torch
 
@@ -82,7 +82,7 @@ def attention_view(
 
 
 def _pixel_values(model: HookedViT, image: object) -> Any:
-    """Normalised pixel values [1, 3, height, width] of any accepted image."""
+    """Return normalised pixel values [1, 3, height, width] for any accepted image."""
     import torch
 
     from mechvit.data import open_picture
@@ -105,7 +105,7 @@ def _pixel_values(model: HookedViT, image: object) -> Any:
 
 
 def _picture(model: HookedViT, pixel_values: Any) -> str:
-    """The pixels as the model sees them, back in RGB, as a data URI."""
+    """Return the model's input, converted back to RGB, as a data URI."""
     from mechvit.models.processors.pixel_values import pixel_scale
 
     values = pixel_values[0].float().cpu()

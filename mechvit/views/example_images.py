@@ -1,4 +1,4 @@
-"""The few images that a view shows: pixels in [0, 1], captions, and pictures under each corruption."""
+"""The images that a view displays: pixels in [0, 1], captions, and pictures under each corruption."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def check_same_layout(models: Mapping[str, HookedViT], *names: str) -> None:
-    """Check that the models can be laid over the same pictures.
+    """Refuse models that cannot be displayed over the same pictures.
 
     Raises:
-        ValueError: there is none, or one differs from the first in its config's `names`, computes in another dtype, or
-            resizes pictures otherwise.
+        ValueError: there is no model, or one differs from the first in its config's `names`, its dtype, or the way in
+            which it resizes pictures.
     """
     from mechvit.models.checkpoints.checks import check_one_dtype
     from mechvit.models.processors.preprocessing import check_alike
@@ -42,16 +42,17 @@ def check_same_layout(models: Mapping[str, HookedViT], *names: str) -> None:
 
 
 def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBatch, list[str]]:
-    """The first `limit` images with their captions: the names given with them, or those of their labels.
+    """Return the first `limit` images and their captions: the given names, or those of their labels.
 
     Args:
-        model: gives the image processor, the device and class names.
+        model: the model whose image processor, device and class names are used.
         images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to pictures as
             `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
-        limit: at most this many.
+        limit: largest number of images.
 
     Raises:
-        ValueError: no image, a limit below one, or pictures without an image processor.
+        ValueError: there is no image, the limit is below one, or pictures are given and the model has no image
+            processor.
     """
     import torch
 
@@ -85,7 +86,7 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
 
 
 def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
-    """Clean, then each corruption once."""
+    """Return clean, then each corruption once."""
     from mechvit.data.corruption_spec import CLEAN, as_corruption
 
     wanted = [corruptions] if isinstance(corruptions, str) else corruptions
@@ -98,17 +99,17 @@ class ConditionedImage:
 
     title: str
     label: int
-    """Its class id; -1 where none is known."""
+    """Class id; -1 if unknown."""
     pictures: tuple[str, ...]
-    """Data URIs, cut to what the patches cover."""
+    """Data URIs, cropped to the area that the patches cover."""
     pixel_values: tuple[Tensor, ...]
-    """What each model takes, [condition, 3, height, width]."""
+    """Input of each model, [condition, 3, height, width]."""
 
 
 def conditioned_images(
     models: Mapping[str, HookedViT], batch: ImageBatch, titles: Sequence[str], conditions: Sequence[Any], seed: int
 ) -> Iterator[ConditionedImage]:
-    """Each image as it is shown, and as each model takes it, one after the other."""
+    """Yield each image as it is displayed, and as each model receives it."""
     import torch
 
     from mechvit.analysis.inputs import corrupted, pixel_values
@@ -132,7 +133,7 @@ def conditioned_images(
 
 @contextmanager
 def error_context(model: str, image: str, conditions: Sequence[str]) -> Iterator[None]:
-    """Let an error say whose pass it came from, and on which picture; its places in the batch are the conditions."""
+    """Add to an error the model, the picture and the conditions, which are the batch's entries."""
     try:
         yield
     except ValueError as error:
@@ -140,5 +141,5 @@ def error_context(model: str, image: str, conditions: Sequence[str]) -> Iterator
 
 
 def condition_titles(conditions: Sequence[Any]) -> tuple[str, ...]:
-    """`clean`, then the corruptions' names in prose."""
+    """Return `clean`, then the corruptions' names in prose."""
     return ("clean", *(condition.title for condition in conditions[1:]))

@@ -1,4 +1,4 @@
-"""What the latents of SAEs stand for, collected for one page."""
+"""Latents of SAEs and their changes under corruptions, collected for one page."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def feature_browser(
     allow_other_model: bool = False,
     progress: str | None = None,
 ) -> FeatureBrowser:
-    """What the latents of SAEs stand for, and what corruptions do to them, to be looked at.
+    """Show the latents of SAEs, with example images, statistics and effects of corruptions.
 
         saes = {"base": (base, sae), "tuned": (tuned, tuned_sae)}
         feature_browser(saes, images, ["gaussian_blur_4"]).save("features.html")
 
     Args:
-        saes: by name, each with the model that it reads; both architectures, or a base and a tuned model's. Latents of
-            SAEs at one hook point are matched and linked.
+        saes: the SAEs by name, each with the model that it reads, such as two architectures, or a base's and a tuned
+            model's. Latents of SAEs at one hook point are matched and linked.
         images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids.
-        corruptions: as `gaussian_blur_4`.
+        corruptions: keys such as `gaussian_blur_4`.
         features, described, settings, allow_other_model, progress: as in
             `mechvit.saes.dashboard.collect.browse_features`.
         title: the page's title.
 
     Raises:
-        ValueError: as `mechvit.saes.dashboard.collect.browse_features`.
+        ValueError: as in `mechvit.saes.dashboard.collect.browse_features`.
     """
     found = browse_features(
         saes,

@@ -1,4 +1,4 @@
-"""The logit lens of every patch of some pictures, in one or more models."""
+"""The logit lens at every patch of some pictures, in one or more models."""
 
 from __future__ import annotations
 
@@ -38,28 +38,29 @@ def patch_lens_view(
     seed: int = 0,
     title: str = "Logit lens, patch by patch",
 ) -> PatchLensView:
-    """Predicted class and probability of every patch at every layer, clean beside corrupted, models beside each other.
+    """Show the predicted class and its probability for every patch at every layer, by condition and model.
 
         patch_lens_view({"base": base, "tuned": tuned}, images).save("lens.html")
 
-    What a patch's prediction means for each kind of head: `analysis.patch_lens`. Above the pictures stand the
-    trajectories of the image's own classes through the layers (`analysis.class_trajectories`).
+    For the meaning of a patch's prediction with each kind of head see `analysis.patch_lens`. Above the pictures, the
+    page shows the trajectories of the whole image's class probabilities through the layers
+    (`analysis.class_trajectories`).
 
     Args:
-        models: a title for each; they must share their patches and classes.
+        models: models by title; all must have the same patches and classes.
         images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to pictures as
             `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
-        corruptions: keys such as "gaussian_blur_4", each shown beside clean; none is allowed.
-        top: classes kept of each patch.
-        followed: classes whose trajectories are drawn: the label, where it is known, and the strongest predictions.
-        apply_ln: False gives the bare head, without the final LayerNorm.
-        limit: at most this many pictures.
+        corruptions: keys such as "gaussian_blur_4", each shown beside clean; may be empty.
+        top: number of classes kept for each patch.
+        followed: number of classes whose trajectories are drawn: the label, if known, and the strongest predictions.
+        apply_ln: whether to apply the final LayerNorm before the head.
+        limit: largest number of pictures.
         seed: seed of the corruptions' noise.
         title: the page's title.
 
     Raises:
-        ValueError: a model without classes, models that differ, no image, or an unknown corruption, all before the
-            models run; or logits that are not finite.
+        ValueError: a model has no classes, the models differ, there is no image, or a corruption is unknown (all found
+            before the models run); or logits are not finite.
     """
     from mechvit.analysis.lenses.patch_lens import patch_lens, require_classifier
 
@@ -100,7 +101,7 @@ def patch_lens_view(
 def _trajectories(
     models: Mapping[str, HookedViT], image: ConditionedImage, followed: int, apply_ln: bool, conditions: Sequence[str]
 ) -> pd.DataFrame:
-    """The image's label, where it is known, and its strongest predictions, in every model and condition."""
+    """Return the trajectories of the label, if known, and the strongest predictions, in every model and condition."""
     import torch
 
     from mechvit.analysis.lenses.patch_lens import class_trajectories

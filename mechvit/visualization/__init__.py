@@ -1,4 +1,4 @@
-"""Figures, attention views and the report: draws what the tables hold (names in `__init__.pyi`)."""
+"""Figures, attention views and the report, drawn from tables (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,8 +1,8 @@
-"""One visual language for every figure: a hue per corruption family, darker for more severe, quiet axes.
+"""The visual style of all figures: one hue per corruption family, darker for more severe, unobtrusive axes.
 
 Colours follow Okabe and Ito's palette for colour-blind readers: grey for the base model, blues for Gaussian blur,
-oranges for Gaussian noise, greens for any other family. Each light-theme colour has a partner in `DARK` that a page
-swaps in on a dark background, where a more severe corruption is the brighter one.
+oranges for Gaussian noise, greens for any other family. Each colour of the light theme has a counterpart in `DARK` for
+dark backgrounds, where a more severe corruption is brighter.
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ RAMPS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
     "gaussian_noise": (("#eda93b", "#d1600d", "#772f02"), ("#99591a", "#e58b38", "#ffc685")),
     "other": (("#5fc9a6", "#048a63", "#02452f"), ("#23795d", "#37bd92", "#9fe8cf")),
 }
-"""Per family, the light theme's and the dark theme's colours at severities 1, 2 and 4."""
+"""Colours per family at severities 1, 2 and 4: of the light theme and of the dark theme."""
 
 
 def family_of(key: str) -> str:
-    """`gaussian_blur` of `gaussian_blur_4`; `base`, `clean` and names without a level are their own families."""
+    """Return the family: `gaussian_blur` for `gaussian_blur_4`; names without a level, as `base`, are unchanged."""
     stem, _, level = key.rpartition("_")
     return stem if level.isdigit() else key
 
 
 def level_of(key: str) -> int:
-    """The severity, 4 of `gaussian_blur_4`; 0 for `base`, `clean` and names without one."""
+    """Return the severity, 4 for `gaussian_blur_4`; 0 for `base`, `clean` and names without one."""
     level = key.rpartition("_")[2]
     return int(level) if level.isdigit() else 0
 
 
 def title_of(key: str, *, short: bool = False) -> str:
-    """A model's or corruption's name in prose: `Gaussian blur 4`, or with `short` `Blur 4`; a mixture's is `Blur 4 +
-    noise 2`."""
+    """Return a name in prose: `Gaussian blur 4`, with `short` `Blur 4`, for a mixture `Blur 4 + noise 2`."""
     if "+" in key:
         return " + ".join(title_of(part, short=short) for part in key.split("+")).capitalize()
     if key in ("base", "clean"):
@@ -52,28 +51,28 @@ def title_of(key: str, *, short: bool = False) -> str:
 
 
 def in_sentence(key: str) -> str:
-    """A model's or corruption's name within a sentence; Gauss keeps his capital."""
+    """Return a model's or corruption's name for use within a sentence; only Gauss keeps his capital."""
     title = title_of(key)
     return title if key.startswith("gaussian") else title[:1].lower() + title[1:]
 
 
 def in_order(keys: Iterable[str]) -> list[str]:
-    """Distinct keys in reading order: base or clean first, then by family and rising severity, mixtures last."""
+    """Return distinct keys in reading order: base or clean first, then by family and rising severity, mixtures last."""
     return sorted(set(keys), key=lambda key: (key not in ("base", "clean"), "+" in key, family_of(key), level_of(key)))
 
 
 def families(keys: Iterable[str]) -> list[str]:
-    """The corruption families among keys, in reading order."""
+    """Return the corruption families among keys, in reading order."""
     return list(dict.fromkeys(family_of(key) for key in in_order(keys) if key not in ("base", "clean")))
 
 
 def strongest(keys: Iterable[str], family: str) -> str:
-    """The most severe key of one family."""
+    """Return the most severe key of one family."""
     return max((key for key in keys if family_of(key) == family), key=level_of)
 
 
 def _mix(ramp: tuple[str, str, str], level: int) -> str:
-    """The colour at a severity: linear between the stops at 1, 2 and 4 on a log scale."""
+    """Return the colour at a severity, linear between the stops at 1, 2 and 4 on a log scale."""
     place = min(math.log2(max(level, 1)), 2.0)
     low = min(int(place), 1)
     pair = (ramp[low], ramp[low + 1])
@@ -82,14 +81,14 @@ def _mix(ramp: tuple[str, str, str], level: int) -> str:
 
 
 def colour(key: str, *, dark: bool = False) -> str:
-    """The colour of a model or corruption, `#rrggbb`."""
+    """Return the colour of a model or corruption, `#rrggbb`."""
     if key in ("base", "clean"):
         return DARK[BASE] if dark else BASE
     return _mix(RAMPS.get(family_of(key), RAMPS["other"])[dark], level_of(key))
 
 
 def tint_of(model: str, models: Sequence[str]) -> str:
-    """The colour of a model of any name: its own where it is a corruption's key, else by its place among `models`."""
+    """Return a model's colour for any name: that of a corruption's key, else one by its index among `models`."""
     family, _, level = model.rpartition("_")
     if model in ("base", "clean") or (family in RAMPS and level.isdigit()):
         return colour(model)
@@ -97,13 +96,13 @@ def tint_of(model: str, models: Sequence[str]) -> str:
 
 
 def escaped(name: object, longest: int = 60) -> str:
-    """A name as plain text in a figure, where plotly would read tags, and not longer than a legend can show."""
+    """Return a name as plain text, where plotly would parse tags, shortened to what a legend can show."""
     text = str(name)
     return html.escape(text if len(text) <= longest else text[: longest - 1] + "…", quote=False)
 
 
 def fade(hex_colour: str, alpha: float) -> str:
-    """A translucent `rgba(...)` of a `#rrggbb`, for interval bands."""
+    """Return a translucent `rgba(...)` for a `#rrggbb`, for interval bands."""
     red, green, blue = (int(hex_colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha:g})"
 
@@ -111,11 +110,11 @@ def fade(hex_colour: str, alpha: float) -> str:
 DARK: dict[str, str] = {INK: "#e9e7e2", MUTED: "#a3a7ad", GRID: "#33373d", PAPER: "#17191d", BASE: "#a9aeb5"} | {
     _mix(light, level): _mix(dark, level) for light, dark in RAMPS.values() for level in range(1, 9)
 }
-"""The dark theme's partner of every colour that a figure may use."""
+"""Counterpart in the dark theme of every colour that a figure may use."""
 
 
 def finish(figure: go.Figure, title: str, *, height: int = 380, legend: bool = True) -> go.Figure:
-    """Give a figure the common look: fonts, quiet grid, horizontal legend on top, room for the title."""
+    """Apply the common style to a figure: fonts, light grid, horizontal legend on top, room for the title."""
     figure.update_layout(
         title={"text": title, "x": 0, "xref": "paper", "y": 0.98, "yref": "container", "font": {"size": 16}},
         font={"family": FONT, "size": 13, "color": INK},
@@ -147,11 +146,11 @@ def finish(figure: go.Figure, title: str, *, height: int = 380, legend: bool = T
 
 
 def panel_title(text: str) -> str:
-    """A bold title for one panel of a figure."""
+    """Return a bold title for one panel of a figure."""
     return f"<b>{text}</b>"
 
 
 def zero_line(figure: go.Figure, *, axis: str = "y", **place: object) -> None:
-    """A thin solid line at zero across one panel or all."""
+    """Draw a thin solid line at zero across one panel or all."""
     line = {"color": MUTED, "width": 1}
     (figure.add_hline if axis == "y" else figure.add_vline)(0, line=line, layer="below", **place)

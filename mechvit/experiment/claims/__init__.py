@@ -1,4 +1,4 @@
-"""The paper's claims and open questions, checked on a run's tables (names in `__init__.pyi`)."""
+"""The paper's claims and open questions, judged on a run's tables (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

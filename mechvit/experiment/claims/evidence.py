@@ -1,9 +1,9 @@
-"""A run's tables as evidence: intervals of any effect, and three-valued verdicts by stated rules.
+"""Evidence from a run's tables: intervals of effects, and three-valued verdicts by stated rules.
 
-A claim of an effect replicates when every interval lies above 0, and fails when one lies
-wholly below the smallest effect worth the name. A claim of no effect replicates when every interval lies within a
-margin, and fails when one lies wholly outside. Everything else is inconclusive. All intervals are paired percentile
-bootstraps over images; the part that decides is the smallest effect, or the largest deviation.
+A claim of an effect replicates if every interval lies above 0, and fails if one lies wholly below the smallest relevant
+effect. A claim of no effect replicates if every interval lies within a margin, and fails if one lies wholly outside.
+Everything else is inconclusive. All intervals are paired percentile bootstraps over images; the deciding part is the
+smallest effect, or the largest deviation.
 """
 
 from __future__ import annotations
@@ -31,29 +31,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = ("performance", "lens", "first_correct", "attention", "sae_distance")
-"""The tables that the claims are judged on."""
+"""Names of the tables on which the claims are judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """The thresholds of all verdicts."""
+    """Thresholds of all verdicts."""
 
     smallest_gain: float = 1.0
-    """Smallest gain, or difference of gains, worth the name: percentage points."""
+    """Smallest gain, or difference of gains, that counts, in percentage points."""
     unchanged: float = 3.0
-    """Margin within which performance is unchanged: percentage points. Under half the paper's smallest gain, 7.6."""
+    """Margin within which performance counts as unchanged, in percentage points; under half the paper's least gain,
+    7.6."""
     ahead: float = 0.01
-    """How far a model's probability of the right class must lead to count as ahead, 0 to 1."""
+    """Lead in the probability of the right class from which a model counts as ahead, 0 to 1."""
     smallest_shift: float = 0.05
-    """Smallest shift of the first correct layer worth the name: layers."""
+    """Smallest shift of the first correct layer that counts, in layers."""
     smallest_entropy: float = 0.01
-    """Smallest difference of attention entropy worth the name: nats."""
+    """Smallest difference of attention entropy that counts, in nats."""
     identical: float = 0.1
-    """Kolmogorov-Smirnov distance under which two distributions are nearly identical, 0 to 1."""
+    """Kolmogorov-Smirnov distance below which two distributions count as nearly identical, 0 to 1."""
     level: float = 0.95
-    """Level of the intervals."""
+    """Confidence level of the intervals."""
     resamples: int = 2000
-    """Resamples of the bootstrap."""
+    """Number of bootstrap resamples."""
     seed: int = 0
     """Seed of the bootstrap."""
 
@@ -66,13 +67,13 @@ class Rules:
 
     @property
     def bootstrap(self) -> dict[str, Any]:
-        """resamples, level and seed of every interval."""
+        """The arguments resamples, level and seed of every interval."""
         return {"resamples": self.resamples, "level": self.level, "seed": self.seed}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number that was measured for a claim, with its interval; None is what could not be measured."""
+    """One number measured for a claim, with its interval; None for what could not be measured."""
 
     label: str
     value: float | None = None
@@ -85,31 +86,32 @@ ClaimKind = Literal["effect", "no effect", "other"]
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One row of the claims table; `dataclasses.asdict` gives its JSON form."""
+    """One row of the claims table; `dataclasses.asdict` returns its JSON form."""
 
     id: str
     claim: str
     source: str
-    """Where the paper says it."""
+    """Place in the paper."""
     what: str
-    """What is measured, in words."""
+    """The measured quantity, in words."""
     unit: str
-    """Of the part that decides; the label of any other part that has another unit names it."""
+    """Unit of the deciding part; the label of a part with another unit names it."""
     kind: ClaimKind
-    """Of the rule: every part lies above 0, or within a margin around it; `other`: a rule of its own, or none."""
+    """Kind of rule: every part above 0 (`effect`), within a margin around it (`no effect`), or any other (`other`)."""
     threshold: float | None
-    """The smallest effect that counts, or the margin, in the claim's unit; None for a rule of another kind."""
+    """Smallest effect that counts, or the margin, in the claim's unit; None for a rule of kind `other`."""
     rule: str
-    """The rule in words; empty where nothing was measured."""
+    """The rule in words; empty if nothing was measured."""
     parts: list[Measurement]
-    """What this run measured; a claim that is not measured has one part without a number, whose label says why."""
+    """Measurements of this run; a claim that is not measured has one part without a number, labelled with the
+    reason."""
     decides: int | None
-    """The place among the parts of the one that decides; None where nothing was measured."""
+    """Index of the deciding part; None if nothing was measured."""
     verdict: Verdict
 
     @property
     def deciding(self) -> Measurement:
-        """The part that decides; one without a number where nothing was measured."""
+        """The deciding part; one without a number if nothing was measured."""
         return self.parts[self.decides or 0]
 
 
@@ -122,7 +124,7 @@ class ClaimWords(NamedTuple):
 
 
 class Evidence:
-    """A run's tables and the draws made of them, each once."""
+    """Tables of a run and the bootstrap draws computed from them, each once."""
 
     def __init__(self, tables: Mapping[str, pd.DataFrame], rules: Rules) -> None:
         if missing := [name for name in TABLES if name not in tables]:
@@ -159,11 +161,11 @@ class Evidence:
         return attention_draws(self.tables["attention"], "entropy_difference", **self.options)
 
     def gain(self, model: str, corruption: str, metric: str) -> np.ndarray:
-        """Draws of a metric's gain over base."""
+        """Return draws of a metric's gain over the base."""
         return get(self.performance, model, corruption, metric) - get(self.performance, "base", corruption, metric)
 
     def by_layer(self, draws: Draws, model: str, corruption: str) -> np.ndarray:
-        """[draws, layers]."""
+        """Return draws by layer, [draws, layers]."""
         layers = sorted(layer for m, c, layer in draws if (m, c) == (model, corruption))
         return np.stack([get(draws, model, corruption, layer) for layer in layers or [0]], axis=1)
 
@@ -181,7 +183,7 @@ class Evidence:
     def no_effect(
         self, words: ClaimWords, found: Mapping[str, Interval], margin: float, on: Collection[str] | None = None
     ) -> Claim:
-        """Judge a claim that every part is negligible, or those parts that are named `on`."""
+        """Judge a claim that every part, or every part named in `on`, is negligible."""
         rule = (
             f"Replicates when every {self.rules.level:.0%} interval lies within ±{margin:g} "
             f"{words.unit}; does not when one lies wholly outside; otherwise inconclusive."
@@ -202,7 +204,7 @@ def judged(
     kind: ClaimKind = "other",
     threshold: float | None = None,
 ) -> Claim:
-    """Write the row of a claim from each part's interval under its label, and the label of the part that decides."""
+    """Return the row of a claim from each part's interval by label, and the label of the deciding part."""
     parts = [Measurement(name, *(None if np.isnan(x) else float(x) for x in part)) for name, part in found.items()]
     return Claim(
         **words._asdict(),
@@ -222,7 +224,7 @@ def get(draws: Draws, model: str, corruption: str, what: Any) -> np.ndarray:
 
 
 def unmeasured(words: ClaimWords, why: str) -> Claim:
-    """Write the row of a claim that was not measured, and why."""
+    """Return the row of a claim that was not measured, with the reason."""
     parts = [Measurement(f"not measured: {why}")]
     return Claim(
         **words._asdict(), kind="other", threshold=None, rule="", parts=parts, decides=None, verdict="inconclusive"

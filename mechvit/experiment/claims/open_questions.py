@@ -1,8 +1,8 @@
-"""The questions that the paper leaves open (its section 5), each with what was measured here and an answer by a rule.
+"""The questions that the paper leaves open (section 5), each with this run's measurements and an answer by a rule.
 
-How does training transfer between filters of one family, which differences between the base and a tuned model make the
-gain, and can these be isolated and controlled? The answers are of the strongest model of each family, with the same
-intervals as the claims.
+The questions are how training transfers between filters of one family, which differences between the base and a tuned
+model cause the gain, and whether these can be isolated and controlled. The answers concern the strongest model of each
+family, with the same intervals as the claims.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 SOURCE = "section 5, future work"
 ABLATED = 16
-"""How many latents are ablated in the answer on latents, where so many are; fixed before any was measured."""
+"""Largest number of ablated latents that the answer on latents uses; fixed before anything was measured."""
 Tables = Mapping[str, "pd.DataFrame"]
 
 
 def questions(tables: Tables, rules: Rules) -> list[Claim]:
-    """Answer what the tables allow, question by question.
+    """Answer those questions whose tables are present.
 
     Args:
         tables: `related` (see `mechvit.analysis.transfer`), `gain_smallest_set`, `gain_patching`,
-            `gain_steering_chosen`, `gain_ablation` and `gain_head_correlations`, the latter with the column
-            `tuned_on`; questions about a table that is not there are left out.
-        rules: the thresholds.
+            `gain_steering_chosen`, `gain_ablation` and `gain_head_correlations`, the latter with the column `tuned_on`;
+            questions whose table is missing are left out.
+        rules: thresholds.
     """
     asked = (
         ("related", _transfer),
@@ -53,23 +53,24 @@ def _answer(
     verdict: Verdict,
     more: Mapping[str, Interval] | None = None,
 ) -> Claim:
-    """One row; the part that decides is the smallest of those that the answer rests on, which `more` stands beside."""
+    """Return one row; the smallest of `parts` decides, and `more` lists further measurements."""
     return judged(words, {**parts, **(more or {})}, min(parts, key=lambda name: parts[name].value), rule, verdict)
 
 
 def _interval(row: pd.Series, name: str, scale: float = 1.0) -> Interval:
-    """A quantity and its interval, from the columns name, name_low and name_high (low and high for `value`)."""
+    """Return a quantity and its interval from the columns name, name_low and name_high (low and high for `value`)."""
     ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
     return Interval(*(scale * float(row[column]) for column in (name, *ends)))
 
 
 def _alone(value: float) -> Interval:
-    """A number without an interval."""
+    """Return a number without an interval."""
     return Interval(float(value), np.nan, np.nan)
 
 
 def _above(parts: Mapping[str, Interval], bound: float, smallest: float) -> Verdict:
-    """yes: every interval above the bound; no: every one below `smallest`; partly: some above; else unclear."""
+    """Return yes if every interval lies above `bound`, partly if some do, no if all lie below `smallest`, or
+    unclear."""
     above = [part.low > bound for part in parts.values()]
     if all(above):
         return "yes"
@@ -136,7 +137,7 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
 
 
 def _best_component(tables: Tables, key: str) -> dict[str, Interval]:
-    """The attention, MLP or head whose activation alone recovers most."""
+    """Return the attention output, MLP output or head whose activation alone recovers most."""
     if "gain_patching" not in tables:
         return {}
     table = tables["gain_patching"]

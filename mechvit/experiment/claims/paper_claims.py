@@ -1,4 +1,4 @@
-"""The paper's claims, one row each: what was measured here, its interval, and a verdict computed by a stated rule."""
+"""The paper's claims, one row each: this run's measurement, its interval, and a verdict by a stated rule."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def claims(tables: Mapping[str, pd.DataFrame], rules: Rules | None = None) -> li
         tables: the per-image tables `performance`, `lens`, `first_correct` and `attention`, and `sae_distance`. The
             model is "base" or the key of the corruption that it was tuned on; each family is judged on the strongest
             level that it was tuned on.
-        rules: the thresholds; the defaults when None.
+        rules: thresholds; the defaults when None.
 
     Raises:
-        ValueError: a table, the base model, or a model under a corruption that a claim needs is missing.
+        ValueError: a table, the base model, or a model under a corruption that a claim requires is missing.
     """
     evidence = Evidence(tables, rules or Rules())
     rows: list[Claim] = []
@@ -96,7 +96,7 @@ def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _not_applicable(ev: Evidence, test: str) -> list[str]:
-    """The metrics that count the label among more classes than there are others."""
+    """Return the top-k metrics that do not apply because there are too few classes."""
     return [metric for metric in TOP_K if np.isnan(ev.gain("base", test, metric)).all()]
 
 
@@ -180,9 +180,9 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 
 
 def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
-    """Draws of how many layers earlier than the base the model first has the right class (paired).
+    """Return draws of how many layers earlier than the base the model first predicts the right class (paired).
 
-    NaN where the table has no row for one of them: a model that is right nowhere.
+    NaN if the table lacks one of them, which is then right at no layer.
     """
     nowhere = np.full(1 + ev.rules.resamples, np.nan)
     return -ev.first.get((model, corruption, "difference"), nowhere)
@@ -236,7 +236,7 @@ def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Cla
 
 
 def _entropy_gap(ev: Evidence, tuned: Sequence[Corruption]) -> dict[str, np.ndarray]:
-    """Base less tuned entropy difference on the strongest level, [draws, layers]."""
+    """Return base minus tuned entropy difference on the strongest level, [draws, layers]."""
     test = tuned[-1].key
     base = ev.by_layer(ev.entropy, "base", test)
     return {label: base - ev.by_layer(ev.entropy, key, test) for label, key in _tuned_on(tuned).items()}

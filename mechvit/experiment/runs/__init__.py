@@ -1,1 +1,1 @@
-"""A run's folder: its stages, their records, and what made them."""
+"""A run's folder: its stages, their records and their provenance."""

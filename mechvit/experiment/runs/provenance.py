@@ -1,4 +1,4 @@
-"""What a run was made with: versions, hardware, seeds, stage times."""
+"""Provenance of a run: versions, hardware, seeds, stage times."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ PACKAGES = (
 def provenance(
     stages: list[dict[str, Any]], config: ExperimentConfig, revisions: dict[str, str | None]
 ) -> dict[str, Any]:
-    """What `provenance.json` holds: the code's commit, versions, hardware, seeds, the hub's commits, stages (with
-    seconds and peak memory), start and end.
+    """Return the content of `provenance.json`: the code's commit, versions, hardware, seeds, the Hub's commits, stages
+    (with seconds and peak memory), start and end.
 
     Args:
-        stages: the records of the run's stages.
-        config: of the run.
-        revisions: the commits of the hub's model and images; None of what is not of the hub.
+        stages: records of the run's stages.
+        config: settings of the run.
+        revisions: commits of the Hub's model and images; None for those not from the Hub.
     """
     return {
         "code": code_version(),
@@ -63,12 +63,12 @@ def provenance(
 
 
 def provenance_of_command(options: Any, kind: str, inputs: Sequence[str | os.PathLike[str] | None]) -> dict[str, Any]:
-    """What `provenance.json` holds beside one command's tables: settings, versions, hardware, the hub's commits.
+    """Return the content of a command's `provenance.json`: settings, versions, hardware, the Hub's commits.
 
     Args:
-        options: the command's settings, with images.
-        kind: of the result.
-        inputs: the models and SAEs that it read.
+        options: the command's options, with images.
+        kind: kind of the result.
+        inputs: models and SAEs that it read.
     """
     return {
         "kind": kind,
@@ -81,11 +81,11 @@ def provenance_of_command(options: Any, kind: str, inputs: Sequence[str | os.Pat
 
 
 def revisions_of(models: Iterable[str | os.PathLike[str] | None], images: str | None) -> dict[str, str | None]:
-    """Give the commit of each model and data set that is a hub id; of what lies on this machine nothing.
+    """Return the commit of each model and data set from the Hub; local ones are left out.
 
     Args:
-        models: folders or hub ids.
-        images: `photos`, `folder:PATH` or a hub id.
+        models: folders or Hub ids.
+        images: `photos`, `folder:PATH` or a Hub id.
     """
     from mechvit.data.sources.hub import HubSet
     from mechvit.models.checkpoints.revisions import hub_revision
@@ -98,15 +98,15 @@ def revisions_of(models: Iterable[str | os.PathLike[str] | None], images: str | 
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """Processor, cores, memory and GPU of this machine.
+    """Return this machine's processor, cores, memory and GPU.
 
     Args:
-        device: whose name the GPU's is, as in cuda:1; the current CUDA device's otherwise.
+        device: the GPU to name, such as cuda:1; by default the current CUDA device.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A run's folder: opened by one process at a time, and only where nothing of anybody else's lies."""
+"""A run's folder: used by one process at a time, and only if it holds nothing foreign."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from mechvit.settings_checks import SettingError
 
 @contextmanager
 def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os.PathLike[str]] = ()) -> Iterator[Path]:
-    """Hold a run's folder, new or begun earlier by the same command; gives its place, with links resolved.
+    """Lock a run's folder, new or begun earlier by the same command, and yield its resolved path.
 
     Args:
-        out: as the user named it.
-        kind: of the run, one of `mechvit.files.kinds.FOLDER_KINDS`.
-        inputs: the files and folders that the run reads; none may lie in its folder, and it in none.
+        out: path of the folder, as the user named it.
+        kind: kind of the run, one of `mechvit.files.kinds.FOLDER_KINDS`.
+        inputs: files and folders that the run reads; none may contain the run's folder or lie in it.
 
     Raises:
         ValueError: `out` cannot be written, overlaps an input, holds something else (or a page of the run that was
-            edited since), or another process works there.
+            edited), or another process uses it.
     """
     from mechvit.visualization.html_page.page import check_page
 
@@ -56,7 +56,7 @@ def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os
 
 
 def check_run(place: Path, kind: str) -> None:
-    """Refuse a folder that holds something else than a run of this kind; mark a run from before there were markers.
+    """Refuse a folder that holds something other than a run of this kind; mark a run from before there were markers.
 
     Raises:
         ValueError: see `open_run`.
@@ -72,7 +72,7 @@ def check_run(place: Path, kind: str) -> None:
 
 
 def _adopt_run(place: Path, kind: str) -> None:
-    """Mark an earlier run as ours, and of its folders those whose stage has a record."""
+    """Mark an earlier run as this package's, including those of its folders whose stage has a record."""
     stages = [name for name in map(_stage_of, sorted((place / "stages").glob("*.json"))) if name is not None]
     tests = any(name.startswith("test/") for name in stages) or (place / "transfer.html").is_file()
     if "base" not in stages or tests != (kind == "transfer between corruptions"):
@@ -89,7 +89,7 @@ def _adopt_run(place: Path, kind: str) -> None:
 
 
 def _stage_of(record: Path) -> str | None:
-    """The name of the stage whose record this is; None where it is none, or one of another file's name."""
+    """Return the name of the stage of a record; None if the file is no record, or that of another file's name."""
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
         name, key = found["name"], found["key"]

@@ -1,4 +1,4 @@
-"""Stages of a run: each has a key made of what it depends on, and is done once its record holds that key."""
+"""Stages of a run: each has a key computed from all it depends on, and is finished if its record holds that key."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from mechvit.files.reading import read_object
 
 TABLES = "tables"
 BEFORE_FORMATS = "0.1.0"
-"""The version that stood in the keys of stages before they held a format."""
+"""The version contained in the keys of stages before these held a format."""
 VOLATILE = ("state.json", "dataset_info.json")
-"""Files of a stage's outputs that may differ though the content is the same: `datasets` numbers what it saves."""
+"""Output files that may differ although the content is the same: `datasets` numbers what it saves."""
 
 
 class Stages:
     """The finished stages of one run's folder.
 
     A stage's key is the hash of its settings, its output's format and its inputs' keys, so that a changed setting makes
-    it and all that depends on it run again, and nothing else. Its record is written after its outputs are whole, with
-    their sizes, times and SHA-256: a run that is killed at any moment continues after its last finished stage, and an
-    output that is missing or was changed since makes its stage run again.
+    that stage and all that depend on it run again, and no others. Its record is written after its outputs are complete,
+    with their sizes, times and SHA-256: a run that is killed at any moment continues after its last finished stage, and
+    a stage runs again if an output is missing or has changed.
 
     Args:
-        folder: of the run, opened by `open_run`.
-        say: gets a line for each stage.
-        verify: read every output again, instead of those alone whose size or time of change differ.
-        fresh: do every stage again, whatever was done before.
+        folder: folder of the run, opened by `open_run`.
+        say: called with a line for each stage.
+        verify: whether to read every output again, instead of only those whose size or modification time differs.
+        fresh: whether to run every stage again.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Stages:
         self._said_other_code = False
         self.keys: dict[str, str] = {}
         self._keys_before: dict[str, str] = {}
-        """The same as they were when they held the version and no format."""
+        """The keys in their earlier form, with the version and no format."""
         self.contents: dict[str, str] = {}
-        """Of each stage that is done, the hash of its outputs."""
+        """Hash of the outputs of each finished stage."""
 
     def run(
         self,
@@ -63,17 +63,16 @@ class Stages:
         outputs: Iterable[Path] = (),
         output_format: int = 1,
     ) -> None:
-        """Do `work` unless the stage is done already.
+        """Call `work` unless the stage is finished.
 
         Args:
-            name: of the stage; its record is `stages/NAME.json`.
-            work: writes the outputs, each whole or not at all.
-            settings: what the result depends on besides its inputs: anything JSON can hold, or dataclasses of it.
-            after: the stages whose outputs it reads.
-            outputs: files or folders in the run's folder that must be there, as they were written, for a finished
-                stage to count.
-            output_format: raised by one whenever the work comes to write something else from the same inputs, so that
-                runs begun before do this stage again, and what depends on it.
+            name: name of the stage; its record is `stages/NAME.json`.
+            work: function that writes the outputs, each completely or not at all.
+            settings: everything that the result depends on besides its inputs, as JSON values or dataclasses of them.
+            after: names of the stages whose outputs it reads.
+            outputs: files or folders of the run that must exist unchanged for the stage to count as finished.
+            output_format: number to raise by one whenever the work writes something else from the same inputs, so that
+                earlier runs repeat this stage and all that depend on it.
         """
         inputs, paths = list(after), list(outputs)
         key = self._key(name, plain(settings), inputs, output_format)
@@ -118,7 +117,7 @@ class Stages:
         self.say(f"{name}: {seconds:.1f} s")
 
     def _key(self, name: str, settings: Any, inputs: list[str], output_format: int) -> str:
-        """Keep a stage's key, and the one that its record from before there were formats holds if it still counts."""
+        """Compute and store a stage's key, and the earlier form of it under which older records still count."""
         about = {"stage": name, "settings": settings}
         key = digest({**about, "format": output_format, "after": [self.keys[other] for other in inputs]})
         before = {**about, "mechvit": BEFORE_FORMATS, "after": [self._keys_before[other] for other in inputs]}
@@ -126,7 +125,7 @@ class Stages:
         return key
 
     def _name_other_code(self, done: dict[str, Any]) -> None:
-        """Say once that finished stages were written by other code than runs now."""
+        """Report once that finished stages were written by other code than the current one."""
         if not self._said_other_code and done.get("code") != self.code:
             self._said_other_code = True
             self.say(
@@ -135,7 +134,7 @@ class Stages:
             )
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of the stages that this run went through, in order."""
+        """Return the records of this run's stages, in order."""
         paths = [self._record(name) for name in self.keys]
         return [read_object(path, ("name", "seconds")) for path in paths if path.is_file()]
 
@@ -143,7 +142,7 @@ class Stages:
         return self.folder / "stages" / f"{name.replace('/', '-')}.json"
 
     def _read(self, record: Path) -> dict[str, Any]:
-        """A stage's record; empty where there is none, or with a line where it is damaged."""
+        """Return a stage's record; empty if there is none, or, with a message, if it is damaged."""
         try:
             done = read_object(record, ("key", "seconds"))
             if not isinstance(done["key"], str) or not isinstance(done["seconds"], (int, float)):
@@ -158,7 +157,7 @@ class Stages:
             return {}
 
     def _why_again(self, done: dict[str, Any], outputs: list[Path], reads: dict[str, str]) -> str | None:
-        """Why a stage of the same key is not done; None where it is. Earlier records name no outputs."""
+        """Return why a stage with the same key must run again, or None. Records of earlier versions list no outputs."""
         for path in outputs:
             if not path.exists():
                 return f"{path} is missing"
@@ -169,7 +168,7 @@ class Stages:
         return next((f"{other} gave other content" for other in reads if was_read.get(other) != reads[other]), None)
 
     def _keep(self, record: Path, entry: dict[str, Any], outputs: list[Path]) -> None:
-        """Write a stage's record, unless the same one is there, and remember the hash of its outputs."""
+        """Write a stage's record, unless it is there already, and store the hash of its outputs."""
         if "outputs" not in entry:
             entry = {**entry, "outputs": {self._name(path): files.describe(path) for path in outputs}}
             files.write_json(record, entry)
@@ -186,7 +185,7 @@ class Stages:
 
 
 def _is_described(outputs: object) -> bool:
-    """Whether these are outputs as `files.describe` describes them: of each file its size, mtime and hash."""
+    """Tell whether these are outputs as described by `files.describe`: size, mtime and hash of each file."""
     return isinstance(outputs, dict) and all(
         isinstance(made, dict) and all(isinstance(about, list) and len(about) == 3 for about in made.values())
         for made in outputs.values()
@@ -194,10 +193,10 @@ def _is_described(outputs: object) -> bool:
 
 
 def plain(value: object) -> Any:
-    """Dataclasses, tuples, paths and mappings as JSON holds them.
+    """Convert dataclasses, tuples, paths and mappings to JSON values.
 
     Raises:
-        TypeError: anything else, which could not be compared with a later run's.
+        TypeError: the value is anything else, which could not be compared with a later run's.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -213,18 +212,18 @@ def plain(value: object) -> Any:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write what `plain` makes of a value as JSON."""
+    """Write a value, converted by `plain`, as JSON."""
     files.write_json(path, plain(value))
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a value's canonical JSON."""
+    """Return the SHA-256 of a value's canonical JSON."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """A folder's content by names, sizes and modification times; links are followed, as where images are read."""
+    """Return a hash of a folder's names, sizes and modification times; links are followed, as when images are read."""
     from mechvit.data.sources.class_folders import files_below
 
     found = [(os.fspath(path.relative_to(folder)), path.stat()) for path in files_below(folder) if path.is_file()]
@@ -232,7 +231,7 @@ def fingerprint_folder(folder: Path) -> str:
 
 
 def reset_peak_memory() -> None:
-    """Start counting peak memory anew, where the system can (Linux); elsewhere the process's own peak is reported."""
+    """Reset the peak memory counter if the system can (Linux); elsewhere the process's overall peak is reported."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -240,7 +239,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Peak resident memory of this process since the last reset, bytes."""
+    """Return this process's peak resident memory since the last reset, in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():
@@ -251,6 +250,6 @@ def peak_memory_bytes() -> int:
 
 
 def write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
-    """Write Parquet tables as one folder, in place of the earlier ones."""
+    """Write Parquet tables as one folder, replacing an earlier one."""
     with new_folder(folder, TABLES, overwrite=True) as new:
         files.write_tables(new, tables)

@@ -1,4 +1,4 @@
-"""circuitsvis views of attention patterns, and the explorer of two models (names in `__init__.pyi`)."""
+"""Attention patterns in circuitsvis, and the explorer of several models (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""Attention patterns in circuitsvis: one offline page, or a notebook's output, with the bundle inlined once."""
+"""Attention patterns in circuitsvis, as an offline page or a notebook's output."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPanel:
-    """One model on one image: what a panel shows."""
+    """Content of one panel: one model on one image."""
 
     title: str
-    """Shown above the panel, as plain text."""
+    """Title above the panel, as plain text."""
     patterns: Float[np.ndarray, "layers heads query key"]
     """Pooled attention; each row sums to one."""
     picture: str | None = None
-    """The image as a data URI, drawn with the token grid over it."""
+    """The image as a data URI, drawn under the token grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionView:
-    """Panels of attention with a shared choice of layer; shows itself in a notebook, or `save(path)` as one file."""
+    """Panels of attention with a common choice of layer; shown by a notebook, or saved as a file by `save(path)`."""
 
     panels: tuple[AttentionPanel, ...]
     tokens: tuple[str, ...]
@@ -47,7 +47,7 @@ class AttentionView:
     title: str = "Attention"
 
     def beside(self, *others: AttentionView) -> AttentionView:
-        """One view with the panels of all, linked.
+        """Return one view with the panels of all, linked.
 
         Raises:
             ValueError: the views differ in tokens, layers or heads.
@@ -63,11 +63,11 @@ class AttentionView:
         return replace(self, panels=(*self.panels, *(panel for other in others for panel in other.panels)))
 
     def spec(self) -> dict[str, Any]:
-        """What the page's script draws, ready for JSON: patterns as base64 of uint16, decoded to four digits."""
+        """Return the data for the page's script, ready for JSON: patterns as base64 of uint16."""
         return attention_spec(self, {"": range(len(self.panels))})
 
     def html(self) -> str:
-        """The whole page: self-contained, offline, 1.3 MB of script and the data."""
+        """Return the whole page: self-contained, offline, 1.3 MB of script and the data."""
         owed = notices("circuitsvis")
         return render(
             "attention.html.j2",
@@ -80,16 +80,16 @@ class AttentionView:
 
     @checked
     def save(self, path: str | Path) -> Path:
-        """Write the page; returns its path."""
+        """Write the page and return its path."""
         return write_whole(Path(path), self.html())
 
     def _repr_html_(self) -> str:
-        """A notebook's output: the page in a frame of its own, so that several views never disturb each other."""
+        """Return the notebook's output: the page in its own frame, so that several views do not interfere."""
         return framed(self.html(), "Attention", 780)
 
 
 def attention_spec(view: AttentionView, sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """A view as JSON, its panels grouped in named sets of which one is shown at a time."""
+    """Return a view as JSON, with its panels in named sets of which one is displayed at a time."""
     scale = [float(panel.patterns.max()) or 1.0 for panel in view.panels]
     return {
         "tokens": view.tokens,
@@ -110,11 +110,11 @@ def attention_spec(view: AttentionView, sets: Mapping[str, Sequence[int]]) -> di
 
 
 def _packed(unit: np.ndarray) -> str:
-    """Values in [0, 1] as base64 of little-endian uint16."""
+    """Encode values in [0, 1] as base64 of little-endian uint16."""
     return base64.b64encode(np.rint(unit * 65535).astype("<u2").tobytes()).decode("ascii")
 
 
 def pooled_grid(grid: tuple[int, int], n_prefix: int, max_tokens: int | None) -> tuple[int, int]:
-    """Rows and columns of blocks after pooling."""
+    """Return the rows and columns of blocks after pooling."""
     factor = pooling_factor(grid, n_prefix, max_tokens)
     return -(-grid[0] // factor), -(-grid[1] // factor)

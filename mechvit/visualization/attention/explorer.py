@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerPicture:
-    """One image under every condition, and what each model attends to in it."""
+    """One image under every condition, with each model's attention."""
 
     title: str
-    """Its label or file name, shown as plain text."""
+    """Its label or file name, displayed as plain text."""
     pictures: tuple[str, ...]
-    """One data URI a condition."""
+    """One data URI per condition."""
     coarse: list[list[Panel]]
-    """By model, then by condition; patches pooled in blocks."""
+    """Panels by model, then by condition, with patches pooled in blocks."""
     fine: list[list[Panel]] | None = None
-    """The same patch by patch, where it may fit."""
+    """The same panels patch by patch, if they may fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionExplorer:
-    """Attention of some pictures in some models; shows itself in a notebook, or `save(path)` as one file.
+    """Attention of several models on some pictures; displayed by a notebook, or saved as one file by `save(path)`.
 
-    The page holds each picture once a condition and each pattern as one byte a weight, deflated
-    (`analysis.attention_maps.encode`). All pictures are stored with patches pooled in square blocks; those that come
-    first are stored patch by patch instead, as many as fit into `max_bytes`. Numbers and rollouts are always made from
-    all patches.
+    The page holds each picture once per condition, and each pattern with one byte per weight, deflated
+    (`mechvit.analysis.attention.maps.encode`). Pictures are stored with patches pooled in square blocks, except the
+    first ones, as many as fit into `max_bytes`, which are stored patch by patch. Statistics and rollouts are always
+    computed from all patches.
     """
 
     models: tuple[str, ...]
     conditions: tuple[str, ...]
-    """Clean first."""
+    """Titles of the conditions, clean first."""
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     rollouts: tuple[str, ...]
@@ -49,16 +49,16 @@ class AttentionExplorer:
     """Names of the tokens before the first patch."""
     grid: tuple[int, int]
     patch_size: int
-    """Pixels."""
+    """Side of a patch in pixels."""
     block: int
-    """Patches a side of a pooled block; 1 where none are pooled."""
+    """Patches per side of a pooled block; 1 without pooling."""
     pictures: tuple[ExplorerPicture, ...]
     max_bytes: int
-    """Of the stored patterns as text."""
+    """Largest total size of the stored patterns as text, in bytes."""
     title: str = "Attention explorer"
 
     def spec(self) -> dict[str, Any]:
-        """What the page's script draws, ready for JSON."""
+        """Return the data for the page's script, ready for JSON."""
         room = self.max_bytes - sum(size(picture.coarse) for picture in self.pictures)
         pictures = []
         for picture in self.pictures:
@@ -80,14 +80,14 @@ class AttentionExplorer:
         }
 
     def html(self) -> str:
-        """The whole page: self-contained and offline."""
+        """Return the whole page: self-contained and offline."""
         return render("explorer.html.j2", title=self.title, spec=self.spec())
 
     @checked
     def save(self, path: str | Path) -> Path:
-        """Write the page; returns its path."""
+        """Write the page and return its path."""
         return write_whole(Path(path), self.html())
 
     def _repr_html_(self) -> str:
-        """A notebook's output: the page in a frame of its own."""
+        """Return the notebook's output: the page in its own frame."""
         return framed(self.html(), "Attention explorer", 900)

@@ -1,4 +1,4 @@
-"""Attention maps as small text for a page: bytes deflated, patches pooled in blocks where a budget asks for it."""
+"""Attention maps as compact text for a page: deflated bytes, with patches pooled in blocks if a budget requires it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
     from mechvit.analysis.attention.maps import AttentionMaps
 
 Panel = dict[str, Any]
-"""One model on one image: `rows` (packed patterns of each layer, then the rollouts), their `scale`, and each head's
-numbers."""
+"""One model on one image: `rows` (packed patterns of each layer, then rollouts), `scale`, and heads' statistics."""
 
 
 def fitting_tokens(patterns: int, grid: tuple[int, int], n_prefix: int, max_tokens: int, max_bytes: int) -> int:
-    """The most tokens, up to `max_tokens`, at which that many pooled patterns are surely no more than `max_bytes`.
+    """Return the most tokens, up to `max_tokens`, at which the pooled patterns surely fit into `max_bytes`.
 
     Raises:
-        ValueError: not even patterns of four blocks fit.
+        ValueError: even patterns of four blocks do not fit.
     """
     for block in range(pooling_factor(grid, n_prefix, max_tokens), max(grid) + 1):
         tokens = n_prefix + -(-grid[0] // block) * -(-grid[1] // block)
-        needed = patterns * (-(-(tokens**2) // 3) * 4 + 64)  # base64, and a little that deflating may add
+        needed = patterns * (-(-(tokens**2) // 3) * 4 + 64)  # base64, and the overhead that deflating may add
         if needed <= max_bytes:
             return tokens
         if block >= max(grid) / 2:
@@ -38,9 +37,9 @@ def fitting_tokens(patterns: int, grid: tuple[int, int], n_prefix: int, max_toke
 
 
 def pack(maps: AttentionMaps, grid: tuple[int, int], max_tokens: int | None) -> Panel:
-    """One model on one image, its patches pooled to at most `max_tokens` tokens (None: patch by patch).
+    """Pack one model's attention on one image, pooled to at most `max_tokens` tokens (None: patch by patch).
 
-    Numbers stay those of all patches, and rollouts are pooled when they are made.
+    Statistics are those of all patches; rollouts are pooled after they are computed.
     """
     from mechvit.analysis.attention.maps import decode, encode
 
@@ -63,7 +62,7 @@ def pack(maps: AttentionMaps, grid: tuple[int, int], max_tokens: int | None) -> 
 
 
 def size(panels: list[list[Panel]]) -> int:
-    """Bytes of the packed patterns."""
+    """Return the bytes of the packed patterns."""
     return sum(len(row) for conditions in panels for panel in conditions for row in panel["rows"])
 
 
@@ -72,5 +71,5 @@ def _deflated(codes: np.ndarray) -> str:
 
 
 def _digits(values: np.ndarray) -> Any:
-    """Nested lists of six significant digits."""
+    """Return nested lists of numbers with six significant digits."""
     return [_digits(part) for part in values] if values.ndim > 1 else [float(f"{value:.6g}") for value in values]

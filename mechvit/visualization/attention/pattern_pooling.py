@@ -1,4 +1,4 @@
-"""Attention patterns made small enough to look at: patches pooled in blocks, tokens named by row and column."""
+"""Pooling of attention patterns to a readable size: patches in blocks, tokens named by row and column."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def pooling_factor(grid: tuple[int, int], n_prefix: int, max_tokens: int | None) -> int:
-    """The smallest side of square blocks of patches that leaves at most `max_tokens` tokens (None: no pooling).
+    """Return the smallest side of square blocks of patches that leaves at most `max_tokens` tokens (None: no pooling).
 
     Raises:
-        ValueError: even one block would be too many.
+        ValueError: `max_tokens` does not leave room for one block.
     """
     if max_tokens is None:
         return 1
@@ -35,7 +35,7 @@ def pooling_factor(grid: tuple[int, int], n_prefix: int, max_tokens: int | None)
 
 
 def block_of_token(grid: tuple[int, int], n_prefix: int, factor: int) -> np.ndarray:
-    """The pooled token that each token belongs to, int [tokens]: prefix tokens stay alone, then blocks row by row."""
+    """Return the pooled token of each token, int [tokens]: prefix tokens stay single, then blocks row by row."""
     rows, cols = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     blocks = rows // factor * math.ceil(grid[1] / factor) + cols // factor
     return np.concatenate([np.arange(n_prefix), n_prefix + blocks])
@@ -48,16 +48,16 @@ def pool_patterns(
     n_prefix: int,
     max_tokens: int | None = 50,
 ) -> Float[np.ndarray, "*batch pooled_query pooled_key"]:
-    """Attention between blocks of patches: summed over sources (keys), averaged over destinations (queries).
+    """Pool attention into blocks of patches: summed over sources (keys), averaged over destinations (queries).
 
-    Each pooled row still sums to what its rows summed to, one. Blocks are squares of the smallest side that leaves at
-    most `max_tokens` tokens; blocks at the right and bottom edges may be smaller. Prefix tokens are never pooled.
+    Each pooled row still sums to one. Blocks are squares of the smallest side that leaves at most `max_tokens` tokens;
+    blocks at the right and bottom edges may be smaller. Prefix tokens are never pooled.
 
     Args:
         patterns: post-softmax attention, any leading dimensions, tokens = n_prefix + rows x columns.
         grid: patch rows and columns.
         n_prefix: tokens before the first patch (CLS, distillation, registers).
-        max_tokens: at most this many pooled tokens; None pools nothing.
+        max_tokens: largest number of pooled tokens; None pools nothing.
 
     Returns:
         float32 patterns of the pooled tokens.
@@ -79,18 +79,18 @@ def pool_patterns(
 
 
 def prefix_names(cfg: HookedViTConfig) -> list[str]:
-    """Names of a model's tokens before the first patch, in their order."""
+    """Return the names of a model's tokens before the first patch, in order."""
     registers = [f"register {place}" for place in range(1, cfg.n_registers + 1)]
     return ["CLS"] * cfg.cls_token + ["distillation"] * cfg.distillation_token + registers
 
 
 def token_names(grid: tuple[int, int], prefix: int | Sequence[str], max_tokens: int | None = 50) -> list[str]:
-    """Names of the pooled tokens: the prefix tokens', then `r0c1` or `r0-1c2-3` blocks.
+    """Return the names of the pooled tokens: those of the prefix, then blocks as `r0c1` or `r0-1c2-3`.
 
     Args:
         grid: patch rows and columns.
-        prefix: names of the tokens before the first patch, or how many there are (CLS, prefix+1, prefix+2 ...).
-        max_tokens: as `pool_patterns`.
+        prefix: names of the tokens before the first patch, or their number (CLS, prefix+1, prefix+2 ...).
+        max_tokens: as in `pool_patterns`.
     """
     if isinstance(prefix, int):
         prefix = ["CLS", *(f"prefix+{place}" for place in range(1, prefix))][:prefix]

@@ -1,4 +1,4 @@
-"""A run's figures as files for print (names in `__init__.pyi`)."""
+"""A run's figures as files for print (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

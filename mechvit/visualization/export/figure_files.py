@@ -1,4 +1,4 @@
-"""A run's figures as files for a paper: PNG, SVG and PDF at a column's width, written by kaleido and chromium."""
+"""A run's figures as PNG, SVG and PDF files at the width of a paper's column, written by kaleido and chromium."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-"""What kaleido can drive, as they are called on a PATH."""
+"""Names on a PATH of the browsers that kaleido can control."""
 DOTS = 300
-"""An inch, of a PNG."""
+"""Resolution of a PNG in dots per inch."""
 
 
 def formats_named(names: Sequence[str]) -> tuple[str, ...]:
-    """Read formats given one by one or with commas between them, each once.
+    """Return the formats named one by one or separated by commas, each once.
 
     Raises:
-        ValueError: an unknown one.
+        ValueError: a format is unknown.
     """
     found = dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip())
     if unknown := [name for name in found if name not in FORMATS]:
@@ -40,10 +40,10 @@ def formats_named(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_exporter() -> str:
-    """The browser that will draw.
+    """Return the path of the browser that will draw the figures.
 
     Raises:
-        ValueError: kaleido or a browser is missing; says how to get it.
+        ValueError: kaleido or a browser is missing; says how to install it.
     """
     if importlib.util.find_spec("kaleido") is None:
         raise ValueError("writing figures as files needs kaleido: pip install 'mechvit[export]'")
@@ -68,18 +68,18 @@ def export_figures(
     """Write every figure of a finished run as files of a paper's width, without a title.
 
     Args:
-        run: the run's folder.
-        out: folder of the files, `figures` in the run when None; files of the same names are replaced, but for
-            edited ones.
-        formats: of `FORMATS`. SVG and PDF keep text as text; a PNG has 300 dots an inch.
-        columns: `single` (3.375 in) and `double` (7 in), or one of them; a file is called `ID_COLUMN.FORMAT`.
+        run: folder of the run.
+        out: folder of the files, `figures` in the run when None; files of the same names are replaced unless they were
+            edited.
+        formats: some of `FORMATS`. SVG and PDF keep text as text; a PNG has 300 dots per inch.
+        columns: `single` (3.375 in), `double` (7 in) or both; a file is named `ID_COLUMN.FORMAT`.
 
     Returns:
         the files, in the report's order.
 
     Raises:
-        ValueError: an unknown format or column, or no kaleido or browser, before anything is drawn; or a figure that
-            the browser could not draw.
+        ValueError: a format or column is unknown, or kaleido or a browser is missing (found before anything is drawn);
+            or the browser could not draw a figure.
         FileNotFoundError: the run is not finished.
     """
     chosen, browser = formats_named(formats), require_exporter()
@@ -95,11 +95,11 @@ def export_figures(
 
 
 def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[str], browser: str) -> list[Path]:
-    """Draw all in one browser, beside their places, and rename each file there.
+    """Draw all figures in one browser, in a temporary folder, and then write each file to its place.
 
     Raises:
-        ValueError: a figure could not be drawn, or a file of the same name is not of this package or was edited:
-            nothing is put in place.
+        ValueError: a figure could not be drawn, or a file of the same name was edited or not written by this package;
+            then no file is written.
     """
     import kaleido
 

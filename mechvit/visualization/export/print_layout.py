@@ -1,4 +1,4 @@
-"""A figure of the page restyled for print: a column's width in inches, 8 pt text, thin lines, no title."""
+"""Restyling of a page's figure for print: a column's width in inches, 8 pt text, thin lines, no title."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 INCH = 96
-"""Pixels."""
+"""Pixels per inch."""
 FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
 THIN = 0.6
-"""Of the page's line widths and marker sizes."""
+"""Factor from the page's line widths and marker sizes to those in print."""
 
 
 SYMBOL = 58
-"""Pixels that plotly leaves for a legend's symbol and the gaps around it."""
+"""Pixels that plotly reserves for a legend's symbol and the gaps around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperColumn:
-    """A place in a paper."""
+    """Width of a figure in a paper."""
 
     inches: float
     across: int
-    """Panels beside each other, at most."""
+    """Largest number of panels side by side."""
 
 
 PAPER_COLUMNS = {"single": PaperColumn(inches=3.375, across=2), "double": PaperColumn(inches=7.0, across=4)}
-"""A column and both columns of a two-column paper (3.25 to 3.5 inches, and about 7)."""
+"""One column and both columns of a two-column paper (3.25 to 3.5 inches, and about 7)."""
 
 
 def for_paper(figure: go.Figure, column: str) -> go.Figure:
-    """The same numbers as a figure of a paper's width; the given one stays as it is.
+    """Return the figure at a paper's width; the given one is not changed.
 
-    Panels that would not fit beside each other stand below each other, long labels are wrapped, and the height follows
-    from what is drawn: a panel keeps its shape, with room for every category's name.
+    Panels that do not fit side by side are placed below each other, long labels are wrapped, and the height follows
+    from the content: a panel keeps its shape, with room for every category's name.
 
     Args:
-        figure: as `figures` draws them.
+        figure: a figure drawn by `mechvit.visualization.figures`.
         column: `single` or `double`.
 
     Raises:
-        ValueError: another column.
+        ValueError: the column is unknown.
     """
     import plotly.graph_objects as go
 
@@ -65,7 +65,7 @@ def for_paper(figure: go.Figure, column: str) -> go.Figure:
 
 
 def _restyle(figure: go.Figure) -> None:
-    """Fonts, line widths and marker sizes of print."""
+    """Set the fonts, line widths and marker sizes of print."""
     figure.update_layout(
         title=None,
         font={"family": FONT, "size": LABEL},
@@ -91,7 +91,7 @@ def _restyle(figure: go.Figure) -> None:
 
 
 def _repeat_labels(panels: list[Panel], rows: int) -> None:
-    """Give each block of `rows` that was folded below the others the labels of the first block's left axes."""
+    """Copy the labels of the first block's left axes to each block of `rows` rows that was folded below it."""
     left = {panel.row: panel.y for panel in panels if panel.column == 0}
     for row, axis in left.items():
         if row >= rows:
@@ -100,11 +100,11 @@ def _repeat_labels(panels: list[Panel], rows: int) -> None:
 
 
 def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float) -> None:
-    """Give every panel its place, and the figure its margins and height, in pixels first and then in shares."""
+    """Set every panel's domain and the figure's margins and height, computed in pixels and converted to shares."""
     rows, columns = (1 + max(getattr(panel, name) for panel in panels) for name in ("row", "column"))
     own = [any(p.column == c and p.y.showticklabels is not False for p in panels) for c in range(columns)]
     title_lines = 1
-    for _ in range(2):  # a wrapped title takes width, and the width gives the height that it is wrapped to
+    for _ in range(2):  # a title's lines take width, which determines the height at which it is wrapped
         lefts = [_left(panels, 0, width, title_lines)]
         lefts += [_left(panels, column, width, 0) if own[column] else 12 for column in range(1, columns)]
         wide = (width - sum(lefts) - 8) / columns
@@ -136,14 +136,14 @@ def _lay_out(figure: go.Figure, panels: list[Panel], width: float, room: float) 
 
 
 def _left(panels: list[Panel], column: int, width: float, title_lines: int) -> float:
-    """Room for the names or numbers along y, and for the title beside them."""
+    """Return the pixels for the names or numbers along y and the title beside them."""
     mine = [panel for panel in panels if panel.column == column]
     names = [wrapped(name, 0.38 * width, TICK) for panel in mine for name in panel.categories[1]]
     return 10 + (text_width(names, TICK) if names else 4.5 * TICK * 0.55) + title_lines * LABEL * LINE
 
 
 def _height(panel: Panel, wide: float, room: float) -> float:
-    """The panel's shape on the page, with room for every name along y."""
+    """Return the height in pixels: the panel's shape on the page, with room for every name along y."""
     shape = panel.height * room * min(0.8, wide / (panel.width * 0.88 * PAGE))
     names = [wrapped(name, 0.38 * 324, TICK) for name in panel.categories[1]]
     if names:
@@ -152,7 +152,7 @@ def _height(panel: Panel, wide: float, room: float) -> float:
 
 
 def _label(panel: Panel, wide: float, left: float) -> None:
-    """Wrap what stands along the panel, and thin out ticks that would touch each other."""
+    """Wrap the text along the panel, and thin out ticks that would overlap."""
     panel.x.title.text = wrapped(panel.x.title.text, wide + 8, LABEL)
     if panel.title is not None:
         panel.title.text = wrapped(panel.title.text, wide, LABEL)
@@ -184,7 +184,7 @@ def _below(panel: Panel) -> float:
 
 
 def _bar(figure: go.Figure, width: float) -> float:
-    """Wrap a map's colour bar, and give the height in pixels of what stands below the map: names of groups, the bar."""
+    """Wrap a map's colour bar; return the height in pixels below the map, of names of groups and the bar."""
     bars = [trace.colorbar for trace in figure.data if trace.type == "heatmap" and trace.coloraxis is None]
     names = any(note.yref == "paper" and note.y < 0 for note in figure.layout.annotations)
     for bar in bars:
@@ -195,7 +195,7 @@ def _bar(figure: go.Figure, width: float) -> float:
 
 
 def _legend(figure: go.Figure, width: float) -> float:
-    """Set the legend on top, and give the height of its rows in pixels; plotly lays them out in the plot's width."""
+    """Place the legend on top and return the height of its rows in pixels; plotly lays them out in the plot's width."""
     named = [trace for trace in figure.data if trace.showlegend is not False and trace.name]
     if figure.layout.showlegend is False or not named:
         figure.update_layout(showlegend=False)

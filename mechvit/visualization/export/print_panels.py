@@ -1,4 +1,4 @@
-"""Where a figure's panels stand, and how they are laid out again in a narrow column: domains, margins, wrapped text."""
+"""Positions of a figure's panels, and their rearrangement in a narrow column."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 LABEL, TICK = 8 * 96 / 72, 7 * 96 / 72
-"""Pixels of 8 and 7 pt: titles and labels, and ticks."""
+"""Pixels of 8 pt text (titles and labels) and of 7 pt text (ticks)."""
 LINE = 1.2
-"""From one line of text to the next, in font sizes."""
+"""Line spacing in font sizes."""
 CHARACTER = 0.52
 """Mean width of a character of a sans-serif font, in font sizes."""
 PAGE = 920
-"""Pixels that figures are drawn for on the page."""
+"""Width in pixels for which figures are drawn on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +26,24 @@ class Panel:
     """One pair of axes."""
 
     x: Any
-    """Its layout.xaxis."""
+    """Its `layout.xaxis`."""
     y: Any
     row: int
     column: int
-    """From the top and from the left."""
+    """Indices from the top and from the left."""
     width: float
     height: float
-    """Shares of the plot's."""
+    """Width and height as shares of the plot's."""
     title: Any = None
     """The annotation above it, or None."""
     categories: tuple[list[str], list[str]]
     """Names along x and y; empty for numbers."""
     reach: float
-    """The largest number along x; 0 for names."""
+    """Largest number along x; 0 for names."""
 
 
 def wrapped(text: str | None, pixels: float, size: float) -> str:
-    """A label in lines that fit; tags around the whole of it are kept."""
+    """Break a label into lines that fit, keeping bold tags around all of it."""
     if not text:
         return ""
     bold = text.startswith("<b>") and text.endswith("</b>")
@@ -56,17 +56,17 @@ def wrapped(text: str | None, pixels: float, size: float) -> str:
 
 
 def lines_of(text: str | None) -> int:
-    """How many lines a label takes."""
+    """Return the number of lines of a label."""
     return text.count("<br>") + 1 if text else 0
 
 
 def text_width(texts: list[str], size: float) -> float:
-    """Pixels of the longest line."""
+    """Return the width of the longest line in pixels."""
     return max((len(line) for text in texts for line in str(text).split("<br>")), default=0) * size * CHARACTER
 
 
 def panels_of(figure: go.Figure) -> list[Panel]:
-    """Every pair of axes with its place in the figure's grid, as `make_subplots` or a single plot leaves it."""
+    """Return every pair of axes with its position in the grid made by `make_subplots` or a single plot."""
     pairs = [(x, _axis(figure, x.anchor)) for x in figure.select_xaxes()] or [
         (figure.layout.xaxis, figure.layout.yaxis)
     ]
@@ -97,7 +97,7 @@ def panels_of(figure: go.Figure) -> list[Panel]:
 
 
 def folded(panels: list[Panel], across: int) -> list[Panel]:
-    """The same panels at most `across` beside each other: whole columns go below, block by block."""
+    """Rearrange panels to at most `across` side by side: further columns go below, block by block."""
     rows, columns = (1 + max(getattr(panel, name) for panel in panels) for name in ("row", "column"))
     if columns <= across:
         return panels
@@ -114,25 +114,25 @@ def folded(panels: list[Panel], across: int) -> list[Panel]:
 
 
 def _axis(figure: go.Figure, anchor: str | None) -> Any:
-    """`layout.yaxis2` of `y2`."""
+    """Return the y axis of an anchor: `layout.yaxis2` for `y2`."""
     return figure.layout[f"yaxis{(anchor or 'y')[1:]}"]
 
 
 def _along(figure: go.Figure, axis: Any, letter: str) -> list[Any]:
-    """The coordinates of every trace on one axis."""
+    """Return the coordinates of every trace on one axis."""
     own = letter + axis.plotly_name.removeprefix(f"{letter}axis")
     traces = [trace for trace in figure.data if (getattr(trace, f"{letter}axis") or letter) == own]
     return [value for trace in traces if trace[letter] is not None for value in trace[letter]]
 
 
 def _reach(figure: go.Figure, axis: Any) -> float:
-    """The largest number on an x axis."""
+    """Return the largest number on an x axis."""
     numbers = (value for value in _along(figure, axis, "x") if isinstance(value, (int, float, np.number)))
     return max(map(float, numbers), default=0.0)
 
 
 def _categories(figure: go.Figure, axis: Any, letter: str) -> list[str]:
-    """The names along one axis, in the order in which they are drawn."""
+    """Return the names along one axis, in drawing order."""
     if axis.ticktext is not None:
         return [str(text) for text in axis.ticktext]
     return list(dict.fromkeys(value for value in _along(figure, axis, letter) if isinstance(value, str)))

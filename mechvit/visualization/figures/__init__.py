@@ -1,4 +1,4 @@
-"""Tidy tables to plotly figures: pure functions that read numbers and draw them (names in `__init__.pyi`)."""
+"""Plotly figures of tidy tables: pure functions that draw the numbers they read (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

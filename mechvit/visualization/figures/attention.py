@@ -1,4 +1,4 @@
-"""How corruption moves attention, layer by layer: entropy difference (Figures 7 and 8), cosine, squared difference."""
+"""Change of attention under corruption by layer: entropy difference (Figures 7 and 8), cosine, squared difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("model", "corruption", "layer", "quantity", "value", "low", "high")
 
 
 def _panels(figure: go.Figure, summary: pd.DataFrame, quantity: str, row: int, unit: str, digits: int) -> None:
-    """Fill one row of panels, one for each family's strongest corruption."""
+    """Fill one row of panels, one per family with its strongest corruption."""
     for col, family in enumerate(families(summary["corruption"]), start=1):
         corruption = strongest(summary["corruption"], family)
         part = ordered(pick(summary, corruption=corruption, quantity=quantity))
@@ -33,7 +33,7 @@ def _titles(summary: pd.DataFrame) -> list[str]:
 
 @checked
 def entropy_difference(summary: pd.DataFrame) -> go.Figure:
-    """Figures 7 and 8: H(corrupted) - H(clean) of attention by layer, in nats; above zero the corruption spreads it.
+    """Draw Figures 7 and 8: H(corrupted) - H(clean) of attention by layer, in nats (positive: it spreads out).
 
     Args:
         summary: `attention_summary`; its rows of quantity `entropy_difference` are drawn.
@@ -55,7 +55,7 @@ def entropy_difference(summary: pd.DataFrame) -> go.Figure:
 
 @checked
 def pattern_change(summary: pd.DataFrame) -> go.Figure:
-    """Cosine and squared difference between the clean and the corrupted attention pattern of the same image, by layer.
+    """Draw cosine and squared difference between the clean and corrupted attention patterns of each image, by layer.
 
     Args:
         summary: `attention_summary`; its rows of the quantities `cosine` and `squared_difference` are drawn.

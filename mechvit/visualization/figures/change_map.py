@@ -1,4 +1,4 @@
-"""A matrix of numbers whose colour is a change over the base: what the performance and transfer figures share."""
+"""A matrix of numbers coloured by their change over the base, shared by the performance and transfer figures."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mechvit.visualization.style import GRID, INK, MUTED, PAPER, RAMPS, finish
 
 _LOW, _HIGH = RAMPS["gaussian_noise"][0], RAMPS["gaussian_blur"][0]
 COLOUR_SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1, _HIGH[1]]]
-"""Orange below, grey at none, blue above: told apart by colour-blind readers."""
+"""Colour scale: orange below zero, grey at zero, blue above, distinguishable by colour-blind readers."""
 
 
 def sure(
     low: Float[np.ndarray, "rows columns"], high: Float[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
-    """Where an interval excludes zero."""
+    """Tell where an interval excludes zero."""
     return (low > 0) | (high < 0)
 
 
 def bold(texts: Sequence[Sequence[str]], where: Bool[np.ndarray, "rows columns"]) -> list[list[str]]:
-    """The texts of a matrix, bold where it is so."""
+    """Return the texts of a matrix, in bold where `where` is true."""
     return [
         [f"<b>{text}</b>" if strong else text for text, strong in zip(row, strongs, strict=True)]
         for row, strongs in zip(texts, where, strict=True)
@@ -45,19 +45,19 @@ def change_map(
     text_size: float = 12.5,
     reach: float | None = None,
 ) -> go.Figure:
-    """Draw a matrix, models down and what they are tested on across: each cell's text, and its change as colour.
+    """Draw a matrix, training conditions down, test conditions across: text in each cell, its change as colour.
 
     Args:
-        change: what is coloured; NaN is no colour.
-        text: of each cell.
+        change: numbers shown as colours; NaN is left without colour.
+        text: text of each cell.
         x, y: names of columns and rows.
-        title: of the figure.
-        colours: title of the colour bar: what the change is of, its unit and sign.
-        hover: plotly's template of the box under the pointer, which may use `customdata`.
-        customdata: [rows, columns, values].
-        height: pixels.
-        text_size: pixels.
-        reach: the change of the strongest colours, in both directions; 1.6 times the largest by default, so that text
+        title: title of the figure.
+        colours: title of the colour bar: the quantity, its unit and the meaning of its sign.
+        hover: plotly's hover template, which may use `customdata`.
+        customdata: values for the hover template, [rows, columns, values].
+        height: height in pixels.
+        text_size: font size in pixels.
+        reach: absolute change at the ends of the colour scale; 1.6 times the largest change by default, so that text
             stays readable.
     """
     reach = 1.6 * (float(np.nanmax(np.abs(change), initial=0.0)) or 1.0) if reach is None else reach
@@ -87,7 +87,7 @@ def change_map(
 
 
 def colour_bar(title: str) -> dict[str, Any]:
-    """A thin bar at the foot of the figure, its title below it."""
+    """Return a thin horizontal colour bar at the foot of the figure, with its title below."""
     return {
         "orientation": "h",
         "thickness": 9,

@@ -1,4 +1,4 @@
-"""Every claim's measurements with their intervals, in panels of one unit: what the verdicts rest on, at a glance."""
+"""Forest plot of every claim's measurements with their intervals, one panel per unit."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ VERDICT_STYLES = {
     "does not replicate": (RAMPS["gaussian_noise"][0][1], "diamond"),
     "inconclusive": (BASE, "circle-open"),
 }
-"""Each verdict's colour and symbol."""
+"""Colour and symbol of each verdict."""
 AXES = {
     "effect": "{unit} (above 0 = as claimed; dotted: the smallest that counts)",
     "no effect": "{unit} (within the shaded margin around 0 = as claimed)",
     "other": "{unit} (judged by a rule of its own)",
 }
 ROW, GAP = 22, 76
-"""Pixels of one claim, and of what lies between two panels."""
+"""Pixels per claim, and between two panels."""
 
 
 @checked
 def claims_forest(effects: pd.DataFrame) -> go.Figure:
-    """Each claim's deciding measurement with its interval, coloured by its verdict, its other parts thin beside it.
+    """Draw each claim's deciding measurement, coloured by verdict, and its other measurements, thin, with intervals.
 
     Args:
-        effects: `claims_table.claim_effects`, one row a measurement; claims without a number are left out.
+        effects: `claims_table.claim_effects`, one row per measurement; those without a number are left out.
 
     Raises:
         ValueError: a column is missing, or nothing was measured.
@@ -67,15 +67,15 @@ def claims_forest(effects: pd.DataFrame) -> go.Figure:
 
 
 def _label(name: str) -> str:
-    """`Better gaussian blur` of `better_gaussian_blur`."""
+    """Return the label of a claim's id: `Better gaussian blur` for `better_gaussian_blur`."""
     words = name.replace("_", " ").replace("sae ", "SAE ")
     return words[:1].upper() + words[1:]
 
 
 def _panel(figure: go.Figure, part: pd.DataFrame, names: list[str], row: int) -> None:
-    """The other parts thin and small, spread within their claim's row; the deciding ones on top."""
+    """Draw the other measurements thin and small, spread within their claim's row, and the deciding ones on top."""
     place = part["id"].map({name: at for at, name in enumerate(names)}).astype(float)
-    others = part[~part["decides"] & (part["kind"] != "other")]  # a rule of its own may list other units
+    others = part[~part["decides"] & (part["kind"] != "other")]  # these may have several units
     if len(others):
         turn = others.groupby("id").cumcount()
         many = others.groupby("id")["id"].transform("size")
@@ -107,7 +107,7 @@ def _trace(part: pd.DataFrame, y: pd.Series, tint: str, symbol: str, size: float
 
 
 def _threshold(figure: go.Figure, part: pd.DataFrame, row: int) -> None:
-    """Zero, and the margin or the smallest effect that counts."""
+    """Draw zero, and the margin or the smallest effect that counts."""
     kind, thresholds = part["kind"].iloc[0], part["threshold"].dropna().unique()
     if kind == "other":
         return

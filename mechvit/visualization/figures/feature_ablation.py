@@ -1,4 +1,4 @@
-"""Which latents a corruption moves in which model, and what ablating them does."""
+"""Changes of SAE latents under a corruption in several models, and effects of ablating them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ABLATION_AXES = {
     "loss": "change of cross-entropy<br>(nats; negative = better)",
 }
 DISCOVERY = 0.05
-"""Latents below this q are called different."""
+"""False discovery rate: latents with a smaller q count as different."""
 NAMED = 3
-"""Latents of each panel whose numbers are written beside them."""
+"""Latents per panel whose indices are written beside them."""
 
 
 @checked
 def feature_ablations(summary: pd.DataFrame) -> go.Figure:
-    """Change that ablating the n most sensitive latents makes, and others of the same frequency: a column a condition.
+    """Draw the change from ablating the n most sensitive latents and controls as frequent: one column per condition.
 
     Args:
-        summary: `ablation_summary` of one model and SAE.
+        summary: result of `ablation_summary` for one model and SAE.
 
     Raises:
         ValueError: a column is missing or nothing was ablated.
@@ -63,7 +63,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
 
 
 def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
-    """A line with its interval's band."""
+    """Return the traces of a line and its interval's band."""
     tint = colour("gaussian_noise_2") if kind == "sensitive" else BASE
     says = "most sensitive" if kind == "sensitive" else "others as frequent (mean of draws)"
     x = part["n"].to_numpy()
@@ -88,10 +88,10 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
 
 @checked
 def feature_changes(change: pd.DataFrame) -> go.Figure:
-    """Every latent's mean activation, corrupted minus clean, in each tuned model against the base.
+    """Draw every latent's mean activation, corrupted minus clean, in each tuned model against the base.
 
-    On the diagonal the corruption moves a latent alike in both. Filled are latents whose two changes differ, at a false
-    discovery rate of 5%.
+    On the diagonal, the corruption changes a latent equally in both models. Latents whose two changes differ at a false
+    discovery rate of 5% are filled.
 
     Args:
         change: `FeatureChange.to_frame` of a base and tuned models: model, feature, difference, low, high, beyond,

@@ -1,4 +1,4 @@
-"""The error under each Fourier wave as a heat map."""
+"""Heat map of the error under each Fourier wave."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .table_checks import pick, require
 COLUMNS = ("model", "vertical", "horizontal", "error", "low", "high")
 _NOISE = RAMPS["gaussian_noise"][0]
 COLOUR_SCALE = [[0, GRID], [1 / 3, _NOISE[0]], [2 / 3, _NOISE[1]], [1, _NOISE[2]]]
-"""From no error to the largest."""
+"""Colour scale from no error to the largest."""
 
 
 @checked
 def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
-    """Error under each wave, one panel a model, the zero frequency in the middle.
+    """Draw the error under each wave, one panel per model, with the zero frequency in the middle.
 
     Args:
-        sensitivity: `FourierSensitivity.to_frame` of every model, one row a model and wave.
+        sensitivity: `FourierSensitivity.to_frame` of every model, one row per model and wave.
 
     Raises:
         ValueError: a column is missing or the table is empty.

@@ -1,4 +1,4 @@
-"""The logit lens: probability of the correct class by layer (Figure 4) and where it first wins (Figures 5 and 6)."""
+"""The logit lens: probability of the correct class by layer (Figure 4) and first correct layers (Figures 5 and 6)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mechvit.visualization.style import (
 from .table_checks import dot, error_bars, layer_lines, layer_step, ordered, pick, require
 
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Of the first, second ... class of an image."""
+"""Line styles of the first, second ... class of an image."""
 
 
 @checked
 def class_probability(summary: pd.DataFrame) -> go.Figure:
-    """Figure 4: mean probability of the correct class by layer, on each family's strongest corruption.
+    """Draw Figure 4: mean probability of the correct class by layer, on each family's strongest corruption.
 
-    Layer 0 is the embedding and layer l the output of block l - 1, read through the final norm and the head.
+    Layer 0 is the embedding and layer l the output of block l - 1, each passed to the final norm and the head.
 
     Args:
         summary: `lens_summary` (model, corruption, layer, probability, low, high).
@@ -60,11 +60,11 @@ def class_probability(summary: pd.DataFrame) -> go.Figure:
 
 @checked
 def first_correct_layers(first: pd.DataFrame) -> go.Figure:
-    """Figures 5 and 6: the layer at which the correct class first wins, base against the model tuned on the corruption.
+    """Draw Figures 5 and 6: the first layer at which the correct class ranks first, base against the tuned model.
 
     Args:
-        first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer; or its
-            `analysis.first_correct_histogram`.
+        first: `first_correct` (model, corruption, image_id, layer), with the images that are correct at some layer; or
+            its `analysis.first_correct_histogram`.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -100,7 +100,7 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
 
 
 def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
-    """What `first_correct_layers` draws: the histograms of the base and the model tuned on each family's strongest."""
+    """Compute the histograms that `first_correct_layers` draws, of base and tuned models."""
     from mechvit.analysis.summaries.histograms import first_correct_histogram
 
     require(first, ("model", "corruption", "image_id", "layer"), "first_correct")
@@ -111,10 +111,10 @@ def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
 
 @checked
 def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
-    """Mean change of the first correct layer, tuned minus base on the same images: negative is earlier.
+    """Draw the mean change of the first correct layer, tuned minus base on the same images; negative is earlier.
 
     Args:
-        summary: `first_correct_summary`; each model on the corruption that it was tuned on is drawn.
+        summary: `first_correct_summary`; only each model on the corruption that it was tuned on is drawn.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -147,10 +147,10 @@ def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
 
 @checked
 def image_trajectories(trajectories: pd.DataFrame) -> go.Figure:
-    """Class probabilities of one image, layer by layer: a panel a condition, a colour a model, a dash a class.
+    """Draw class probabilities of one image by layer: a panel per condition, a colour per model, a dash per class.
 
     Args:
-        trajectories: model, condition, layer, class, probability; in the order in which they are to be drawn.
+        trajectories: model, condition, layer, class, probability, in drawing order.
 
     Raises:
         ValueError: a column is missing or the table is empty.

@@ -1,4 +1,4 @@
-"""Where a gain lives: recovered shares by layer and component, their approximation, and what heads attend to."""
+"""Patching: recovered shares by layer and component, their approximation, and heads' effects against attention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .table_checks import error_bars, layer_step, pick, require
 
 _BLUE, _ORANGE, _GREEN = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise", "other"))
 COLOUR_SCALE = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]
-"""From away from the giver over no change to all of its lead."""
+"""Colour scale from a change away from the giver, through none, to all of its lead."""
 KIND_STYLES = {
     "resid": ("Residual stream", MUTED, "diamond"),
     "attn": ("Attention", _BLUE[1], "circle"),
@@ -37,7 +37,7 @@ KIND_STYLES = {
     "head_input": ("What the head reads", MUTED, "diamond-open"),
     "logits": ("Logits", MUTED, "x"),
 }
-"""Each kind's name, colour and symbol."""
+"""Name, colour and symbol of each kind of component."""
 TOKEN_TITLES = {"all": "all tokens", "cls": "CLS", "patches": "patches"}
 OUTCOME_TITLES = {"logit_difference": "logit difference", "accuracy": "accuracy"}
 MODELS = {
@@ -55,15 +55,15 @@ HEAD_AXES = {
 
 @checked
 def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
-    """The share of the giver's lead that each component recovers, by layer; bold where its interval excludes 0.
+    """Draw the share of the giver's lead that each component recovers, by layer; bold where its interval excludes 0.
 
     Args:
-        summary: `Patching.summary`, one row a component and quantity; of several models with a column `model`, what
-            the panels are called after.
+        summary: `Patching.summary`, one row per component and quantity; for several models with a column `model`, which
+            names the panels.
         quantity: "logit_difference" or "accuracy".
 
     Raises:
-        ValueError: a column is missing, or there is no row of this quantity.
+        ValueError: a column is missing, or no row has this quantity.
     """
     columns = ("kind", "layer", "head", "tokens", "quantity", "value", "recovered", "recovered_low", "recovered_high")
     require(summary, columns, "patching_summary")
@@ -101,7 +101,7 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
 
 
 def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) -> go.Heatmap:
-    """One panel's heat map; a component that is not there is left empty."""
+    """Return one panel's heat map; absent components are left empty."""
     wide = part.pivot(index=["kind", "head"], columns="layer")
     found = {
         name: wide[name].reindex(rows).to_numpy(float)
@@ -130,10 +130,10 @@ def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) ->
 
 @checked
 def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.Figure:
-    """Every component's approximate effect against its exact one, with intervals, and the line where they are equal.
+    """Draw every component's approximate effect against its exact one, with intervals and the line of equality.
 
     Args:
-        components, overall: of `AttributionError`.
+        components, overall: the tables of an `AttributionError`.
 
     Raises:
         ValueError: a column is missing or a table is empty.
@@ -181,9 +181,9 @@ def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.F
 
 @checked
 def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
-    """Each head's effect against its attention in numbers, with their rank correlation; one row a model.
+    """Draw each head's effect against statistics of its attention, with their rank correlation; one row per model.
 
-    Filled: heads whose effect's interval excludes 0.
+    Heads whose effect's interval excludes 0 are filled.
 
     Args:
         links, correlations: `HeadLinks.to_frame` and `HeadLinks.correlations`.

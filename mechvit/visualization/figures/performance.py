@@ -29,10 +29,10 @@ COLUMNS = ("model", "corruption", "metric", "value", "low", "high", "gain", "gai
 
 @checked
 def table_one(summary: pd.DataFrame) -> go.Figure:
-    """Table 1 as dots and intervals: every metric of every model on each family's strongest corruption.
+    """Draw Table 1 as dots and intervals: every metric of every model on each family's strongest corruption.
 
     Args:
-        summary: `performance_summary`, one row a model, corruption and metric; fractions in [0, 1].
+        summary: `performance_summary`, one row per model, corruption and metric; fractions in [0, 1].
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -77,7 +77,7 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
 
 @checked
 def gains(summary: pd.DataFrame) -> go.Figure:
-    """Figures 2 and 3: gain over the base of each tuned model on its own family's strongest corruption, by metric.
+    """Draw Figures 2 and 3: each tuned model's gain over the base on its own family's strongest corruption, by metric.
 
     Args:
         summary: `performance_summary`; `gain` is tuned minus base on the same images, a fraction.
@@ -117,20 +117,20 @@ def gains(summary: pd.DataFrame) -> go.Figure:
 
 
 def titles_of(summary: pd.DataFrame) -> dict[str, str]:
-    """Metric -> title, which says where it is not applicable: top-k among no more than k classes."""
+    """Return the title of each metric, marked n/a if it does not apply (top-k with at most k classes)."""
     known = set(summary.loc[summary["value"].notna(), "metric"])
     return {metric: title if metric in known else f"{title} (n/a)" for metric, title in METRIC_TITLES.items()}
 
 
 @checked
 def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
-    """Section 4.1's cross-family and clean results: every model on every condition, the change over the base as colour.
+    """Draw section 4.1's cross-family and clean results: every model on every condition, coloured by its change.
 
     Args:
         summary: `performance_summary`.
-        metric: which rows, `accuracy`, `top5`, `top10` or `ece`.
+        metric: `accuracy`, `top5`, `top10` or `ece`.
 
-    A cell's text is the metric's value; a change whose interval excludes zero is set bold.
+    A cell's text is the metric's value, in bold if the interval of the change excludes zero.
 
     Raises:
         ValueError: a column is missing, or no row has the metric.

@@ -1,4 +1,4 @@
-"""How alike the layers of two models are, what each lens reads, and when the answer is there."""
+"""Similarity of two models' layers, readings of the logit and tuned lenses, and prediction depth."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .table_checks import dot, error_bars, images_of, layer_lines, layer_step, o
 CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
 _BLUE = RAMPS["gaussian_blur"][0]
 COLOUR_SCALE = [[0, GRID], [0.5, _BLUE[0]], [0.8, _BLUE[1]], [1, _BLUE[2]]]
-"""From no similarity to the same up to rotation."""
+"""Colour scale from no similarity to equality up to rotation."""
 LENSES = {"logit": "dot", "tuned": "solid"}
 LENS_AXES = {
     "probability": "mean probability<br>of the correct class",
@@ -39,7 +39,7 @@ SUBSET_MARKERS = {"all": ("all images", "circle"), "both_correct": ("both right"
 
 @checked
 def model_similarity(cka: pd.DataFrame) -> go.Figure:
-    """CKA of every tuned model with the base, the same layer of both on the same images: a panel a condition.
+    """Draw CKA of every tuned model with the base, same layer and images: one panel per condition.
 
     Args:
         cka: `CKA.to_frame` with the views' names: model_a, corruption_a, model_b, corruption_b.
@@ -56,7 +56,7 @@ def model_similarity(cka: pd.DataFrame) -> go.Figure:
 
 @checked
 def corruption_similarity(cka: pd.DataFrame) -> go.Figure:
-    """CKA between each model's clean and corrupted images, the same layer of both: a panel a corruption.
+    """Draw CKA between each model's clean and corrupted images, same layer: one panel per corruption.
 
     Args:
         cka: as in `model_similarity`.
@@ -98,7 +98,7 @@ def _by_layer(own: pd.DataFrame, title: str) -> go.Figure:
 
 @checked
 def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
-    """CKA of every layer of one view with every layer of another: a panel a pair of views.
+    """Draw CKA of every layer of one view with every layer of another: one panel per pair of views.
 
     Args:
         cka: as in `model_similarity`, with every pair of layers.
@@ -145,7 +145,7 @@ def _view(model: str, corruption: str) -> str:
 
 @checked
 def lens_comparison(summary: pd.DataFrame) -> go.Figure:
-    """What the tuned lens (solid) and the logit lens (dotted) read, layer by layer: a column a condition.
+    """Draw the readings of the tuned lens (solid) and the logit lens (dotted) by layer: one column per condition.
 
     Args:
         summary: `lens_comparison_summary` (model, corruption, lens, layer, quantity, value, low, high).
@@ -181,7 +181,7 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
 
 
 def _lens_line(part: pd.DataFrame, model: str, lens: str, dash: str, *, legend: bool) -> list[go.Scatter]:
-    """A line with its interval's band."""
+    """Return the traces of a line and its interval's band."""
     if part.empty:
         return []
     tint, group, x = colour(model), f"{model}:{lens}", part["layer"].to_numpy()
@@ -206,13 +206,13 @@ def _lens_line(part: pd.DataFrame, model: str, lens: str, dash: str, *, legend: 
 
 @checked
 def depth_change(summary: pd.DataFrame) -> go.Figure:
-    """Change of the mean prediction depth, tuned minus base on the same images: a panel a lens; negative is earlier.
+    """Draw the mean change of prediction depth, tuned minus base on the same images (negative: earlier), per lens.
 
     Args:
         summary: `depth_summary`.
 
     Raises:
-        ValueError: a column is missing or no row is of a tuned model.
+        ValueError: a column is missing or there is no tuned model.
     """
     columns = ("model", "corruption", "lens", "subset", "n", "change", "change_low", "change_high")
     require(summary, columns, "prediction_depth_summary")

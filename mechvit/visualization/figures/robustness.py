@@ -1,4 +1,4 @@
-"""Corruption errors of every model, and where in the spectrum corruptions change images."""
+"""Corruption errors of every model, and power spectra of the changes that corruptions make."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ GROUP_COLOURS = {
     "weather": RAMPS["other"][0][1],
     "digital": MUTED,
 }
-"""Each group of corruptions' colour."""
+"""Colour of each group of corruptions."""
 
 
 @checked
 def corruption_errors(summary: pd.DataFrame) -> go.Figure:
-    """Every model's error, corruption error and relative error by corruption, and their means, with intervals.
+    """Draw every model's error, corruption error and relative error by corruption, and their means, with intervals.
 
     Args:
-        summary: `mean_corruption_error`.
+        summary: result of `mean_corruption_error`.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -77,17 +77,17 @@ def corruption_errors(summary: pd.DataFrame) -> go.Figure:
 
 
 def _reach(ratios: pd.Series) -> list[float]:
-    """An axis that holds 1 and every ratio; intervals of ratios over almost nothing go on beyond it."""
+    """Return an axis range that holds 1 and every ratio; intervals with a tiny denominator may extend beyond it."""
     low, high = np.nanmin([*ratios, 0.9]), np.nanmax([*ratios, 1.1])
     return [low - 0.4 * (high - low), high + 0.4 * (high - low)]
 
 
 @checked
 def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
-    """The radial power spectrum of every corruption's change, one panel a group.
+    """Draw the radial power spectrum of every corruption's change, one panel per group.
 
     Args:
-        spectra: one row a corruption, image and annulus: corruption, group, image_id, frequency, power.
+        spectra: one row per corruption, image and annulus: corruption, group, image_id, frequency, power.
 
     Raises:
         ValueError: a column is missing or the table is empty.

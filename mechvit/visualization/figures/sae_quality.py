@@ -1,4 +1,4 @@
-"""Sparse autoencoders of a sweep: how sparse each is against how much it explains, and how often its latents fire."""
+"""Sparse autoencoders of a sweep: sparsity against explained variance, and firing rates of their latents."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ LOOKS = {
     "gated": ("gaussian_blur_4", "cross"),
     "matryoshka_batchtopk": ("gaussian_noise_4", "star"),
 }
-"""What an SAE was trained as: the key of its colour, and its symbol."""
+"""Colour key and symbol of each architecture in training."""
 PANELS_A_ROW = 3
-"""Panels side by side."""
+"""Number of panels side by side."""
 TICKS = [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]
-"""Of the axis of L0."""
+"""Ticks of the L0 axis."""
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""Of the lines of several hook points."""
+"""Line styles of several hook points."""
 
 
 @checked
 def frontier(points: pd.DataFrame) -> go.Figure:
-    """L0 against explained variance, one dot an SAE and one panel a condition.
+    """Draw explained variance against L0, one dot per SAE and one panel per condition.
 
-    SAEs of one kind and hook point are joined in order of L0.
+    SAEs of one kind and hook point are connected in order of L0.
 
     Args:
-        points: one row an SAE and corruption, with `architecture` (the SAE's name), kind, corruption, l0 and
-            explained_variance; hook_name, d_sae, k, lr and dead_fraction are used where they are.
+        points: one row per SAE and corruption, with `architecture` (the SAE's name), kind, corruption, l0 and
+            explained_variance; hook_name, d_sae, k, lr and dead_fraction are optional.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -82,10 +82,10 @@ def frontier(points: pd.DataFrame) -> go.Figure:
 
 @checked
 def feature_density(density: pd.DataFrame) -> go.Figure:
-    """How many latents fire how often, one panel an SAE and one line a condition; hovering names the dead.
+    """Draw the distribution of firing rates, one panel per SAE and one line per condition; dead latents on hover.
 
     Args:
-        density: `sae_density` (architecture, corruption, low, high, latents), of `SAEEvaluation.density_frame`.
+        density: `SAEEvaluation.density_frame` (architecture, corruption, low, high, latents).
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -117,7 +117,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
 
 
 def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
-    """Panels with these titles in rows of three, and the row and column of each."""
+    """Return a figure of panels with these titles in rows of three, and the row and column of each."""
     columns = min(PANELS_A_ROW, len(titles))
     rows = -(-len(titles) // columns)
     figure = make_subplots(
@@ -132,7 +132,7 @@ def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
 
 
 def _finish(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """The common look, with title and legend at a fixed distance from the top, however many rows there are."""
+    """Apply the common style, with title and legend at a fixed distance from the top for any number of rows."""
     finish(figure, title, height=height)
     legend = {"yref": "container", "y": 1 - 36 / height, "yanchor": "top"}
     return figure.update_layout(title_y=1 - 20 / height, legend=legend)

@@ -35,19 +35,19 @@ CURVES = {
 
 
 def architectures(frame: pd.DataFrame) -> list[str]:
-    """The SAE architectures in a table, the vanilla one first."""
+    """Return the SAE architectures in a table, the vanilla one first."""
     there = set(frame["architecture"].unique())
     return [key for key in ARCHITECTURE_TITLES if key in there]
 
 
 @checked
 def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
-    """Figures 9 and 10: the cosine between the SAE codes of a clean patch and its corrupted self, base against tuned.
+    """Draw Figures 9 and 10: cosines between the SAE codes of each patch, clean and corrupted, in base and tuned.
 
     Args:
-        cosine: `sae_cosine`, one row a model, architecture, corruption, image and token; or its
+        cosine: `sae_cosine`, one row per model, architecture, corruption, image and token; or its
             `analysis.cosine_histogram`.
-        bins: equal bins between -1 or 0 (if no cosine is negative) and 1.
+        bins: number of equal bins between 0 (-1 if a cosine is negative) and 1.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -84,7 +84,7 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
 
 
 def cosine_densities(cosine: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
-    """What `cosine_distributions` draws: the histogram of each model, architecture and corruption."""
+    """Compute the histograms that `cosine_distributions` draws, per model, architecture and corruption."""
     from mechvit.analysis.summaries.histograms import cosine_histogram
 
     require(cosine, ("model", "architecture", "corruption", "cosine"), "sae_cosine")
@@ -92,7 +92,7 @@ def cosine_densities(cosine: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
 
 
 def _density(part: pd.DataFrame, model: str, legend: bool) -> list[go.Scatter]:
-    """A histogram's outline as a stepped line over its interval's band; both models lie over each other."""
+    """Return the traces of a histogram's outline as a stepped line, and of its interval's band."""
     tint, x = colour(model), ((part["left"] + part["right"]) / 2).to_numpy()
     edge = {"x": x, "mode": "lines", "line": {"width": 0, "shape": "hvh"}, "hoverinfo": "skip", "showlegend": False}
     traces = []
@@ -118,7 +118,7 @@ def _density(part: pd.DataFrame, model: str, legend: bool) -> list[go.Scatter]:
 
 @checked
 def cosine_distances(distance: pd.DataFrame) -> go.Figure:
-    """The distance between the base's and a tuned model's cosine distributions, three ways, with intervals.
+    """Draw three distances between the base's and a tuned model's cosine distributions, with intervals.
 
     Args:
         distance: `sae_distance` (model, architecture, corruption, statistic, value, low, high).
@@ -155,7 +155,7 @@ def cosine_distances(distance: pd.DataFrame) -> go.Figure:
 
 @checked
 def training_curves(history: pd.DataFrame) -> go.Figure:
-    """Each SAE's training: explained variance, L0, dead latents and loss against the tokens seen.
+    """Draw each SAE's training: explained variance, L0, dead latents and loss against the tokens seen.
 
     Args:
         history: `sae_history` (model, architecture, step, tokens, epoch, metric, value).

@@ -1,4 +1,4 @@
-"""Steering: what a direction recovers of the gain against what it costs on clean images."""
+"""Steering: recovered share of the gain against the cost on clean images."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SYMBOLS = {"mean_difference": "circle", "sae": "diamond"}
 
 @checked
 def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> go.Figure:
-    """Recovered share and clean cost of every direction by its scale: a column a hook point, random controls in grey.
+    """Draw each direction's recovered share and clean cost by scale: a column per hook point, random ones in grey.
 
-    Above, under a corruption, the share of the tuned model's gain; below, the change on clean images. The band of grey
-    lines is what random directions of the same length do.
+    The upper row shows the share of the tuned model's gain under a corruption, the lower one the change on clean
+    images. Grey lines are random directions of the same length.
 
     Args:
-        summary: `Steering.summary()`, of one corruption besides clean.
+        summary: `Steering.summary()`, with one corruption besides clean.
         quantity: `accuracy` or `logit_difference`.
 
     Raises:
-        ValueError: a column is missing, the table is empty, or it holds not one corruption besides clean.
+        ValueError: a column is missing, the table is empty, or it does not hold exactly one corruption besides clean.
     """
     require(summary, COLUMNS, "steering")
     corruptions = [key for key in in_order(summary["corruption"]) if key != "clean"]
@@ -90,10 +90,10 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
 
 @checked
 def steering_cost(chosen: pd.DataFrame) -> go.Figure:
-    """What the chosen hook point and scale of each source recover against what they cost on clean images, held out.
+    """Draw the recovered share of each source at its chosen hook point and scale against its clean cost, held out.
 
     Args:
-        chosen: `Steering.chosen()`; its accuracy is drawn, one panel a corruption.
+        chosen: `Steering.chosen()`; its accuracy is drawn, one panel per corruption.
 
     Raises:
         ValueError: a column is missing or the table is empty.

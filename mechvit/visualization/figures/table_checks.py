@@ -1,4 +1,4 @@
-"""Checks that a table can be drawn, and the traces that several figures share."""
+"""Checks of tables before drawing, and traces shared by several figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mechvit.visualization.style import colour, fade, family_of, in_order, panel
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
-    """Raise ValueError unless the frame has rows and these columns."""
+    """Raise a ValueError unless the frame has rows and these columns."""
     lacking = [column for column in columns if column not in frame.columns]
     if lacking:
         raise ValueError(
@@ -24,26 +24,26 @@ def require(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
 
 
 def pick(frame: pd.DataFrame, **equal: object) -> pd.DataFrame:
-    """The rows whose columns equal these values."""
+    """Return the rows whose columns equal these values."""
     for column, value in equal.items():
         frame = frame[frame[column] == value]
     return frame
 
 
 def images_of(corruption: str) -> str:
-    """A panel's title for the images of one condition."""
+    """Return a panel's title for the images of one condition."""
     return panel_title("Clean images" if corruption == "clean" else f"Images with {title_of(corruption)}")
 
 
 def error_bars(value: pd.Series, low: pd.Series, high: pd.Series, *, tint: str | None = None) -> dict[str, object]:
-    """Plotly's asymmetric error bars from an interval's ends."""
+    """Return plotly's asymmetric error bars for an interval's ends."""
     bars = {"type": "data", "symmetric": False, "thickness": 1.6, "width": 0}
     bars |= {"array": (high - value).to_numpy(), "arrayminus": (value - low).to_numpy()}
     return bars | ({"color": tint} if tint else {})
 
 
 def dot(model: str, *, size: float = 9) -> dict[str, object]:
-    """The marker of one model: its colour, hollow for the base."""
+    """Return the marker of a model: its colour, hollow for the base."""
     if model == "base":
         return {"color": colour(model), "size": size, "symbol": "circle-open", "line": {"width": 2}}
     return {"color": colour(model), "size": size, "symbol": "circle"}
@@ -52,7 +52,7 @@ def dot(model: str, *, size: float = 9) -> dict[str, object]:
 def layer_lines(
     frame: pd.DataFrame, value: str, *, own: str, row: int, col: int, legend: bool, unit: str, digits: int = 3
 ) -> list[tuple[go.Scatter, int, int]]:
-    """One line a model over `layer` with its interval band; models of another family than `own` thin and dotted."""
+    """Return a line with band per model over `layer`; models of families other than `own` thin, without band."""
     traces: list[tuple[go.Scatter, int, int]] = []
     for model, group in frame.groupby("model", sort=False):
         group, tint = group.sort_values("layer"), colour(str(model))
@@ -85,11 +85,11 @@ def layer_lines(
 
 
 def ordered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows in the models' reading order."""
+    """Return the rows in the models' reading order."""
     order = {key: place for place, key in enumerate(in_order(frame["model"]))}
     return frame.sort_values(["model", "layer"], key=lambda c: c.map(order) if c.name == "model" else c)
 
 
 def layer_step(layers: pd.Series | np.ndarray) -> int:
-    """The distance of layer ticks: at most about 13 of them."""
+    """Return the spacing of layer ticks, for about 13 ticks at most."""
     return 1 + int(np.max(layers)) // 13

@@ -1,4 +1,4 @@
-"""What training on one corruption gives on another: the matrix, its means by relation, and spectra against transfer."""
+"""Transfer between corruptions: the matrix, its means by relation, and transfer against distance of spectra."""
 
 from __future__ import annotations
 
@@ -49,30 +49,31 @@ CONTRAST_TITLES = {
     "same band minus other band": "Same band − other band",
 }
 SCOPES |= CONTRAST_TITLES
-"""Each scope's name in a figure; one from group to group is called as in the table."""
+"""Name of each scope in a figure; a scope from one group to another is named as in the table."""
 ROWS = {"base": "Base, accuracy", "clean": "Clean (control)"}
-"""The names of rows that are not a corruption's."""
+"""Names of the rows that are not corruptions."""
 TINTS = {
     "family": RAMPS["other"][0][1],
     "group": RAMPS["gaussian_blur"][0][1],
     "across": RAMPS["gaussian_noise"][0][1],
 }
-"""The colour of a pair of two corruptions by relation."""
+"""Colour of a pair of corruptions by relation."""
 
 
 @checked
 def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure:
-    """Every model on every corruption, in the table's order, groups set apart.
+    """Draw every model on every corruption, in the table's order, with lines between groups.
 
     Args:
         transfer: `Transfer.matrix`.
-        quantity: `gain` (over the base, percentage points, under a row of the base's accuracy) or `transfer` (share of
-            the gain of the model trained on what is tested; empty where that gain is not surely positive).
+        quantity: `gain` (over the base, percentage points, below a row of the base's accuracy) or `transfer` (share of
+            the gain of the model trained on the tested corruption; empty where that gain's interval does not lie above
+            zero).
 
-    Bold where the interval excludes zero.
+    Numbers whose interval excludes zero are bold.
 
     Raises:
-        ValueError: a column is missing, the table is empty, or another quantity.
+        ValueError: a column is missing, the table is empty, or the quantity is unknown.
     """
     require(transfer, COLUMNS, "transfer")
     if quantity not in ("gain", "transfer"):
@@ -122,7 +123,7 @@ def _cell(quantity: str, base: bool, grids: dict[str, np.ndarray], i: int, j: in
 
 
 def _set_groups_apart(figure: go.Figure, transfer: pd.DataFrame, rows: list[str], columns: list[str]) -> None:
-    """Lines between groups, and each group's name beside its rows and columns."""
+    """Draw lines between groups, and each group's name beside its rows and columns."""
     line = {"color": MUTED, "width": 1.4}
     for axis, keys, kind in (("y", rows, "trained"), ("x", columns, "tested")):
         groups = transfer.drop_duplicates(f"{kind}_on").set_index(f"{kind}_on")[f"{kind}_group"].loc[keys].tolist()
@@ -141,10 +142,10 @@ def _set_groups_apart(figure: go.Figure, transfer: pd.DataFrame, rows: list[str]
 
 @checked
 def transfer_means(means: pd.DataFrame) -> go.Figure:
-    """Mean gain, and pooled share of the own gain, by relation, band of frequencies and groups, with intervals.
+    """Draw mean gain and pooled share of the own gain by relation, frequency band and groups, with intervals.
 
     Args:
-        means: `Transfer.means`.
+        means: the table `Transfer.means`.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -181,11 +182,11 @@ def transfer_means(means: pd.DataFrame) -> go.Figure:
 
 @checked
 def transfer_similarity(transfer: pd.DataFrame, similarity: pd.DataFrame) -> go.Figure:
-    """Gain and share of the own gain of every pair of corruptions, over the distance of their spectra.
+    """Draw gain and share of the own gain of every pair of corruptions against the distance of their spectra.
 
     Args:
-        transfer: `Transfer.matrix`, made with spectra.
-        similarity: `Transfer.similarity`.
+        transfer: the table `Transfer.matrix`, computed with spectra.
+        similarity: the table `Transfer.similarity`.
 
     Raises:
         ValueError: a column is missing, or no pair has a distance.

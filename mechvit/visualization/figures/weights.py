@@ -1,4 +1,4 @@
-"""Where a fine-tuning's gain lives in the weights: parts swapped, the line between two models, and the change."""
+"""Localisation of a fine-tuning's gain in the weights: parts swapped, interpolation between two models, and change."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ OUTCOME_AXES = {
     "logit_difference": "logit difference (label − foil)",
     "loss": "loss (nats, lower is better)",
 }
-"""What is drawn along the line between two models, with its unit."""
+"""Quantities drawn along the line between two models, with their units."""
 
 
 @checked
 def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
-    """The share of the gap that each part's weights recover, one panel a corruption.
+    """Draw the share of the gap that each part's weights recover, one panel per corruption.
 
-    Where the gap's interval holds 0, on clean images as a rule, there is no share and the panel says so.
+    If the gap's interval contains 0, as it usually does on clean images, there is no share and the panel says so.
 
     Args:
         summary: `Swaps.summary()`; its rows of kind `single` are drawn.
@@ -81,7 +81,7 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
 
 @checked
 def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
-    """The recovered share when more and more parts are swapped together, from the first on and from the last back.
+    """Draw the recovered share as more parts are swapped together, from the first on and from the last back.
 
     Args:
         summary: `Swaps.summary()`; its rows of kind `first` and `last` are drawn.
@@ -130,7 +130,7 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
 
 @checked
 def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
-    """Accuracy, logit difference and loss along the line between two models' weights, clean and corrupted, with bands.
+    """Draw accuracy, logit difference and loss along the line between two models' weights, per condition, with bands.
 
     Args:
         summary: `Interpolation.summary()`.
@@ -160,10 +160,10 @@ def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
 
 @checked
 def weight_changes(parts: pd.DataFrame) -> go.Figure:
-    """How far each part's weights moved, relative to their size, one line a model.
+    """Draw the change of each part's weights relative to their size, one colour per model.
 
     Args:
-        parts: `WeightChanges.part_frame(model=...)` of one model or several, one below the other.
+        parts: `WeightChanges.part_frame(model=...)` of one or several models, concatenated.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -203,7 +203,7 @@ def _banded(
     hover: str,
     custom: list[str] | None = None,
 ) -> list[go.Scatter]:
-    """A line with its interval's band, in the corruption's colour."""
+    """Return the traces of a line and its interval's band, in the corruption's colour."""
     tint = colour(corruption)
     edge = {"x": x.to_numpy(), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     edge["legendgroup"] = corruption
@@ -227,7 +227,7 @@ def _banded(
 
 
 def _depth(part: str) -> tuple[int, int, int]:
-    """The place of a part in a forward pass; a whole block comes before its own parts."""
+    """Return a sort key: the place of a part in a forward pass; a whole block comes before its own parts."""
     if not part.startswith("blocks."):
         return ({"embed": -1, "ln_final": 10**6, "head": 10**6 + 1}.get(part, 10**6 + 2), 0, 0)
     _, layer, *own = part.split(".")
@@ -236,14 +236,14 @@ def _depth(part: str) -> tuple[int, int, int]:
 
 
 def _symbol(part: str) -> str:
-    """A marker by the kind of part, so that it is told apart without its colour."""
+    """Return a marker symbol by the kind of part, so that kinds differ in more than colour."""
     kind = part.rpartition(".")[2]
     kinds = {"attn": "circle", "ln1+attn": "circle", "mlp": "square", "ln2+mlp": "square", "ln1": "x", "ln2": "x"}
     return kinds.get(kind, "diamond")
 
 
 def _reach(single: pd.DataFrame) -> list[float]:
-    """An axis that holds 0, 1 and every share; intervals go on beyond it."""
+    """Return an axis range that holds 0, 1 and every share; intervals may extend beyond it."""
     shares = single["recovered"].dropna()
     low, high = min([0.0, *shares]), max([1.0, *shares])
     return [low - 0.25 * (high - low), high + 0.25 * (high - low)]

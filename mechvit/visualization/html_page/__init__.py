@@ -1,4 +1,4 @@
-"""Self-contained pages: templates, inlined scripts, escaped JSON, licences (names in `__init__.pyi`)."""
+"""Self-contained pages: templates, inlined scripts, escaped JSON, licences (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A text cell that begins with one of these would be computed by a spreadsheet."""
+"""First characters of text cells that a spreadsheet would evaluate as a formula."""
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A table as CSV (RFC 4180), one row a line under the columns' names.
+    """Return a table as CSV (RFC 4180), with the columns' names in the first line.
 
-    Numbers are written so that they read back as the same numbers. A text cell that a spreadsheet would take for a
-    formula gets an apostrophe in front (OWASP, CSV Injection); numbers, negative ones too, stay numbers.
+    Numbers are written so that they read back exactly. A text cell that a spreadsheet would evaluate as a formula is
+    preceded by an apostrophe (OWASP, CSV Injection); numbers, including negative ones, stay numbers.
     """
     safe = frame.rename(columns=lambda name: _inert(str(name)))
     for place, kind in enumerate(safe.dtypes):

@@ -1,4 +1,4 @@
-"""Plotly figures as pages of their own, which request nothing and run no code but the page's."""
+"""Plotly figures as single pages that request nothing and run only the page's own code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 HEIGHT = 450
-"""Pixels, of a figure that states none: plotly's own."""
+"""Height in pixels of a figure that states none: plotly's default."""
 
 
 @checked
 def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
-    """Write a figure as one self-contained page under the policy of all pages (`page.CSP`); returns its path."""
+    """Write a figure as one self-contained page under the policy of all pages (`page.CSP`) and return its path."""
     path, owed = Path(path), notices("plotly.js")
     text = render(
         "figure.html.j2",
@@ -39,7 +39,7 @@ def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
 
 @checked
 def write_figure_pages(figures: Mapping[str, go.Figure], folder: str | Path) -> int:
-    """Write each figure as NAME.html into a folder; returns how many there are."""
+    """Write each figure as NAME.html into a folder and return their number."""
     for name, figure in figures.items():
         write_figure_page(figure, Path(folder) / f"{name}.html")
     return len(figures)

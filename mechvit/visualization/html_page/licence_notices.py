@@ -1,4 +1,4 @@
-"""Notices owed for the third-party scripts that a page embeds, with the licences' full texts."""
+"""Notices required by the third-party scripts that a page embeds, with the full texts of the licences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Notice:
     licences: tuple[str, ...]
     holder: str
     inside: str
-    """The embedded script that carries it."""
+    """The embedded script that contains it."""
 
 
 NOTICES = (
@@ -40,11 +40,11 @@ NOTICES = (
 
 
 def notices(*scripts: str) -> list[Notice]:
-    """The notices of everything inside these embedded scripts, `plotly.js` or `circuitsvis`."""
+    """Return the notices for everything inside these embedded scripts, `plotly.js` or `circuitsvis`."""
     return [notice for notice in NOTICES if notice.inside in scripts]
 
 
 def licences(owed: list[Notice]) -> dict[str, str]:
-    """The full text of every licence that these notices name."""
+    """Return the full text of every licence in these notices, by name."""
     names = {name for notice in owed for name in notice.licences}
     return {name: asset(f"{name.lower()}.txt") for name in sorted(names)}

@@ -1,4 +1,4 @@
-"""What goes into one self-contained page: escaped JSON, inlined scripts, pictures, and writing it whole."""
+"""Parts of a self-contained page: escaped JSON, inlined scripts, pictures, and atomic writing."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
     "form-action 'none'; base-uri 'none'"
 )
-"""The policy of every page: nothing is ever requested or sent, and only the page's own inline code runs."""
+"""Content security policy of every page: nothing is requested or sent, and only the page's own inline code runs."""
 
 _END = re.compile(rb"<!-- mechvit ([0-9a-f]{64}) -->\n$")
-"""How a page ends: with the SHA-256 of all before, so that an edited page is known."""
+"""Last line of a page, with the SHA-256 of everything before it, by which an edited page is recognised."""
 
 
 def json_text(value: object) -> Markup:
-    """A value as JSON that is safe inside a script element.
+    """Return a value as JSON that is safe inside a script element.
 
     Raises:
-        ValueError: a number is not finite.
-        TypeError: an object is not JSON.
+        ValueError: a number is not finite (JSON has none).
+        TypeError: an object cannot be written as JSON.
     """
     return escaped_json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
 
 
 def escaped_json(text: str) -> Markup:
-    """JSON made safe inside a script element: `<`, `>`, `&` and the two line separators become escapes of the same."""
+    """Make JSON safe inside a script element: `<`, `>`, `&` and the two line separators become JSON escapes."""
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
 
 def script_text(source: str) -> Markup:
-    """JavaScript that can stand inside a script element: no `</script` or `<!--` ends or changes it."""
+    """Return JavaScript that is safe inside a script element: `</script` and `<!--` are escaped."""
     return Markup(source.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
 def asset(name: str) -> Markup:
-    """The text of one of this package's own style sheets or scripts."""
+    """Return the text of one of this package's style sheets, scripts or licences."""
     return Markup(resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 @cache
 def circuitsvis_script() -> Markup:
-    """The circuitsvis bundle (React, tfjs, Chart.js inside) from the installed wheel, without importing it."""
+    """Return the circuitsvis bundle (with React, tfjs, Chart.js) from the installed wheel, without importing it."""
     spec = importlib.util.find_spec("circuitsvis")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("attention views need circuitsvis: pip install 'circuitsvis>=1.43,<2'")
@@ -70,14 +70,14 @@ def circuitsvis_script() -> Markup:
 
 @cache
 def plotly_script() -> Markup:
-    """plotly.js from the installed wheel."""
+    """Return plotly.js from the installed wheel."""
     from plotly.offline import get_plotlyjs
 
     return script_text(get_plotlyjs())
 
 
 def picture_uri(pixels: UInt8[np.ndarray, "3 height width"]) -> str:
-    """A picture as a WebP data URI, lossless up to 96 pixels a side (noise at 224 would take 150 kB)."""
+    """Return a picture as a WebP data URI, lossless up to 96 pixels per side (noise at 224 would take 150 kB)."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -87,7 +87,7 @@ def picture_uri(pixels: UInt8[np.ndarray, "3 height width"]) -> str:
 
 
 def render(template: str, **values: object) -> str:
-    """Fill one of the package's templates; every value that is no `Markup` is escaped."""
+    """Fill one of the package's templates; every value that is not `Markup` is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -101,17 +101,16 @@ def render(template: str, **values: object) -> str:
 
 
 def framed(page: str, title: str, height: int) -> str:
-    """A whole page as a notebook's output: in a frame of its own, so that several views never disturb each other."""
+    """Return a whole page as a notebook's output, in its own frame so that several views do not interfere."""
     look = f'width="100%" height="{height}" style="border:0" title="{html.escape(title)}"'
     return f'<iframe srcdoc="{html.escape(page)}" {look}></iframe>'
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a page beside its place and rename it there.
+    """Write a page under a temporary name and rename it into place.
 
     Raises:
-        ValueError: as `check_page`: a file lies there that this package did not write, or a page of ours that was
-            edited since.
+        ValueError: as in `check_page`: there is a file that this package did not write, or a page that was edited.
     """
     check_page(path)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -120,9 +119,9 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def is_own_page(path: Path) -> bool:
-    """Tell whether a file may be replaced by a page: an empty one, or a page of ours that nobody edited.
+    """Tell whether a page may replace a file: an empty one, or a page of this package that was not edited.
 
-    Pages of earlier versions state no hash: those alone count that a run's folder lists.
+    Pages of earlier versions hold no hash; only those listed in a run's folder count.
     """
     data = path.read_bytes()
     if not data:
@@ -134,10 +133,11 @@ def is_own_page(path: Path) -> bool:
 
 
 def check_page(path: str | os.PathLike[str]) -> Path:
-    """Refuse, before it is made, a page that could not be written at `path`.
+    """Refuse, before a page is made, a path that it could not be written to.
 
     Raises:
-        ValueError: an empty name, a folder, or a file that this package did not write, or that was edited since.
+        ValueError: the name is empty or a folder's, or there is a file that this package did not write or that was
+            edited.
     """
     place = Path(path).expanduser()
     if not os.fspath(path).strip() or place.is_dir():

@@ -1,4 +1,4 @@
-"""A plotly figure as small JSON, for a page's script element."""
+"""Plotly figures as compact JSON for a page's script element."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def figure_json(figure: go.Figure) -> str:
-    """A figure as JSON: arrays as base64 of float32, and no template."""
+    """Return a figure as JSON: arrays as base64 of float32, and no template."""
     from plotly.io.json import to_json_plotly
 
     drawn = figure.to_dict()
@@ -24,12 +24,12 @@ def figure_json(figure: go.Figure) -> str:
 
 
 def figure_spec(figure: go.Figure) -> Markup:
-    """A figure as JSON for a script element."""
+    """Return a figure as JSON for a script element."""
     return escaped_json(figure_json(figure))
 
 
 def _narrow(value: Any) -> Any:
-    """The same with float32 for plotly's arrays of float64, which it writes as base64."""
+    """Convert plotly's float64 arrays, which it writes as base64, to float32."""
     if isinstance(value, dict) and value.get("dtype") == "f8" and "bdata" in value:
         numbers = np.frombuffer(base64.b64decode(value["bdata"]), "<f8").astype("<f4")
         return {**value, "dtype": "f4", "bdata": base64.b64encode(numbers.tobytes()).decode("ascii")}

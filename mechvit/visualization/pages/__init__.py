@@ -1,4 +1,4 @@
-"""Pages of the patch lens and the feature browser (names in `__init__.pyi`)."""
+"""Pages of the patch lens and the feature browser (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

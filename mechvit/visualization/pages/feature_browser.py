@@ -1,4 +1,4 @@
-"""SAE features in one offline page: a table of all latents, a page of each chosen one, and images asked for theirs."""
+"""The feature browser, one offline page: a table of all latents, a page per chosen latent, and latents by image."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from mechvit.saes.dashboard.results import BrowsedFeatures, BrowsedSAE
 
 LABELS_SHOWN = 8
-"""Classes in a latent's distribution; the others are summed up."""
+"""Classes listed in a latent's distribution; the others are summed."""
 DENSE_ABOVE = 0.1
-"""A latent that fires on a larger share of tokens is called dense, as in `evaluate_saes`."""
+"""Share of tokens above which a latent that fires on them is called dense, as in `evaluate_saes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBrowser:
-    """What SAE latents stand for; shows itself in a notebook, or `save(path)` as one file."""
+    """A browser of SAE latents; displayed by a notebook, or saved as one file by `save(path)`."""
 
     found: BrowsedFeatures
     title: str = "SAE features"
 
     def spec(self) -> dict[str, Any]:
-        """What the page's script draws, ready for JSON: arrays as base64 of little-endian numbers."""
+        """Return the data for the page's script, ready for JSON: arrays as base64 of little-endian numbers."""
         found = self.found
         rows = sorted({row for row, _ in found.pictures})
         place = {row: i for i, row in enumerate(rows)}
@@ -66,16 +66,16 @@ class FeatureBrowser:
         }
 
     def html(self) -> str:
-        """The whole page: self-contained, offline."""
+        """Return the whole page: self-contained, offline."""
         return render("features.html.j2", title=self.title, spec=self.spec())
 
     @checked
     def save(self, path: str | Path) -> Path:
-        """Write the page; returns its path."""
+        """Write the page and return its path."""
         return write_whole(Path(path), self.html())
 
     def _repr_html_(self) -> str:
-        """A notebook's output: the page in a frame of its own."""
+        """Return the notebook's output: the page in its own frame."""
         return framed(self.html(), "SAE features", 860)
 
 
@@ -88,9 +88,9 @@ def _sae(name: str, found: BrowsedFeatures, place: Mapping[int, int]) -> dict[st
     sae = found.saes[name]
     features = sae.features
     special = ["CLS", *(f"special {i}" for i in range(1, sae.special))][: sae.special]
-    there = sae.maps.nan_to_num(0)  # places without an example are not drawn
-    top = there.amax((0, 2, 3)).clamp(min=1e-30)  # one scale for a latent's maps, clean and corrupted
-    maps = (there / top[:, None, None] * 255).round().maximum((there > 0).float())  # what fires is never 0
+    there = sae.maps.nan_to_num(0)  # NaN where there is no example, which is not drawn
+    top = there.amax((0, 2, 3)).clamp(min=1e-30)  # one scale for all maps of a latent, clean and corrupted
+    maps = (there / top[:, None, None] * 255).round().maximum((there > 0).float())  # a token where it fires is never 0
     return {
         "name": name,
         "kind": sae.architecture,
@@ -119,7 +119,7 @@ def _sae(name: str, found: BrowsedFeatures, place: Mapping[int, int]) -> dict[st
 
 
 def _page(i: int, name: str, found: BrowsedFeatures, top: float, place: Mapping[int, int]) -> dict[str, Any]:
-    """The `i`-th chosen latent."""
+    """Return the data of the `i`-th chosen latent."""
     sae = found.saes[name]
     j, features, effects = int(sae.chosen[i]), sae.features, sae.ablation
     share, label = sae.label_share[i].nan_to_num(0).sort(descending=True, stable=True)
@@ -162,7 +162,7 @@ def _page(i: int, name: str, found: BrowsedFeatures, top: float, place: Mapping[
 
 
 def _predicted(sae: BrowsedSAE) -> list[list[list[list[float | None]]]] | None:
-    """By condition and image: classes and probabilities, likeliest first."""
+    """Return the most probable classes with their probabilities, by condition and image."""
     if sae.predicted is None:
         return None
     return [
@@ -176,7 +176,7 @@ def _pairs(index: Any, value: Any) -> list[list[float | None]]:
 
 
 def _number(value: Any) -> float | None:
-    """Six digits, for the page rounds again; None for NaN."""
+    """Round to six digits, since the page rounds again; None for NaN."""
     return float(f"{float(value):.6g}") if np.isfinite(float(value)) else None
 
 
@@ -185,7 +185,7 @@ def _packed(values: Any, dtype: str = "<f4") -> str:
 
 
 def _picture(pixels: UInt8[np.ndarray, "3 height width"]) -> str:
-    """A picture as a WebP data URI; lossy even where it is small, for there may be a thousand."""
+    """Return a picture as a lossy WebP data URI even if it is small, since there may be a thousand."""
     from PIL import Image
 
     buffer = io.BytesIO()

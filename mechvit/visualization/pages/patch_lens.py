@@ -1,4 +1,4 @@
-"""The logit lens over the picture: what every patch would be classified as at every layer, models beside each other."""
+"""The logit lens over the picture: the class read from every patch at every layer, models side by side."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ class LensPicture:
     """One image under every condition."""
 
     title: str
-    """Its label or file name, shown as plain text."""
+    """Its label or file name, displayed as plain text."""
     pictures: tuple[str, ...]
-    """One data URI a condition."""
+    """One data URI per condition."""
     lenses: tuple[PatchLens, ...]
-    """One a model; its batch are the conditions."""
+    """One lens per model, with the conditions as its batch."""
     trajectories: pd.DataFrame
-    """model, condition, layer, class, probability: what the whole image is classified as, layer by layer."""
+    """model, condition, layer, class, probability: class probabilities of the whole image, layer by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchLensView:
-    """Patch-level lenses of some pictures; shows itself in a notebook, or `save(path)` as one offline file."""
+    """Patch-level lenses of some pictures; displayed by a notebook, or saved as one offline file by `save(path)`."""
 
     models: tuple[str, ...]
     conditions: tuple[str, ...]
-    """Clean first."""
+    """Titles of the conditions, clean first."""
     names: Mapping[int, str]
-    """Of the classes, shown as plain text."""
+    """Names of the classes, displayed as plain text."""
     grid: tuple[int, int]
     patch_size: int
-    """Pixels."""
+    """Side of a patch in pixels."""
     pictures: tuple[LensPicture, ...]
     title: str = "Logit lens, patch by patch"
 
     def spec(self) -> dict[str, Any]:
-        """What the page's script draws, ready for JSON: only the classes that some patch shows are named."""
+        """Return the data for the page's script, ready for JSON, with names of only the classes that patches show."""
         seen = np.unique(np.concatenate([lens.classes.ravel() for p in self.pictures for lens in p.lenses]))
         return {
             "models": self.models,
@@ -78,12 +78,12 @@ class PatchLensView:
         }
 
     def figures(self) -> list[str]:
-        """The trajectories of each picture as a plotly figure's JSON."""
+        """Return the trajectories of each picture as the JSON of a plotly figure."""
         figures = [image_trajectories(picture.trajectories) for picture in self.pictures]
         return [figure_json(figure.update_layout(title=None, margin_t=32, height=380)) for figure in figures]
 
     def html(self) -> str:
-        """The whole page: self-contained, offline, 4.8 MB of plotly.js and the data."""
+        """Return the whole page: self-contained, offline, 4.8 MB of plotly.js and the data."""
         owed = notices("plotly.js")
         return render(
             "patch_lens.html.j2",
@@ -98,16 +98,16 @@ class PatchLensView:
 
     @checked
     def save(self, path: str | Path) -> Path:
-        """Write the page; returns its path."""
+        """Write the page and return its path."""
         return write_whole(Path(path), self.html())
 
     def _repr_html_(self) -> str:
-        """A notebook's output: the page in a frame of its own."""
+        """Return the notebook's output: the page in its own frame."""
         return framed(self.html(), self.title, 900)
 
 
 def _packed(lens: PatchLens, seen: np.ndarray, at: int) -> dict[str, str]:
-    """Places in `seen` as uint16, and round(255 sqrt(probability)) as bytes: [layer, patch, rank], deflated."""
+    """Deflate indices into `seen` as uint16, and round(255 sqrt(probability)) as bytes: [layer, patch, rank]."""
     places = np.searchsorted(seen, lens.classes[at].numpy()).astype("<u2")
     codes = np.rint(255 * np.sqrt(lens.probability[at].numpy())).astype(np.uint8)
     deflated = (base64.b64encode(zlib.compress(part.tobytes())).decode("ascii") for part in (places, codes))

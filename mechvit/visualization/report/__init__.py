@@ -1,4 +1,4 @@
-"""The report of a run: sections, captions, tables, claims (names in `__init__.pyi`)."""
+"""The report of a run: sections, captions, tables, claims (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""The paragraphs under each figure: plain sentences written from the same table that the figure draws."""
+"""Paragraphs under the report's figures, written from the tables that the figures draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mechvit.visualization.style import families, family_of, in_order, level_of,
 
 
 def _row(frame: pd.DataFrame, **equal: object) -> pd.Series:
-    """The one row with these values."""
+    """Return the single row with these values."""
     rows = pick(frame, **equal)
     if len(rows) != 1:
         raise ValueError(f"a table must hold exactly one row for {equal}; it holds {len(rows)}: write the table again")
@@ -22,7 +22,7 @@ def _row(frame: pd.DataFrame, **equal: object) -> pd.Series:
 
 
 def claims(effects: pd.DataFrame) -> list[str]:
-    """How many measurements there are, and how many deciding intervals exclude zero."""
+    """State the number of measurements, and how many deciding intervals exclude zero or lie within the margin."""
     measured = effects.dropna(subset=["value", "low", "high"])
     deciding = measured[measured["decides"]]
     said = f"{len(measured)} measurements of {measured['id'].nunique()} claims."
@@ -37,7 +37,7 @@ def claims(effects: pd.DataFrame) -> list[str]:
 
 
 def table_one(summary: pd.DataFrame) -> list[str]:
-    """The base against the model tuned on the tested corruption: accuracy and calibration."""
+    """State accuracy and calibration of the base and of the model tuned on the tested corruption."""
     said = []
     for family in families(summary["model"]):
         key = strongest(summary["model"], family)
@@ -53,7 +53,7 @@ def table_one(summary: pd.DataFrame) -> list[str]:
 
 
 def gains(summary: pd.DataFrame) -> list[str]:
-    """Whether the gain rises with training severity, and which metric gains most."""
+    """State whether the gain rises with training severity, and which metric gains most."""
     said = []
     for family in families(summary["model"]):
         models = [m for m in in_order(summary["model"]) if family_of(m) == family]
@@ -73,7 +73,7 @@ def gains(summary: pd.DataFrame) -> list[str]:
 
 
 def transfer(summary: pd.DataFrame) -> list[str]:
-    """Changes on the same family, on the other family, and on clean images."""
+    """State the changes on the same family, on the other family, and on clean images."""
     part = pick(summary, metric="accuracy")
     part = part[part["model"] != "base"]
     own = part["model"].map(family_of) == part["corruption"].map(family_of)
@@ -96,7 +96,7 @@ def transfer(summary: pd.DataFrame) -> list[str]:
 
 
 def class_probability(summary: pd.DataFrame) -> list[str]:
-    """Where the tuned model overtakes the base for good, and where both end."""
+    """State the layer from which the tuned model stays above the base, and both final probabilities."""
     said = []
     for family in families(summary["model"]):
         key = strongest(summary["model"], family)
@@ -117,7 +117,7 @@ def class_probability(summary: pd.DataFrame) -> list[str]:
 
 
 def first_correct_layers(first: pd.DataFrame) -> list[str]:
-    """The mean layer of each distribution."""
+    """State the mean layer of each distribution."""
     said = []
     for family in families(first["model"]):
         key = strongest(first["model"], family)
@@ -134,14 +134,14 @@ def first_correct_layers(first: pd.DataFrame) -> list[str]:
 
 
 def _mean_layer(first: pd.DataFrame) -> tuple[float, int]:
-    """The mean layer and the number of images, of one row an image or of a histogram."""
+    """Return the mean layer and the number of images, from one row per image or from a histogram."""
     if "share" in first:
         return float((first["layer"] * first["share"]).sum()), int(first["images"].iloc[0])
     return float(first["layer"].mean()), len(first)
 
 
 def first_correct_difference(summary: pd.DataFrame) -> list[str]:
-    """Which tuned models get there earlier, and by how much the strongest of each family."""
+    """State which tuned models are earlier, and the change for the strongest of each family."""
     own = summary[(summary["model"] == summary["corruption"]) & (summary["model"] != "base")]
     own = own.dropna(subset=["difference"]).set_index("model")
     if own.empty:
@@ -159,7 +159,7 @@ def first_correct_difference(summary: pd.DataFrame) -> list[str]:
 
 
 def entropy_difference(summary: pd.DataFrame) -> list[str]:
-    """The sign along the layers in the base, and in how many layers the base is the highest."""
+    """State the base's differences along the layers, and in how many layers the base's is the highest."""
     part = pick(summary, quantity="entropy_difference")
     said = []
     for family in families(part["corruption"]):
@@ -179,7 +179,7 @@ def entropy_difference(summary: pd.DataFrame) -> list[str]:
 
 
 def pattern_change(summary: pd.DataFrame) -> list[str]:
-    """The layer whose attention moves most, base against tuned."""
+    """State the layer whose attention changes most, base against tuned."""
     cosine = pick(summary, quantity="cosine")
     said = []
     for family in families(cosine["corruption"]):
@@ -200,7 +200,7 @@ def pattern_change(summary: pd.DataFrame) -> list[str]:
 
 
 def cosine_distributions(cosine: pd.DataFrame) -> list[str]:
-    """Mean cosine of base and tuned for each SAE and corruption."""
+    """State the mean cosines of base and tuned for each SAE and corruption."""
     said = []
     column = "mean_cosine" if "mean_cosine" in cosine else "cosine"
     tested = set(cosine["corruption"].unique())
@@ -215,7 +215,7 @@ def cosine_distributions(cosine: pd.DataFrame) -> list[str]:
 
 
 def cosine_distances(distance: pd.DataFrame) -> list[str]:
-    """The largest distance by each measure, in words."""
+    """State the largest distance by each measure."""
     own = distance[distance["model"] == distance["corruption"]]
     names = {"wasserstein": "Wasserstein distance", "kolmogorov_smirnov": "Kolmogorov–Smirnov distance"}
     said = []
@@ -232,7 +232,7 @@ def cosine_distances(distance: pd.DataFrame) -> list[str]:
 
 
 def training_curves(history: pd.DataFrame) -> list[str]:
-    """Where explained variance and L0 ended."""
+    """State the final explained variance and L0."""
     last = history.sort_values("tokens").groupby(["architecture", "model", "metric"])["value"].last().unstack()
     said = []
     for kind in architectures(history):

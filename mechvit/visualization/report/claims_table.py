@@ -1,4 +1,4 @@
-"""The claims of a run as rows for the page, and the paragraph that opens the report."""
+"""Claims of a run as rows for the page, and the paragraph that opens the report."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ VERDICT_WORDS = {
         "The intervals neither show nor exclude it, or it was not measured: more images, or another run, would tell.",
     ),
 }
-"""Each verdict's style class and meaning."""
+"""Style class and meaning of each verdict."""
 ANSWER_STYLES = {"yes": "yes", "partly": "maybe", "no": "no", "unclear": "maybe"}
-"""Each answer's style class."""
+"""Style class of each answer."""
 MOST_PARTS = 3
-"""More measurements than this are folded away, except the deciding one."""
+"""Number of measurements above which all but the deciding one are folded away."""
 
 
 class PartText(NamedTuple):
-    """One measurement of a claim as text: what it is of, its number, and whether it decides the verdict."""
+    """One measurement of a claim as text: its label, its number, and whether it decides the verdict."""
 
     label: str
     number: str
-    """With its interval; empty where nothing was measured."""
+    """The value with its interval; empty if nothing was measured."""
     decides: bool
 
 
@@ -53,7 +53,7 @@ class ClaimRow:
     source: str
     what: str
     unit: str
-    """Empty where nothing was measured."""
+    """Empty if nothing was measured."""
     parts: list[PartText]
     folded: list[PartText]
     rule: str
@@ -62,7 +62,7 @@ class ClaimRow:
 
 
 def claim_rows(claims: Sequence[dict[str, Any]]) -> list[ClaimRow]:
-    """Every claim, or open question, of a run's `claims.json`."""
+    """Return a row for every claim, or open question, of a run's `claims.json`."""
     return [_row(claim) for claim in claims]
 
 
@@ -84,12 +84,12 @@ def _row(claim: dict[str, Any]) -> ClaimRow:
 
 
 def claim_effects(claims: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Every measurement of every claim, one row each: the table that `figures.claims_forest` draws.
+    """Return one row per measurement of every claim: the table that `figures.claims_forest` draws.
 
     Returns:
-        id, claim, source, part (what it is of), value, low, high (NaN where nothing was measured), unit, decides, kind
-        (`effect`: positive as claimed, `no effect`: near zero as claimed, or `other`), threshold (the smallest effect
-        that counts, or the margin) and verdict.
+        id, claim, source, part (label of the measurement), value, low, high (NaN if nothing was measured), unit,
+        decides, kind (`effect`: claimed positive, `no effect`: claimed near zero, or `other`), threshold (the smallest
+        effect that counts, or the margin) and verdict.
     """
     import pandas as pd
 
@@ -110,7 +110,7 @@ def claim_effects(claims: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def number(value: float | None, low: float | None, high: float | None) -> str:
-    """`14.9 [12.8, 17.1]` to three digits with a true minus; empty without a value."""
+    """Format `14.9 [12.8, 17.1]` to three digits with a true minus; empty without a value."""
     if value is None:
         return ""
     text = f"{value:.3g}" if low is None or high is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
@@ -118,7 +118,7 @@ def number(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def tally(claims: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
-    """Verdict, its style class, its meaning, and how many claims have it."""
+    """Return (verdict, style class, meaning, number of claims) for each verdict."""
     return [
         (verdict, style, meaning, sum(claim["verdict"] == verdict for claim in claims))
         for verdict, (style, meaning) in VERDICT_WORDS.items()
@@ -126,7 +126,7 @@ def tally(claims: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, int]]:
 
 
 def summary(run: RunResults) -> str:
-    """What was asked, of what, and how the claims came out."""
+    """State the models, the images and the counts of the verdicts."""
     frame = run.table("performance_summary")
     tuned = [key for key in frame["model"].unique() if key != "base"]
     kinds = listing([in_sentence(family) for family in families(tuned)])

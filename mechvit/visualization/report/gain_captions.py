@@ -1,4 +1,4 @@
-"""The paragraphs under the figures of where a gain lives, written from the tables that they draw."""
+"""Paragraphs under the figures on where the gain arises, written from the tables that the figures draw."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ KIND_NAMES = {"resid": "the residual stream", "attn": "attention", "mlp": "the M
 
 
 def between(row: pd.Series, name: str, digits: int = 2, scale: float = 1.0) -> str:
-    """`+0.52 [+0.41, +0.63]`, from the columns name, name_low and name_high."""
+    """Format `+0.52 [+0.41, +0.63]` from the columns name, name_low and name_high."""
     value, low, high = (signed(scale * float(row[c]), digits) for c in (name, f"{name}_low", f"{name}_high"))
     return f"{value} [{low}, {high}]"
 
 
 def patching(summary: pd.DataFrame) -> list[str]:
-    """The component whose activation alone recovers most, of each model."""
+    """Name the component whose activation alone recovers most, for each model."""
     said = []
     for model in in_order(summary["model"]):
         rows = pick(summary, model=model, quantity="logit_difference")
@@ -42,7 +42,7 @@ def patching(summary: pd.DataFrame) -> list[str]:
 
 
 def swaps(summary: pd.DataFrame) -> list[str]:
-    """The part whose weights alone recover most, and those that recover next to nothing."""
+    """Name the part, and the block, whose weights alone recover most."""
     rows = pick(summary, kind="single", quantity="logit_difference")
     rows = rows[rows["recovered"].notna()]
     if rows.empty:
@@ -58,7 +58,7 @@ def swaps(summary: pd.DataFrame) -> list[str]:
 
 
 def smallest(found: pd.DataFrame) -> str:
-    """The smallest set and what it recovers on held-out images; empty without one."""
+    """Describe the smallest set and its recovered share on held-out images; empty without one."""
     held_out = pick(found, images="held_out") if len(found) else found
     if held_out.empty:
         return ""
@@ -71,7 +71,7 @@ def smallest(found: pd.DataFrame) -> str:
 
 
 def interpolation(summary: pd.DataFrame) -> list[str]:
-    """Where on the line the accuracy under the corruption is highest, and what it costs on clean images."""
+    """State, per condition, the point on the line with the highest accuracy."""
     rows = pick(summary, quantity="accuracy")
     said = []
     for corruption in in_order(rows["corruption"]):
@@ -82,7 +82,7 @@ def interpolation(summary: pd.DataFrame) -> list[str]:
 
 
 def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
-    """How near the approximation comes."""
+    """State how well the approximation agrees with patching."""
     rows = pick(overall, kind="all").set_index("quantity")
     said = [
         f"{name} {rows.loc[key, 'value']:.2f} [{rows.loc[key, 'low']:.2f}, {rows.loc[key, 'high']:.2f}]"
@@ -93,7 +93,7 @@ def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
 
 
 def heads(correlations: pd.DataFrame) -> list[str]:
-    """The numbers whose correlation with the patching effect is sure."""
+    """List the attention statistics whose correlation with the patching effect is significant."""
     rows = correlations.dropna(subset=["value"])
     sure = rows[((rows["low"] > 0) | (rows["high"] < 0)) & (rows["p"] < 0.05)]
     if sure.empty:
@@ -113,7 +113,7 @@ def heads(correlations: pd.DataFrame) -> list[str]:
 
 
 def steering(chosen: pd.DataFrame) -> list[str]:
-    """What the chosen direction recovers on held-out images, and its price."""
+    """State the recovered share of the chosen directions on held-out images, and their clean cost."""
     rows = pick(chosen, quantity="accuracy", control=0)
     rows = rows[rows["recovered"].notna()]
     if rows.empty:
@@ -129,7 +129,7 @@ def steering(chosen: pd.DataFrame) -> list[str]:
 
 
 def similarity(cka: pd.DataFrame) -> list[str]:
-    """The layer at which base and tuned differ most."""
+    """State the layer at which base and tuned differ most."""
     own = cka[(cka["model_a"] != cka["model_b"]) & (cka["corruption_a"] == cka["corruption_b"])]
     said = []
     for model in in_order(own["model_b"]):
@@ -144,7 +144,7 @@ def similarity(cka: pd.DataFrame) -> list[str]:
 
 
 def depth(summary: pd.DataFrame) -> list[str]:
-    """By how much earlier the tuned models settle on the corruption that they were tuned on."""
+    """State the change of prediction depth on the corruption that each model was tuned on."""
     rows = summary[(summary["model"] == summary["corruption"]) & (summary["subset"] == "both_correct")]
     said = [
         f"{title_of(row['model'])}, {row['lens']} lens: {between(row, 'change')} layers" for _, row in rows.iterrows()
@@ -153,7 +153,7 @@ def depth(summary: pd.DataFrame) -> list[str]:
 
 
 def latents(change: pd.DataFrame) -> list[str]:
-    """How many latents the corruption moves in each model, and in how many the models differ."""
+    """State how many latents the corruption changes in each model, and in how many the models differ."""
     base, tuned, moved, differ = _changed(change)
     said = (
         f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the base’s {len(base)} latents, and "
@@ -171,7 +171,7 @@ def latents(change: pd.DataFrame) -> list[str]:
 
 
 def shared_latents(change: pd.DataFrame) -> list[str]:
-    """The same of one SAE trained on both models, where no latent has to be matched."""
+    """State the same for one SAE trained on both models, where no latent has to be matched."""
     base, _, moved, differ = _changed(change)
     before = base.set_index("feature")["difference"].loc[differ["feature"]]
     less = int((differ["difference"].abs().to_numpy() < before.abs().to_numpy()).sum())
@@ -183,14 +183,14 @@ def shared_latents(change: pd.DataFrame) -> list[str]:
 
 
 def _changed(change: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[int], pd.DataFrame]:
-    """Latents known in the base, and in the tuned model; how many the corruption moves in each; those that differ."""
+    """Return the latents of the base, those of the tuned model, the numbers changed in each, and those that differ."""
     base, tuned = (pick(change, model=model).dropna(subset=["difference"]) for model in dict.fromkeys(change["model"]))
     moved = [int((part["q"] < DISCOVERY).sum()) for part in (base, tuned)]
     return base, tuned, moved, tuned[tuned["beyond_q"] < DISCOVERY]
 
 
 def neurons(agreement: pd.DataFrame) -> list[str]:
-    """How near the approximation comes for single neurons, patched exactly for comparison."""
+    """State how well the approximation agrees with patching for single neurons."""
     said = []
     for reason, words in (("top", "the largest by attribution"), ("random", "drawn at random")):
         rows = pick(agreement, chosen=reason).set_index("quantity")
@@ -205,7 +205,7 @@ def neurons(agreement: pd.DataFrame) -> list[str]:
 
 
 def ablation(summary: pd.DataFrame) -> list[str]:
-    """What ablating the most sensitive latents does beyond others as frequent."""
+    """State the effect of ablating the most sensitive latents beyond that of the controls."""
     rows = pick(summary, kind="sensitive", quantity="accuracy")
     rows = rows[rows["corruption"] != "clean"]
     said = [f"{int(row['n'])} latents {between(row, 'beyond', 1, 100)} points" for _, row in rows.iterrows()]
@@ -213,7 +213,7 @@ def ablation(summary: pd.DataFrame) -> list[str]:
 
 
 def related(transfer: pd.DataFrame) -> list[str]:
-    """How many filters of its own group each model gains on, and how many of others."""
+    """State on how many filters of its own group, and of the other, each model gains."""
     said = []
     for model in (m for m in in_order(transfer["trained_on"]) if m != "base"):
         for relation, words in (("group", "other filters of its group"), ("across", "filters of the other group")):

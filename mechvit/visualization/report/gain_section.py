@@ -1,4 +1,4 @@
-"""The report's section on where the gain lives: its figures depend on which models the run took apart."""
+"""The report's section on where the gain arises; its figures depend on the models that the run analysed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LATENT_COLUMNS = [
 
 
 def gain_section(run: RunResults) -> Section | None:
-    """The section of a run, or None where the run took no model apart."""
+    """Return the section for a run, or None if the run analysed no model's gain."""
     if not run.has("gain_patching"):
         return None
     models = in_order(run.table("gain_patching", ["tuned_on"])["tuned_on"])
@@ -51,7 +51,7 @@ def gain_section(run: RunResults) -> Section | None:
 
 
 def _of_all() -> Iterator[FigureSpec]:
-    """Figures that hold all models."""
+    """Yield the figures that show all models."""
     yield FigureSpec(
         id="gain-patching",
         table="gain_patching",
@@ -114,7 +114,7 @@ def _of_all() -> Iterator[FigureSpec]:
 
 
 def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
-    """Figures of one tuned model."""
+    """Yield the figures of one tuned model."""
     only, name, family = partial(_only, model=model), title_of(model), family_of(model)
 
     smallest = _only(run.table("gain_smallest_set"), model) if run.has("gain_smallest_set") else pd.DataFrame()
@@ -181,7 +181,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
 
 
 def _activations(run: RunResults, model: str) -> Iterator[FigureSpec]:
-    """The heads that matter, and how well a gradient approximates patching."""
+    """Yield the figures of the heads that matter, and of attribution patching against patching."""
     only, name, family = partial(_only, model=model), title_of(model), family_of(model)
     names = ("gain_head_correlations", "gain_attribution", "gain_neuron_agreement")
     correlations, overall, neurons = (only(run.table(table)) for table in names)
@@ -213,19 +213,19 @@ def _entitled(figure: go.Figure, name: str) -> go.Figure:
 
 
 def _only(table: pd.DataFrame, model: str) -> pd.DataFrame:
-    """The rows of one tuned model."""
+    """Return the rows of one tuned model."""
     return table[table["tuned_on"] == model].drop(columns="tuned_on").reset_index(drop=True)
 
 
 def _into_base(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the tuned model's parts in the base, at all tokens; models are called after what they were tuned on."""
+    """Return the rows for the tuned model's parts in the base, at all tokens, with models named by their corruption."""
     table = table[table["direction"] == "tuned into base"]
     table = table[table["tokens"] == "all"] if "tokens" in table else table
     return table.rename(columns={"tuned_on": "model"}).drop(columns="direction").reset_index(drop=True)
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """The models `tuned` under the name of what they were tuned on; the base once a condition."""
+    """Rename the models `tuned` to the corruption that they were tuned on; the base's rows are kept once."""
     named = table.copy()
     for column in ("model", "model_a", "model_b"):
         if column in named:

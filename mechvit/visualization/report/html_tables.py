@@ -19,7 +19,7 @@ QUALITY = {
     "accuracy_recovered": ("Accuracy recovered", 3),
     "cross_entropy_recovered": ("Cross-entropy recovered", 3),
 }
-"""Each metric's heading and digits."""
+"""Heading and digits of each metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class RowGroup:
 
 
 def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
-    """Table 1 on each family's strongest corruption: column titles, and one group a corruption.
+    """Return Table 1 on each family's strongest corruption: column titles, and one group per corruption.
 
-    The note of each cell is half its interval's width; the best value of a column in a group is marked.
+    The note of each cell is half the width of its interval; the best value of a column in a group is marked.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -61,7 +61,7 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
             cells = []
             for metric in METRIC_TITLES:
                 row = pick(part, model=model, metric=metric).iloc[0]
-                if pd.isna(row.value):  # top-k among no more than k classes
+                if pd.isna(row.value):  # top-k with at most k classes
                     cells.append(TableCell(text="n/a"))
                     continue
                 cells.append(
@@ -77,7 +77,7 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
 
 
 def sae_quality(quality: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
-    """Quality of every SAE on every kind of image: column titles, and one group an architecture.
+    """Return the quality of every SAE on every kind of image: column titles, and one group per architecture.
 
     Raises:
         ValueError: a column is missing or the table is empty.

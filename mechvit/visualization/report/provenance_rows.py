@@ -1,4 +1,4 @@
-"""How a run was made, as rows of text: configuration, versions, hardware, seeds, stages, and the tables beside it."""
+"""Provenance of a run as rows of text: configuration, versions, hardware, seeds, stages and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .run_results import RunResults
 
 
 def rows(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as (dotted key, value) rows, every value exact; sizes in bytes also in GiB."""
+    """Return a nested mapping as (dotted key, value) rows with exact values; sizes in bytes are given in GiB."""
     return list(_rows(value, name))
 
 
@@ -26,12 +26,12 @@ def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def gibibytes(size: float) -> str:
-    """`1.77 GiB`."""
+    """Format `1.77 GiB`."""
     return f"{size / 2**30:.2f} GiB"
 
 
 def duration(seconds: float) -> str:
-    """`41.0 s`, or `2 min 14 s` from two minutes on."""
+    """Format `41.0 s`, from two minutes on `2 min 14 s`, from two hours on `2 h 5 min`."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def provenance(run: RunResults) -> dict[str, Any]:
-    """The parts of `provenance.json` as rows, stages with their share of the time."""
+    """Return the parts of `provenance.json` as rows, with each stage's time relative to the longest."""
     found = run.provenance
     stages = [(stage["name"], float(stage["seconds"]), stage.get("peak_memory_bytes")) for stage in found["stages"]]
     longest = max((seconds for _, seconds, _ in stages), default=0.0) or 1.0
@@ -60,12 +60,12 @@ def provenance(run: RunResults) -> dict[str, Any]:
 
 
 def _commits(found: dict[str, Any]) -> dict[str, str]:
-    """Of the model and images that came from the hub; older runs kept none."""
+    """Return the commits of the model and images from the Hub; older runs did not record them."""
     return {f"{what} (commit)": commit for what, commit in found.get("revisions", {}).items() if commit is not None}
 
 
 def table_rows(run: RunResults) -> list[tuple[str, str, list[str]]]:
-    """Every Parquet table beside the report: file name, number of rows, columns."""
+    """Return the file name, number of rows and columns of every Parquet table beside the report."""
     from pyarrow.parquet import read_metadata
 
     found = []
@@ -76,5 +76,5 @@ def table_rows(run: RunResults) -> list[tuple[str, str, list[str]]]:
 
 
 def _moment(text: str) -> str:
-    """An ISO time to the minute, as it was written otherwise."""
+    """Format an ISO time to the minute."""
     return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()

@@ -1,4 +1,4 @@
-"""One self-contained, offline page about a finished run: every number in it is read from the run's folder."""
+"""The report, one self-contained offline page on a finished run, with every number read from the run's folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     pass
 
 COARSE = 128
-"""Pictures of fewer pixels a side are enlarged pixel by pixel, so that the page shows what the model sees."""
+"""Side in pixels below which pictures are enlarged pixel by pixel, so that the page shows the model's input exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,42 +49,41 @@ class PageFigure:
     title: str
     reading: list[str]
     height: int
-    """Pixels."""
+    """Height in pixels."""
     plotly_json: Markup
     """plotly's JSON."""
     offer: Offer
-    """Its data."""
+    """The figure's data."""
     bears: list[tuple[str, str]]
-    """The claims that it bears on: their ids, and in words."""
+    """Ids and names of the claims that the figure concerns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageSection:
-    """One section on the page: what could be drawn, and which figures' tables are missing."""
+    """One section on the page: its figures, and the plots whose tables are missing."""
 
     section: Section
     figures: list[PageFigure]
     missing: list[FigureSpec]
     table: tuple[str, list[str], list[tables.RowGroup], Offer] | None
-    """A caption, column titles, groups of rows, and its data."""
+    """A caption, column titles, groups of rows, and the table's data."""
 
     @property
     def folds(self) -> list[tuple[str, list[PageFigure]]]:
-        """Neighbouring figures under the heading that folds them away, an empty one where they stand open."""
+        """Consecutive figures by the heading under which they are folded; the heading is empty if they are visible."""
         return [(fold, list(group)) for fold, group in groupby(self.figures, lambda figure: figure.spec.fold)]
 
 
 @checked
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a finished run; returns its path.
+    """Write the report of a finished run and return its path.
 
     The page holds the claims table, every figure of `run_figures.sections` whose table the run has, example images,
-    attention views and how it was made. It is one file that requests nothing, written beside its place and
-    renamed into it.
+    attention views and the run's provenance. It is one file that requests nothing, written atomically.
 
     Args:
-        run: the run's folder (see `run_results.REQUIRED` for what it must hold).
-        out: where to write; `report.html` in the run's folder when None.
+        run: folder of the run, with at least the files of `run_results.REQUIRED`.
+        out: path of the page; `report.html` in the run's folder when None.
 
     Raises:
         FileNotFoundError: the run is not finished: a file that every report needs is missing.
@@ -95,7 +94,7 @@ def render_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 
 def report_html(run: RunResults) -> str:
-    """The whole page as text."""
+    """Return the text of the whole page."""
     owed = notices("plotly.js", "circuitsvis")
     offers = Offers()
     forest = next(iter(_page_figures(run, (CLAIMS,), offers)), None)
@@ -132,12 +131,12 @@ def report_html(run: RunResults) -> str:
 
 
 def page_figure(found: RunFigure, offers: Offers, bears: Sequence[str] = ()) -> PageFigure:
-    """A figure for the page, whose own heading takes the place of the figure's title.
+    """Return a figure for the page, whose own heading replaces the figure's title.
 
     Args:
-        found: the figure, its data and its reading.
-        offers: of the page; the data are added.
-        bears: the ids of the claims that it bears on.
+        found: the figure, its data and its paragraphs.
+        offers: tables of the page, to which the figure's data are added.
+        bears: ids of the claims that the figure concerns.
     """
     figure, spec = found.figure, found.spec
     title, height = str(figure.layout.title.text), int(figure.layout.height)
@@ -155,7 +154,7 @@ def page_figure(found: RunFigure, offers: Offers, bears: Sequence[str] = ()) -> 
 
 
 def bears_on(spec: FigureSpec, claim: str) -> bool:
-    """Whether a figure shows what the claim of this id is about."""
+    """Tell whether a figure concerns the claim with this id."""
     return claim.startswith(spec.claims) if spec.claims else False
 
 
@@ -167,7 +166,7 @@ def _page_section(run: RunResults, section: Section, offers: Offers) -> PageSect
 
 
 def _page_figures(run: RunResults, specs: Sequence[FigureSpec], offers: Offers) -> list[PageFigure]:
-    """What can be drawn of these."""
+    """Return those plots that can be drawn."""
     found = [draw_figure(run, spec) for spec in specs]
     ids = [str(claim["id"]) for claim in [*run.claims, *run.questions]]
     return [page_figure(one, offers, [id for id in ids if bears_on(one.spec, id)]) for one in found if one is not None]
@@ -176,7 +175,7 @@ def _page_figures(run: RunResults, specs: Sequence[FigureSpec], offers: Offers) 
 def _table(
     run: RunResults, section: Section, offers: Offers
 ) -> tuple[str, list[str], list[tables.RowGroup], Offer] | None:
-    """The section's numbers as a table: Table 1, or the SAEs' quality."""
+    """Return the section's numbers as a table: Table 1, or the SAEs' quality."""
     if section.id == "performance":
         caption = (
             "Table 1: every model on each family's strongest corruption. After each value, half its 95% bootstrap "
@@ -195,7 +194,7 @@ def _table(
 
 
 def _examples(run: RunResults) -> dict[str, Any] | None:
-    """A grid of pictures, one row an example image and one column a corruption, or None without any."""
+    """Return a grid of pictures, one row per example image and one column per corruption, or None without images."""
     listed, arrays = run.examples()
     if not listed:
         return None
@@ -215,7 +214,7 @@ def _examples(run: RunResults) -> dict[str, Any] | None:
 
 
 def _attention(run: RunResults) -> dict[str, Any] | None:
-    """One image's attention, clean beside corrupted and base beside tuned, a set a corruption; None without any."""
+    """Return one image's attention, clean and corrupted, base and tuned, a set per corruption; None without any."""
     about, patterns = run.attention()
     if not patterns:
         return None
@@ -253,11 +252,11 @@ def _attention(run: RunResults) -> dict[str, Any] | None:
 
 
 def _lens(run: RunResults) -> dict[str, Any] | None:
-    """The patch lens of the example images; None without any."""
+    """Return the patch lens of the example images; None without any."""
     found = run.view("lens")
     return found and {"spec": found["spec"], "figures": [escaped_json(figure) for figure in found["figures"]]}
 
 
 def max_tokens(heads: int) -> int:
-    """Tokens at which circuitsvis draws four panels of this many heads in two or three seconds: 35 with 12 heads."""
+    """Return the tokens at which circuitsvis draws four panels in two or three seconds: 35 with 12 heads."""
     return int(50 * math.sqrt(6 / heads))

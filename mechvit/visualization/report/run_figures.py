@@ -1,4 +1,4 @@
-"""A run's figures, each with what it was drawn from: what the report and the exported files share."""
+"""Figures of a run with the tables that they draw, for the report and for exported files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class RunFigure:
     spec: FigureSpec
     figure: go.Figure
     table: pd.DataFrame
-    """What the figure shows, tidy."""
+    """The data that the figure shows, tidy."""
     reading: list[str]
-    """Paragraphs."""
+    """Paragraphs under the figure."""
 
 
 def draw_figure(run: RunResults, spec: FigureSpec) -> RunFigure | None:
-    """Draw one figure; None where the run has no rows for it.
+    """Draw one figure; None if the run has no rows for it.
 
     Raises:
         ValueError: its table lacks a column.
@@ -49,13 +49,13 @@ def draw_figure(run: RunResults, spec: FigureSpec) -> RunFigure | None:
 
 
 def sections(run: RunResults) -> tuple[Section, ...]:
-    """What is shown of a run, in order: where its gain lives too, if it was taken apart."""
+    """Return the sections shown for a run, in order, with the section on its gain if the run analysed it."""
     gain = gain_section(run)
     return (*SECTIONS, gain) if gain else SECTIONS
 
 
 def figures_of_run(run: RunResults) -> Iterator[RunFigure]:
-    """Every figure that the run has rows for: the claims, then each section's."""
+    """Yield every figure that the run has rows for: the claims, then each section's."""
     for spec in (CLAIMS, *(spec for section in sections(run) for spec in section.figures)):
         if figure := draw_figure(run, spec):
             yield figure

@@ -1,4 +1,4 @@
-"""Reading a finished run's folder: the only input of the report."""
+"""Reading of a finished run's folder, the only input of the report."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ REQUIRED = ("claims.json", "config.json", "provenance.json", "tables/performance
 CLAIM = ("id", "claim", "source", "what", "unit", "kind", "threshold", "rule", "parts", "decides", "verdict")
 PART = ("label", "value", "low", "high")
 ANSWERS = ("yes", "partly", "no", "unclear")
-"""Verdicts of open questions."""
+"""Verdicts on open questions."""
 PROVENANCE = ("versions", "hardware", "seeds", "stages", "started", "finished")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """One run's small files in memory; its tables are read when asked for."""
+    """Small files of one run in memory; its tables are read on request."""
 
     path: Path
     claims: list[dict[str, Any]]
-    """One mapping a claim, with the keys of `CLAIM`; each of its parts has those of `PART`."""
+    """One mapping per claim, with the keys of `CLAIM`; each of its parts has those of `PART`."""
     questions: list[dict[str, Any]] = field(default_factory=list)
-    """The same of each open question; its verdict is one of `ANSWERS`."""
+    """The same for each open question, whose verdict is one of `ANSWERS`."""
     config: dict[str, Any]
     provenance: dict[str, Any]
     """versions, hardware, seeds, stages (name, seconds, peak_memory_bytes), started, finished."""
 
     def has(self, name: str) -> bool:
-        """Whether the table is there."""
+        """Tell whether the run has a table."""
         return (self.path / "tables" / f"{name}.parquet").is_file()
 
     def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
-        """One table, or some of its columns.
+        """Read a table, or some of its columns.
 
         Raises:
             FileNotFoundError: the run lacks the table.
@@ -58,19 +58,19 @@ class RunResults:
         return frame[columns] if columns else frame
 
     def tables(self) -> list[Path]:
-        """Every table of the run, sorted by name."""
+        """Return the paths of all tables of the run, sorted by name."""
         return sorted((self.path / "tables").glob("*.parquet"))
 
     def examples(self) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """The example images: [{image_id, label}] and uint8 [3, h, w] by `image_id/corruption`; or empty."""
+        """Return the example images: [{image_id, label}], and uint8 [3, h, w] by `image_id/corruption`; or empty."""
         return self._view("examples", [])
 
     def attention(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The attention of one image: about it, and [layers, heads, tokens, tokens] by `model/corruption`; or empty."""
+        """Return one image's attention: its description, and [layers, heads, tokens, tokens] by model/corruption."""
         return self._view("attention", {})
 
     def view(self, name: str) -> Any:
-        """What a page's own script draws, `explorer` or `lens`; None where the run has none."""
+        """Return the data of a page's own script, `explorer` or `lens`; None if the run has none."""
         path = self.path / "views" / f"{name}.json"
         return read_object(path) if path.is_file() else None
 
@@ -92,7 +92,7 @@ def read_run(run: str | Path) -> RunResults:
     """Open a run's folder.
 
     Raises:
-        FileNotFoundError: it, or a file that every report needs, is not there.
+        FileNotFoundError: the folder, or a file that every report needs, is missing.
         ValueError: a JSON file cannot be read or lacks a key.
     """
     path = Path(run)
@@ -113,7 +113,8 @@ def read_claims(path: Path) -> list[dict[str, Any]]:
     """Read a run's claims.json.
 
     Raises:
-        ValueError: it cannot be read, lacks a key, or was written by a version that kept sentences in place of numbers.
+        ValueError: it cannot be read, lacks a key, or was written by a version that stored sentences in place of
+            numbers.
     """
     if any("measured" in claim for claim in read_objects(path)):
         raise ValueError(f"{path} is of an earlier version: run the command that made it again, which writes it anew")
@@ -133,7 +134,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     """Read a run's provenance.json.
 
     Raises:
-        ValueError: it cannot be read, or lacks what a report shows of it.
+        ValueError: it cannot be read, or lacks an entry that a report shows.
     """
     found = read_object(path, PROVENANCE)
     for name in ("versions", "hardware", "seeds"):

@@ -1,4 +1,4 @@
-"""What the report shows, in order: each figure with its table, its source in the paper, and its definition."""
+"""The figures of the report in order, each with its table, its source in the paper and its definition."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class FigureSpec:
 
     id: str
     table: str
-    """The table that both the figure and the reading are made from."""
+    """Name of the table from which both the figure and the paragraphs are made."""
     figure: Callable[[pd.DataFrame], go.Figure]
     reading: Callable[[pd.DataFrame], list[str]]
-    """Paragraphs written from the same table, or from what `summarise` makes of it."""
+    """Function that writes paragraphs from the same table, or from the result of `summarise`."""
     source: str
-    """Where the paper shows it."""
+    """Place in the paper."""
     definition: str
     columns: list[str] | None = None
-    """Read only these columns (large tables)."""
+    """Columns to read, for large tables; all when None."""
     summarise: Callable[[pd.DataFrame], pd.DataFrame] | None = None
-    """Sums the table up to what the figure draws and the page offers as CSV; None where that is the table itself."""
+    """Function that reduces the table to what the figure and the CSV show; None if they show the table itself."""
     claims: tuple[str, ...] = ()
-    """How the ids of the claims begin that this figure bears on."""
+    """Prefixes of the ids of the claims that this figure concerns."""
     fold: str = ""
-    """Heading of a group of neighbours that the page folds away, and draws once it is opened; empty for none."""
+    """Heading of a group of consecutive figures that are folded away, and drawn when opened; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ CLAIMS = FigureSpec(
     definition="One row a claim. Large: the measurement that decides its verdict, with its 95% interval; thin: its "
     "other measurements. Hover to read the claim.",
 )
-"""PageFigure from the run's `claims.json` rather than a table, above all sections."""
+"""Figure drawn from the run's `claims.json` rather than from a table, above all sections."""
 
 PERFORMANCE = Section(
     id="performance",

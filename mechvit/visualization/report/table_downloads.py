@@ -1,4 +1,4 @@
-"""The tables that a page offers as CSV beside its figures, each in the page once."""
+"""Tables that a page offers as CSV beside its figures, each stored in the page once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ROWS = 20_000
-"""Longer tables stay beside the page: a page of tens of megabytes would be slow for everybody."""
+"""Number of rows above which a table is left out of the page, which would become slow with tens of megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,33 +19,33 @@ class Offer:
     """One table under one figure."""
 
     title: str
-    """What it is the data of."""
+    """Title of the figure or table that shows these data."""
     rows: str
-    """`196 rows`."""
+    """Number of rows in words, as `196 rows`."""
     id: str = ""
-    """Of the element that holds it; empty where the page does not."""
+    """Id of the element that holds it; empty if the page does not."""
     file: str = ""
-    """Where it lies instead."""
+    """Path of the table beside the page, if the page does not hold it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfferedTable:
-    """One table in the page."""
+    """One table stored in the page."""
 
     id: str
     name: str
-    """Of the file, without its ending."""
+    """Name of the file, without its suffix."""
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offers:
-    """The tables of one page, by name."""
+    """Tables of one page, by name."""
 
     held: dict[str, OfferedTable] = field(default_factory=dict)
 
     def add(self, name: str, title: str, table: pd.DataFrame) -> Offer:
-        """Offer a table, which the page holds once however many figures were drawn from it."""
+        """Offer a table, which the page stores once even if several figures show it."""
         rows = f"{len(table):,} row{'' if len(table) == 1 else 's'}"
         if len(table) > MOST_ROWS:
             return Offer(title=title, rows=rows, file=f"tables/{name}.parquet")

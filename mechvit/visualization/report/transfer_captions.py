@@ -1,4 +1,4 @@
-"""The paragraphs of the transfer page: plain sentences written from the tables that the figures draw."""
+"""Paragraphs of the transfer page, written from the tables that the figures draw."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mechvit.visualization.style import in_sentence, title_of
 
 
 def lead(means: pd.DataFrame) -> list[str]:
-    """The answer in a sentence or two: within a group against across groups, and by bands of frequencies."""
+    """State the answer: transfer within a group against across groups, and by frequency bands."""
     rows = means.set_index("scope")
     said = []
     if "group minus across" in rows.index:
@@ -28,7 +28,7 @@ def lead(means: pd.DataFrame) -> list[str]:
 
 
 def gains(transfer: pd.DataFrame) -> list[str]:
-    """What each model gains on its own corruption, where the best help from elsewhere comes from, and what it costs."""
+    """State the gains on each model's own corruption, the largest and smallest transfer, and the clean cost."""
     own = pick(transfer, relation="itself")
     up = int((own["gain_low"] > 0).sum())
     said = [
@@ -55,7 +55,7 @@ def gains(transfer: pd.DataFrame) -> list[str]:
 
 
 def shares(transfer: pd.DataFrame) -> list[str]:
-    """Which corruptions have a gain to compare with, and who comes nearest to it."""
+    """State, for each corruption with a positive own gain, the best other corruption to train on."""
     known = transfer[transfer["transfer"].notna()]
     tested = list(dict.fromkeys(known["tested_on"]))
     unknown = [key for key in dict.fromkeys(pick(transfer, relation="itself")["tested_on"]) if key not in tested]
@@ -78,7 +78,7 @@ def shares(transfer: pd.DataFrame) -> list[str]:
 
 
 def means(table: pd.DataFrame) -> list[str]:
-    """Each relation's mean with its interval, and the mixtures against single corruptions."""
+    """State each relation's mean gain with its interval."""
     rows = table.set_index("scope")
     said = []
     for scope, words in (
@@ -95,7 +95,7 @@ def means(table: pd.DataFrame) -> list[str]:
 
 
 def similarity(table: pd.DataFrame) -> list[str]:
-    """The rank correlations, and what they say."""
+    """State the rank correlations and their meaning."""
     said = []
     for row in table.itertuples():
         what = "the gain" if row.quantity == "gain" else "the share of the own gain"
@@ -114,12 +114,12 @@ def similarity(table: pd.DataFrame) -> list[str]:
 
 
 def _points(row: pd.Series) -> str:
-    """`+1.2 points (+0.4 to +2.0)`."""
+    """Format `+1.2 points (+0.4 to +2.0)`."""
     return f"{signed(row.gain * 100)} points ({interval(row.gain_low * 100, row.gain_high * 100)})"
 
 
 def _judged(row: pd.Series) -> str:
-    """Whether a difference's interval excludes zero."""
+    """State a difference and whether its interval excludes zero."""
     if row.gain_low > 0 or row.gain_high < 0:
         return f"is {signed(row.gain * 100)} points ({interval(row.gain_low * 100, row.gain_high * 100)})"
     return f"is not clear of zero ({interval(row.gain_low * 100, row.gain_high * 100)} points)"

@@ -1,4 +1,4 @@
-"""One self-contained, offline page about a transfer run: every number in it is read from the run's folder."""
+"""The page of a transfer run, self-contained and offline, with every number read from the run's folder."""
 
 from __future__ import annotations
 
@@ -69,18 +69,18 @@ class TransferSection:
     lead: str
     figures: list[PageFigure]
     missing: str = ""
-    """What is said where there is nothing to draw."""
+    """Text shown if there is nothing to draw."""
 
 
 @checked
 def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of a finished transfer run; returns its path.
+    """Write the page of a finished transfer run and return its path.
 
-    It is one file that requests nothing, written beside its place and renamed into it.
+    It is one file that requests nothing, written atomically.
 
     Args:
-        run: the run's folder (see `REQUIRED` for what it must hold).
-        out: where to write; `transfer.html` in the run's folder when None.
+        run: folder of the run, with at least the files of `REQUIRED`.
+        out: path of the page; `transfer.html` in the run's folder when None.
 
     Raises:
         FileNotFoundError: the run is not finished: a file that the page needs is missing.
@@ -138,7 +138,7 @@ def _sections(run: RunResults, offers: Offers) -> list[TransferSection]:
 
 
 def _similarity(matrix: pd.DataFrame) -> FigureSpec:
-    """The scatter of the matrix's pairs, under the correlations of its own table."""
+    """Return the scatter plot of the matrix's pairs, captioned from the table of correlations."""
     return FigureSpec(
         id="similarity",
         table="transfer_similarity",
