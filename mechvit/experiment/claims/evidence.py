@@ -41,7 +41,7 @@ class Rules:
     smallest_gain: float = 1.0
     """Smallest gain, or difference of gains, that counts, in percentage points."""
     unchanged: float = 3.0
-    """Margin within which performance counts as unchanged, in percentage points; under half the paper's least gain,
+    """Margin within which performance counts as unchanged, in percentage points; under half the least gain reported,
     7.6."""
     ahead: float = 0.01
     """Lead in the probability of the right class from which a model counts as ahead, 0 to 1."""
