@@ -1,11 +1,10 @@
-"""Find the latents of an SAE that a corruption changes, in one or several models, and measure the effect of ablating
-them.
+"""Find the latents of an SAE that a corruption changes, in one or several models, and ablate them.
 
-    mechvit ablate-features --model runs/photos/models/base \
-        --sae runs/photos/saes/base/batchtopk \
+    mechvit ablate-features --model runs/photos/models/base \\
+        --sae runs/photos/saes/base/batchtopk \\
         --corruptions gaussian_blur_4 --out ablation
-    mechvit ablate-features --sae saes/both/batchtopk \
-        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \
+    mechvit ablate-features --sae saes/both/batchtopk \\
+        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
         --corruptions gaussian_blur_4 --target clean_mean --out ablation
 
 With several models and an SAE trained on all of them (mechvit train-sae --also-model), feature_change lists the change
@@ -52,8 +51,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     sae: str
     """Folder of one SAE (with cfg.json), as mechvit train-sae writes it, trained on these models."""
     corruptions: tuple[str, ...]
-    """FAMILY_LEVEL, as in gaussian_blur_4; for each corruption, the latents that it changes most are ablated, on clean
-    images and under it."""
+    """FAMILY_LEVEL, as in gaussian_blur_4; the latents that each corruption changes most are ablated, on clean images
+    and under it."""
     out: str
     """Folder for tables and figures."""
     images: str = "photos"

@@ -1,9 +1,9 @@
 """Analyse what changed inside: performance, logit lens and attention of a base model and of models tuned from it.
 
-    mechvit analyze --base runs/photos/models/base \
+    mechvit analyze --base runs/photos/models/base \\
         --tuned runs/photos/models/gaussian_blur_4 --out analysis
-    mechvit analyze --base BASE --tuned tuned/gaussian_noise_4 \
-        --images folder:DIR --limit 1000 --attention-limit 200 \
+    mechvit analyze --base BASE --tuned tuned/gaussian_noise_4 \\
+        --images folder:DIR --limit 1000 --attention-limit 200 \\
         --corruptions gaussian_noise_4 --out analysis
 
 OUT contains tidy Parquet tables (per image, and summaries with bootstrap intervals) and figures/*.html, each readable

@@ -1,9 +1,9 @@
 """Show the latents of sparse autoencoders and their changes under corruptions on one page, which needs no network.
 
-    mechvit browse-features --model runs/photos/models/base \
+    mechvit browse-features --model runs/photos/models/base \\
         --saes runs/photos/saes/base --out features.html
-    mechvit browse-features --model BASE --saes saes/base/batchtopk \
-        --tuned TUNED --tuned-saes saes/tuned/batchtopk \
+    mechvit browse-features --model BASE --saes saes/base/batchtopk \\
+        --tuned TUNED --tuned-saes saes/tuned/batchtopk \\
         --images folder:DIR --corruptions gaussian_blur_4 --out features.html
 
 The page contains a table of all latents; details of each chosen latent (example images with activation maps, classes,
@@ -54,8 +54,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folders of the tuned model's SAEs."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (ImageNet-C severity). The most severe of each of the first two families is also displayed; clean alone measures
-    none."""
+    (ImageNet-C severity). The most severe of each of the first two families is displayed; clean measures none."""
     n_features: int = 200
     """Latents of each SAE shown with images; the table lists all."""
     features: tuple[int, ...] = ()

@@ -1,10 +1,10 @@
 """Write a model's activations to disk once, to train sparse autoencoders from them many times.
 
     mechvit cache-activations --model runs/photos/models/base --out caches/base
-    mechvit cache-activations --model google/vit-base-patch16-224 \
-        --images ILSVRC/imagenet-1k --limit 10000 --out caches/vit \
+    mechvit cache-activations --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --out caches/vit \\
         --hooks blocks.5.hook_resid_post blocks.10.hook_resid_post
-    torchrun --nproc-per-node 4 mechvit cache-activations --model DIR \
+    torchrun --nproc-per-node 4 mechvit cache-activations --model DIR \\
         --images folder:DIR --out caches/mine
 
 All hook points are read in one forward pass. OUT contains shards (safetensors) and, once all are written,
@@ -62,13 +62,11 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     shard_megabytes: int = 256
     """Largest size of a shard of one hook point, in millions of bytes; a shard contains at least one batch."""
     compiled: bool = False
-    """Compile the forward pass (torch.compile, on a GPU as a CUDA graph); takes a minute or more before the first
-    batch."""
+    """Compile the forward pass (torch.compile, on a GPU as a CUDA graph), which takes a minute or more at first."""
     sae_lens: str | None = None
     """Also write a folder that sae-lens reads as cached_activations_path (float32); None writes none."""
     device: str | None = None
-    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU (under torchrun, one GPU per
-    process)."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU (torchrun: one per process)."""
     overwrite: bool = False
     """Replace an earlier cache at OUT instead of resuming it."""
 

@@ -1,10 +1,10 @@
 """Compare the layers of a base and of tuned models by CKA, and the depth at which each settles on its prediction.
 
-    mechvit compare-representations --corruptions gaussian_blur_4 \
-        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \
+    mechvit compare-representations --corruptions gaussian_blur_4 \\
+        --model runs/photos/models/base runs/photos/models/gaussian_blur_4 \\
         --out representations
-    mechvit compare-representations --model DIR TUNED --images folder:DIR \
-        --corruptions gaussian_noise_4 --tokens cls --every-pair \
+    mechvit compare-representations --model DIR TUNED --images folder:DIR \\
+        --corruptions gaussian_noise_4 --tokens cls --every-pair \\
         --limit 1000 --out representations
 
 OUT contains cka.parquet (linear CKA of base and tuned on the same images, and of each model's clean and corrupted
@@ -63,8 +63,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     biased: bool = False
     """Use the biased estimator of CKA, for comparison with published values; it is too high if images are few."""
     lens_epochs: int = 20
-    """Largest number of epochs for training the tuned lenses; each layer keeps its best one on held-out images. 0
-    trains none."""
+    """Largest number of epochs for training tuned lenses; each layer keeps its best held-out one. 0 trains none."""
     lens_limit: int | None = None
     """Largest number of images for training the lenses; None uses the whole part."""
     lens_validation_limit: int | None = None

@@ -1,8 +1,8 @@
 """Measure accuracy, top-5, top-10 and calibration error of models on clean and corrupted images.
 
-    mechvit evaluate --model runs/photos/models/base \
+    mechvit evaluate --model runs/photos/models/base \\
         runs/photos/models/gaussian_blur_4
-    mechvit evaluate --model google/vit-base-patch16-224 \
+    mechvit evaluate --model google/vit-base-patch16-224 \\
         --images folder:DIR --limit 1000 --corruptions clean gaussian_noise_4
     mechvit evaluate --model BASE TUNED --out evaluation
 

@@ -1,12 +1,11 @@
-"""Measure how well sparse autoencoders reconstruct a model's activations, and describe their latents, clean and
-corrupted.
+"""Measure how well sparse autoencoders reconstruct a model's activations, and describe their latents.
 
-    mechvit evaluate-sae --model runs/photos/models/base \
+    mechvit evaluate-sae --model runs/photos/models/base \\
         --saes runs/photos/saes/base
-    mechvit evaluate-sae --model DIR --saes saes/mine/batchtopk \
-        --images folder:DIR --limit 200 --corruptions gaussian_blur_4 \
+    mechvit evaluate-sae --model DIR --saes saes/mine/batchtopk \\
+        --images folder:DIR --limit 200 --corruptions gaussian_blur_4 \\
         --out sae_evaluation
-    mechvit evaluate-sae --model DIR --saes saes/sweep saes/seed1 \
+    mechvit evaluate-sae --model DIR --saes saes/sweep saes/seed1 \\
         --stability --top-images 0 --out frontier
 
 Prints explained variance, L0, dead latents, and the accuracy and cross-entropy recovered with the reconstruction in
@@ -63,14 +62,12 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     model: str
     """Folder or Hub id of the model on whose activations the SAEs were trained."""
     saes: tuple[str, ...]
-    """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them; of any hook
-    points."""
+    """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them, of any points."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
     (severity); for 25 others see mechvit.data.FAMILIES. Clean images are always included."""
     top_images: int = 16
-    """Images kept for each latent, with the patch where it is strongest; with 0, sae_features and sae_sensitivity are
-    left out."""
+    """Images kept for each latent, with the patch where it is strongest; 0 omits sae_features and sae_sensitivity."""
     dense_above: float = 0.1
     """Share of tokens above which a latent that fires on them counts as dense."""
     stability: bool = False

@@ -1,8 +1,8 @@
 """Explore attention over the pictures: every head of one or more models, clean and corrupted, on one offline page.
 
-    mechvit explore-attention --model runs/photos/models/base \
+    mechvit explore-attention --model runs/photos/models/base \\
         runs/photos/models/gaussian_blur_4 --out explorer.html --lens lens.html
-    mechvit explore-attention --model BASE TUNED --pictures a.jpg b.jpg \
+    mechvit explore-attention --model BASE TUNED --pictures a.jpg b.jpg \\
         --corruptions gaussian_noise_4 --layers 9 10 11 --out explorer.html
 
 --lens writes a second page: the class that the logit lens reads from each patch, layer by layer.
@@ -37,8 +37,7 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     """Options of the attention explorer."""
 
     model: tuple[str, ...]
-    """Folders or Hub ids of classifiers of one shape with their image processors; the first two are displayed
-    initially."""
+    """Folders or Hub ids of classifiers of one shape with their image processors; two are displayed initially."""
     out: Path
     """Path of the explorer's page, an .html file."""
     pictures: tuple[Path, ...] | None = None
@@ -59,8 +58,7 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     limit: int = 8
     """Largest number of pictures."""
     max_bytes: int = 20_000_000
-    """Largest size of all patterns in the page: as many pictures as fit are stored patch by patch, the others in
-    blocks."""
+    """Largest size of all patterns in the page: the pictures that fit are stored patch by patch, others in blocks."""
     seed: int = 0
     """Seed of the images' parts, the crops and the noise."""
     overwrite: bool = False

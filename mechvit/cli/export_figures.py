@@ -23,8 +23,7 @@ class Options:
     run: Path
     """Folder of a finished run."""
     out: Path | None = None
-    """Folder of the files, `figures` in the run by default; files of the same names are replaced unless they were
-    edited."""
+    """Folder of the files, `figures` in the run by default; unedited files of the same names are replaced."""
     formats: tuple[str, ...] = ("svg", "pdf")
     """png, svg, pdf; separated by commas or spaces."""
     columns: tuple[str, ...] = ("single", "double")

@@ -1,14 +1,13 @@
-"""Fine-tune an image classifier on corrupted images, with one corruption or a mixture, to an ordinary Hugging Face
-checkpoint.
+"""Fine-tune an image classifier on images with one corruption or a mixture, to a Hugging Face checkpoint.
 
-    mechvit finetune --model runs/photos/models/base \
+    mechvit finetune --model runs/photos/models/base \\
         --corruption gaussian_blur_4 --out tuned/gaussian_blur_4
-    mechvit finetune --model runs/photos/models/base \
+    mechvit finetune --model runs/photos/models/base \\
         --corruption clean gaussian_blur_4 gaussian_noise_4 --out tuned/mixture
-    mechvit finetune --model google/vit-base-patch16-224 \
-        --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \
+    mechvit finetune --model google/vit-base-patch16-224 \\
+        --images ILSVRC/imagenet-1k --limit 10000 --validation-limit 1000 \\
         --corruption gaussian_noise_2 --out tuned/gaussian_noise_2
-    torchrun --nproc-per-node 4 mechvit finetune --model DIR --images folder:DIR --corruption clean \
+    torchrun --nproc-per-node 4 mechvit finetune --model DIR --images folder:DIR --corruption clean \\
         --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
 
 The epoch with the lowest validation loss is kept; OUT/training_log.json records all epochs.

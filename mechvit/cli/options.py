@@ -29,8 +29,7 @@ class ImageOptions:
     """Source of the images, and treatment of unsuitable ones."""
 
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id; its test part is
-    used."""
+    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id; the test part."""
     limit: int | None = None
     """Largest number of images; None uses the whole part."""
     bad_files: Literal["error", "skip"] = "error"
@@ -46,8 +45,7 @@ class DeviceOptions:
     """Seed, device and precision."""
 
     seed: int = 0
-    """Seed of the images' parts, the crops and the noise. One seed in all commands keeps training and test images
-    apart."""
+    """Seed of the images' parts, crops and noise. One seed in all commands keeps training and test images apart."""
     device: str | None = None
     """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     model_dtype: ModelDtype = "float32"

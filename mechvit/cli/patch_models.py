@@ -1,10 +1,10 @@
 """Find the components that carry the difference between two models, by patching each in turn from one into the other.
 
-    mechvit patch-models --receiver runs/photos/models/base \
-        --giver runs/photos/models/gaussian_blur_4 \
+    mechvit patch-models --receiver runs/photos/models/base \\
+        --giver runs/photos/models/gaussian_blur_4 \\
         --corruption gaussian_blur_4 --out patching
-    mechvit patch-models --receiver BASE --giver BASE \
-        --corruption gaussian_noise_4 --giver-corruption clean \
+    mechvit patch-models --receiver BASE --giver BASE \\
+        --corruption gaussian_noise_4 --giver-corruption clean \\
         --images folder:DIR --limit 500 --tokens all cls patches --out harm
 
 The receiver runs on corrupted images with one component's activation taken from the giver on the same images. With a

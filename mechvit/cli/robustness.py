@@ -1,10 +1,9 @@
-"""Measure models' mean corruption error on ImageNet-C's corruptions, applied to any images, and their Fourier
-sensitivity.
+"""Measure models' mean corruption error on ImageNet-C's corruptions of any images, and Fourier sensitivity.
 
-    mechvit robustness --model runs/photos/models/base \
+    mechvit robustness --model runs/photos/models/base \\
         runs/photos/models/gaussian_blur_4 --out robustness
-    mechvit robustness --model google/vit-base-patch16-224 \
-        --images folder:DIR --limit 1000 --reference alexnet \
+    mechvit robustness --model google/vit-base-patch16-224 \\
+        --images folder:DIR --limit 1000 --reference alexnet \\
         --fourier 15 --out robustness
 
 OUT contains performance.parquet (per image), robustness.parquet (error, corruption error and relative error by
@@ -52,16 +51,13 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     out: str
     """Folder for tables and figures."""
     families: tuple[str, ...] = IMAGENET_C
-    """Corruptions over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate are available
-    too."""
+    """Corruptions over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate exist too."""
     levels: tuple[int, ...] = SEVERITIES
     """Severities of each corruption."""
     reference: Literal["first", "alexnet"] = "first"
-    """Model whose errors count as 1: the first one, or AlexNet on ImageNet-C (only for ImageNet's images and
-    classes)."""
+    """Model whose errors count as 1: the first, or AlexNet on ImageNet-C (for ImageNet's images and classes only)."""
     fourier: int = 0
-    """Number of frequencies along each side of the Fourier map, with (n^2 + 1) / 2 + 1 passes over the images; 0 makes
-    none."""
+    """Frequencies along each side of the Fourier map: (n^2 + 1) / 2 + 1 passes over the images; 0 makes none."""
 
     def __post_init__(self) -> None:
         check_common(self)

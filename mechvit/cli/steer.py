@@ -1,11 +1,10 @@
-"""Steer a base model from corrupted towards clean activations: the recovered share of a tuned model's gain, and its
-cost.
+"""Steer a base model from corrupted towards clean: the recovered share of a tuned model's gain, and its cost.
 
-    mechvit steer --base runs/photos/models/base \
-        --tuned runs/photos/models/gaussian_blur_4 \
+    mechvit steer --base runs/photos/models/base \\
+        --tuned runs/photos/models/gaussian_blur_4 \\
         --corruption gaussian_blur_4 --out steering
-    mechvit steer --base BASE --tuned TUNED --corruption fog_3 \
-        --images folder:DIR --sae saes/base/batchtopk --latents 16 \
+    mechvit steer --base BASE --tuned TUNED --corruption fog_3 \\
+        --images folder:DIR --sae saes/base/batchtopk --latents 16 \\
         --layers 4 8 --scales 0.5 1 2 --out steering
 
 The direction is the mean clean minus the mean corrupted residual stream over training images, after each block; with

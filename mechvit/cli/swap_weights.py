@@ -1,10 +1,10 @@
 """Locate a fine-tuning's gain in the weights: parts of the tuned model in the base, and interpolation between the two.
 
-    mechvit swap-weights --base runs/photos/models/base \
-        --tuned runs/photos/models/gaussian_blur_4 \
+    mechvit swap-weights --base runs/photos/models/base \\
+        --tuned runs/photos/models/gaussian_blur_4 \\
         --corruptions gaussian_blur_4 --out weights
-    mechvit swap-weights --base BASE --tuned TUNED \
-        --images folder:DIR --limit 1000 --corruptions fog_3 frost_3 \
+    mechvit swap-weights --base BASE --tuned TUNED \\
+        --images folder:DIR --limit 1000 --corruptions fog_3 frost_3 \\
         --cumulative branches --reverse --out weights
 
 Every block, attention, MLP and LayerNorm of the tuned model is put into the base one at a time, then the first k and
@@ -54,8 +54,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     tuned: str
     """Folder or Hub id of a model that was fine-tuned from it."""
     corruptions: tuple[str, ...]
-    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3, first the one that the model was tuned on; clean images are always
-    included."""
+    """FAMILY_LEVEL, as in gaussian_blur_4 or fog_3, first the one that was tuned on; clean is always included."""
     out: str
     """Folder for tables and figures."""
     cumulative: Literal["blocks", "branches", "parts"] = "blocks"

@@ -47,8 +47,7 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     model: str | None = None
     """Folder or Hub id of a vision transformer with its image processor; not needed with a cache."""
     also_model: tuple[str, ...] = ()
-    """Other models, such as those tuned from it, whose activations make up equal parts of every batch: one SAE for
-    all."""
+    """Other models, such as those tuned from it, whose activations make up equal parts of every batch."""
     out: str
     """Folder of the SAEs."""
     cache: str | None = None
@@ -66,8 +65,7 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     validation_limit: int | None = None
     """Largest number of images by which the best epoch is selected; None uses the whole part."""
     device: str | None = None
-    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU (under torchrun, one GPU per
-    process)."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU (torchrun: one per process)."""
     verify: bool = False
     """Read a whole cache first and compare hashes; otherwise only those files whose size or time changed."""
     overwrite: bool = False
@@ -75,8 +73,7 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     checkpoint_every: int = 1000
     """Steps between checkpoints; there is another at the end of every epoch."""
     log_every: int = 20
-    """Steps between two rows of metrics in OUT.partial/metrics.csv, and between updates of the progress bar's
-    metrics."""
+    """Steps between two rows of metrics in OUT.partial/metrics.csv, and between updates of the progress bar."""
     loggers: tuple[Literal["wandb", "tensorboard"], ...] = ()
     """Loggers that receive the metrics in addition to metrics.csv."""
     push_to_hub: str | None = None

@@ -1,12 +1,11 @@
-"""Measure whether training on one corruption helps on another: one model per corruption, tested on all, as a matrix of
-gains.
+"""Measure whether training on one corruption helps on another: one model for each, tested on all.
 
     mechvit transfer                                     # four kinds of noise, four of blur, in minutes
-    mechvit transfer --corruptions box_blur_3 median_blur_3 gaussian_noise_4 \
+    mechvit transfer --corruptions box_blur_3 median_blur_3 gaussian_noise_4 \\
         --mixtures box_blur_3+gaussian_noise_4 mine=clean+median_blur_3 --out runs/mine
-    mechvit transfer --model runs/photos/models/base --corruptions imagenet_c_3 \
+    mechvit transfer --model runs/photos/models/base --corruptions imagenet_c_3 \\
         --mixtures noise blur all --out runs/imagenet_c
-    mechvit transfer --preset imagenet --model DIR --images folder:DIR --limit 1000 \
+    mechvit transfer --preset imagenet --model DIR --images folder:DIR --limit 1000 \\
         --corruptions paper --out runs/paper
 
 OUT/transfer.html shows the matrix, the transfer within and across groups of corruptions, and its relation to the

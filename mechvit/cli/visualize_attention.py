@@ -1,9 +1,9 @@
 """Show attention on one image, clean and corrupted, of one model or of two side by side.
 
-    mechvit visualize-attention --model runs/photos/models/base \
+    mechvit visualize-attention --model runs/photos/models/base \\
         --image photo.jpg --out attention.html
-    mechvit visualize-attention --model BASE --tuned TUNED --image photo.jpg \
-        --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \
+    mechvit visualize-attention --model BASE --tuned TUNED --image photo.jpg \\
+        --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \\
         --out attention.html
 
 The page is one file that needs no network and shows circuitsvis's attention heads in linked panels.
@@ -48,8 +48,7 @@ class Options(DeviceOptions, OutputOptions):
     heads: tuple[int, ...] | None = None
     """Heads, 0 to n_heads - 1; None uses all."""
     max_tokens: int | None = 50
-    """Largest number of tokens to which patches are pooled in square blocks; None for full resolution (then choose few
-    heads)."""
+    """Largest number of tokens after pooling patches in square blocks; None for full resolution (choose few heads)."""
     seed: int = 0
     """Seed of the corruptions' noise."""
     overwrite: bool = False

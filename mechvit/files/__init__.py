@@ -1,5 +1,4 @@
-"""The only place of the package that writes, replaces, locks and removes files and folders (names in
-`__init__.pyi`)."""
+"""The only code that writes, replaces, locks and removes files and folders (public names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -22,8 +22,7 @@ def seen(path: Path, known: str | None = None) -> list[Any]:
 
 
 def keep(path: Path) -> None:
-    """Record a complete file's size, mtime and SHA-256 in the marker of its folder, so that a later edit is
-    detected."""
+    """Record a complete file's size, mtime and SHA-256 in the marker of its folder, by which edits are detected."""
     note(path, seen=seen(path))
 
 
@@ -51,8 +50,7 @@ def release(folder: Path) -> None:
 
 
 def describe(path: Path) -> dict[str, list[Any]]:
-    """Return `seen` of a file, or of every file of this package in a folder, by relative path; known hashes are
-    reused."""
+    """Return `seen` of a file, or of every file of this package in a folder, by path; known hashes are reused."""
     if not path.is_dir():
         return {"": seen(path)}
     marker = read_marker(path)

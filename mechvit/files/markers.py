@@ -33,8 +33,7 @@ LITTER = (
     ".nfs*",
 )
 LITTER_FOLDERS = (".ipynb_checkpoints", "__pycache__")
-"""Files and folders that systems and caches leave anywhere: removed with a folder, and never taken for a user's
-file."""
+"""Files and folders that systems and caches leave anywhere: removed with a folder, never taken for a user's."""
 
 
 @dataclass
