@@ -1,4 +1,4 @@
-"""What the entropy of every layer's attention costs over a plain forward pass: time and memory, 37 to 4,097 tokens.
+"""Cost of every layer's attention entropy over a plain forward pass: time and memory, 37 to 4,097 tokens.
 
     benchmarks/attention_statistics.py --out runs/benchmarks/attention_statistics
     benchmarks/attention_statistics.py --tokens 197 1370 --no-peers --rounds 12 --out runs/benchmarks/entropy
@@ -43,14 +43,14 @@ SHAPES: dict[int, tuple[str, dict[str, int]]] = {
 }
 """Tokens -> the model's shape and the images of a batch: few for a CPU, enough to fill a GPU."""
 LIMITS: dict[str, dict[int, float]] = {"cpu": {37: 1.10, 197: 1.10, 1370: 1.3}, "cuda": {197: 1.15, 1370: 1.3}}
-"""Largest time over the plain forward's; on CUDA in bfloat16."""
+"""Largest ratio of time to the plain forward's; on CUDA in bfloat16."""
 MEMORY_LIMITS = {"cpu": 5.0, "cuda": 1.0}
 """Largest extra peak at 1,370 tokens, percent of one layer's patterns of the batch; on CUDA in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
@@ -58,21 +58,21 @@ class Options:
     """Sequence lengths; 37 is a small model (48 px, 6 layers, width 96), the others ViT-B/16 of larger images (577 is
     384 px)."""
     batch_size: int | None = None
-    """Images a call; None takes from 256 (37 tokens) to 1 (4,097) on a CPU, and about as much work as fills a GPU."""
+    """Images per call; None takes from 256 (37 tokens) to 1 (4,097) on a CPU, and about as much work as fills a GPU."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights and the pixels."""
+    """Type of the weights and the pixels."""
     threads: int = 2
     """Threads of the CPU's operators."""
     rounds: int = 8
-    """Times that every contender is measured; even is better. 1,370 tokens take a minute a round on two cores."""
+    """Number of measurements of every contender; even is better. 1,370 tokens take a minute a round on two cores."""
     peers: bool = True
     """Time the other ways too; without them more rounds take less time."""
     quick: bool = False
     """A tiny model, and two rounds; its ratios are held against no limit."""
     seed: int = 0
-    """Of the weights, the pixels and the order of the contenders."""
+    """Seed of the weights, the pixels and the order of the contenders."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -84,8 +84,8 @@ class Options:
 
 
 def contenders(models: Models, memory_is_short: bool, peers: bool) -> list[Contender]:
-    """Every way to the entropies [layer, batch], or ours alone; what holds all patterns is left out where memory is
-    short."""
+    """Return every way to compute the entropies [layer, batch], or ours alone; those that hold all patterns are left
+    out if memory is short."""
     import torch
 
     from mechvit.analysis.attention import capture as reading
@@ -170,7 +170,7 @@ def main(options: Options) -> None:
 
 
 def time_rows(title: str, timing: Any, limit: float | None, *, judged: bool) -> list[Measure]:
-    """Give each way's time over the plain forward's, and the chosen way's over the eager ones'."""
+    """Return each way's time over the plain forward's, and the chosen way's over the eager ones'."""
     from report import Measure
 
     names = [name for name in timing.seconds if name != PLAIN]
@@ -190,7 +190,7 @@ def time_rows(title: str, timing: Any, limit: float | None, *, judged: bool) -> 
 
 
 def memory_rows(title: str, ways: list[Contender], models: Models, timing: Any, limit: float | None) -> list[Measure]:
-    """Give each way's extra peak over the plain forward's, in percent of one layer's patterns of the batch."""
+    """Return each way's extra peak memory over the plain forward's, in percent of one layer's patterns of the batch."""
     from memory import peak_extra
     from report import Measure
 

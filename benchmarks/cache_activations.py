@@ -1,4 +1,4 @@
-"""Caching the penultimate residual: images and bytes a second, by HookedViT and its peers, to device, host and disk.
+"""Rates of caching the penultimate residual, by HookedViT and its peers, to device, host and disk.
 
     benchmarks/cache_activations.py --out runs/benchmarks/cache_activations                   # ViT-B/16, batch 8
     benchmarks/cache_activations.py --device cuda --dtype bfloat16 --batch-size 256 --out runs/benchmarks/cache_cuda
@@ -58,28 +58,28 @@ PEAKS = {"cpu": {}, "cuda": {EAGER: 50.0, WRITE: 70.0}}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
     shape: Literal["vit_s_16", "vit_b_16", "vit_l_16"] = "vit_b_16"
     """ViT-S, ViT-B or ViT-L with patches of 16 pixels at 224 pixels."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights and the pixels."""
+    """Type of the weights and the pixels."""
     threads: int = 2
     """Threads of the CPU's operators."""
     rounds: int = 12
-    """Times that every contender is measured; even is better."""
+    """Number of measurements of every contender; even is better."""
     batch_size: int = 8
-    """Images a call; 8 is a CPU's, and a GPU needs hundreds."""
+    """Images per call; 8 is a CPU's, and a GPU needs hundreds."""
     captured: bool = True
     """Compile the forward pass too (a minute and more on a CPU)."""
     quick: bool = False
     """A tiny model and two rounds; its ratios are held against no limit."""
     seed: int = 0
-    """Of the weights, the pixels and the order of the contenders."""
+    """Seed of the weights, the pixels and the order of the contenders."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -90,7 +90,7 @@ class Options:
 
 
 def floating_point_operations(models: Models) -> float:
-    """Of the patches and the first n - 1 layers, products alone: 2 an entry of a product and term of its sum."""
+    """Return the operations of the patches' and the first n - 1 layers' products: 2 per entry and term of its sum."""
     cfg, batch = models.hooked.cfg, len(models.pixels)
     linear = 4 * cfg.d_model**2 + 2 * cfg.d_model * cfg.d_mlp
     attention = 2 * cfg.n_tokens * cfg.d_model
@@ -100,7 +100,7 @@ def floating_point_operations(models: Models) -> float:
 
 
 def rows(timing: Timing, models: Models, title: str, *, judged: bool) -> list[Measure]:
-    """Give ratios to the floor, rates, and shares of the peaks."""
+    """Return ratios to the floor, rates, and shares of the peaks."""
     from report import Measure
 
     pixels, cfg = models.pixels, models.hooked.cfg

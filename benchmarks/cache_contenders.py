@@ -1,4 +1,4 @@
-"""Every way to the residual that enters the last block, where it is kept, and the peaks that they are held against."""
+"""All ways to compute and store the residual that enters the last block, and the peak rates they are compared with."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ HOST, DISK = "HookedViT, to host memory", "HookedViT, to disk"
 FLOOR_HOST, FLOOR_DISK = f"{FLOOR}, to host memory", f"{FLOOR}, to disk"
 PRODUCT, COPY, WRITE = "matrix product", "copy", "cache_write"
 BATCHES = {"cpu": 1, "cuda": 4}
-"""Batches that one call takes to host or disk: on CUDA each is copied while the next is computed."""
+"""Batches per call to host or disk: on CUDA each is copied while the next is computed."""
 COPIED = {"cpu": 0, "cuda": 2**30}
-"""Bytes of the copies at least: beyond a GPU's cache, and far longer than to launch them."""
+"""Smallest number of bytes copied: more than a GPU's cache, and far longer than a launch."""
 CALLS = {"cpu": 1, "cuda": 10}
-"""Times that a peak's work is done in one measurement."""
+"""Repetitions of a peak's work in one measurement."""
 SIDE = {"cpu": 1536, "cuda": 8192}
-"""Of the square matrices."""
+"""Side of the square matrices."""
 
 
 def contenders(models: Models, batch_size: int, captured: bool, folder: str) -> list[Contender]:
-    """Every way to the residual that enters the last block; each call's time is that of one batch."""
+    """Return every way to the residual that enters the last block; each call's time is that of one batch."""
     model, hf_model, pixels = models.hooked, models.sdpa, models.pixels
     stop = model.cfg.n_layers - 1
     name = f"blocks.{stop - 1}.hook_resid_post"
@@ -88,7 +88,7 @@ def contenders(models: Models, batch_size: int, captured: bool, folder: str) -> 
 
 
 def streamed(way: Callable[[], Tensor], keep: Callable[[Tensor], Tensor], batches: int) -> Callable[[], Tensor]:
-    """Some batches one after another, each brought to the host and kept while the next is computed."""
+    """Return a function that computes batches, each copied to the host and stored while the next is computed."""
     from mechvit.kernels.cache_write import to_host
 
     def call() -> Tensor:
@@ -100,7 +100,7 @@ def streamed(way: Callable[[], Tensor], keep: Callable[[Tensor], Tensor], batche
 
 
 def keepers(models: Models, folder: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """What copies a batch into host memory that was there before, and what writes it to a file."""
+    """Return two functions: one copies a batch into existing host memory, the other writes it to a file."""
     import torch
 
     cfg, pixels = models.hooked.cfg, models.pixels
@@ -118,7 +118,7 @@ def keepers(models: Models, folder: str) -> tuple[Callable[[Tensor], Tensor], Ca
 
 
 def peers(models: Models, stop: int, name: str, folder: str) -> dict[str, Callable[[], Tensor]]:
-    """transformer-lens's bridge, and nnsight where it is installed, on copies of the model."""
+    """Return transformer-lens's bridge and, if installed, nnsight, on copies of the model."""
     import copy
 
     from transformer_lens.model_bridge import TransformerBridge
@@ -152,7 +152,7 @@ def peers(models: Models, stop: int, name: str, folder: str) -> dict[str, Callab
 
 
 def peaks(models: Models) -> list[Contender]:
-    """A square matrix product, a copy, and the cache write of as many bytes."""
+    """Return a square matrix product, a copy, and the cache write of as many bytes."""
     import torch
 
     from mechvit.kernels.cache_write import write_rows
@@ -173,7 +173,7 @@ def peaks(models: Models) -> list[Contender]:
 
 
 def repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
-    """The same work some times over, which a GPU does without a pause."""
+    """Return a function that does the work several times, which a GPU does without a pause."""
 
     def call() -> None:
         for _ in range(times):

@@ -1,4 +1,4 @@
-"""The models that are compared: one Hugging Face ViT, copies of it, and the HookedViT of it; and whether they agree."""
+"""Models that are compared, one Hugging Face ViT, copies of it and its HookedViT, and a check that they agree."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """One set of weights as every model that is timed."""
+    """One set of weights in all models that are timed."""
 
     sdpa: Any
     """Hugging Face with fused attention."""
     again: Any
-    """A copy of it with weights of its own: its ratio to the first is the noise."""
+    """A copy with its own weights, whose ratio to the first is noise."""
     eager: Any
     """Hugging Face with explicit attention, which can return its patterns."""
     hooked: HookedViT
@@ -98,7 +98,7 @@ def make_models(shape: str, batch_size: int, device: str, dtype: str, seed: int)
 
 
 def check_agreement(contenders: Sequence[Contender], tolerance: float) -> dict[str, float]:
-    """Run each contender once, and compare what it gives with what the first one gives.
+    """Run each contender once, and compare its tensors with those of the first one.
 
     Args:
         contenders: the first must name every tensor that another one names.

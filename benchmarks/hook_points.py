@@ -1,4 +1,4 @@
-"""What hook points that nothing watches cost: the same model with each of them passed by."""
+"""Cost of unused hook points: the same model with and without each of them."""
 
 from __future__ import annotations
 

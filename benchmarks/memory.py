@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, beyond what was there before."""
+"""Peak memory of a call, beyond what was allocated before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MMAP_THRESHOLD = -3
 
 
 def peak_extra(call: Callable[[], Any], device: str = "cpu") -> int:
-    """Give the bytes that a call holds at its peak, beyond those held before it; the second call is measured.
+    """Return the bytes that a call holds at its peak beyond those held before; the first call is not measured.
 
     On a CPU the process's resident memory is read (Linux), with every block of 64 KiB or more given back at once, so
     that what was freed does not count; on CUDA torch's own count.

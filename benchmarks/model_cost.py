@@ -1,16 +1,16 @@
-"""What a HookedViT costs over the Hugging Face model that it copies: as it is, caching, and its hook points alone.
+"""Cost of a HookedViT over the Hugging Face model that it copies: plain, with caching, and of its hook points alone.
 
     benchmarks/model_cost.py --out runs/benchmarks/model_cost             # ViT-B/16, batch 8
     benchmarks/model_cost.py --device cpu --threads 2 --rounds 40 --out runs/benchmarks/model_cost
     benchmarks/model_cost.py --quick --out runs/benchmarks/quick          # does it run? seconds; its ratios mean little
 
 All contenders run the same weights and pixels without gradients, in the same rounds, and must agree before they are
-timed. A value is the median over the rounds of one time over another in the same round. "Hugging Face, again" is a
-copy against the original: what it is off 1 is noise, and no other ratio is known better. A verdict is "unsure" where
-the limit lies within the median's 95% interval: take more rounds. Leave the machine alone while it runs.
+timed. A value is the median over the rounds of one time over another in the same round. "Hugging Face, again" is a copy
+against the original: what it is off 1 is noise, and no other ratio is known better. A verdict is "unsure" where the
+limit lies within the median's 95% interval: take more rounds. Leave the machine alone while it runs.
 
-OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios. The exit status is 0
-whether or not a limit is met, and 2 where contenders disagree.
+OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios. The exit status is 0 whether
+or not a limit is met, and 2 where contenders disagree.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ PartName = Literal["no_hooks", "penultimate", "patterns", "hook_points"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights and the pixels."""
+    """Type of the weights and the pixels."""
     threads: int = 2
     """Threads of the CPU's operators."""
     rounds: int = 20
-    """Times that every contender is measured; ViT-B/16 takes half a minute a round on two cores. Even is better: the
+    """Number of measurements of every contender; ViT-B/16 takes half a minute a round on two cores. Even is better: the
     order of one round is the reverse of the one before."""
     batch_size: int = 8
-    """Images a call; the limits are for 8."""
+    """Images per call; the limits are for 8."""
     parts: tuple[PartName, ...] = ("no_hooks", "penultimate", "patterns", "hook_points")
     """Which comparisons: the plain forward; the penultimate residual cached; attention patterns cached; what the hook
     points cost on a small model (48 px, 6 layers, width 96)."""
     quick: bool = False
     """A tiny model instead of ViT-B/16, and three rounds at most; its ratios are held against no limit."""
     seed: int = 0
-    """Of the weights, the pixels and the order of the contenders."""
+    """Seed of the weights, the pixels and the order of the contenders."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -76,7 +76,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One comparison: its contenders, the first of which is the reference, and what is held against what."""
+    """One comparison: its contenders, the first of which is the reference, and the compared pairs."""
 
     title: str
     contenders: Callable[[Models], Sequence[Contender]]
@@ -85,7 +85,7 @@ class Part:
 
 
 def no_hooks(models: Models) -> list[Contender]:
-    """The whole model, nothing cached."""
+    """Return the contenders for the whole model, with nothing cached."""
     return [
         Contender(name=SDPA, call=lambda: models.sdpa(models.pixels), tensors=lambda out: {"logits": out.logits}),
         Contender(name=AGAIN, call=lambda: models.again(models.pixels), tensors=lambda out: {"logits": out.logits}),
@@ -94,7 +94,7 @@ def no_hooks(models: Models) -> list[Contender]:
 
 
 def penultimate(models: Models) -> list[Contender]:
-    """The residual stream that enters the last block."""
+    """Return the contenders for the residual stream that enters the last block."""
     stop = models.hooked.cfg.n_layers - 1
     name = f"blocks.{stop - 1}.hook_resid_post"
 
@@ -116,7 +116,7 @@ def penultimate(models: Models) -> list[Contender]:
 
 
 def patterns(models: Models) -> list[Contender]:
-    """The attention patterns of all layers, and of the last one alone."""
+    """Return the contenders for the attention patterns of all layers, and of the last one alone."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(models.hooked.cfg.n_layers)]
 
     def theirs(out: Any) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def timed(contenders: Sequence[Contender], options: Options, title: str) -> Timi
 
 
 def rows(part: Part, timing: Timing, *, judged: bool) -> list[Measure]:
-    """Give a part's rows; `judged` holds them against their limits."""
+    """Return a part's rows, compared with their limits if `judged`."""
     from report import Measure
 
     return [
@@ -228,7 +228,7 @@ def rows(part: Part, timing: Timing, *, judged: bool) -> list[Measure]:
 
 
 def hook_points(options: Options) -> tuple[Timing, list[Measure]]:
-    """Measure what all hook points that nothing watches cost a small model's forward pass, in ms and in µs a call."""
+    """Measure the cost of unused hook points in a small model's forward pass, in ms and in µs per call."""
     import hook_points as points
     import torch
     from contenders import make_models

@@ -1,4 +1,4 @@
-"""What cross-model patching of every component costs over the bare forward passes that it needs.
+"""Cost of cross-model patching of every component over the bare forward passes that it needs.
 
     benchmarks/model_patching.py --out runs/benchmarks/model_patching
     benchmarks/model_patching.py --quick --out runs/benchmarks/quick      # does it run? its ratios mean little
@@ -40,24 +40,24 @@ LIMIT = 1.3
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
     images: int = 256
-    """How many are patched; the limit is for 256."""
+    """Number of images; the limit is for 256."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights and the pixels."""
+    """Type of the weights and the pixels."""
     threads: int = 2
     """Threads of the CPU's operators."""
     rounds: int = 8
-    """Times that every contender is measured; half a minute a round on two cores. Even is better."""
+    """Number of measurements of every contender; half a minute a round on two cores. Even is better."""
     quick: bool = False
     """A tiny model, few images and two rounds; its ratios are held against no limit."""
     seed: int = 0
-    """Of the weights, the images and the order of the contenders."""
+    """Seed of the weights, the images and the order of the contenders."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -68,7 +68,7 @@ class Options:
 
 
 def make_pair(shape: str, n_images: int, options: Options) -> tuple[HookedViT, HookedViT, ImageBatch]:
-    """Two models of one shape with other random weights, and random images in memory."""
+    """Return two models of one shape with different random weights, and random images in memory."""
     import torch
     from contenders import make_models
     from transformers import ViTImageProcessorPil
@@ -87,7 +87,7 @@ def make_pair(shape: str, n_images: int, options: Options) -> tuple[HookedViT, H
 
 
 class Bare:
-    """The block evaluations of a patching, batch for batch, on tensors that are there already."""
+    """Block evaluations of a patching, batch by batch, on tensors that exist already."""
 
     def __init__(self, receiver: HookedViT, giver: HookedViT, images: ImageBatch, components: tuple[Component, ...]):
         from mechvit.analysis.inputs import corrupted, image_batches, pixel_values
@@ -121,7 +121,7 @@ class Bare:
 def hook_by_hook(
     receiver: HookedViT, giver: HookedViT, images: ImageBatch, components: tuple[Component, ...]
 ) -> dict[str, Tensor]:
-    """Each component's logit differences from a whole pass with a plain hook."""
+    """Return each component's logit differences from a whole pass with a plain hook."""
     import torch
 
     from mechvit.analysis import foils, logit_difference
@@ -195,7 +195,7 @@ def main(options: Options) -> None:
 
 
 def measures(title: str, timing: Any, limit: float | None) -> tuple[Measure, ...]:
-    """Patching over the bare blocks and over plain hooks, and its approximation over it."""
+    """Return patching over the bare blocks and over plain hooks, and its approximation over patching."""
     from report import Measure
 
     pairs = ((PATCHING, BARE, limit), (PATCHING, HOOKS, None), (ATTRIBUTION, PATCHING, None))

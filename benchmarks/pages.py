@@ -1,4 +1,4 @@
-"""How fast an HTML page becomes usable in chromium: offline, from the file's opening, by the page's own clock."""
+"""Time until an HTML page becomes usable in chromium: offline, from opening the file, by the page's own clock."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class PageTimes:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's chromium, driven by playwright.
+    """Yield Debian's chromium, controlled by playwright.
 
     Raises:
         ValueError: there is none on the PATH.
@@ -127,7 +127,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def open_page(browser: Browser, path: Path, *, patience: float = 60.0) -> PageTimes:
-    """Open a page in a window of its own, and measure it.
+    """Open a page in a new window and measure it.
 
     Args:
         browser: of `chromium`.
@@ -163,5 +163,5 @@ def open_page(browser: Browser, path: Path, *, patience: float = 60.0) -> PageTi
 
 
 def hover_costs(page: Page, name: str, moves: int = 40) -> tuple[float, ...]:
-    """Seconds of each redraw of one of `VIEWS`, from its start until the page is laid out again."""
+    """Return the seconds of each redraw of one of `VIEWS`, from its start until the page is laid out again."""
     return tuple(cost / 1e3 for cost in page.evaluate(HOVER, [VIEWS[name], name, moves]))

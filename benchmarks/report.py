@@ -1,4 +1,4 @@
-"""What a benchmark found, as JSON, a Markdown table and a figure; computes no time."""
+"""Results of a benchmark as JSON, a Markdown table and a figure; nothing is timed here."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Measure:
     """One row: a contender against another in the same rounds."""
 
     part: str
-    """What both do."""
+    """The task of both."""
     contender: str
     over: str
-    """What it is compared with."""
+    """The contender that it is compared with."""
     seconds: Spread
-    """Of the contender, per call."""
+    """Seconds per call of the contender."""
     value: Spread
     """Time over the other's, or the difference of the two."""
     unit: str = RATIO
@@ -53,7 +53,7 @@ class Measure:
 
     @classmethod
     def ratio(cls, part: str, timing: Timing, contender: str, over: str, limit: float | None = None) -> Measure:
-        """One contender's time over another's in the same rounds."""
+        """Return one contender's time over another's in the same rounds."""
         value = timing.ratio(contender, over)
         return cls(part=part, contender=contender, over=over, seconds=timing.of(contender), value=value, limit=limit)
 
@@ -69,13 +69,13 @@ class Measure:
 
     @property
     def bound(self) -> float | None:
-        """Whichever limit there is."""
+        """The limit, whichever there is."""
         return self.limit if self.at_least is None else self.at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """All that one run of a benchmark measured, and with what."""
+    """Measurements of one run of a benchmark, with its settings and environment."""
 
     title: str
     settings: Mapping[str, Any]
@@ -93,7 +93,7 @@ class Result:
     benchmark's own threads, others disturbed it."""
 
     def to_json(self) -> str:
-        """Give the result as JSON text."""
+        """Return the result as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -115,7 +115,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """The machine before a benchmark, made first of all."""
+    """State of the machine before a benchmark."""
 
     hardware: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -124,7 +124,7 @@ class Beginning:
 
     @classmethod
     def now(cls, device: str | None = None) -> Beginning:
-        """Look at the machine, and at the GPU that is measured, as in cuda:1."""
+        """Record the machine, and the GPU that is measured, such as cuda:1."""
         import torch
 
         from mechvit.experiment.runs.provenance import hardware
@@ -171,12 +171,12 @@ def publish(
 
 
 def _load_average() -> float:
-    """Mean number of running processes in the last minute; 0 where the system does not tell."""
+    """Return the mean number of running processes in the last minute; 0 if the system does not report it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else 0.0
 
 
 def markdown(result: Result) -> str:
-    """Give the table of a result: median, interquartile range, and the median's 95% interval against the limit."""
+    """Return the table of a result: median, interquartile range, and the median's 95% interval against the limit."""
     lines = [
         "| | contender | time (ms) | compared with | value | quartiles | median, 95% | limit | |",
         "|---|---|---:|---|---:|---|---|---:|---|",

@@ -1,4 +1,4 @@
-"""How large the offline pages are, and how soon they can be used: the report of a run and pages of the stated size.
+"""Size of the offline pages, and time until they can be used: the report of a run and synthetic pages.
 
     benchmarks/report_load.py --out runs/benchmarks/report_load
     benchmarks/report_load.py --run runs/photos --out runs/benchmarks/report_load
@@ -39,7 +39,7 @@ LARGEST, FIRST, WHOLE, FRAME = 25.0, 2.0, 5.0, 0.016
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md."""
@@ -60,7 +60,7 @@ class Options:
 
 
 def synthetic_pages(folder: Path) -> dict[str, Path]:
-    """A report and a features page of the size that the budgets are stated for."""
+    """Write a report and a features page of the size for which the budgets are stated, and return their paths."""
     sys.path[:0] = [str(TESTS / "visualization"), str(TESTS / "models")]
     from fake_run import write_large_run
     from feature_pages import large_browser
@@ -72,7 +72,7 @@ def synthetic_pages(folder: Path) -> dict[str, Path]:
 
 
 def measures_of(name: str, path: Path, times: list[PageTimes]) -> list[Measure]:
-    """The rows of one page."""
+    """Return the rows of one page."""
     from report import Measure
 
     first, whole = spread([one.first for one in times]), spread([one.all for one in times])

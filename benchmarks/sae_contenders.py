@@ -1,4 +1,4 @@
-"""What the SAE benchmarks share: drawn activations, and learners that start from the same weights."""
+"""Random activations, and learners that start from the same weights, for the SAE benchmarks."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batches:
-    """The same batches in memory in every epoch: what the trainer reads."""
+    """Stream of the same batches in memory in every epoch."""
 
     rows: list[Tensor]
 
     @property
     def widths(self) -> dict[str, int]:
-        """One hook point."""
+        """Width of the single hook point."""
         return {"drawn": self.rows[0].shape[1]}
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """All batches."""
+        """Return the number of batches."""
         return len(self.rows)
 
     def epoch(self, number: int) -> list[Tensor]:
-        """All batches."""
+        """Return all batches."""
         return self.rows
 
     def held_out(self) -> Iterator[Tensor]:
-        """A few tokens: what a check costs depends on how many are held out."""
+        """Return a few tokens: the cost of a check depends on the number that is held out."""
         return iter([self.rows[0][:256]])
 
     def calibration(self) -> Iterator[Tensor]:
-        """One batch."""
+        """Return one batch."""
         return iter(self.rows[:1])
 
     def about(self) -> dict[str, Any]:
-        """Nothing to tell."""
+        """Return an empty description."""
         return {}
 
 
@@ -59,7 +59,7 @@ def draw(d_in: int, n_batches: int, batch_size: int, *, device: str, seed: int) 
 
 
 def learner_maker(config: TrainConfig, batches: Batches, *, device: str, seed: int) -> Callable[[bool], Learner]:
-    """Give a function that makes a learner: of sae-lens's own SAE, or of its sparse form (`fast`) on any device.
+    """Return a function that makes a learner of sae-lens's own SAE, or of its sparse form (`fast`) on any device.
 
     All start at the same weights, set once from the first batch. A step of the sparse form that falls back to the dense
     one raises a ValueError: its time would be that of stock sae-lens.
@@ -93,7 +93,7 @@ def learner_maker(config: TrainConfig, batches: Batches, *, device: str, seed: i
 
 
 def only_sparse(sae: Any, device_type: str) -> None:
-    """Have an SAE use its sparse form on this kind of device, its default there or not, and refuse a dense step."""
+    """Make an SAE use its sparse form on this kind of device, by default or not, and refuse a dense step."""
     sae.devices = (device_type,)
     forward = sae.training_forward_pass
 

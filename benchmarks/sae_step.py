@@ -1,13 +1,13 @@
-"""One training step of an SAE: tokens a second against stock sae-lens, and where the time of a step goes.
+"""Cost of one training step of an SAE: tokens per second against sae-lens's own, and the time of each part.
 
     benchmarks/sae_step.py --out runs/benchmarks/sae_step                       # d_in 96, 768 and 1024; 20 minutes
     benchmarks/sae_step.py --d-in 96 --rounds 20 --out runs/benchmarks/sae_step_96
     benchmarks/sae_step.py --quick --out runs/benchmarks/quick                  # does it run? its ratios mean little
 
 A step is sae-lens's own `SAETrainer.step`: forward pass, backward pass, Adam, and the count of when each latent fired
-last. "stock" takes sae-lens's classes, "sparse" the sparse form of the same SAE (mechvit's default on a CPU; a
-sparse contender that takes a dense step is refused). Both start at the same weights with k = 32 latents active a token,
-and take the same batches in turn; after one step they must have the same loss and weights, or nothing is timed. With
+last. "stock" takes sae-lens's classes, "sparse" the sparse form of the same SAE (mechvit's default on a CPU; a sparse
+contender that takes a dense step is refused). Both start at the same weights with k = 32 latents active a token, and
+take the same batches in turn; after one step they must have the same loss and weights, or nothing is timed. With
 `dead`, a tenth of the latents has not fired for long, so that BatchTopK's auxiliary loss works.
 
 By part, each measured in the same rounds: the encoder's dense product alone (the floor that both share), the rest of
@@ -52,7 +52,7 @@ LIMITS: dict[str, dict[tuple[str, int], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
@@ -63,19 +63,19 @@ class Options:
     dead: bool = True
     """Time BatchTopK with a tenth of its latents dead, too."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     threads: int = 2
     """Threads of the CPU's operators."""
     rounds: int = 6
-    """Times that every contender is measured; even is better."""
+    """Number of measurements of every contender; even is better."""
     expansion_factor: int = 32
     """Latents per dimension."""
     k: int = 32
-    """Active latents a token."""
+    """Active latents per token."""
     quick: bool = False
     """d_in 16 and two rounds; its ratios are held against no limit."""
     seed: int = 0
-    """Of the weights, the activations and the order of the contenders."""
+    """Seed of the weights, the activations and the order of the contenders."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -89,7 +89,7 @@ class Options:
 
 
 def learners(architecture: Architecture, d_in: int, options: Options, dead: bool) -> tuple[list[Tensor], list[Learner]]:
-    """Draw batches, and make a stock and a sparse learner at the same weights."""
+    """Draw batches, and make a stock and a sparse learner with the same weights."""
     from sae_contenders import draw, learner_maker
 
     from mechvit.saes.config import TrainConfig
@@ -116,7 +116,7 @@ def learners(architecture: Architecture, d_in: int, options: Options, dead: bool
 
 
 def contenders(rows: list[Tensor], made: list[Learner]) -> list[Contender]:
-    """The step of both learners, its parts, and the dense product."""
+    """Return the step of both learners, its parts, and the dense product."""
     import torch
 
     found = []
@@ -140,7 +140,7 @@ def contenders(rows: list[Tensor], made: list[Learner]) -> list[Contender]:
 
 @contextmanager
 def _with_gradients(learner: Learner) -> Iterator[None]:
-    """Every weight has a gradient, which a step clears."""
+    """Provide every weight with a gradient, which a step clears."""
     import torch
 
     for parameter in learner.sae.parameters():
@@ -192,7 +192,7 @@ def _backward(learner: Learner, forward: Callable[[], Any]) -> Callable[[], None
 
 
 def rows_of(title: str, timing: Timing, n_tokens: int, limit: float | None) -> list[Measure]:
-    """Give the ratio, tokens a second, and each part's share of its step."""
+    """Return the ratio, tokens per second, and each part's share of its step."""
     from report import Measure
 
     found = [Measure.ratio(title, timing, f"{SPARSE}, {STEP}", f"{STOCK}, {STEP}", limit)]

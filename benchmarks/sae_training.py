@@ -1,4 +1,4 @@
-"""What training SAEs costs: our loop over sae-lens's `SAETrainer.fit`.
+"""Cost of training SAEs: our loop over sae-lens's `SAETrainer.fit`.
 
     benchmarks/sae_training.py --out runs/benchmarks/sae_training     # a small ViT's residuals, 3,072 latents
     benchmarks/sae_training.py --quick --out runs/benchmarks/quick    # does it run? seconds; its ratios mean little
@@ -35,16 +35,16 @@ FIT, STOCK, SPARSE = "SAETrainer.fit", "our loop, stock SAE", "our loop, sparse 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
     device: str | None = None
-    """Where to compute, as in cuda:0 or cpu; by default CUDA where there is one."""
+    """Device to compute on, as in cuda:0 or cpu; CUDA by default if there is a GPU."""
     threads: int = 2
     """Threads of the CPU's operators."""
     rounds: int = 10
-    """Times that every contender is measured; even is better."""
+    """Number of measurements of every contender; even is better."""
     architectures: tuple[Literal["standard", "batchtopk"], ...] = ("standard", "batchtopk")
     """The SAEs whose training is timed."""
     shape: Literal["small", "vit_b_16", "tiny"] = "small"
@@ -52,13 +52,13 @@ class Options:
     expansion_factor: int = 32
     """Latents per dimension."""
     batch_size_tokens: int = 4096
-    """Tokens a training step."""
+    """Tokens per training step."""
     steps: int = 10
     """Training steps in one measurement."""
     quick: bool = False
     """A tiny model, few tokens, and three rounds at most; its ratios are held against no limit."""
     seed: int = 0
-    """Of the weights, the activations and the order of the contenders."""
+    """Seed of the weights, the activations and the order of the contenders."""
     overwrite: bool = False
     """Replace an earlier result at OUT."""
 
@@ -70,7 +70,7 @@ class Options:
 
 
 def training(architecture: str, options: Options, folder: Path) -> list[Contender]:
-    """sae-lens's own loop and ours, on the same batches from the same weights."""
+    """Return sae-lens's own loop and ours, on the same batches from the same weights."""
     import torch
     from sae_contenders import draw, learner_maker
 

@@ -1,4 +1,4 @@
-"""How long a user waits: for `import mechvit`, for each script's --help, and for the logits of a first image.
+"""Waiting times of a user: for `import mechvit`, for each script's --help, and for the logits of a first image.
 
     benchmarks/startup.py --out runs/benchmarks/startup
 
@@ -38,7 +38,7 @@ print(model(torch.zeros(1, 3, 224, 224)).shape)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
@@ -55,7 +55,7 @@ class Options:
 
 
 def process(name: str, *arguments: str) -> Contender:
-    """A Python process that must end well."""
+    """Return a contender that runs a Python process, which must succeed."""
     command = [sys.executable, *arguments]
     return Contender(name=name, call=lambda: subprocess.run(command, check=True, capture_output=True))
 

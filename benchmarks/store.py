@@ -1,4 +1,4 @@
-"""What storing activations costs: streaming, mixing, writing to the disk and reading from it.
+"""Cost of storing activations: streaming, mixing, writing to disk and reading from it.
 
     benchmarks/store.py --out runs/benchmarks/store                              # 4 GB a part, ViT-B/16
     benchmarks/store.py --parts all_tokens --scratch /mnt/disk --out runs/benchmarks/disk
@@ -7,18 +7,17 @@
 Streaming: one pass over prepared clean images, read, normalised, checked and mixed, over a loop of truncated forward
 passes on pixels that lie ready. Mixing: the same batches, bit for bit, over sae-lens's own buffer.
 
-Reading: all contenders read the same files, which the operating system is asked to forget first. The naive reader
-reads some of the rows, and its time is scaled to all of them. The rows `batches' entropy` tell how well an epoch is
-mixed: each batch's entropy over images (or shards) over that of uniformly random batches, where 1 is a perfect
-shuffle.
+Reading: all contenders read the same files, which the operating system is asked to forget first. The naive reader reads
+some of the rows, and its time is scaled to all of them. The rows `batches' entropy` tell how well an epoch is mixed:
+each batch's entropy over images (or shards) over that of uniformly random batches, where 1 is a perfect shuffle.
 
 Writing: a shard with its checksum over as many bytes written and synced in one go; and all that `cache_activations`
-does for each image over the same model's forward pass up to the same layer on the same images, ready in memory. What
-it does once a run (hashing the model, trying one image, opening) has its own row.
+does for each image over the same model's forward pass up to the same layer on the same images, ready in memory. What it
+does once a run (hashing the model, trying one image, opening) has its own row.
 
-A value is the median over the rounds of one time over another in the same round. Leave the machine alone while it
-runs. OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios. The exit status is 0
-whether or not a limit is met.
+A value is the median over the rounds of one time over another in the same round. Leave the machine alone while it runs.
+OUT/result.json holds every time, OUT/table.md the table, OUT/figure.html draws the ratios. The exit status is 0 whether
+or not a limit is met.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PartName = Literal["streaming", "mixing", "all_tokens", "cls", "hooks", "shards"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of one benchmark."""
+    """Options of the benchmark."""
 
     out: str
     """Folder of the result: result.json, table.md, figure.html."""
@@ -59,7 +58,7 @@ class Options:
     buffer_megabytes: int = 1000
     """Memory for shuffling; less than the cache, or it is shuffled as a whole."""
     batch_size: int = 4096
-    """Rows a training batch."""
+    """Rows per training batch."""
     naive_rows: int = 20_000
     """Rows that the naive reader reads."""
     images: int = 64
@@ -67,7 +66,7 @@ class Options:
     threads: int = 1
     """Threads of the CPU's operators."""
     rounds: int = 10
-    """Times that every contender is measured; even is better."""
+    """Number of measurements of every contender; even is better."""
     quick: bool = False
     """Caches of 20 MB, a tiny model, and three rounds at most; held against no limit."""
     overwrite: bool = False

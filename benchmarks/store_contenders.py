@@ -1,4 +1,4 @@
-"""What the cache benchmark compares: caches whose rows know their number, ways to read them, and how well they mix."""
+"""Contenders of the cache benchmark: caches whose rows hold their number, ways to read them, and quality of mixing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK = 8 << 20
 
 
 def make_cache(folder: Path, *, n_bytes: int, tokens: int, widths: tuple[int, ...], shard_bytes: int) -> Path:
-    """Write a bfloat16 cache of about so many bytes; a row's first three columns are its number's digits, base 256.
+    """Write a bfloat16 cache of about `n_bytes`; a row's first three columns are its number's digits in base 256.
 
     The other columns are random numbers, the same in every shard.
     """
@@ -64,7 +64,7 @@ def make_cache(folder: Path, *, n_bytes: int, tokens: int, widths: tuple[int, ..
 
 
 def files(cache: CachedActivations) -> list[Path]:
-    """The files of all hook points, in order."""
+    """Return the files of all hook points, in order."""
     return [cache.path(index, hook) for index in range(cache.plan.n_shards) for hook in cache.widths]
 
 
@@ -112,12 +112,12 @@ def read_random_rows(cache: CachedActivations, n_rows: int, batch_size: int) -> 
 
 
 def read_epoch(cache: CachedActivations, **settings: Any) -> int:
-    """Read one shuffled epoch; the number of rows."""
+    """Read one shuffled epoch and return the number of rows."""
     return sum(len(batch) for batch in cache.epoch(0, ShuffleOptions(seed=0, **settings)))
 
 
 def mixing(cache: CachedActivations, **settings: Any) -> dict[str, list[float]]:
-    """Entropies over images and over shards of up to 500 batches, over the mean of that in uniformly random batches.
+    """Return entropies over images and over shards of up to 500 batches, relative to uniformly random batches.
 
     Raises:
         ValueError: a row comes twice, or is none of the cache's.
@@ -146,7 +146,7 @@ def _entropies(batches: Sequence[np.ndarray]) -> list[float]:
 
 
 def random_images(n_images: int, size: int) -> datasets.Dataset:
-    """Prepared images of random pixels."""
+    """Return prepared images of random pixels."""
     import datasets
 
     features = datasets.Features(

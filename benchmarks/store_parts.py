@@ -1,4 +1,4 @@
-"""The parts of the store benchmark: streaming, mixing, reading, writing; each gives its title, times and rows."""
+"""Parts of the store benchmark, streaming, mixing, reading and writing, each with its title, times and rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Found = tuple[str, Timing, list[Measure]]
 
 
 def streaming(options: Options) -> Found:
-    """The image store, over nothing but forward passes as far as the penultimate residual."""
+    """Time the image store against bare forward passes up to the penultimate residual."""
     from mechvit.data import iter_batches, load_images, normalize, prepare
     from mechvit.saes.activations.image_store import ImageActivationsStore, sae_input_widths
     from mechvit.saes.config import StreamConfig
@@ -85,7 +85,7 @@ def streaming(options: Options) -> Found:
 
 
 def with_processor(shape: str, device: str, seed: int) -> HookedViT:
-    """A HookedViT with an image processor of its own size."""
+    """Return a HookedViT with an image processor of its own size."""
     from transformers import ViTImageProcessorPil
 
     model = make_models(shape, 1, device, "float32", seed).hooked
@@ -95,7 +95,7 @@ def with_processor(shape: str, device: str, seed: int) -> HookedViT:
 
 
 def mixing(options: Options) -> Found:
-    """The mixing buffer of the image store over sae-lens's own, on chunks that lie ready; the batches are the same."""
+    """Time the image store's mixing buffer against sae-lens's own, on chunks in memory; the batches are the same."""
     from sae_lens.training import mixing_buffer as stock
 
     from mechvit.saes.activations import mixing_buffer as ours
@@ -233,7 +233,7 @@ def writing(options: Options, scratch: Path) -> Found:
 
 
 def writing_shards(options: Options, scratch: Path) -> Found:
-    """Shards with their checksums, over as many bytes written to the same disk in one go and synced."""
+    """Time shards with their checksums against as many bytes written to the same disk at once and synced."""
     from mechvit.files import begin
     from mechvit.saes.activation_cache.manifest import DTYPES
     from mechvit.saes.activation_cache.shards import write_shard

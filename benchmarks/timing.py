@@ -1,4 +1,4 @@
-"""Interleaved timing: what is compared runs in the same rounds, so that the machine's drift hits all alike."""
+"""Interleaved timing: contenders run in the same rounds, so that the machine's drift affects all equally."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Contender:
 
     name: str
     call: Callable[[], Any]
-    """What is timed, with the freeing of what it returns."""
+    """Function that is timed, including the release of its result."""
     context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """Entered before the clock starts, left after it stops."""
     tensors: Callable[[Any], Mapping[str, Any]] | None = None
-    """Names the tensors in the call's result that must equal the other contenders' of the same name."""
+    """Function that names the tensors in the call's result that must equal those of other contenders."""
     times: int = 1
-    """How often one call does the work: its time is divided by this."""
+    """Number of times that one call does the work, by which its time is divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """The middle of some measurements, how far they spread, and how well the middle is known."""
+    """Median of some measurements, their spread, and the uncertainty of the median."""
 
     median: float
     lower_quartile: float
@@ -64,22 +64,22 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long each contender took, round by round."""
+    """Time of each contender, round by round."""
 
     seconds: Mapping[str, tuple[float, ...]]
     """Contender's name -> seconds per call (over its `times`), one value a round; the same position is the same round
     in all."""
 
     def of(self, name: str) -> Spread:
-        """Seconds per call."""
+        """Return the seconds per call."""
         return spread(self.seconds[name])
 
     def ratio(self, name: str, over: str) -> Spread:
-        """One contender's time over another's, paired by round."""
+        """Return one contender's time over another's, paired by round."""
         return spread([a / b for a, b in zip(self.seconds[name], self.seconds[over], strict=True)])
 
     def difference(self, name: str, minus: str, *, scale: float = 1.0) -> Spread:
-        """One contender's time minus another's, paired by round, in seconds times `scale`."""
+        """Return one contender's time minus another's, paired by round, in seconds times `scale`."""
         return spread([(a - b) * scale for a, b in zip(self.seconds[name], self.seconds[minus], strict=True)])
 
 
@@ -135,7 +135,7 @@ def time_interleaved(
 
 
 def orders(names: Sequence[str], rounds: int, seed: int) -> Iterator[list[str]]:
-    """Give each round's order: a random one, its reverse, another random one, its reverse, ..."""
+    """Yield each round's order: a random one, its reverse, another random one, its reverse, ..."""
     generator = random.Random(seed)
     order: list[str] = []
     for index in range(rounds):

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mechvit"
-FOLDERS = ("*.py", *(f"{name}/**/*.py" for name in ("analysis", "data", "finetuning", "kernels", "models")))
+FOLDERS = ("*.py", *(f"{path.name}/**/*.py" for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").is_file()))
 """Patterns of files in the package; `*.py` are those at its root."""
 WORDS = """
-Add Apply Approximate Arrange Assemble Assign Attach Attribute Average Blend Blur Build Cache Change Check
-Choose Classify Compare Compile Compute Concatenate Convert Convolve Copy Corrupt Count Decide Decode Decorate
-Describe Disable Divide Draw Embed Encode Enlarge Evaluate Extract Filter Find Fine-tune Flush Fold Follow
-Format Generate Group Infer Join Keep List Load Make Map Match Measure Move Multiply Normalise Open Parse Pool
-Print Project Put Raise Read Record Refuse Register Remove Replace Rescale Resize Restore Restrict Return
-Rewrite Rotate Round Run Sample Save Scale Score Select Set Shift Shrink Silence Smear Splice Split Stack Start
-Stream Sum Switch Synchronise Tabulate Take Train Translate Turn Update Whiten Wrap Write Yield
+Ablate Add Allocate Allow Answer Append Apply Approximate Arrange Assemble Assign Attach Attribute Average Blend
+Blur Break Build Cache Call Change Check Choose Classify Close Compare Compile Compute Concatenate Convert
+Convolve Copy Corrupt Count Create Decide Decode Decorate Deflate Describe Disable Divide Draw Embed Encode End
+Enlarge Escape Evaluate Extract Fill Filter Find Fine-tune Finish Flush Fold Follow Format Generate Group Hold
+Import Infer Initialise Join Judge Keep List Load Locate Lock Make Map Mark Match Measure Move Multiply Name
+Normalise Offer Open Order Pack Parse Patch Place Poll Pool Prepare Print Project Provide Publish Put Raise Read
+Rearrange Record Refuse Register Release Remove Rename Reorder Replace Report Rescale Reset Resize Restore
+Restrict Resume Return Rewrite Rotate Round Run Sample Save Scale Score Scroll Seed Select Set Shift Show Shrink
+Silence Smear Splice Split Stack Start State Steer Store Stream Study Sum Swap Switch Synchronise Tabulate Take
+Test Train Translate Turn Unlock Update Upload Wait Whiten Wrap Write Yield
 """
 VERBS = frozenset(WORDS.split())
 """First words of functions' docstrings; add a plain verb where none of these fits."""

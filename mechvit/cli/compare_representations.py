@@ -111,7 +111,7 @@ def main(options: Options) -> None:
 
 
 def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: int | None) -> datasets.Dataset:
-    """One part of the images, as each model takes them, with the base's classes."""
+    """Load one part of the images in each model's form, with the base's classes."""
     base = next(iter(models.values()))
     return images_of(options, part, base.hf_config, [model.image_processor for model in models.values()], limit=limit)
 

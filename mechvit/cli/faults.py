@@ -51,14 +51,14 @@ def explain(error: BaseException, options: object = None) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, the machine's or the device's."""
+    """Return whether memory ran out, the machine's or the device's."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_MEMORY_TEXT.search(str(error)))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether a file could not be written for lack of space."""
+    """Return whether a file could not be written for lack of space."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     if isinstance(error, (OSError, RuntimeError)) or _is_of_the_input(error):

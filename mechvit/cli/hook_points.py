@@ -72,7 +72,7 @@ def check(place: Path, overwrite: bool) -> None:
 
 
 def is_own_table(place: Path) -> bool:
-    """Tell whether a file is empty or a table that this command wrote."""
+    """Return whether a file is empty or a table that this command wrote."""
     with place.open("rb") as file:
         start = file.read(400)
     written = start.startswith((b"# Hook points\n\nWritten by `mechvit hook-points", _EARLIER))

@@ -170,7 +170,7 @@ def steer_all(
 
 
 def part_of(part: str, limit: int | None, model: HookedViT, options: Options) -> datasets.Dataset:
-    """One part of the images, as the model takes them."""
+    """Load one part of the images in the model's form."""
     return images_of(options, part, model.hf_config, model.image_processor, limit=limit)
 
 

@@ -30,7 +30,7 @@ def disk_errors(place: Path) -> Iterator[None]:
 
 
 def is_full(error: OSError) -> bool:
-    """Tell whether an error means that the disk, or the user's quota on it, is full."""
+    """Return whether an error means that the disk, or the user's quota on it, is full."""
     return error.errno in _FULL
 
 

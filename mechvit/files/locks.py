@@ -181,7 +181,7 @@ def _holders(descriptor: int) -> list[dict[str, Any]]:
 
 
 def lives(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
+    """Return whether a process of this machine is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

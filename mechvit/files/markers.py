@@ -54,7 +54,7 @@ class Marker:
     """Paths in the folder below which a library writes: everything below them counts as this package's."""
 
     def lists(self, name: str) -> bool:
-        """Tell whether a file, or an empty folder `NAME/`, was written by this package or is litter."""
+        """Return whether a file, or an empty folder `NAME/`, was written by this package or is litter."""
         own = name in self.files or any(not top or name == top or name.startswith(top + "/") for top in self.under)
         if name.endswith("/"):
             own = own or any(file.startswith(name) for file in (*self.files, *self.under))
@@ -62,7 +62,7 @@ class Marker:
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a path in a folder is system litter, a marker, or a partial file of a killed process."""
+    """Return whether a path in a folder is system litter, a marker, or a partial file of a killed process."""
     last = name.rstrip("/").rpartition("/")[2]
     if last in (MARKER, f"{MARKER}.part") or re.fullmatch(r"\..+\.mechvit-\d+\.part", last):
         return True
@@ -72,7 +72,7 @@ def is_litter(name: str) -> bool:
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether a folder contains nothing but litter."""
+    """Return whether a folder contains nothing but litter."""
     return all(map(is_litter, os.listdir(folder)))
 
 
@@ -164,7 +164,7 @@ def note(path: Path, *, under: bool = False, seen: list[Any] | None = None) -> N
 
 @contextmanager
 def library_writes(folder: Path) -> Iterator[Path]:
-    """Let a library write files under its own names into a folder; all new files count as this package's."""
+    """Allow a library to write files under its own names into a folder; all new files count as this package's."""
     with disk_errors(folder):
         found = marked_above(folder / "file")
         marker, before = (None, set()) if found is None else (read_marker(found), set(tree(found)))
@@ -184,7 +184,7 @@ def foreign(folder: Path, marker: Marker) -> list[str]:
 
 
 def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
-    """Tell whether an unmarked folder is an earlier result: only known names, including all obligatory ones.
+    """Return whether an unmarked folder is an earlier result: only known names, including all obligatory ones.
 
     Args:
         known: patterns of paths in the folder, such as `figures/*.html`.
@@ -275,7 +275,7 @@ def marked_above(path: Path) -> Path | None:
 
 
 def listed(path: Path) -> bool:
-    """Tell whether the nearest marked folder above a file lists it."""
+    """Return whether the nearest marked folder above a file lists it."""
     folder = marked_above(path)
     marker = None if folder is None else read_marker(folder)
     return folder is not None and marker is not None and marker.lists(path.relative_to(folder).as_posix())

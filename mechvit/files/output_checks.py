@@ -100,7 +100,7 @@ def _option(flag: str) -> str:
 
 
 def _inside(inner: Path, outer: Path) -> bool:
-    """Tell whether a path equals another or lies below it, under whatever names (mounts, capitals)."""
+    """Return whether a path equals another or lies below it, under whatever names (mounts, capitals)."""
     if inner == outer or outer in inner.parents:
         return True
     return outer.exists() and any(path.exists() and path.samefile(outer) for path in (inner, *inner.parents))
@@ -206,14 +206,14 @@ def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True
 
 
 def _is_edited(path: Path) -> bool:
-    """Tell whether a single file of this package differs from what its marker recorded."""
+    """Return whether a single file of this package differs from what its marker recorded."""
     folder = marked_above(path)
     marker = None if folder is None else read_marker(folder)
     return folder is not None and marker is not None and path.relative_to(folder).as_posix() in edited(folder, marker)
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether a folder is empty except for litter, and no begun result."""
+    """Return whether a folder is empty except for litter, and no begun result."""
     return is_empty(folder) and read_marker(folder) is None
 
 

@@ -37,7 +37,7 @@ NUMBERS = ("k", "lr")
 
 
 def is_old(path: Path, config: Mapping[str, Any]) -> bool:
-    """Tell whether sae-lens reads a configuration as one from before its version 6.
+    """Return whether sae-lens reads a configuration as one from before its version 6.
 
     Raises:
         ValueError: the version cannot be parsed, or `metadata` would be dropped for lack of one; names the file.
@@ -163,7 +163,7 @@ def _size(config: Mapping[str, Any], name: str) -> int:
 
 
 def is_a(value: Any, wanted: Any) -> bool:
-    """Tell whether a JSON value has a declared type; whole numbers count as floats, booleans not as numbers."""
+    """Return whether a JSON value has a declared type; whole numbers count as floats, booleans not as numbers."""
     if typing.get_origin(wanted) is typing.Literal:
         return isinstance(value, str) and value in typing.get_args(wanted)
     if typing.get_origin(wanted) in (types.UnionType, typing.Union):

@@ -185,7 +185,7 @@ class Stages:
 
 
 def _is_described(outputs: object) -> bool:
-    """Tell whether these are outputs as described by `files.describe`: size, mtime and hash of each file."""
+    """Return whether these are outputs as described by `files.describe`: size, mtime and hash of each file."""
     return isinstance(outputs, dict) and all(
         isinstance(made, dict) and all(isinstance(about, list) and len(about) == 3 for about in made.values())
         for made in outputs.values()

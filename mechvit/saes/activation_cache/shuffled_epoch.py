@@ -296,7 +296,7 @@ class _ChunkReader:
 
 
 def allows_direct(path: Path) -> bool:
-    """Tell whether a file can be read without the operating system's page cache."""
+    """Return whether a file can be read without the operating system's page cache."""
     if not hasattr(os, "O_DIRECT"):
         return False
     try:

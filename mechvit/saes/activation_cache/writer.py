@@ -180,7 +180,7 @@ def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
 
 
 def _is_finished(cache: Path, plan: Plan) -> bool:
-    """Tell whether a complete cache of this plan exists, so that nothing has to be written.
+    """Return whether a complete cache of this plan exists, so that nothing has to be written.
 
     Raises:
         ValueError: the cache has another plan.
@@ -229,7 +229,7 @@ def _write_missing(
 
 
 def _intact(cache: Path, plan: Plan, index: int) -> bool:
-    """Tell whether a shard is there with the bytes that were written; warn if it has been damaged since."""
+    """Return whether a shard is there with the bytes that were written; warn if it has been damaged since."""
     folder = cache / plan.shard(index)
     if not folder.is_dir():
         return False

@@ -77,12 +77,11 @@ class SAEQuality(_Metrics):
     accuracy: float | None = None
     """Accuracy of the model with the reconstruction in place of the activation, 0 to 1."""
     top5: float | None = None
-    """Of the same model, share of images whose label is among the five highest scores; None with five classes or
-    fewer."""
+    """Share of images whose label is among the same model's five highest scores; None with five classes or fewer."""
     ece: float | None = None
-    """Of the same model, the expected calibration error: 15 bins, L1."""
+    """Expected calibration error of the same model: 15 bins, L1."""
     cross_entropy: float | None = None
-    """Of the same model, the mean cross-entropy in nats."""
+    """Mean cross-entropy of the same model, in nats."""
     accuracy_recovered: float | None = None
     """Fraction recovered relative to zero ablation."""
     cross_entropy_recovered: float | None = None

@@ -38,7 +38,7 @@ MEAN_IMAGES = 256
 
 
 def signed(sae: SAE) -> bool:
-    """Tell whether an SAE's codes may be negative."""
+    """Return whether an SAE's codes may be negative."""
     return bool(sae.cfg.architecture() == "abstopk")
 
 

@@ -29,7 +29,7 @@ _ACTIVE, _CODES, _ROWS = 8, 64, 1024  # latents per test code, number of test co
 
 
 def fixed_scale(sae: SAE) -> bool:
-    """Tell whether one unit of a latent writes the same vector into every token."""
+    """Return whether one unit of a latent writes the same vector into every token."""
     return sae.cfg.normalize_activations not in RESCALED
 
 
@@ -94,7 +94,7 @@ def _differences(sae: SAE) -> Float[Tensor, "d_sae d"]:
 
 
 def _decodes_to(sae: SAE, rows: Float[Tensor, "d_sae d"]) -> bool:
-    """Tell whether `decode` equals the sum of the latents' rows on random codes of a few latents."""
+    """Return whether `decode` equals the sum of the latents' rows on random codes of a few latents."""
     generator, d_sae = torch.Generator().manual_seed(0), len(rows)
     active = min(_ACTIVE, d_sae)
     places = torch.stack([torch.randperm(d_sae, generator=generator)[:active] for _ in range(_CODES)])

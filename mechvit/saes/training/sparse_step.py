@@ -38,7 +38,7 @@ def _folded_bias(sae: StandardTrainingSAE | BatchTopKTrainingSAE) -> Float[Tenso
 
 
 def _applies(sae: FastStandardTrainingSAE | FastBatchTopKTrainingSAE, x: Tensor) -> bool:
-    """Tell whether these inputs, settings and hooks need nothing that the sparse form leaves out."""
+    """Return whether these inputs, settings and hooks need nothing that the sparse form leaves out."""
     hooked = any(map(has_hooks, sae.hook_dict.values()))
     return (
         x.device.type in sae.devices

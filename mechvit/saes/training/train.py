@@ -196,7 +196,7 @@ def read_history(out: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _finished(final: Path, folder: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Tell whether the training is done; otherwise prepare `folder` for it to start or resume.
+    """Return whether the training is done; otherwise prepare `folder` for it to start or resume.
 
     Raises:
         ValueError: there is a training with other settings, or something other than a training.

@@ -19,7 +19,7 @@ COLOUR_SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1
 def sure(
     low: Float[np.ndarray, "rows columns"], high: Float[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
-    """Tell where an interval excludes zero."""
+    """Return where an interval excludes zero."""
     return (low > 0) | (high < 0)
 
 

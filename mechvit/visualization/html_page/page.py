@@ -119,7 +119,7 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def is_own_page(path: Path) -> bool:
-    """Tell whether a page may replace a file: an empty one, or a page of this package that was not edited.
+    """Return whether a page may replace a file: an empty one, or a page of this package that was not edited.
 
     Pages of earlier versions hold no hash; only those listed in a run's folder count.
     """

@@ -154,7 +154,7 @@ def page_figure(found: RunFigure, offers: Offers, bears: Sequence[str] = ()) -> 
 
 
 def bears_on(spec: FigureSpec, claim: str) -> bool:
-    """Tell whether a figure concerns the claim with this id."""
+    """Return whether a figure concerns the claim with this id."""
     return claim.startswith(spec.claims) if spec.claims else False
 
 

@@ -35,7 +35,7 @@ class RunResults:
     """versions, hardware, seeds, stages (name, seconds, peak_memory_bytes), started, finished."""
 
     def has(self, name: str) -> bool:
-        """Tell whether the run has a table."""
+        """Return whether the run has a table."""
         return (self.path / "tables" / f"{name}.parquet").is_file()
 
     def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
