@@ -162,7 +162,7 @@ def main(options: Options) -> None:
     publish(
         options,
         beginning,
-        title="What the entropy of attention costs",
+        title="Cost of the entropy of attention",
         measures=measures,
         timings=timings,
         agreement=agreement,

@@ -193,7 +193,7 @@ def main(options: Options) -> None:
     publish(
         options,
         beginning,
-        title="What a HookedViT costs",
+        title="Cost of a HookedViT",
         measures=measures,
         timings=timings,
         agreement=agreement,

@@ -187,7 +187,7 @@ def main(options: Options) -> None:
     publish(
         options,
         beginning,
-        title="What patching every component costs",
+        title="Cost of patching every component",
         measures=measures(title, timing, limit),
         timings={title: timing},
         agreement=agreement,

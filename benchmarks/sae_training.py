@@ -141,9 +141,7 @@ def main(options: Options) -> None:
             )
         limit = None if options.quick else 1.0
         measures += [Measure.ratio(title, timing, name, FIT, limit) for name in (STOCK, SPARSE)]
-    publish(
-        options, beginning, title="What training SAEs costs", measures=measures, timings=timings, agreement=agreement
-    )
+    publish(options, beginning, title="Cost of training SAEs", measures=measures, timings=timings, agreement=agreement)
 
 
 if __name__ == "__main__":

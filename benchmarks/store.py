@@ -110,7 +110,7 @@ def main(options: Options) -> None:
         for part in options.parts:
             title, timing, rows = measured(part, options, Path(folder))
             timings[title], measures = timing, measures + rows
-    publish(options, beginning, title="What storing activations costs", measures=measures, timings=timings)
+    publish(options, beginning, title="Cost of storing activations", measures=measures, timings=timings)
 
 
 if __name__ == "__main__":

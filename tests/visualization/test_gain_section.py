@@ -125,7 +125,7 @@ def test_readings_say_what_the_tables_say(run):
 @pytest.mark.long
 def test_questions_have_a_table_of_their_own(html, run):
     assert [claim["id"] for claim in run.questions] == ["open_isolate_gaussian_blur"]
-    start = html.index("What the paper leaves open")
+    start = html.index("Questions that the paper leaves open")
     table = html[start : html.index("</table>", start)]
     assert re.findall(r'<tr id="claim-(\w+)">', table) == ["open_isolate_gaussian_blur"]
     assert '<span class="verdict yes">yes</span>' in table

@@ -13,7 +13,7 @@ import torch
 from browsing import check_paper, needs_chromium, until
 
 from mechvit.analysis import CorruptionSpectrum, Transfer, transfer
-from mechvit.analysis.robustness.transfer import CONTRAST_TITLES as contrasts
+from mechvit.analysis.robustness.transfer import CONTRASTS as contrasts
 from mechvit.data import Corruption, Mixture
 from mechvit.visualization import render_transfer
 from mechvit.visualization.figures import transfer_matrix, transfer_means, transfer_similarity

@@ -82,5 +82,5 @@ def pattern_change(summary: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title_text="squared difference<br>(0 = unchanged)", row=2, col=1)
     figure.update_xaxes(dtick=layer_step(summary["layer"]))
     figure.update_xaxes(title_text="layer", row=2)
-    finish(figure, "How far each attention pattern moves", height=600)
+    finish(figure, "Change of attention patterns under corruption", height=600)
     return figure.update_layout(legend_y=1.08)

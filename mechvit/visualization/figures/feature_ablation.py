@@ -58,7 +58,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     ticks = sorted(own["n"].unique())
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[str(n) for n in ticks])
     figure.update_xaxes(title_text="latents ablated", row=len(shown))
-    finish(figure, "What the latents that corruption moves most do", height=140 + 227 * len(shown))
+    finish(figure, "Effect of ablating the latents that corruption changes most", height=140 + 227 * len(shown))
     return figure.update_layout(legend_y=1.05)
 
 
@@ -134,5 +134,5 @@ def feature_changes(change: pd.DataFrame) -> go.Figure:
         figure.update_xaxes(title_text=says, range=[-reach, reach], row=1, col=col)
     figure.update_yaxes(range=[-reach, reach])
     figure.update_yaxes(title_text="tuned: corrupted − clean activation", row=1, col=1)
-    finish(figure, "Which latents the corruption moves, in which model", height=480, legend=False)
+    finish(figure, "Change of each latent under the corruption, tuned against base", height=480, legend=False)
     return figure.update_xaxes(showgrid=True)

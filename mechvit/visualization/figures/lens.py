@@ -96,7 +96,7 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
         title_text="first layer whose top class is correct (0 = embedding)", dtick=layer_step(shares["layer"])
     )
     figure.update_yaxes(title_text="share of images (%)", row=1, col=1)
-    return finish(figure, "Where the correct class first appears", height=400)
+    return finish(figure, "First layer that ranks the correct class first", height=400)
 
 
 def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +140,7 @@ def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
         figure.add_trace(trace)
     zero_line(figure, axis="x")
     figure.update_xaxes(title_text="change of the mean first correct layer, tuned − base (layers; negative = earlier)")
-    finish(figure, "How much earlier, on the same images", height=300, legend=False)
+    finish(figure, "Change of the first correct layer, on the same images", height=300, legend=False)
     figure.update_xaxes(showgrid=True)
     return figure.update_layout(margin={"l": 170, "t": 56})
 
@@ -177,5 +177,5 @@ def image_trajectories(trajectories: pd.DataFrame) -> go.Figure:
         figure.add_trace(trace, row=1, col=col)
     figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(trajectories["layer"]))
     figure.update_yaxes(title_text="probability of the class", range=[0, 1.02], row=1, col=1)
-    finish(figure, "What the image is classified as, layer by layer", height=420)
+    finish(figure, "Class probabilities by layer", height=420)
     return figure.update_layout(margin={"t": 72, "b": 130}, legend={"y": -0.3, "yanchor": "top"})

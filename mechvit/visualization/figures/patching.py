@@ -34,7 +34,7 @@ KIND_STYLES = {
     "attn": ("Attention", _BLUE[1], "circle"),
     "mlp": ("MLP", _ORANGE[1], "square"),
     "head": ("Head", _GREEN[1], "circle-open"),
-    "head_input": ("What the head reads", MUTED, "diamond-open"),
+    "head_input": ("Input of the head", MUTED, "diamond-open"),
     "logits": ("Logits", MUTED, "x"),
 }
 """Name, colour and symbol of each kind of component."""
@@ -88,7 +88,7 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
         trace = _cells(pick(summary, model=model, tokens=where), rows, names)
         figure.add_trace(trace, row=1, col=col)
     height = 190 + 25 * len(rows)
-    finish(figure, f"Where the giver's lead lives: recovered {OUTCOME_TITLES[quantity]}", height=height, legend=False)
+    finish(figure, f"Recovered share of the giver's lead: {OUTCOME_TITLES[quantity]}", height=height, legend=False)
     figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
     figure.update_xaxes(
         title_text="layer (block; of the stream: the one it enters)", dtick=layer_step(summary["layer"])
@@ -233,6 +233,6 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
         says = HEAD_AXES[number] if model != "change" else f"Δ {HEAD_AXES[number]}"
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, row=row + 1, col=col + 1)
     zero_line(figure)
-    finish(figure, "What heads attend to, and what they give", height=150 + 240 * len(models))
+    finish(figure, "Heads' effects against statistics of their attention", height=150 + 240 * len(models))
     figure.update_yaxes(title_text="effect (logits)", col=1)
     return figure.update_layout(legend_y=1.04)

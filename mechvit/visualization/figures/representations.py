@@ -50,7 +50,7 @@ def model_similarity(cka: pd.DataFrame) -> go.Figure:
     require(cka, CKA_COLUMNS, "representation_similarity")
     own = _same_layers(cka[(cka["model_a"] != cka["model_b"]) & (cka["corruption_a"] == cka["corruption_b"])])
     own = own.assign(model=own["model_b"], corruption=own["corruption_b"])
-    figure = _by_layer(own, "How alike base and tuned are")
+    figure = _by_layer(own, "Similarity of base and tuned models by layer")
     return figure.update_yaxes(title_text="linear CKA of tuned and base (1 = same)", row=1, col=1)
 
 
@@ -67,7 +67,7 @@ def corruption_similarity(cka: pd.DataFrame) -> go.Figure:
     require(cka, CKA_COLUMNS, "representation_similarity")
     own = _same_layers(cka[(cka["model_a"] == cka["model_b"]) & (cka["corruption_a"] != cka["corruption_b"])])
     own = own.assign(model=own["model_b"], corruption=own["corruption_b"])
-    figure = _by_layer(own, "How alike each model's clean and corrupted images are")
+    figure = _by_layer(own, "Similarity of each model's clean and corrupted images by layer")
     return figure.update_yaxes(title_text="linear CKA of clean and corrupted (1 = same)", row=1, col=1)
 
 
@@ -128,7 +128,7 @@ def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
             "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
         )
         figure.add_trace(heat, row=place // columns + 1, col=place % columns + 1)
-    finish(figure, "How alike every two layers are", height=120 + 330 * rows, legend=False)
+    finish(figure, "Similarity of every two layers", height=120 + 330 * rows, legend=False)
     figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
     figure.update_xaxes(title_text="layer", constrain="domain", dtick=layer_step(cka["layer_a"]))
     figure.update_yaxes(title_text="layer", showgrid=False, constrain="domain", dtick=layer_step(cka["layer_b"]))
@@ -176,7 +176,7 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
         figure.update_yaxes(title_text=LENS_AXES[quantity], rangemode="tozero", row=row, col=1)
     figure.update_xaxes(dtick=layer_step(summary["layer"]))
     figure.update_xaxes(title_text="layer (0 = embedding)", row=len(LENS_AXES))
-    finish(figure, "What the head reads at each layer, with and without a translator", height=640)
+    finish(figure, "Logit lens and tuned lens by layer", height=640)
     return figure.update_layout(margin={"t": 120}, legend_y=1.07)
 
 
@@ -245,6 +245,6 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
     zero_line(figure, axis="x")
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.5, -0.5])
     figure.update_xaxes(title_text="change of mean prediction depth, tuned − base<br>(layers; negative = earlier)")
-    finish(figure, "How much earlier or later the answer is settled", height=210 + 46 * len(rows))
+    finish(figure, "Change of prediction depth", height=210 + 46 * len(rows))
     figure.update_xaxes(showgrid=True)
     return figure.update_layout(margin={"l": 190, "b": 72})

@@ -66,7 +66,7 @@ def corruption_errors(summary: pd.DataFrame) -> go.Figure:
         )
         figure.add_trace(trace, row=1, col=col)
     height = 150 + (14 + 8 * len(models)) * len(rows)
-    finish(figure, "What each corruption costs", height=height)
+    finish(figure, "Error under each corruption", height=height)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, range=[len(rows) - 0.4, -0.6])
     for col, (quantity, (_, says)) in enumerate(PANELS.items(), start=1):
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, showgrid=True, row=1, col=col)
@@ -111,7 +111,7 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:.2e}} at %{{x:.3f}} cycles a pixel<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=col)
-    finish(figure, "Where in the spectrum corruptions change images", height=470)
+    finish(figure, "Power spectra of the corruptions' changes", height=470)
     figure.update_xaxes(title_text="frequency (cycles a pixel)")
     top = np.log10(mean["power"].max()) if mean["power"].max() > 0 else 0.0
     figure.update_yaxes(type="log", exponentformat="power", dtick=1, range=[top - 6, top + 0.2])  # six decades

@@ -113,7 +113,7 @@ def feature_density(density: pd.DataFrame) -> go.Figure:
             figure.add_trace(trace, row=row, col=col)
     figure.update_xaxes(title_text="log10 of the firing rate (share of tokens)")
     figure.update_yaxes(title_text="latents", rangemode="tozero", col=1)
-    return _finish(figure, "How often latents fire", 120 + 260 * places[-1][0])
+    return _finish(figure, "Distribution of latents' firing rates", 120 + 260 * places[-1][0])
 
 
 def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:

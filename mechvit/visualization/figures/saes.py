@@ -79,7 +79,7 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
     figure.update_yaxes(title_text="density", col=1)
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(title_text="cosine of the SAE codes, clean against corrupted patch (1 = same)", row=len(kinds))
-    finish(figure, "How far corruption moves the SAE codes", height=130 + 240 * len(kinds))
+    finish(figure, "Cosine between clean and corrupted SAE codes", height=130 + 240 * len(kinds))
     return figure.update_layout(legend_y=1.08)
 
 

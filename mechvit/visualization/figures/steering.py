@@ -128,7 +128,7 @@ def steering_cost(chosen: pd.DataFrame) -> go.Figure:
             figure.add_trace(trace, row=1, col=col)
         zero_line(figure, row=1, col=col)
         zero_line(figure, axis="x", row=1, col=col)
-    finish(figure, "What steering recovers, and what it costs, on held-out images", height=430)
+    finish(figure, "Recovered gain and clean cost of steering, on held-out images", height=430)
     figure.update_xaxes(title_text="change of clean accuracy (negative = cost)", showgrid=True)
     figure.update_yaxes(title_text="recovered accuracy (0 = base, 1 = tuned)", row=1, col=1)
     return figure

@@ -94,7 +94,7 @@ def transfer_matrix(transfer: pd.DataFrame, quantity: str = "gain") -> go.Figure
         bold(text, sure(low, high)),
         x=[title_of(key, short=True) for key in columns],
         y=[ROWS.get(key, title_of(key, short=True)) for key in rows],
-        title="What training on each corruption gives on every other"
+        title="Gain of training on each corruption on every other"
         if quantity == "gain"
         else "Share of what training on the tested corruption itself gives",
         colours="change over the base, percentage points (positive: better)"

@@ -184,7 +184,7 @@ def weight_changes(parts: pd.DataFrame) -> go.Figure:
             hovertemplate=f"<b>{escaped(title_of(model))}</b> %{{customdata[0]}}: %{{x:.4g}}<extra></extra>",
         )
         figure.add_trace(trace)
-    finish(figure, "How far each part moved", height=150 + 17 * len(names))
+    finish(figure, "Relative change of each part's weights", height=150 + 17 * len(names))
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=[escaped(name) for name in names], range=[len(names) - 0.4, -0.6]
     )

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .run_results import RunResults
 
 LEAD = (
-    "Which difference between the base and a tuned model makes the gain, can it be isolated, and can it be had "
-    "without tuning? Does it pass to other filters? Each model tuned on a family’s strongest level is compared with "
-    "the base on that corruption. A recovered share of 0 is the base as it is, 1 the tuned model."
+    "Which difference between the base and a tuned model causes the gain, can it be isolated, and can it be obtained "
+    "without tuning? Does it transfer to other filters? Each model tuned on a family’s strongest level is compared "
+    "with the base on that corruption. A recovered share of 0 is the unchanged base, 1 the tuned model."
 )
 OPEN = "Section 5, future work"
 LATENT_COLUMNS = [

@@ -145,9 +145,9 @@ def _similarity(matrix: pd.DataFrame) -> FigureSpec:
         figure=partial(transfers.transfer_similarity, matrix),
         reading=readings.similarity,
         source="Spectra",
-        definition="How far the power of what one corruption changes must be moved in frequency to become that of the "
-        "other (first Wasserstein distance of the two radial power spectra, each scaled to sum to 1). ρ is Spearman’s; "
-        "p is by shuffling corruptions, since pairs that share one are not independent (Mantel).",
+        definition="The distance of two corruptions is the first Wasserstein distance of the radial power spectra of "
+        "their changes, each scaled to sum to 1. ρ is Spearman’s; p is from permutations of the corruptions, since "
+        "pairs that share one are not independent (Mantel).",
     )
 
 
