@@ -58,8 +58,8 @@ class Options:
     batch_size: int = 8
     """Images per call; the limits are for 8."""
     parts: tuple[PartName, ...] = ("no_hooks", "penultimate", "patterns", "hook_points")
-    """Which comparisons: the plain forward; the penultimate residual cached; attention patterns cached; what the hook
-    points cost on a small model (48 px, 6 layers, width 96)."""
+    """Comparisons to run: the plain forward; the penultimate residual cached; attention patterns cached; the cost of
+    hook points on a small model (48 px, 6 layers, width 96)."""
     quick: bool = False
     """A tiny model instead of ViT-B/16, and three rounds at most; its ratios are held against no limit."""
     seed: int = 0

@@ -48,7 +48,7 @@ class Options:
     architectures: tuple[Literal["standard", "batchtopk"], ...] = ("standard", "batchtopk")
     """The SAEs whose training is timed."""
     shape: Literal["small", "vit_b_16", "tiny"] = "small"
-    """Of the ViT: 48 px and width 96, or ViT-B/16. Its width is the SAEs' d_in."""
+    """Shape of the ViT: 48 px and width 96, or ViT-B/16. Its width is the SAEs' d_in."""
     expansion_factor: int = 32
     """Latents per dimension."""
     batch_size_tokens: int = 4096

@@ -49,8 +49,8 @@ class Options:
     """The streaming store; the mixing buffer; reading all tokens, class tokens, several hook points; writing a shard;
     the whole writer."""
     device: str | None = None
-    """Where the streaming store, the mixing and the writer's model compute, as in cuda:0 or cpu; by default CUDA where
-    there is one."""
+    """Device of the streaming store, the mixing and the writer's model, as in cuda:0 or cpu; CUDA by default if there
+    is a GPU."""
     scratch: str | None = None
     """Folder on the disk to be measured; by default the system's for temporary files."""
     megabytes: int = 4000

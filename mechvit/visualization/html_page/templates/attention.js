@@ -4,7 +4,7 @@
 (() => {
   let serial = 0;
   const { make, choice } = Views;
-  // The bundle lies in the page as text, and is compiled (most of a second) when the first view comes near.
+  // The bundle is stored in the page as text, and compiled (most of a second) when the first view comes near.
   const load = () => {
     const text = document.getElementById("circuitsvis");
     if (window.CircuitsVis || !text) return;

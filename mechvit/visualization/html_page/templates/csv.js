@@ -17,7 +17,7 @@ const Csv = (() => {
     link.remove();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
-  // A button that saves what `make() -> [name, text]` gives at that moment.
+  // A button that saves the current result of `make() -> [name, text]`.
   const button = (title, make) => {
     const node = document.createElement("button");
     Object.assign(node, { type: "button", className: "csv", textContent: title });

@@ -20,7 +20,7 @@
       return change ? CHANGE[Math.round(127.5 + Math.sign(value) * 127.5 * unit)] : HEAT[Math.round(255 * unit)];
     };
 
-    // What is shown: one row a model, then their difference; columns clean, corrupted, difference.
+    // Displayed panels: one row per model, then their difference; columns clean, corrupted, difference.
     const panels = () => {
       const seen = s.corruption ? [0, s.corruption] : [0];
       const line = (name, terms) => {
@@ -98,7 +98,7 @@
       `${measures[i]} ${number(measure(terms, row, cell, i), terms.length > 1)}${units[i] ?? ""}`;
     const thumbnails = Thumbnails(spec, s, data, { pick, colour, cellName, measured, root });
 
-    // Panels, and what their colours mean.
+    // Panels, and the meaning of their colours.
     const legend = make("p", "ex-legend");
     const scale = (name, colours, from, to) => {
       const [line, bar] = [make("span"), make("i")];

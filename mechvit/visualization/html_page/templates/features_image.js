@@ -1,4 +1,4 @@
-// Feature browser: images that can be asked, patch by patch, which latents write most into them.
+// Feature browser: images whose patches can be selected to list the latents that write most into them.
 "use strict";
 Features.imagePage = (() => {
   const { spec, state, make, number, percent, named, draw, bars, address, toFeature, conditions, panel, card, under } = Features;

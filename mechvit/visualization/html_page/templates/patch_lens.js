@@ -29,7 +29,7 @@
       const place = (s.layer * patches + patch) * top + rank;
       return { name: found.classes[place], p: (found.codes[place] / 255) ** 2 };
     };
-    // Of one patch, the probability of a class: 0 where it is not among the strongest.
+    // The probability of a class at one patch; 0 if it is not among the strongest.
     const share = (found, patch, name) => {
       for (let rank = 0; rank < top; rank++) if (at(found, patch, rank).name === name) return at(found, patch, rank).p;
       return 0;

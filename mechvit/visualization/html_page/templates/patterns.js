@@ -1,4 +1,4 @@
-// The explorer's numbers: patterns inflated when first needed, signed sums of them at a query, and what each head measures.
+// The explorer's numbers: patterns decompressed when first needed, their signed sums at a query, and heads' statistics.
 // A term is [model, condition, sign]; a row is a layer, and after the last one the rollouts; a cell is a head or a rollout.
 "use strict";
 const Patterns = (spec, s, arrived) => {
@@ -34,7 +34,7 @@ const Patterns = (spec, s, arrived) => {
     }
     return total;
   };
-  // Of a head: entropy (0), distance (1), mass of each prefix token (2 ...); null for a rollout.
+  // A head's entropy (0), distance (1), mass of each prefix token (2 ...); null for a rollout.
   const measure = (terms, row, cell, which) => {
     if (row >= layers) return null;
     const read = (found) => [found.entropy[row][cell], found.distance[row][cell], ...found.prefix_mass[row][cell]][which];

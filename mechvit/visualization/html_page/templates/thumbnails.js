@@ -1,4 +1,4 @@
-// The thumbnails: one canvas with a tile a head, and below them the rollouts; each shows its map of the query, or one number.
+// The thumbnails: one canvas with a tile per head, and below them the rollouts; each shows its map of the query or a number.
 // acts: pick(row, cell), colour(value, top, change), cellName(row, cell), measured(terms, row, cell, which), root.
 "use strict";
 const Thumbnails = (spec, s, data, { pick, colour, cellName, measured, root }) => {

@@ -70,7 +70,7 @@ const Views = (() => {
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
 
-  // Calls `draw` once before the next frame, however often it is asked; its last cost is a measure in the browser's timeline.
+  // Calls `draw` once before the next frame, however often it is called; its last cost is a measure in the browser's timeline.
   const drawer = (name, draw) => {
     let asked = 0;
     return () => {
@@ -156,7 +156,7 @@ const Views = (() => {
   const plotConfig = { displaylogo: false, showSendToCloud: false, responsive: true,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg" } };
 
-  // Does what is left, one piece after another, while the browser has nothing else to do.
+  // Runs the remaining pieces one after another while the browser is idle.
   const idle = window.requestIdleCallback ?? ((act) => setTimeout(act, 50));
   const whenIdle = (pieces) => {
     const next = () => {
