@@ -109,7 +109,8 @@ def make_tables(
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Compute all tables, and the number of forward passes per image that patching took."""
     from mechvit import analysis
-    from mechvit.analysis.interventions.components import COMPONENT_KINDS, check_activations_fit, components_of
+    from mechvit.analysis.interventions.components import COMPONENT_KINDS, components_of
+    from mechvit.analysis.interventions.model_pair import check_activations_fit
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,12 +25,11 @@ from .components import (
     COMPONENT_KINDS,
     ENDS,
     Component,
-    batch_that_fits,
     component_frame,
     components_of,
-    pair_batches,
     passes_needed,
 )
+from .model_pair import pair_batches
 from .recovery import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
 
 if TYPE_CHECKING:
@@ -146,8 +145,9 @@ def patch_models(
     kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     parts = []
-    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
-    for batch, *pixels in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
+    for batch, *pixels in pair_batches(
+        receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
+    ):
         parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
     correct, difference, own, given = zip(*parts, strict=True)
     return Patching(

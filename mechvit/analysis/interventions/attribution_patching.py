@@ -20,7 +20,8 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Corruption
 from mechvit.models.runs.image_tokens import token_slice
 
-from .components import COMPONENT_KINDS, Component, batch_that_fits, component_frame, components_of, pair_batches
+from .components import COMPONENT_KINDS, Component, component_frame, components_of
+from .model_pair import pair_batches
 from .recovery import foils, logit_difference
 
 if TYPE_CHECKING:
@@ -114,8 +115,9 @@ def attribution_patching(
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)  # two models, and what the backward needs
     ids, effects = [], []
     sums = torch.zeros(2, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
-    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
-    for batch, pixels, giver_pixels in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
+    for batch, pixels, giver_pixels in pair_batches(
+        receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
+    ):
         logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
         own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
         products = {name: (wide(given[name]) - wide(own[name])).float() * gradients[name].float() for name in names}

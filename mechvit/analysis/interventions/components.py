@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from mechvit.analysis.behaviour.performance import require_classifier
-from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, pixel_values
 from mechvit.analysis.statistics.tidy_tables import labelled
-from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import Corruption
-from mechvit.data.sources.labels import check_aligned
 from mechvit.models.config import HookedViTConfig
-from mechvit.models.processors.preprocessing import check_alike
 from mechvit.models.runs.image_tokens import token_slice
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from mechvit.models import HookedViT
 
 COMPONENT_KINDS: tuple[str, ...] = ("resid", "attn", "mlp", "head")
 """Residual stream, outputs of attention and MLP, and single heads' z."""
@@ -33,7 +24,6 @@ BY: tuple[str, ...] = ("kind", "layer", "head", "tokens")
 """Columns that name a component in tables."""
 WHOLE = -1
 """Value of `head` for a component that is not a single head."""
-_MEMORY = 2**30
 
 
 class Component(NamedTuple):
@@ -97,26 +87,6 @@ def components_of(
     return tuple(found)
 
 
-def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
-    """Raise a ValueError unless both models are classifiers whose activations can replace each other."""
-    for name, model in (("receiver", receiver), ("giver", giver)):
-        if model.head is None:
-            raise ValueError(f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier")
-        require_classifier(model)
-    names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_prefix_tokens", "image_size", "n_tokens")
-    for name in (*names, "id2label", "dtype", "device"):
-        own, given = getattr(receiver.cfg, name), getattr(giver.cfg, name)
-        if own != given:
-            what = f"{name}, {own} and {given}" if name != "id2label" else "classes (id2label)"
-            raise ValueError(
-                f"receiver and giver must have one shape, so that an activation of one fits the other; they differ in "
-                f"{what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
-                "takes dtype=torch.float32)"
-            )
-    processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
-    check_alike(processors, "to take activations of one in the other's place")
-
-
 def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> float:
     """Return the number of forward passes per image that patching these components needs.
 
@@ -129,36 +99,6 @@ def passes_needed(cfg: HookedViTConfig, components: Iterable[Component]) -> floa
     mlp = (3 if cfg.gated_mlp else 2) * cfg.d_model * cfg.d_mlp
     share = mlp / (mlp + 4 * cfg.d_model * width + 2 * cfg.n_tokens * width)
     return 2 + sum(cfg.n_layers - c.start + share * c.before_mlp for c in components) / cfg.n_layers
-
-
-def batch_that_fits(model: HookedViT, kept_per_image: int, batch_size: int | None) -> int:
-    """Return `batch_size`, or a default that keeps `kept_per_image` values per image within 1 GiB."""
-    held = kept_per_image * model.cfg.dtype.itemsize
-    return default_batch_size(model, held=held, limit=_MEMORY) if batch_size is None else batch_size
-
-
-def pair_batches(
-    receiver: HookedViT,
-    giver: HookedViT,
-    images: Images,
-    corruption: Corruption | str,
-    giver_corruption: Corruption | str | None,
-    *,
-    batch_size: int,
-    seed: int,
-    progress: str | None,
-) -> Iterator[tuple[ImageBatch, Tensor, Tensor]]:
-    """Stream images with the pixels of the receiver and the giver, each under its own corruption.
-
-    Raises:
-        ValueError: as `check_activations_fit`; labels that the models do not have.
-    """
-    check_activations_fit(receiver, giver)
-    check_aligned(images, receiver.cfg.id2label)
-    for batch in image_batches(receiver, images, batch_size, progress=progress):
-        shown = corrupted(batch, corruption, seed=seed)
-        theirs = shown if giver_corruption is None else corrupted(batch, giver_corruption, seed=seed)
-        yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)
 
 
 def component_frame(components: Sequence[Component], repeats: int = 1, **labels: str) -> pd.DataFrame:

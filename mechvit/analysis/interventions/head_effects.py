@@ -22,7 +22,7 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Corruption
 
 from .activation_patching import Patching
-from .components import check_activations_fit
+from .model_pair import check_activations_fit
 from .recovery import GIVER, RECEIVER
 
 if TYPE_CHECKING:

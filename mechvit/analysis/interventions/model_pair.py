@@ -1,14 +1,24 @@
-"""Checks that two models' weights can be compared or exchanged."""
+"""Checks that two models' weights or activations can be compared or exchanged, and the images of both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from mechvit.analysis.behaviour.performance import require_classifier
+from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, pixel_values
+from mechvit.data.batches import ImageBatch
+from mechvit.data.corruption_spec import Corruption
+from mechvit.data.sources.labels import check_aligned
 from mechvit.models.processors.preprocessing import check_alike
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
+
+_MEMORY = 2**30
 
 
 def check_weights_fit(receiver: HookedViT, giver: HookedViT) -> None:
@@ -43,3 +53,52 @@ def check_weights_comparable(base: HookedViT, tuned: HookedViT) -> None:
                 f"both models must have the same weights; {name} is {first} and {second}: give a model and one "
                 "fine-tuned from it"
             )
+
+
+def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
+    """Raise a ValueError unless both models are classifiers whose activations can replace each other."""
+    for name, model in (("receiver", receiver), ("giver", giver)):
+        if model.head is None:
+            raise ValueError(f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier")
+        require_classifier(model)
+    names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_prefix_tokens", "image_size", "n_tokens")
+    for name in (*names, "id2label", "dtype", "device"):
+        own, given = getattr(receiver.cfg, name), getattr(giver.cfg, name)
+        if own != given:
+            what = f"{name}, {own} and {given}" if name != "id2label" else "classes (id2label)"
+            raise ValueError(
+                f"receiver and giver must have one shape, so that an activation of one fits the other; they differ in "
+                f"{what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
+                "takes dtype=torch.float32)"
+            )
+    processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
+    check_alike(processors, "to take activations of one in the other's place")
+
+
+def pair_batches(
+    receiver: HookedViT,
+    giver: HookedViT,
+    images: Images,
+    corruption: Corruption | str,
+    giver_corruption: Corruption | str | None,
+    kept_per_image: int,
+    batch_size: int | None,
+    *,
+    seed: int,
+    progress: str | None,
+) -> Iterator[tuple[ImageBatch, Tensor, Tensor]]:
+    """Stream images with the pixels of the receiver and the giver, each under its own corruption.
+
+    A batch has `batch_size` images, or a default that keeps `kept_per_image` values per image within 1 GiB.
+
+    Raises:
+        ValueError: as `check_activations_fit`; labels that the models do not have.
+    """
+    check_activations_fit(receiver, giver)
+    check_aligned(images, receiver.cfg.id2label)
+    if batch_size is None:
+        batch_size = default_batch_size(receiver, held=kept_per_image * receiver.cfg.dtype.itemsize, limit=_MEMORY)
+    for batch in image_batches(receiver, images, batch_size, progress=progress):
+        shown = corrupted(batch, corruption, seed=seed)
+        theirs = shown if giver_corruption is None else corrupted(batch, giver_corruption, seed=seed)
+        yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)

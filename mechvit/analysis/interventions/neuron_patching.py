@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mechvit.data.corruption_spec import Corruption
 from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution_patching import Attribution, activations_and_gradients
-from .components import batch_that_fits, pair_batches
+from .model_pair import pair_batches
 from .recovery import foils, logit_difference
 
 if TYPE_CHECKING:
@@ -154,8 +154,9 @@ def patch_neurons(
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     ids, exact, approximate = [], [], []
-    shown: Any = {"batch_size": batch_that_fits(receiver, kept, batch_size), "seed": seed, "progress": progress}
-    for batch, pixels, theirs in pair_batches(receiver, giver, images, corruption, giver_corruption, **shown):
+    for batch, pixels, theirs in pair_batches(
+        receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
+    ):
         giver_logits, given = giver.run_with_cache(theirs, names_filter=list(posts.values()), return_cache_object=False)
         own, gradients = activations_and_gradients(
             receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values(), "hook_logits"]
