@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-class EpochRows(Dataset):
+class EpochRows(Dataset[dict[str, Any]]):
     """Rows of a data set, each with the number of the epoch in which it is read (`epoch`, from 0)."""
 
     def __init__(self, images: datasets.Dataset) -> None:

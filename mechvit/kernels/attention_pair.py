@@ -17,8 +17,9 @@ from .attention_statistics import WIDEST_HEAD, attention_statistics, check_shape
 from .blocks import blocks, default_scale, scores_of
 from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
 
-Heads = Float[Tensor, "batch head token d_head"]
-Bias = Float[Tensor, "1_or_batch 1_or_head query key"] | None
+Queries = Float[Tensor, "batch head query d_head"]
+Keys = Float[Tensor, "batch head key d_head"]
+Bias = Float[Tensor, "#batch #head query key"] | None
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class PairStatistics:
 
 
 def reference(
-    q: Heads,
-    k: Heads,
-    other_q: Heads,
-    other_k: Heads,
+    q: Queries,
+    k: Keys,
+    other_q: Queries,
+    other_k: Keys,
     bias: Bias = None,
     other_bias: Bias = None,
     scale: float | None = None,
@@ -69,10 +70,10 @@ def cosine_of_norms(squared: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor
 
 
 def blocked(
-    q: Heads,
-    k: Heads,
-    other_q: Heads,
-    other_k: Heads,
+    q: Queries,
+    k: Keys,
+    other_q: Queries,
+    other_k: Keys,
     bias: Bias = None,
     other_bias: Bias = None,
     scale: float | None = None,
@@ -204,10 +205,10 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def attention_pair(
-    q: Heads,
-    k: Heads,
-    other_q: Heads,
-    other_k: Heads,
+    q: Queries,
+    k: Keys,
+    other_q: Queries,
+    other_k: Keys,
     *,
     bias: Bias = None,
     other_bias: Bias = None,

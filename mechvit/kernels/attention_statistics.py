@@ -46,7 +46,7 @@ def reference(
     q: Float[Tensor, "batch head query d_head"],
     k: Float[Tensor, "batch head key d_head"],
     v: Float[Tensor, "batch head key d_head"] | None = None,
-    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    bias: Float[Tensor, "#batch #head query key"] | None = None,
     scale: float | None = None,
 ) -> RowStatistics:
     """Compute the statistics from the whole pattern, as defined."""
@@ -63,7 +63,7 @@ def blocked(
     q: Float[Tensor, "batch head query d_head"],
     k: Float[Tensor, "batch head key d_head"],
     v: Float[Tensor, "batch head key d_head"] | None = None,
-    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    bias: Float[Tensor, "#batch #head query key"] | None = None,
     scale: float | None = None,
 ) -> RowStatistics:
     """Compute the same with a few MiB of scores at a time, on any device and in any float dtype."""
@@ -206,7 +206,7 @@ def attention_statistics(
     k: Float[Tensor, "batch head key d_head"],
     v: Float[Tensor, "batch head key d_head"] | None = None,
     *,
-    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    bias: Float[Tensor, "#batch #head query key"] | None = None,
     scale: float | None = None,
 ) -> RowStatistics:
     """Compute statistics of softmax(scale q kᵀ + bias) without storing the pattern.
@@ -271,7 +271,7 @@ def row_entropy(
     q: Float[Tensor, "batch head query d_head"],
     k: Float[Tensor, "batch head key d_head"],
     *,
-    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None = None,
+    bias: Float[Tensor, "#batch #head query key"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch head query"]:
     """Compute the entropy of `attention_statistics` alone, which is faster on a CPU with many keys and no bias.

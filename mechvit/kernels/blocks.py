@@ -33,7 +33,7 @@ def scores_of(
     block: Block,
     q: Float[Tensor, "batch head query d_head"],
     k: Float[Tensor, "batch head key d_head"],
-    bias: Float[Tensor, "1_or_batch 1_or_head query key"] | None,
+    bias: Float[Tensor, "#batch #head query key"] | None,
     scale: float,
 ) -> Float[Tensor, "images heads queries key"]:
     """Compute scale q kᵀ + bias for a block, in float32 at least."""

@@ -325,7 +325,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
             )
         return super().train(mode)
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> HookedViT:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HookedViT:
         super()._apply(fn, recurse)
         weight = self.embed.patch.weight
         self.cfg = dataclasses.replace(self.cfg, device=weight.device, dtype=weight.dtype)

@@ -43,7 +43,7 @@ class SiteActivation:
         """Return the model's own logits."""
         return self._run(self.entered) if self.logits is None else self.logits
 
-    def spliced(self, values: Float[Tensor, "#batch read d"]) -> Float[Tensor, "batch class"]:
+    def spliced(self, values: Float[Tensor, "*#batch read d"]) -> Float[Tensor, "batch class"]:
         """Return the logits with `values` in place of `x`, all other tokens unchanged."""
         changed = self.whole.clone()
         changed[:, token_slice(self.model.cfg, self.site.tokens)] = values.to(changed)

@@ -66,10 +66,10 @@ def encode(
 
 
 def decode(
-    codes: UInt8[np.ndarray, "*batch query key"], scale: Float[np.ndarray, "*batch"]
+    codes: UInt8[np.ndarray, "*batch query key"], scale: Float[np.ndarray, "*batch"] | np.floating
 ) -> Float[np.ndarray, "*batch query key"]:
     """Decode bytes to weights, to within 0.4% of the pattern's largest weight."""
-    return np.square(codes.astype(np.float32) / 255) * scale[..., None, None]
+    return np.square(codes.astype(np.float32) / 255) * np.asarray(scale)[..., None, None]
 
 
 @checked

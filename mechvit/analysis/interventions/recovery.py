@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Outcomes(PerImage):
     logit_difference: Float[Tensor, " images"]
     """Logit of the label minus that of the image's foil (see `foils`)."""
 
-    def to_frame(self, **labels: str | int) -> pd.DataFrame:
+    def to_frame(self, **labels: str | float) -> pd.DataFrame:
         """Return one row per image; `labels` are constant columns put first, as in `layer=3`."""
         values = {name: getattr(self, name) for name in OUTCOME_COLUMNS}
         return tidy(self.image_id, values, labels)
@@ -152,7 +152,7 @@ def recovery(
 
 def _draws(
     interventions: pd.DataFrame, references: pd.DataFrame, by: list[str], quantity: str, resamples: int, seed: int
-) -> dict:
+) -> dict[Any, Float[np.ndarray, " draws"]]:
     """Return condition (a tuple of `by`, or a reference's name) -> draws of the mean, all over the same resamples."""
     own, values = image_matrix(interventions, quantity, by)
     two, reference_values = image_matrix(references, quantity, ["condition"])

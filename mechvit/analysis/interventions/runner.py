@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -80,7 +80,9 @@ def run_interventions(
     return {key: type(parts[0]).concatenate(parts) for key, parts in found.items()}
 
 
-def outcome_frame(found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping]) -> pd.DataFrame:
+def outcome_frame(
+    found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping[str, Any]]
+) -> pd.DataFrame:
     """Return one row per image, corruption and intervention; `labels` maps an intervention to the columns that name
     it.
     """

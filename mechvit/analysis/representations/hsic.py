@@ -19,7 +19,7 @@ def widened(
     return torch.cat([x, x.square().sum(-1, keepdim=True), torch.ones_like(x[..., :1])], dim=-1)
 
 
-def hsic(moments: Float[Tensor, "*pair d_a+2 d_b+2"], debiased: bool) -> Float[Tensor, "*pair"]:
+def hsic(moments: Float[Tensor, "*pair widened_a widened_b"], debiased: bool) -> Float[Tensor, "*pair"]:
     """Compute HSIC of linear kernels from the sum over n examples of (x, |x|², 1)ᵀ (y, |y|², 1).
 
     Biased: |Xᵀ H Y|² / (n - 1)², with H the centring matrix. Unbiased, with K and L without their diagonals:
@@ -53,8 +53,8 @@ class Moments:
 
     def add(
         self,
-        x: Float[Tensor, "layer_a example d_a+2"],
-        y: Float[Tensor, "layer_b example d_b+2"],
+        x: Float[Tensor, "layer_a example widened_a"],
+        y: Float[Tensor, "layer_b example widened_b"],
         group: Int[Tensor, " image"],
         groups: int,
     ) -> None:
@@ -67,12 +67,12 @@ class Moments:
                 self.sums = part.new_zeros(groups, *part.shape)
             self.sums[which] += part
 
-    def all(self) -> Float[Tensor, "*pair d_a+2 d_b+2"]:
+    def all(self) -> Float[Tensor, "*pair widened_a widened_b"]:
         """Return the sums over all images."""
         assert self.sums is not None
         return self.sums.sum(0)
 
-    def without(self, group: int) -> Float[Tensor, "*pair d_a+2 d_b+2"]:
+    def without(self, group: int) -> Float[Tensor, "*pair widened_a widened_b"]:
         """Return the sums over all images outside one group."""
         assert self.sums is not None
         return self.sums.sum(0) - self.sums[group]

@@ -214,9 +214,9 @@ def _family(
         theirs, theirs_clean = (np.full_like(error, reference[key]) for key in (members[0].family, "clean"))
     return {
         "error": error,
-        "corruption_error": _ratio(error, theirs, theirs[0] > 0),
+        "corruption_error": _ratio(error, theirs, bool(theirs[0] > 0)),
         "relative_error": _ratio(
-            error - clean, theirs - theirs_clean, interval(theirs - theirs_clean, confidence).low > 0
+            error - clean, theirs - theirs_clean, bool(interval(theirs - theirs_clean, confidence).low > 0)
         ),
     }
 

@@ -152,7 +152,7 @@ def fourier_sensitivity(
         for i, j in _half_plane(frequency):
             key = named_seed(seed, f"fourier {frequency[i]} {frequency[j]}")
             signs = torch.where(uniform(batch.image_ids, batch.images.shape[1], key) < 0.5, -1.0, 1.0)
-            wave = (norm * fourier_wave(size, frequency[i], frequency[j])).to(batch.images)
+            wave = (norm * fourier_wave(size, int(frequency[i]), int(frequency[j]))).to(batch.images)
             pixels = batch.images + signs[:, :, None, None].to(wave) * wave
             found[:, i, j] = found[:, -1 - i, -1 - j] = misses(pixels.clamp_(0, 1) if clip else pixels)
         ids.append(on_cpu(batch.image_ids))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Num
 
 from mechvit.arguments import checked
 from mechvit.settings_checks import LEVEL_RANGE, RESAMPLES_RANGE, check_number
@@ -35,7 +35,10 @@ class Interval(NamedTuple):
 
 @checked
 def resampled_means(
-    values: Float[np.ndarray, "images statistics"], *, resamples: int = RESAMPLES, seed: int = 0
+    values: Num[np.ndarray, "images statistics"] | Bool[np.ndarray, "images statistics"],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Float[np.ndarray, "draws statistics"]:
     """Compute means over images of every column, for the sample and for resamples of its images with replacement.
 
@@ -43,7 +46,7 @@ def resampled_means(
     `resamples` and `seed` give the same resamples, whatever the columns.
 
     Args:
-        values: one row per image, in the same order for everything that is compared.
+        values: one row per image, in the same order for everything that is compared; True counts as 1.
         resamples: number of resamples, at least 1.
         seed: of the counts.
 

@@ -19,7 +19,7 @@ def correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
     """
     x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+        return np.asarray((x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))  # of single rows too
 
 
 @checked
@@ -44,7 +44,7 @@ def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*d
     if exact.shape[-1] > 2:
         found = {"pearson": correlation(exact, approximate), "spearman": rank_correlation(exact, approximate)}
     with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.linalg.norm(approximate - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
+        error = np.asarray(np.linalg.norm(approximate - exact, axis=-1) / np.linalg.norm(exact, axis=-1))
     return found | {"relative_error": error}
 
 

@@ -41,7 +41,7 @@ class LossOutcomes(Outcomes):
     loss: Float[Tensor, " images"]
     """Cross-entropy of the label, nats."""
 
-    def to_frame(self, **labels: str | int) -> pd.DataFrame:
+    def to_frame(self, **labels: str | float) -> pd.DataFrame:
         """Return one row per image, as `Outcomes.to_frame`, with the column loss."""
         return super().to_frame(**labels).assign(loss=self.loss.numpy())
 

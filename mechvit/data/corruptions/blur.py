@@ -220,7 +220,7 @@ def bilateral_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Ima
     return _each(images, lambda image: kornia_bilateral_blur(image, side, BILATERAL_COLOUR, sigma, "replicate"))
 
 
-def _each(images: Images, filtered: Callable[[Tensor], Tensor]) -> Images:
+def _each(images: Images, filtered: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch 3 own_height own_width"]:
     """Filter image by image, so that batch size does not change a filter's order of sums (and a CPU's cache holds it).
 
     On a GPU in float64, since its float32 convolutions may round to 10 bits (TF32).

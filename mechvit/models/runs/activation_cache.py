@@ -16,7 +16,8 @@ from mechvit.models.layers.hook_state import unwatched
 if TYPE_CHECKING:
     from mechvit.models.hooked_vit import HookedViT
 
-Classes = str | int | Int[Tensor, "*batch"]
+Classes = str | int | Int[Tensor, "..."]
+"""A class by name or index, or indices: one for all images, or one per image."""
 
 
 class ViTActivationCache(ActivationCache):
@@ -58,7 +59,7 @@ class ViTActivationCache(ActivationCache):
         pos_slice: Any = None,
         batch_slice: Any = None,
         has_batch_dim: bool = True,
-    ) -> Float[Tensor, "component *batch token"]:
+    ) -> Float[Tensor, "component ..."]:
         """Attribute a class's logit to components and tokens, with LayerNorms, pooling patterns and norms held fixed.
 
         Over all components and all tokens the shares sum to the logit less `logit_bias`. A token that the head does not
@@ -86,7 +87,7 @@ class ViTActivationCache(ActivationCache):
         directions = batch.apply(directions, dim=0) if self.has_batch_dim else directions
         return (stack * directions.to(stack.device)).sum(-1)
 
-    def logit_directions(self, tokens: Classes) -> Float[Tensor, "*batch token d_model"]:
+    def logit_directions(self, tokens: Classes) -> Float[Tensor, "*batch_and_token d_model"]:
         """Return, for each cached token, the direction whose product with its normalised residual is its part of a
         logit.
 
@@ -140,7 +141,7 @@ class ViTActivationCache(ActivationCache):
         batch_slice: Any = None,
         has_batch_dim: bool = True,
         recompute_ln: bool = False,
-    ) -> Float[Tensor, "component *batch_and_token d_model"]:
+    ) -> Float[Tensor, "component *own_batch_and_token d_model"]:
         """Normalise a stack as the LayerNorm before `layer` does, by the cached scale (transformer-lens's method).
 
         Before the head (`layer` None, -1 or n_layers) a model without a final LayerNorm leaves the stack as it is, and

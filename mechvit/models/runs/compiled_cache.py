@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,10 @@ class Tap(nn.Module):
         return x
 
 
+Backend = str | Callable[..., Any]
+"""A compiler of `torch.compile`, by name or as a function."""
+
+
 class CompiledCache:
     """Result of `HookedViT.compile_cache`: called on pixels, it returns the named activations.
 
@@ -47,7 +51,7 @@ class CompiledCache:
     """
 
     def __init__(
-        self, model: HookedViT, names: Sequence[str], stop_at_layer: int | None, batch_size: int, backend: str
+        self, model: HookedViT, names: Sequence[str], stop_at_layer: int | None, batch_size: int, backend: Backend
     ) -> None:
         self.names, self.compiled, self._ran = tuple(names), True, False
         self._model, self._stop, self._batch_size = model, stop_at_layer, batch_size
@@ -115,7 +119,7 @@ def compile_cache(
     stop_at_layer: int | None = None,
     batch_size: int,
     dtype: torch.dtype | None = None,
-    backend: str = "inductor",
+    backend: Backend = "inductor",
 ) -> CompiledCache:
     """Compile the forward pass up to a layer together with its cache; see `HookedViT.compile_cache`."""
     if batch_size < 1:

@@ -95,7 +95,7 @@ class HookedRuns(HookedRootModule):
         return out, ViTActivationCache(cache, self, not remove_batch_dim, pos_slice=pos_slice, n_tokens=n_tokens)
 
     def run_with_hooks(
-        self, *args: Any, fwd_hooks: Sequence[tuple] = (), stop_at_layer: int | None = None, **kwargs: Any
+        self, *args: Any, fwd_hooks: Sequence[tuple[Any, ...]] = (), stop_at_layer: int | None = None, **kwargs: Any
     ) -> Any:
         """Run with hooks attached for this run only.
 
@@ -123,8 +123,8 @@ class HookedRuns(HookedRootModule):
     @temporary
     def hooks(  # type: ignore[override]
         self,
-        fwd_hooks: Sequence[tuple] = (),
-        bwd_hooks: Sequence[tuple] = (),
+        fwd_hooks: Sequence[tuple[Any, ...]] = (),
+        bwd_hooks: Sequence[tuple[Any, ...]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator[Any]:
@@ -145,7 +145,7 @@ class HookedRuns(HookedRootModule):
         with sigint_held():
             super().add_hook(name, *args, **kwargs)
 
-    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable, dir: Any) -> None:
+    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any) -> None:
         check_target(name, self.hook_dict)
         super()._enable_hook(name, hook, dir)
 
@@ -167,7 +167,7 @@ class HookedRuns(HookedRootModule):
         stop_at_layer: int | None = None,
         batch_size: int,
         dtype: torch.dtype | None = None,
-        backend: str = "inductor",
+        backend: str | Callable[..., Any] = "inductor",
     ) -> CompiledCache:
         """Compile the forward pass and its cache into one graph: a CUDA graph on CUDA.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ HELD_OUT_EPOCH = 1_000_000
 """Epoch number of held-out and calibration streams, whose corruptions are then the same at every check."""
 
 
+@runtime_checkable
 class ActivationStreams(Protocol):
     """Source of activations for the trainer. Every process of a parallel training receives the same, whole batches."""
 

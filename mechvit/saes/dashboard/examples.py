@@ -98,8 +98,8 @@ class ExamplePass:
         model: HookedViT,
         site: Site,
         saes: Mapping[str, SAE],
-        chosen: Mapping[str, Int[Tensor, " chosen"]],
-        rows: Mapping[str, Int[Tensor, "chosen example"]],
+        chosen: Mapping[str, Int[Tensor, " _chosen"]],
+        rows: Mapping[str, Int[Tensor, "_chosen example"]],
         conditions: tuple[Corruption, ...],
         n_top: int,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ def ablation_summary(
     for quantity in ABLATION_QUANTITIES:
         columns, values = image_matrix(per_image, quantity, ["corruption", "kind", "n", "draw"])
         means = dict(zip(columns, resampled_means(values, resamples=resamples, seed=seed).T, strict=True))
-        over_draws: dict[tuple, list[np.ndarray]] = defaultdict(list)
+        over_draws: dict[tuple[Any, ...], list[np.ndarray]] = defaultdict(list)
         for (corruption, kind, n, _), draws in means.items():
             over_draws[corruption, kind, n].append(draws)
         whole = {key: np.mean(parts, axis=0) for key, parts in over_draws.items()}

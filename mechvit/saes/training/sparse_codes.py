@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from mechvit.kernels.sparse_products import offsets_of, sampled_products, sparse_times_dense
@@ -68,7 +68,7 @@ class SparseEntries:
         """Compute `left @ right.T` at the kept positions."""
         return sampled_products(self.offsets, self.rows, self.columns, left.contiguous(), right)
 
-    def dense(self, values: Float[Tensor, " entry"]) -> Float[Tensor, "row column"]:
+    def dense(self, values: Shaped[Tensor, " entry"]) -> Shaped[Tensor, "row column"]:
         """Return the dense matrix with `values` at the kept positions and zeros elsewhere."""
         flat = values.new_zeros(self.n_rows * self.n_columns)
         return flat.index_copy_(0, self.index, values).view(self.n_rows, self.n_columns)
@@ -82,7 +82,8 @@ class Codes:
     """
 
     kept: SparseEntries
-    entries: Float[Tensor, " entry"]
+    entries: Shaped[Tensor, " entry"]
+    """In the model's dtype, or bool: which entries are non-zero."""
     is_sparse = True
 
     @property
@@ -103,11 +104,11 @@ class Codes:
         where = self.kept.columns if dim in (0, -2) else self.kept.rows
         return self.entries.new_zeros(self.shape[(dim + 1) % 2]).index_add_(0, where, self.entries)
 
-    def values(self) -> Float[Tensor, " entry"]:
+    def values(self) -> Shaped[Tensor, " entry"]:
         """Return the entries."""
         return self.entries
 
-    def to_dense(self) -> Float[Tensor, "token latent"]:
+    def to_dense(self) -> Shaped[Tensor, "token latent"]:
         """Return the dense codes."""
         return self.kept.dense(self.entries)
 
