@@ -31,9 +31,10 @@ def spoken(path: Path) -> Iterator[tuple[int, str]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        text = node.value if isinstance(node, ast.Constant) and id(node) not in bare else None
-        if isinstance(text, str) and not re.fullmatch(r"--[a-z-]+", text):
-            yield node.lineno, text
+        if not isinstance(node, ast.Constant) or id(node) in bare or not isinstance(node.value, str):
+            continue
+        if not re.fullmatch(r"--[a-z-]+", node.value):
+            yield node.lineno, node.value
 
 
 def test_no_message_of_the_package_names_a_flag():

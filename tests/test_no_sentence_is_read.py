@@ -59,7 +59,11 @@ def found_in(source: str) -> list[tuple[str, int]]:
     tree = ast.parse(source)
     texts = dict(_named_texts(tree))
     joined = {
-        id(part) for node in ast.walk(tree) if _called(node) == "join" for arg in node.args for part in ast.walk(arg)
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _called(node) == "join"
+        for arg in node.args
+        for part in ast.walk(arg)
     }
     found = []
     for node in ast.walk(tree):
@@ -68,10 +72,12 @@ def found_in(source: str) -> list[tuple[str, int]]:
             found += [("re", node.lineno) for name in names if name in ("re", "regex")]
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
             ends = [end for end in (node.slice.lower, node.slice.upper) if end is not None]
-            found += [(_called(part), part.lineno) for end in ends for part in ast.walk(end) if _called(part) in STARTS]
+            found += [(_called(part), node.lineno) for end in ends for part in ast.walk(end) if _called(part) in STARTS]
         name = _called(node)
         if name not in CUTS | STARTS:
             continue
+        assert isinstance(node, ast.Call)
+        assert isinstance(node.func, ast.Attribute)
         mark = _text(node.args[0], texts) if node.args else ""
         columns = name == "split" and not node.args and _text(node.func.value, texts) is not None
         blank = mark is not None and (" " in mark or "\n" in mark or (not mark and name in CUTS))
@@ -99,7 +105,7 @@ def _text(node: ast.expr, texts: dict[str, str]) -> str | None:
     if isinstance(node, ast.Tuple):
         return "".join(filter(None, (_text(part, texts) for part in node.elts))) or None
     if isinstance(node, ast.JoinedStr):
-        return "".join(part.value for part in node.values if isinstance(part, ast.Constant)) or None
+        return "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)) or None
     return str(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) else None
 
 

@@ -72,7 +72,8 @@ def exact(names: Iterable[str] = ZOO) -> list[object]:
 
 def daily_but(first: object, others: Iterable[object], names: Iterable[str] = ZOO) -> list[object]:
     """Return pairs of a name and a value: outside `DAILY` those with `first` are long, and those with others slow."""
-    names, every = list(names), []
+    names = list(names)
+    every: list[object] = []
     for value in (first, *others):
         for name in names:
             marks = [] if name in DAILY else [pytest.mark.long if value is first else pytest.mark.slow]

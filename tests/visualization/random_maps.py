@@ -55,11 +55,14 @@ def random_pictures(side: int, conditions: int, seed: int) -> tuple[str, ...]:
     return tuple(picture_uri(pixels // (1 + condition)) for condition in range(conditions))
 
 
+TITLES = tuple(f"picture {place}" for place in range(8))
+
+
 def random_explorer(
     *,
     models: Sequence[str] = ("base", "tuned"),
     conditions: Sequence[str] = ("clean", "blur"),
-    titles: Sequence[str] = tuple(f"picture {place}" for place in range(8)),
+    titles: Sequence[str] = TITLES,
     layers: int = 12,
     heads: int = 12,
     side: int = 14,
