@@ -164,9 +164,9 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
     if name in _LISTS:
         return isinstance(value, Iterable) and not isinstance(value, (str, bytes)) and not _is_a(value, "SAE")
     if name == "HookedViT" and hasattr(value, "cfg") and hasattr(value, "image_processor"):
-        from .wrapped_models import unwrapping  # not before: drawing imports this file, and no model
+        from .wrapped_models import unwrapping  # imported late: drawing code imports this file, but no models
 
-        return not unwrapping(value)  # what is used as one
+        return not unwrapping(value)  # objects that behave like a HookedViT
     return _is_a(value, name) if name in _WORDS or name in MADE_BY else True
 
 

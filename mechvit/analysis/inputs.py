@@ -139,7 +139,7 @@ def model_batches(
         check_alike(processors, "an ImageBatch, which holds pixels that are resized already,")
     keys = {name: resizing_key(processors[name]) if name in processors else None for name in models}
     resizing = next((key for key in keys.values() if key is not None), None)
-    keys = {name: key or resizing for name, key in keys.items()}  # a model without a processor takes what others do
+    keys = {name: key or resizing for name, key in keys.items()}  # a model without a processor shares another's batch
     leaders: dict[str | None, str] = {}
     for name in (*processors, *models):
         leaders.setdefault(keys[name], name)

@@ -33,7 +33,7 @@ def unit_pixels(images: Sequence[Any], image_processor: Any) -> UInt8[np.ndarray
         ValueError: a picture that cannot be read; the processor gives images of several sizes, or has a setting that
             cannot be reproduced.
     """
-    pixel_scale(image_processor)  # refuses one that is not understood
+    pixel_scale(image_processor)  # refuses a processor that is not understood
     return resized_bytes([open_picture(image) for image in images], image_processor)
 
 

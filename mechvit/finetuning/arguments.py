@@ -51,7 +51,7 @@ def training_arguments(
         raise SettingError(
             "batch_size", f"must be a multiple of the {processes} processes, which share it; got {config.batch_size}"
         )
-    with torch.cuda.device(where) if where.type == "cuda" and processes == 1 else nullcontext():  # it sets the first
+    with torch.cuda.device(where) if where.type == "cuda" and processes == 1 else nullcontext():  # it selects GPU 0
         arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=config.epochs,
@@ -82,7 +82,7 @@ def training_arguments(
 
 def keep_to(arguments: TrainingArguments, device: torch.device) -> None:
     """Restrict the trainer, and accelerate under it, to this device."""
-    vars(arguments).update(_n_gpu=int(device.type == "cuda"), _setup_devices=device)  # what `arguments.device` keeps
+    vars(arguments).update(_n_gpu=int(device.type == "cuda"), _setup_devices=device)  # cached by `arguments.device`
     assert arguments.distributed_state is not None
     arguments.distributed_state.device = device
 

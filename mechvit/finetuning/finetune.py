@@ -223,14 +223,14 @@ def _train(
         compute_metrics=_accuracy,
         callbacks=[best] if mixed is None else [best, CountEpochs(mixed)],
     )
-    # The metrics of every epoch go into the saved log; neither bar nor printer shall print a line for each.
+    # Every epoch's metrics go into the saved log, not to the terminal.
     trainer.remove_callback(PrinterCallback)
     if progress:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TrainingBar(out.name.removesuffix(".partial")))
     trainer.train()
     best.restore(model)
-    commit = getattr(model.config, "_commit_hash", None)  # of a base of the hub
+    commit = getattr(model.config, "_commit_hash", None)  # for a base model from the hub
     saved: dict[str, Any] = {} if commit is None else {"base": model.config.name_or_path, "base_revision": commit}
     saved |= {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
@@ -302,7 +302,7 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
         raise ValueError(
             f"the model's image processor makes images of {(side, side)} pixels; the {role} images have {sizes[0]}"
         )
-    pixel_column(images, processor)  # refuses those that were resized otherwise
+    pixel_column(images, processor)  # refuses images that were resized differently
     labels = np.asarray([-1 if label is None else label for label in images["label"]], dtype=np.int64)
     if without := int((labels < 0).sum()):
         raise ValueError(

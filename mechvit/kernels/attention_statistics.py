@@ -75,7 +75,7 @@ def blocked(
         for block in blocks(q, k):
             scores = scores_of(block, q, k, bias, default_scale(q, scale))
             top = scores.amax(-1, keepdim=True)
-            pattern = scores.sub_(top).softmax(-1)  # torch's is one fused pass
+            pattern = scores.sub_(top).softmax(-1)  # torch's is fused
             if bias is not None:
                 scores.clamp_min_(torch.finfo(wide).min)  # 0 log 0 is 0, where the bias masks a key out
             if output is not None:
@@ -287,12 +287,12 @@ def row_entropy(
     check_shapes(q, k, bias)
     suits = bias is None and k.shape[2] >= FUSED_KEYS and q.dtype in (torch.float32, torch.float64)
     here = q.device.type == k.device.type == "cpu" and not uses_triton(q, k)
-    operator = "_scaled_dot_product_flash_attention_for_cpu"  # PyTorch's own, the only one that gives the log-sum-exp
+    operator = "_scaled_dot_product_flash_attention_for_cpu"  # the only kernel that returns the log-sum-exp
     if not (suits and here and hasattr(torch.ops.aten, operator)):
         return attention_statistics(q, k, bias=bias, scale=scale).entropy
     scale = default_scale(q, scale)
     found = torch.empty(q.shape[:-1], dtype=q.dtype)
-    together = max(1, BLOCK // q[0].numel())  # images; what is held stays small beside one layer's patterns
+    together = max(1, BLOCK // q[0].numel())  # images; memory stays small beside one layer's patterns
     for image in range(0, len(q), together):
         at = slice(image, image + together)
         keys = k[at] - k[at].mean(2, keepdim=True)

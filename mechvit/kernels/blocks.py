@@ -39,7 +39,7 @@ def scores_of(
     """Compute scale q kᵀ + bias for a block, in float32 at least."""
     images, heads, rows = block
     wide = torch.promote_types(q.dtype, torch.float32)
-    # One image's heads lie strided; as three dimensions they are multiplied without a copy.
+    # One image's heads are strided; as three dimensions they are multiplied without a copy.
     one = q[images].shape[0] == 1
     query, key = (x[images.start] if one else x[images] for x in (q, k))
     query, key = (query[heads][:, rows], key[heads]) if one else (query[:, heads, rows], key[:, heads])

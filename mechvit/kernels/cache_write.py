@@ -163,5 +163,5 @@ def _copied(tensor: Tensor, name: str, pinned: dict[str, Tensor], side: torch.cu
     buffer = pinned.get(name)
     if buffer is None or buffer.dtype != tensor.dtype or buffer.numel() < tensor.numel():
         buffer = pinned[name] = torch.empty(tensor.numel(), dtype=tensor.dtype, pin_memory=True)
-    tensor.record_stream(side)  # its memory is not used again before the copy is done
+    tensor.record_stream(side)  # its memory is not reused before the copy is done
     return buffer[: tensor.numel()].view(tensor.shape).copy_(tensor, non_blocking=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 try:
     import triton
     import triton.language as tl
-except ImportError:  # it exists for Linux alone
+except ImportError:  # Triton exists for Linux only
     triton = tl = None
 
 __all__ = ["cdiv", "interpreted", "jit", "launches", "on_device_of", "tl", "uses_triton"]
@@ -70,7 +70,7 @@ def launches(device: torch.device) -> bool:
             _probe[(1,)](torch.zeros(1, device=device))
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # of the compiler, the loader, the file system, the driver
+    except Exception as error:  # raised by compiler, loader, file system or driver
         reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:200]
         warnings.warn(
             f"Triton cannot launch kernels on {device} ({reason}): PyTorch's own operators take their place, more "

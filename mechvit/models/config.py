@@ -110,7 +110,7 @@ class HookedViTConfig:
                 if len(set(value)) != 1:
                     raise ValueError(f"{name} must be square; got {tuple(value)}. Use a checkpoint of square images.")
                 value = value[0]
-            whole = isinstance(value, Integral) and not isinstance(value, bool)  # numpy's too
+            whole = isinstance(value, Integral) and not isinstance(value, bool)  # including numpy's
             object.__setattr__(self, name, int(value) if whole else value)
         for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_channels", "image_size", "patch_size"):
             value = getattr(self, name)
@@ -132,7 +132,7 @@ class HookedViTConfig:
                 f"id2label must name each of the {self.n_classes} classes, 0 to {self.n_classes - 1}; got "
                 f"{len(self.id2label)} names, of {keys}. Correct id2label in the checkpoint's config."
             )
-        if self.problem_type == "single_label_classification":  # what training writes where nothing was said
+        if self.problem_type == "single_label_classification":  # written by training as the default
             object.__setattr__(self, "problem_type", None)
         object.__setattr__(self, "id2label", {index: str(name) for index, name in self.id2label.items()})
 

@@ -34,7 +34,7 @@ NEEDS: dict[str, Callable[[HookedViTConfig], bool]] = {
 }
 """Property of a model -> whether it has it; hook points depend on these."""
 
-FLAGS = ("use_swiglu_ffn", "use_gated_mlp", "use_absolute_position_embeddings")  # they add hook points
+FLAGS = ("use_swiglu_ffn", "use_gated_mlp", "use_absolute_position_embeddings")  # options that add hook points
 
 
 class Point(NamedTuple):
@@ -116,7 +116,7 @@ def sizes(cfg: HookedViTConfig) -> dict[str, int]:
 def points_of(cfg: HookedViTConfig) -> dict[str, Point]:
     """Return the hook points of a model, with `{l}` for the layer, including those on request."""
     found = {name: point for name, point in POINTS.items() if not point.needs or NEEDS[point.needs](cfg)}
-    if cfg.final_norm == "pooled":  # one vector an image
+    if cfg.final_norm == "pooled":  # one vector per image
         for name in ("ln_final.hook_scale", "ln_final.hook_normalized"):
             found[name] = found[name]._replace(shape=found[name].shape.replace("token", "1"))
     return found
@@ -144,7 +144,7 @@ def checkpoint_table(path_or_hub_id: str, zero_shot: bool = False) -> str:
             cfg = _model(architecture, hf_config, zero_shot).cfg
         except ValueError:
             raise
-        except Exception as error:  # a setting of a wrong value raises almost anything
+        except Exception as error:  # invalid settings raise exceptions of many kinds
             raise ValueError(
                 f"{path_or_hub_id}: its config.json does not make a {architecture}: {one_line(error)}"
             ) from error

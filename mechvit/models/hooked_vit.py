@@ -53,7 +53,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         super().__init__()
         if image_processor is not None:
             check_channels(cfg.n_channels, "num_channels of the config")
-            pixel_scale(image_processor)  # refuses one that is not understood
+            pixel_scale(image_processor)  # refuses a processor that is not understood
         self.cfg, self.hf_config, self.image_processor = cfg, hf_config, image_processor
         self.embed = Embedding(cfg)
         self.hook_embed = HookPoint()  # [batch, token, d_model]: special tokens and patches
@@ -256,7 +256,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
                 return self.ln_pre.fused(embed, positions), grid
             embed, positions = self.ln_pre(embed, positions)
         elif is_watched(self.hook_pos_embed):
-            positions = positions.clone()  # a hook may write into it, and it is the parameter itself
+            positions = positions.clone()  # a hook may change it in place, and it is the parameter itself
         return self.hook_embed(embed) + self.hook_pos_embed(positions), grid
 
     def place(self, grid: Grid) -> TokenLayout:

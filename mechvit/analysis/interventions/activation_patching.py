@@ -142,7 +142,7 @@ def patch_models(
     """
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
-    kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # of both models: residual before and amid, attention and MLP
+    kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # for both models: residual streams, attention and MLP outputs
     at_once = default_batch_size(receiver) if batch_size is None else batch_size
     parts = []
     for batch, *pixels in pair_batches(
@@ -198,7 +198,7 @@ def _patch_batch(
     for i in set(range(len(components))) - set(inner):
         patched = given[components[i].point(n_layers)]
         if components[i].kind == "head_input":
-            assert receiver.head is not None  # check_activations_fit
+            assert receiver.head is not None  # checked by check_activations_fit
             patched = receiver.hook_logits(receiver.head(patched))
         outcomes = score_outcomes(patched, *about)
         correct[i], difference[i] = outcomes.correct, outcomes.logit_difference

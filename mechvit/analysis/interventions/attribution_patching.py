@@ -112,7 +112,7 @@ def attribution_patching(
     components = components_of(cfg, kinds, tokens, COMPONENT_KINDS)
     neurons = [f"blocks.{layer}.mlp.hook_post" for layer in range(cfg.n_layers)]
     names = list(dict.fromkeys([*(c.point(cfg.n_layers) for c in components), *neurons]))
-    kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)  # two models, and what the backward needs
+    kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)  # two models and the backward pass
     ids, effects = [], []
     sums = torch.zeros(2, cfg.n_layers, cfg.d_mlp, dtype=torch.float64)
     for batch, pixels, giver_pixels in pair_batches(
@@ -145,7 +145,7 @@ def activations_and_gradients(
 
     entered = receiver(pixels, stop_at_layer=0)
     with torch.enable_grad():
-        entered = entered.requires_grad_()  # so that no weight has to
+        entered = entered.requires_grad_()  # so that weights need no gradients
         logits = receiver.run_with_hooks(entered, start_at_layer=0, fwd_hooks=[(name, keep) for name in names])
         who, begins = f"the receiver {model_name(receiver)!r}", partial(first_not_finite, receiver, pixels)
         check_logits(logits, batch.labels, batch.image_ids, who, begins)

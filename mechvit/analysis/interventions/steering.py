@@ -149,7 +149,7 @@ class Steering:
         drawn = {name: value for name, value in settings.items() if name != "level"}
         for (corruption, source), part in frame.groupby(["corruption", "source"], sort=False):
             if (part["control"] == 0).all() or (part["control"] > 0).all():
-                continue  # one of the two was never cheap enough
+                continue  # one of the two had no setting that was cheap enough
             for quantity in OUTCOME_COLUMNS:
                 columns, values = image_matrix(part, quantity, ["control"])
                 means = resampled_means(values, **drawn)

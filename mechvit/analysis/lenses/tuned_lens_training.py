@@ -113,7 +113,7 @@ def train_tuned_lens(
         optimizer.param_groups[0]["lr"] = config.lr * (1 - 0.9 * (epoch - 1) / config.epochs)
         for seen in training.epoch(epoch):
             loss = divergence(model, translated(seen.residuals, weight, bias), seen.final).mean(1).sum()
-            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))  # none for the model's own weights
+            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))  # not for the model's weights
             optimizer.step()
         found = _held_out(model, held_out, weight, bias)
         better = found < best

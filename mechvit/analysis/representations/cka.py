@@ -167,7 +167,7 @@ def compare_views(
     origin = dict[View, Tensor]()
     for start, batch in groupby(batches, key=lambda batch: batch.start):
         seen = _look(compared, batch, views, tokens, seed)
-        for view, x in seen.items():  # shifted by one example, so that no sum is far larger than what varies
+        for view, x in seen.items():  # shifted by one example, to keep the sums small
             seen[view] = widened(x, origin.setdefault(view, x[:, :1].clone()))
         first = seen[views[0]]
         group = torch.from_numpy(group_of[start : start + first.shape[1]]).to(first.device)
@@ -234,7 +234,7 @@ def _reading(
     if tokens == "mean":
         return lambda residual: wide(residual[:, cfg.n_prefix_tokens :]).mean(1)
     share = np.array([np.random.default_rng([seed, int(image) % 2**63]).random(2) for image in image_ids])
-    row, column = np.floor(share * cfg.grid).astype(np.int64).T  # the same place in a model of other patches
+    row, column = np.floor(share * cfg.grid).astype(np.int64).T  # the same place for a model with another patch size
     place = torch.from_numpy(cfg.n_prefix_tokens + row * cfg.grid[1] + column)
     return lambda residual: residual[torch.arange(len(place)), place.to(residual.device)]
 

@@ -72,7 +72,7 @@ def cosine_histogram(
     width, parts = edges[1] - edges[0], []
     for (model, kind, corruption), group in cosine.groupby(["model", "architecture", "corruption"], sort=False):
         values = group["cosine"].to_numpy(np.float64)
-        place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)  # as numpy.histogram's bins
+        place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, bins - 1)  # like numpy.histogram's bins
         known = "image_id" in group
         image = pd.factorize(group["image_id"])[0] if known else np.zeros(len(values), int)
         counts = np.bincount(image * bins + place, minlength=bins * (image.max() + 1)).reshape(-1, bins)

@@ -63,7 +63,7 @@ def gaussian_blur(
             f"got {height}x{width}: use a lower level or a larger input size"
         )
     rows, columns = (_blur_operator(size, level).to(images) for size in (height, width))
-    return (rows.T @ images @ columns).clamp_(0, 1)  # the weights sum to one up to rounding only
+    return (rows.T @ images @ columns).clamp_(0, 1)  # the weights sum to one only up to rounding
 
 
 @lru_cache(maxsize=16)

@@ -38,7 +38,7 @@ SATURATE: dict[int, tuple[float, float]] = {1: (0.3, 0), 2: (0.1, 0), 3: (2, 0),
 
 def contrast(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     """Draw each channel towards its mean over the image."""
-    # image by image: a mean over the last axes of a whole batch may add in another order
+    # image by image: a mean over a whole batch's last axes may sum in another order
     mean = torch.stack([image.mean((1, 2), keepdim=True) for image in images])
     return ((images - mean) * CONTRAST[level] + mean).clamp_(0, 1)
 
@@ -71,7 +71,7 @@ def affine_source(
     corners = (corners + torch.tensor([width // 2, height // 2], device=moved.device)).double()
     targets = corners + moved.double()
     homogeneous = torch.cat([targets, torch.ones_like(targets[..., :1])], -1)
-    # one image at a time: batched solvers may pivot and round otherwise
+    # one image at a time: batched solvers may pivot and round differently
     back = torch.stack([torch.linalg.solve(points, corners) for points in homogeneous])
     y, x = torch.meshgrid(*(torch.arange(s, device=moved.device).double() for s in (height, width)), indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)], -1)

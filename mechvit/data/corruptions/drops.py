@@ -56,7 +56,7 @@ def water_light(liquid: np.ndarray) -> Float[np.ndarray, "height width"]:
     edges = canny(liquid.astype(np.float64), sigma=0, low_threshold=50, high_threshold=150)
     distance = distance_transform_edt(~edges) if edges.any() else np.full(liquid.shape, 20.0)
     distance = uniform_filter(np.minimum(distance, 20), 3, mode="mirror")
-    spread = equalised((distance + 1e-6).astype(np.uint8))  # running sums leave 20 just below 20
+    spread = equalised((distance + 1e-6).astype(np.uint8))  # running sums return just below 20 for 20
     emboss = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
     relief = correlate(spread.astype(np.int64), emboss, mode="mirror").clip(0, 255)
     light = liquid * np.rint(uniform_filter(relief.astype(np.float64), 3, mode="mirror"))

@@ -41,7 +41,7 @@ def snow(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
     mean, std, zoom, threshold, radius, sigma, kept = SNOW[level]
     height, width = images.shape[-2:]
     seed = named_seed(seed, "snow")
-    noise = standard_normal(image_ids, height * width + 1, seed)  # the last number, as a probability, is the angle's
+    noise = standard_normal(image_ids, height * width + 1, seed)  # the last value determines the angle
     flakes = zoom_in(mean + std * noise[:, :-1].reshape(-1, 1, height, width), zoom)
     flakes = torch.where(flakes < threshold, 0, flakes).clamp(0, 1)
     angle = 90 * torch.special.ndtr(noise[:, -1]) - 135

@@ -272,7 +272,7 @@ def _extremes(values: np.ndarray) -> tuple[float, float]:
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return 255 (v - low) / (high - low) in bytes."""
-    if values.dtype == np.uint16:  # through a table, which is quicker than arithmetic on every pixel
+    if values.dtype == np.uint16:  # through a table, which is faster than arithmetic on every pixel
         table = np.clip(255 * (np.arange(65536) - low) / (high - low), 0, 255)
         return np.rint(table).astype(np.uint8)[values]
     return np.rint(255 * (values.astype(np.float64) - low) / (high - low)).astype(np.uint8)

@@ -76,7 +76,7 @@ def files_below(folder: Path) -> list[Path]:
     seen = {real}
     plain: deque[tuple[str, tuple[str, ...]]] = deque([(os.fspath(folder), (real,))])
     linked: deque[tuple[str, tuple[str, ...]]] = deque()
-    while plain or linked:  # what is reached without a link keeps the path that it has without one
+    while plain or linked:  # paths without links take precedence
         if plain:
             place, chain = plain.popleft()
         else:

@@ -92,7 +92,7 @@ def _from_path(image: Image.Image) -> Callable[[], Image.Image] | None:
     try:
         with opener():
             return opener
-    except Exception:  # another file by now
+    except Exception:  # the file was replaced
         return None
 
 

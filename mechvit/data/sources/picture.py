@@ -119,7 +119,7 @@ def decode(
     except OSError as error:
         why = f"cannot be read ({error.strerror})" if error.errno else f"cannot be decoded ({error})"
         raise ValueError(f"{name} {printable(why)}: it must be an image file, such as a PNG or JPEG") from error
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files: SyntaxError, struct.error, ...
+    except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error and many others
         raise ValueError(f"{name} cannot be decoded ({type(error).__name__}: {printable(error)})") from error
 
 
@@ -229,7 +229,7 @@ def _from_image(
     if 0 in image.size:
         raise Refusal(f"has no pixels ({image.width} x {image.height})")
     deep = deep_as_loaded(image) if is_loaded_file(image) else deep_picture(image, again)
-    image.load()  # a PNG's EXIF may stand behind its pixels
+    image.load()  # a PNG's EXIF may follow its pixels
     plain, highest = (image, None) if deep is None else deep.in_bytes(pixel_range)
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -277,7 +277,7 @@ def _in_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("LA", "PA", "RGBA") or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    rgb = image.convert("RGB")  # a copy, also of RGB
+    rgb = image.convert("RGB")  # a copy, even of RGB
     rgb.info = {}
     return rgb
 

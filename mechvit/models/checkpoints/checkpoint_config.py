@@ -144,7 +144,7 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
     check_values(config, where)
     config_class = getattr(transformers, architecture).config_class
     own = config.get(config_class.base_config_key) if config_class.base_config_key else None
-    settings = copy.deepcopy(dict(config if own is None else own))  # a tower's own part of the config of two
+    settings = copy.deepcopy(dict(config if own is None else own))  # the vision tower's part of a two-tower config
     for part in (settings, settings.get("vision_config"), settings.get("text_config")):
         if isinstance(part, dict):
             for name in [name for name in part if name in UNUSED or name.startswith("_")]:
@@ -154,7 +154,7 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
     try:
         with quiet():
             found = config_class(**settings)
-    except Exception as error:  # a setting of the wrong kind raises almost anything
+    except Exception as error:  # invalid settings raise exceptions of many kinds
         raise ValueError(
             f"{where}: its config.json does not make a {config_class.__name__}: {one_line(error)} Correct the setting."
         ) from error

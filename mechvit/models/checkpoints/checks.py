@@ -58,7 +58,7 @@ def check_reached(
     start, stop = layer_range(n_layers, start_at_layer, stop_at_layer)
     for name in targets:
         if not isinstance(name, str):
-            continue  # a predicate may select points on both sides
+            continue  # a predicate may also select points that run
         check_name(name, points)
         place, _, rest = name.partition(".")
         layer = int(rest.split(".")[0]) if place == "blocks" else -1 if place in BEFORE_BLOCKS else n_layers
@@ -235,7 +235,7 @@ def check_unprocessed_config(config: Mapping[str, Any], where: str) -> None:
             "Load the checkpoint that it was made from, or dequantise and save it."
         )
     known = {n for f in FAMILIES.values() if config.get("model_type") in f.model_types for n in f.architectures}
-    if config.get("auto_map") and not known & set(config.get("architectures") or []):  # else its own code is not needed
+    if config.get("auto_map") and not known & set(config.get("architectures") or []):  # known classes need no such code
         raise ValueError(
             f"{where}: it needs code of its own ({', '.join(sorted(config['auto_map']))}), which is never run. "
             "Use a checkpoint of a class that transformers has."

@@ -103,7 +103,7 @@ def _check_together(config: Mapping[str, Any], start: str) -> None:
         raise ValueError(
             f"{start}patch_size of its config.json must be at most image_size, {image}; got {patch}. Correct it."
         )
-    if isinstance(patch, int) and patch > MOST_PATCH:  # of a family without an image_size
+    if isinstance(patch, int) and patch > MOST_PATCH:  # for families without an image_size
         raise ValueError(f"{start}patch_size of its config.json must be at most {MOST_PATCH}; got {patch}. Correct it.")
     if isinstance(scale := config.get("logit_scale_init_value"), int):
         raise ValueError(

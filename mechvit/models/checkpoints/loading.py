@@ -113,7 +113,7 @@ def _check_fit(
                 hf_model, info = _load_shapes(architecture, hf_config, shapes, **options)
         mismatched = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]}
         _config(family, architecture, hf_model.config, hf_model.state_dict(), {})
-    except Exception as error:  # a setting of a wrong value raises almost anything
+    except Exception as error:  # invalid settings raise exceptions of many kinds
         raise ValueError(f"{where}: its config.json does not make a {architecture}: {one_line(error)}") from error
     check_weights(where, weights, info["missing_keys"] - set(mismatched), info["unexpected_keys"], mismatched)
     return options
@@ -190,7 +190,7 @@ def to_hf(model: HookedViT) -> Any:
     theirs = {name: _joined(found) for name, found in parts.items()}
     theirs |= carried
     hf_model.load_state_dict({name: t.reshape(shapes[name]).clone() for name, t in theirs.items()}, assign=True)
-    # Buffers that are no weights (rotary frequencies) stay in float32, as from_pretrained leaves them, but are widened.
+    # Buffers that are not weights (rotary frequencies) stay in float32, as from_pretrained leaves them, or wider.
     hf_model = hf_model.eval().to(model.cfg.device)
     return hf_model.to(torch.float64) if model.cfg.dtype == torch.float64 else hf_model
 

@@ -32,6 +32,6 @@ def _resolved(hub_id: str, kind: str) -> str | None:
     offline = huggingface_hub.constants.is_offline_mode()
     try:
         found = huggingface_hub.HfApi().resolve_revision(hub_id, repo_type=kind, local_files_only=offline)
-    except Exception:  # no such name, no access, no connection: whoever reads its files says so
+    except Exception:  # unknown name, no access or no connection: reading its files reports which
         return None
     return str(found.resolved)

@@ -76,7 +76,7 @@ def load_hooked_vit(
         config = make_hf_config(hf_config, cfg.architecture, str(place))
         with torch.device("meta"):
             shapes = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), config).state_dict()
-    except Exception as error:  # a missing, shortened or edited file raises almost anything
+    except Exception as error:  # damaged files raise exceptions of many kinds
         raise ValueError(
             f"{place / CONFIG_FILE} must tell of a whole saved HookedViT: {one_line(error)} Save it again."
         ) from error

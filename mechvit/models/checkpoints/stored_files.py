@@ -46,7 +46,7 @@ def read_tensors(path: str | os.PathLike[str], device: str = "cpu") -> dict[str,
 def check_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Raise a ValueError that names the file and the first tensor in it that holds NaN or infinity."""
     for name, tensor in tensors.items():
-        # A sum is read ten times as fast as isfinite is written; it is infinite where it overflows, too.
+        # A sum is ten times as fast as isfinite, which writes a mask; an overflowing sum is infinite as well.
         if (
             not tensor.is_floating_point()
             or tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).isfinite()

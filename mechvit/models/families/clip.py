@@ -68,7 +68,7 @@ CLIP = Family(
             prefix="vision_model.",
             weights={
                 "head.projection.weight": "visual_projection.weight",
-                "head.projection.bias": "visual_projection.bias",  # processing makes it; the class has no place for it
+                "head.projection.bias": "visual_projection.bias",  # created by processing; the class has none
                 "head.logit_scale": "logit_scale",
                 "pooler.projection.weight": "visual_projection.weight",
             },

@@ -18,7 +18,7 @@ DATA2VEC_VISION = Family(
         "blocks.{l}.attn.q.weight": "encoder.layer.{l}.attention.attention.query.weight",
         "blocks.{l}.attn.q.bias": "encoder.layer.{l}.attention.attention.query.bias",
         "blocks.{l}.attn.k.weight": "encoder.layer.{l}.attention.attention.key.weight",
-        "blocks.{l}.attn.k.bias": "encoder.layer.{l}.attention.attention.key.bias",  # of a processed model alone
+        "blocks.{l}.attn.k.bias": "encoder.layer.{l}.attention.attention.key.bias",  # only in processed models
         "blocks.{l}.attn.v.weight": "encoder.layer.{l}.attention.attention.value.weight",
         "blocks.{l}.attn.v.bias": "encoder.layer.{l}.attention.attention.value.bias",
         "blocks.{l}.attn.relative.table": (

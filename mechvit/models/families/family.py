@@ -115,7 +115,7 @@ class Family:
         if name.startswith("blocks."):
             _, layer, rest = name.split(".", 2)
             key = "blocks.{l}." + rest
-        if name == "head.text_embeds":  # given by the user, not by the checkpoint
+        if name == "head.text_embeds":  # given by the user, not the checkpoint
             return None
         if key in architecture.weights:
             place = architecture.weights[key]

@@ -67,7 +67,7 @@ class Embedding(nn.Module):
             return None
         table = resize_positions(self.cfg, self.positions, grid)
         n_registers = self.cfg.n_registers
-        if n_registers:  # they have none
+        if n_registers:  # registers have no positions
             n_before = self.cfg.n_prefix_tokens - n_registers
             zeros = table.new_zeros(1, n_registers, table.shape[2])
             table = torch.cat([table[:, :n_before], zeros, table[:, n_before:]], dim=1)

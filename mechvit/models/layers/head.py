@@ -70,7 +70,7 @@ class ZeroShotHead(nn.Module):
         width = cfg.projection_dim or cfg.d_model
         bias = cfg.projection_bias
         self.projection = nn.Linear(cfg.d_model, width, bias=bias) if cfg.projection_dim else None
-        self.text_embeds = nn.Parameter(torch.zeros(cfg.n_classes, width))  # each of length 1
+        self.text_embeds = nn.Parameter(torch.zeros(cfg.n_classes, width))  # each of norm 1
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.logit_bias = nn.Parameter(torch.zeros(())) if cfg.logit_bias else None
         self.hook_scale = HookPoint()  # [batch, 1]

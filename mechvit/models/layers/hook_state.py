@@ -18,7 +18,7 @@ def is_watched(point: nn.Module) -> bool:
     True where the point was replaced (a spliced SAE) or has any torch hook: forward, forward-pre, backward or
     backward-pre, added through transformer-lens or not.
     """
-    if type(point) is nn.Identity:  # a hook point that was taken out
+    if type(point) is nn.Identity:  # a removed hook point
         return False
     return type(point) is not HookPoint or has_hooks(point)
 

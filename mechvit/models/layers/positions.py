@@ -104,7 +104,7 @@ class RelativePositionBias(nn.Module):
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # what is cached must serve training, too
+@torch.inference_mode(False)  # the cached value must be usable in training, too
 def _relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"]:
     """Return the table row of each pair of tokens."""
     rows, columns = grid
@@ -115,4 +115,4 @@ def _relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"
     index[1:, 1:] = apart[0] * (2 * columns - 1) + apart[1]
     index[1:, 0] = n_apart + 1
     index[0, 0] = n_apart + 2
-    return index.to(device)  # kept there: every layer asks in every pass
+    return index.to(device)  # cached on the device: every layer needs it in every pass

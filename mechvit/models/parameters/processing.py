@@ -78,7 +78,7 @@ def fold_layer_norms(model: HookedViT) -> HookedViT:
     for block in model.blocks:
         _fold(block.ln1, [block.attn.q, block.attn.k, block.attn.v])
         _fold(block.ln2, [fc for fc in (block.mlp.gate, block.mlp.fc1) if fc is not None])
-        _set_bias(block.mlp.fc2, _bias(block.mlp.fc2))  # an MLP has all its biases or none
+        _set_bias(block.mlp.fc2, _bias(block.mlp.fc2))  # an MLP has all biases or none
     if model.head is not None and model.ln_final is not None:
         _fold(model.ln_final, _readers_of_final(model))
     if isinstance(model.pooler, AttentionPooler) and model.head is not None:
@@ -138,7 +138,7 @@ def _center_unembed(model: HookedViT) -> None:
     if isinstance(head, ZeroShotHead):
         _subtract_mean(head.text_embeds, 0)
         if head.logit_bias is not None:
-            if "center_unembed" not in model.cfg.processing:  # `to_hf` gives it back: text embeddings are not its own
+            if "center_unembed" not in model.cfg.processing:  # kept for `to_hf`, unlike text embeddings
                 model.carried.keep({"logit_bias": head.logit_bias.clone()})
             head.logit_bias.fill_(0.0)
         return

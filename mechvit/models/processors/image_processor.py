@@ -41,7 +41,7 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
     check_processor_values(settings, where, file)
     try:
         processor = _make(where, settings)
-    except Exception as error:  # settings of another form raise almost anything
+    except Exception as error:  # invalid settings raise exceptions of many kinds
         own = "custom code" in str(error)
         reason = "it needs code of its own, which is never run." if own else one_line(error)
         kind = settings.get("image_processor_type")
@@ -51,7 +51,7 @@ def read_image_processor(where: str | os.PathLike[str]) -> Any:
         ) from error
     try:
         pixel_scale(processor)
-    except Exception as error:  # as above
+    except Exception as error:  # invalid settings raise exceptions of many kinds
         raise ValueError(f"the image processor of {where} (its {file}): {one_line(error)}") from error
     return processor
 
@@ -79,7 +79,7 @@ def _settings(where: str) -> tuple[str, dict[str, Any]] | None:
                 f"{type(settings).__name__}. Save the image processor again."
             )
         if file == FILES[0] and "image_processor" not in settings:
-            continue  # of a tokenizer alone, from before both were kept in one file
+            continue  # an older file, for a tokenizer only
         settings = settings["image_processor"] if file == FILES[0] else settings
         if not isinstance(settings, dict):
             raise ValueError(f"{where}: image_processor of its {file} must hold settings by name; got {settings!r}.")

@@ -206,7 +206,7 @@ def _fault(image_processor: Any, scale: PixelScale, options: dict[str, Any]) -> 
         try:
             theirs = np.asarray(image_processor(picture, return_tensors="np", **options)["pixel_values"])
             ours = resized_bytes([rgb], image_processor, **options)
-        except Exception as error:  # a setting that does not fit raises almost anything
+        except Exception as error:  # invalid settings raise exceptions of many kinds
             return f"on {kind} it raises {type(error).__name__} ({(str(error).splitlines() or [''])[0]})"
         if theirs.ndim != 4 or theirs.shape != ours.shape or ours.shape[1] != 3:
             return f"of {kind} it makes {list(theirs.shape)}, not one image of 3 channels"
@@ -230,7 +230,7 @@ def _pictures(*, converts: bool) -> Iterator[tuple[str, Image.Image, Image.Image
     them.
     """
     rng = np.random.default_rng(0)
-    # Red is brighter than green, and green than blue, so that their order is seen.
+    # Red is brighter than green, and green than blue, so that a wrong channel order is detected.
     noise = (rng.integers(0, 256, (90, 90, 3)) * [0.5, 0.7, 0.8] + [127, 50, 0]).astype(np.uint8)
     for kind, part in (("a wide picture", noise[:60]), ("a tall picture", noise[:, :60])):
         yield kind, Image.fromarray(part), Image.fromarray(part)

@@ -16,7 +16,7 @@ NUMBER_RANGES: dict[str, Range] = {
     "rescale_factor": POSITIVE,
     "image_mean": FINITE,
     "image_std": POSITIVE,
-    "resample": Range(0, 5),  # transformers takes a filter's name for bilinear, whatever it is
+    "resample": Range(0, 5),  # transformers treats any filter's name as bilinear
     "max_num_patches": COUNT,
     "patch_size": COUNT,
 }

@@ -181,7 +181,7 @@ class ViTActivationCache(ActivationCache):
             if name not in self.cache_dict:
                 z, W_O = self["z", layer], block.attn.W_O
                 wide = torch.promote_types(z.dtype, W_O.dtype)
-                # One product: transformer-lens's own sum over d_head first holds d_head times as much.
+                # One product: transformer-lens's sum over d_head needs d_head times the memory.
                 self.cache_dict[name] = torch.einsum("...hd,hdm->...hm", z.to(wide), W_O.to(z.device, wide))
 
     def decompose_resid(

@@ -83,7 +83,7 @@ def _saver(
         kept = tensor.detach()
         dim = None if hook.name.startswith(without_tokens) else _token_dim(tensor, hook.name)
         if tokens.mode != "identity" and dim is not None:
-            kept = tokens.apply(kept, dim=dim).clone()  # a view would keep every token's memory alive
+            kept = tokens.apply(kept, dim=dim).clone()  # a view would keep the memory of all tokens alive
         kept = kept.to(device=device, dtype=dtype)
         cache[hook.name + suffix] = kept[0] if remove_batch_dim else kept
 

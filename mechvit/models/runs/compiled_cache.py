@@ -67,7 +67,7 @@ class CompiledCache:
 
     def _run(self, pixels: Tensor) -> dict[str, Tensor]:
         self._model(pixels, None, stop_at_layer=self._stop)
-        # Left empty, as the compiler found it: it compiles again for a dict with other keys.
+        # The dict is emptied again: the graph would be recompiled for a dict with other keys.
         return {name: self._kept.pop(name) for name in self.names}
 
     @torch.no_grad()
@@ -87,7 +87,7 @@ class CompiledCache:
         if self.compiled and len(pixel_values) == self._batch_size:
             try:
                 found = self._compiled_call(pixel_values)
-            except Exception as error:  # a compiler fails in any way it likes
+            except Exception as error:  # compilers raise exceptions of many kinds
                 if self._ran or isinstance(getattr(error, "inner_exception", error), torch.OutOfMemoryError):
                     raise
                 self.compiled = False

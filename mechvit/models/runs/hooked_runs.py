@@ -76,7 +76,7 @@ class HookedRuns(HookedRootModule):
             *(self.cfg, given, return_type, forward_kwargs.get("labels"), stop, start),
             incl_bwd=incl_bwd,
             interpolate_pos_encoding=forward_kwargs.get("interpolate_pos_encoding", False),
-        )  # `forward` looks for values that are not finite, once
+        )  # `forward` checks for values that are not finite
         if incl_bwd:
             check_backward(self, given)
         cache, fwd, bwd = self.get_caching_hooks(

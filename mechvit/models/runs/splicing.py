@@ -43,7 +43,7 @@ class Splice(nn.Module):
 
     def __init__(self, sae: SAE[Any], original: HookPoint, use_error_term: bool | None, tokens: slice) -> None:
         super().__init__()
-        self.__dict__.update(sae=sae, original=original)  # past nn.Module, which would register them
+        self.__dict__.update(sae=sae, original=original)  # bypasses nn.Module, which would register them
         self.use_error_term = sae.use_error_term if use_error_term is None else use_error_term
         self.tokens, self.points = tokens, dict(sae.hook_dict)
         for name, point in self.points.items():
@@ -52,17 +52,17 @@ class Splice(nn.Module):
     def forward(self, x: Float[Tensor, "batch *dims d"]) -> Float[Tensor, "batch *dims d"]:
         """Replace the chosen tokens by their reconstruction; pass the others unchanged."""
         for name, point in self.points.items():
-            point.name = f"{self.name}.{name}"  # another model may have named it since
+            point.name = f"{self.name}.{name}"  # another model may have renamed it
         x = self.original(x)
         if self.sae.b_dec.device != x.device:
-            self.sae.to(x.device)  # the model was moved since
+            self.sae.to(x.device)  # the model was moved
         if self.tokens == slice(None):
             return self._reconstruct(x)
         start, stop, _ = self.tokens.indices(x.shape[1])
         return torch.cat([x[:, :start], self._reconstruct(x[:, start:stop]), x[:, stop:]], dim=1)
 
     def _reconstruct(self, x: Tensor) -> Tensor:
-        out = self.sae.decode(self.sae.encode(x.clone()))  # a hook may write into the SAE's input
+        out = self.sae.decode(self.sae.encode(x.clone()))  # a hook may change the SAE's input in place
         if self.use_error_term:
             out = out + self.points["hook_sae_error"](x.detach() - self._untouched(x, out))
         return self.points["hook_sae_output"](out)
@@ -214,7 +214,7 @@ class SplicedSAEs(HookedRootModule):
             for name, module in modules.items():
                 here = self.get_submodule(name)
                 if isinstance(here, Splice):
-                    here.sae.setup()  # its hook points get their own names back
+                    here.sae.setup()  # restores the names of its hook points
                     self.left_hooked += [point for point in here.points.values() if has_hooks(point)]
                 self.set_submodule(name, module)
             self.setup()
