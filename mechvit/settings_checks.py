@@ -195,7 +195,7 @@ def check_common(settings: Any) -> None:
         shown = getattr(settings, "pictures", None) or getattr(settings, "images", None)
         if shown == "photos" and tuple(ends) != (0, 255):
             raise SettingError(
-                "pixel_range", "is for pictures of more than eight bits a channel; those of photos have 8"
+                "pixel_range", "is for pictures of more than eight bits per channel; those of photos have 8"
             )
     if str(getattr(settings, "images", "")).strip() == "folder:":
         raise SettingError("images", "must name the folder after folder:, as in folder:photos")

@@ -129,7 +129,7 @@ def _check_labels(labels: np.ndarray) -> None:
             "(mechvit.data.load_images, unlabelled='skip'), or give them the label -1 where nothing asks for labels"
         )
     raise ValueError(
-        f"labels must be whole numbers, one an image, the model's class ids; got {labels.dtype} in the shape "
+        f"labels must be whole numbers, one per image, the model's class ids; got {labels.dtype} in the shape "
         f"{list(labels.shape)}: map them with mechvit.data.align_labels"
     )
 

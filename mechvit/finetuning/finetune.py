@@ -122,7 +122,7 @@ def check_trainable(hf_config: Any, where: str) -> str:
             "...ForImageClassification class"
         )
     if (why := no_softmax(hf_config.num_labels, hf_config.problem_type)) is not None:
-        raise ValueError(f"{where}: fine-tuning trains a softmax classifier, and this {architecture} is none: {why}")
+        raise ValueError(f"{where}: fine-tuning trains a softmax classifier, and this {architecture} is not one: {why}")
     config_classes(hf_config, where)
     return architecture
 

@@ -95,7 +95,7 @@ def write_rows(
         got = f"the slot {slots}" if isinstance(slots, int) else f"{slots.dtype} {tuple(slots.shape)}"
         raise ValueError(
             "write_rows needs buffer [slot, d_model] with contiguous rows, resid [batch, token, d_model] and one "
-            f"integer slot for each token that is kept ({len(kept)} an image); got {tuple(buffer.shape)}, "
+            f"integer slot for each token that is kept ({len(kept)} per image); got {tuple(buffer.shape)}, "
             f"{tuple(resid.shape)} and {got}"
         )
     elsewhere = {resid.device, buffer.device if isinstance(slots, int) else slots.device} - {buffer.device}

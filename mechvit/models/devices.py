@@ -50,7 +50,9 @@ def device_of_process(name: torch.device | str | None, *, shared: bool = False) 
     if device.type != "cuda" or processes == 1:
         return device
     if name is not None and torch.device(name).index is not None:
-        raise SettingError("device", f"{name} would put all {processes} processes on one GPU: cuda is each one's own")
+        raise SettingError(
+            "device", f"{name} would put all {processes} processes on one GPU: use cuda, which is one for each"
+        )
     if processes > torch.cuda.device_count() and not shared:
         raise SettingError(
             "device", f"must be a GPU for each of the {processes} processes; {torch.cuda.device_count()} are visible"

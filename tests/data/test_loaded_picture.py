@@ -56,7 +56,7 @@ def test_a_loaded_picture_that_is_no_longer_its_file_is_refused(tmp_path):
     path.write_bytes(FILES["png"])
     image = loaded(path)
     image.putpixel((0, 0), (1, 2, 3))
-    with pytest.raises(ValueError, match=r"a.png is no longer what its file of 16 bits a channel holds"):
+    with pytest.raises(ValueError, match=r"a.png is no longer what its file of 16 bits per channel holds"):
         open_picture(image)
     image = loaded(path)
     path.write_bytes(saved(Image.fromarray(RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8))))
@@ -66,10 +66,10 @@ def test_a_loaded_picture_that_is_no_longer_its_file_is_refused(tmp_path):
 def test_traces_of_sixteen_bits_in_loaded_pictures_are_refused():
     """Without its file: a TIFF's tags, a transparent value beyond eight bits, and 12 bits by their darkness."""
     for name in ("tif", "big.tif"):
-        with pytest.raises(ValueError, match=r"is loaded from a file of 16 bits a channel.*the file's path or bytes"):
+        with pytest.raises(ValueError, match=r"is loaded from a file of 16 bits per channel.*the file's path or bytes"):
             open_picture(loaded(io.BytesIO(FILES[name])))
     key = png(DEEP, 2, (b"tRNS", struct.pack(">HHH", 1000, 2, 3)))
-    with pytest.raises(ValueError, match="is loaded from a file of 16 bits a channel"):
+    with pytest.raises(ValueError, match="is loaded from a file of 16 bits per channel"):
         open_picture(loaded(io.BytesIO(key)))
     twelve = values_16(6, 5, 4, high=4095)
     twelve[..., 3] = 65535
@@ -133,13 +133,13 @@ def test_a_range_for_eight_bits_is_refused(tmp_path):
     Image.fromarray(eight).save(path)
     for picture in (eight, path, Image.fromarray(eight), eight > 9, path.read_bytes()):
         for given_range in ((0, 4095), (0, 100), (-1, 255)):
-            with pytest.raises(ValueError, match=r"eight bits a channel are black at 0 and white at 255, not at"):
+            with pytest.raises(ValueError, match=r"eight bits per channel are black at 0 and white at 255, not at"):
                 open_picture(picture, pixel_range=given_range)
         np.testing.assert_array_equal(seen(picture, pixel_range=(0, 255)), seen(picture))
     with pytest.raises(ValueError, match=r"^a and 1 more: eight bits .*: leave it out"):
         open_pictures({"a": eight, "b": eight}, pixel_range=(0, 4095))
     column = PictureColumn(pixel_range=(0, 4095))
-    with pytest.raises(ValueError, match=r"a.png: eight bits a channel"):
+    with pytest.raises(ValueError, match=r"a.png: eight bits per channel"):
         column.decode_example({"path": str(path), "bytes": None})
 
 
@@ -159,9 +159,9 @@ def test_a_set_of_eight_bits_takes_no_range(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(10):
             Image.fromarray(RNG.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(ValueError, match=r"png and 3 more: eight bits a channel are black at 0"):
+    with pytest.raises(ValueError, match=r"png and 3 more: eight bits per channel are black at 0"):
         load_images(f"folder:{tmp_path}", pixel_range=(0, 4095))
-    with pytest.raises(ValueError, match=r"^photos: eight bits a channel are black at 0 .*: leave it out"):
+    with pytest.raises(ValueError, match=r"^photos: eight bits per channel are black at 0 .*: leave it out"):
         load_images("photos", limit=19, pixel_range=(0, 4095))
     assert len(load_images(f"folder:{tmp_path}", pixel_range=(0, 255))) == 4
     first = load_images(f"folder:{tmp_path}")["file"][0]

@@ -1,4 +1,4 @@
-"""Pictures of more than eight bits a channel become bytes by their range, against numpy and tifffile."""
+"""Pictures of more than eight bits per channel become bytes by their range, against numpy and tifffile."""
 
 from __future__ import annotations
 

@@ -185,7 +185,10 @@ def test_backward_cache_without_a_loss(model, pixels, labels):
 def test_gradients_of_a_frozen_model_or_without_autograd(model, pixels, labels):
     backward = {"labels": labels, "incl_bwd": True}
     for off in (torch.no_grad, torch.inference_mode):
-        with off(), pytest.raises(ValueError, match=r"incl_bwd needs gradients, .*Leave torch.no_grad or its like"):
+        with (
+            off(),
+            pytest.raises(ValueError, match=r"incl_bwd needs gradients, .*outside torch.no_grad and torch.inference"),
+        ):
             model.run_with_cache(pixels, "loss", **backward)
     wanted = model.run_with_cache(pixels, "loss", **backward)[1]["blocks.1.hook_resid_post_grad"]
     model.requires_grad_(False)
@@ -200,7 +203,7 @@ def test_gradients_of_a_frozen_model_or_without_autograd(model, pixels, labels):
     [
         ([0, 1], "got list"),
         (torch.tensor([0.0, 1.0]), r"got torch.float32 \[2\]"),
-        (torch.tensor([0, 1, 1]), r"one an image; got torch.int64 \[3\]"),
+        (torch.tensor([0, 1, 1]), r"one per image; got torch.int64 \[3\]"),
         (torch.tensor(1), r"got torch.int64 \[\]"),
         (torch.tensor([0, 500]), r"labels must be classes of the model, 0 to \d+; got 0 to 500. Map them with"),
         (torch.tensor([-1, 0]), r"0 to \d+; got -1 to 0"),

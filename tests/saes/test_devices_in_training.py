@@ -116,7 +116,9 @@ def test_processes_on_the_cpu(torchrun):
 
 
 def test_processes_that_would_share_a_gpu_are_refused(torchrun, monkeypatch):
-    with pytest.raises(ValueError, match="device cuda:0 would put all 2 processes on one GPU: cuda is each one's own"):
+    with pytest.raises(
+        ValueError, match="device cuda:0 would put all 2 processes on one GPU: use cuda, which is one for each"
+    ):
         parallel.processes("cuda:0").__enter__()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="a GPU for each of the 2 processes; 1 are visible"):

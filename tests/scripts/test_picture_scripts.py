@@ -115,7 +115,7 @@ def test_a_range_for_photos_is_refused_before_anything_else(tmp_path):
     for name in ("evaluate", "explore_attention"):
         options = {"model": ("nowhere",), "out": tmp_path / "page.html", "pixel_range": (0, 4095)}
         with pytest.raises(
-            ValueError, match=r"pixel_range is for pictures of more than eight bits a channel; those of"
+            ValueError, match=r"pixel_range is for pictures of more than eight bits per channel; those of"
         ):
             call(name, **options)
         with pytest.raises(ValueError, match="nowhere"):

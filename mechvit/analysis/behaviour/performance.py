@@ -112,7 +112,7 @@ def require_classifier(model: HookedViT, images: Images | None = None) -> None:
         )
     if model.cfg.no_softmax is not None:
         raise ValueError(
-            f"accuracy, calibration and lenses need a softmax classifier, and this {model.cfg.architecture} is none: "
+            f"accuracy, calibration and lenses need a softmax classifier; this {model.cfg.architecture} is not one: "
             f"{model.cfg.no_softmax}"
         )
     check_aligned(images, model.cfg.id2label)

@@ -125,7 +125,7 @@ def deep_picture(image: Image.Image, again: Callable[[], Image.Image] | None) ->
         return _deep_colour(image, tags, again)
     if image.format not in _FORMATS:
         raise Refusal(
-            f"has more than eight bits a channel in the format {image.format}, which are not read: save it as PNG or "
+            f"has more than eight bits per channel in the format {image.format}, which are not read: save it as PNG or "
             "TIFF"
         )
     bits = _significant_bits(again, 1) if image.format == "PNG" and again is not None else 0
@@ -189,12 +189,14 @@ def _refuse_misread(
     if image.format == "PPM" and any(tile.codec_name == "ppm" and tile.args[-1] == 65535 for tile in tiles):
         raise Refusal(f"has colours of 16 bits in the format PPM, {advice}")
     if image.format == "SGI" and any(tile.codec_name == "SGI16" or tile.args[-1] == 2 for tile in tiles):
-        raise Refusal(f"has 16 bits a channel in the format SGI, {advice}")
+        raise Refusal(f"has 16 bits per channel in the format SGI, {advice}")
     if image.format == "JPEG2000" and _jpeg2000_bits(again) == 16:
         raise Refusal(f"has colours of 16 bits in the format JPEG2000, {advice}")
     bits, formats = _numbers(tags.get(_BITS, ())), _numbers(tags.get(_SAMPLE_FORMAT, 1))
     if 16 in bits and tags.get(_PLANAR) == 2:
-        raise Refusal("has 16 bits a channel in separate planes, which Pillow misreads: save it with interleaved ones")
+        raise Refusal(
+            "has 16 bits per channel in separate planes, which Pillow misreads: save it with interleaved ones"
+        )
     if 8 in bits and {2, 3} & set(formats):
         raise Refusal("has signed values of eight bits, which Pillow reads as unsigned: save it with unsigned ones")
 

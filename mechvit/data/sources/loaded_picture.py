@@ -71,7 +71,7 @@ def deep_as_loaded(image: Image.Image) -> DeepPicture | None:
             return deep
         if is_colour:
             raise Refusal(
-                "is no longer what its file of 16 bits a channel holds, and Pillow has kept their upper bytes alone: "
+                "is no longer what its file of 16 bits per channel holds, and Pillow has kept their upper bytes alone: "
                 "hand over an array of 16-bit values"
             )
     elif is_colour:
@@ -108,7 +108,7 @@ def _refuse_traces(image: Image.Image) -> None:
     key = image.info.get("transparency")
     if 16 in tiff_bits(image) or (isinstance(key, tuple) and max(key, default=0) > 255):
         raise Refusal(
-            f"is loaded from a file of 16 bits a channel, of which Pillow has kept the upper byte alone: {_HAND_OVER}"
+            f"is loaded from a file of 16 bits per channel, of which Pillow has kept the upper byte alone: {_HAND_OVER}"
         )
     if image.format == "TIFF" or image.mode not in ("RGB", "RGBA", "LA"):
         return

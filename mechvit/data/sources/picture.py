@@ -168,7 +168,7 @@ def refuse_needless(plain: Sequence[str], count: int, pixel_range: tuple[float, 
     if pixel_range in (None, EIGHT_BITS) or not plain:
         return
     low, high = pixel_range
-    said = f"eight bits a channel are black at 0 and white at 255, not at {low:g} and {high:g} as pixel_range has it"
+    said = f"eight bits per channel are black at 0 and white at 255, not at {low:g} and {high:g} as pixel_range has it"
     if len(plain) == count:
         raise ValueError(f"{_first(plain)}: {said}: leave it out, or give pictures of more bits")
     warnings.warn(

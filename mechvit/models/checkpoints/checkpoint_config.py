@@ -150,7 +150,9 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
             for name in [name for name in part if name in UNUSED or name.startswith("_")]:
                 del part[name]
             if methods := [name for name in part if callable(getattr(config_class, name, None))]:
-                raise ValueError(f"{where}: its config.json sets {', '.join(methods)}, which is no setting. Remove it.")
+                raise ValueError(
+                    f"{where}: its config.json sets {', '.join(methods)}, which is not a setting. Remove it."
+                )
     try:
         with quiet():
             found = config_class(**settings)
@@ -159,7 +161,7 @@ def make_hf_config(config: Mapping[str, Any], architecture: str, where: str) -> 
             f"{where}: its config.json does not make a {config_class.__name__}: {one_line(error)} Correct the setting."
         ) from error
     if not isinstance(found.dtype, torch.dtype | None):
-        raise ValueError(f"{where}: its config.json has a dtype that is none: {config.get('dtype')!r}. Correct it.")
+        raise ValueError(f"{where}: its config.json has an invalid dtype: {config.get('dtype')!r}. Correct it.")
     found.name_or_path = where
     found._commit_hash = hub_revision(where)
     return found

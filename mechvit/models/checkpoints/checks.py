@@ -107,7 +107,7 @@ def check_input(
             raise ValueError(no_head(cfg))
         if cfg.no_softmax is not None:
             raise ValueError(
-                f"The loss is a softmax classifier's, and this {cfg.architecture} is none: {cfg.no_softmax}. Take the "
+                f"The loss needs a softmax classifier; this {cfg.architecture} is not one: {cfg.no_softmax}. Take the "
                 "logits."
             )
         if labels is None:
@@ -120,7 +120,7 @@ def check_labels(cfg: HookedViTConfig, labels: Any, n_images: int) -> None:
     fits = isinstance(labels, Tensor) and not labels.is_floating_point() and not labels.is_complex()
     if not fits or tuple(labels.shape) != (n_images,):
         got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(f"labels must be a tensor of {n_images} class indices, one an image; got {got}.")
+        raise ValueError(f"labels must be a tensor of {n_images} class indices, one per image; got {got}.")
     if n_images and not labels.is_meta and not (int(labels.min()) >= 0 and int(labels.max()) < cfg.n_classes):
         raise ValueError(
             f"labels must be classes of the model, 0 to {cfg.n_classes - 1}; got {int(labels.min())} to "
@@ -131,7 +131,10 @@ def check_labels(cfg: HookedViTConfig, labels: Any, n_images: int) -> None:
 def check_backward(model: nn.Module, given: Tensor) -> None:
     """Raise a ValueError where a backward pass would reach no parameter and no input."""
     if not torch.is_grad_enabled():
-        raise ValueError("incl_bwd needs gradients, and they are switched off here. Leave torch.no_grad or its like.")
+        raise ValueError(
+            "incl_bwd needs gradients, and they are switched off here. Call it outside torch.no_grad and "
+            "torch.inference_mode."
+        )
     if not given.requires_grad and not any(weight.requires_grad for weight in model.parameters()):
         raise ValueError(
             "incl_bwd needs something that takes a gradient, and all weights of the model are frozen. Call "
@@ -207,7 +210,7 @@ def check_text_embeds(
         raise ValueError("A zero-shot head needs both text_embeds [class, projection] and class_names, one name each.")
     width = getattr(hf_config, "projection_dim", None) or hf_config.vision_config.hidden_size
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
-        raise ValueError(f"class_names must be a list of names, one a class; got {class_names!r}.")
+        raise ValueError(f"class_names must be a list of names, one per class; got {class_names!r}.")
     if not isinstance(text_embeds, Tensor):
         raise ValueError(f"text_embeds must be a tensor [class, {width}]; got a {type(text_embeds).__name__}.")
     shape, names = tuple(text_embeds.shape), list(class_names)

@@ -78,7 +78,7 @@ def load_hooked_vit(
             shapes = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), config).state_dict()
     except Exception as error:  # damaged files raise exceptions of many kinds
         raise ValueError(
-            f"{place / CONFIG_FILE} must tell of a whole saved HookedViT: {one_line(error)} Save it again."
+            f"{place / CONFIG_FILE} must describe a complete saved HookedViT: {one_line(error)} Save it again."
         ) from error
     carried = {name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")}
     own = {name: weight for name, weight in weights.items() if not name.startswith("carried.")}
