@@ -79,8 +79,8 @@ def iter_batches(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: a column is missing, labels are no whole numbers, raw images come without a processor, or the images
-            were prepared with other settings than the processor's (named).
+        ValueError: a column is missing, labels are not whole numbers, raw images come without a processor, or the
+            images were prepared with other settings than the processor's (named).
     """
     columns = set(dataset.column_names)
     if missing := {"label", "image_id"} - columns:

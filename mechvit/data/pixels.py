@@ -61,7 +61,7 @@ def prepare(
     """Resize every image once, into the columns `pixels` (uint8 [3, height, width]), `label` and `image_id`.
 
     Args:
-        dataset: the columns `image`, `label` and `image_id`, as `load_images` gives them.
+        dataset: the columns `image`, `label` and `image_id`, as `load_images` returns them.
         image_processor: the checkpoint's own; or a list of those of several models to be compared: where they resize
             differently, each gets its own column (`pixels`, `pixels_2`, ...).
         path: where to keep the result, memory-mapped, so that sets larger than memory work; in memory when None. It is

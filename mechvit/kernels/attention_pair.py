@@ -220,7 +220,7 @@ def attention_pair(
 
     Args:
         q, k: queries and keys of the first pattern (clean), [batch, head, token, d_head], of any strides.
-        other_q, other_k: of the second (corrupted), of the same shapes.
+        other_q, other_k: those of the second (corrupted), with the same shapes.
         bias, other_bias: added to the scores, one for all images or heads where that dimension is 1; -inf masks a key
             out, and every row must keep one. KL is infinite where only the second masks a key.
         scale: 1 / √d_head when None.

@@ -79,7 +79,7 @@ def write_rows(
 
     Args:
         buffer: the cache, of any float dtype; its rows are contiguous.
-        resid: of any strides.
+        resid: the residuals, of any strides.
         slots: the row of the buffer for each token that is kept, none twice; or the first of consecutive rows.
         first, stop: as in a slice over tokens: (1, None) leaves the class token out.
         scale: multiplied before the cast, in float32 at least.

@@ -124,7 +124,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         """Convert a loaded Hugging Face model, which is left unchanged.
 
         Args:
-            hf_model: of one of the supported classes.
+            hf_model: a model of one of the supported classes.
             image_processor: kept as `image_processor`.
             text_embeds: make a zero-shot classifier of a CLIPModel, SiglipModel or Siglip2Model: one text embedding per
                 class, as its `get_text_features` returns them (any norm: they are normalised). Without embeddings these

@@ -102,7 +102,7 @@ def attention_entropy(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of kept activations.
-        seed: of the noise.
+        seed: seed of the noise.
         progress: the label of a progress bar; None shows none.
 
     Raises:
@@ -137,7 +137,7 @@ def attention_shift(
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of clean attention
             (patterns, or queries and keys) that is kept during the corrupted pass.
-        seed: of the noise.
+        seed: seed of the noise.
         progress: the label of a progress bar; None shows none.
 
     Raises:

@@ -58,7 +58,7 @@ def attention_rollout(
 
     Args:
         model: any HookedViT.
-        pixel_values: normalised, as its image processor gives them.
+        pixel_values: normalised, as the image processor returns them.
         fusion: reduction of a layer's heads to one matrix, entry by entry.
         discard_ratio: the fraction of a layer's fused entries, the lowest of the matrix, that is set to zero first.
 

@@ -124,13 +124,13 @@ def patch_models(
     Args:
         receiver, giver: classifiers of one shape and one list of classes; they may be the same model.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruption: of the receiver's images, in [0, 1] at the model's input size.
-        giver_corruption: of the giver's images; the same when None.
+        corruption: that of the receiver's images, in [0, 1] at the model's input size.
+        giver_corruption: that of the giver's images; the same when None.
         kinds: some of "resid", "attn", "mlp", "head", and of "head_input", "logits" (see `ENDS`).
         tokens: where to patch: some of "all", "cls", "patches".
         batch_size: images in a forward pass, patched copies counted; None takes 32 on a CPU, else 128, and holds at
             most 1 GiB of activations.
-        seed: of the noise; the same image has the same noise in both models.
+        seed: seed of the noise; the same image has the same noise in both models.
         progress: the label of a progress bar; None shows none.
 
     Raises:

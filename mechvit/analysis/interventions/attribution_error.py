@@ -48,8 +48,8 @@ def attribution_error(
     components, and are NaN where all effects are equal.
 
     Args:
-        attribution, patching: of the same models, images, corruptions and seed.
-        resamples, level, seed: of the percentile bootstrap.
+        attribution, patching: results for the same models, images, corruptions and seed.
+        resamples, level, seed: settings of the percentile bootstrap.
 
     Raises:
         ValueError: other images, or no component in common.

@@ -104,7 +104,7 @@ def choose_neurons(attribution: Attribution, *, top: int = 16, random: int = 48,
         attribution: the result of `attribution_patching`.
         top: number of largest ones.
         random: number of others (at most all that remain).
-        seed: of the draw.
+        seed: seed of the draw.
 
     Source: largest by attribution, then verified by patching, as in Nanda, "Attribution patching" (2023).
     """

@@ -114,9 +114,9 @@ def recovery(
         interventions: one row per image and intervention: the columns of `by`, image_id, correct, logit_difference.
         references: the same images once with condition "receiver" and once with "giver".
         by: the columns that name an intervention, such as ("kind", "layer").
-        resamples: of the bootstrap over images, paired over all interventions.
-        level: of the percentile intervals.
-        seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap over images, paired over all interventions.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap.
 
     Returns:
         one row per intervention and quantity: by, quantity ("accuracy" or "logit_difference"), value, low, high,

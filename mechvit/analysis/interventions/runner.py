@@ -48,12 +48,12 @@ def run_interventions(
     Args:
         model: the receiver, whose image processor normalises the images.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
-        corruptions: corruptions to apply, including `clean` if it is wanted.
+        corruptions: those to apply, including `clean` if it is wanted.
         logits_of: pixels -> the logits of every intervention, and of the two unchanged models under the keys "receiver"
             and "giver", whose foils under each corruption are used for all interventions.
         score: function of logits, labels, foils and image ids that returns the outcomes.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all random draws of the corruptions.
+        seed: seed of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Raises:
@@ -107,7 +107,7 @@ def effects(
     Args:
         interventions, references: as for `mechvit.analysis.recovery`, with the additional column `corruption`.
         by: the columns that name an intervention.
-        resamples, level, seed: of the bootstrap over images, paired over all interventions of a corruption.
+        resamples, level, seed: settings of the bootstrap over images, paired over all interventions of a corruption.
 
     Returns:
         one row per corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity,

@@ -186,13 +186,13 @@ def steer(
         giver: the model whose gain is to be recovered: the tuned one.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that the directions were
             computed on.
-        corruptions: corruptions to apply; clean images, which measure the cost, are always steered, too.
+        corruptions: those to apply; clean images, which measure the cost, are always steered, too.
         directions: results of `steering_directions` or `mechvit.saes.sae_steering_direction`.
         scales: factors of each direction.
         controls: number of random directions of the same length for each direction, the same at all scales.
         selection_fraction: fraction of the images on which hook points and scales are chosen; the others are reported.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of the draw of images, the corruptions and the random directions.
+        seed: seed of the draw of images, the corruptions and the random directions.
         progress: the label of a progress bar; None shows none.
 
     Raises:

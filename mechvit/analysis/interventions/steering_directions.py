@@ -91,7 +91,7 @@ def steering_directions(
         tokens: tokens over which the mean is taken, and at which the direction will be added.
         per_position: compute one direction for each of these tokens, by the mean over images only.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all random draws of the corruption.
+        seed: seed of all random draws of the corruption.
         progress: the label of a progress bar; None shows none.
 
     Raises:

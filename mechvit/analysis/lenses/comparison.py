@@ -69,7 +69,7 @@ def compare_lenses(
             on; labels are the model's own class ids.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
-        seed: of the noise.
+        seed: seed of the noise.
         progress: the label of a progress bar; None shows none.
 
     Raises:
@@ -144,9 +144,9 @@ def lens_comparison_summary(
 
     Args:
         readings: `LensReading.to_frame` with the labels model, corruption and lens.
-        resamples: of the bootstrap over images, paired over all rows.
-        level: of the percentile intervals.
-        seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap over images, paired over all rows.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap.
 
     Returns:
         model, corruption, lens, layer, quantity (probability, divergence), value, low, high.

@@ -117,7 +117,7 @@ def logit_lens(
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         apply_ln: False applies the head without the final LayerNorm.
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
-        seed: of the noise.
+        seed: seed of the noise.
         progress: the label of a progress bar; None shows none.
 
     Raises:

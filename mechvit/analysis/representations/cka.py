@@ -112,7 +112,7 @@ def linear_cka(
         debiased: the unbiased estimator (True) or the biased one.
         groups: number of random groups of images, for the interval.
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
-        seed: of the noise and of the groups.
+        seed: seed of the noise and of the groups.
         progress: the label of a progress bar; None shows none.
 
     Raises:

@@ -70,10 +70,10 @@ def corrupted_performance(
     Args:
         models: name -> model; each sees the images as its own processor resizes them.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: corruptions to apply.
+        corruptions: those to apply.
         clean: classify clean images first, even if `clean` is not among the corruptions.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all random draws of the corruptions.
+        seed: seed of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Returns:
@@ -133,9 +133,9 @@ def mean_corruption_error(
             `ALEXNET_ERROR`: a family's mean over its levels by its name, and `clean`.
         bands: family -> band of its measured frequencies (`family_bands`), over which means are taken too; none by
             default.
-        resamples: of the bootstrap, paired over models and corruptions.
-        level: of the percentile intervals.
-        seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap, paired over models and corruptions.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap.
 
     Returns:
         model, group, family, level, quantity, families, value, low, high. `level` 0 is a family's sum over its levels

@@ -82,7 +82,7 @@ def corruption_spectrum(
         corruption: as `corrupt` takes it.
         image_processor: the checkpoint's own; needed for raw images only.
         batch_size: images at a time.
-        seed: of all random draws of the corruption.
+        seed: seed of all random draws of the corruption.
 
     Raises:
         ValueError: no images.
@@ -113,9 +113,9 @@ def spectrum_summary(
 
     Args:
         spectra: corruptions and their spectra over images.
-        resamples: of the bootstrap over images.
-        level: of the percentile intervals.
-        seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap over images.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap.
 
     Returns:
         corruption, family, level, group (ImageNet-C's), mean_squared_difference, centroid (the power's mean frequency,

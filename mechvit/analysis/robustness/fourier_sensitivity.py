@@ -121,7 +121,7 @@ def fourier_sensitivity(
             and at other sizes the same per pixel (0.07).
         clip: clip perturbed images to [0, 1].
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
-        seed: of the signs.
+        seed: seed of the signs.
         progress: the label of a progress bar; None shows none.
 
     Raises:

@@ -72,7 +72,7 @@ def relabelling_p_value(
         first, second: indices of the two things in each pair.
         value: value of each pair.
         permutations: number of relabellings.
-        seed: of the relabellings.
+        seed: seed of the relabellings.
 
     Source: Mantel, Cancer Research 27 (1967).
     """

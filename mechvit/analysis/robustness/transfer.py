@@ -70,13 +70,13 @@ def transfer(
     The intervals are for these models: they cover the sampling of test images, not of trainings.
 
     Args:
-        performance: per image, as `corrupted_performance` gives it, with every model under the same corruptions.
+        performance: per image, as `corrupted_performance` returns it, with every model under the same corruptions.
         base: the name of the model that all others were trained from.
         trained: model -> its training corruption or mixture; by default parsed from the name (`parse_training`).
-        spectra: of the corruptions, for `spectral_distance`, `same_band` and `similarity`; none by default.
-        resamples: of the bootstrap over images.
-        level: of the percentile intervals.
-        seed: of the bootstrap and of the relabellings.
+        spectra: the corruptions' spectra, for `spectral_distance`, `same_band` and `similarity`; none by default.
+        resamples: number of resamples of the bootstrap over images.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap and of the relabellings.
 
     Raises:
         ValueError: no base or nothing besides it, a model whose training is unknown, two models trained on one

@@ -40,12 +40,14 @@ class TransferCase:
 
     @property
     def relation(self) -> str:
+        """Relation of the tested corruption to the training: a key of `RELATIONS`, or `base`."""
         if self.trained is None:
             return "base"
         return relation(self.trained, self.tested)
 
     @property
     def transfer(self) -> Float[np.ndarray, " draws"]:
+        """Gain over the own gain; NaN without an own gain."""
         return np.full_like(self.gain, np.nan) if self.own is None else ratio(self.gain, self.own)
 
     @property
@@ -57,6 +59,7 @@ class TransferCase:
 
     @property
     def same_band(self) -> bool | None:
+        """Whether two different corruptions lie in one band of frequencies; None if their distance is unknown."""
         if self.distance is None or not isinstance(self.trained, Corruption):
             return None
         return self.bands[self.trained] == self.bands[self.tested]

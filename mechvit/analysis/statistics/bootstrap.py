@@ -48,7 +48,7 @@ def resampled_means(
     Args:
         values: one row per image, in the same order for everything that is compared; True counts as 1.
         resamples: number of resamples, at least 1.
-        seed: of the counts.
+        seed: seed of the counts.
 
     Returns:
         float64, 1 + resamples rows: row 0 is the sample itself.

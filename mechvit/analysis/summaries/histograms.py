@@ -25,7 +25,7 @@ def first_correct_histogram(
 
     Args:
         first: `first_correct` (model, corruption, image_id, layer): images that are correct at some layer.
-        resamples, level, seed: of the bootstrap.
+        resamples, level, seed: settings of the bootstrap.
 
     Returns:
         model, corruption, layer (0 to the largest of the table), share, low, high (fractions), images.
@@ -56,7 +56,7 @@ def cosine_histogram(
         cosine: `sae_cosine` (model, architecture, corruption, cosine, and image_id); without image_id the intervals are
             NaN.
         bins: number of bins between -1 (0 if no cosine is negative) and 1.
-        resamples, level, seed: of the bootstrap.
+        resamples, level, seed: settings of the bootstrap.
 
     Returns:
         model, architecture, corruption, left and right (a bin's edges), density, low, high, patches (of the whole

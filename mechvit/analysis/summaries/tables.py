@@ -38,9 +38,9 @@ def performance_summary(
         performance: per image, as `study` returns it.
         base: the name of the model from which gains are computed (model minus base, paired over images); None leaves
             them NaN.
-        resamples: of the bootstrap.
-        level: of the percentile intervals.
-        seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap.
 
     Returns:
         model, corruption, metric, value, low, high, gain, gain_low, gain_high; all fractions. Top-k is NaN, not
@@ -92,9 +92,9 @@ def first_correct_summary(
     Args:
         first: per image, as `first_correct` returns it.
         base: the name of the model from which differences are computed; None leaves them NaN.
-        resamples: of the bootstrap.
-        level: of the percentile intervals.
-        seed: of the bootstrap.
+        resamples: number of resamples of the bootstrap.
+        level: coverage of the percentile intervals.
+        seed: seed of the bootstrap.
 
     Returns:
         model, corruption, n (images right at some layer), mean, low, high, difference, difference_low, difference_high

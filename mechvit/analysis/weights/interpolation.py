@@ -102,11 +102,11 @@ def interpolate_weights(
     Args:
         base, tuned: two models of the same config.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: corruptions to apply, including `clean` if it is wanted.
+        corruptions: those to apply, including `clean` if it is wanted.
         alphas: places on the line.
         parts: parts to interpolate, as in `blocks.3` or `head`, while the rest stays the base model's; None takes all.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all random draws of the corruptions.
+        seed: seed of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Raises:

@@ -133,7 +133,7 @@ def smallest_set(
         corruption: corruption under which the gain is measured.
         config: see `SmallestSetConfig`.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of the draw of images, the corruption and the bootstrap.
+        seed: seed of the draw of images, the corruption and the bootstrap.
         progress: the label of a progress bar for each step; None shows none.
 
     Raises:

@@ -88,12 +88,12 @@ def swap_weights(
     Args:
         receiver, giver: two models of the same config.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
-        corruptions: corruptions to apply, including `clean` if it is wanted.
+        corruptions: those to apply, including `clean` if it is wanted.
         parts: parts to swap one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None
             takes every block and every part (see `model_parts`).
         cumulative: the unit in which the first k and the last k are swapped together, k from 0 to all; None skips this.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: of all random draws of the corruptions.
+        seed: seed of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
 
     Raises:

@@ -98,7 +98,7 @@ def without_unlabelled(
     """Return the images that have a label (the column `label`, ClassLabel), and report how many are left out.
 
     Raises:
-        ValueError: images without a label (None, -1, -100) under `error`, or no others; labels that are no classes;
+        ValueError: images without a label (None, -1, -100) under `error`, or no others; labels that are not classes;
             another word for `unlabelled`.
     """
     check_unlabelled(unlabelled)

@@ -62,7 +62,7 @@ def load_images(
             model's. Images of different parts never overlap: every image of a folder or hub set belongs to one part
             only, and the crops of `photos` come from disjoint cells.
         limit: at most this many images, the first of a class-balanced order; None takes all (of photos: 1,900).
-        seed: of the random order within classes, or of the crops.
+        seed: seed of the random order within classes, or of the crops.
         image_size: side of the crops of `photos`, in pixels; other sources keep their own sizes.
         bad_files: what to do with an image that is truncated, missing or otherwise not readable: `error` names it,
             `skip` leaves it out and warns with names and count.

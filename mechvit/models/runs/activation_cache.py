@@ -67,7 +67,7 @@ class ViTActivationCache(ActivationCache):
         `pos_slice` here.
 
         Args:
-            residual_stack: components of the last residual stream, as `decompose_resid` gives them.
+            residual_stack: components of the last residual stream, as `decompose_resid` returns them.
             tokens: the class: a name, an index, or one index per image of the cache.
             incorrect_tokens: if given, share out the difference to this class's logit.
             pos_slice, batch_slice: what the stack was cut to already (tokens), and is to be cut to (images).

@@ -20,7 +20,7 @@ def names_to_cache(names_filter: NamesFilter, points: Collection[str]) -> list[s
     """List the hook points that a filter selects: all (None), one name, several names, or a predicate.
 
     Raises:
-        ValueError: a name is no hook point, or a predicate selects none.
+        ValueError: a name is not a hook point, or a predicate selects none.
     """
     if names_filter is None:
         return list(points)

@@ -58,7 +58,7 @@ class HookedRuns(HookedRootModule):
         Args:
             pixel_values, return_type, **forward_kwargs: as `forward`.
             names_filter: a hook point's name, several, or a predicate; all when None.
-            device, dtype: of the cached tensors; as computed when None.
+            device, dtype: those of the cached tensors; as computed when None.
             pos_slice: the tokens to keep, as transformer-lens's `Slice`: an int drops the dimension, (a, b) is a range.
             remove_batch_dim: drop the batch dimension (one image).
             incl_bwd: run backward from the loss too, and cache gradients as NAME_grad. Of a point that is called more
@@ -179,8 +179,8 @@ class HookedRuns(HookedRootModule):
             names: hook points to keep.
             stop_at_layer: as in `forward`.
             batch_size: images per call; fewer run uncompiled.
-            dtype: of weights and activations; the model's own when None.
-            backend: of `torch.compile`.
+            dtype: dtype of weights and activations; the model's own when None.
+            backend: backend of `torch.compile`.
 
         Raises:
             ValueError: an unknown name, one that `stop_at_layer` leaves out, or hooks and SAEs that are attached.
