@@ -171,9 +171,7 @@ def _fits(value: Any, wanted: ast.expr) -> bool:
 
 
 def _are_numbers(wanted: ast.expr) -> bool:
-    """Return whether an annotation is a tuple of numbers, such as a range or a grid, which functions check
-    themselves.
-    """
+    """Return whether an annotation is a tuple of numbers (a range, a grid), which functions check themselves."""
     members = _members(wanted)
     return _name(wanted) == "tuple" and all(_name(member) in ("int", "float") for member in members)
 

@@ -118,9 +118,7 @@ def _study_batch(
     attention_count: int,
     found: Mapping[Corruption, _Condition],
 ) -> None:
-    """Run one model on one batch: the clean pass first, then each corruption against it. `batches` starts with
-    CLEAN.
-    """
+    """Run one model on one batch: first the clean pass (`batches` starts with CLEAN), then each corruption."""
     clean = CleanAttention(model)
     for corruption, batch in batches.items():
         hooks, residuals = residual_hooks(model)

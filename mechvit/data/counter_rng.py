@@ -45,9 +45,7 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def splitmix64(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Apply SplitMix64's output function to int64 bit patterns (Steele, Lea, Flood 2014,
-    doi:10.1145/2660193.2660195).
-    """
+    """Apply SplitMix64's output function to int64 patterns (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
     x = x + _GOLDEN
     x = (x ^ _shift(x, 30)) * _MIX_1
     x = (x ^ _shift(x, 27)) * _MIX_2

@@ -107,9 +107,7 @@ def in_step() -> Iterator[None]:
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """Make cuDNN compute float32 convolutions in float32, not TF32, so that losses equal those of the saved
-    checkpoint.
-    """
+    """Make cuDNN convolve in float32, not TF32, so that losses equal those of the saved checkpoint."""
     cudnn: Any = torch.backends.cudnn
     switch, name, exact = (
         (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)

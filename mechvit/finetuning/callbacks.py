@@ -51,9 +51,7 @@ class KeepBest(TrainerCallback):
 
 
 class TrainingBar(ProgressCallback):
-    """The trainer's progress bar with a label and the last epoch's validation metrics, without a printed line per
-    epoch.
-    """
+    """The trainer's progress bar with a label and the last epoch's metrics, without a printed line per epoch."""
 
     def __init__(self, label: str) -> None:
         super().__init__()

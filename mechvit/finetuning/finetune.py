@@ -68,7 +68,7 @@ def finetune(
             image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image keeps the
             first epoch's, so that losses of epochs can be compared.
         config: the paper's by default: AdamW, lr 5e-5 falling linearly, up to 10 epochs, early stopping.
-        save_dtype: dtype of the new checkpoint; the old one's when None. Weights are trained in float32 at least, whatever
+        save_dtype: dtype of the new checkpoint; None keeps the old. Weights are trained in float32 at least, whatever
             the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
             changes what the model does, `as_saved` in the log says what it is then.
         device: a name such as cuda:1 or cpu; None takes CUDA where available. One device is used, however many are

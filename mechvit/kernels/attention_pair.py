@@ -63,9 +63,7 @@ def reference(
 
 
 def cosine_of_norms(squared: Tensor, norm: Tensor, other_norm: Tensor) -> Tensor:
-    """Compute cos = 1 - (|p - c|² - (|p| - |c|)²) / (2 |p| |c|): 1 - cos keeps its digits where p and c are nearly
-    equal.
-    """
+    """Compute cos = 1 - (|p - c|² - (|p| - |c|)²) / (2 |p| |c|), accurate where p and c are nearly equal."""
     return 1 - (squared - (norm - other_norm).square()) / (2 * norm * other_norm)
 
 

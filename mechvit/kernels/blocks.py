@@ -16,9 +16,7 @@ Block = tuple[slice, slice, slice]
 
 
 def blocks(q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch head key d_head"]) -> Iterator[Block]:
-    """Divide the scores [batch, head, query, key] into blocks of whole rows with at most `BLOCK` scores (at least one
-    row).
-    """
+    """Divide the scores [batch, head, query, key] into blocks of whole rows, of at most `BLOCK` scores if possible."""
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
     rows = max(1, min(queries, BLOCK // keys))
     per_head = max(1, BLOCK // (queries * keys)) if rows == queries else 1

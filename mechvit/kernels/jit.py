@@ -30,9 +30,7 @@ INTERPRET = False
 
 
 def interpreted() -> bool:
-    """Return whether kernels are interpreted. Interpreted products read bfloat16 as integers, so kernels widen it
-    first.
-    """
+    """Return whether kernels are interpreted; these must widen bfloat16, which interpreted products misread."""
     return INTERPRET
 
 

@@ -44,9 +44,7 @@ class HookedViTConfig:
     distillation_token: bool = False
     n_registers: int = 0
     positions: Literal["learned", "rotary", "none"] = "learned"
-    """Learned positions are added to every token except the registers; rotary ones rotate the patches' queries and
-    keys.
-    """
+    """Learned positions are added to all tokens but the registers; rotary ones rotate the patches' q and k."""
     interpolation: Literal["vit", "dinov2", "dinov2_with_registers", "siglip2"] = "vit"
     """Family whose method of resizing learned positions to another image size is used (see `positions.py`)."""
     rope_theta: float = 100.0

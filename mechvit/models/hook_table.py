@@ -38,9 +38,7 @@ FLAGS = ("use_swiglu_ffn", "use_gated_mlp", "use_absolute_position_embeddings") 
 
 
 class Point(NamedTuple):
-    """A hook point's dimensions (as `sizes` names them), its meaning, and the key of NEEDS that it depends on, if
-    any.
-    """
+    """Dimensions of a hook point (as `sizes` names them), its meaning, and the key of NEEDS it depends on, if any."""
 
     shape: str
     meaning: str
@@ -182,9 +180,7 @@ def every_point(model: HookedViT) -> set[str]:
 
 
 def family_models(family: Family) -> Iterator[HookedViT]:
-    """Generate a family's one-layer models on the meta device: every class, with and without options that add hook
-    points.
-    """
+    """Generate a family's one-layer models on the meta device: every class, and options that add hook points."""
     for architecture, known in family.architectures.items():
         config_class = getattr(transformers, architecture).config_class
         for flag in (None, *(flag for flag in FLAGS if hasattr(config_class(), flag))):

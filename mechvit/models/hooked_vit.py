@@ -260,9 +260,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         return self.hook_embed(embed) + self.hook_pos_embed(positions), grid
 
     def place(self, grid: Grid) -> TokenLayout:
-        """Return the positional information that every block takes, also when it is called by hand, for a grid of
-        patches.
-        """
+        """Return the positional information that every block takes (also when called by hand), for a patch grid."""
         rotary = (
             rotary_angles(self.cfg, grid, self.cfg.device, self.cfg.dtype) if self.cfg.positions == "rotary" else None
         )
@@ -315,9 +313,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("carried.")}
 
     def train(self, mode: bool = True) -> HookedViT:
-        """Set training mode, which changes nothing: there is no dropout, and checkpoints that ask for it are
-        refused.
-        """
+        """Set training mode, which changes nothing: dropout is refused where the checkpoint asks for it."""
         if mode and self.cfg.dropout:
             raise ValueError(
                 f"HookedViT trains without dropout only; this checkpoint's config asks for {self.cfg.dropout}. "

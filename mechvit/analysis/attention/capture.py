@@ -39,9 +39,7 @@ Shift = tuple[Tensor, Tensor, Tensor]
 
 
 def pattern_entropy(pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, " batch"]:
-    """Compute -sum p log p (nats) of each row, averaged over heads and queries (the paper's equation 1); 0 log 0 is
-    0.
-    """
+    """Compute each row's -sum p log p (nats; 0 log 0 is 0), averaged over heads and queries (paper, equation 1)."""
     pattern, rows = wide(pattern), pattern.shape[1] * pattern.shape[2]
     log = pattern.clamp_min(torch.finfo(pattern.dtype).tiny).log_()
     return log.mul_(pattern).sum((1, 2, 3)).div_(-rows)
@@ -81,9 +79,7 @@ def _layer_hooks(
     on_pattern: Callable[[Tensor], None],
     on_heads: Callable[[Tensor, Tensor, Tensor | None], None],
 ) -> Hooks:
-    """Return hooks that pass on the pattern, or queries and keys [batch, head, token, d_head] with the position
-    bias.
-    """
+    """Return hooks that pass on the pattern, or q and k [batch, head, token, d_head] with the position bias."""
     at, attn = f"blocks.{layer}.attn.", model.blocks[layer].attn
     if as_pattern or watches_pattern(model, layer):
         return [(at + "hook_pattern", lambda pattern, hook: on_pattern(pattern.float()))]

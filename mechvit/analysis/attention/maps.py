@@ -1,6 +1,4 @@
-"""Attention of single images, small enough to store and show: one byte per weight, statistics per head, and
-rollouts.
-"""
+"""Attention of single images in compact form: patterns of one byte per weight, head statistics, rollouts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Attention rollout: the share of each input token in each output token, through all layers and their residual
-branch.
-"""
+"""Attention rollout: each input token's share in each output token, through all layers and residual branches."""
 
 from __future__ import annotations
 

@@ -63,15 +63,11 @@ class Patching:
 
     @property
     def effect(self) -> Float[Tensor, "components images"]:
-        """Logit difference with the component patched minus the receiver's own, [component, image]; positive favours
-        the label.
-        """
+        """Logit difference with the component patched minus the receiver's own; positive favours the label."""
         return self.logit_difference - self.receiver.logit_difference
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """Return one row per component and image: the labels, kind, layer, head, tokens, image_id, correct,
-        logit_difference.
-        """
+        """Tabulate components and images: labels, kind, layer, head, tokens, image_id, correct, logit_difference."""
         return component_frame(self.components, len(self.image_id), **labels).assign(
             image_id=self.image_id.repeat(len(self.components)).numpy(),
             correct=self.correct.flatten().numpy(),
@@ -79,9 +75,7 @@ class Patching:
         )
 
     def references(self, **labels: str) -> pd.DataFrame:
-        """Return the unpatched models' outcomes: the labels, condition ("receiver" or "giver"), image_id, correct,
-        logit_difference.
-        """
+        """Return the unpatched outcomes: labels, condition (receiver, giver), image_id, correct, logit_difference."""
         import pandas as pd
 
         two = ((RECEIVER, self.receiver), (GIVER, self.giver))

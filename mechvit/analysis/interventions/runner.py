@@ -83,9 +83,7 @@ def run_interventions(
 def outcome_frame(
     found: Mapping[tuple[str, Key], Outcomes], labels: Callable[[Key], Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """Return one row per image, corruption and intervention; `labels` maps an intervention to the columns that name
-    it.
-    """
+    """Return one row per image, corruption and intervention, which `labels` maps to the columns that name it."""
     import pandas as pd
 
     frames = [outcomes.to_frame(corruption=corruption, **labels(key)) for (corruption, key), outcomes in found.items()]

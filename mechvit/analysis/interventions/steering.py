@@ -67,9 +67,7 @@ class Steering:
         return self._marked(outcome_frame(self.outcomes, Steer._asdict))
 
     def reference_frame(self) -> pd.DataFrame:
-        """Return one row per image, corruption and model: corruption, condition, image_id, correct, logit_difference,
-        selection.
-        """
+        """Return the unchanged models: corruption, condition, image_id, correct, logit_difference, selection."""
         return self._marked(outcome_frame(self.references, lambda condition: {"condition": condition}))
 
     def _marked(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -41,9 +41,7 @@ class LensReading(LogitLens):
     prediction: Int[Tensor, "images layers"]
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """Return one row per image and layer: the labels, image_id, layer, probability, rank, divergence,
-        prediction.
-        """
+        """Return a row per image and layer: labels, image_id, layer, probability, rank, divergence, prediction."""
         names = ("probability", "rank", "divergence", "prediction")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 

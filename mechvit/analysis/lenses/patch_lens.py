@@ -44,9 +44,7 @@ class ClassTrajectories:
     probability: Float[Tensor, "batch layer class"]
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """Return one row per image (by its index in the batch), layer and class; `labels` are constant columns put
-        first.
-        """
+        """Return a row per image (its index in the batch), layer and class; `labels` are constant first columns."""
         import pandas as pd
 
         batch, layers, _ = self.probability.shape

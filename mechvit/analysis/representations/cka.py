@@ -153,9 +153,7 @@ def compare_views(
     seed: int = 0,
     progress: str | None = None,
 ) -> dict[tuple[View, View], CKA]:
-    """Compute several comparisons in one pass: each model sees each image once per condition; arguments as in
-    `linear_cka`.
-    """
+    """Compute several comparisons in one pass per model and condition; arguments as in `linear_cka`."""
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))
     check_views(models, images, comparisons, tokens=tokens, every_pair=every_pair, groups=groups)
     own: dict[View, Moments] = {view: Moments() for view in views}

@@ -172,9 +172,7 @@ def _quantities(
     bands: Mapping[str, str],
     confidence: float,
 ) -> Iterator[tuple[tuple[str, str, int, str, int], np.ndarray]]:
-    """Yield (group, family, level, quantity, families) and its draws: by levels, families, groups, bands and over
-    all.
-    """
+    """Yield (group, family, level, quantity, families) with its draws, for levels, families, groups, bands, all."""
     whole: dict[str, dict[str, np.ndarray]] = {}
     groups = {c.family: c.group for c in corruptions}
     for family, group in groups.items():

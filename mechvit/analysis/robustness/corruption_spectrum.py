@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BANDS: tuple[tuple[str, float], ...] = (("low", 1 / 6), ("middle", 1 / 3), ("high", float("inf")))
-"""Each band and its upper limit for the centroid, cycles per pixel: thirds of 1/2, the highest frequency along a
-side.
-"""
+"""Each band and its upper limit, cycles per pixel: thirds of 1/2, the highest frequency along a side."""
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,9 @@ class FourierSensitivity:
 
     image_id: Int[Tensor, " images"]
     frequency: Int[Tensor, " n"]
-    """Frequencies of the map's rows (downwards) and columns (to the right), cycles per image, from negative to
-    positive.
-    """
+    """Frequencies of the map's rows (downwards) and columns (to the right), cycles per image, ascending."""
     wrong: Bool[Tensor, "images n n"]
-    """Whether each image is misclassified, by vertical and horizontal frequency; a frequency and its negative are
-    one wave.
-    """
+    """Whether each image is misclassified, by vertical and horizontal frequency; opposite ones are one wave."""
     clean_wrong: Bool[Tensor, " images"]
     """Whether each unchanged image is misclassified."""
     norm: float
@@ -82,9 +78,7 @@ class FourierSensitivity:
 
 
 def fourier_wave(size: int, vertical: int, horizontal: int) -> Float[Tensor, "size size"]:
-    """Return the real wave (cosine) of L2 norm 1 whose Fourier transform is zero except at one frequency and its
-    negative.
-    """
+    """Return the cosine wave of L2 norm 1 with one frequency (and its negative), in cycles per image."""
     line = torch.arange(size, dtype=torch.float64)
     wave = torch.cos(2 * torch.pi * (vertical * line[:, None] + horizontal * line) / size)
     return wave / wave.norm()

@@ -136,9 +136,7 @@ def _means(cells: list[TransferCase], level: float) -> pd.DataFrame:
 
 
 def _scopes(cell: TransferCase) -> list[str]:
-    """Return the scopes that a pair belongs to; those of bands and groups contain only pairs of two different
-    corruptions.
-    """
+    """Return the scopes of a pair; those of bands and groups contain only pairs of different corruptions."""
     scopes = [cell.relation]
     if cell.same_band is not None:
         scopes.append(BANDED[0] if cell.same_band else BANDED[1])

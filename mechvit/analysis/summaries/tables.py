@@ -1,6 +1,4 @@
-"""Summary tables from tidy per-image tables: means over images with paired bootstrap intervals (the paper's sections
-4.1 to 4.3).
-"""
+"""Summary tables of per-image tables: means with paired bootstrap intervals (the paper's sections 4.1 to 4.3)."""
 
 from __future__ import annotations
 

@@ -48,9 +48,7 @@ class WeightChange:
     base_singular_values: Float[Tensor, " rank"]
     """Singular values of B, likewise."""
     left_overlap: Float[Tensor, " rank"]
-    """Entry k - 1: share of D's top k left singular directions in the span of B's top k, |U_B' U_D|² / k; NaN where
-    D is zero.
-    """
+    """Entry k - 1: share of D's top k left singular directions in the span of B's, |U_B' U_D|² / k; NaN for D = 0."""
     right_overlap: Float[Tensor, " rank"]
     """The same for the right singular directions."""
 

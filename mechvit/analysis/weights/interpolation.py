@@ -1,6 +1,4 @@
-"""Interpolation and extrapolation between a base model's weights and a tuned one's: accuracy, loss, logit
-difference.
-"""
+"""Interpolation and extrapolation between two models' weights: accuracy, loss and logit difference."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ class Interpolation:
     """
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference,
-        loss.
-        """
+        """Return rows by image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference, loss."""
         mixtures = {key: found for key, found in self.outcomes.items() if key[1] not in (RECEIVER, GIVER)}
         return outcome_frame(mixtures, lambda alpha: {"alpha": alpha})
 

@@ -65,9 +65,7 @@ class SmallestSetConfig:
 
 @dataclass(frozen=True)
 class SmallestSet:
-    """Sets that a search went through, from one group to the first that recovers the share, measured on both image
-    parts.
-    """
+    """Sets from one group to the first that recovers the share, measured on both parts of the images."""
 
     quantity: Quantity
     share: float

@@ -46,15 +46,11 @@ class Swaps:
     """(corruption, "receiver" or "giver") -> outcomes of the unchanged model, scored with the foils of both."""
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image, corruption and swap: corruption, kind, part, k, image_id, correct,
-        logit_difference.
-        """
+        """Return rows by image, corruption and swap: corruption, kind, part, k, image_id, correct, logit_difference."""
         return outcome_frame(self.outcomes, Swap._asdict)
 
     def reference_frame(self) -> pd.DataFrame:
-        """Return one row per image, corruption and model: corruption, condition, image_id, correct,
-        logit_difference.
-        """
+        """Return rows by image, corruption and model: corruption, condition, image_id, correct, logit_difference."""
         return outcome_frame(self.references, lambda condition: {"condition": condition})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:

@@ -185,9 +185,7 @@ def box_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def median_blur(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Take the median of windows of 2 level + 1 pixels a side, per channel, with the last pixel repeated beyond the
-    border (kornia).
-    """
+    """Take the median of windows of 2 level + 1 pixels a side, per channel, repeating the last pixel (kornia)."""
     from kornia.filters import median_blur as kornia_median_blur
 
     return _each(images, lambda image: kornia_median_blur(image, 2 * level + 1, "replicate"))

@@ -23,9 +23,7 @@ ELASTIC: dict[int, tuple[float, float, float]] = {
     4: (0.07, 0.01, 0.02),
     5: (0.12, 0.01, 0.02),
 }
-"""ImageNet-C's amplitude and smoothness of the displacement, and reach of the affine map's corners, in units of
-`ELASTIC_UNIT`.
-"""
+"""ImageNet-C's displacement amplitude and smoothness, and affine corners' reach, in units of `ELASTIC_UNIT`."""
 ELASTIC_UNIT = 244 / 224
 """Unit of `ELASTIC` in image sides: ImageNet-C writes multiples of 244 pixels for its images of 224."""
 PIXELATE: dict[int, float] = {1: 0.6, 2: 0.5, 3: 0.4, 4: 0.3, 5: 0.25}
@@ -44,9 +42,7 @@ def contrast(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def elastic_transform(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Move three corners at random (an affine map), then every pixel by a smooth random field, with linear
-    interpolation.
-    """
+    """Move three corners at random (an affine map), then every pixel by a smooth random field."""
     height, width = images.shape[-2:]
     unit = ELASTIC_UNIT * min(height, width)
     strength, sigma, reach = (unit * part for part in ELASTIC[level])

@@ -83,9 +83,7 @@ def salt_and_pepper(images: Images, level: int, image_ids: Ids, seed: int) -> Im
 
 
 def _salt_and_pepper(images: Images, draw: Tensor, share: float) -> Images:
-    """Set pixels to 0 where the draw is in the lower half of `share`, to 1 in the upper; larger shares include smaller
-    ones.
-    """
+    """Set a share of pixels to 0 or 1 according to `draw`; larger shares include smaller ones."""
     rank = torch.where(draw < 0.5, draw, 1 - draw) * 2
     return torch.where(rank < share, (draw >= 0.5).to(images.dtype), images)
 

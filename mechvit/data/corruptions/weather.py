@@ -33,9 +33,7 @@ streak (pixels), and the weight of the image that is not whitened.
 
 
 def snow(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
-    """Whiten the image and add flakes: enlarged thresholded noise, smeared, once upright and once rotated by 180
-    degrees.
-    """
+    """Whiten the image and add flakes: enlarged thresholded noise, smeared, once upright and once upside down."""
     from kornia.color import rgb_to_grayscale
 
     mean, std, zoom, threshold, radius, sigma, kept = SNOW[level]
@@ -63,9 +61,7 @@ def frost(images: Images, level: int, image_ids: Ids, seed: int) -> Images:
 
 
 def frost_texture(height: int, width: int, image_ids: Ids, seed: int) -> Float[Tensor, "batch 3 height width"]:
-    """Generate bluish ice: six-armed crystals, rotated at random for each image, on a cloudy film; mean 0.45, standard
-    deviation 0.2.
-    """
+    """Generate randomly rotated bluish six-armed crystals on a cloudy film; mean 0.45, standard deviation 0.2."""
     drawn = uniform(image_ids, height * width + 1, seed)
     nuclei = (drawn[:, :-1] > 0.985).float().view(-1, 1, height, width)
     arms = [streak(nuclei, 12, 8, 60 * (drawn[:, -1] + arm)) for arm in range(6)]

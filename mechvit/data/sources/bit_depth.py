@@ -155,9 +155,7 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
 def _deep_colour(
     image: Image.Image, tags: Mapping[int, Any], again: Callable[[], Image.Image] | None
 ) -> DeepPicture | None:
-    """Read 16-bit colours, of which Pillow keeps the upper byte, by decoding twice, the second time for the lower
-    byte.
-    """
+    """Read 16-bit colours, of which Pillow keeps the upper byte, by decoding once for each byte."""
     tiles = getattr(image, "tile", [])
     if again is None or not tiles:
         return None

@@ -31,9 +31,7 @@ class Meaning:
     classes: tuple[int, ...]
     """None, one, or several that nothing distinguishes."""
     rule: str
-    """Rule that decided: `exact`, `place`, `case and punctuation`, `synonym`, or `taken` (by another name that is
-    exact).
-    """
+    """Rule that decided: `exact`, `place`, `case and punctuation`, `synonym`, or `taken` (exact for another name)."""
 
 
 def as_text(name: Any) -> str:
@@ -106,9 +104,7 @@ def _eliminated(found: list[Meaning]) -> list[Meaning]:
 
 
 def _same_but_doubled(names: list[str], labels: list[str]) -> bool:
-    """Return whether all names match the label at their index, except for suffixes that distinguish equal labels
-    (crane2).
-    """
+    """Return whether all names equal the label at their index, up to suffixes of equal labels (crane2)."""
     count = Counter(labels)
     if len(names) != len(labels) or len(set(names)) < len(names) or not any(count[name] == 1 for name in names):
         return False

@@ -29,9 +29,7 @@ class FolderSource:
 
     @classmethod
     def parse(cls, source: str) -> FolderSource | None:
-        """Parse a folder source; return None for other sources. A folder with `:class=` in its own name is taken
-        literally.
-        """
+        """Parse a folder source; None for others. A folder with `:class=` in its name is taken literally."""
         if not source.startswith(_PREFIX):
             return None
         whole = Path(source.removeprefix(_PREFIX)).expanduser()

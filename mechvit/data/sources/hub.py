@@ -98,9 +98,7 @@ def _has_parquet(folder: Path) -> bool:
 
 
 def _not_found(name: str, error: Exception) -> Exception:
-    """Return the error for a set that is gated, private, misspelt or unreachable, which `datasets` does not
-    distinguish.
-    """
+    """Return the error for a gated, private, misspelt or unreachable set, which `datasets` does not distinguish."""
     if "gated" in str(error).lower():
         return PermissionError(
             f"{name} is gated: accept its terms at https://huggingface.co/datasets/{name}, then log in with "

@@ -50,9 +50,7 @@ def check_reached(
     n_layers: int,
     start_at_layer: int | None = None,
 ) -> None:
-    """Raise a ValueError for a hook whose target is unknown or lies outside the layers that run, so that it would never
-    fire.
-    """
+    """Raise a ValueError for a hook that would never fire: unknown, or outside the layers that run."""
     if stop_at_layer is None and start_at_layer is None:
         return
     start, stop = layer_range(n_layers, start_at_layer, stop_at_layer)

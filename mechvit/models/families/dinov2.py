@@ -37,9 +37,7 @@ def mlp_weight(layer: str, plain: str, gated: str, kind: str) -> Callable[[Hooke
 
 
 def block_weights(layer: str, fc1: str, fc2: str) -> Weights:
-    """Return the weight table of a DINOv2 or DINOv3 block; the two differ in the layer's prefix and the name of
-    `fc1`.
-    """
+    """Return the weight table of a DINOv2 or DINOv3 block, which differ in two names."""
     linears = {
         f"blocks.{{l}}.attn.{ours}.{kind}": f"{layer}.attention.{ours}_proj.{kind}"
         for ours in "qkvo"

@@ -96,9 +96,7 @@ class ZeroShotHead(nn.Module):
 
     @property
     def b_projection(self) -> Float[Tensor, " class"]:
-        """Contribution of the projection's bias (which `fold_ln` creates) to the logits, before the division by |P
-        x|.
-        """
+        """Contribution of the projection's bias (created by `fold_ln`) to the logits, before division by |P x|."""
         if self.projection is None or self.projection.bias is None:
             return self.text_embeds.new_zeros(len(self.text_embeds))
         return self.text_embeds @ self.projection.bias * self.logit_scale.exp()

@@ -226,9 +226,7 @@ def _close(ours: np.ndarray, theirs: np.ndarray, scale: PixelScale) -> bool:
 
 
 def _pictures(*, converts: bool) -> Iterator[tuple[str, Image.Image, Image.Image]]:
-    """Yield random pictures, each with its kind and as RGB; modes other than RGB only if the processor converts
-    them.
-    """
+    """Yield random pictures with their kinds and as RGB; other modes only if the processor converts them."""
     rng = np.random.default_rng(0)
     # Red is brighter than green, and green than blue, so that a wrong channel order is detected.
     noise = (rng.integers(0, 256, (90, 90, 3)) * [0.5, 0.7, 0.8] + [127, 50, 0]).astype(np.uint8)

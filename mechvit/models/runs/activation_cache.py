@@ -113,9 +113,7 @@ class ViTActivationCache(ActivationCache):
         return self.pos_slice.apply(found, dim=-2)
 
     def logit_bias(self, tokens: Classes) -> Float[Tensor, "*batch"]:
-        """Return the part of a class's logit that no component of the residual stream adds: biases and a pooling head's
-        MLP.
-        """
+        """Return the part of a class's logit from outside the residual stream: biases, a pooling head's MLP."""
         model, cfg = self.model, self.model.cfg
         index = self._index(tokens)
         to_class = self._head_input_direction(index)

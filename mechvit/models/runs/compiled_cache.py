@@ -106,9 +106,7 @@ class CompiledCache:
 
 
 def _with_code_of_its_own(function: Any) -> FunctionType:
-    """Copy a function with its own code object: torch.compile counts by code object, and gives up after eight graphs of
-    one.
-    """
+    """Copy a function with its own code object, of each of which torch.compile compiles only eight graphs."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 

@@ -128,9 +128,7 @@ class HookedRuns(HookedRootModule):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator[Any]:
-        """Attach hooks in the context, as transformer-lens does; Ctrl-C is deferred while they are attached and
-        removed.
-        """
+        """Attach hooks in the context, as transformer-lens does; Ctrl-C is deferred while hooks change."""
         with super().hooks(list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts):
             yield self
 
@@ -152,9 +150,7 @@ class HookedRuns(HookedRootModule):
     def remove_all_hook_fns(
         self, direction: Any = "both", including_permanent: bool = False, level: Any = None
     ) -> None:
-        """Remove hooks as transformer-lens does, skipping points without any (which saves 1 ms per call of 100
-        points).
-        """
+        """Remove hooks as transformer-lens does, skipping points without any (saves 1 ms per 100 points)."""
         with sigint_held():
             for point in self.hook_points():
                 if point.fwd_hooks or point.bwd_hooks:
