@@ -42,10 +42,8 @@ ALLOWED = {
     ("hook_site.py", "split"): "shapes as jaxtyping writes them",
     ("terminal.py", "re"): "blanks, which are made single",
     ("gain_captions.py", "split"): "names of parts in one cell of a table",
-    ("page.py", "re"): "the hash at the end of a page of ours",
+    ("signed.py", "re"): "the hash at the end of a page of ours",
     ("print_panels.py", "split"): "a label that is set in lines",
-    ("hook_points.py", "re"): "the script's own mark in a file",
-    ("hook_points.py", "startswith"): "the script's own mark in a file",
     ("train_sae.py", "re"): "a repository's name",
 }
 

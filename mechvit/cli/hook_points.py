@@ -9,12 +9,11 @@ Only a checkpoint's config is read. Without --model, the table covers all suppor
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mechvit.cli.options import OutputOptions, own_first
-from mechvit.files import locked, write_text
+from mechvit.files import is_signed, locked, write_signed
 from mechvit.settings_checks import check_common
 from mechvit.terminal import say
 
@@ -50,11 +49,7 @@ def main(options: Options) -> None:
         say(table, end="")
         return
     with locked(Path(options.out).resolve()):
-        write_text(options.out, table, ours=is_own_table)
-
-
-_EARLIER = b"# Hook points\n\nWritten by `scripts/hook_points.py"
-"""Start of a table written before there was a `mechvit` command."""
+        write_signed(options.out, table)
 
 
 def check(place: Path, overwrite: bool) -> None:
@@ -65,17 +60,9 @@ def check(place: Path, overwrite: bool) -> None:
     """
     if place.is_dir() or not place.name:
         raise ValueError(f"--out must be a file's name, as in hook_points.md; got {str(place)!r}")
-    if place.exists() and not is_own_table(place):
-        raise ValueError(f"{place} exists and is no table of hook points: give another --out, or move it away")
+    if place.exists() and not is_signed(place):
+        raise ValueError(
+            f"{place} exists and is no table of hook points, or was edited since: give another --out, or move it away"
+        )
     if place.exists() and not overwrite:
         raise ValueError(f"{place} exists: give another --out, or --overwrite to replace it")
-
-
-def is_own_table(place: Path) -> bool:
-    """Return whether a file is empty or a table that this command wrote."""
-    with place.open("rb") as file:
-        start = file.read(400)
-    written = start.startswith((b"# Hook points\n\nWritten by `mechvit hook-points", _EARLIER))
-    return (
-        not start or written or re.match(rb"\w+: \d+ blocks, \{l\} from 0 to \d+\n\n\| hook point", start) is not None
-    )

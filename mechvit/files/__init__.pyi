@@ -1,5 +1,5 @@
 from .disk import disk_errors, disk_full, sync
-from .hashes import changed, describe, edited, keep, release, sha256
+from .hashes import changed, describe, edited, keep, keep_edited, sha256
 from .locks import Lock, end_with_parent, locked
 from .markers import (
     MARKER,
@@ -18,6 +18,7 @@ from .markers import (
 )
 from .output_checks import check_out, check_replaceable, out_folder, partial, replaced
 from .replacing import READY, clear_result, move_aside, new_folder, recover, seal, swap, whole_folder
+from .signed import is_signed, write_signed
 from .writing import beside, write_bytes, write_json, write_synced, write_table, write_tables, write_tensors, write_text
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
     "foreign",
     "is_empty",
     "is_litter",
+    "is_signed",
     "keep",
+    "keep_edited",
     "library_writes",
     "locked",
     "move_aside",
@@ -51,7 +54,6 @@ __all__ = [
     "partial",
     "read_marker",
     "recover",
-    "release",
     "remove",
     "remove_file",
     "replaced",
@@ -62,6 +64,7 @@ __all__ = [
     "whole_folder",
     "write_bytes",
     "write_json",
+    "write_signed",
     "write_synced",
     "write_table",
     "write_tables",

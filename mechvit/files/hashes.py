@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .markers import Marker, is_litter, mark, note, read_marker, tree
+from .markers import Marker, is_litter, note, read_marker, tree
 
 
 def sha256(path: Path) -> str:
@@ -36,17 +38,41 @@ def edited(folder: Path, marker: Marker) -> list[str]:
         path = folder / name
         if len(was) != 3 or not path.is_file() or is_litter(name):
             continue
-        about = path.stat()
-        if about.st_size != was[0] or (about.st_mtime_ns != was[1] and sha256(path) != was[2]):
+        if _differs(path, was):
             found.append(name)
     return found
 
 
-def release(folder: Path) -> None:
-    """Allow a marked folder to be replaced even if files in it were edited or damaged."""
-    if (marker := read_marker(folder)) is not None:
-        marker.files = {name: [] for name in marker.files}
-        mark(folder, marker)
+def keep_edited(path: Path, was: dict[str, list[Any]], aside: Path) -> list[Path]:
+    """Move the files of an output that are no longer as they were written to a folder of their own.
+
+    Args:
+        path: a file, or a folder of ours.
+        was: how `describe` found it; the folder's own marker counts, too.
+        aside: gets the files, under numbered names where it holds such already.
+
+    Returns:
+        where they are now.
+    """
+    marker = read_marker(path)
+    names = [] if marker is None else edited(path, marker)
+    names += [name for name, seen in was.items() if name not in names and _differs(path / name if name else path, seen)]
+    moved = []
+    for name in names:
+        source = path / name if name else path
+        place = next(p for p in (aside / str(n) / (name or path.name) for n in count(1)) if not os.path.lexists(p))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, place)
+        moved.append(place)
+    return moved
+
+
+def _differs(file: Path, seen: list[Any]) -> bool:
+    """Return whether a file is there and is not as it was; it is read only where its time alone differs."""
+    if not file.is_file():
+        return False
+    about = file.stat()
+    return bool(about.st_size != seen[0] or (about.st_mtime_ns != seen[1] and sha256(file) != seen[2]))
 
 
 def describe(path: Path) -> dict[str, list[Any]]:

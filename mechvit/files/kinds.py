@@ -22,10 +22,6 @@ FOLDER_KINDS: dict[str, tuple[str, ...]] = {
         "*/sae_weights.safetensors",
         "*/README.md",
         "wandb.json",
-        "step-*/*.safetensors",
-        "step-*/state.json",
-        "published/*",
-        "published/*/*",
     ),
     "cached activations": (
         "plan.json",
@@ -121,7 +117,7 @@ OBLIGATORY = {
     "fine-tuned checkpoint": 4,
     "hooked model": 2,
     "tuned lens": 2,
-    "SAEs": 2,
+    "SAEs": 5,
     "cached activations": 2,
     "analysis": 7,
     "evaluation": 2,
@@ -135,6 +131,15 @@ OBLIGATORY = {
     "benchmark": 2,
 }
 """Number of a kind's names, from the first, that every earlier result has."""
+PROOFS = {
+    "fine-tuned checkpoint": ("training_log.json", "epochs"),
+    "hooked model": ("hooked_vit.json", "hooked_vit"),
+    "tuned lens": ("tuned_lens.json", "checkpoint_hash"),
+    "SAEs": ("settings.json", "streams"),
+    "cached activations": ("plan.json", "checkpoint_hash"),
+    "benchmark": ("result.json", "measures"),
+}
+"""A JSON file of each earlier result whose names might be anybody's, and a key that it holds."""
 RUN_FILES = (
     "stages/*.json",
     "config.json",

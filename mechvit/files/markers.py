@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .disk import disk_errors, is_full, step, sync
-from .kinds import FOLDER_KINDS, OBLIGATORY
+from .kinds import FOLDER_KINDS, OBLIGATORY, PROOFS
 
 MARKER = ".mechvit.jsonl"
 LITTER = (
@@ -153,13 +153,20 @@ def note(path: Path, *, under: bool = False, seen: list[Any] | None = None) -> N
     Args:
         seen: size, mtime and SHA-256 of a complete file.
     """
-    if (found := marked_above(path / "file" if under else path)) is not None:
+    found = marked_above(path / "file" if under else path)
+    if found is not None and not _is_complete(found):
         name = path.relative_to(found).as_posix()
         entry = {"under" if under else "file": "" if name == "." else name} | ({"seen": seen} if seen else {})
         line = json.dumps(entry) + "\n"
         with (found / MARKER).open("a+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write((b"" if file.read() == b"\n" else b"\n") + line.encode())
+
+
+def _is_complete(folder: Path) -> bool:
+    """Return whether a marked folder is a whole result: what is written into it later is no part of it."""
+    marker = read_marker(folder)
+    return marker is not None and marker.complete
 
 
 @contextmanager
@@ -183,12 +190,14 @@ def foreign(folder: Path, marker: Marker) -> list[str]:
     return [name for name in tree(folder) if not marker.lists(name)]
 
 
-def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
-    """Return whether an unmarked folder is an earlier result: only known names, including all obligatory ones.
+def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1, proof: tuple[str, str] | None = None) -> bool:
+    """Return whether an unmarked folder is an earlier result: nothing but known names, and all that each result has.
 
     Args:
-        known: patterns of paths in the folder, such as `figures/*.html`.
-        obligatory: number of them, from the first, that must be present.
+        known: patterns of paths in the folder, such as `figures/*.html`. Where several folders fit one, as in
+            `*/cfg.json`, each of them must hold every obligatory name of that folder.
+        obligatory: how many of them, from the first, must be there.
+        proof: a JSON file in the folder, and a key that it must hold.
     """
     known = list(known)
     names = [name for name in tree(folder) if not is_litter(name)]
@@ -196,15 +205,35 @@ def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1) -> bool:
     def fits(name: str, pattern: str) -> bool:
         return fnmatch(name, pattern) and name.count("/") == pattern.count("/")
 
-    if not known or not all(any(fits(name, pattern) for name in names) for pattern in known[:obligatory]):
+    def has(pattern: str) -> bool:
+        return any(fits(name, pattern) for name in names)
+
+    if not known or not all(map(has, known[:obligatory])):
         return False
-    return all(any(fits(name, pattern) for pattern in known) for name in names)
+    for name in names:
+        pattern = next((pattern for pattern in known if fits(name, pattern)), None)
+        if pattern is None:
+            return False
+        (above, _, _), (own, _, _) = pattern.rpartition("/"), name.rpartition("/")
+        beside = [other.rpartition("/")[2] for other in known[:obligatory] if other.rpartition("/")[0] == above]
+        if "*" in above and not all(has(f"{own}/{other}") for other in beside):
+            return False
+    return proof is None or _holds(folder / proof[0], proof[1])
+
+
+def _holds(path: Path, key: str) -> bool:
+    """Return whether a file is a JSON object with a key."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and key in found
 
 
 def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
     """Mark an unmarked folder if it is an earlier result; return whether it is marked now."""
     names, least = (FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1)) if known is None else (known, 1)
-    if read_marker(folder) is None and looks_like(folder, names, least):
+    if read_marker(folder) is None and looks_like(folder, names, least, PROOFS.get(kind) if known is None else None):
         mark(folder, Marker(kind, uuid.uuid4().hex[:12], True, files={name: [] for name in tree(folder)}))
     return read_marker(folder) is not None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mechvit.terminal import printable
 
 from .hashes import edited
-from .kinds import FOLDER_KINDS, OBLIGATORY
+from .kinds import FOLDER_KINDS, OBLIGATORY, PROOFS
 from .markers import (
     Marker,
     foreign,
@@ -184,7 +184,11 @@ def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True
     if is_free(path):
         return
     marker = read_marker(path)
-    if marker is None and kind is not None and looks_like(path, FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1)):
+    if (
+        marker is None
+        and kind is not None
+        and looks_like(path, FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1), PROOFS.get(kind))
+    ):
         marker = Marker(kind, "", True, files={name: [] for name in tree(path)})
     if marker is None or marker.kind != (kind or marker.kind):
         of = "" if kind is None else f" of this kind ({kind})"

@@ -76,15 +76,24 @@ def write_text(path: str | os.PathLike[str], text: str, *, ours: Callable[[Path]
     Raises:
         ValueError: the text contains half of a surrogate pair, which no file can.
     """
+    data = encoded(text, path)
+    with beside(path, ours=ours) as part:
+        part.write_bytes(data)
+
+
+def encoded(text: str, path: str | os.PathLike[str]) -> bytes:
+    """Return a text as UTF-8.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair; names the file that was to hold it.
+    """
     try:
-        data = text.encode("utf-8")
+        return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
             f"{path} cannot be written: {error.object[error.start : error.end]!r} is half a character (a lone "
             "surrogate); mend that name or label"
         ) from None
-    with beside(path, ours=ours) as part:
-        part.write_bytes(data)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

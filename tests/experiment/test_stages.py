@@ -472,3 +472,23 @@ def test_fresh_removes_what_was_begun_and_no_file_of_others(tmp_path):
     with pytest.raises(ValueError, match=r"thesis\.txt"):
         Stages(tmp_path, lambda line: None, fresh=True).run("s", work, settings=1, outputs=[out])
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_was_changed_of_an_output_is_kept(tmp_path, fresh):
+    """An edited model card is replaced by the stage that runs again, and lies in `changed` from then on."""
+    from mechvit.files import new_folder, write_text
+
+    def work() -> None:
+        with new_folder(tmp_path / "saes", "SAEs", overwrite=True) as folder:
+            write_text(folder / "README.md", "card")
+
+    said: list[str] = []
+    for time in (1, 2):
+        Stages(tmp_path, lambda line: None).run("saes/base", work, settings=1, outputs=[tmp_path / "saes"])
+        (tmp_path / "saes" / "README.md").write_text(f"card, with my notes {time}")
+        Stages(tmp_path, said.append, fresh=fresh).run("saes/base", work, settings=1, outputs=[tmp_path / "saes"])
+        kept = tmp_path / "changed" / "saes" / "base" / str(time) / "README.md"
+        assert kept.read_text() == f"card, with my notes {time}"
+        assert f"{kept} is what was changed of {tmp_path / 'saes'} since it was written" in said
+        assert (tmp_path / "saes" / "README.md").read_text() == "card"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mechvit import files
-from mechvit.files.kinds import FOLDER_KINDS, OBLIGATORY
+from mechvit.files.kinds import FOLDER_KINDS, OBLIGATORY, PROOFS
 from mechvit.files.markers import mark
 from mechvit.terminal import printable
 
@@ -117,7 +117,8 @@ def test_results_from_before_markers(tmp_path, kind):
     for folder in ("known", "more"):
         for name in names:
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / name).write_text("old")
+            file, key = PROOFS.get(kind, ("", ""))
+            (tmp_path / folder / name).write_text(f'{{"{key}": 1}}' if name == file else "old")
     (tmp_path / "more" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="known exists: give another --out, or --overwrite"):
         make(tmp_path / "known", kind)
@@ -193,8 +194,50 @@ def test_an_edited_file_of_ours_is_named_and_kept(tmp_path, edit):
     with pytest.raises(ValueError, match=re.escape("were edited since mechvit wrote them (performance.parquet)")):
         make(out, overwrite=True)
     assert everything(out) == before
-    files.release(out)  # what a run does with a damaged output, after it said so
+    kept = files.keep_edited(out, {}, tmp_path / "changed")  # what a run does with a changed output
+    assert {path.relative_to(tmp_path): path.read_bytes() for path in kept} == {
+        Path("changed/1/performance.parquet"): before["performance.parquet"]
+    }
     make(out, text="second", overwrite=True)
+
+
+def test_a_users_experiment_is_no_earlier_training(tmp_path):
+    """Files of common names, in folders of their own, without a single SAE among them."""
+    out = tmp_path / "exp"
+    for name in ("settings.json", "metrics.csv", "history.parquet", "run1/README.md", "run2/cfg.json", "run2/w.txt"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}")
+    before = everything(out)
+    with pytest.raises(ValueError, match="no earlier result of this kind"):
+        make(out, "SAEs", overwrite=True)
+    (out / "run2" / "w.txt").rename(out / "run2" / "sae_weights.safetensors")
+    for text in ("{}", '{"streams": 1}'):  # README.md lies beside no SAE
+        (out / "settings.json").write_text(text)
+        with pytest.raises(ValueError, match="no earlier result of this kind"):
+            make(out, "SAEs", overwrite=True)
+    assert everything(out).keys() == {name.replace("w.txt", "sae_weights.safetensors") for name in before}
+
+
+@pytest.mark.parametrize(("file", "key"), [*PROOFS.values()])
+def test_a_file_of_a_common_name_proves_nothing_by_its_name(tmp_path, file, key):
+    (kind,) = [kind for kind, proof in PROOFS.items() if proof == (file, key)]
+    for name in (pattern.replace("*", "one") for pattern in FOLDER_KINDS[kind]):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text("old")
+    for text in ("{}", "[]", "damaged", f'["{key}"]'):
+        (tmp_path / "out" / file).write_text(text)
+        with pytest.raises(ValueError, match="no earlier result of this kind"):
+            make(tmp_path / "out", kind, overwrite=True)
+
+
+def test_what_is_written_into_a_whole_result_later_is_no_part_of_it(tmp_path):
+    """As a page of another command: the result is not replaced with it."""
+    out = tmp_path / "out"
+    make(out)
+    files.write_signed(out / "page.html", "<p>mine</p>")
+    with pytest.raises(ValueError, match=re.escape("(page.html)")):
+        make(out, overwrite=True)
+    assert (out / "page.html").is_file()
 
 
 def test_a_copied_result_is_as_it_was_written(tmp_path):

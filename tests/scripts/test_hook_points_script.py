@@ -1,4 +1,4 @@
-"""`scripts/hook_points.py`: prints or writes the table, of a checkpoint's config alone, and refuses in one line."""
+"""`mechvit hook-points`: prints or writes the table, of a checkpoint's config alone, and refuses in one line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from hf_zoo import ZOO
 from script_calls import script
 
 from mechvit.cli.command_line import run
+from mechvit.files.signed import signature
 from mechvit.models.hook_table import checkpoint_table, family_table
 
-EARLIER = "# Hook points\n\nWritten by `scripts/hook_points.py --out x`"
+TEXT = "# Hook points\n\nWritten by `mechvit hook-points --out x`\n"
+EARLIER = TEXT + signature(TEXT.encode()).decode()
 
 
 def main(**options):
@@ -27,7 +29,11 @@ def test_prints_a_checkpoints_table(tmp_path, capsys):
 def test_writes_the_families_table(tmp_path):
     out = tmp_path / "points.md"
     main(out=str(out))
-    assert out.read_text() == family_table()
+    assert out.read_text().startswith(family_table() + "<!-- mechvit ")
+    out.write_text(out.read_text() + "my own notes\n")
+    with pytest.raises(SystemExit):
+        main(out=str(out), overwrite=True)
+    assert out.read_text().endswith("my own notes\n")
     assert [path.name for path in tmp_path.iterdir()] == ["points.md"]
 
 

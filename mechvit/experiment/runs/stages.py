@@ -78,8 +78,8 @@ class Stages:
         key = self._key(name, plain(settings), inputs, output_format)
         reads = {other: self.contents[other] for other in inputs}
         record = self._record(name)
-        done = {} if self.fresh else self._read(record)
-        if done.get("key") in (key, self._keys_before[name]):
+        done = self._read(record)
+        if not self.fresh and done.get("key") in (key, self._keys_before[name]):
             again = self._why_again(done, paths, reads)
             if again is None:
                 self._keep(record, done, paths)
@@ -88,7 +88,9 @@ class Stages:
                 return
             self.say(f"{name}: {again}; it is done again")
         for path in paths:
-            files.release(path)
+            was = done.get("outputs", {}).get(self._name(path), {})
+            for kept in files.keep_edited(path, was, self.folder / "changed" / name):
+                self.say(f"{kept} is what was changed of {path} since it was written")
         for path in (record, *paths):
             files.check_replaceable(path, flag="--out")
         if self.fresh:

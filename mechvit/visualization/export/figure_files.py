@@ -130,6 +130,7 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
         if failed:
             raise ValueError(f"{len(failed)} of {len(asked)} figures could not be written: {failed[0]}")
         for one, final in zip(asked, written, strict=True):
+            check_replaceable(final)  # again: drawing took minutes
             write_bytes(final, one["path"].read_bytes())
             keep(final)
     return [out / path.name for path in written]

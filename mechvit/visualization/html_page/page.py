@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import importlib.util
 import io
 import json
 import os
-import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,17 +16,13 @@ import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
 
-from mechvit.files import write_text
-from mechvit.files.markers import listed
+from mechvit.files import is_signed, write_signed
 
 CSP = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
     "form-action 'none'; base-uri 'none'"
 )
 """Content security policy of every page: nothing is requested or sent, and only the page's own inline code runs."""
-
-_END = re.compile(rb"<!-- mechvit ([0-9a-f]{64}) -->\n$")
-"""Last line of a page, with the SHA-256 of everything before it, by which an edited page is recognised."""
 
 
 def json_text(value: object) -> Markup:
@@ -107,29 +101,14 @@ def framed(page: str, title: str, height: int) -> str:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Write a page under a temporary name and rename it into place.
+    """Write a page under a temporary name, with the hash of its text at its end, and rename it into place.
 
     Raises:
         ValueError: as in `check_page`: there is a file that this package did not write, or a page that was edited.
     """
     check_page(path)
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    write_text(path, f"{text}<!-- mechvit {digest} -->\n", ours=is_own_page)
+    write_signed(path, text)
     return path
-
-
-def is_own_page(path: Path) -> bool:
-    """Return whether a page may replace a file: an empty one, or a page of this package that was not edited.
-
-    Pages of earlier versions hold no hash; only those listed in a run's folder count.
-    """
-    data = path.read_bytes()
-    if not data:
-        return True
-    found = _END.search(data[-100:])
-    if found is None:
-        return listed(path)
-    return hashlib.sha256(data[: -len(found[0])]).hexdigest() == found[1].decode()
 
 
 def check_page(path: str | os.PathLike[str]) -> Path:
@@ -143,7 +122,7 @@ def check_page(path: str | os.PathLike[str]) -> Path:
     if not os.fspath(path).strip() or place.is_dir():
         raise ValueError(f"a page must be a file's name, as in page.html; got {os.fspath(path)!r}")
     real = place.resolve()
-    if os.path.lexists(real) and not (real.is_file() and is_own_page(real)):
+    if os.path.lexists(real) and not (real.is_file() and is_signed(real)):
         raise ValueError(
             f"{path} exists and is no page that mechvit wrote, or was edited since: give another name, or move it away"
         )

@@ -18,7 +18,7 @@ from transformers import ViTImageProcessorPil
 
 from mechvit import HookedViT, files
 from mechvit.data import Corruption, corrupt, load_images
-from mechvit.files import write_json
+from mechvit.files import MARKER
 from mechvit.saes.activation_cache import CachedActivations, Plan, shards, writer
 from mechvit.saes.activation_cache.manifest import MANIFEST_FILE, PLAN_FILE
 from mechvit.saes.activations.image_store import ImageActivationsStore, draw_corruptions
@@ -274,7 +274,8 @@ def test_a_cache_from_before_is_read_but_not_gone_on_with(make_cache, tiny_model
     assert "processor" not in old.to_json()
     assert old.digest != cache.plan.digest
     assert Plan(**{k: v for k, v in old.to_json().items() if k != "corruptions"}, corruptions=old.corruptions) == old
-    write_json(cache.folder / PLAN_FILE, old.to_json())
+    (cache.folder / MARKER).unlink()  # which there was none of, either
+    (cache.folder / PLAN_FILE).write_text(json.dumps(old.to_json()))
     with pytest.raises(ValueError, match="begun by a version that kept neither the image processor's settings"):
         make_cache()
     make_cache(overwrite=True)
