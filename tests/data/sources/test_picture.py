@@ -19,7 +19,7 @@ from transformers.image_transforms import convert_to_rgb
 
 from mechvit.data import open_picture, unit_pixels
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_holder_gives_the_same_pixels(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODULES = sorted(path for part in ("mechvit", "scripts", "benchmarks") for path in (ROOT / part).rglob("*.py"))
 PROCESSOR_LOADER = "mechvit/models/processors/image_processor.py"
 LOADERS = {

@@ -247,7 +247,7 @@ train_on(MemoryStreams(draw, {{"resid": 12}}, 128, 150), sys.argv[1], config=con
 def test_killed_and_restarted_gives_the_same_bytes(tmp_path):
     """A process that gets SIGKILL twice, whatever it is doing, against one that runs through."""
     script = tmp_path / "train.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
 
     def start(out):
         return subprocess.Popen([sys.executable, str(script), str(out)], stderr=subprocess.DEVNULL)

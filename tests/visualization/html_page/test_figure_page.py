@@ -15,7 +15,7 @@ from mechvit.visualization import write_figure_page, write_figure_pages
 from mechvit.visualization.html_page.page import CSP
 from mechvit.visualization.report.run_figures import figures_of_run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028<!--"
 
 
