@@ -85,7 +85,7 @@ def test_nothing_is_kept(device):
     ("resid", "slots", "reason"),
     [
         ((2, 3, 9), torch.arange(6), "d_model"),
-        ((2, 3, 8), torch.arange(5), "3 an image"),
+        ((2, 3, 8), torch.arange(5), "3 per image"),
         ((2, 3, 8), torch.arange(6.0), "integer slot"),
         ((2, 3, 8), torch.arange(6) + 2, "7 rows; got 2 to 7"),
         ((2, 3, 8), torch.arange(6) - 1, "got -1 to 4"),
