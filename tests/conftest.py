@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import shape_checks
 
 if TYPE_CHECKING:
     import datasets
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
 
+
+shape_checks.install()
 
 STARTED: list[str] = []
 """What the test of the moment has started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +23,7 @@ __all__ = ["cdiv", "interpreted", "jit", "launches", "on_device_of", "tl", "uses
 
 def jit(function: Callable[..., None]) -> Any:
     """Compile a kernel with Triton (interpreted under TRITON_INTERPRET=1)."""
-    return function if triton is None else triton.jit(function)
+    return function if triton is None else triton.jit(inspect.unwrap(function))  # as written: Triton reads its source
 
 
 INTERPRET = False

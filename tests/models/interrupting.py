@@ -11,9 +11,10 @@ from types import FrameType
 from typing import Any
 
 import torch
+from shape_checks import paused
 from transformer_lens.hook_points import HookPoint
 
-TESTS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])
 SLOW = ("/torch/", "/jaxtyping/", "/typing.py")
 """Code that takes many lines to list a model's modules, and changes none of them."""
 
@@ -47,11 +48,14 @@ def run_to_line(act: Callable[[], Any], line: int | None, skipped: tuple[str, ..
 
     before, collecting = sys.gettrace(), gc.isenabled()
     gc.disable()  # what it takes away may have lines of its own, which come at another time in the next run
-    sys.settrace(at_call)
     try:
-        act()
+        with paused():
+            sys.settrace(at_call)
+            try:
+                act()
+            finally:
+                sys.settrace(before)
     finally:
-        sys.settrace(before)
         if collecting:
             gc.enable()
     return count, place

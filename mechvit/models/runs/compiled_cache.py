@@ -107,7 +107,8 @@ class CompiledCache:
 
 def _with_code_of_its_own(function: Any) -> FunctionType:
     """Copy a function with its own code object, of each of which torch.compile compiles only eight graphs."""
-    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    code = function.__code__.replace()
+    return FunctionType(code, function.__globals__, function.__name__, closure=function.__closure__)
 
 
 def compile_cache(

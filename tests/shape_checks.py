@@ -1,0 +1,118 @@
+"""Checks of every annotation of mechvit, shapes and dtypes included, while its functions run in a test.
+
+`install` puts jaxtyping's import hook in place, with beartype as the checker of types. What only mypy can see (a name
+that is imported for type checking alone) is checked by mypy alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, Self, TextIO, get_type_hints
+
+import jaxtyping
+import pytest
+import torch
+from beartype import BeartypeConf, FrozenDict, beartype
+from jaxtyping import jaxtyped
+
+LOOSER: dict[Any, Any] = {
+    Self: Any,  # beartype knows it in a decorated class alone, and the hook decorates functions
+    TextIO: io.TextIOBase,  # beartype asks for attributes that pytest's captured output lacks
+}
+CHECKER: Any = beartype(
+    conf=BeartypeConf(
+        is_pep484_tower=True,  # an int is a float, as it is to mypy
+        hint_overrides=FrozenDict(LOOSER),
+    )
+)
+
+_paused = 0
+
+
+def checked(function: Callable[..., Any]) -> Any:
+    """Return a function with its arguments and its result checked, or a dataclass with its fields, as it is made.
+
+    Nothing is checked while checks are paused, nor where torch.compile reads the code: its graph must hold no check.
+    """
+    if inspect.isclass(function):
+        if dataclasses.is_dataclass(function) and "__init__" in vars(function):
+            type.__setattr__(function, "__init__", checked(vars(function)["__init__"]))
+        return function
+    with_checks: Any = None
+
+    @functools.wraps(function)
+    def chosen(*args: Any, **options: Any) -> Any:
+        nonlocal with_checks
+        if _paused or torch.compiler.is_compiling():
+            return function(*args, **options)
+        if with_checks is None:  # made at the first call, when all classes of the module are there
+            with_checks = _with_checks(function)
+        return with_checks(*args, **options)
+
+    return chosen
+
+
+def _with_checks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check types, and where an annotation names a shape, that its axes have one size each in a call."""
+    function.__annotations__ = {
+        name: _hint(annotation, function.__globals__) for name, annotation in function.__annotations__.items()
+    }
+    typed: Callable[..., Any] = CHECKER(function)
+    if not any("jaxtyping." in repr(hint) for hint in function.__annotations__.values()):
+        return typed
+
+    def with_axes(*args: Any, **options: Any) -> Any:
+        with jaxtyped("context"):
+            return typed(*args, **options)
+
+    return with_axes
+
+
+def _hint(annotation: Any, names: dict[str, Any]) -> Any:
+    """Return what an annotation stands for: anything, where a name in it is for type checkers alone, or a text."""
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__={"it": annotation}), names, include_extras=True)["it"]
+    except (NameError, TypeError):
+        return Any
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Check nothing meanwhile."""
+    _pause(1)
+    try:
+        yield
+    finally:
+        _pause(-1)
+
+
+def _pause(change: int) -> None:
+    global _paused
+    _paused += change
+
+
+def install() -> None:
+    """Check all of mechvit from its import on, but where `pytest.raises` expects an error.
+
+    There mechvit's own refusal of the wrong argument must speak, and not the annotation.
+    """
+    jaxtyping.jaxtyped = lambda typechecker: checked  # what the hook decorates with
+    jaxtyping.install_import_hook("mechvit", None)
+    enter, leave = pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__
+
+    def paused_enter(expected: Any) -> Any:
+        _pause(1)
+        return enter(expected)
+
+    def resumed_leave(expected: Any, *error: Any) -> bool:
+        _pause(-1)
+        return leave(expected, *error)
+
+    pytest.RaisesExc.__enter__ = paused_enter
+    pytest.RaisesExc.__exit__ = resumed_leave
