@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 shape_checks.install()
 
+ASKED = ("git", "file")
+"""What libraries ask for their version, and for the machine that they run on."""
 STARTED: list[str] = []
 """What the test of the moment has started."""
 
@@ -37,7 +39,7 @@ STARTED: list[str] = []
 def _note_a_start(event: str, args: tuple[Any, ...]) -> None:
     if event in ("os.fork", "os.forkpty", "os.posix_spawn"):
         STARTED.append(event)
-    if event == "subprocess.Popen" and os.path.basename(str(args[1][0])) != "git":  # libraries ask it for their version
+    if event == "subprocess.Popen" and os.path.basename(str(args[1][0])) not in ASKED:
         STARTED.append(str(args[1])[:200])
 
 

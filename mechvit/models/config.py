@@ -104,10 +104,6 @@ class HookedViTConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
-            if isinstance(value, (list, tuple)):
-                if len(set(value)) != 1:
-                    raise ValueError(f"{name} must be square; got {tuple(value)}. Use a checkpoint of square images.")
-                value = value[0]
             whole = isinstance(value, Integral) and not isinstance(value, bool)  # including numpy's
             object.__setattr__(self, name, int(value) if whole else value)
         for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_channels", "image_size", "patch_size"):

@@ -241,6 +241,7 @@ def _config(
         fields |= {name: read(hf_config) for name, read in (known.zero_shot or {}).items()}
     if known.optional_pooler and not any(name.startswith("pooler.") for name in theirs):
         fields["pooler"] = "none"
+    fields |= {name: _side(name, fields[name]) for name in ("image_size", "patch_size")}
     id2label = zero_shot or (dict(hf_config.id2label) if known.classifier else {})
     dtypes = {tensor.dtype for tensor in theirs.values()}
     if len(dtypes) != 1 or not all(dtype.is_floating_point for dtype in dtypes):
@@ -259,6 +260,15 @@ def _config(
         device=next(iter(theirs.values())).device,
         dtype=dtypes.pop(),
     )
+
+
+def _side(name: str, size: Any) -> Any:
+    """Return the side of a square that a config may give as a pair."""
+    if not isinstance(size, (list, tuple)):
+        return size
+    if len(set(size)) != 1:
+        raise ValueError(f"{name} must be square; got {tuple(size)}. Use a checkpoint of square images.")
+    return size[0]
 
 
 def _load_shapes(
