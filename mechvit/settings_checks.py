@@ -35,7 +35,7 @@ class Range:
         if not self.is_number(value) or not math.isfinite(value):
             return False
         above = value > self.least if self.open_below else value >= self.least
-        return above and (value < self.most if self.open_above else value <= self.most)
+        return bool(above and (value < self.most if self.open_above else value <= self.most))  # NumPy's too
 
     def is_number(self, value: Any) -> bool:
         """Return whether a value is a number of the right kind; True and False are not numbers."""

@@ -89,9 +89,9 @@ def test_a_set_of_twelve_bits_is_evaluated_as_its_bytes(checkpoint, tmp_path):
             plain.save(tmp_path / "plain" / name / f"{i}.png")
     options = {"model": (checkpoint,), "corruptions": ("clean", "gaussian_blur_2")}
     with pytest.raises(ValueError, match="16-bit values of at most"):
-        call("evaluate", images=f"folder:{tmp_path / 'deep'}", out=tmp_path / "a", **options)
-    call("evaluate", images=f"folder:{tmp_path / 'deep'}", pixel_range=(0, 4095), out=tmp_path / "a", **options)
-    call("evaluate", images=f"folder:{tmp_path / 'plain'}", out=tmp_path / "b", **options)
+        call("evaluate", images=f"folder:{tmp_path / 'deep'}", out=str(tmp_path / "a"), **options)
+    call("evaluate", images=f"folder:{tmp_path / 'deep'}", pixel_range=(0, 4095), out=str(tmp_path / "a"), **options)
+    call("evaluate", images=f"folder:{tmp_path / 'plain'}", out=str(tmp_path / "b"), **options)
     ours, theirs = (pd.read_parquet(tmp_path / name / "performance.parquet") for name in ("a", "b"))
     assert len(ours) == 8
     pd.testing.assert_frame_equal(ours, theirs)

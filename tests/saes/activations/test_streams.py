@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,7 +69,7 @@ def test_held_out_and_calibration_tokens_are_in_order_and_the_same_again(make, t
     held_out = torch.cat(list(streams.held_out()))
     assert torch.equal(held_out, torch.cat(list(streams.held_out())))
     assert len(torch.cat(list(streams.calibration()))) == 7 * 17
-    pixels = torch.cat([pixels for pixels, _ in streams._store(streams.validation_images, 0, range(9)).pixels()])
+    pixels = torch.cat([pixels for pixels, _ in streams._store(streams.validation_images, 0, np.arange(9)).pixels()])
     _, cache = tiny_model.run_with_cache(pixels)
     torch.testing.assert_close(held_out, cache["blocks.1.hook_resid_post"].flatten(0, 1), rtol=0, atol=1e-5)
 
