@@ -53,11 +53,11 @@ test: setup lint  ## lint, type check, and every test but the slow and GPU ones
 test-fast: setup  ## what is quick and starts neither a browser nor another process (no lint)
 	$(PYTEST) -m 'not slow and not gpu and not browser and not processes and not long'
 
-test-all: setup lint  ## everything (GPU tests skip themselves without a GPU)
-	$(PYTEST)
+test-all: setup lint  ## everything, every annotation checked (GPU tests skip themselves without a GPU)
+	EVERY_TYPE=1 $(PYTEST)
 
 coverage: setup  ## the tests of `make test`, and the lines and branches of mechvit that they leave out
-	$(PYTEST) -m 'not slow and not gpu' --cov --cov-report=term
+	EVERY_TYPE=1 $(PYTEST) -m 'not slow and not gpu' --cov --cov-report=term
 
 lint: setup      ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

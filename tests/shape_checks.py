@@ -1,4 +1,4 @@
-"""Checks of every annotation of mechvit, shapes and dtypes included, while its functions run in a test.
+"""Checks of mechvit's annotations, shapes and dtypes included, while its functions run in a test.
 
 `install` puts jaxtyping's import hook in place, with beartype as the checker of types. What only mypy can see (a name
 that is imported for type checking alone) is checked by mypy alone.
@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -31,6 +32,8 @@ CHECKER: Any = beartype(
         hint_overrides=FrozenDict(LOOSER),
     )
 )
+EVERY_TYPE = os.environ.get("EVERY_TYPE") == "1"
+"""Whether functions without an array in an annotation are checked too, as `make test-all` and `make coverage` do."""
 
 _paused = 0
 
@@ -63,8 +66,11 @@ def _with_checks(function: Callable[..., Any]) -> Callable[..., Any]:
     function.__annotations__ = {
         name: _hint(annotation, function.__globals__) for name, annotation in function.__annotations__.items()
     }
+    shaped = any("jaxtyping." in repr(hint) for hint in function.__annotations__.values())
+    if not (shaped or EVERY_TYPE):
+        return function
     typed: Callable[..., Any] = CHECKER(function)
-    if not any("jaxtyping." in repr(hint) for hint in function.__annotations__.values()):
+    if not shaped:
         return typed
 
     def with_axes(*args: Any, **options: Any) -> Any:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
+import shape_checks
 import torch
 from beartype.roar import BeartypeCallHintViolation
 from shape_checks import checked, paused
 
 from mechvit.analysis.representations.hsic import widened
-from mechvit.settings_checks import Range
 
 
 def violation(act):
@@ -38,17 +39,27 @@ def test_a_shape_or_dtype_that_the_code_would_broadcast_is_found(origin, said):
     assert (found is None) if said is None else (said in found), found
 
 
-def test_types_are_checked_of_functions_and_of_a_dataclass_s_fields():
-    assert violation(lambda: Range("1")) is not None
-    assert violation(lambda: Range(1)) is None  # an int is a float
+def test_types_alone_are_checked_where_that_is_asked_for(monkeypatch):
+    """Of functions and of a dataclass's fields, what comes in and what goes out; an int is a float."""
 
+    def made():
+        @checked
+        def wrong() -> int:
+            return json.loads('"1"')
 
-def test_what_a_function_returns_is_checked():
-    @checked
-    def wrong() -> int:
-        return json.loads('"1"')
+        @checked
+        @dataclass
+        class Named:
+            width: float
 
-    assert "str" in violation(wrong)
+        return wrong, Named
+
+    for asked in (False, True):
+        monkeypatch.setattr(shape_checks, "EVERY_TYPE", asked)
+        wrong, named = made()
+        assert ("str" in str(violation(wrong))) == asked
+        assert (violation(lambda named=named: named("1")) is not None) == asked
+        assert violation(lambda named=named: named(1)) is None
 
 
 def test_nothing_is_checked_where_an_error_is_expected_or_checks_are_paused():
