@@ -1,4 +1,4 @@
-"""What is built into a wheel: the commit that it was made from, as `mechvit/_built.py`."""
+"""The commit that a wheel was made from, built into it as `mechvit/_built.py`."""
 
 from __future__ import annotations
 

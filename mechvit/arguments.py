@@ -50,7 +50,8 @@ def checked(function: Callable[Arguments, Given]) -> Callable[Arguments, Given]:
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Given:
-        for name, value in (*zip(parameters, args, strict=False), *kwargs.items()):
+        given = zip(parameters, args, strict=False)  # the call itself refuses too many, and fills in what is left out
+        for name, value in (*given, *kwargs.items()):
             if name in parameters:
                 _check(name, value, parameters[name])
         return function(*args, **kwargs)

@@ -116,7 +116,7 @@ LINES = {
     "limit must be at least 2; got 1": "--limit must be at least 2; got 1",
     "one batch: use a smaller batch_size.": "one batch: use a smaller --batch-size.",
     "the limit of it is the limit": "the limit of it is the limit",  # a common word stays one
-    "/tmp/batch_size/hook_layer.json is missing": "/tmp/batch_size/hook_layer.json is missing",
+    "/elsewhere/batch_size/hook_layer.json is missing": "/elsewhere/batch_size/hook_layer.json is missing",
     "got 'batch_size', with_hooks and x.batch_size": "got 'batch_size', with_hooks and x.batch_size",
     "pass bad_files='skip' to leave such files out": "pass --bad-files skip to leave such files out",
     "say so with pixel_range=(LOW, HIGH), as in 0": "say so with --pixel-range LOW HIGH, as in 0",

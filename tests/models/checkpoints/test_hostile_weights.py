@@ -127,7 +127,7 @@ def test_shards_are_one_model(sharded, whole_checkpoint):
 
 
 @pytest.mark.parametrize(
-    "file", ["../outside.safetensors", "/tmp/outside.safetensors", "..", "a\\b.safetensors", "one.bin", 3, ["x"]]
+    "file", ["../outside.safetensors", "/outside.safetensors", "..", "a\\b.safetensors", "one.bin", 3, ["x"]]
 )
 def test_an_index_names_no_file_elsewhere(file, sharded):
     shutil.copy(sharded / "one.safetensors", sharded.parent / "outside.safetensors")
