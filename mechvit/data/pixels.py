@@ -16,7 +16,7 @@ from mechvit.files import library_writes, new_folder
 from mechvit.models.processors.pixel_values import pixel_scale, resized_bytes
 
 from .content import record_content
-from .prepared import pixel_columns, record_columns
+from .prepared import FIRST, pixel_columns, record_columns
 
 if TYPE_CHECKING:
     import datasets
@@ -60,6 +60,8 @@ def prepare(
 ) -> datasets.Dataset:
     """Resize every image once, into the columns `pixels` (uint8 [3, height, width]), `label` and `image_id`.
 
+    Other columns of text or numbers are kept (a folder's `path`, say), except `file`.
+
     Args:
         dataset: the columns `image`, `label` and `image_id`, as `load_images` returns them.
         image_processor: the checkpoint's own; or a list of those of several models to be compared: where they resize
@@ -85,6 +87,7 @@ def prepare(
             **{name: datasets.Array3D(shape=shape, dtype="uint8") for name, shape in shapes.items()},
             "label": dataset.features["label"],
             "image_id": datasets.Value("int64"),
+            **_kept(dataset),
         }
     )
     prepared = dataset.map(
@@ -105,3 +108,15 @@ def prepare(
         prepared.save_to_disk(folder)
         record_content(folder)
     return datasets.load_from_disk(path)
+
+
+def _kept(dataset: datasets.Dataset) -> dict[str, Any]:
+    """Return the features of the columns about an image that stay beside its pixels."""
+    import datasets
+
+    replaced = {"image", "label", "image_id", "file"}
+    return {
+        name: feature
+        for name, feature in dataset.features.items()
+        if name not in replaced and not name.startswith(FIRST) and isinstance(feature, datasets.Value)
+    }

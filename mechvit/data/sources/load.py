@@ -72,7 +72,8 @@ def load_images(
             state them; see `open_picture`, which reads every image.
 
     Returns:
-        The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source) and `file`.
+        The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source), `file`,
+        and of a folder `path`, the file's path below it with / between its parts.
 
     Raises:
         ValueError: an unknown split, an empty folder or class, a folder that mixes splits and classes or holds a whole
@@ -149,6 +150,7 @@ def _folder(source: FolderSource, bad_files: Literal["error", "skip"]) -> datase
         "label": [label for label, _ in listed],
         "image_id": list(range(len(listed))),
         "file": files,
+        "path": [path.relative_to(source.root).as_posix() for _, path in listed],
     }
     features = datasets.Features(
         {
@@ -156,6 +158,7 @@ def _folder(source: FolderSource, bad_files: Literal["error", "skip"]) -> datase
             "label": datasets.ClassLabel(names=_class_names(names, source.root)),
             "image_id": datasets.Value("int64"),
             "file": datasets.Value("string"),
+            "path": datasets.Value("string"),
         }
     )
     return datasets.Dataset.from_dict(columns, features=features)

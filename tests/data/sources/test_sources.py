@@ -368,3 +368,12 @@ def test_iter_batches_names_what_is_missing(tiny_images):
         next(iter_batches(tiny_images.remove_columns("image_id")))
     with pytest.raises(ValueError, match="'pixels'"):
         next(iter_batches(load_images("photos", limit=3)))
+
+
+def test_the_path_below_the_folder_stays_with_each_image(folder, tiny_processor):
+    images = load_images(f"folder:{folder}", "test", limit=9)
+    assert images["path"] == [Path(file).relative_to(folder).as_posix() for file in images["file"]]
+    aligned = align_labels(images, {0: "elk", 1: "dog", 2: "cat"})
+    prepared = prepare(aligned, tiny_processor)
+    assert prepared["path"] == images["path"]
+    assert prepared.column_names == ["pixels", "label", "image_id", "path"]
