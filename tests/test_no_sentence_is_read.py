@@ -21,7 +21,7 @@ ALLOWED = {
     ("folder_source.py", "re"): "names of folders",
     ("hub.py", "re"): "a set as a command line names it",
     ("labels.py", "re"): "classes' names, which are the user's",
-    ("prepared.py", "split"): "JSON texts, which datasets sets apart so when it joins sets",
+    ("image_origin.py", "split"): "JSON texts, which datasets sets apart so when it joins sets",
     ("corruption_spec.py", "re"): "corruptions' keys",
     ("synsets.py", "re"): "WordNet ids",
     ("command_line.py", "re"): LIBRARY,

@@ -101,7 +101,7 @@ def prepare(
         new_fingerprint=datasets.fingerprint.generate_random_fingerprint(),  # hashing the function takes 0.2 s
         desc="Resizing images",
     )
-    record_columns(prepared, columns)
+    record_columns(prepared, columns, dataset)
     if path is None:
         return prepared
     with new_folder(path, "prepared images", overwrite=True) as folder, library_writes(folder):

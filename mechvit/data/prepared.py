@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mechvit.models.processors.preprocessing import described, resizing_of, unequal
 
+from .image_origin import ORIGIN, descriptions, image_origins
+
 if TYPE_CHECKING:
     import datasets
 
@@ -33,10 +35,10 @@ def pixel_columns(image_processor: Any) -> dict[str, Any]:
     return {FIRST if place == 0 else f"{FIRST}_{place + 1}": each for place, each in enumerate(kept)}
 
 
-def record_columns(prepared: datasets.Dataset, columns: Mapping[str, Any]) -> None:
-    """Record in a set how its columns were resized."""
+def record_columns(prepared: datasets.Dataset, columns: Mapping[str, Any], images: datasets.Dataset) -> None:
+    """Record in a set how its columns were resized, and the sources of the images."""
     about = {name: resizing_of(image_processor) for name, image_processor in columns.items()}
-    prepared.info.description = json.dumps({_RECORD: about})
+    prepared.info.description = json.dumps({_RECORD: about, ORIGIN: image_origins(images)})
 
 
 def resized_by(dataset: datasets.Dataset) -> dict[str, dict[str, Any] | None]:
@@ -56,8 +58,7 @@ def described_by(dataset: datasets.Dataset) -> dict[str, Any]:
     Raises:
         ValueError: the set is joined from parts that were resized differently.
     """
-    texts = [text for text in (dataset.info.description or "").split("\n\n") if _RECORD in text]
-    found: list[dict[str, Any]] = [json.loads(text) for text in texts]
+    found = descriptions(dataset, _RECORD)
     if any(about[_RECORD] != found[0][_RECORD] for about in found):
         raise ValueError("the images are joined from sets that were resized in several ways: prepare them together")
     return found[0] if len(found) == 1 else {_RECORD: found[0][_RECORD]} if found else {}

@@ -22,6 +22,7 @@ from mechvit.data import (
     corrupt_by_mixture,
     normalize,
 )
+from mechvit.data.image_origin import image_revisions
 from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.files import library_writes, new_folder, write_json
 from mechvit.models.config import no_softmax
@@ -232,6 +233,8 @@ def _train(
     best.restore(model)
     commit = getattr(model.config, "_commit_hash", None)  # for a base model from the hub
     saved: dict[str, Any] = {} if commit is None else {"base": model.config.name_or_path, "base_revision": commit}
+    both = {"image_revisions": train_images, "validation_image_revisions": validation_images}
+    saved |= {name: commits for name, images in both.items() if (commits := image_revisions(images))}
     saved |= {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
         found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}

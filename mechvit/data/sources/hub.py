@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mechvit.data.image_origin import with_origin
 from mechvit.models.checkpoints.revisions import hub_revision
 from mechvit.terminal import printable
 
@@ -78,7 +79,7 @@ def load_hub(source: str) -> datasets.Dataset:
             f"the data set {name} could not be loaded from the hub ({type(error).__name__}: {error}). Check the "
             "network; offline, use photos (embedded) or folder:PATH"
         ) from error
-    return _tidy(rows, hub)
+    return with_origin(_tidy(rows, hub), f"{name}@{split}", revision)
 
 
 def _has_parquet(folder: Path) -> bool:

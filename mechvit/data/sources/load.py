@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mechvit.arguments import checked
+from mechvit.data.image_origin import with_origin
 from mechvit.settings_checks import COUNT, SEED, check_number
 
 from .bit_depth import checked_range
@@ -92,9 +93,9 @@ def load_images(
     check_unlabelled(unlabelled)
     if source == "photos":
         refuse_needless(["photos"], 1, pixel_range)
-        return load_photos(split, limit=limit, seed=seed, image_size=image_size)
+        return with_origin(load_photos(split, limit=limit, seed=seed, image_size=image_size), source)
     if (folder := FolderSource.parse(source)) is not None:
-        rows = _folder(folder, bad_files)
+        rows = with_origin(_folder(folder, bad_files), f"folder:{folder.root.resolve().name}")
     else:
         from .hub import load_hub
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -75,6 +75,12 @@ class CachedActivations:
     @property
     def n_rows(self) -> int:
         return self.plan.n_rows
+
+    @property
+    def revisions(self) -> dict[str, Any]:
+        """Commits on the Hub: `model_revision`, and `image_revisions` (data set -> commit); absent for local ones."""
+        about = read_object(self.folder / MANIFEST_FILE)
+        return {name: about[name] for name in ("model_revision", "image_revisions") if about.get(name)}
 
     def verify(self, progress: str | None = None, *, changed_only: bool = False) -> None:
         """Compare the SHA-256 of every file with the one in the manifest.

@@ -73,6 +73,11 @@ class CachedStreams:
         how = self.shuffle
         return cache.in_order(how.batch_size, n_rows=n_rows, hooks=how.hooks, dtype=how.dtype, device=how.device)
 
+    def revisions(self) -> dict[str, Any]:
+        """Return the commits on the Hub that both caches record; see `ActivationStreams`."""
+        held_out = self.validation.revisions.get("image_revisions")
+        return self.train.revisions | ({"validation_image_revisions": held_out} if held_out else {})
+
     def about(self) -> dict[str, Any]:
         """Return the origin of the activations as JSON for an SAE's `cfg.json`."""
         plan = self.train.plan

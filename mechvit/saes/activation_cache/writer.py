@@ -10,7 +10,7 @@ from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +19,7 @@ from mechvit import files
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
 from mechvit.data import Corruption, corrupt, iter_batches, normalize
+from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.checks import check_name
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.models.processors.preprocessing import all_settings
@@ -87,7 +88,8 @@ def cache_activations(
         _write_missing(model, images, cache, begun, range(rank, plan.n_shards, world), progress if rank == 0 else None)
         parallel.wait()
         if rank == 0:
-            _finish(cache, begun, getattr(model.hf_config, "_commit_hash", None))
+            commit = getattr(model.hf_config, "_commit_hash", None)
+            _finish(cache, begun, {"model_revision": commit, "image_revisions": image_revisions(images)})
     parallel.wait()
     return CachedActivations(out)
 
@@ -191,8 +193,8 @@ def _is_finished(cache: Path, plan: Plan) -> bool:
     return (cache / MANIFEST_FILE).is_file() and all(_intact(cache, plan, index) for index in range(plan.n_shards))
 
 
-def _finish(cache: Path, plan: Plan, commit: str | None) -> None:
-    """Write the manifest, which marks the cache as complete and records the commit of a model from the Hub."""
+def _finish(cache: Path, plan: Plan, revisions: dict[str, Any]) -> None:
+    """Write the manifest, which marks the cache as complete and records the commits of what is from the Hub."""
     names = [plan.shard(index) for index in range(plan.n_shards)]
     sums = {name: checksums_of(cache / name) for name in names}
     shards = [
@@ -200,7 +202,7 @@ def _finish(cache: Path, plan: Plan, commit: str | None) -> None:
         for index, name in enumerate(names)
     ]
     about = {"plan": plan.to_json(), "n_rows": plan.n_rows, "shards": shards}
-    files.write_json(cache / MANIFEST_FILE, about if commit is None else about | {"model_revision": commit})
+    files.write_json(cache / MANIFEST_FILE, about | {name: value for name, value in revisions.items() if value})
     files.seal(cache, {f"{name}/{file}": sha for name, own in sums.items() for file, sha in own.items()})
 
 

@@ -89,6 +89,13 @@ class MixedStreams:
             "processors": [about.get("processor") for about in abouts],
         }
 
+    def revisions(self) -> dict[str, Any]:
+        """Return the first stream's commits of images, and every model's commit in `model_revisions`."""
+        each: list[dict[str, Any]] = [getattr(stream, "revisions", dict)() for stream in self.streams]
+        commits = [found.get("model_revision") for found in each]
+        images = {name: value for name, value in each[0].items() if name != "model_revision"}
+        return images | ({"model_revisions": commits} if any(commits) else {})
+
 
 class MixedEpoch:
     """Batches of one epoch, which can resume after any of them.

@@ -15,6 +15,7 @@ from torch import Tensor
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.models.interrupts import random_numbers_kept
 from mechvit.models.processors.preprocessing import all_settings
@@ -35,7 +36,11 @@ HELD_OUT_EPOCH = 1_000_000
 
 @runtime_checkable
 class ActivationStreams(Protocol):
-    """Source of activations for the trainer. Every process of a parallel training receives the same, whole batches."""
+    """Source of activations for the trainer. Every process of a parallel training receives the same, whole batches.
+
+    A stream may also have `revisions() -> JSON`, which is published with `about`: commits on the Hub of the model
+    (`model_revision`) and of the images (`image_revisions`, `validation_image_revisions`: data set -> commit).
+    """
 
     @property
     def widths(self) -> dict[str, int]:
@@ -127,6 +132,15 @@ class ImageStreams:
     def about(self) -> dict[str, Any]:
         """Return the description of the model, the images and the corruptions."""
         return dict(self._about)
+
+    def revisions(self) -> dict[str, Any]:
+        """Return the commits of what is from the Hub; see `ActivationStreams`."""
+        found = {
+            "model_revision": getattr(self.model.hf_config, "_commit_hash", None),
+            "image_revisions": image_revisions(self.images),
+            "validation_image_revisions": image_revisions(self.validation_images),
+        }
+        return {name: value for name, value in found.items() if value}
 
     @cached_property
     def _about(self) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         "hook point": f"`{metadata['hook_name']}`",
         "tokens": _TOKENS.get(tokens, tokens),
         "images": f"{mix}; fingerprint {metadata['data_fingerprint']}",
+        **_commits(metadata),
     }
     settings = {
         **details,
@@ -99,6 +100,15 @@ def model_card(name: str, metadata: Mapping[str, Any], details: Mapping[str, Any
         settings=_rows(settings),
     )
     return f"{card}\n"
+
+
+def _commits(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row for every commit on the Hub that the metadata records."""
+    models = [metadata.get("model_revision"), *metadata.get("model_revisions", [])]
+    images = metadata.get("image_revisions", {}) | metadata.get("validation_image_revisions", {})
+    rows = {"commit of the model": ", ".join(str(commit) for commit in models if commit)}
+    rows |= {"commit of the images": ", ".join(f"{source}: {commit}" for source, commit in images.items())}
+    return {title: commits for title, commits in rows.items() if commits}
 
 
 def _rows(values: Mapping[str, Any]) -> str:

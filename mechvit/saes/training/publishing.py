@@ -88,7 +88,6 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
     if learner.penalty is not None:
         setattr(sae.cfg, f"{learner.penalty}_coefficient", learner.coefficient)
     sae.fold_activation_norm_scaling_factor(scale)
-    commit = getattr(getattr(getattr(streams, "model", None), "hf_config", None), "_commit_hash", None)
     metadata = streams.about() | {
         "hook_name": spec.hook_name,
         "architecture_in_training": spec.architecture,
@@ -100,7 +99,7 @@ def publish(learner: Learner, streams: ActivationStreams, folder: Path) -> None:
         "metrics": learner.best_metrics or learner.last_metrics,
         "activation_scale": scale,
         "mechvit": code_version(),
-        **({} if commit is None else {"model_revision": commit}),  # if the model is from the Hub
+        **getattr(streams, "revisions", dict)(),
     }
     for name, value in metadata.items():
         setattr(sae.cfg.metadata, name, value)
