@@ -1,4 +1,5 @@
 from .config import HookedViTConfig
+from .grafting import graft_head, linear_head
 from .hooked_vit import HookedViT
 
-__all__ = ["HookedViT", "HookedViTConfig"]
+__all__ = ["HookedViT", "HookedViTConfig", "graft_head", "linear_head"]

@@ -47,6 +47,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         head: the classifier; None for a bare encoder.
         pooler: module that computes a bare encoder's `pooler_output` from its last hidden state; None where it has no
             weights.
+        shares_weights: whether its weights are other models' too (`mechvit.models.graft_head`).
     """
 
     def __init__(self, cfg: HookedViTConfig, hf_config: Any, image_processor: Any = None) -> None:
@@ -68,7 +69,7 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         if self.head is not None:
             self.hook_head_input = HookPoint()  # [batch, d_head_input]
             self.hook_logits = HookPoint()  # [batch, class]
-        self.carried, self.left_hooked = CarriedWeights(), []
+        self.carried, self.left_hooked, self.shares_weights = CarriedWeights(), [], False
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()

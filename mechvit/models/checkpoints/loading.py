@@ -168,6 +168,11 @@ def to_hf(model: HookedViT) -> Any:
     """Build the Hugging Face model of a HookedViT; see `HookedViT.to_hf`."""
     family, _ = find_family(model.hf_config.model_type, [model.cfg.architecture], "The HookedViT")
     ours = model.own_state_dict()
+    if model.cfg.n_classes and not (family.architectures[model.cfg.architecture].classifier or model.cfg.zero_shot):
+        raise ValueError(
+            f"A {model.cfg.architecture} has no classifier in transformers, and this one was given a linear head. Keep "
+            "it with `save_pretrained`, or convert the encoder as it was."
+        )
     stored = family.stored(model.cfg, list(ours))
     config = copy.deepcopy(model.hf_config)
     config.architectures, config.dtype = [model.cfg.architecture], model.cfg.dtype

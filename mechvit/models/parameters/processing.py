@@ -45,6 +45,8 @@ def process_weights(
     }
     _check_valid(model, steps)
     with sigint_held():
+        if model.shares_weights:
+            _own_copies(model)
         if fold_ln:
             fold_layer_norms(model)
         if center_writing_weights:
@@ -56,6 +58,13 @@ def process_weights(
                 _fold_value_bias(attn)
         done = [name for name, asked in steps.items() if asked and name not in model.cfg.processing]
         return _describe(model, processing=(*model.cfg.processing, *done))
+
+
+def _own_copies(model: HookedViT) -> None:
+    """Copy the weights of a grafted model, so that the models that it was made of stay as they are."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    model.shares_weights = False
 
 
 def _check_valid(model: HookedViT, steps: dict[str, bool]) -> None:
