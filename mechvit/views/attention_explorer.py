@@ -18,6 +18,7 @@ from .example_images import (
     conditions_of,
     error_context,
 )
+from .page_provenance import page_provenance
 
 if TYPE_CHECKING:
     from mechvit.analysis.attention.rollout import Fusion
@@ -107,4 +108,5 @@ def attention_explorer(
         pictures=tuple(pictures),
         max_bytes=max_bytes,
         title=title,
+        provenance=page_provenance(models, images),
     )

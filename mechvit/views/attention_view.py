@@ -12,6 +12,8 @@ from mechvit.visualization.attention.circuitsvis_view import AttentionPanel, Att
 from mechvit.visualization.attention.pattern_pooling import pool_patterns, prefix_names, token_names
 from mechvit.visualization.html_page.page import picture_uri
 
+from .page_provenance import page_provenance
+
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
@@ -78,6 +80,7 @@ def attention_view(
         layers=chosen_layers,
         heads=chosen_heads,
         title=title,
+        provenance=page_provenance({"": model}),
     )
 
 

@@ -9,6 +9,8 @@ from mechvit.arguments import checked
 from mechvit.saes.dashboard.collect import browse_features
 from mechvit.visualization.pages.feature_browser import FeatureBrowser
 
+from .page_provenance import page_provenance
+
 if TYPE_CHECKING:
     from sae_lens import SAE
 
@@ -57,4 +59,5 @@ def feature_browser(
         allow_other_model=allow_other_model,
         progress=progress,
     )
-    return FeatureBrowser(found=found, title=title)
+    models = {name: model for name, (model, _) in saes.items()}
+    return FeatureBrowser(found=found, title=title, provenance=page_provenance(models, images))

@@ -19,6 +19,7 @@ from .example_images import (
     conditions_of,
     error_context,
 )
+from .page_provenance import page_provenance
 
 if TYPE_CHECKING:
     from mechvit.data.corruption_spec import Corruption
@@ -95,6 +96,7 @@ def patch_lens_view(
         patch_size=first.cfg.patch_size,
         pictures=tuple(pictures),
         title=title,
+        provenance=page_provenance(models, images),
     )
 
 

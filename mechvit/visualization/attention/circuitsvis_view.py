@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,11 @@ class AttentionView:
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     title: str = "Attention"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Models, images and code that the page was made with, title -> text."""
 
     def beside(self, *others: AttentionView) -> AttentionView:
-        """Return one view with the panels of all, linked.
+        """Return one view with the panels of all, linked; rows of provenance with several texts name each once.
 
         Raises:
             ValueError: the views differ in tokens, layers or heads.
@@ -60,7 +62,14 @@ class AttentionView:
                     f"{len(other.tokens)} tokens, layers {other.layers}, heads {other.heads}: "
                     "make both with the same arguments"
                 )
-        return replace(self, panels=(*self.panels, *(panel for other in others for panel in other.panels)))
+        views = (self, *others)
+        titles = dict.fromkeys(title for view in views for title in view.provenance)
+        texts = {title: dict.fromkeys(v.provenance[title] for v in views if title in v.provenance) for title in titles}
+        return replace(
+            self,
+            panels=tuple(panel for view in views for panel in view.panels),
+            provenance={title: ", ".join(own) for title, own in texts.items()},
+        )
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON: patterns as base64 of uint16."""
@@ -73,6 +82,7 @@ class AttentionView:
             "attention.html.j2",
             title=self.title,
             spec=self.spec(),
+            provenance=self.provenance,
             bundle=circuitsvis_script(),
             notices=owed,
             licences=licences(owed),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ class AttentionExplorer:
     max_bytes: int
     """Largest total size of the stored patterns as text, in bytes."""
     title: str = "Attention explorer"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Models, images and code that the page was made with, title -> text."""
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON."""
@@ -81,7 +84,7 @@ class AttentionExplorer:
 
     def html(self) -> str:
         """Return the whole page: self-contained and offline."""
-        return render("explorer.html.j2", title=self.title, spec=self.spec())
+        return render("explorer.html.j2", title=self.title, spec=self.spec(), provenance=self.provenance)
 
     @checked
     def save(self, path: str | Path) -> Path:

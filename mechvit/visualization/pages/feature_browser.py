@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ class FeatureBrowser:
 
     found: BrowsedFeatures
     title: str = "SAE features"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Models, images and code that the page was made with, title -> text."""
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON: arrays as base64 of little-endian numbers."""
@@ -67,7 +69,7 @@ class FeatureBrowser:
 
     def html(self) -> str:
         """Return the whole page: self-contained, offline."""
-        return render("features.html.j2", title=self.title, spec=self.spec())
+        return render("features.html.j2", title=self.title, spec=self.spec(), provenance=self.provenance)
 
     @checked
     def save(self, path: str | Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ class PatchLensView:
     """Side of a patch in pixels."""
     pictures: tuple[LensPicture, ...]
     title: str = "Logit lens, patch by patch"
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Models, images and code that the page was made with, title -> text."""
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON, with names of only the classes that patches show."""
@@ -89,6 +91,7 @@ class PatchLensView:
             "patch_lens.html.j2",
             title=self.title,
             spec=self.spec(),
+            provenance=self.provenance,
             figures=list(map(escaped_json, self.figures())),
             dark=DARK,
             plotly=plotly_script(),
