@@ -1,6 +1,8 @@
 from .attention.entropy_and_shift import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
 from .attention.maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
 from .attention.rollout import attention_rollout
+from .behaviour.answers import BehaviourChange, behaviour_of_logits
+from .behaviour.behaviour_change import behaviour_change
 from .behaviour.performance import Performance, evaluate
 from .finite import first_not_finite
 from .interventions.activation_patching import Patching, patch_models
@@ -47,6 +49,7 @@ __all__ = [
     "AttentionShift",
     "Attribution",
     "AttributionError",
+    "BehaviourChange",
     "ClassTrajectories",
     "Component",
     "CorruptionSpectrum",
@@ -87,6 +90,8 @@ __all__ = [
     "attention_summary",
     "attribution_error",
     "attribution_patching",
+    "behaviour_change",
+    "behaviour_of_logits",
     "choose_neurons",
     "cka_of",
     "class_trajectories",

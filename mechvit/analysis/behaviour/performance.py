@@ -124,8 +124,16 @@ def check_logits(
     image_ids: Tensor,
     model: str = "the model",
     begins: Callable[[], str | None] | None = None,
+    *,
+    labelled: bool = True,
 ) -> None:
     """Refuse values that would silently give wrong scores: logits that are not finite, labels that are not classes.
+
+    Args:
+        logits, labels, image_ids: of one batch.
+        model: name of the model in the error.
+        begins: function that finds the hook point where values that are not finite begin.
+        labelled: whether every image must have a label; False lets negative labels pass, which stand for none.
 
     Raises:
         ValueError: names the images, the model, and the hook point where such values begin (found by `begins`).
@@ -141,7 +149,7 @@ def check_logits(
             f"logits must be finite; {model} gave NaN or infinity on the image ids {image_ids[bad].tolist()[:8]}"
             f"{origin(begins)}: check the checkpoint and these images"
         )
-    bad = (labels < 0) | (labels >= classes)
+    bad = (labels < 0) & labelled | (labels >= classes)
     if bool(bad.any()):
         raise ValueError(
             f"labels must be classes of the model, 0 to {classes - 1}; got {labels[bad].unique().tolist()[:8]} for "
