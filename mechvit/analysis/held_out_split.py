@@ -26,8 +26,9 @@ def chosen_rows(n_images: int, fraction: float = 0.5, *, seed: int = 0) -> Bool[
     count = round(fraction * n_images)
     if not 0 < count < n_images:
         raise ValueError(
-            f"one part of the images is to choose on and one to report, and both need at least one; {fraction} of "
-            f"{n_images} images leaves {count} and {n_images - count}: give more images or another fraction"
+            f"one part of the images is for choosing and the other for reporting, and each needs at least one image; "
+            f"the fraction {fraction} of {n_images} images gives {count} and {n_images - count}: give more images or "
+            "another fraction"
         )
     chosen = np.zeros(n_images, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(n_images)[:count]] = True

@@ -136,7 +136,7 @@ def model_batches(
     check_one_dtype({name: model.cfg for name, model in models.items()})
     processors = {name: model.image_processor for name, model in models.items() if model.image_processor is not None}
     if isinstance(images, ImageBatch) and processors:
-        check_alike(processors, "an ImageBatch, which holds pixels that are resized already,")
+        check_alike(processors, "an ImageBatch, whose pixels are already resized,")
     keys = {name: resizing_key(processors[name]) if name in processors else None for name in models}
     resizing = next((key for key in keys.values() if key is not None), None)
     keys = {name: key or resizing for name, key in keys.items()}  # a model without a processor shares another's batch
@@ -184,8 +184,8 @@ def check_resized(model: HookedViT, batch: ImageBatch) -> None:
     own, theirs = resizing_of(model.image_processor), json.loads(batch.resized_by)
     if own != theirs:
         raise ValueError(
-            f"the images were resized for another model: {described(unequal(theirs, own))} (theirs, and of this "
-            "model's image processor). Give a data set, of which each model takes its own pixels"
+            f"the images were resized for another model: {described(unequal(theirs, own))} (for these images, and in "
+            "this model's image processor). Give a data set, which each model's own image processor can resize"
         )
 
 

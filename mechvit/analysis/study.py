@@ -94,9 +94,7 @@ def study(
     watched = set(applied if attention_corruptions is None else map(as_corruption, attention_corruptions)) - {CLEAN}
     if unknown := watched - set(applied):
         names = ", ".join(sorted(c.key for c in unknown))
-        raise ValueError(
-            f"attention can be compared only under a corruption that is applied; add {names} to corruptions"
-        )
+        raise ValueError(f"attention is compared only under corruptions of this study; add {names} to corruptions")
     found = {(name, c): _Condition() for name in models for c in applied}
     for batch in corrupted_batches(
         models, images, applied, batch_size, patterns=bool(watched), seed=seed, progress=progress

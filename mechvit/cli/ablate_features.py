@@ -103,7 +103,7 @@ def main(options: Options) -> None:
         "beyond_low",
         "beyond_high",
     ]
-    say("accuracy with the most sensitive latents ablated; its change, and that beyond others as frequent\n")
+    say("accuracy with the most sensitive latents ablated, its change, and the change beyond that of the controls\n")
     say(chosen[shown].to_string(index=False, float_format="%.4f"))
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 

@@ -78,7 +78,7 @@ def main(options: Options) -> None:
         raise ValueError("--corruptions must name one besides clean, which is always studied")
     tuned = names_of(options.tuned)
     if "base" in tuned:
-        raise ValueError(f"a tuned model must not be called base, the other one's name: rename {tuned['base']}")
+        raise ValueError(f"a tuned model must not be called base, which names --base: rename {tuned['base']}")
     with result_folder(options, "analysis", options.base, *options.tuned) as folder:
         tables = make_tables({"base": options.base, **tuned}, corruptions, options)
         write_tables(folder, tables)
@@ -133,7 +133,7 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
     tested = [c.key for c in corruptions]
     if others := [name for name in tuned if name not in tested]:
         say(
-            f"no figures: {', '.join(others)} must be called after the corruption it was tuned on, one of "
+            f"no figures: {', '.join(others)} must be named after the corruption it was tuned on, one of "
             f"--corruptions ({', '.join(tested)})"
         )
         return 0

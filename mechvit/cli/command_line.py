@@ -35,7 +35,7 @@ def run(main: Callable[..., None], *arguments: object) -> None:
         sys.exit(130)
     except NobodyReads as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python tries again at exit
-        refuse(f"what was found cannot be printed ({error.strerror})")
+        refuse(f"the output cannot be printed ({error.strerror})")
     except Exception as error:
         line = None if os.environ.get("MECHVIT_TRACEBACK") else explain(error, *arguments[:1])
         if line is None:

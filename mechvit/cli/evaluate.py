@@ -86,7 +86,7 @@ def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str
     shown = wide.loc[rows, ["accuracy", "top5", "top10", "ece"]].reset_index()
     say(f"{len(images)} images; accuracy, top5 and top10 are fractions, ece has 15 bins")
     if shown.isna().any(axis=None):
-        say("n/a: top-k says nothing among no more than k classes")
+        say("n/a: top-k is not defined with k classes or fewer")
     say("")
     say(shown.to_string(index=False, float_format="%.4f", na_rep="n/a"))
     if folder is not None:

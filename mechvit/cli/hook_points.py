@@ -39,7 +39,7 @@ class Options(OutputOptions):
 def main(options: Options) -> None:
     """Print or write the table."""
     if options.zero_shot and options.model is None:
-        raise ValueError("--zero-shot is about one checkpoint: give its --model")
+        raise ValueError("--zero-shot needs one checkpoint: give its --model")
     if options.out is not None:
         check(Path(options.out), options.overwrite)
     from mechvit.models.hook_table import checkpoint_table, family_table

@@ -13,8 +13,8 @@ from mechvit.terminal import NobodyReads, say
 
 COMMANDS: dict[str, dict[str, str]] = {
     "The paper": {
-        "reproduce": "the whole experiment, or the same on your own model and images: one report",
-        "transfer": "models tuned on many corruptions, tested on each: which help which",
+        "reproduce": "the whole experiment, also with your own model and images, in one report",
+        "transfer": "which corruptions help on which: models tuned on each, tested on all",
         "export-figures": "a finished run's figures as files for print",
         "screenshots": "pictures of a finished run's pages",
     },
@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "cache-activations": "write a model's activations to disk, for training",
         "train-sae": "train vanilla, BatchTopK and other SAEs on activations",
         "evaluate-sae": "reconstruction, sparsity, spliced accuracy, cosine of codes",
-        "ablate-features": "what a model loses without the latents that a corruption moves",
+        "ablate-features": "accuracy without the latents that a corruption changes most",
         "browse-features": "a page of an SAE's latents: images, numbers, change",
     },
     "Pages": {

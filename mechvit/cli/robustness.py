@@ -70,7 +70,9 @@ def main(options: Options) -> None:
     corruptions = [Corruption(family, level) for family in options.families for level in options.levels]
     names = names_of(options.model)
     if not corruptions or "clean" in options.families:
-        raise ValueError(f"--families and --levels must name some, clean apart; families are {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"--families and --levels must each name at least one, not clean; families are {', '.join(FAMILIES)}"
+        )
     with result_folder(options, "robustness", *options.model) as folder:
         models = load_models(names, options.device, options.model_dtype)
         first = next(iter(models.values()))

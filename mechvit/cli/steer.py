@@ -107,7 +107,11 @@ def main(options: Options) -> None:
     shown = ["source", "control", "hook_name", "scale", "value", "change", "recovered", "clean_change"]
     say(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
     accuracy = tables["chosen"].query("quantity == 'accuracy'")
-    say(accuracy[shown].to_string(index=False, float_format="%.4f") if len(accuracy) else "nothing is cheap enough")
+    say(
+        accuracy[shown].to_string(index=False, float_format="%.4f")
+        if len(accuracy)
+        else "no direction keeps enough accuracy on clean images"
+    )
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 

@@ -145,7 +145,7 @@ def check_source(options: Options) -> None:
     given = ("corruptions", "also_model", "images", "limit", "validation_limit")
     changed += [f"--{name.replace('_', '-')}" for name in given if getattr(options, name) != getattr(Options, name)]
     if changed:
-        raise ValueError(f"{', '.join(changed)}: a cache has this fixed already; make another cache, or leave it out")
+        raise ValueError(f"{', '.join(changed)}: the cache fixes this; make another cache, or leave it out")
 
 
 def image_streams(options: Options, device: str | None) -> tuple[ActivationStreams, TrainConfig]:

@@ -60,7 +60,7 @@ def described_by(dataset: datasets.Dataset) -> dict[str, Any]:
     """
     found = descriptions(dataset, _RECORD)
     if any(about[_RECORD] != found[0][_RECORD] for about in found):
-        raise ValueError("the images are joined from sets that were resized in several ways: prepare them together")
+        raise ValueError("the images come from data sets that were resized differently: prepare them together")
     return found[0] if len(found) == 1 else {_RECORD: found[0][_RECORD]} if found else {}
 
 
@@ -85,6 +85,6 @@ def pixel_column(dataset: datasets.Dataset, image_processor: Any) -> str:
             return name
     first = next(iter(known.values())) or {}
     raise ValueError(
-        f"the images were resized for another model: {described(unequal(first, wanted))} (theirs, and of this model's "
-        "image processor). Prepare them with this model's own; for several models with a list of theirs"
+        f"the images were resized for another model: {described(unequal(first, wanted))} (for these images, and in "
+        "this model's image processor). Prepare them with this model's image processor, or a list of several models'"
     )

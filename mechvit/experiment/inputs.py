@@ -247,7 +247,7 @@ def prepared_images(
     sizes = [output_size(each) for each in processors]
     if None in sizes:
         raise ValueError(
-            f"the image processor must make squares of one size of any image; this "
+            f"the image processor must turn every image into a square of one size; this "
             f"{type(processors[sizes.index(None)]).__name__} keeps other shapes: give it do_resize and a size, or "
             "do_center_crop and a crop_size"
         )

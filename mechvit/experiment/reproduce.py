@@ -196,7 +196,7 @@ class _Reproduction(SAEStages):
             settings=[self.keys, self.sae_keys, config.rules],
             after=[*parts, *(f"saes/{key}" for key in self.sae_keys)],
             outputs=[folder / "claims.json", folder / "tables"],
-            output_format=2,
+            output_format=3,
         )
 
         def views() -> None:

@@ -63,20 +63,20 @@ def out_folder(
     if exists and not place.is_dir():
         raise ValueError(f"{out} is a file: name a folder")
     if place.name.endswith((PARTIAL, REPLACED)):
-        raise ValueError(f"{out} ends in {place.suffix}, which is kept for results in the making: give another name")
+        raise ValueError(f"{out} ends in {place.suffix}, which is reserved for unfinished results: give another name")
     if replaceable and os.path.ismount(place):
         raise ValueError(
             f"{out} is a mount point, which cannot be replaced: name a folder inside it, as {place / 'result'}"
         )
     if replaceable and exists and Path.cwd().is_relative_to(place):
         raise ValueError(
-            f"{out} is the folder that you work in, which cannot be replaced: name another, as {place / 'result'}"
+            f"{out} is or contains the current folder, which cannot be replaced: name another, as {place / 'result'}"
         )
     if len(os.fsencode(place.name)) > _LONGEST_NAME:
         raise ValueError(f"the output's name has {len(os.fsencode(place.name))} bytes; at most {_LONGEST_NAME} fit")
     above = next(folder for folder in place.parents if folder.exists())
     if not above.is_dir():
-        raise ValueError(f"{out} cannot be made: {above} is a file")
+        raise ValueError(f"{out} cannot be created: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK) or (exists and not os.access(place, os.W_OK | os.X_OK)):
         raise ValueError(f"{out} cannot be written: no permission in {place if os.access(above, os.W_OK) else above}")
     for given in inputs:
@@ -84,8 +84,8 @@ def out_folder(
         for own in (place, partial(place), replaced(place)):
             if _inside(own, read) or _inside(read, own):
                 raise ValueError(
-                    f"the output {out} and the input {given} must lie apart; one lies in the other, or they are the "
-                    f"same: give another {_out(flag)}"
+                    f"the output {out} and the input {given} must lie apart; they are the same, or one lies in the "
+                    f"other: give another {_out(flag)}"
                 )
     return place
 

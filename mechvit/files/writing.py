@@ -92,7 +92,7 @@ def encoded(text: str, path: str | os.PathLike[str]) -> bytes:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"{path} cannot be written: {error.object[error.start : error.end]!r} is half a character (a lone "
-            "surrogate); mend that name or label"
+            "surrogate); correct that name or label"
         ) from None
 
 

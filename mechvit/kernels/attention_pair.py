@@ -231,7 +231,7 @@ def attention_pair(
     same = (q.shape, q.dtype, q.device) == (other_q.shape, other_q.dtype, other_q.device)
     if not same or k.shape != other_k.shape:
         raise ValueError(
-            f"the two patterns must have one shape and dtype, on one device; got queries {tuple(q.shape)} {q.dtype} on "
+            f"the two patterns must have the same shape, dtype and device; got queries {tuple(q.shape)} {q.dtype} on "
             f"{q.device} and {tuple(other_q.shape)} {other_q.dtype} on {other_q.device}, keys {tuple(k.shape)} and "
             f"{tuple(other_k.shape)}"
         )

@@ -226,7 +226,7 @@ def attention_statistics(
     check_shapes(q, k, bias)
     if v is not None and (v.shape, v.dtype, v.device) != (k.shape, k.dtype, k.device):
         raise ValueError(
-            f"v must be as k, {k.dtype} {tuple(k.shape)} on {k.device}; got {v.dtype} {tuple(v.shape)} on {v.device}"
+            f"v must match k, {k.dtype} {tuple(k.shape)} on {k.device}; got {v.dtype} {tuple(v.shape)} on {v.device}"
         )
     given = [tensor for tensor in (q, k, v) if tensor is not None]
     if not uses_triton(*given) or q.shape[-1] > WIDEST_HEAD:

@@ -66,8 +66,8 @@ def sae_site(model: HookedViT, sae: SAE, name: str = "the SAE") -> Site:
     batch, token, *dims = point.shape.split(", ") if point else ("", "")
     if (batch, token, len(dims)) != ("batch", "token", 1):
         raise ValueError(
-            f"{name} must read a hook point with one vector a token, in sae.cfg.metadata.hook_name (its cfg.json), as "
-            f"blocks.{cfg.n_layers - 1}.hook_resid_post, the model's last; got {about.hook_name!r}"
+            f"{name} must read a hook point with one vector per token, in sae.cfg.metadata.hook_name (its cfg.json), "
+            f"as blocks.{cfg.n_layers - 1}.hook_resid_post, the model's last; got {about.hook_name!r}"
         )
     width = sizes(cfg)[dims[0]]
     if sae.cfg.d_in != width:
@@ -93,7 +93,7 @@ def shared_site(model: HookedViT, saes: Mapping[str, SAE], allow_other_model: bo
     sites = {name: sae_site(model, sae, f"the SAE {name!r}") for name, sae in saes.items()}
     if len(set(sites.values())) != 1:
         listed = "; ".join(f"{name}: {site}" for name, site in sites.items())
-        raise ValueError(f"SAEs evaluated together must read the same hook and tokens, at least one; got {listed}")
+        raise ValueError(f"at least one SAE is needed, and all must read the same hook and tokens; got {listed}")
     if not allow_other_model:
         check_checkpoint(model, saes)
     return next(iter(sites.values()))

@@ -78,7 +78,7 @@ def check_sae_weights(path: Path, config: dict[str, Any]) -> None:
         faults += [f"{name} is left over" for name in found if name not in wanted]
     if faults:
         raise ValueError(
-            f"{path} does not hold the weights that {CONFIG} beside it tells of: {printable('; '.join(faults))}"
+            f"{path} does not hold the weights that {CONFIG} beside it describes: {printable('; '.join(faults))}"
         )
 
 

@@ -66,8 +66,8 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
     def keep(activation: Tensor, hook: Any) -> None:
         if activation.dim() != 3:
             raise ValueError(
-                f"{site.hook} must hold one vector a token; it gave {list(activation.shape)}: switch what splits it by "
-                "head off, as in model.set_use_split_qkv_input(False)"
+                f"{site.hook} must hold one vector per token; it gave {list(activation.shape)}: switch what splits it "
+                "by head off, as in model.set_use_split_qkv_input(False)"
             )
         found["x"] = activation
 

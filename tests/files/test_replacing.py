@@ -310,7 +310,7 @@ def test_the_folder_one_works_in(tmp_path, monkeypatch):
     (tmp_path / "here" / "below").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "below")
     for out in (".", "..", tmp_path / "here"):
-        with pytest.raises(ValueError, match="the folder that you work in"):
+        with pytest.raises(ValueError, match="is or contains the current folder"):
             files.out_folder(out)
     make(Path("result"))
     assert (tmp_path / "here" / "below" / "result" / "performance.parquet").is_file()
@@ -500,7 +500,7 @@ def test_folders_that_are_called_like_litter_are_none(tmp_path, name):
 @pytest.mark.parametrize("suffix", [".partial", ".replaced"])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_finished_result_of_such_a_name_is_never_touched(tmp_path, suffix, there):
-    with pytest.raises(ValueError, match="kept for results in the making"):
+    with pytest.raises(ValueError, match="reserved for unfinished results"):
         make(tmp_path / f"out{suffix}")
     make(tmp_path / "kept", text="kept")
     (tmp_path / "kept").rename(tmp_path / f"out{suffix}")  # a user's own way of keeping it

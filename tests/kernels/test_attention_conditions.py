@@ -92,7 +92,7 @@ def test_autocast_changes_nothing(keys, monkeypatch):
         ({"k": (2, 3, 37, 24)}, "q and k must be"),
         ({"bias": (1, 2, 37, 36)}, "bias must be"),
         ({"bias": (3, 2, 37, 37)}, "bias must be"),
-        ({"v": (2, 2, 36, 24)}, "v must be"),
+        ({"v": (2, 2, 36, 24)}, "v must match"),
     ],
     ids=str,
 )
@@ -119,5 +119,5 @@ def test_dtypes_and_devices_that_do_not_fit_are_named():
 
 def test_pairs_of_two_shapes_are_named():
     a, b = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 6, 8)
-    with pytest.raises(ValueError, match="one shape and dtype"):
+    with pytest.raises(ValueError, match="the same shape, dtype"):
         pair.attention_pair(a, a, b, b)

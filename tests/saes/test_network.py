@@ -121,5 +121,5 @@ def test_a_point_that_is_split_by_head_is_refused(tiny_model, batch):
     sae = random_sae(hook="blocks.1.ln1.hook_normalized")
     evaluate_sae(tiny_model, sae, batch)
     tiny_model.set_use_split_qkv_input(True)
-    with pytest.raises(ValueError, match=r"one vector a token; it gave \[24, 17, 2, 32\].*split_qkv_input\(False\)"):
+    with pytest.raises(ValueError, match=r"one vector per token; it gave \[24, 17, 2, 32\].*split_qkv_input\(False\)"):
         evaluate_sae(tiny_model, sae, batch)

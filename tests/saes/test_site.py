@@ -26,11 +26,11 @@ def test_refuses_saes_that_do_not_fit(tiny_model, batch):
     for sae, words in (
         (empty_sae(d_in=48), r"width 48; the model's at blocks\.1\.hook_resid_post have width 32"),
         (empty_sae(hook="blocks.3.hook_resid_post"), r"blocks\.2\.hook_resid_post.*got 'blocks\.3\.hook_resid_post'"),
-        (empty_sae(hook="blocks.1.hook_rsid_pre"), r"one vector a token.*got 'blocks\.1\.hook_rsid_pre'"),
-        (empty_sae(hook="blocks.1.attn.hook_z"), r"one vector a token.*got 'blocks\.1\.attn\.hook_z'"),
-        (empty_sae(hook="hook_head_input"), r"one vector a token.*got 'hook_head_input'"),
+        (empty_sae(hook="blocks.1.hook_rsid_pre"), r"one vector per token.*got 'blocks\.1\.hook_rsid_pre'"),
+        (empty_sae(hook="blocks.1.attn.hook_z"), r"one vector per token.*got 'blocks\.1\.attn\.hook_z'"),
+        (empty_sae(hook="hook_head_input"), r"one vector per token.*got 'hook_head_input'"),
         (empty_sae(hook="blocks.1.mlp.hook_post"), r"width 32; the model's at blocks\.1\.mlp\.hook_post have width 64"),
-        (empty_sae(hook=None), r"one vector a token.*got None"),
+        (empty_sae(hook=None), r"one vector per token.*got None"),
         (empty_sae(tokens=None), "hook_tokens .*got None"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -173,7 +173,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--push-to-hub nobody", "--push-to-hub must be OWNER/NAME; got 'nobody'"),
         ("--also-model BASE", "each once"),
         ("--cache nowhere", "--cache and --validation-cache together"),
-        ("--cache a --validation-cache b", "--limit: a cache has this fixed"),
+        ("--cache a --validation-cache b", "--limit: the cache fixes this"),
     ),
     "evaluate_sae": (
         ("--top-images -1", "--top-images must be at least 0; got -1"),

@@ -311,7 +311,7 @@ def test_output_that_cannot_be_written_is_one_line():
             [sys.executable, "-c", PRINTS], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 2
-    assert done.stderr == ("error: what was found cannot be printed (No space left on device)\n")
+    assert done.stderr == ("error: the output cannot be printed (No space left on device)\n")
 
 
 @pytest.mark.processes
@@ -326,7 +326,7 @@ def test_a_reader_that_ended_is_one_line():
     process.stdout.close()
     process.stdin.write("\n")
     process.stdin.close()
-    assert process.stderr.read() == "error: what was found cannot be printed (Broken pipe)\n"
+    assert process.stderr.read() == "error: the output cannot be printed (Broken pipe)\n"
     assert process.wait() == 2
 
 

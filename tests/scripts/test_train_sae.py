@@ -128,8 +128,8 @@ def test_trains_from_caches(caches, checkpoint, tmp_path):
     ("change", "message"),
     [
         (lambda a, _: a[:2], "--cache and --validation-cache together"),
-        (lambda a, _: [*a, "--config.tokens", "cls"], "--config.tokens: a cache has this fixed"),
-        (lambda a, _: [*a, "--corruptions", "gaussian_blur_1"], "--corruptions: a cache has this fixed"),
+        (lambda a, _: [*a, "--config.tokens", "cls"], "--config.tokens: the cache fixes this"),
+        (lambda a, _: [*a, "--corruptions", "gaussian_blur_1"], "--corruptions: the cache fixes this"),
         (lambda a, other: [*a, "--model", other], "activations of another model"),
         (lambda a, _: [a[0], a[1] + "x", *a[2:]], "saex"),
         (lambda a, _: [], "give the --model"),

@@ -14,7 +14,7 @@ def claim(id: str, text: str, source: str, what: str, unit: str, parts: dict, de
         "unit": unit,
         "kind": kind,
         "threshold": threshold,
-        "rule": f"Replicates when {words}; otherwise inconclusive.",
+        "rule": f"Replicates if {words}; otherwise inconclusive.",
         "parts": [{"label": label, "value": v, "low": low, "high": high} for label, (v, low, high) in parts.items()],
         "decides": list(parts).index(decides),
         "verdict": verdict,
@@ -24,8 +24,8 @@ def claim(id: str, text: str, source: str, what: str, unit: str, parts: dict, de
 def claims() -> list[dict]:
     """A claim of each kind, one of them not measured and one with hostile text."""
     points = "percentage points"
-    above = ("effect", 1.0, "every 95% interval lies above 0; does not when one lies wholly below 1")
-    within = ("no effect", 3.0, "every 95% interval lies within ±3 percentage points; does not when one lies outside")
+    above = ("effect", 1.0, "every 95% interval lies above 0; does not replicate if one lies wholly below 1")
+    within = ("no effect", 3.0, "every 95% interval lies within ±3; does not replicate if one lies wholly outside")
     levels = {"tuned on 1": (6.9, 4.8, 9.1), "tuned on 2": (11.2, 8.9, 13.6), "tuned on 4": (14.9, 12.8, 17.1)}
     nine = {
         f"{metric} tuned on {level}": (-0.4 * level + place, -1.2 * level + place, 0.3 * level + place)
@@ -35,11 +35,11 @@ def claims() -> list[dict]:
     hostile = {"<img src=x onerror=alert(2)> first layer": (-0.021, -0.034, -0.008), "later half": (0.1, 0.08, 0.12)}
     distance = {"wasserstein": (0.012, 0.01, 0.015), "kolmogorov smirnov": (0.024, 0.019, 0.031)}
     better = "Fine-tuning on Gaussian blur makes models better on new images with Gaussian blur"
-    earlier = "The right class comes earlier by more for Gaussian blur than for Gaussian noise"
-    entropy = "Under Gaussian noise attention entropy starts out below the clean image's and ends above it"
+    earlier = "Tuning brings the right class forward by more layers for Gaussian blur than for Gaussian noise"
+    entropy = "Under Gaussian noise, attention entropy starts below the clean image's and ends above it"
     alike = "SAE codes of clean and corrupted patches are as alike in the model tuned on Gaussian blur 4 as in the base"
     stronger = "The stronger the Gaussian noise in training, the larger the gain"
-    transfer = "What fine-tuning on Gaussian blur gains does not transfer to the other family, nor harm it"
+    transfer = "Fine-tuning on Gaussian blur neither helps nor harms on the other family"
     judged = [
         claim(
             "better_gaussian_blur",
@@ -67,7 +67,7 @@ def claims() -> list[dict]:
             "earlier_more_for_blur",
             earlier,
             "section 4.2, Figures 5 and 6",
-            "Layers earlier, averaged over the models tuned on blur, less the same for noise",
+            "Number of layers earlier, averaged over the models tuned on blur, minus the same for noise",
             "layers",
             {"blur over noise": (0.21, 0.08, 0.34)},
             "blur over noise",
@@ -101,7 +101,7 @@ def claims() -> list[dict]:
         "id": "monotone_gaussian_noise",
         "claim": stronger,
         "source": "section 4.1, Table 1, Figures 2 and 3",
-        "what": "Accuracy on Gaussian noise 4: each training level's less the next lower level's",
+        "what": "Accuracy on Gaussian noise 4: each training level's minus the next lower level's",
         "unit": points,
         "kind": "other",
         "threshold": None,

@@ -59,8 +59,8 @@ class Performance(PerImage):
         least = int(self.classes.min())
         if not 1 <= k < least:
             raise ValueError(
-                f"k counts the classes that are looked at, at least 1 and fewer than the model's {least}, among which "
-                f"every label is; got {k}"
+                f"k must be at least 1 and below the number of classes, {least}, among which every label is found; "
+                f"got {k}"
             )
         return float((self.rank < k).double().mean())
 
@@ -107,8 +107,8 @@ def require_classifier(model: HookedViT, images: Images | None = None) -> None:
     """
     if model.head is None:
         raise ValueError(
-            f"this reads a classification head, and this {model.cfg.architecture} has none: load a classifier, "
-            "or give HookedViT.from_hf text embeddings where the family is CLIP or SigLIP"
+            f"a classification head is needed, and this {model.cfg.architecture} has none: load a classifier or, for "
+            "CLIP and SigLIP, give HookedViT.from_hf text embeddings"
         )
     if model.cfg.no_softmax is not None:
         raise ValueError(

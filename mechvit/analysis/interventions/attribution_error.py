@@ -59,9 +59,9 @@ def attribution_error(
     shared = [component for component in patching.components if component in set(attribution.components)]
     if not shared or not torch.equal(attribution.image_id, patching.image_id):
         raise ValueError(
-            "attribution and patching must have the same images in one order and components in common; they have "
-            f"{len(attribution.image_id)} and {len(patching.image_id)} images and {len(shared)} components in common: "
-            "make both from the same images, kinds and tokens"
+            "attribution and patching must be of the same images, in the same order, and share components; they have "
+            f"{len(attribution.image_id)} and {len(patching.image_id)} images and share {len(shared)} components: "
+            "compute both with the same images, kinds and tokens"
         )
     exact = patching.effect[[patching.components.index(c) for c in shared]]
     approximate = attribution.effect[[attribution.components.index(c) for c in shared]]

@@ -31,9 +31,9 @@ def check_weights_fit(receiver: HookedViT, giver: HookedViT) -> None:
         own, other = getattr(receiver.cfg, field.name), getattr(giver.cfg, field.name)
         if field.name != "dropout" and own != other:  # dropout is never applied
             raise ValueError(
-                f"two models whose weights take each other's place must have one config; their {field.name} is "
-                f"{own} and {other}: give a model and one fine-tuned from it, on one device and in one dtype "
-                "(from_pretrained takes dtype=torch.float32)"
+                f"models that exchange weights must have the same config; their {field.name} is {own} and {other}: "
+                "give a model and one fine-tuned from it, on one device and in one dtype (from_pretrained takes "
+                "dtype=torch.float32)"
             )
     processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
     check_alike(processors, "to take weights of one in the other's place", in_="everything")
@@ -67,8 +67,8 @@ def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
         if own != given:
             what = f"{name}, {own} and {given}" if name != "id2label" else "classes (id2label)"
             raise ValueError(
-                f"receiver and giver must have one shape, so that an activation of one fits the other; they differ in "
-                f"{what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
+                f"receiver and giver must have the same shape, so that activations of one fit the other; they differ "
+                f"in {what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
                 "takes dtype=torch.float32)"
             )
     processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}

@@ -214,7 +214,9 @@ def steer(
             for scale in dict.fromkeys(map(float, scales)):
                 way = Steer(direction.source, direction.hook_name, direction.tokens, control, scale)
                 if way in ways.setdefault(direction.layer, {}):
-                    raise ValueError(f"each source, hook point and tokens may come once; twice there is {way[:3]}")
+                    raise ValueError(
+                        f"directions must differ in source, hook point or tokens; {way[:3]} occurs more than once"
+                    )
                 ways[direction.layer][way] = scale * vector
     order = [way for layer in ways.values() for way in layer]
 

@@ -61,8 +61,8 @@ def check_point(model: HookedViT, hook_name: str) -> None:
     found = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook_name)
     if found is None or int(found[1]) >= model.cfg.n_layers or found[2] not in STEERED_POINTS:
         raise ValueError(
-            f"a model is steered at one of its blocks' {', '.join(STEERED_POINTS)}, as in "
-            f"blocks.{model.cfg.n_layers - 1}.hook_resid_post, the last; got {hook_name!r}"
+            f"hook_name must be one of a block's {', '.join(STEERED_POINTS)}, as in "
+            f"blocks.{model.cfg.n_layers - 1}.hook_resid_post in the last block; got {hook_name!r}"
         )
 
 

@@ -77,7 +77,7 @@ def compare_lenses(
     Source: arXiv:2303.08112, section 3.
     """
     if not lenses:
-        raise ValueError('there is no lens to read through; give at least {"logit": None}')
+        raise ValueError('lenses must name at least one lens, as in {"logit": None}; got none')
     require_classifier(model, images)
     for lens in lenses.values():
         if lens is not None:

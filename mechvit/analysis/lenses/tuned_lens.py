@@ -78,7 +78,7 @@ class TunedLens:
         """
         place = Path(folder)
         if missing := [name for name in (WEIGHTS, ABOUT) if not (place / name).is_file()]:
-            raise ValueError(f"{place} is no saved tuned lens: it lacks {' and '.join(missing)}; write it with save")
+            raise ValueError(f"{place} is no saved tuned lens: it lacks {' and '.join(missing)}; write one with save")
         about = read_object(place / ABOUT, ("checkpoint_hash", "about"))
         weights = read_tensors(place / WEIGHTS)
         check_finite(weights, place / WEIGHTS)

@@ -253,7 +253,7 @@ def check_views(
         raise ValueError(f"tokens must be cls, mean (of patches) or patch (one at random); got {tokens!r}")
     if groups < 2 or len(images) < max(2 * groups, 8):
         raise ValueError(
-            f"an interval needs at least 2 groups and 2 images in each, 8 in all; got {groups} groups of "
+            f"an interval needs at least 2 groups, 2 images in each group and 8 images in all; got {groups} groups and "
             f"{len(images)} images"
         )
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))

@@ -91,7 +91,7 @@ def corrupted_performance(
         require_classifier(model, images)
     applied = list(dict.fromkeys(map(as_corruption, [CLEAN, *corruptions] if clean else corruptions)))
     if not applied:
-        raise ValueError("there is nothing to classify images under; give a corruption, or leave clean images in")
+        raise ValueError("there is no condition to classify under; give at least one corruption, or clean=True")
     found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
     for batch in corrupted_batches(models, images, applied, batch_size, seed=seed, progress=progress):
         for c, shown in batch.conditions:
@@ -258,6 +258,6 @@ def _check_reference(reference: str | Mapping[str, float], errors: Draws, corrup
         )
     if not isinstance(reference, str) and (lacking := {"clean", *(c.family for c in corruptions)} - set(reference)):
         raise ValueError(
-            f"the reference's errors must have clean and every family of the table; {', '.join(sorted(lacking))} "
-            "not given"
+            f"the reference's errors must cover clean and every family of the table; {', '.join(sorted(lacking))} "
+            "missing"
         )

@@ -196,7 +196,7 @@ def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: f
     for model, what in known.items():
         if isinstance(what, Corruption) and what.family != "clean" and (model, what.key) in gains:
             if what.key in found:
-                raise ValueError(f"two models were trained on {what.key}; give one of them to compare others with")
+                raise ValueError(f"two models were trained on {what.key}; give only one of them")
             found[what.key] = gains[model, what.key]
     return {key: draws for key, draws in found.items() if interval(draws, level).low > 0}
 
@@ -229,6 +229,6 @@ def _known(
     if trained is None:
         trained = {model: parse_training(model) for model in others}
     if lacking := [model for model in others if model not in trained]:
-        raise ValueError(f"trained must say what every model was trained on; {', '.join(lacking)} not given")
+        raise ValueError(f"trained must name the training corruption of every model; {', '.join(lacking)} missing")
     order = sorted(others, key=lambda model: place(trained[model]))
     return {model: trained[model] for model in order}

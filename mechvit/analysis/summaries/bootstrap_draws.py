@@ -49,7 +49,7 @@ def image_matrix(
         column = int(np.isnan(matrix).any(0).argmax())
         group = ", ".join(map(str, wide.columns[column]))
         raise ValueError(
-            f"{value} must be there for all {len(wide)} images to pair them; the group ({group}) "
+            f"{value} must be known for all {len(wide)} images, so that they can be paired; the group ({group}) "
             f"lacks {int(np.isnan(matrix[:, column]).sum())}"
         )
     names = wide.columns if len(by) > 1 else [(name,) for name in wide.columns.get_level_values(0)]

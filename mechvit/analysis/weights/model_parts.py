@@ -81,7 +81,7 @@ def groups_named(model: HookedViT, names: Sequence[str]) -> dict[str, tuple[str,
         if name not in known:
             near = get_close_matches(name, known, n=1)
             raise ValueError(
-                f"a part is one of the model's, as in blocks.{model.cfg.n_layers - 1}.mlp; got {name!r}"
+                f"a part must be one of the model's, as in blocks.{model.cfg.n_layers - 1}.mlp; got {name!r}"
                 + (f" (did you mean {near[0]}?)" if near else f" (it has {', '.join(known)})")
             )
     if not names:

@@ -184,8 +184,8 @@ def smallest_set(
         recovered = found[found["quantity"] == config.quantity].set_index("step")["recovered"]
         if recovered.isna().any():
             raise NoGap(
-                f"there must be a gap in {config.quantity} between receiver and giver to recover; on the "
-                f"{len(chosen_on)} images to choose on its interval holds 0: give more images or another corruption"
+                f"receiver and giver must differ in {config.quantity}; on the {len(chosen_on)} images for choosing, "
+                "the interval of their difference includes 0: give more images or another corruption"
             )
         path.append(sets[int(recovered.to_numpy().argmax())])
         reached = recovered.max()

@@ -84,13 +84,13 @@ def check_splits(root: Path, folders: Sequence[str], classes: Sequence[str]) -> 
         return
     others = [name for name in folders if name not in splits]
     found = (
-        f"mixes folders that are called as splits ({_some(splits)}) with others ({_some(others)})"
+        f"mixes folders named like splits ({_some(splits)}) with others ({_some(others)})"
         if others
-        else f"has folders that are called as splits, not as classes ({_some(splits)})"
+        else f"has folders named like splits, not like classes ({_some(splits)})"
     )
     raise ValueError(
-        f"{printable(root)} {found}: load one split, as in folder:{printable(root / splits[0])}, or move what is no "
-        f"class away; if they are classes, say so: folder:{printable(root)}{_CLASSES}{_listed([*classes, *splits])}"
+        f"{printable(root)} {found}: load one split, as in folder:{printable(root / splits[0])}, or move away what "
+        f"is not a class; if they are classes, write folder:{printable(root)}{_CLASSES}{_listed([*classes, *splits])}"
     )
 
 
@@ -110,9 +110,9 @@ def check_kinds(root: Path, below: Iterable[tuple[str, str]], classes: Sequence[
         return
     names, splits = (list(dict.fromkeys(part)) for part in zip(*pairs, strict=True))
     raise ValueError(
-        f"{printable(root)} has classes ({_some(names)}) with folders in them that are called as splits "
-        f"({_some(splits)}), whose images would be mixed: put the classes of each split into a folder of its own; if "
-        f"they are kinds of the class, say so: folder:{printable(root)}{_CLASSES}{_listed([*classes, *splits])}"
+        f"{printable(root)} has classes ({_some(names)}) that contain folders named like splits ({_some(splits)}), "
+        "whose images would be mixed: put the classes of each split into a separate folder; if they are kinds of the "
+        f"class, write folder:{printable(root)}{_CLASSES}{_listed([*classes, *splits])}"
     )
 
 

@@ -60,7 +60,7 @@ def readable_rows(
                     good[row] = found
                     bar.update()
                 elif bad_files == "error":
-                    raise ValueError(f"{found}; mend or remove it, or pass bad_files='skip' to leave such files out")
+                    raise ValueError(f"{found}; repair or remove it, or pass bad_files='skip' to leave such files out")
                 else:
                     bad[row] = found
     if not good:
@@ -77,7 +77,7 @@ def readable_rows(
         warnings.warn(f"left out {len(bad)} of {len(bad) + len(good)} files: {left}", stacklevel=3)
     if several := [names[row]["file"] for row, found in good.items() if found.has_more_frames]:
         first = printable(_some(several))
-        warnings.warn(f"{len(several)} files have several frames, of which the first is taken: {first}", stacklevel=3)
+        warnings.warn(f"{len(several)} files have several frames; the first of each is used: {first}", stacklevel=3)
     return list(good)
 
 

@@ -113,7 +113,7 @@ def without_unlabelled(
     count = f"{missing.sum():,} of {len(codes):,} images of {where} have no label (None, -1 or -100)"
     if unlabelled == "error" or missing.all():
         raise ValueError(
-            f"{count}, as splits for tests do: take another split"
+            f"{count}, as is common in test splits: take another split"
             + ("" if missing.all() else ", or leave them out with unlabelled='skip'")
         )
     warnings.warn(f"left out {count}", stacklevel=3)

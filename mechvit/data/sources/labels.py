@@ -105,7 +105,7 @@ def check_aligned(images: object, id2label: Mapping[int, str]) -> None:
     for index, name in enumerate(names):
         if index_of.get(name, index) != index:
             raise ValueError(
-                f"the labels are the data set's own: {name!r} is class {index} there and {index_of[name]} in the "
+                f"the labels are in the data set's order: {name!r} is class {index} there and {index_of[name]} in the "
                 "model: map them with mechvit.data.align_labels"
             )
 
@@ -181,16 +181,16 @@ def _one_to_one(names: Sequence[str], labels: Sequence[str], found: Sequence[Mea
         if not meaning.classes:
             faults[name] = "is none of them"
         elif meaning.rule == "taken":
-            faults[name] = f"can only be {_class(meaning.classes[0], labels)}, which another name is exactly"
+            faults[name] = f"could only be {_class(meaning.classes[0], labels)}, which another name matches exactly"
         elif index is None:
-            faults[name] = f"can be {' or '.join(_class(i, labels) for i in meaning.classes)}"
+            faults[name] = f"could be {' or '.join(_class(i, labels) for i in meaning.classes)}"
         elif len(claims[index]) > 1:
             others = " and ".join(repr(other) for other in claims[index])
-            faults[name] = f"cannot be told from others: {others} would all be {_class(index, labels)}"
+            faults[name] = f"is ambiguous: {others} would all be {_class(index, labels)}"
         classes.append(None if name in faults else index)
         if name not in faults and meaning.rule != "exact" and index is not None:
             rules[meaning.rule].append(f"{name} as {_class(index, labels)}")
-    by = {"place": "place, all others having the checkpoint's names in its order", "synonym": "synonym"}
+    by = {"place": "position, since all others have the checkpoint's names in its order", "synonym": "synonym"}
     inferred = [f"{_classes(len(own))} matched by {by.get(rule, rule)}: {_some(own)}" for rule, own in rules.items()]
     return Matching(tuple(classes), faults, tuple(inferred))
 
@@ -200,7 +200,7 @@ def _by_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
     table = synset_names()
     place = {synset: index for index, synset in enumerate(table)}
     about = {name: f"({table[name]})" if name in table else "(no class of ImageNet-1k)" for name in names}
-    nothing = "is a WordNet id {}, which tells a class only where there are names, or ImageNet-1k's 1,000 classes"
+    nothing = "is a WordNet id {}, which needs a checkpoint with names, or with ImageNet-1k's 1,000 classes"
     if _unnamed(labels) and len(labels) != len(table):
         return Matching((None,) * len(names), {name: nothing.format(about[name]) for name in names})
     if _unnamed(labels) or _named_as(labels, list(table.values())):
@@ -213,7 +213,7 @@ def _by_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
         )
     classes = tuple(class_of.get(place.get(name, -1)) for name in names)
     faults = {
-        name: f"is a WordNet id {about[name]} of which no class, or more than one, has the names"
+        name: f"is a WordNet id {about[name]} whose names belong to no class, or to more than one"
         for name, index in zip(names, classes, strict=True)
         if index is None
     }
@@ -249,14 +249,14 @@ def _by_index(names: Sequence[str], numbers: Sequence[int], labels: Sequence[str
     numbered = any(re.fullmatch(r"(LABEL_)?\d+", label) for label in labels)
     whole = sorted(numbers) == list(range(n)) and not numbered
     if not whole and not _unnamed(labels):
-        why = f"is a number, which is a class index only where the numbers are 0 to {n - 1} and the classes no numbers"
+        why = f"is a number, which counts as an index only if the numbers are 0 to {n - 1} and no class is a number"
         return Matching((None,) * len(names), dict.fromkeys(names, why))
     faults = {}
     for name, number in zip(names, numbers, strict=True):
         if number >= n:
             faults[name] = f"is no class index, 0 to {n - 1}"
         elif numbers.count(number) > 1:
-            faults[name] = f"is the index {number}, which another name is too"
+            faults[name] = f"is the index {number}, as is another name"
     classes = tuple(None if name in faults else number for name, number in zip(names, numbers, strict=True))
     matched = len(names) - len(faults)
     return Matching(classes, faults, (f"{_classes(matched)} matched by their numbers, which are class indices",))

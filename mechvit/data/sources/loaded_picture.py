@@ -71,8 +71,8 @@ def deep_as_loaded(image: Image.Image) -> DeepPicture | None:
             return deep
         if is_colour:
             raise Refusal(
-                "is no longer what its file of 16 bits per channel holds, and Pillow has kept their upper bytes alone: "
-                "hand over an array of 16-bit values"
+                "differs from its file of 16 bits per channel, and Pillow has kept only their upper bytes: hand over "
+                "an array of 16-bit values"
             )
     elif is_colour:
         _refuse_traces(image)
@@ -108,14 +108,13 @@ def _refuse_traces(image: Image.Image) -> None:
     key = image.info.get("transparency")
     if 16 in tiff_bits(image) or (isinstance(key, tuple) and max(key, default=0) > 255):
         raise Refusal(
-            f"is loaded from a file of 16 bits per channel, of which Pillow has kept the upper byte alone: {_HAND_OVER}"
+            f"comes from a file of 16 bits per channel, of which Pillow has kept only the upper byte: {_HAND_OVER}"
         )
     if image.format == "TIFF" or image.mode not in ("RGB", "RGBA", "LA"):
         return
     colours = np.asarray(image)[..., : 1 if image.mode == "LA" else 3]
     if (highest := int(colours.max())) <= _DARK:
         raise Refusal(
-            f"is loaded, and so dark (no value above {highest}) that its {image.format} file may hold 12 bits, of "
-            f"which Pillow has kept the upper four alone: {_HAND_OVER}; if it is of eight bits, a copy of it "
-            "(image.copy())"
+            f"is so dark (no value above {highest}) that its {image.format} file may hold 12 bits, of which Pillow has "
+            f"kept only the upper four: {_HAND_OVER}; if it has eight bits, hand over a copy (image.copy())"
         )

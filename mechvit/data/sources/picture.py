@@ -93,7 +93,7 @@ def open_pictures(
     read = {name: decode(picture, known, name) for name, picture in pictures.items()}
     check_ranges(read, known)
     if several := [name for name, found in read.items() if found.has_more_frames]:
-        warnings.warn(f"of several frames the first is taken: {printable(_some(several))}", stacklevel=2)
+        warnings.warn(f"the first of several frames is used: {printable(_some(several))}", stacklevel=2)
     return {name: found.rgb for name, found in read.items()}
 
 

@@ -173,8 +173,8 @@ class Evidence:
         """Judge a claim that every part is positive."""
         found = {name: interval(draws, self.rules.level) for name, draws in parts.items()}
         rule = (
-            f"Replicates when every {self.rules.level:.0%} interval lies above 0; does not when one "
-            f"lies wholly below {smallest:g} {words.unit}; otherwise inconclusive."
+            f"Replicates if every {self.rules.level:.0%} interval lies above 0; does not replicate if one lies wholly "
+            f"below {smallest:g} ({words.unit}); otherwise inconclusive."
         )
         weakest = min(found, key=lambda name: (not np.isnan(found[name].value), found[name].value))
         verdict = all_above(list(found.values()), smallest)
@@ -185,8 +185,8 @@ class Evidence:
     ) -> Claim:
         """Judge a claim that every part, or every part named in `on`, is negligible."""
         rule = (
-            f"Replicates when every {self.rules.level:.0%} interval lies within ±{margin:g} "
-            f"{words.unit}; does not when one lies wholly outside; otherwise inconclusive."
+            f"Replicates if every {self.rules.level:.0%} interval lies within ±{margin:g} ({words.unit}); does not "
+            "replicate if one lies wholly outside; otherwise inconclusive."
         )
         rests = {name: found[name] for name in on or found}
         largest = max(rests, key=lambda name: abs(rests[name].value))

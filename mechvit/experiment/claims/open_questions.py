@@ -96,8 +96,8 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
         )
         parts = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in own.iterrows()}
         rule = (
-            f"Yes when every {rules.level:.0%} interval lies above 0; partly when some do; no when every one lies "
-            f"below {rules.smallest_gain:g}; otherwise unclear."
+            f"Yes if every {rules.level:.0%} interval lies above 0; partly if some do; no if every one lies below "
+            f"{rules.smallest_gain:g} ({words.unit}); otherwise unclear."
         )
         more = {
             f"outside its family, {Corruption.parse(row['tested_on']).title}": _interval(row, "gain", 100)
@@ -113,25 +113,25 @@ def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
         chosen, total = str(last["groups"]).split(), int(last["of"])
         words = ClaimWords(
             f"open_isolate_{corruption.family}",
-            f"Can what makes the gain on {corruption.title} be isolated in few parts of the tuned model's weights?",
+            f"Can the gain on {corruption.title} be traced to a few parts of the tuned model's weights?",
             SOURCE,
-            "Share of the gain in logit difference that the base recovers, on held-out images, with the smallest set "
-            "of attention and MLP branches, embedding, final norm and head that carries 90% of it on the images it "
-            "was chosen on",
+            "Share of the gain in logit difference that the base recovers with the smallest set of parts (attention "
+            "and MLP branches, embedding, final norm, head) that recovers 90% on the images it was chosen on; measured "
+            "on held-out images",
             "share of the gain",
         )
         part = _interval(last, "recovered")
         rule = (
-            f"Yes when at most half of the {total} parts do, and the {rules.level:.0%} interval lies above 0.5 and "
-            "reaches 0.9; partly when it lies above 0.5 but below 0.9; no when it takes more than half of the parts; "
-            "otherwise unclear."
+            f"Yes if the set holds at most half of the {total} parts, and the {rules.level:.0%} interval lies above "
+            "0.5 and reaches 0.9; partly if it lies above 0.5 but below 0.9; no if the set holds more than half of the "
+            "parts; otherwise unclear."
         )
         verdict: Verdict = "unclear"
         if 2 * len(chosen) > total and not np.isnan(part.value):
             verdict = "no"
         elif part.low > 0.5:
             verdict = "yes" if part.high >= 0.9 else "partly"
-        count = {f"parts that it takes, of {total}: {', '.join(chosen)}": _alone(len(chosen))}
+        count = {f"parts in the set, of {total}: {', '.join(chosen)}": _alone(len(chosen))}
         more = count | _best_component(tables, str(key))
         yield _answer(words, {"recovered": part}, rule, verdict, more)
 
@@ -149,7 +149,7 @@ def _best_component(tables: Tables, key: str) -> dict[str, Interval]:
     head = f", head {int(best['head'])}" if best["kind"] == "head" else ""
     kind = {"attn": "attention", "mlp": "MLP", "head": "attention"}[best["kind"]]
     where = f"{kind} of block {int(best['layer'])}{head}"
-    return {f"the single activation that recovers most when patched, {where}": _interval(best, "recovered")}
+    return {f"best single activation when patched, {where}": _interval(best, "recovered")}
 
 
 def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
@@ -160,11 +160,12 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
         corruption = Corruption.parse(str(key))
         words = ClaimWords(
             f"open_control_{corruption.family}",
-            f"Can the gain on {corruption.title} be had without tuning, by a direction added to the base's residual "
-            "stream?",
+            f"Can the gain on {corruption.title} be obtained without tuning, by adding a direction to the base's "
+            "residual stream?",
             SOURCE,
-            "Share of the tuned model's gain in accuracy that the steered base recovers on held-out images (the mean "
-            "clean minus corrupted residual, and the SAE latents that move most; block and scale chosen on others)",
+            "Share of the tuned model's gain in accuracy that the steered base recovers on held-out images. Directions "
+            "are the mean clean minus the mean corrupted residual, and the SAE latents that change most; block and "
+            "scale are chosen on other images",
             "share of the gain",
         )
         names = {"mean_difference": "mean difference", "sae": "SAE latents"}
@@ -173,18 +174,18 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
         if not parts:
             continue
         rule = (
-            f"A direction does it when its {rules.level:.0%} interval lies above 0.5, and that of its accuracy beyond "
-            "random directions of the same length above 0. Yes when all do; partly when some do; no when each lies "
-            "below 0.5 or not above the random ones; otherwise unclear."
+            f"A direction works if its {rules.level:.0%} interval lies above 0.5 and its accuracy minus that of random "
+            "directions of the same length has an interval above 0; it fails if the first lies below 0.5 or the second "
+            "not above 0. Yes if all work; partly if some do; no if all fail; otherwise unclear."
         )
         beyond = {name: _interval(rows[name], "beyond", 100) for name in parts}
-        more = {f"beyond random directions in points, {name}": part for name, part in beyond.items()}
+        more = {f"points more than random directions, {name}": part for name, part in beyond.items()}
         more |= {
-            f"recovered by random directions on average, {names.get(str(source), source)}": _alone(share)
+            f"mean of random directions, {names.get(str(source), source)}": _alone(share)
             for source, share in random.groupby("source", sort=False)["recovered"].mean().items()
         }
         more |= {
-            f"change on clean images in points, {name}": _interval(row, "clean_change", 100)
+            f"points of change on clean images, {name}": _interval(row, "clean_change", 100)
             for name, row in rows.items()
         }
         does = [parts[name].low > 0.5 and beyond[name].low > 0 for name in parts]
@@ -204,22 +205,23 @@ def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
         row = rows.loc[rows["n"].idxmax()]
         words = ClaimWords(
             f"open_latents_{corruption.family}",
-            f"Does {corruption.title} harm the base through the SAE latents that it moves most?",
+            f"Does {corruption.title} harm the base through the SAE latents that it changes most?",
             SOURCE,
-            f"Accuracy under the corruption with {int(row['n'])} of these latents ablated, less that of the untouched "
-            "base, and less that with as many others of the same frequency ablated",
+            f"Accuracy under the corruption with {int(row['n'])} of these latents ablated, minus that of the untouched "
+            "base, and minus that with as many equally frequent others ablated",
             "percentage points",
         )
         parts = {
-            "less the untouched base": _interval(row, "change", 100),
-            "less others as frequent": _interval(row, "beyond", 100),
+            "minus the untouched base": _interval(row, "change", 100),
+            "minus equally frequent others": _interval(row, "beyond", 100),
         }
         rule = (
-            f"Yes when both {rules.level:.0%} intervals lie above 0: without these latents the base does better, and "
-            f"not as it would without others; no when the first lies below {rules.smallest_gain:g}; otherwise unclear."
+            f"Yes if both {rules.level:.0%} intervals lie above 0: the base does better without these latents, and "
+            f"better than without others; no if the first lies below {rules.smallest_gain:g} ({words.unit}); otherwise "
+            "unclear."
         )
         helps = all(part.low > 0 for part in parts.values())
-        hurts = parts["less the untouched base"].high < rules.smallest_gain
+        hurts = parts["minus the untouched base"].high < rules.smallest_gain
         yield _answer(words, parts, rule, "yes" if helps else "no" if hurts else "unclear")
 
 
@@ -233,17 +235,17 @@ def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
             continue
         words = ClaimWords(
             f"open_heads_{corruption.family}",
-            f"Do the heads whose attention entropy under {corruption.title} tuning changes most carry the gain?",
+            f"Do the heads whose attention entropy on {corruption.title} is changed most by tuning carry the gain?",
             SOURCE,
-            f"Spearman's correlation over {int(row['heads'])} heads of the size of the change in entropy difference "
-            "(tuned minus base) with the effect of patching the head into the base",
+            f"Spearman's correlation, over {int(row['heads'])} heads, between the size of the change in entropy "
+            "difference (tuned minus base) and the effect of patching the head into the base",
             "correlation",
         )
         verdict: Verdict = "unclear"
         if row["p"] < 1 - rules.level:
             verdict = "yes" if part.low > 0 else "no" if part.high < 0 else "unclear"
         rule = (
-            f"Yes when the {rules.level:.0%} interval over images lies above 0, no when it lies below, each only where "
-            f"a permutation test over heads has p below {1 - rules.level:.2g}; otherwise unclear."
+            f"Yes if the {rules.level:.0%} interval over images lies above 0, no if it lies below 0, and both only if "
+            f"a permutation test over heads gives p below {1 - rules.level:.2g}; otherwise unclear."
         )
         yield _answer(words, {"correlation": part}, rule, verdict, {"p over heads": _alone(row["p"])})

@@ -66,7 +66,7 @@ def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
         f"monotone_{family}",
         f"The stronger the {name} in training, the larger the gain",
         "section 4.1, Table 1, Figures 2 and 3",
-        f"Accuracy on {test.title}: each training level's less the next lower level's",
+        f"Accuracy on {test.title}: each training level's minus the next lower level's",
         "percentage points",
     )
     if len(tuned) < 2:
@@ -89,7 +89,7 @@ def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
         "percentage points",
     )
     if few := _not_applicable(ev, test.key):
-        return unmeasured(words, f"{' and '.join(few)} {'say' if few[1:] else 'says'} nothing among so few classes")
+        return unmeasured(words, f"{' and '.join(few)} {'are' if few[1:] else 'is'} not defined with so few classes")
     gains = {metric: 100 * np.mean([ev.gain(c.key, test.key, metric) for c in tuned], axis=0) for metric in TOP_K}
     parts = {"top-1 over top-5": gains["accuracy"] - gains["top5"], "top-5 over top-10": gains["top5"] - gains["top10"]}
     return ev.effect(words, parts, ev.rules.smallest_gain)
@@ -114,12 +114,12 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     others = [levels[-1] for other, levels in ev.families.items() if other != family]
     words = ClaimWords(
         f"no_transfer_{family}",
-        f"What fine-tuning on {FAMILIES[family].title} gains does not transfer to the other family, nor harm it",
+        f"Fine-tuning on {FAMILIES[family].title} neither helps nor harms on the other family",
         "section 4.1",
         f"Gain on {others[0].title if others else 'another family'} in accuracy, top-5 and top-10",
         "percentage points",
     )
-    return _unchanged(ev, words, tuned, others[0].key) if others else unmeasured(words, "there is one family only")
+    return _unchanged(ev, words, tuned, others[0].key) if others else unmeasured(words, "there is only one family")
 
 
 def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
@@ -158,16 +158,16 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     onset = interval(np.where(ahead_from_here.any(1), ahead_from_here.argmax(1), never).astype(float), rules.level)
     words = ClaimWords(
         f"overtakes_{family}",
-        f"The model tuned on the strongest {FAMILIES[family].title} overtakes the others in the right class's "
-        "probability in a mid-to-late layer",
+        f"From a middle or late layer on, the model tuned on the strongest {FAMILIES[family].title} gives the right "
+        "class more probability than the others",
         "section 4.2, Figure 4",
         f"First layer from which its mean probability on {test.title} stays more than {rules.ahead:g} above that of "
-        "every other model shown",
+        "the base and of every model tuned on the same family",
         "layers",
     )
     rule = (
-        f"Replicates when its {rules.level:.0%} interval lies within layers {layers / 2:g} to {layers}; "
-        f"does not when it lies wholly outside ({never} stands for never ahead); otherwise inconclusive."
+        f"Replicates if the {rules.level:.0%} interval lies within layers {layers / 2:g} to {layers}; does not "
+        f"replicate if it lies wholly outside ({never} stands for never ahead); otherwise inconclusive."
     )
     verdict: Verdict = "inconclusive"
     if layers / 2 <= onset.low and onset.high <= layers:
@@ -194,8 +194,8 @@ def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
         f"earlier_{family}",
         f"Models tuned on {name} first predict the right class at an earlier layer",
         "section 4.2, Figures 5 and 6",
-        f"First correct layer of the base less the tuned model's on {test.title}, over images that both get right at "
-        "some layer",
+        f"First correct layer of the base minus the tuned model's on {test.title}, over images that both get right "
+        "at some layer",
         "layers",
     )
     parts = {label: _shift(ev, key, test.key) for label, key in _tuned_on(tuned).items()}
@@ -205,14 +205,14 @@ def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
 def _earlier_for_blur(ev: Evidence) -> Iterator[Claim]:
     words = ClaimWords(
         "earlier_more_for_blur",
-        "The right class comes earlier by more for Gaussian blur than for Gaussian noise",
+        "Tuning brings the right class forward by more layers for Gaussian blur than for Gaussian noise",
         "section 4.2, Figures 5 and 6",
-        "Layers earlier, averaged over the models tuned on blur, less the same for noise",
+        "Number of layers earlier, averaged over the models tuned on blur, minus the same for noise",
         "layers",
     )
     blur, noise = (ev.families.get(family) for family in ("gaussian_blur", "gaussian_noise"))
     if not blur or not noise:
-        yield unmeasured(words, "it takes both families")
+        yield unmeasured(words, "both families are needed")
         return
     means = [np.mean([_shift(ev, c.key, levels[-1].key) for c in levels], axis=0) for levels in (blur, noise)]
     yield ev.effect(words, {"blur over noise": means[0] - means[1]}, ev.rules.smallest_shift)
@@ -225,10 +225,11 @@ def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Cla
     half = mean.shape[1] // 2
     words = ClaimWords(
         f"entropy_sign_{family}",
-        f"Under {FAMILIES[family].title} attention entropy starts out below the clean image's and ends above it",
+        f"Under {FAMILIES[family].title}, attention entropy lies below the clean image's in the first layer and above "
+        "it in later ones",
         "section 4.3, Figures 7 and 8",
-        f"H(corrupted) - H(clean) on {test.title}, averaged over the base and the tuned models: minus the first "
-        f"layer's, and the mean of layers {half} to {mean.shape[1] - 1}",
+        f"H(corrupted) - H(clean) on {test.title}, averaged over the base and the tuned models: in the first layer "
+        f"with its sign reversed, and on average over layers {half} to {mean.shape[1] - 1}",
         "nats",
     )
     parts = {"fall at the first layer": -mean[:, 0], "rise in the later half": mean[:, half:].mean(1)}
@@ -245,9 +246,9 @@ def _entropy_gap(ev: Evidence, tuned: Sequence[Corruption]) -> dict[str, np.ndar
 def _entropy_blur(ev: Evidence) -> Iterator[Claim]:
     words = ClaimWords(
         "entropy_blur",
-        "Under Gaussian blur the entropy difference is highest for the base model",
+        "Under Gaussian blur, the entropy difference is highest in the base model",
         "section 4.3, Figure 7",
-        "H(corrupted) - H(clean) on the strongest blur, averaged over layers: the base's less each tuned model's",
+        "H(corrupted) - H(clean) on the strongest blur, averaged over layers: the base's minus each tuned model's",
         "nats",
     )
     if tuned := ev.families.get("gaussian_blur"):
@@ -258,10 +259,10 @@ def _entropy_blur(ev: Evidence) -> Iterator[Claim]:
 def _entropy_noise(ev: Evidence) -> Iterator[Claim]:
     words = ClaimWords(
         "entropy_noise",
-        "Under Gaussian noise the base's entropy difference is higher in middle layers only",
+        "Under Gaussian noise, the base's entropy difference is higher than the tuned models' in middle layers only",
         "section 4.3, Figure 8",
-        "H(corrupted) - H(clean) on the strongest noise, the base's less the tuned models' mean: in the middle third "
-        "of the layers (the paper's own range is lost in its text), and there less in the last third",
+        "H(corrupted) - H(clean) on the strongest noise, the base's minus the tuned models' mean: in the middle third "
+        "of the layers (the paper's text does not name its range), and that minus the same in the last third",
         "nats",
     )
     if tuned := ev.families.get("gaussian_noise"):
@@ -270,7 +271,7 @@ def _entropy_noise(ev: Evidence) -> Iterator[Claim]:
         start = layers // 3
         stop = max(2 * layers // 3, start + 1)
         middle, late = gap[:, start:stop].mean(1), gap[:, min(stop, layers - 1) :].mean(1)
-        parts = {f"layers {start} to {stop - 1}": middle, "that over the later layers": middle - late}
+        parts = {f"layers {start} to {stop - 1}": middle, "minus the later layers": middle - late}
         yield ev.effect(words, parts, ev.rules.smallest_entropy)
 
 
@@ -281,8 +282,8 @@ def _sae(ev: Evidence) -> Iterator[Claim]:
             key = tuned[-1].key
             words = ClaimWords(
                 f"sae_cosine_{architecture}_{family}",
-                f"SAE codes of clean and corrupted patches are as alike in the model tuned on {tuned[-1].title} as in "
-                f"the base ({architecture} SAE): the distributions of cosines are nearly identical",
+                f"SAE codes of clean and corrupted patches have nearly the same distribution of cosines in the model "
+                f"tuned on {tuned[-1].title} as in the base ({architecture} SAE)",
                 "section 4.4, Figures 9 and 10",
                 "Kolmogorov-Smirnov distance between the two models' distributions of cosines",
                 "distance, 0 to 1",

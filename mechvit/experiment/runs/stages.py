@@ -86,11 +86,11 @@ class Stages:
                 self._name_other_code(done)
                 self.say(f"{name}: done before ({done['seconds']:.1f} s)")
                 return
-            self.say(f"{name}: {again}; it is done again")
+            self.say(f"{name}: {again}; it is run again")
         for path in paths:
             was = done.get("outputs", {}).get(self._name(path), {})
             for kept in files.keep_edited(path, was, self.folder / "changed" / name):
-                self.say(f"{kept} is what was changed of {path} since it was written")
+                self.say(f"{path} was edited since it was written; the edited files are kept in {kept}")
         for path in (record, *paths):
             files.check_replaceable(path, flag="--out")
         if self.fresh:
@@ -148,14 +148,14 @@ class Stages:
         try:
             done = read_object(record, ("key", "seconds"))
             if not isinstance(done["key"], str) or not isinstance(done["seconds"], (int, float)):
-                raise ValueError("its key or its seconds are something else")
+                raise ValueError("its key or its seconds are of the wrong type")
             if not (_is_described(done.get("outputs", {})) and isinstance(done.get("reads", {}), dict)):
-                raise ValueError("its outputs or what it reads are something else")
+                raise ValueError("its outputs or its inputs are of the wrong type")
             return done
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            self.say(f"{record} is damaged ({error}); its stage is done again")
+            self.say(f"{record} is damaged ({error}); its stage is run again")
             return {}
 
     def _why_again(self, done: dict[str, Any], outputs: list[Path], reads: dict[str, str]) -> str | None:
@@ -167,7 +167,9 @@ class Stages:
             if was is not None and (what := files.changed(path, was, verify=self.verify)) is not None:
                 return what
         was_read = done.get("reads", reads)
-        return next((f"{other} gave other content" for other in reads if was_read.get(other) != reads[other]), None)
+        return next(
+            (f"the output of {other} has changed" for other in reads if was_read.get(other) != reads[other]), None
+        )
 
     def _keep(self, record: Path, entry: dict[str, Any], outputs: list[Path]) -> None:
         """Write a stage's record, unless it is there already, and store the hash of its outputs."""
@@ -210,7 +212,7 @@ def plain(value: object) -> Any:
         return os.fspath(value)
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    raise TypeError(f"a stage's settings must be what JSON holds; got {type(value).__name__}")
+    raise TypeError(f"a stage's settings must be JSON values; got {type(value).__name__}")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -265,6 +265,6 @@ def check_one_dtype(configs: Mapping[str, HookedViTConfig]) -> None:
     for name, other in others:
         if other.dtype != cfg.dtype:
             raise ValueError(
-                f"Models that are compared must compute in one dtype, or rounding is compared; {first} computes in "
+                f"Models that are compared must compute in the same dtype and so round alike; {first} computes in "
                 f"{cfg.dtype} and {name} in {other.dtype}. Load both with dtype=torch.float32."
             )

@@ -107,6 +107,6 @@ def _check_together(config: Mapping[str, Any], start: str) -> None:
         raise ValueError(f"{start}patch_size of its config.json must be at most {MOST_PATCH}; got {patch}. Correct it.")
     if isinstance(scale := config.get("logit_scale_init_value"), int):
         raise ValueError(
-            f"{start}logit_scale_init_value of its config.json must be a real number, as 2.6592, or transformers makes "
-            f"no weight of it; got {scale}. Correct it."
+            f"{start}logit_scale_init_value of its config.json must have a decimal point, as in 2.6592, since "
+            f"transformers cannot make a weight of a whole number; got {scale}. Correct it."
         )

@@ -187,7 +187,8 @@ def to_hf(model: HookedViT) -> Any:
     if placeless:
         raise ValueError(
             f"A {model.cfg.architecture} has no place for {', '.join(placeless)}, which processing "
-            f"({', '.join(model.cfg.processing)}) made. Keep the model with `save_pretrained`, or convert it as it was."
+            f"({', '.join(model.cfg.processing)}) added. Save the model with `save_pretrained`, or convert it without "
+            "processing."
         )
     parts: dict[str, list[tuple[int, Tensor]]] = {}
     for name, place in stored.items():

@@ -96,7 +96,7 @@ def _wrapped(given: Collection[str], missing: Collection[str]) -> str:
     (first_part, *others) = {name.partition(".")[0] for name in given} or {""}
     if others or not missing or any(name.startswith(f"{first_part}.") for name in missing):
         return ""
-    return f"all names begin with `{first_part}.`, where it has {min(missing)}"
+    return f"all names begin with `{first_part}.`, where the config has {min(missing)}"
 
 
 def _by_block(names: Iterable[str]) -> list[str]:

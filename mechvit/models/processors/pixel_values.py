@@ -108,10 +108,10 @@ def check_channels(channels: int, where: str) -> None:
     """
     if channels != 3:
         raise ValueError(
-            f"images of {channels} channel{'' if channels == 1 else 's'} ({where}) cannot be shown: pictures are RGB, "
-            "in which corruptions are defined. For grey images give the patch embedding three channels (its kernel "
-            "divided by 3, on each) and the processor its mean and deviation three times: on grey pictures the model "
-            "stays the same. Without an image processor it can be run on tensors"
+            f"images of {channels} channel{'' if channels == 1 else 's'} ({where}) are not supported: pictures are "
+            "RGB, since corruptions are defined on RGB. For a model of grey images, repeat the kernel of the patch "
+            "embedding, divided by 3, for three channels, and the processor's mean and deviation three times: on grey "
+            "pictures the model computes the same. Without an image processor, the model can be run on tensors"
         )
 
 

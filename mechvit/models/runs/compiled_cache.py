@@ -128,7 +128,7 @@ def compile_cache(
     watched = [name for name, point in model.named_modules() if isinstance(point, HookPoint) and is_watched(point)]
     if watched or any(type(point) is not HookPoint for point in model.hook_dict.values()):
         raise ValueError(
-            f"compile_cache leaves hooks and spliced SAEs out, and there is {watched[:3] or 'a spliced SAE'}. "
+            f"compile_cache does not run hooks or spliced SAEs, and the model has {watched[:3] or 'a spliced SAE'}. "
             "Remove it (model.reset_hooks()), or use run_with_cache."
         )
     same = dtype in (None, model.cfg.dtype)

@@ -119,7 +119,7 @@ def read_header(path: Path, tensor: str) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise ValueError(f"{path} is truncated or no file of a cache ({error!r})") from error
     if size != end:
-        raise ValueError(f"{path} is truncated or was added to: it has {size} bytes, and its header tells of {end}")
+        raise ValueError(f"{path} has {size} bytes instead of the {end} of its header: it was truncated or extended")
     return header
 
 

@@ -125,7 +125,7 @@ class ShuffledEpoch:
         """
         for name, own in self._identity().items():
             if state[name] != own:
-                raise ValueError(f"the saved position is one with {name} {state[name]!r}; this epoch has {own!r}")
+                raise ValueError(f"the saved position has {name} {state[name]!r}; this epoch has {own!r}")
         self.given = int(state["given"])
 
     def _identity(self) -> dict[str, Any]:

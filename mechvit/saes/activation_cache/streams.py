@@ -41,7 +41,8 @@ class CachedStreams:
             ours, theirs = getattr(train.plan, name), getattr(validation.plan, name)
             if str(ours) != str(theirs):  # the order of hook points counts
                 raise ValueError(
-                    f"both caches must have one {name}; {train.folder} has {ours!r} and {validation.folder} {theirs!r}"
+                    f"both caches must have the same {name}; {train.folder} has {ours!r} and {validation.folder} "
+                    f"{theirs!r}"
                 )
         self.train, self.validation, self.shuffle = train, validation, shuffle
         self.calibration_images = calibration_images

@@ -160,7 +160,7 @@ def _begin(cache: Path, plan: Plan, overwrite: bool) -> None:
     begun = (cache / PLAN_FILE).is_file()
     marker = files.read_marker(cache)
     if marker is None and cache.is_dir() and not files.is_empty(cache):
-        what = "foreign files lie in it" if begun else f"it has no {PLAN_FILE}"
+        what = "it holds foreign files" if begun else f"it has no {PLAN_FILE}"
         raise ValueError(f"{cache} exists and is no cache of activations ({what}): give another folder")
     if begun and overwrite:
         files.check_replaceable(cache, KIND)

@@ -38,7 +38,7 @@ def mixing_buffer(
     """
     if buffer_size < batch_size:
         raise ValueError(
-            f"the buffer must hold a batch at least; got {buffer_size} tokens, and batches of {batch_size}"
+            f"the buffer must hold at least one batch; got {buffer_size} tokens, and batches of {batch_size}"
         )
     if not 0 <= mix_fraction <= 1:
         raise ValueError(f"mix_fraction must lie in [0, 1]; got {mix_fraction}")

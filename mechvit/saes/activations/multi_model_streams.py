@@ -45,7 +45,7 @@ class MixedStreams:
         for what, values in (
             ("hook points and widths", [stream.widths for stream in self.streams]),
             ("tokens", [about["hook_tokens"] for about in abouts]),
-            ("steps an epoch", [stream.steps_per_epoch(batch_size) for stream in self.streams]),
+            ("steps per epoch", [stream.steps_per_epoch(batch_size) for stream in self.streams]),
         ):
             if any(value != values[0] for value in values):
                 raise ValueError(f"models that are mixed must have the same {what}; got {values}")
@@ -126,7 +126,7 @@ class MixedEpoch:
             return  # all batches are read again from the start
         if len(self.round) != len(self.epochs):
             raise ValueError(
-                f"an epoch goes on with the streams that it was begun with, {len(self.round)}; there are "
+                f"an epoch must be continued with the {len(self.round)} streams that it was begun with; got "
                 f"{len(self.epochs)}: give the same models, or start anew"
             )
         for epoch, place in zip(self.epochs, self.round, strict=True):

@@ -97,7 +97,7 @@ def sensitive_features(
     alive = ((rate > 0) & sensitivity.isfinite()).nonzero()[:, 0]
     if len(alive) < 2 * n:
         raise ValueError(
-            f"{n} latents and as many controls are to be chosen among those that fire, {len(alive)} of {d_sae}: choose "
+            f"{n} latents and as many controls must be among those that fire, and {len(alive)} of {d_sae} do: choose "
             f"at most {len(alive) // 2}"
         )
     order = alive[sensitivity[alive].argsort(descending=True, stable=True)]
@@ -109,7 +109,7 @@ def sensitive_features(
         looked_at += max(1, n - int(kept.sum()))
     if not kept.any():
         raise ValueError(
-            f"no sensitive latent has another that fires within {caliper:g} times as often to stand beside it: raise "
+            f"no sensitive latent has a control whose firing rate is within a factor of {caliper:g} of its own: raise "
             "caliper"
         )
     distance = distance[kept][:n]

@@ -249,7 +249,7 @@ def _shared_site(
             )
         if saes[name] is not saes[first] and name not in matches:
             raise ValueError(
-                f"{name} has an SAE of its own, whose latents are not {first}'s: give matches={{{name!r}: "
+                f"{name} has another SAE than {first}, whose latents are different ones: give matches={{{name!r}: "
                 "match_features(first, other).match}}"
             )
         if name in matches and len(matches[name]) != saes[first].cfg.d_sae:

@@ -53,8 +53,8 @@ def check_fixed_scale(sae: SAE, name: str = "the SAE") -> None:
     if not fixed_scale(sae):
         raise ValueError(
             f"{name} normalises its input ({sae.cfg.normalize_activations}) and scales its output back token by token, "
-            "so that a latent writes nothing of its own: use an SAE that reads raw activations, or fold a fixed scale "
-            "into its weights"
+            "so that its latents have no fixed directions: use an SAE that reads raw activations, or fold a fixed "
+            "scale into its weights"
         )
 
 
@@ -79,8 +79,8 @@ def _rows(sae: SAE, name: str) -> Float[Tensor, "d_sae d"]:
             rows = _differences(sae)
             if not _decodes_to(sae, rows):
                 raise ValueError(
-                    f"{name} ({type(sae).__name__}) decodes codes to something else than a sum of what each latent "
-                    "writes, or to what is not finite: its latents have no directions"
+                    f"{name} ({type(sae).__name__}) must decode codes to a finite sum of one vector per latent; it "
+                    "does not, so its latents have no directions"
                 )
     return rows
 

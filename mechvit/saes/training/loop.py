@@ -89,7 +89,7 @@ class Loop:
             if position.step % self.checkpoint_every == 0 and position.batches < steps:
                 position.stream = stream.state_dict() if hasattr(stream, "state_dict") else None
                 self._save(position)
-        assert position.batches == steps, f"the stream's epoch gave {position.batches} batches, and said {steps}"
+        assert position.batches == steps, f"the stream gave {position.batches} batches instead of {steps}"
 
     def _check(self, position: TrainingPosition, active: list[Learner]) -> None:
         """Measure on held-out tokens, update early stopping, and record the metrics."""

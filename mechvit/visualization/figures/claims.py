@@ -20,9 +20,9 @@ VERDICT_STYLES = {
 }
 """Colour and symbol of each verdict."""
 AXES = {
-    "effect": "{unit} (above 0 = as claimed; dotted: the smallest that counts)",
+    "effect": "{unit} (above 0 = as claimed; dotted: the smallest effect that counts)",
     "no effect": "{unit} (within the shaded margin around 0 = as claimed)",
-    "other": "{unit} (judged by a rule of its own)",
+    "other": "{unit} (judged by its own rule)",
 }
 ROW, GAP = 22, 76
 """Pixels per claim, and between two panels."""

@@ -65,7 +65,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
 def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
     """Return the traces of a line and its interval's band."""
     tint = colour("gaussian_noise_2") if kind == "sensitive" else BASE
-    says = "most sensitive" if kind == "sensitive" else "others as frequent (mean of draws)"
+    says = "most sensitive" if kind == "sensitive" else "equally frequent others (mean of draws)"
     x = part["n"].to_numpy()
     edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
     edge["legendgroup"] = kind

@@ -51,12 +51,12 @@ def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
             "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
         )
         figure.add_trace(heat, row=1, col=col)
-        figure.update_xaxes(title_text="across (cycles an image)", row=1, col=col)
+        figure.update_xaxes(title_text="across (cycles per image)", row=1, col=col)
     finish(figure, "Sensitivity to each Fourier wave", height=420, legend=False)
     figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
     figure.update_xaxes(matches="x", constrain="domain", row=1)
     figure.update_yaxes(showgrid=False, constrain="domain", scaleanchor="x", row=1)
-    figure.update_yaxes(title_text="down (cycles an image)", row=1, col=1)
+    figure.update_yaxes(title_text="down (cycles per image)", row=1, col=1)
     largest = float(sensitivity["error"].max()) or 1.0
     bar = {"title": {"text": "error (fraction)"}, "thickness": 12, "outlinewidth": 0}
     return figure.update_layout(

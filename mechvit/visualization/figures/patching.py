@@ -91,7 +91,7 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
     finish(figure, f"Recovered share of the giver's lead: {OUTCOME_TITLES[quantity]}", height=height, legend=False)
     figure.update_traces(hoverlabel={"bgcolor": PAPER, "font": {"color": INK}})
     figure.update_xaxes(
-        title_text="layer (block; of the stream: the one it enters)", dtick=layer_step(summary["layer"])
+        title_text="layer (for the stream: the block that it enters)", dtick=layer_step(summary["layer"])
     )
     figure.update_yaxes(showgrid=False, autorange="reversed")
     says = {"text": "share of the lead<br>0 receiver, 1 giver<br> ", "font": {"size": 12}}

@@ -108,11 +108,11 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
                 mode="lines",
                 line={"color": GROUP_COLOURS[group], "width": 1.8, "dash": dashes[place % len(dashes)]},
                 name=title_of(corruption),
-                hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:.2e}} at %{{x:.3f}} cycles a pixel<extra></extra>",
+                hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:.2e}} at %{{x:.3f}} cycles per pixel<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=col)
     finish(figure, "Power spectra of the corruptions' changes", height=470)
-    figure.update_xaxes(title_text="frequency (cycles a pixel)")
+    figure.update_xaxes(title_text="frequency (cycles per pixel)")
     top = np.log10(mean["power"].max()) if mean["power"].max() > 0 else 0.0
     figure.update_yaxes(type="log", exponentformat="power", dtick=1, range=[top - 6, top + 0.2])  # six decades
     figure.update_yaxes(title_text="mean squared difference", row=1, col=1)

@@ -75,7 +75,7 @@ def frontier(points: pd.DataFrame) -> go.Figure:
                 "<extra></extra>",
             )
             figure.add_trace(trace, row=row, col=col)
-    figure.update_xaxes(type="log", matches="x", tickvals=TICKS, title_text="L0 (active latents a token)")
+    figure.update_xaxes(type="log", matches="x", tickvals=TICKS, title_text="L0 (active latents per token)")
     figure.update_yaxes(title_text="explained variance (1 is perfect)", col=1)
     return _finish(figure, "Sparsity against explained variance", 120 + 320 * places[-1][0])
 

@@ -27,9 +27,9 @@ STATISTICS = {
 }
 CURVES = {
     "explained_variance": "explained variance (fraction)",
-    "l0": "L0 (active latents a token)",
+    "l0": "L0 (active latents per token)",
     "dead_fraction": "dead latents (fraction)",
-    "loss": "loss (squared activation a token)",
+    "loss": "loss (squared activation per token)",
     "normalised_mse": "normalised MSE (fraction)",
 }
 

@@ -171,11 +171,11 @@ def transfer_means(means: pd.DataFrame) -> go.Figure:
             f"%{{customdata[2]:{digits}}}], %{{customdata[3]}} pairs<extra></extra>",
         )
         figure.add_trace(trace, row=1, col=col)
-    finish(figure, "Transfer by how training and test are related", height=150 + 26 * len(means), legend=False)
+    finish(figure, "Transfer by the relation between training and test", height=150 + 26 * len(means), legend=False)
     ticks = [f"{name} ({pairs})" for name, pairs in zip(names, means["pairs"], strict=True)]
     figure.update_yaxes(tickvals=list(range(len(means))), ticktext=ticks, range=[len(means) - 0.4, -0.6])
     figure.update_xaxes(title_text="mean gain (percentage points)", showgrid=True, row=1, col=1)
-    figure.update_xaxes(title_text="summed gain over summed own gain (1 = as much)", showgrid=True, row=1, col=2)
+    figure.update_xaxes(title_text="gain as a share of the own gain (1 = as much)", showgrid=True, row=1, col=2)
     zero_line(figure, axis="x")
     return figure.update_layout(margin={"l": 230})
 
@@ -221,11 +221,11 @@ def transfer_similarity(transfer: pd.DataFrame, similarity: pd.DataFrame) -> go.
                 legendgroup=relation,
                 showlegend=col == 1,
                 hovertemplate=f"<b>%{{customdata[0]}}</b> %{{y:{digits}}} [%{{customdata[1]:{digits}}}, "
-                f"%{{customdata[2]:{digits}}}] at %{{x:.3f}} cycles a pixel<extra></extra>",
+                f"%{{customdata[2]:{digits}}}] at %{{x:.3f}} cycles per pixel<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=col)
         figure.update_yaxes(title_text=axes[quantity], row=1, col=col)
-    finish(figure, "Do corruptions with alike spectra train each other?", height=430)
-    figure.update_xaxes(title_text="distance of the spectra (cycles a pixel)")
+    finish(figure, "Do gains transfer between corruptions with similar spectra?", height=430)
+    figure.update_xaxes(title_text="distance of the spectra (cycles per pixel)")
     zero_line(figure)
     return figure

@@ -68,7 +68,7 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
         zero_line(figure, axis="x", row=1, col=col)
     finish(
         figure,
-        f"One part's weights of the other model: {quantity.replace('_', ' ')}",
+        f"Weights of one part from the other model: {quantity.replace('_', ' ')}",
         height=150 + 17 * len(parts),
         legend=False,
     )
@@ -122,8 +122,8 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
             height, line={"color": MUTED, "width": 1, "dash": "solid" if height == 0 else "dot"}, layer="below"
         )
     finish(figure, f"Weights swapped from either end: {quantity.replace('_', ' ')}", height=440)
-    figure.update_xaxes(title_text="all parts up to and with this one are the giver's", row=1, col=1)
-    figure.update_xaxes(title_text="all parts from the end to this one are the giver's", row=1, col=2)
+    figure.update_xaxes(title_text="all parts up to this one are the giver's", row=1, col=1)
+    figure.update_xaxes(title_text="this part and all after it are the giver's", row=1, col=2)
     figure.update_yaxes(title_text=RECOVERED, row=1, col=1)
     return figure.update_layout(margin={"b": 110})
 

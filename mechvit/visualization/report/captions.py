@@ -25,14 +25,19 @@ def claims(effects: pd.DataFrame) -> list[str]:
     """State the number of measurements, and how many deciding intervals exclude zero or lie within the margin."""
     measured = effects.dropna(subset=["value", "low", "high"])
     deciding = measured[measured["decides"]]
-    said = f"{len(measured)} measurements of {measured['id'].nunique()} claims."
+    said = f"{len(measured)} measurements for {measured['id'].nunique()} claims."
     effect, none = (deciding[deciding["kind"] == kind] for kind in ("effect", "no effect"))
     if len(effect):
         above, below = int((effect["low"] > 0).sum()), int((effect["high"] < 0).sum())
-        said += f" Of {len(effect)} claimed effects, the weakest part lies above zero in {above} and below in {below}."
+        said += (
+            f" {len(effect)} claim an effect: the interval of the weakest measurement lies above zero in {above} and "
+            f"below zero in {below}."
+        )
     if len(none):
         inside = int(((none["low"] >= -none["threshold"]) & (none["high"] <= none["threshold"])).sum())
-        said += f" Of {len(none)} claims of no effect, the largest deviation lies within the margin in {inside}."
+        said += (
+            f" {len(none)} claim no effect: the interval of the largest deviation lies within the margin in {inside}."
+        )
     return [said]
 
 
@@ -44,10 +49,10 @@ def table_one(summary: pd.DataFrame) -> list[str]:
         base, tuned = (_row(summary, model=m, corruption=key, metric="accuracy") for m in ("base", key))
         ece = [_row(summary, model=m, corruption=key, metric="ece").value for m in ("base", key)]
         said.append(
-            f"On {title_of(key)} the base model is right on {base.value:.1%} of the images and the model tuned on it "
-            f"on {tuned.value:.1%}: {signed(tuned.gain * 100)} points "
+            f"On {title_of(key)}, the base model classifies {base.value:.1%} of the images correctly and the model "
+            f"tuned on it {tuned.value:.1%}, a change of {signed(tuned.gain * 100)} points "
             f"({interval(tuned.gain_low * 100, tuned.gain_high * 100)}). "
-            f"Its calibration error goes from {ece[0]:.3f} to {ece[1]:.3f}."
+            f"The calibration error is {ece[0]:.3f} in the base and {ece[1]:.3f} in the tuned model."
         )
     return said
 
@@ -66,8 +71,9 @@ def gains(summary: pd.DataFrame) -> list[str]:
         largest = ", then ".join(f"{METRIC_TITLES[m].lower()} ({signed(order[m] * 100)})" for m in ranked)
         said.append(
             f"On {title_of(models[-1])}, tuning at severity {listing([str(level_of(m)) for m in models])} changes "
-            f"top-1 by {listing([signed(value) for value in top])} points: it {'rises' if rising else 'does not rise'} "
-            f"with every step of severity. For the strongest, the gain is largest in {largest}."
+            f"top-1 accuracy by {listing([signed(value) for value in top])} points; the gain "
+            f"{'rises' if rising else 'does not rise'} with every step of severity. For the highest severity, it is "
+            f"largest in {largest}."
         )
     return said
 
@@ -80,17 +86,18 @@ def transfer(summary: pd.DataFrame) -> list[str]:
     clean = part["corruption"] == "clean"
     said = []
     for name, rows in (
-        ("Within their own family", part[own]),
-        ("On the other family", part[~own & ~clean]),
-        ("On clean images", part[clean]),
+        ("On the family that they were tuned on,", part[own]),
+        ("On the other family,", part[~own & ~clean]),
+        ("On clean images,", part[clean]),
     ):
         if rows.empty:
             continue
         up, down = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
         changes = rows["gain"] * 100
         said.append(
-            f"{name} the tuned models change top-1 by {interval(changes.min(), changes.max())} points "
-            f"(mean {signed(changes.mean())}; of {len(rows)} intervals {up} lie above zero and {down} below)."
+            f"{name} the tuned models' top-1 accuracy differs from the base's by "
+            f"{interval(changes.min(), changes.max())} points (mean {signed(changes.mean())}; of {len(rows)} "
+            f"intervals, {up} lie above zero and {down} below)."
         )
     return [" ".join(said)]
 
@@ -104,14 +111,15 @@ def class_probability(summary: pd.DataFrame) -> list[str]:
         pair = pair.sort_values("layer")
         ahead = (pair["low_x"] > pair["high_y"]).to_numpy()[::-1].cumprod()[::-1].astype(bool)
         last = pair.iloc[-1]
-        start = (
-            f"stands clearly above the base from layer {int(pair['layer'][ahead].iloc[0])} of {int(last.layer)} on"
+        lead = (
+            f"lies above the base's, with separate intervals, from layer {int(pair['layer'][ahead].iloc[0])} of "
+            f"{int(last.layer)} to the last"
             if ahead.any()
-            else f"is not clearly above the base at the last layer, {int(last.layer)}"
+            else f"does not lie above the base's with separate intervals at the last layer, {int(last.layer)}"
         )
         said.append(
-            f"On {title_of(key)} the model tuned on it {start} (separate intervals), and ends at "
-            f"{last.probability_x:.3f} against {last.probability_y:.3f}."
+            f"On {title_of(key)}, the probability in the model tuned on it {lead}. At the last layer it is "
+            f"{last.probability_x:.3f}, the base's {last.probability_y:.3f}."
         )
     return said
 
@@ -123,12 +131,12 @@ def first_correct_layers(first: pd.DataFrame) -> list[str]:
         key = strongest(first["model"], family)
         base, tuned = (pick(first, model=m, corruption=key) for m in ("base", key))
         if base.empty or tuned.empty:
-            said.append(f"On {title_of(key)} one of the two models is right on no image at any layer.")
+            said.append(f"On {title_of(key)}, one of the two models is right on no image at any layer.")
             continue
         (before, n_base), (after, n_tuned) = map(_mean_layer, (base, tuned))
         said.append(
-            f"On {title_of(key)} the correct class first wins at layer {before:.2f} on average in the base "
-            f"({n_base:,} images) and at {after:.2f} in the tuned model ({n_tuned:,} images)."
+            f"On {title_of(key)}, the first correct layer is on average {before:.2f} in the base ({n_base:,} images) "
+            f"and {after:.2f} in the tuned model ({n_tuned:,} images)."
         )
     return said
 
@@ -145,17 +153,17 @@ def first_correct_difference(summary: pd.DataFrame) -> list[str]:
     own = summary[(summary["model"] == summary["corruption"]) & (summary["model"] != "base")]
     own = own.dropna(subset=["difference"]).set_index("model")
     if own.empty:
-        return ["No image is right at some layer both in the base and in a tuned model."]
+        return ["There is no image that both the base and a tuned model get right at some layer."]
     own = own.loc[in_order(own.index)]
     earlier = [title_of(model, short=True) for model in own.index[own["difference_high"] < 0]]
-    found = f"are earlier for {listing(earlier)}" if earlier else "are not clearly earlier for any tuned model"
+    found = f"the models tuned on {listing(earlier)}" if earlier else "no tuned model"
     each = []
     for family in families(own.index):
         key = strongest(own.index, family)
         row = own.loc[key]
         change = interval(row["difference_low"], row["difference_high"], 2)
         each.append(f"{signed(row['difference'], 2)} layers ({change}) for {title_of(key, short=True)}")
-    return [f"By their intervals, first correct layers {found}; the change is {listing(each)}."]
+    return [f"The interval lies below zero (earlier) for {found}. The mean change is {listing(each)}."]
 
 
 def entropy_difference(summary: pd.DataFrame) -> list[str]:
@@ -167,13 +175,13 @@ def entropy_difference(summary: pd.DataFrame) -> list[str]:
         wide = pick(part, corruption=key).pivot(index="layer", columns="model", values="value").sort_index()
         base, highest = wide["base"], int((wide.idxmax(axis=1) == "base").sum())
         text = (
-            f"On {title_of(key)} the base's difference runs from {signed(base.iloc[0], 3)} nats at layer "
+            f"On {title_of(key)}, the base's difference runs from {signed(base.iloc[0], 3)} nats at layer "
             f"{base.index[0]} to {signed(base.iloc[-1], 3)} at layer {base.index[-1]}; it is negative in "
             f"{int((base < 0).sum())} of {len(base)} layers, and the highest of all models in {highest}."
         )
         if key in wide:
             gap = (wide[key] - base).mean()
-            text += f" Averaged over layers the model tuned on it lies {signed(gap, 3)} nats from the base."
+            text += f" Averaged over layers, the tuned model's difference minus the base's is {signed(gap, 3)} nats."
         said.append(text)
     return said
 
@@ -187,13 +195,14 @@ def pattern_change(summary: pd.DataFrame) -> list[str]:
         wide = pick(cosine, corruption=key).pivot(index="layer", columns="model", values="value").sort_index()
         worst = wide["base"].idxmin()
         text = (
-            f"Under {title_of(key)} the base's attention moves most at layer {worst} (cosine {wide['base'][worst]:.3f})"
+            f"Under {title_of(key)}, the base's attention changes most at layer {worst} (cosine "
+            f"{wide['base'][worst]:.3f})"
         )
         if key in wide:
             less = int((wide[key] > wide["base"]).sum())
             text += (
-                f"; the model tuned on it has {wide[key][worst]:.3f} there and moves less than the base in {less} of "
-                f"{len(wide)} layers"
+                f"; that of the model tuned on it has a cosine of {wide[key][worst]:.3f} there and changes less than "
+                f"the base's in {less} of {len(wide)} layers"
             )
         said.append(text + ".")
     return said
@@ -228,7 +237,7 @@ def cosine_distances(distance: pd.DataFrame) -> list[str]:
                 f"{ARCHITECTURE_TITLES[worst.architecture]}, {title_of(worst.model)})"
             )
     text = listing(said) if said else "no distance was measured between a base and a tuned model"
-    return [text[0].upper() + text[1:] + ". Zero would be the same distribution."]
+    return [text[0].upper() + text[1:] + ". Zero means equal distributions."]
 
 
 def training_curves(history: pd.DataFrame) -> list[str]:
@@ -241,7 +250,7 @@ def training_curves(history: pd.DataFrame) -> list[str]:
             low, high = rows["explained_variance"].min(), rows["explained_variance"].max()
             parts.append(f"an explained variance of {low:.3f} to {high:.3f}")
         if "l0" in rows:
-            parts.append(f"{rows['l0'].min():.1f} to {rows['l0'].max():.1f} active latents a token")
+            parts.append(f"{rows['l0'].min():.1f} to {rows['l0'].max():.1f} active latents per token")
         if parts:
             said.append(f"{ARCHITECTURE_TITLES[kind]}s end with {listing(parts)}.")
     tokens = int(history["tokens"].max())

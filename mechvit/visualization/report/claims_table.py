@@ -25,7 +25,7 @@ VERDICT_WORDS = {
     ),
     "inconclusive": (
         "maybe",
-        "The intervals neither show nor exclude it, or it was not measured: more images, or another run, would tell.",
+        "The intervals neither show nor exclude the claim, or it was not measured. More images could decide it.",
     ),
 }
 """Style class and meaning of each verdict."""

@@ -26,7 +26,7 @@ def patching(summary: pd.DataFrame) -> list[str]:
         rows = pick(summary, model=model, quantity="logit_difference")
         single = rows[rows["kind"].isin(["attn", "mlp", "head"]) & rows["recovered"].notna()]
         if single.empty:
-            said.append(f"On {title_of(model)} there is no gap between the models to recover.")
+            said.append(f"On {title_of(model)}, the tuned model has no clear lead that could be recovered.")
             continue
         best = single.loc[single["recovered"].idxmax()]
         where = (
@@ -35,8 +35,8 @@ def patching(summary: pd.DataFrame) -> list[str]:
             else (f"{KIND_NAMES[best['kind']]} of block")
         )
         said.append(
-            f"On {title_of(model)} the single activation that carries most of the tuned model’s lead is {where} "
-            f"{int(best['layer'])}: {between(best, 'recovered')} of it."
+            f"On {title_of(model)}, the single activation that recovers the largest share of the tuned model’s lead is "
+            f"that of {where} {int(best['layer'])}: {between(best, 'recovered')}."
         )
     return [" ".join(said)]
 
@@ -46,14 +46,14 @@ def swaps(summary: pd.DataFrame) -> list[str]:
     rows = pick(summary, kind="single", quantity="logit_difference")
     rows = rows[rows["recovered"].notna()]
     if rows.empty:
-        return ["There is no gap between the models to recover."]
+        return ["The two models have no clear gap that could be recovered."]
     blocks = rows["part"].str.fullmatch(r"blocks\.\d+")
     parts, whole = rows[~blocks], rows[blocks]
     best = parts.loc[parts["recovered"].idxmax()]
-    said = f"Of single parts, {best['part']} recovers most: {between(best, 'recovered')} of the gap"
+    said = f"The single part that recovers the largest share of the gap is {best['part']}: {between(best, 'recovered')}"
     if len(whole):
         block = whole.loc[whole["recovered"].idxmax()]
-        said += f"; of whole blocks, {block['part']}: {between(block, 'recovered')}"
+        said += f"; among whole blocks, it is {block['part']}: {between(block, 'recovered')}"
     return [said + "."]
 
 
@@ -65,8 +65,8 @@ def smallest(found: pd.DataFrame) -> str:
     last = held_out.loc[held_out["step"].idxmax()]
     names = str(last["groups"]).split()
     return (
-        f"The smallest set of branches that carries 90% of the gain where it was chosen has {len(names)} of "
-        f"{int(last['of'])}: {listing(names)}; on held-out images it recovers {between(last, 'recovered')}."
+        f"The smallest set that recovers 90% of the gain, on the images that it was chosen on, holds {len(names)} of "
+        f"{int(last['of'])} parts: {listing(names)}. On held-out images it recovers {between(last, 'recovered')}."
     )
 
 
@@ -77,8 +77,8 @@ def interpolation(summary: pd.DataFrame) -> list[str]:
     for corruption in in_order(rows["corruption"]):
         line = pick(rows, corruption=corruption)
         best = line.loc[line["value"].idxmax()]
-        said.append(f"{title_of(corruption)}: highest at alpha {best['alpha']:g}, {100 * best['value']:.1f}%")
-    return [f"Accuracy along the line. {'; '.join(said)}."]
+        said.append(f"{title_of(corruption)} at alpha {best['alpha']:g} ({100 * best['value']:.1f}%)")
+    return [f"Accuracy is highest on {listing(said)}."]
 
 
 def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
@@ -89,7 +89,7 @@ def attribution(components: pd.DataFrame, overall: pd.DataFrame) -> list[str]:
         for key, name in AGREEMENT.items()
         if key in rows.index
     ]
-    return [f"Over {len(components)} components: {listing(said)}."]
+    return [f"Agreement over {len(components)} components: {listing(said)}."]
 
 
 def heads(correlations: pd.DataFrame) -> list[str]:
@@ -98,8 +98,8 @@ def heads(correlations: pd.DataFrame) -> list[str]:
     sure = rows[((rows["low"] > 0) | (rows["high"] < 0)) & (rows["p"] < 0.05)]
     if sure.empty:
         return [
-            "No number of a head’s attention goes with its patching effect beyond what images and a permutation of the "
-            "heads allow."
+            "No statistic of the heads’ attention is significantly correlated with their patching effect (interval "
+            "over images without zero, and p below 0.05 when heads are permuted)."
         ]
     said = [
         f"{row.number.replace('_', ' ')} ({row.model}) {signed(row.value, 2)} [{signed(row.low, 2)}, "
@@ -107,8 +107,8 @@ def heads(correlations: pd.DataFrame) -> list[str]:
         for row in sure.itertuples()
     ]
     return [
-        "Rank correlations with the patching effect whose interval over images excludes zero, and with p below 0.05 "
-        f"over heads: {listing(said)}."
+        "Significant rank correlations with the patching effect (interval over images without zero, and p below 0.05 "
+        f"when heads are permuted): {listing(said)}."
     ]
 
 
@@ -117,15 +117,16 @@ def steering(chosen: pd.DataFrame) -> list[str]:
     rows = pick(chosen, quantity="accuracy", control=0)
     rows = rows[rows["recovered"].notna()]
     if rows.empty:
-        return ["No direction was cheap enough on clean images, or there is no gap to recover."]
+        return ["Every direction costs too much accuracy on clean images, or there is no gain to recover."]
     names = {"mean_difference": "the mean difference", "sae": "the SAE’s latents"}
     said = [
-        f"on {title_of(row['corruption'])}, {names.get(row['source'], row['source'])} at {row['hook_name']} recovers "
-        f"{between(row, 'recovered')} of the gain in accuracy, {between(row, 'beyond', 1, 100)} points beyond random "
-        f"directions, and changes that on clean images by {between(row, 'clean_change', 1, 100)} points"
+        f"On {title_of(row['corruption'])}, {names.get(row['source'], row['source'])} at {row['hook_name']} recovers "
+        f"{between(row, 'recovered')} of the gain in accuracy, which is {between(row, 'beyond', 1, 100)} points more "
+        "than random directions, and changes accuracy on clean images by "
+        f"{between(row, 'clean_change', 1, 100)} points"
         for _, row in rows.iterrows()
     ]
-    return [f"Held out: {'; '.join(said)}."]
+    return [f"{'. '.join(said)}. All on held-out images."]
 
 
 def similarity(cka: pd.DataFrame) -> list[str]:
@@ -137,8 +138,8 @@ def similarity(cka: pd.DataFrame) -> list[str]:
         if len(rows):
             least = rows.loc[rows["cka"].idxmin()]
             said.append(
-                f"{title_of(model)} tuned and base are least alike after layer {int(least['layer_b'])} on that "
-                f"corruption: {least['cka']:.3f} [{least['low']:.3f}, {least['high']:.3f}]"
+                f"On {title_of(model)}, the model tuned on it differs most from the base at layer "
+                f"{int(least['layer_b'])}: CKA {least['cka']:.3f} [{least['low']:.3f}, {least['high']:.3f}]"
             )
     return [f"{'. '.join(said)}."] if said else []
 
@@ -147,18 +148,21 @@ def depth(summary: pd.DataFrame) -> list[str]:
     """State the change of prediction depth on the corruption that each model was tuned on."""
     rows = summary[(summary["model"] == summary["corruption"]) & (summary["subset"] == "both_correct")]
     said = [
-        f"{title_of(row['model'])}, {row['lens']} lens: {between(row, 'change')} layers" for _, row in rows.iterrows()
+        f"{between(row, 'change')} layers for {title_of(row['model'])} by the {row['lens']} lens"
+        for _, row in rows.iterrows()
     ]
-    return [f"Change on the corruption tuned on, over images that both get right. {'; '.join(said)}."] if said else []
+    if not said:
+        return []
+    return [f"Change under the corruption tuned on, over images that both models get right: {listing(said)}."]
 
 
 def latents(change: pd.DataFrame) -> list[str]:
     """State how many latents the corruption changes in each model, and in how many the models differ."""
     base, tuned, moved, differ = _changed(change)
     said = (
-        f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the base’s {len(base)} latents, and "
-        f"{moved[1]} of the {len(tuned)} that the tuned model’s SAE has a match for. In {len(differ)} of these the "
-        "models differ"
+        f"At a false discovery rate of 5%, the corruption changes {moved[0]} of the base’s {len(base)} latents, and "
+        f"{moved[1]} of the {len(tuned)} matching latents of the tuned model. In {len(differ)} of the matches the two "
+        "changes differ"
     )
     if len(differ):
         row = differ.loc[differ["beyond"].abs().idxmax()]
@@ -176,9 +180,9 @@ def shared_latents(change: pd.DataFrame) -> list[str]:
     before = base.set_index("feature")["difference"].loc[differ["feature"]]
     less = int((differ["difference"].abs().to_numpy() < before.abs().to_numpy()).sum())
     return [
-        f"At a false discovery rate of 5%, the corruption moves {moved[0]} of the {len(base)} latents in the base and "
-        f"{moved[1]} in the tuned model; in {len(differ)} the models differ, and {less} of these move less in the "
-        "tuned model."
+        f"At a false discovery rate of 5%, the corruption changes {moved[0]} of the {len(base)} latents in the base "
+        f"and {moved[1]} in the tuned model. In {len(differ)} the two changes differ; in {less} of these the change is "
+        "smaller in the tuned model."
     ]
 
 
@@ -192,7 +196,7 @@ def _changed(change: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[int
 def neurons(agreement: pd.DataFrame) -> list[str]:
     """State how well the approximation agrees with patching for single neurons."""
     said = []
-    for reason, words in (("top", "the largest by attribution"), ("random", "drawn at random")):
+    for reason, words in (("top", "with the largest approximate effects"), ("random", "drawn at random")):
         rows = pick(agreement, chosen=reason).set_index("quantity")
         if len(rows):
             numbers = [
@@ -200,8 +204,8 @@ def neurons(agreement: pd.DataFrame) -> list[str]:
                 for key, name in AGREEMENT.items()
                 if key in rows.index
             ]
-            said.append(f"of {int(rows['neurons'].iloc[0])} MLP neurons {words}, {listing(numbers)}")
-    return [f"Patched one by one for comparison: {'; '.join(said)}."] if said else []
+            said.append(f"{int(rows['neurons'].iloc[0])} {words}, {listing(numbers)}")
+    return [f"Agreement over single MLP neurons: {'; '.join(said)}."] if said else []
 
 
 def ablation(summary: pd.DataFrame) -> list[str]:
@@ -209,19 +213,21 @@ def ablation(summary: pd.DataFrame) -> list[str]:
     rows = pick(summary, kind="sensitive", quantity="accuracy")
     rows = rows[rows["corruption"] != "clean"]
     said = [f"{int(row['n'])} latents {between(row, 'beyond', 1, 100)} points" for _, row in rows.iterrows()]
-    return [f"Accuracy under the corruption, beyond others as frequent: {listing(said)}."] if said else []
+    if not said:
+        return []
+    return [f"Change of accuracy under the corruption, minus that of equally frequent latents: {listing(said)}."]
 
 
 def related(transfer: pd.DataFrame) -> list[str]:
     """State on how many filters of its own group, and of the other, each model gains."""
     said = []
     for model in (m for m in in_order(transfer["trained_on"]) if m != "base"):
-        for relation, words in (("group", "other filters of its group"), ("across", "filters of the other group")):
+        for relation, words in (("group", "other filters of its group"), ("across", "filters of other groups")):
             rows = pick(transfer, trained_on=model, relation=relation)
             if len(rows):
                 up, down = int((rows["gain_low"] > 0).sum()), int((rows["gain_high"] < 0).sum())
                 said.append(
-                    f"{title_of(model)}: on {words} the gain’s interval lies above zero in {up} of {len(rows)} and "
-                    f"below in {down} (mean {signed(100 * rows['gain'].mean())} points)"
+                    f"Tuned on {title_of(model)}, on {words}: the gain’s interval lies above zero in {up} of "
+                    f"{len(rows)} and below zero in {down} (mean {signed(100 * rows['gain'].mean())} points)"
                 )
     return [f"{'. '.join(said)}."] if said else []

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .run_results import RunResults
 
 LEAD = (
-    "Which difference between the base and a tuned model causes the gain, can it be isolated, and can it be obtained "
-    "without tuning? Does it transfer to other filters? Each model tuned on a family’s strongest level is compared "
+    "Which difference between the base and a tuned model causes the gain? Can it be isolated? Can the gain be obtained "
+    "without tuning, and does it transfer to other filters? Each model tuned on a family’s strongest level is compared "
     "with the base on that corruption. A recovered share of 0 is the unchanged base, 1 the tuned model."
 )
 OPEN = "Section 5, future work"
@@ -59,10 +59,10 @@ def _of_all() -> Iterator[FigureSpec]:
         figure=patching.patching_map,
         reading=readings.patching,
         source=OPEN,
-        definition="The base runs on corrupted images with one activation, at all tokens, taken from the tuned model "
-        "on the same images. Share of the tuned model’s lead in logit difference (the label’s logit less that of the "
-        "wrong class that both models together take the image for most easily); bold where its bootstrap interval over "
-        "images excludes zero.",
+        definition="The base runs on corrupted images with one of its activations, at all tokens, replaced by the "
+        "tuned model’s on the same images. Numbers are the share of the tuned model’s lead that this recovers, in "
+        "logit difference: the label’s logit minus that of the wrong class which is likeliest to both models together. "
+        "Bold where the bootstrap interval over images excludes zero.",
         claims=("open_isolate", "open_heads"),
     )
     yield FigureSpec(
@@ -71,9 +71,9 @@ def _of_all() -> Iterator[FigureSpec]:
         figure=transfers.transfer_matrix,
         reading=readings.related,
         source=OPEN,
-        definition="Accuracy less the base’s on the same test images, in percentage points, on filters that no model "
-        "was tuned on and on those that they were; bold where the paired interval excludes zero. The first row is the "
-        "base’s own accuracy.",
+        definition="Accuracy minus the base’s on the same test images, in percentage points, on filters that models "
+        "were tuned on and on others. Bold where the paired interval excludes zero. The first row is the base’s own "
+        "accuracy.",
         claims=("open_transfer",),
     )
     yield FigureSpec(
@@ -83,10 +83,10 @@ def _of_all() -> Iterator[FigureSpec]:
         figure=steering.steering_cost,
         reading=readings.steering,
         source=OPEN,
-        definition="A direction is added to the base’s residual stream after one block: the mean clean less the mean "
-        "corrupted residual, or the decoder directions of the SAE latents that move most. Block and scale are chosen "
-        "on half of the images among those that cost at most two points of clean accuracy there; shown is the "
-        "other half. Grey: random directions of the same length, each chosen alike.",
+        definition="A direction is added to the base’s residual stream after one block: the mean clean minus the mean "
+        "corrupted residual, or the decoder directions of the SAE latents that change most. Block and scale are chosen "
+        "on half of the images, among those that cost at most two points of clean accuracy; the figure shows the other "
+        "half. Grey: random directions of the same length, chosen in the same way.",
         claims=("open_control",),
     )
     yield FigureSpec(
@@ -106,9 +106,9 @@ def _of_all() -> Iterator[FigureSpec]:
         figure=representations.depth_change,
         reading=readings.depth,
         source="Section 4.2",
-        definition="Prediction depth: the earliest layer from which on the lens predicts what the model predicts in "
-        "the end. Tuned lens: an affine translator a layer, trained on other images. Tuned less base, paired "
-        "intervals.",
+        definition="Prediction depth: the first layer from which the lens predicts the model’s final class at every "
+        "layer. Tuned lens: an affine map for each layer, trained on other images. The figure shows tuned minus base, "
+        "with paired intervals.",
         claims=("earlier",),
     )
 
@@ -125,7 +125,8 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         figure=lambda table: _entitled(weights.swap_recovery(table), name),
         reading=lambda table: [*readings.swaps(table), *filter(None, [readings.smallest(smallest)])],
         source=OPEN,
-        definition="The base with one part’s weights of the tuned model. Bars are bootstrap intervals over images.",
+        definition="The base with the weights of one part replaced by the tuned model’s. Bars are bootstrap intervals "
+        "over images.",
         claims=(f"open_isolate_{family}",),
     )
     yield FigureSpec(
@@ -135,8 +136,8 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         figure=lambda table: _entitled(weights.interpolation_curves(table), name),
         reading=readings.interpolation,
         source=OPEN,
-        definition="Weights base + alpha (tuned − base): 0 is the base, 1 the tuned model, beyond 1 further the same "
-        "way. Bands are bootstrap intervals over images.",
+        definition="The model with weights base + alpha (tuned − base): alpha 0 is the base, 1 the tuned model, and "
+        "above 1 lie points beyond it. Bands are bootstrap intervals over images.",
     )
     yield from _activations(run, model)
     yield FigureSpec(
@@ -147,9 +148,9 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
         reading=readings.latents,
         source="Section 4.4",
-        definition="One dot a latent of the base’s SAE that the tuned model’s SAE has a match for: corrupted minus "
-        "clean of its mean activation over images, in each model. On the dotted line the corruption moves it alike. "
-        "Filled where the models differ at a false discovery rate of 5%.",
+        definition="One dot per latent of the base’s SAE with a match in the tuned model’s SAE. Its mean activation on "
+        "corrupted minus that on clean images, in the base (across) and in the tuned model (up); on the dotted line "
+        "both change equally. Filled where the changes differ at a false discovery rate of 5%.",
         claims=(f"open_latents_{family}",),
     )
     if run.has("gain_latents_shared"):
@@ -163,8 +164,8 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
             ),
             reading=readings.shared_latents,
             source="Section 4.4",
-            definition="One dot a latent of a BatchTopK SAE trained on base and tuned model alike, so that nothing has "
-            "to be matched: corrupted minus clean of its mean activation over images, in each model.",
+            definition="The same for one BatchTopK SAE trained on both models together, so that no latents have to be "
+            "matched: one dot per latent.",
         )
     yield FigureSpec(
         id=f"gain-ablation-{model}",
@@ -173,9 +174,9 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         figure=lambda table: _entitled(feature_ablation.feature_ablations(table), name),
         reading=readings.ablation,
         source="Section 4.4",
-        definition="The base’s SAE latents whose mean moves most under the corruption (on other images), set to zero "
-        "with the SAE’s error kept, against as many others that fire as often (each within 1.2 times). Change against "
-        "the untouched base.",
+        definition="The base’s SAE latents whose mean activation the corruption changes most (chosen on other images) "
+        "are set to zero; the SAE’s reconstruction error is kept. For comparison, as many others with firing rates "
+        "within a factor of 1.2 of theirs. Changes are from the untouched base.",
         claims=(f"open_latents_{family}",),
     )
 
@@ -192,9 +193,9 @@ def _activations(run: RunResults, model: str) -> Iterator[FigureSpec]:
         figure=lambda table: _entitled(patching.head_links(table, pick(correlations, model="change")), name),
         reading=lambda table: readings.heads(correlations),
         source=OPEN,
-        definition="One dot a head: what patching its z from the tuned model into the base adds to the logit "
-        "difference, against what tuning changes in its attention under the corruption (tuned less base). ρ is "
-        "Spearman’s over heads; its interval is of the bootstrap over images.",
+        definition="One dot per head. Up: the change of the logit difference when its z is patched from the tuned "
+        "model into the base. Across: the tuned model’s statistic of its attention under the corruption minus the "
+        "base’s. ρ is Spearman’s correlation over heads, with a bootstrap interval over images.",
         claims=(f"open_heads_{family}",),
     )
     yield FigureSpec(
@@ -204,7 +205,8 @@ def _activations(run: RunResults, model: str) -> Iterator[FigureSpec]:
         figure=lambda table: _entitled(patching.attribution_scatter(table, overall), name),
         reading=lambda table: [*readings.attribution(table, overall), *readings.neurons(neurons)],
         source=OPEN,
-        definition="Attribution patching (one gradient for all components) against patching itself, in logits.",
+        definition="Effect of each component on the logit difference, in logits: exact, by patching it (across), and "
+        "approximate, from one gradient for all components (attribution patching, up).",
     )
 
 

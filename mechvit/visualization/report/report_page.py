@@ -185,8 +185,8 @@ def _table(
         return caption, *tables.table_one(summary_table), offers.add("performance_summary", "Table 1", summary_table)
     if section.id == "saes" and run.has("sae_quality"):
         caption = (
-            "Quality of each SAE, opened again from its published folder. Recovered: the model with the reconstruction "
-            "in place of its residual stream, 0 as bad as zeros, 1 as good as the untouched model."
+            "Quality of each SAE, loaded from its published folder. Recovered: how good the model is with the "
+            "reconstruction in place of its residual stream, from 0 (as bad as with zeros) to 1 (as good as untouched)."
         )
         quality = run.table("sae_quality")
         return caption, *tables.sae_quality(quality), offers.add("sae_quality", "the SAEs’ quality", quality)

@@ -38,7 +38,7 @@ class FigureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading, a sentence on the question it answers, and its figures."""
+    """A heading, the question that the section answers, and its figures."""
 
     id: str
     title: str
@@ -52,16 +52,16 @@ CLAIMS = FigureSpec(
     figure=claims.claims_forest,
     reading=readings.claims,
     source="its claims",
-    definition="One row a claim. Large: the measurement that decides its verdict, with its 95% interval; thin: its "
-    "other measurements. Hover to read the claim.",
+    definition="One row per claim. Large: the measurement that decides its verdict, with its 95% interval. Thin: its "
+    "other measurements. Hover over a row to read the claim.",
 )
 """Figure drawn from the run's `claims.json` rather than from a table, above all sections."""
 
 PERFORMANCE = Section(
     id="performance",
     title="Performance",
-    lead="Does tuning on corrupted images help on new ones, does it help elsewhere, and does it cost anything on clean "
-    "images?",
+    lead="Does tuning on a corruption help on new images with it? Does it help on other corruptions, and does it cost "
+    "accuracy on clean images?",
     figures=(
         FigureSpec(
             id="table-one",
@@ -98,7 +98,7 @@ PERFORMANCE = Section(
 LENS = Section(
     id="lens",
     title="Class prediction across layers",
-    lead="At which depth does the right answer appear, and does tuning bring it forward?",
+    lead="At which layer does the right class appear, and does it appear earlier after tuning?",
     figures=(
         FigureSpec(
             id="class-probability",
@@ -107,8 +107,8 @@ LENS = Section(
             reading=readings.class_probability,
             source="Figure 4",
             definition="Logit lens: the classifier's softmax when its final norm and head read the residual stream "
-            "after each block; layer 0 is the embedding. Solid: the base and models tuned on this family. Dotted: "
-            "models tuned on the other. Bands are bootstrap intervals over images.",
+            "after each block; layer 0 is the embedding. Solid: the base and the models tuned on the panel's family. "
+            "Dotted: models tuned on the other family. Bands are bootstrap intervals over images.",
             claims=("certainty", "overtakes"),
         ),
         FigureSpec(
@@ -117,8 +117,8 @@ LENS = Section(
             figure=lens.first_correct_layers,
             reading=readings.first_correct_layers,
             source="Figures 5 and 6",
-            definition="The smallest layer whose highest logit is the label, over images correct at some layer. Bars "
-            "are bootstrap intervals over images.",
+            definition="First correct layer: the first one at which the label has the highest logit. Images that are "
+            "right at no layer are left out. Bars are bootstrap intervals over images.",
             columns=["model", "corruption", "image_id", "layer"],
             summarise=lens.first_correct_shares,
             claims=("earlier",),
@@ -129,7 +129,8 @@ LENS = Section(
             figure=lens.first_correct_difference,
             reading=readings.first_correct_difference,
             source="Section 4.2",
-            definition="Mean over images that both models get right at some layer, with a paired bootstrap interval.",
+            definition="First correct layer of the tuned model minus the base's: the mean over images that both get "
+            "right at some layer, with a paired bootstrap interval.",
             claims=("earlier",),
         ),
     ),
@@ -138,7 +139,7 @@ LENS = Section(
 ATTENTION = Section(
     id="attention",
     title="Attention",
-    lead="Does corruption spread attention out or draw it together, and does tuning undo it?",
+    lead="Does a corruption spread attention out or concentrate it, and does tuning undo that?",
     figures=(
         FigureSpec(
             id="entropy",
@@ -148,7 +149,7 @@ ATTENTION = Section(
             source="Figures 7 and 8",
             definition="H = −Σ p ln p of each attention row, averaged over heads and queries. The difference is "
             "corrupted minus clean for the same image: above zero, the corruption spread attention out. The paper does "
-            "not fix its sign.",
+            "not state the sign.",
             claims=("entropy",),
         ),
         FigureSpec(
@@ -157,8 +158,8 @@ ATTENTION = Section(
             figure=attention.pattern_change,
             reading=readings.pattern_change,
             source="Section 3.3",
-            definition="Between the clean and the corrupted pattern of the same image, row by row, averaged over heads "
-            "and queries.",
+            definition="Cosine and squared difference between each row of the clean and of the corrupted pattern of "
+            "the same image, averaged over heads and queries.",
         ),
     ),
 )
@@ -166,7 +167,7 @@ ATTENTION = Section(
 SAES = Section(
     id="saes",
     title="Sparse autoencoders",
-    lead="Did tuning change the sparse features that the penultimate layer is made of?",
+    lead="Did tuning change the sparse features of the penultimate layer?",
     figures=(
         FigureSpec(
             id="sae-cosine",
@@ -186,8 +187,8 @@ SAES = Section(
             figure=saes.cosine_distances,
             reading=readings.cosine_distances,
             source="Section 4.4",
-            definition="Between the base's and the tuned model's distribution of cosines on the corruption that it was "
-            "tuned on; bars are bootstrap intervals over images.",
+            definition="Distances between the base's and the tuned model's distributions of these cosines, under the "
+            "corruption that the model was tuned on. Bars are bootstrap intervals over images.",
             claims=("sae_cosine",),
         ),
         FigureSpec(

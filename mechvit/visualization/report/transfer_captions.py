@@ -17,14 +17,16 @@ def lead(means: pd.DataFrame) -> list[str]:
         group, across, difference = (rows.loc[name] for name in ("group", "across", "group minus across"))
         said.append(
             f"Training on one corruption changes accuracy on another of its group by {_points(group)} on average, and "
-            f"on one of another group by {_points(across)}: the difference {_judged(difference)}."
+            f"on one of another group by {_points(across)}. The difference {_judged(difference)}."
         )
     if "same band minus other band" in rows.index:
         said.append(
-            "Between pairs of one band of frequencies and pairs of two bands, the difference "
+            "The difference between pairs in the same band of frequencies and pairs in different bands "
             f"{_judged(rows.loc['same band minus other band'])}."
         )
-    return [" ".join(said)] if said else ["This run holds no two corruptions of one group and of two groups."]
+    return (
+        [" ".join(said)] if said else ["This run lacks two corruptions of the same group, or two of different groups."]
+    )
 
 
 def gains(transfer: pd.DataFrame) -> list[str]:
@@ -39,13 +41,13 @@ def gains(transfer: pd.DataFrame) -> list[str]:
     if not others.empty:
         best, worst = (others.loc[getattr(others["gain"], name)()] for name in ("idxmax", "idxmin"))
         said.append(
-            f"Between two corruptions, the most passes from {in_sentence(best.trained_on)} to "
-            f"{in_sentence(best.tested_on)}: {_points(best)}; the least from {in_sentence(worst.trained_on)} to "
-            f"{in_sentence(worst.tested_on)}: {_points(worst)}."
+            f"Between two corruptions, the gain is largest from training on {in_sentence(best.trained_on)} to testing "
+            f"on {in_sentence(best.tested_on)}: {_points(best)}; it is smallest from {in_sentence(worst.trained_on)} "
+            f"to {in_sentence(worst.tested_on)}: {_points(worst)}."
         )
     for relation, words in (
-        ("clean", "On clean images the models change accuracy by"),
-        ("control", "The model that was trained further on clean images changes accuracy on corrupted ones by"),
+        ("clean", "On clean images, the models' accuracy differs from the base's by"),
+        ("control", "Further training on clean images alone changes accuracy on corrupted ones by"),
     ):
         part = pick(transfer, relation=relation)
         if not part.empty:
@@ -69,11 +71,13 @@ def shares(transfer: pd.DataFrame) -> list[str]:
                 f"{share(best.transfer_low)} to {share(best.transfer_high)})"
             )
     found = (
-        [f"The best other single corruption to train on, by share of the own gain. {'; '.join(said)}."] if said else []
+        [f"The best other corruption to train on for each tested one, with its share. {'; '.join(said)}."]
+        if said
+        else []
     )
     if unknown:
         names = listing([in_sentence(key) for key in unknown])
-        found.append(f"Left empty: {names}, on which the own model’s gain is not surely positive.")
+        found.append(f"Left empty: {names}, on which training on the corruption itself gives no clear gain.")
     return found
 
 
@@ -84,31 +88,31 @@ def means(table: pd.DataFrame) -> list[str]:
     for scope, words in (
         ("family", "Training on another level of the tested corruption"),
         ("group", "Training on another corruption of its group"),
-        ("across", "Training on one of another group"),
-        ("member", "A mixture, on its members,"),
+        ("across", "Training on a corruption of another group"),
+        ("member", "Training on a mixture that contains it"),
     ):
         if scope in rows.index:
             row = rows.loc[scope]
-            part = "" if pd.isna(row.transfer) else f", {share(row.transfer)} of what its own model gains"
+            part = "" if pd.isna(row.transfer) else f", {share(row.transfer)} of the gain from training on it itself"
             said.append(f"{words} gives {_points(row)}{part}.")
     return [" ".join(said)] if said else []
 
 
 def similarity(table: pd.DataFrame) -> list[str]:
-    """State the rank correlations and their meaning."""
+    """State the rank correlations and what follows from them."""
     said = []
     for row in table.itertuples():
-        what = "the gain" if row.quantity == "gain" else "the share of the own gain"
+        what = "the gain" if row.quantity == "gain" else "the share of the tested corruption’s own gain"
         sure = row.p_value < 0.05
         says = (
-            f"{'less' if row.correlation < 0 else 'more'} passes between corruptions whose spectra lie further apart"
+            f"the further apart two spectra lie, the {'less' if row.correlation < 0 else 'more'} is transferred"
             if sure
-            else "with this many corruptions that is no evidence of a relation"
+            else "this is no evidence of a relation"
         )
         said.append(
-            f"Over {row.pairs} ordered pairs the rank correlation of the spectra’s distance with {what} is "
+            f"Over {row.pairs} ordered pairs, the rank correlation of the spectra’s distance with {what} is "
             f"{signed(row.correlation, 2)} ({interval(row.low, row.high, 2)} over test images), p = {row.p_value:.2g} "
-            f"by relabelling corruptions: {says}."
+            f"when corruptions are permuted: {says}."
         )
     return said
 
@@ -122,4 +126,4 @@ def _judged(row: pd.Series) -> str:
     """State a difference and whether its interval excludes zero."""
     if row.gain_low > 0 or row.gain_high < 0:
         return f"is {signed(row.gain * 100)} points ({interval(row.gain_low * 100, row.gain_high * 100)})"
-    return f"is not clear of zero ({interval(row.gain_low * 100, row.gain_high * 100)} points)"
+    return f"is not clearly different from zero ({interval(row.gain_low * 100, row.gain_high * 100)} points)"

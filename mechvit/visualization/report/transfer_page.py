@@ -36,7 +36,7 @@ GAINS = FigureSpec(
     source="Gain",
     definition="Accuracy of the model minus the base’s on the same test images, in percentage points (blue more, "
     "orange less); bold where its paired bootstrap interval over images excludes zero. The first row is the base’s own "
-    "accuracy. Intervals hold the sampling of images, not that of trainings.",
+    "accuracy. Intervals cover the sampling of test images, not the randomness of training.",
 )
 SHARES = FigureSpec(
     id="shares",
@@ -44,9 +44,9 @@ SHARES = FigureSpec(
     figure=lambda table: transfers.transfer_matrix(table, "transfer"),
     reading=readings.shares,
     source="Share of the own gain",
-    definition="The gain of the model in the row over the gain of the model that was trained on the tested "
-    "corruption: 1 helps as much, 0 does not help. Empty where no model was trained on it, or its gain is not surely "
-    "positive.",
+    definition="The gain of the model in the row divided by the gain of the model that was trained on the tested "
+    "corruption itself: 1 means as much, 0 nothing. Empty where no model was trained on the tested corruption, or "
+    "that model’s gain is not clearly positive.",
 )
 MEANS = FigureSpec(
     id="means",
@@ -54,9 +54,11 @@ MEANS = FigureSpec(
     figure=transfers.transfer_means,
     reading=readings.means,
     source="Means",
-    definition="Left: the mean over pairs (their number in brackets). Right: summed gain over summed own gain of the "
-    "pairs whose own gain is surely positive. Groups are ImageNet-C’s; bands are thirds of the way to half a cycle a "
-    "pixel, by the centroid of what a corruption changes. Bars are bootstrap intervals over images, paired.",
+    definition="Left: the mean gain over pairs of a training and a tested corruption (number of pairs in brackets). "
+    "Right: the sum of these gains divided by the sum of the gains of the models trained on the tested corruptions "
+    "themselves, over pairs where the latter is clearly positive. Groups are ImageNet-C’s. Bands are thirds of the "
+    "frequencies up to half a cycle per pixel; a corruption is in the band of the centroid of what it changes. Bars "
+    "are paired bootstrap intervals over images.",
 )
 
 
@@ -124,15 +126,15 @@ def _sections(run: RunResults, offers: Offers) -> list[TransferSection]:
         TransferSection(
             id="relations",
             title="Within and across",
-            lead="Does training pass between the filters of one group, and between groups?",
+            lead="Does the gain transfer between the filters of one group, and between groups?",
             figures=[_figure(MEANS, means, offers)],
         ),
         TransferSection(
             id="spectra",
             title="Spectra",
-            lead="Does it follow which spatial frequencies the corruptions change?",
+            lead="Does transfer depend on which spatial frequencies the corruptions change?",
             figures=[_figure(_similarity(matrix), similarity, offers)] if len(similarity) else [],
-            missing="" if len(similarity) else "Left out: it takes at least three corruptions.",
+            missing="" if len(similarity) else "Left out: at least three corruptions are needed.",
         ),
     ]
 

@@ -102,7 +102,7 @@ def test_top_k_only_below_the_number_of_classes(tiny_model, tiny_images):
     assert set(found.classes.tolist()) == {5}
     assert found.top(1) == found.accuracy <= found.top(4) <= 1
     for k in (0, 5, 10):
-        with pytest.raises(ValueError, match=r"fewer than the model's 5, .*; got"):
+        with pytest.raises(ValueError, match=r"below the number of classes, 5, .*; got"):
             found.top(k)
 
 

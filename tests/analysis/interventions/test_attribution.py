@@ -212,7 +212,7 @@ def test_error_matches_scipy_on_every_resample(tiny_model, batch):
 def test_error_refuses_what_does_not_belong_together(tiny_model, batch):
     exact = patch_models(tiny_model, tiny_model, first(batch, 3), NOISE, kinds=("mlp",))
     other = attribution_patching(tiny_model, tiny_model, first(batch, 3), NOISE, kinds=("attn",))
-    with pytest.raises(ValueError, match="3 and 3 images and 0 components in common"):
+    with pytest.raises(ValueError, match="3 and 3 images and share 0 components"):
         attribution_error(other, exact)
     fewer = attribution_patching(tiny_model, tiny_model, first(batch, 2), NOISE, kinds=("mlp",))
     with pytest.raises(ValueError, match="2 and 3 images"):

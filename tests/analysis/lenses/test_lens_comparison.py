@@ -64,5 +64,5 @@ def test_summary_is_of_the_means(tiny_model, batch, lens):
 
 
 def test_no_lens_is_refused(tiny_model, batch):
-    with pytest.raises(ValueError, match="no lens to read through"):
+    with pytest.raises(ValueError, match="must name at least one lens"):
         compare_lenses(tiny_model, {}, batch)

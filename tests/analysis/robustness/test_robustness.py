@@ -187,5 +187,5 @@ def test_corrupted_performance_matches_evaluate(tiny_model, tiny_images):
     pd.testing.assert_frame_equal(without, kept)
     with pytest.raises(ValueError, match="no model"):
         corrupted_performance({}, tiny_images, corruptions)
-    with pytest.raises(ValueError, match="nothing to classify images under"):
+    with pytest.raises(ValueError, match="no condition to classify under"):
         corrupted_performance({"a": tiny_model}, tiny_images, (), clean=False)

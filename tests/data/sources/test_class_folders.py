@@ -124,7 +124,7 @@ def test_a_broken_link_is_a_bad_file(root):
         for path in (root / name).iterdir():
             path.unlink()
             path.symlink_to(root / "nowhere.png")
-    with pytest.raises(ValueError, match=r"png cannot be read \(No such file or directory\): .*; mend or remove it"):
+    with pytest.raises(ValueError, match=r"png cannot be read \(No such file or directory\): .*; repair or remove it"):
         load_images(f"folder:{root}")
 
 

@@ -155,7 +155,7 @@ def test_a_damaged_jpeg_passes_the_check_exactly_if_it_can_be_read(data, is_prog
 def test_missing_pictures_are_named_or_left_out(tmp_path, tiny_processor):
     pictures = [None if i % 5 == 0 else Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(40)]
     source = hub_set(tmp_path, pictures)
-    with pytest.raises(ValueError, match=r"row \d+ is missing \(null\); mend or remove it"):
+    with pytest.raises(ValueError, match=r"row \d+ is missing \(null\); repair or remove it"):
         load_images(source, "finetune")
     kept: list[int] = []
     with warnings.catch_warnings(record=True) as caught:
@@ -194,7 +194,7 @@ def test_of_animations_the_first_frame_is_taken_and_said(tmp_path):
         for i in range(10):
             frames = [Image.new("RGB", (4, 4), (k, 9 * i, 0)) for k in (200, 100)]
             frames[0].save(root / name / f"{i}.gif", save_all=True, append_images=frames[1:])
-    with pytest.warns(UserWarning, match=r"4 files have several frames, of which the first is taken: .*gif"):
+    with pytest.warns(UserWarning, match=r"4 files have several frames; the first of each is used: .*gif"):
         images = load_images(f"folder:{root}", "test")
     assert all(image.getpixel((0, 0))[0] == 200 for image in images["image"])
 

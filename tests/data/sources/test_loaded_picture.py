@@ -56,7 +56,7 @@ def test_a_loaded_picture_that_is_no_longer_its_file_is_refused(tmp_path):
     path.write_bytes(FILES["png"])
     image = loaded(path)
     image.putpixel((0, 0), (1, 2, 3))
-    with pytest.raises(ValueError, match=r"a.png is no longer what its file of 16 bits per channel holds"):
+    with pytest.raises(ValueError, match=r"a.png differs from its file of 16 bits per channel"):
         open_picture(image)
     image = loaded(path)
     path.write_bytes(saved(Image.fromarray(RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8))))
@@ -66,10 +66,10 @@ def test_a_loaded_picture_that_is_no_longer_its_file_is_refused(tmp_path):
 def test_traces_of_sixteen_bits_in_loaded_pictures_are_refused():
     """Without its file: a TIFF's tags, a transparent value beyond eight bits, and 12 bits by their darkness."""
     for name in ("tif", "big.tif"):
-        with pytest.raises(ValueError, match=r"is loaded from a file of 16 bits per channel.*the file's path or bytes"):
+        with pytest.raises(ValueError, match=r"comes from a file of 16 bits per channel.*the file's path or bytes"):
             open_picture(loaded(io.BytesIO(FILES[name])))
     key = png(DEEP, 2, (b"tRNS", struct.pack(">HHH", 1000, 2, 3)))
-    with pytest.raises(ValueError, match="is loaded from a file of 16 bits per channel"):
+    with pytest.raises(ValueError, match="comes from a file of 16 bits per channel"):
         open_picture(loaded(io.BytesIO(key)))
     twelve = values_16(6, 5, 4, high=4095)
     twelve[..., 3] = 65535

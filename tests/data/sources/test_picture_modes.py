@@ -74,7 +74,7 @@ def test_gif_with_transparency_and_frames_is_its_first_over_white():
         options = {"lossless": True} if kind == "WEBP" else {}
         data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         expected = convert_to_rgb(Image.open(io.BytesIO(data)), return_numpy=True)
-        with pytest.warns(UserWarning, match="of several frames the first is taken: the picture"):
+        with pytest.warns(UserWarning, match="the first of several frames is used: the picture"):
             got = seen(data)
         np.testing.assert_array_equal(got, expected)
     several = Image.open(io.BytesIO(saved(frames[0], "TIFF", save_all=True, append_images=frames[1:])))

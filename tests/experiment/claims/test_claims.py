@@ -299,7 +299,7 @@ def test_top_k_of_few_classes_decides_nothing():
     tables = tables | {"performance": tables["performance"].assign(classes=8)}
     rows = {row.id: row for row in claims(tables, RULES)}
     ordering = rows["ordering_gaussian_blur"]
-    assert ordering.deciding.label == "not measured: top10 says nothing among so few classes"
+    assert ordering.deciding.label == "not measured: top10 is not defined with so few classes"
     assert (ordering.deciding.value, ordering.verdict) == (None, OPEN)
     clean = rows["clean_unchanged_gaussian_blur"]
     assert {part.label for part in clean.parts} == {

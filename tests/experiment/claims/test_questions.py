@@ -58,7 +58,7 @@ def test_transfer_is_answered_by_the_intervals(median, zoom, answer):
     assert [part.value for part in row.parts] == pytest.approx([100 * median[0], 100 * zoom[0], 20], rel=1e-15)
     assert sum(part.decides for part in parts) == 1
     assert shown.what.startswith("Gain in accuracy")
-    assert shown.rule.startswith("Yes when every 95% interval lies above 0")
+    assert shown.rule.startswith("Yes if every 95% interval lies above 0")
 
 
 def smallest(n: int, low: float) -> pd.DataFrame:
@@ -86,7 +86,7 @@ def test_isolation_counts_parts_and_asks_held_out_images(n, low, answer):
     table.loc[table["images"] == "selection", "recovered_low"] = 0.99
     (row,) = ask(gain_smallest_set=table).values()
     assert row.verdict == answer
-    assert row.parts[1].label.startswith("parts that it takes, of 14: blocks.0.mlp, ")
+    assert row.parts[1].label.startswith("parts in the set, of 14: blocks.0.mlp, ")
     assert (row.parts[1].value, row.parts[1].low) == (n, None)
     assert (row.deciding.value, row.deciding.low) == (pytest.approx(0.2 * n), low)
 

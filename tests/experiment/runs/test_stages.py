@@ -244,7 +244,7 @@ def test_plain_holds_what_json_holds(tmp_path):
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", Settings, lambda: None, 1j, iter([1])])
 def test_plain_refuses_what_json_cannot_hold(value):
-    with pytest.raises(TypeError, match="must be what JSON holds; got"):
+    with pytest.raises(TypeError, match="must be JSON values; got"):
         plain({"deep": [value]})
 
 
@@ -490,5 +490,5 @@ def test_what_was_changed_of_an_output_is_kept(tmp_path, fresh):
         Stages(tmp_path, said.append, fresh=fresh).run("saes/base", work, settings=1, outputs=[tmp_path / "saes"])
         kept = tmp_path / "changed" / "saes" / "base" / str(time) / "README.md"
         assert kept.read_text() == f"card, with my notes {time}"
-        assert f"{kept} is what was changed of {tmp_path / 'saes'} since it was written" in said
+        assert f"{tmp_path / 'saes'} was edited since it was written; the edited files are kept in {kept}" in said
         assert (tmp_path / "saes" / "README.md").read_text() == "card"

@@ -236,7 +236,7 @@ def grey(tmp_path):
 
 def test_a_model_of_one_channel_is_refused_as_such(tmp_path):
     hf_model, processor = grey(tmp_path)
-    with pytest.raises(ValueError, match=r"images of 1 channel \(an image_mean of \[0.4\]\) cannot be shown"):
+    with pytest.raises(ValueError, match=r"images of 1 channel \(an image_mean of \[0.4\]\) are not supported"):
         HookedViT.from_pretrained(tmp_path, device="cpu")
     with pytest.raises(ValueError, match="images of 1 channel"):
         unit_pixels([picture(40, 40, "L")], processor)

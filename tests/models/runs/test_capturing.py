@@ -206,5 +206,5 @@ def test_bad_input_is_refused(names, options, reason):
 def test_attached_hooks_are_refused():
     model = build("vit classifier")
     model.add_hook("blocks.0.hook_resid_post", lambda x, hook: x * 2)
-    with pytest.raises(ValueError, match="leaves hooks"):
+    with pytest.raises(ValueError, match="does not run hooks"):
         model.compile_cache(NAMES, batch_size=4)

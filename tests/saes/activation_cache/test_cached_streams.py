@@ -105,7 +105,7 @@ def test_about_tells_what_the_activations_are(make_cache, tiny_model, tiny_image
     ],
 )
 def test_caches_that_do_not_belong_together_are_refused(numbered_cache, changes, name):
-    with pytest.raises(ValueError, match=f"both caches must have one {name}; .*train has .* and .*validation"):
+    with pytest.raises(ValueError, match=f"both caches must have the same {name}; .*train has .* and .*validation"):
         cached_streams(numbered_cache("train"), numbered_cache("validation", **changes))
 
 

@@ -84,7 +84,7 @@ def test_other_decoders_are_measured_or_refused():
     nothing = foreign_sae("topk, rescaled")
     with torch.no_grad():
         nothing.W_dec[3] = 0  # sae-lens divides by its length: decode gives NaN
-    with pytest.raises(ValueError, match="or to what is not finite"):
+    with pytest.raises(ValueError, match="a finite sum of one vector per latent"):
         latent_directions(nothing)
 
 

@@ -113,7 +113,7 @@ def test_training_curves_say_what_they_measure(figures):
     titles = {
         note.text.replace("<br>", " ") for note in for_paper(figures["sae-training"], "single").layout.annotations
     }
-    assert {"<b>Explained variance (fraction)</b>", "<b>L0 (active latents a token)</b>"} <= titles
+    assert {"<b>Explained variance (fraction)</b>", "<b>L0 (active latents per token)</b>"} <= titles
     assert all("(" in title for title in titles)
 
 

@@ -101,7 +101,8 @@ def test_forest_draws_the_deciding_intervals(run):
 def test_reading_counts():
     frame = claim_effects([claim(ONE, TWO), claim(("x", -1.0, -2.0, -0.5), id="b")])
     assert CLAIMS.reading(frame) == [
-        "3 measurements of 2 claims. Of 2 claimed effects, the weakest part lies above zero in 1 and below in 1."
+        "3 measurements for 2 claims. 2 claim an effect: the interval of the weakest measurement lies above zero in 1 "
+        "and below zero in 1."
     ]
 
 

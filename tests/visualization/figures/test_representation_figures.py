@@ -143,7 +143,7 @@ def test_ablations_match_table(ablations):
         ("y4", TUNED, "loss"),
         ("y3", "clean", "loss"),
     ):
-        for kind, name in (("sensitive", "most sensitive"), ("control", "others as frequent (mean of draws)")):
+        for kind, name in (("sensitive", "most sensitive"), ("control", "equally frequent others (mean of draws)")):
             part = pick(ablations, corruption=corruption, kind=kind, quantity=quantity).sort_values("n")
             trace = named(figure, name, axis)
             np.testing.assert_array_equal(trace.x, [1, 4, 16])

@@ -77,7 +77,7 @@ def test_fourier_map_matches_table(sensitivity):
                 assert trace.z[i][j] == row["error"]
                 assert list(trace.customdata[i][j]) == [row["low"], row["high"]]
     assert figure.layout.coloraxis.cmin == 0
-    assert figure.layout.yaxis.title.text == "down (cycles an image)"
+    assert figure.layout.yaxis.title.text == "down (cycles per image)"
 
 
 def test_spectra_match_means(spectra):

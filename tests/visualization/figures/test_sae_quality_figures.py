@@ -56,7 +56,7 @@ def test_frontier_joins_saes_of_one_kind_in_order_of_l0(points):
     assert "lr %{customdata[2]" in clean.hovertemplate
     assert len({trace.marker.color for trace in panel(figure, 1)}) == 3
     assert {axis.type for axis in figure.select_xaxes()} == {"log"}
-    assert "L0 (active latents a token" in figure.layout.xaxis.title.text
+    assert "L0 (active latents per token" in figure.layout.xaxis.title.text
     assert "1 is perfect" in figure.layout.yaxis.title.text
     assert [note.text for note in figure.layout.annotations] == ["<b>Clean</b>", "<b>Gaussian noise 4</b>"]
     assert [trace.showlegend for trace in figure.data] == [True] * 3 + [False] * 3

@@ -19,7 +19,7 @@ from mechvit.visualization import render_transfer
 from mechvit.visualization.figures import transfer_matrix, transfer_means, transfer_similarity
 from mechvit.visualization.figures.transfers import CONTRAST_TITLES, TINTS
 from mechvit.visualization.report import transfer_captions as transfer_readings
-from mechvit.visualization.style import DARK, in_order, title_of
+from mechvit.visualization.style import DARK, in_order, in_sentence, title_of
 
 IMAGES = 300
 TESTED = {
@@ -214,7 +214,7 @@ def test_lead_says_what_was_planted(found):
     assert f"another of its group by +{100 * rows.loc['group', 'gain']:.1f} points" in text
     assert rows.loc["group minus across", "gain_low"] > 0
     assert f"on one of another group by −{-100 * rows.loc['across', 'gain']:.1f} points" in text
-    assert f"the difference is +{100 * rows.loc['group minus across', 'gain']:.1f} points" in text
+    assert f"The difference is +{100 * rows.loc['group minus across', 'gain']:.1f} points" in text
 
 
 def test_readings_name_the_extremes_and_the_unknown(found):
@@ -223,7 +223,7 @@ def test_readings_name_the_extremes_and_the_unknown(found):
     assert f"{(own['gain_low'] > 0).sum()} of 4 intervals lie above zero" in text
     others = found.matrix[found.matrix["relation"].isin(["group", "across"])]
     best = others.loc[others["gain"].idxmax()]
-    assert f"the most passes from {title_of(best.trained_on)} to {title_of(best.tested_on).lower()}: +" in text
+    assert f"from training on {in_sentence(best.trained_on)} to testing on {in_sentence(best.tested_on)}: +" in text
     best_share, unknown = transfer_readings.shares(found.matrix)
     assert best_share.count(";") == 2, "three corruptions have a gain of their own"
     assert "Left empty: fog 1," in unknown
@@ -236,8 +236,8 @@ def test_weak_relations_are_called_no_evidence():
     )
     strong, weak = transfer_readings.similarity(table)
     assert "−0.60 (−0.70 to −0.50 over test images), p = 0.01" in strong
-    assert strong.endswith("less passes between corruptions whose spectra lie further apart.")
-    assert weak.endswith("that is no evidence of a relation.")
+    assert strong.endswith("the further apart two spectra lie, the less is transferred.")
+    assert weak.endswith("this is no evidence of a relation.")
 
 
 def test_mixtures_have_titles_and_come_last():
@@ -264,7 +264,7 @@ def test_a_run_of_two_corruptions_says_what_is_left_out(folder, found, tmp_path)
     shutil.copytree(folder, tmp_path / "run")
     found.similarity.iloc[:0].to_parquet(tmp_path / "run" / "tables" / "transfer_similarity.parquet")
     html = render_transfer(tmp_path / "run").read_text(encoding="utf-8")
-    assert "Left out: it takes at least three corruptions." in html
+    assert "Left out: at least three corruptions are needed." in html
     assert 'id="spec-similarity"' not in html
 
 

@@ -139,7 +139,9 @@ def test_a_link_is_written_through(tmp_path):
 def test_half_characters_in_labels_are_refused_in_one_line(tmp_path, label):
     """They have no UTF-8; file names and damaged JSON bring them. What stands there stays, and no part is left."""
     path = write_whole(tmp_path / "page.html", "<p>été 犬</p>")
-    with pytest.raises(ValueError, match=r"page.html cannot be written: .* is half a character.*mend that name") as no:
+    with pytest.raises(
+        ValueError, match=r"page.html cannot be written: .* is half a character.*correct that name"
+    ) as no:
         write_whole(path, f"<p>{label} été 犬</p>")
     assert "\n" not in str(no.value)
     assert path.read_text(encoding="utf-8").startswith("<p>été 犬</p><!--")

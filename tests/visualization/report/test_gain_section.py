@@ -37,7 +37,7 @@ QUESTION = {
     "rule": "Yes when at most half do; no when not; otherwise unclear.",
     "parts": [
         {"label": "recovered", "value": 0.9, "low": 0.85, "high": 0.95},
-        {"label": "parts that it takes, of 11: blocks.0.attn, blocks.0.mlp", "value": 3, "low": None, "high": None},
+        {"label": "parts in the set, of 11: blocks.0.attn, blocks.0.mlp", "value": 3, "low": None, "high": None},
     ],
     "decides": 0,
     "verdict": "yes",
@@ -99,27 +99,29 @@ def test_readings_say_what_the_tables_say(run):
         "tuned_on == 'gaussian_noise_4' and direction == 'tuned into base' and corruption == 'gaussian_noise_4'"
     )
     best = swaps.loc[swaps["recovered"].idxmax()]
-    assert f"{best['part']} recovers most: {best['recovered']:+.2f}" in said["gain-swaps-gaussian_noise_4"]
-    assert "has 3 of 11: blocks.0.attn, blocks.0.mlp and blocks.1.attn" in said["gain-swaps-gaussian_noise_4"]
-    assert "on held-out images it recovers +0.90 [+0.85, +0.95]" in said["gain-swaps-gaussian_noise_4"]
+    assert f"share of the gap is {best['part']}: {best['recovered']:+.2f}" in said["gain-swaps-gaussian_noise_4"]
+    assert "holds 3 of 11 parts: blocks.0.attn, blocks.0.mlp and blocks.1.attn" in said["gain-swaps-gaussian_noise_4"]
+    assert "On held-out images it recovers +0.90 [+0.85, +0.95]" in said["gain-swaps-gaussian_noise_4"]
     assert "at blocks.1.hook_resid_post recovers +0.20 [+0.15, +0.25]" in said["gain-steering"]
-    assert "+3.0 [−2.0, +8.0] points beyond random directions" in said["gain-steering"]
-    assert "highest at alpha 0.5, 77.5%" in said["gain-interpolation-gaussian_blur_4"]
+    assert "+3.0 [−2.0, +8.0] points more than random directions" in said["gain-steering"]
+    assert " at alpha 0.5 (77.5%)" in said["gain-interpolation-gaussian_blur_4"]
     assert "distance (receiver) −0.50 [−0.60, −0.40]" in said["gain-heads-gaussian_blur_4"]
     assert said["gain-heads-gaussian_blur_4"].count("(receiver)") == 1
     assert "Pearson’s r 0.99 [0.97, 1.01]" in said["gain-attribution-gaussian_blur_4"]
-    assert "least alike after layer 4 on that corruption: 0.800" in said["gain-similarity"]
-    assert "tuned lens: −0.30 [−0.40, −0.20] layers" in said["gain-depth"]
+    assert "differs most from the base at layer 4: CKA 0.800" in said["gain-similarity"]
+    assert "−0.30 [−0.40, −0.20] layers for " in said["gain-depth"]
     assert said["gain-latents-gaussian_blur_4"].startswith(
-        "At a false discovery rate of 5%, the corruption moves 2 of the base’s 6 latents, and 3 of the 5 that the "
-        "tuned model’s SAE has a match for. In 1 of these the models differ, most in latent 4: +0.400 in the base, "
+        "At a false discovery rate of 5%, the corruption changes 2 of the base’s 6 latents, and 3 of the 5 matching "
+        "latents of the tuned model. In 1 of the matches the two changes differ, most in latent 4: +0.400 in the base, "
         "−0.200"
     )
     shared = said["gain-shared-gaussian_blur_4"]
-    assert "moves 2 of the 6 latents in the base and 3 in the tuned model; in 1 the models differ, and 1 of" in shared
-    assert "of 16 MLP neurons the largest by attribution, Pearson’s r 0.90" in said["gain-attribution-gaussian_blur_4"]
+    assert (
+        "changes 2 of the 6 latents in the base and 3 in the tuned model. In 1 the two changes differ; in 1" in shared
+    )
+    assert "16 with the largest approximate effects, Pearson’s r 0.90" in said["gain-attribution-gaussian_blur_4"]
     assert "4 latents +2.0 [−3.0, +7.0] points" in said["gain-ablation-gaussian_noise_4"]
-    assert "on other filters of its group the gain’s interval lies above zero in 1 of 1" in said["gain-related"]
+    assert "on other filters of its group: the gain’s interval lies above zero in 1 of 1" in said["gain-related"]
 
 
 @pytest.mark.long
@@ -162,7 +164,7 @@ def test_one_models_figures_wait_in_a_fold(visit, folder, html):
     page.wait_for_timeout(500)  # nothing else is drawn while the browser is idle
     assert page.evaluate("document.querySelectorAll('#gain .plot.js-plotly-plot').length") == len(OF_ALL)
     blur, noise = page.locator("#gain details.fold").all()
-    assert blur.locator("summary").inner_text().startswith(f"Tuned on Gaussian blur 4 {len(OF_ONE)} figures: One part")
+    assert blur.locator("summary").inner_text().startswith(f"Tuned on Gaussian blur 4 {len(OF_ONE)} figures: Weights")
     page.locator("#claim-open_isolate_gaussian_blur a[href='#gain-swaps-gaussian_blur_4']").click()
     until(page, "() => document.querySelector('#gain-swaps-gaussian_blur_4 .main-svg')")
     until(

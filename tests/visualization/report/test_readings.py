@@ -50,7 +50,7 @@ def test_gains_by_hand(second, word):
     rows = [(weak, BLUR, "accuracy", 0.5, 0.05, 0, 0), (BLUR, BLUR, "accuracy", 0.5, second, 0, 0)]
     rows += [(BLUR, BLUR, "top5", 0.5, 0.06, 0, 0), (BLUR, BLUR, "top10", 0.5, 0.07, 0, 0)]
     (text,) = readings.gains(performance(rows))
-    assert f"changes top-1 by +5.0 and {signed(100 * second)} points: {word}" in text
+    assert f"changes top-1 accuracy by +5.0 and {signed(100 * second)} points; the gain {word}" in text
     order = ["top-1", "top-10", "top-5"] if second == 0.12 else ["top-10", "top-5", "top-1"]
     places = [text.index(f"{name} (") for name in order]
     assert places == sorted(places)
@@ -60,7 +60,7 @@ def test_gains_of_few_classes_leave_out_what_is_not_applicable():
     rows = [(BLUR, BLUR, "accuracy", 0.5, 0.05, 0, 0), (BLUR, BLUR, "top5", 0.5, 0.06, 0, 0)]
     rows += [(BLUR, BLUR, "top10", None, None, None, None)]
     (text,) = readings.gains(performance(rows))
-    assert "the gain is largest in top-5 (+6.0), then top-1 (+5.0)." in text
+    assert "it is largest in top-5 (+6.0), then top-1 (+5.0)." in text
     assert "top-10" not in text
 
 
@@ -75,19 +75,19 @@ def test_transfer_by_hand():
     ]
     (text,) = readings.transfer(performance(rows))
     own, other, clean = text.split("). ")
-    assert "own family" in own
-    assert "by +10.0 to +20.0 points (mean +15.0; of 2 intervals 2 lie above zero and 0 below" in own
+    assert "family that they were tuned on" in own
+    assert "by +10.0 to +20.0 points (mean +15.0; of 2 intervals, 2 lie above zero and 0 below" in own
     assert "other family" in other
-    assert "by −2.0 to +1.0 points (mean −0.5; of 2 intervals 0 lie above zero and 1 below" in other
-    assert "by +0.4 to +0.4 points (mean +0.4; of 1 intervals 0 lie above zero and 0 below" in clean
+    assert "by −2.0 to +1.0 points (mean −0.5; of 2 intervals, 0 lie above zero and 1 below" in other
+    assert "by +0.4 to +0.4 points (mean +0.4; of 1 intervals, 0 lie above zero and 0 below" in clean
 
 
 @pytest.mark.parametrize(
     ("tuned", "text"),
     [
-        ([0.1, 0.5, 0.2, 0.6], "stands clearly above the base from layer 3 of 3 on"),
-        ([0.1, 0.5, 0.6, 0.7], "stands clearly above the base from layer 1 of 3 on"),
-        ([0.1, 0.5, 0.6, 0.31], "is not clearly above the base at the last layer, 3"),
+        ([0.1, 0.5, 0.2, 0.6], "lies above the base's, with separate intervals, from layer 3 of 3"),
+        ([0.1, 0.5, 0.6, 0.7], "lies above the base's, with separate intervals, from layer 1 of 3"),
+        ([0.1, 0.5, 0.6, 0.31], "does not lie above the base's with separate intervals at the last layer, 3"),
     ],
 )
 def test_class_probability_overtakes_for_good(tuned, text):
@@ -96,14 +96,14 @@ def test_class_probability_overtakes_for_good(tuned, text):
     frame = pd.DataFrame(rows, columns=["model", "corruption", "layer", "probability", "low", "high"])
     (said,) = readings.class_probability(frame.sample(frac=1, random_state=0))
     assert text in said
-    assert f"ends at {tuned[-1]:.3f} against 0.300" in said
+    assert f"At the last layer it is {tuned[-1]:.3f}, the base's 0.300" in said
 
 
 def test_first_correct_by_hand():
     rows = [("base", BLUR, 0, 4), ("base", BLUR, 1, 5), (BLUR, BLUR, 0, 2), (BLUR, BLUR, 1, 3), (BLUR, BLUR, 2, 3)]
     first = pd.DataFrame(rows, columns=["model", "corruption", "image_id", "layer"])
     (text,) = readings.first_correct_layers(first)
-    assert "layer 4.50 on average in the base (2 images) and at 2.67 in the tuned model (3 images)" in text
+    assert "on average 4.50 in the base (2 images) and 2.67 in the tuned model (3 images)" in text
     (text,) = readings.first_correct_layers(first[first["model"] != "base"])
     assert "right on no image" in text
 
@@ -118,11 +118,11 @@ def test_first_correct_difference_by_hand():
         (BLUR, OTHER, -9.0, -9.0, -9.0),
     ]
     (text,) = readings.first_correct_difference(pd.DataFrame(rows, columns=columns))
-    assert "earlier for Blur 4 and Noise 2" in text
+    assert "(earlier) for the models tuned on Blur 4 and Noise 2" in text
     assert "−0.50 layers (−0.70 to −0.30) for Blur 4 and −0.20 layers (−0.30 to −0.10) for Noise 2" in text
     nothing = pd.DataFrame([(BLUR, BLUR, None, None, None)], columns=columns)
     assert readings.first_correct_difference(nothing) == [
-        "No image is right at some layer both in the base and in a tuned model."
+        "There is no image that both the base and a tuned model get right at some layer."
     ]
 
 
@@ -135,13 +135,13 @@ def test_entropy_difference_by_hand():
     (text,) = readings.entropy_difference(attention("entropy_difference", [-0.1, -0.02, 0.3], [-0.05, 0.0, 0.2]))
     assert "from −0.100 nats at layer 0 to +0.300 at layer 2" in text
     assert "negative in 2 of 3 layers, and the highest of all models in 1" in text
-    assert "lies −0.010 nats from the base" in text  # (.05 + .02 - .1) / 3
+    assert "minus the base's is −0.010 nats" in text  # (.05 + .02 - .1) / 3
 
 
 def test_pattern_change_by_hand():
     (text,) = readings.pattern_change(attention("cosine", [0.9, 0.7, 0.8], [0.95, 0.75, 0.6]))
-    assert "moves most at layer 1 (cosine 0.700)" in text
-    assert "has 0.750 there and moves less than the base in 2 of 3 layers" in text
+    assert "changes most at layer 1 (cosine 0.700)" in text
+    assert "has a cosine of 0.750 there and changes less than the base's in 2 of 3 layers" in text
 
 
 def test_sae_readings_by_hand():

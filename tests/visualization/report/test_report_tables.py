@@ -75,7 +75,7 @@ def test_claims_show_the_deciding_measurement(run):
         ("tuned on 4", "14.9 [12.8, 17.1]", False),
     ]
     assert better.what.startswith("Gain in accuracy over the base model on Gaussian blur 4, for each model")
-    assert better.rule.startswith("Replicates when every 95% interval lies above 0")
+    assert better.rule.startswith("Replicates if every 95% interval lies above 0")
     many = rows["no_transfer_gaussian_blur"]
     assert [(p.label, p.number) for p in many.parts] == [("accuracy tuned on 4", "−1.6 [−4.8, 1.2]")]
     assert len(many.folded) == 9

@@ -90,7 +90,7 @@ Object.assign(Features, (() => {
     const { name, size } = spec.saes[state.sae];
     return [
       make("div.head", {}, make("h2.clip", {}, `Latent ${number.slice(0, 30)}`), make("nav", {}, toImages())),
-      make("p.note", {}, `There is no such latent: those of ${name.slice(0, 300)} are 0 to ${size - 1}.`),
+      make("p.note", {}, `There is no such latent: ${name.slice(0, 300)} has 0 to ${size - 1}.`),
     ];
   };
 
@@ -128,7 +128,7 @@ Object.assign(Features, (() => {
         make("span.scale", { title: "Activation, one scale for all pictures of this latent" }, "0", make("i"), number(page.top)),
         conditions()),
       state.condition > 0 && make("p.note", {},
-        `Activation on ${title.toLowerCase()} images, over the clean pictures, on one scale with the clean maps.`),
+        `Activation on ${title.toLowerCase()} images, drawn over the clean pictures, on the scale of the clean maps.`),
       make("div.tiles", {}, tiles.slice(0, top)),
       make("div.row", {}, make("h3", {}, "Along the way: quantiles of the images in which it fires, and random ones")),
       make("div.tiles", {}, tiles.slice(top)),
@@ -138,7 +138,7 @@ Object.assign(Features, (() => {
 
   const elsewhere = (page) => page.matches.some(Boolean) && make("section.panel.wide", {},
     make("h3", {}, "The same feature elsewhere"),
-    make("p.note", {}, "Matched one to one by the cosine of the decoder directions; in large SAEs those that are each other's nearest."),
+    make("p.note", {}, "Matched one to one by the cosine of the decoder directions; in large SAEs, only pairs that are each other's nearest."),
     make("div.cards", {}, page.matches.map((found, index) => {
       if (!found) return null;
       const [latent, cosine] = found;
@@ -164,7 +164,7 @@ Object.assign(Features, (() => {
         "Logit for one unit of activation in every token that the head reads, through the decoder and the head alone.",
         bars(classes([...page.raised, ...[...page.lowered].reverse()], signed))),
       ablation?.images > 0 && panel("Without it",
-        `Ablated on its ${ablation.images} top images, everything else as it was: mean change of probability. ` +
+        `Ablated on its ${ablation.images} top images, everything else unchanged: mean change of probability. ` +
         `The label's logit changes by ${signed(ablation.logit)}, its probability by ${signed(ablation.probability)}; ` +
         `${percent(ablation.changed)} of the predictions change.`,
         bars(classes([...ablation.lowered.filter(([, by]) => by < 0),
