@@ -107,13 +107,13 @@ def test_shapes_that_do_not_fit_are_named(change, reason):
 def test_dtypes_and_devices_that_do_not_fit_are_named():
     q, k, v = draw(SHAPES["odd"])
     bias = bias_of(SHAPES["odd"], torch.float32, "meta")
-    with pytest.raises(ValueError, match=r"v must be as k, torch.float32 .* got torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"v must match k, torch.float32 .* got torch.bfloat16"):
         rows.attention_statistics(q, k, v.bfloat16())
     with pytest.raises(ValueError, match="bias must be on the queries' device, cpu; got meta"):
         rows.attention_statistics(q, k, bias=bias)
     with pytest.raises(ValueError, match="on one device"):
         rows.attention_statistics(q, k.to("meta"))
-    with pytest.raises(ValueError, match="on one device"):
+    with pytest.raises(ValueError, match="shape, dtype and device"):
         pair.attention_pair(q, k, q.to("meta"), k.to("meta"))
 
 

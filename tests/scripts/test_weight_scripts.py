@@ -102,7 +102,7 @@ def test_models_without_a_gap_give_no_smallest_set(checkpoints, tmp_path, capsys
     same = checkpoints["base"]
     call("swap_weights", base=same, tuned=same, corruptions=(FOG,), limit=19, out=str(out))
     printed = capsys.readouterr().out
-    assert "no smallest set: there must be a gap in logit_difference" in printed
+    assert "no smallest set: receiver and giver must differ in logit_difference" in printed
     assert "no figure swaps_curves" in printed
     assert set(read(out)) == {"swaps", "interpolation", "weight_change", "weight_change_parts", "weight_change_spectra"}
     assert figures_of(out) == {"interpolation_curves", "weight_changes", "swaps_recovery"}

@@ -176,7 +176,7 @@ def test_jackknife_covers_the_value_of_many_examples():
     [
         ({"tokens": "all"}, "tokens must be cls, mean"),
         ({"groups": 1}, "at least 2 groups"),
-        ({"groups": 13}, "13 groups of 24 images"),
+        ({"groups": 13}, "13 groups and 24 images"),
     ],
 )
 def test_refuses_what_cannot_be_compared(tiny_model, batch, change, message):

@@ -162,7 +162,7 @@ def test_alexnet_is_the_published_reference():
 def test_errors_name_what_lacks(performance):
     with pytest.raises(ValueError, match=r"reference must be one of the table's models, base, tuned.*got 'nobody'"):
         mean_corruption_error(performance, reference="nobody")
-    with pytest.raises(ValueError, match="fog, snow not given"):
+    with pytest.raises(ValueError, match="fog, snow missing"):
         mean_corruption_error(performance, reference={"clean": 0.1, "shot_noise": 0.5})
     some = performance[(performance["model"] == "base") | (performance["corruption"] != "fog_3")]
     with pytest.raises(ValueError, match="tuned lacks fog_3"):

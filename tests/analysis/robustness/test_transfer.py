@@ -269,7 +269,7 @@ def test_errors_name_what_lacks(performance):
         transfer(performance, base="nobody", trained=TRAINED)
     with pytest.raises(ValueError, match="at least one model that was trained from it"):
         transfer(performance[performance["model"] == "base"])
-    with pytest.raises(ValueError, match="both not given"):
+    with pytest.raises(ValueError, match="both missing"):
         transfer(performance, trained={k: v for k, v in TRAINED.items() if k != "both"})
     with pytest.raises(ValueError, match=r"family_level, as in gaussian_blur_4.*got 'both'"):
         transfer(performance)

@@ -130,7 +130,7 @@ def test_pairs_that_do_not_fit_are_refused(tiny_model, tiny_hf):
 
     check_weights_fit(tiny_model, tiny_model)
     other = build("clip zero-shot", torch.float32)
-    with pytest.raises(ValueError, match="must have one config; their family is vit and clip"):
+    with pytest.raises(ValueError, match="must have the same config; their family is vit and clip"):
         check_weights_fit(tiny_model, other)
     with pytest.raises(ValueError, match=r"must have the same weights; .* not there"):
         check_weights_comparable(tiny_model, other)

@@ -120,7 +120,7 @@ def test_halves_are_disjoint_and_all():
         assert rows.sum() == round(n * fraction)
         assert not np.array_equal(rows, chosen_rows(n, fraction, seed=5)) or n < 10
         assert np.array_equal(rows, chosen_rows(n, fraction, seed=4))
-    with pytest.raises(ValueError, match="leaves 0 and 1"):
+    with pytest.raises(ValueError, match="gives 0 and 1"):
         chosen_rows(1, 0.2)
 
 
@@ -142,5 +142,5 @@ def test_what_cannot_be_searched_is_refused(tiny_model, batch):
     with pytest.raises(ValueError, match="quantity must be among accuracy, logit_difference; got 'loss'"):
         SmallestSetConfig(quantity="loss")
     config = SmallestSetConfig(quantity="accuracy", resamples=50)
-    with pytest.raises(NoGap, match="there must be a gap in accuracy"):
+    with pytest.raises(NoGap, match="receiver and giver must differ in accuracy"):
         smallest_set(tiny_model, copy.deepcopy(tiny_model), batch, NOISE, config=config)

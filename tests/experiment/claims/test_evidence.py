@@ -98,7 +98,7 @@ def test_the_smallest_effect_decides(evidence):
     assert row.deciding.low == pytest.approx(1.05, abs=1e-15)
     assert row.deciding.high == pytest.approx(2.95, abs=1e-15)
     assert (row.kind, row.threshold, row.unit, row.what) == ("effect", 1.0, "points", "What is measured")
-    assert "below 1 points" in row.rule
+    assert "below 1 (points)" in row.rule
 
 
 @pytest.mark.parametrize("order", [1, -1])

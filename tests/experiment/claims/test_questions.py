@@ -137,9 +137,9 @@ def test_control_is_answered_by_the_share_recovered_beyond_random_directions(mea
     (row,) = ask(gain_steering_chosen=pd.DataFrame(rows)).values()
     assert (row.id, row.verdict) == ("open_control_gaussian_noise", answer)
     parts = {part.label: (part.value, part.low, part.high) for part in row.parts}
-    assert parts["change on clean images in points, SAE latents"] == (-1, -2, 0)
-    assert parts["recovered by random directions on average, mean difference"] == (pytest.approx(0.45), None, None)
-    assert parts["beyond random directions in points, SAE latents"] == pytest.approx([100 * x for x in sae[1]])
+    assert parts["points of change on clean images, SAE latents"] == (-1, -2, 0)
+    assert parts["mean of random directions, mean difference"] == (pytest.approx(0.45), None, None)
+    assert parts["points more than random directions, SAE latents"] == pytest.approx([100 * x for x in sae[1]])
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_names_of_a_wrapped_part_are_refused_alike(saved_checkpoint):
 def test_names_under_another_prefix_are_refused_alike(saved_checkpoint):
     rewrite(saved_checkpoint, renamed("network."))
     line = refusal(saved_checkpoint).replace(str(saved_checkpoint), "FOLDER")
-    assert "; all names begin with `network.`, where it has classifier.bias. " in line
+    assert "; all names begin with `network.`, where the config has classifier.bias. " in line
     assert len(line) < 250
 
 

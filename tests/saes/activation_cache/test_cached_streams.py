@@ -111,7 +111,7 @@ def test_caches_that_do_not_belong_together_are_refused(numbered_cache, changes,
 
 def test_hook_points_in_another_order_are_refused(make_cache):
     train, validation = make_cache("train", hooks=HOOKS), make_cache("validation", hooks=HOOKS[::-1])
-    with pytest.raises(ValueError, match="one hooks"):
+    with pytest.raises(ValueError, match="the same hooks"):
         cached_streams(train, validation)
 
 

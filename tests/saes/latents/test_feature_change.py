@@ -131,7 +131,7 @@ def test_refuses_what_cannot_be_compared(models, batch):
         feature_change(models, sae, ImageBatch(batch.images[:1], batch.labels[:1], batch.image_ids[:1]), KEY)
     with pytest.raises(ValueError, match="every model needs an SAE; tuned"):
         feature_change(models, {"base": sae}, batch, KEY)
-    with pytest.raises(ValueError, match="latents are not base's"):
+    with pytest.raises(ValueError, match="has another SAE than base"):
         feature_change(models, {"base": sae, "tuned": random_sae()}, batch, KEY)
     with pytest.raises(ValueError, match="same hook and tokens"):
         feature_change(models, {"base": sae, "tuned": random_sae(tokens="cls")}, batch, KEY)

@@ -79,7 +79,7 @@ def test_other_decoders_are_measured_or_refused():
         sae.load_state_dict(foreign_sae("standard").state_dict())
     torch.testing.assert_close(latent_directions(doubled), 2 * doubled.W_dec.detach(), rtol=1e-5, atol=1e-6)
     for sae in (squared, saturated):
-        with pytest.raises(ValueError, match=f"mine .{type(sae).__name__}. decodes codes to something else"):
+        with pytest.raises(ValueError, match=f"mine .{type(sae).__name__}. must decode codes to a finite sum"):
             latent_directions(sae, name="mine")
     nothing = foreign_sae("topk, rescaled")
     with torch.no_grad():

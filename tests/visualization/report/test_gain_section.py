@@ -135,7 +135,7 @@ def test_questions_have_a_table_of_their_own(html, run):
     assert '<a href="#gain-swaps-gaussian_blur_4">' in table
     assert '<a href="#gain-swaps-gaussian_noise_4">' not in table
     assert "&lt;script&gt;alert(1)" in table
-    assert "<span>parts that it takes, of 11: blocks.0.attn, blocks.0.mlp</span> <b>3</b>" in table
+    assert "<span>parts in the set, of 11: blocks.0.attn, blocks.0.mlp</span> <b>3</b>" in table
     assert "1 yes" not in html  # the tally is of the claims alone
 
 
