@@ -212,13 +212,13 @@ def test_every_rule_s_kind_and_threshold(judged):
     }
     assert {name for name, row in judged.items() if row.kind == "other"} == {f"overtakes_{f}" for f in LEVELS}
     for row in judged.values():
-        assert row.threshold is None or f"{row.threshold:g} {row.unit}" in row.rule
+        assert row.threshold is None or f"{row.threshold:g} ({row.unit})" in row.rule
 
 
 def test_thresholds_are_the_rules(true):
     wide = judge(true, Rules(resamples=200, identical=0.01, unchanged=0.0))
     assert wide["sae_cosine_standard_gaussian_blur"].verdict == OPEN
-    assert "±0.01 distance" in wide["sae_cosine_standard_gaussian_blur"].rule
+    assert "±0.01 (distance" in wide["sae_cosine_standard_gaussian_blur"].rule
     narrow, broad = (judge(true, Rules(resamples=500, level=level))["better_gaussian_blur"] for level in (0.5, 0.99))
     assert broad.deciding.low < narrow.deciding.low < narrow.deciding.value < narrow.deciding.high < broad.deciding.high
     assert "99%" in broad.rule

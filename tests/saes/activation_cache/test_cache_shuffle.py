@@ -126,9 +126,9 @@ def test_a_position_in_another_order_is_refused(numbered_cache, changes, name):
     cache = numbered_cache()
     with pytest.raises(ValueError, match=f"saved position has {name} .*; this epoch has"):
         epoch(cache, **changes).load_state_dict(epoch(cache).state_dict())
-    with pytest.raises(ValueError, match="has number 1; this epoch has 0"):
+    with pytest.raises(ValueError, match="saved position has number 1; this epoch has 0"):
         epoch(cache).load_state_dict(epoch(cache, 1).state_dict())
-    with pytest.raises(ValueError, match="one with plan"):
+    with pytest.raises(ValueError, match="saved position has plan"):
         epoch(cache).load_state_dict(epoch(numbered_cache("other", seed=1)).state_dict())
 
 
