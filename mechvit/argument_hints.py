@@ -80,11 +80,11 @@ def next_step(wanted: set[str], members: set[str], value: Any) -> str:
         return _sae_step(value)
     if "pd.DataFrame" in wanted | members:
         return _table_step(value)
-    if "Corruption" in wanted:
+    if wanted & {"Condition", "Corruption"}:
         return _corruption_step(value, kinds)
     if isinstance(value, (str, int, float)) and wanted & {"Sequence", "Collection"}:
         return f"write [{one_line(repr(value))}]"
-    if "Corruption" in members and "Corruption" in kinds:
+    if members & {"Condition", "Corruption"} and kinds & {"Condition", "Corruption"}:
         return "write it in brackets, as [corruption]"
     made = next((name for name in sorted(wanted | members) if name in MADE_BY), None)
     if made is None:

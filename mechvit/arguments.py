@@ -26,6 +26,7 @@ _WORDS = {
     "datasets.Dataset": "a datasets.Dataset",
     "ImageBatch": "a mechvit.data.ImageBatch",
     "pd.DataFrame": "a pandas DataFrame",
+    "Condition": "a Corruption",
     "Corruption": "a Corruption",
     "int": "a whole number",
     "float": "a number",
@@ -125,7 +126,7 @@ def _members(wanted: ast.expr) -> list[ast.expr]:
 def _words(wanted: ast.expr, names: set[str]) -> str:
     """Describe one choice in words."""
     name, members = _name(wanted), _members(wanted)
-    if name == "str" and "Corruption" in names:
+    if name == "str" and names & {"Condition", "Corruption"}:
         return "its key, as 'gaussian_blur_4'"
     if name == "str" and names & {"Path", "os.PathLike"}:
         return "a path"
@@ -141,7 +142,7 @@ def _words(wanted: ast.expr, names: set[str]) -> str:
 def _many(wanted: ast.expr) -> str:
     """Describe the members of a list in words."""
     choices = _choices(wanted)
-    if "Corruption" in map(_name, choices):
+    if {"Condition", "Corruption"} & set(map(_name, choices)):
         return "corruptions"
     plurals = {"str": "texts", "int": "whole numbers", "float": "numbers", "HookedViT": "HookedViTs", "SAE": "SAEs"}
     if _name(choices[0]) == "tuple":

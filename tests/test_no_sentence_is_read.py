@@ -23,6 +23,8 @@ ALLOWED = {
     ("labels.py", "re"): "classes' names, which are the user's",
     ("image_origin.py", "split"): "JSON texts, which datasets sets apart so when it joins sets",
     ("corruption_spec.py", "re"): "corruptions' keys",
+    ("functions.py", "re"): "conditions' keys, and names of modules",
+    ("mixture_spec.py", "re"): "mixtures' names",
     ("synsets.py", "re"): "WordNet ids",
     ("command_line.py", "re"): LIBRARY,
     ("command_line.py", "partition"): LIBRARY,

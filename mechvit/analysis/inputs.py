@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.data.corruption_spec import Corruption, as_corruption
+from mechvit.data.conditions import as_condition, of_pixels
+from mechvit.data.corruption_spec import Condition
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
 from mechvit.models.checkpoints.checks import check_one_dtype
@@ -36,14 +37,14 @@ class SharedBatch:
     """Names of the models."""
     start: int
     """Index of its first image among all images."""
-    conditions: Iterator[tuple[Corruption, ImageBatch]]
+    conditions: Iterator[tuple[Condition, ImageBatch]]
     """Each corruption with the corrupted batch, in the order asked for; computed as they are consumed, once."""
 
 
 def corrupted_batches(
     models: Mapping[str, HookedViT],
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     batch_size: int | None = None,
     *,
     patterns: bool = False,
@@ -63,9 +64,9 @@ def corrupted_batches(
 
 
 def _conditions(
-    batch: ImageBatch, corruptions: Iterable[Corruption | str], seed: int
-) -> Iterator[tuple[Corruption, ImageBatch]]:
-    for corruption in map(as_corruption, corruptions):
+    batch: ImageBatch, corruptions: Iterable[Condition | str], seed: int
+) -> Iterator[tuple[Condition, ImageBatch]]:
+    for corruption in map(as_condition, corruptions):
         yield corruption, corrupted(batch, corruption, seed=seed)
 
 
@@ -168,9 +169,9 @@ def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, li
     yield from found.values()
 
 
-def corrupted(batch: ImageBatch, corruption: Corruption | str, *, seed: int) -> ImageBatch:
+def corrupted(batch: ImageBatch, corruption: Condition | str, *, seed: int) -> ImageBatch:
     """Return the batch with its images corrupted in [0, 1]."""
-    return replace(batch, images=corrupt(batch.images, corruption, batch.image_ids, seed=seed))
+    return replace(batch, images=corrupt(batch.images, of_pixels(corruption), batch.image_ids, seed=seed))
 
 
 def check_resized(model: HookedViT, batch: ImageBatch) -> None:

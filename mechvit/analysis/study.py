@@ -15,7 +15,8 @@ from mechvit.analysis.behaviour.performance import Performance, require_classifi
 from mechvit.analysis.lenses.logit_lens import LogitLens, read_lens, residual_hooks
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 
 from .finite import first_not_finite
 from .inputs import Images, corrupted_batches, pixel_values
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyTables:
-    """Tidy per-image tables; `model` is the name given to `study`, `corruption` a `Corruption.key`."""
+    """Tidy per-image tables; `model` is the name given to `study`, `corruption` a `Condition.key`."""
 
     performance: pd.DataFrame
     """model, corruption, image_id, label, prediction, rank, confidence, probability, loss, classes (see
@@ -41,7 +42,7 @@ class StudyTables:
 
 
 @dataclass(frozen=True)
-class _Condition:
+class _Results:
     """Results of one model under one corruption, batch by batch."""
 
     performance: list[Performance] = field(default_factory=list)
@@ -54,9 +55,9 @@ class _Condition:
 def study(
     models: Mapping[str, HookedViT],
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     *,
-    attention_corruptions: Collection[Corruption | str] | None = None,
+    attention_corruptions: Collection[Condition | str] | None = None,
     attention_limit: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
@@ -90,12 +91,12 @@ def study(
         raise ValueError("there is no model to study; give a mapping of at least one name to a HookedViT")
     for model in models.values():
         require_classifier(model, images)
-    applied = [CLEAN, *(c for c in dict.fromkeys(map(as_corruption, corruptions)) if c != CLEAN)]
-    watched = set(applied if attention_corruptions is None else map(as_corruption, attention_corruptions)) - {CLEAN}
+    applied = [CLEAN, *(c for c in dict.fromkeys(map(as_condition, corruptions)) if c != CLEAN)]
+    watched = set(applied if attention_corruptions is None else map(as_condition, attention_corruptions)) - {CLEAN}
     if unknown := watched - set(applied):
         names = ", ".join(sorted(c.key for c in unknown))
         raise ValueError(f"attention is compared only under corruptions of this study; add {names} to corruptions")
-    found = {(name, c): _Condition() for name in models for c in applied}
+    found = {(name, c): _Results() for name in models for c in applied}
     for batch in corrupted_batches(
         models, images, applied, batch_size, patterns=bool(watched), seed=seed, progress=progress
     ):
@@ -111,10 +112,10 @@ def study(
 def _study_batch(
     name: str,
     model: HookedViT,
-    batches: Mapping[Corruption, ImageBatch],
-    watched: Collection[Corruption],
+    batches: Mapping[Condition, ImageBatch],
+    watched: Collection[Condition],
     attention_count: int,
-    found: Mapping[Corruption, _Condition],
+    found: Mapping[Condition, _Results],
 ) -> None:
     """Run one model on one batch: first the clean pass (`batches` starts with CLEAN), then each corruption."""
     clean = CleanAttention(model)
@@ -136,7 +137,7 @@ def _study_batch(
             found[corruption].attention.append(shift.head(attention_count))
 
 
-def _tables(found: Mapping[tuple[str, Corruption], _Condition]) -> StudyTables:
+def _tables(found: Mapping[tuple[str, Condition], _Results]) -> StudyTables:
     import pandas as pd
 
     performance, lens, attention = [], [], []

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     check_halves,
@@ -108,7 +108,7 @@ def main(options: Options) -> None:
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
-def make_tables(names: dict[str, str], corruptions: list[Corruption], options: Options) -> dict[str, pd.DataFrame]:
+def make_tables(names: dict[str, str], corruptions: list[Condition], options: Options) -> dict[str, pd.DataFrame]:
     """Compute every table; `selected_by` is the corruption by which latents were selected."""
     import pandas as pd
 

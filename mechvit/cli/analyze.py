@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
@@ -87,7 +87,7 @@ def main(options: Options) -> None:
 
 
 def make_tables(
-    models: dict[str, str], corruptions: tuple[Corruption, ...], options: Options
+    models: dict[str, str], corruptions: tuple[Condition, ...], options: Options
 ) -> dict[str, pd.DataFrame]:
     """Compute per-image tables of all models on the same images, resized by each model's processor, and summaries."""
     import pandas as pd
@@ -128,7 +128,7 @@ def make_tables(
     return tables
 
 
-def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[Corruption, ...], folder: Path) -> int:
+def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[Condition, ...], folder: Path) -> int:
     """Draw what the models' names and the tables allow, report what is left out, and return the number of figures."""
     tested = [c.key for c in corruptions]
     if others := [name for name in tuned if name not in tested]:

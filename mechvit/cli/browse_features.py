@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Corruption
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
@@ -87,7 +87,7 @@ def main(options: Options) -> None:
         draw(options, corruptions)
 
 
-def draw(options: Options, corruptions: Sequence[Corruption]) -> None:
+def draw(options: Options, corruptions: Sequence[Condition]) -> None:
     """Compute the page and write it."""
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]

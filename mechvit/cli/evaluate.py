@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
@@ -58,7 +58,7 @@ def main(options: Options) -> None:
         say(f"\n{options.out}: performance.parquet, performance_summary.parquet")
 
 
-def measure(options: Options, corruptions: Sequence[Corruption], names: dict[str, str], folder: Path | None) -> None:
+def measure(options: Options, corruptions: Sequence[Condition], names: dict[str, str], folder: Path | None) -> None:
     """Evaluate and print; write the tables into `folder` unless it is None."""
     import pandas as pd
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
@@ -82,7 +82,7 @@ def main(options: Options) -> None:
         draw(options, corruptions, names)
 
 
-def draw(options: Options, corruptions: Sequence[Corruption], names: dict[str, str]) -> None:
+def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, str]) -> None:
     """Compute the pages and write them."""
     models = {name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()}
     first = next(iter(models.values()))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mechvit.cli.options import ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import Mixture
+from mechvit.data.mixture_spec import Mixture
 from mechvit.experiment.inputs import (
     check_corruptions,
     check_device,
@@ -43,7 +43,7 @@ class Options(ImageOptions, OutputOptions):
     model: str
     """Folder or Hub id of a ViTForImageClassification with its image processor."""
     corruption: tuple[str, ...]
-    """Corruption of every image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or
+    """Condition of every image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or
     gaussian_noise_2 (severity), or clean; for 25 others see mechvit.data.FAMILIES. With several, each image gets one of
     them in each epoch, all equally often."""
     out: str

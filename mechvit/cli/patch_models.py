@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import parse_condition
+from mechvit.data.corruption_spec import Condition
 from mechvit.experiment.inputs import check_corruptions, load_classifier, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
@@ -55,7 +56,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     out: str
     """Folder for tables and figures."""
     giver_corruption: str | None = None
-    """Corruption of the giver's images; the same when None."""
+    """Condition of the giver's images; the same when None."""
     kinds: tuple[ComponentKind, ...] = ("resid", "attn", "mlp", "head")
     """Kinds of components to patch: the residual stream that enters each block and the head; the output of attention
     and of the MLP of each block; each single head; the head's input; the logits (the giver itself)."""
@@ -76,8 +77,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Patch, print the components that recover most, and write tables and figures as one folder."""
-    corruption = Corruption.parse(options.corruption)
-    given = corruption if options.giver_corruption is None else Corruption.parse(options.giver_corruption)
+    corruption = parse_condition(options.corruption)
+    given = corruption if options.giver_corruption is None else parse_condition(options.giver_corruption)
     if options.receiver == options.giver and given == corruption:
         raise ValueError(
             "the receiver is the giver and sees the same images, so that patching changes nothing: give another "
@@ -105,7 +106,7 @@ def main(options: Options) -> None:
 
 
 def make_tables(
-    receiver: HookedViT, giver: HookedViT, corruption: Corruption, given: Corruption, options: Options
+    receiver: HookedViT, giver: HookedViT, corruption: Condition, given: Condition, options: Options
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Compute all tables, and the number of forward passes per image that patching took."""
     from mechvit import analysis

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.conditions import parse_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     check_halves,
@@ -92,7 +93,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Compute directions and steer with them; print the choice, and write tables and figures as one folder."""
-    corruption = Corruption.parse(options.corruption)
+    corruption = parse_condition(options.corruption)
     if corruption == CLEAN:
         raise SettingError("corruption", "must not be clean, which the direction leads to")
     with result_folder(options, "steering", options.base, options.tuned, options.sae) as folder:
@@ -116,7 +117,7 @@ def main(options: Options) -> None:
 
 
 def steer_all(
-    base: HookedViT, tuned: HookedViT, corruption: Corruption, options: Options
+    base: HookedViT, tuned: HookedViT, corruption: Condition, options: Options
 ) -> tuple[list[Direction], Steering]:
     """Compute directions from the training images, and apply them to the test images."""
     from mechvit import analysis

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.cli.options import DeviceOptions, OutputOptions, own_first
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.conditions import of_pixels, parse_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.experiment.inputs import check_corruptions, load_headed, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
@@ -41,7 +42,7 @@ class Options(DeviceOptions, OutputOptions):
     tuned: str | None = None
     """Model tuned from it, shown beside it."""
     corruption: str = "gaussian_blur_4"
-    """Corruption shown beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's
+    """Condition shown beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's
     input size) or gaussian_noise_2 (severity); for 25 others see mechvit.data.FAMILIES; clean shows that one alone."""
     layers: tuple[int, ...] | None = None
     """Blocks, 0 to n_layers - 1; None uses all, displayed one at a time."""
@@ -63,12 +64,12 @@ class Options(DeviceOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Corrupt the image at the models' input size, and show their attention."""
-    corruption = Corruption.parse(options.corruption)
+    corruption = parse_condition(options.corruption)
     with result_pages(options, [options.out], options.model, options.tuned, options.image):
         draw(options, corruption)
 
 
-def draw(options: Options, corruption: Corruption) -> None:
+def draw(options: Options, corruption: Condition) -> None:
     """Compute the page and write it."""
     from mechvit.data import open_picture
     from mechvit.data.sources.picture import path_text
@@ -96,14 +97,15 @@ def draw(options: Options, corruption: Corruption) -> None:
     say(views[0].beside(*views[1:]).save(options.out))
 
 
-def inputs_of(model: HookedViT, picture: object, corruption: Corruption, seed: int) -> dict[Corruption, object]:
+def inputs_of(model: HookedViT, picture: object, corruption: Condition, seed: int) -> dict[Condition, object]:
     """Return the pixel values [3, height, width] of the clean and the corrupted picture."""
     import torch
 
     from mechvit.data import corrupt, normalize, unit_pixels
 
     unit = torch.from_numpy(unit_pixels([picture], model.image_processor)).float().div(255)
+    first = torch.zeros(1, dtype=torch.int64)
     return {
-        c: normalize(corrupt(unit, c, torch.zeros(1, dtype=torch.int64), seed=seed), model.image_processor)[0]
+        c: normalize(corrupt(unit, of_pixels(c), first, seed=seed), model.image_processor)[0]
         for c in dict.fromkeys((CLEAN, corruption))
     }

@@ -1,4 +1,5 @@
 from .batches import ImageBatch, iter_batches
+from .conditions import as_condition, fingerprint, parse_condition
 from .corruption_spec import (
     CLEAN,
     FAMILIES,
@@ -6,12 +7,13 @@ from .corruption_spec import (
     IMAGENET_C,
     IMAGENET_C_EXTRA,
     PAPER_CORRUPTIONS,
+    Condition,
     Corruption,
-    Mixture,
-    parse_training,
     severities,
 )
 from .corruptions import CORRUPTIONS, corrupt
+from .functions import register_corruption
+from .mixture_spec import Mixture, parse_training
 from .mixtures import corrupt_by_mixture, drawn_members
 from .pixels import normalize, prepare, unit_pixels
 from .sources.labels import InferredLabels, align_labels, check_aligned, config_classes
@@ -27,24 +29,29 @@ __all__ = [
     "IMAGENET_C",
     "IMAGENET_C_EXTRA",
     "PAPER_CORRUPTIONS",
+    "Condition",
     "Corruption",
     "ImageBatch",
     "InferredLabels",
     "Mixture",
     "PictureColumn",
     "align_labels",
+    "as_condition",
     "check_aligned",
     "config_classes",
     "corrupt",
     "corrupt_by_mixture",
     "drawn_members",
+    "fingerprint",
     "iter_batches",
     "load_images",
     "normalize",
     "open_picture",
     "open_pictures",
+    "parse_condition",
     "parse_training",
     "prepare",
+    "register_corruption",
     "severities",
     "unit_pixels",
 ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import total_ordering
+from typing import Any
 
 from mechvit.arguments import checked
 
@@ -12,8 +15,6 @@ GROUPS: tuple[str, ...] = ("noise", "blur", "weather", "digital")
 """ImageNet-C's groups of corruptions (arXiv:1903.12261, section 4.1)."""
 SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
 """Severities of ImageNet-C's corruptions."""
-LONGEST_KEY = 120
-"""Most characters in a mixture's key, which names folders and files."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class CorruptionFamily:
     level: str = "an ImageNet-C severity"
     """Meaning and unit of the level."""
     highest: int | None = 5
-    """Highest level; None where the image's size limits it. The lowest is 1."""
+    """Highest level; None where the image's size limits it. The lowest is 1. A family of level 0 alone has one
+    corruption, whose key is the family's."""
+    levels: tuple[int, ...] | None = None
+    """The only levels, where these are not all from 1 to the highest one."""
+    function: Callable[..., Any] | None = None
+    """The function of a family that was registered (`register_corruption`); None for those of this package."""
 
 
 FAMILIES: dict[str, CorruptionFamily] = {
@@ -70,8 +76,43 @@ IMAGENET_C_EXTRA: tuple[str, ...] = ("speckle_noise", "gaussian_blur_c", "spatte
 """ImageNet-C's four extra corruptions, meant for validation."""
 
 
-@dataclass(frozen=True, order=True)
-class Corruption:
+@total_ordering
+class Condition:
+    """Treatment of an image before it is shown: nothing, a corruption, a function, a partner's picture, an attack.
+
+    Conditions are compared, sorted and hashed by what they are.
+    """
+
+    family: str
+    """Name shared by conditions that differ only in their level."""
+    level: int
+    """Its strength; 0 where there is only one."""
+
+    @property
+    def key(self) -> str:
+        """Name in tables and files."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """Name in prose."""
+        raise NotImplementedError
+
+    @property
+    def group(self) -> str:
+        """One of `GROUPS`, or another word for conditions of one kind."""
+        raise NotImplementedError
+
+    def _place(self) -> tuple[Any, ...]:
+        """Return what conditions are sorted by: a number for the kind, then what its members are sorted by."""
+        raise NotImplementedError
+
+    def __lt__(self, other: object) -> bool:
+        return self._place() < other._place() if isinstance(other, Condition) else NotImplemented
+
+
+@dataclass(frozen=True)
+class Corruption(Condition):
     """One corruption of one family at one level; `CLEAN` is the family `clean` at level 0."""
 
     family: str
@@ -86,11 +127,13 @@ class Corruption:
             raise ValueError(
                 f"corruption family must be one of {', '.join(FAMILIES)}; got {self.family!r}{_nearest(self.family)}"
             )
-        if self.family == "clean":
-            if self.level != 0:
-                raise ValueError(f"the family 'clean' has only level 0; got {self.level}")
-            return
         family = FAMILIES[self.family]
+        if family.highest == 0:
+            if self.level != 0:
+                raise ValueError(f"the family {self.family!r} has only level 0: write {self.family}; got {self.level}")
+            return
+        if family.levels is not None and self.level not in family.levels:
+            raise ValueError(f"{self.family}'s levels are {', '.join(map(str, family.levels))}; got {self.level}")
         if self.level < 1 or (family.highest is not None and self.level > family.highest):
             span = "1 or more" if family.highest is None else f"1 to {family.highest}"
             near = 1 if self.level < 1 else family.highest
@@ -102,18 +145,21 @@ class Corruption:
     @property
     def key(self) -> str:
         """`clean` or `family_level`, as in file names and the `model` column of tables."""
-        return "clean" if self.family == "clean" else f"{self.family}_{self.level}"
+        return f"{self.family}_{self.level}" if self.level else self.family
 
     @property
     def title(self) -> str:
         """Name in prose, as in `Gaussian blur 4`."""
         title = FAMILIES[self.family].title
-        return title if self.family == "clean" else f"{title} {self.level}"
+        return f"{title} {self.level}" if self.level else title
 
     @property
     def group(self) -> str:
-        """One of `GROUPS`, or `clean`."""
+        """One of `GROUPS`, `clean`, or that of a registered function."""
         return FAMILIES[self.family].group
+
+    def _place(self) -> tuple[Any, ...]:
+        return 0, self.family, self.level
 
     @classmethod
     def parse(cls, key: str) -> Corruption:
@@ -122,8 +168,10 @@ class Corruption:
         Raises:
             ValueError: an unknown family, or a level that it does not have.
         """
-        if key == "clean":
-            return CLEAN
+        if key in FAMILIES and FAMILIES[key].highest == 0:
+            return cls(key)
+        if key in FAMILIES:
+            raise ValueError(f"{key} needs its level, {FAMILIES[key].level}, as in {key}_{_lowest(FAMILIES[key])}")
         family, _, level = key.rpartition("_")
         if not re.fullmatch("0|[1-9][0-9]*", level):
             raise ValueError(
@@ -133,61 +181,11 @@ class Corruption:
         return cls(family, int(level))
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Several corruptions to train on at once: each image gets one of them in each epoch."""
-
-    members: tuple[Corruption, ...]
-    """At least two, each once; clean may be among them. Kept in the order of `FAMILIES`, then by level."""
-    name: str = ""
-    """Name in tables, folders and figures; by default the members' keys, joined by `+`."""
-
-    def __post_init__(self) -> None:
-        order = sorted(self.members, key=lambda c: (list(FAMILIES).index(c.family), c.level))
-        if len(order) < 2 or len(set(order)) < len(order):
-            raise ValueError(
-                "a mixture needs at least two corruptions, each once, as in gaussian_blur_4+gaussian_noise_4; got "
-                f"{'+'.join(c.key for c in self.members) or 'none'}"
-            )
-        object.__setattr__(self, "members", tuple(order))
-        taken = self.name in ("base", "clean") or self.name.rpartition("_")[0] in FAMILIES
-        if self.name and (taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name)):
-            raise ValueError(
-                "a mixture's name starts with a letter, holds letters, digits, _ and - only, and is no corruption's; "
-                f"got {self.name!r}: choose another, as in mine=clean+fog_3"
-            )
-        if len(self.key) > LONGEST_KEY:
-            raise ValueError(
-                f"a mixture's key names its folder and has at most {LONGEST_KEY} characters; this one of {len(order)} "
-                f"corruptions has {len(self.key)}: give it a name, as in mine={order[0].key}+{order[1].key}+..."
-            )
-
-    @property
-    def key(self) -> str:
-        """The name, or `gaussian_blur_4+gaussian_noise_4`, as in file names and the `model` column of tables."""
-        return self.name or "+".join(c.key for c in self.members)
-
-    @property
-    def title(self) -> str:
-        """Name in prose, as in `Gaussian blur 4 + Gaussian noise 4`."""
-        return self.name.replace("_", " ").capitalize() or " + ".join(c.title for c in self.members)
-
-    @classmethod
-    def parse(cls, text: str) -> Mixture:
-        """Parse `a+b+c`, or with a name `mine=a+b+c`."""
-        name, _, members = text.rpartition("=")
-        return cls(tuple(Corruption.parse(key) for key in members.split("+")), name)
-
-
-@checked
-def parse_training(text: str) -> Corruption | Mixture:
-    """Parse what a model is trained on: a corruption's key, or a mixture as `Mixture.parse` takes it."""
-    return Mixture.parse(text) if "+" in text or "=" in text else Corruption.parse(text)
-
-
-def as_corruption(corruption: Corruption | str) -> Corruption:
-    """Return a corruption unchanged, or parse its key."""
-    return Corruption.parse(corruption) if isinstance(corruption, str) else corruption
+def listed_order(condition: Condition) -> tuple[Any, ...]:
+    """Return a sort key: corruptions in the order of `FAMILIES`, then by level, before all other conditions."""
+    if isinstance(condition, Corruption):
+        return 0, list(FAMILIES).index(condition.family), condition.level
+    return condition._place()
 
 
 @checked
@@ -204,6 +202,10 @@ def severities(family: str) -> tuple[Corruption, ...]:
             f"{family!r}, whose level is {FAMILIES[family].level}"
         )
     return found
+
+
+def _lowest(family: CorruptionFamily) -> int:
+    return 1 if family.levels is None else family.levels[0]
 
 
 def _nearest(name: str) -> str:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from mechvit.arguments import checked
 
-from .corruption_spec import Mixture
+from .conditions import of_pixels
 from .corruptions import corrupt
 from .counter_rng import named_seed, uniform
+from .mixture_spec import Mixture
 
 
 @checked
@@ -58,5 +59,5 @@ def corrupt_by_mixture(
     for place, member in enumerate(mixture.members):
         own = (places == place).nonzero()[:, 0]
         if len(own):
-            corrupted[own] = corrupt(images[own], member, image_ids[own], seed=seed)
+            corrupted[own] = corrupt(images[own], of_pixels(member), image_ids[own], seed=seed)
     return corrupted

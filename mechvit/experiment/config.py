@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption
+from mechvit.data.conditions import parse_condition
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.claims.evidence import Rules
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
 from mechvit.saes.config import SAEConfig
@@ -149,17 +150,17 @@ class ExperimentConfig:
         self.saes.saes({"the residual stream": self.shape.d_model})
 
     @property
-    def tuned(self) -> tuple[Corruption, ...]:
+    def tuned(self) -> tuple[Condition, ...]:
         """The corruptions, parsed."""
-        return tuple(Corruption.parse(key) for key in self.corruptions)
+        return tuple(parse_condition(key) for key in self.corruptions)
 
     @property
-    def others(self) -> tuple[Corruption, ...]:
+    def others(self) -> tuple[Condition, ...]:
         """Related filters that no model is tuned on."""
-        return tuple(c for c in map(Corruption.parse, self.related) if c not in (CLEAN, *self.tuned))
+        return tuple(c for c in map(parse_condition, self.related) if c not in (CLEAN, *self.tuned))
 
     @property
-    def strongest(self) -> tuple[Corruption, ...]:
+    def strongest(self) -> tuple[Condition, ...]:
         """Strongest level of each family."""
         families = dict.fromkeys(c.family for c in self.tuned)
         return tuple(max(c for c in self.tuned if c.family == family) for family in families)

@@ -13,6 +13,7 @@ from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import corrupted, pixel_values
 from mechvit.data import CLEAN, corrupt
 from mechvit.data.batches import ImageBatch, iter_batches
+from mechvit.data.conditions import of_pixels
 from mechvit.experiment.runs.stages import write_json
 from mechvit.files import beside, new_folder
 from mechvit.views import attention_explorer, patch_lens_view
@@ -52,7 +53,7 @@ def make_views(
     names = images.features["label"].names
     pictures = {}
     for corruption in (CLEAN, *config.tuned):
-        pixels = corrupt(batch.images, corruption, batch.image_ids, seed=config.seed)
+        pixels = corrupt(batch.images, of_pixels(corruption), batch.image_ids, seed=config.seed)
         for image_id, image in zip(batch.image_ids.tolist(), pixels, strict=True):
             pictures[f"{image_id}/{corruption.key}"] = (image * 255).round().to(torch.uint8).numpy()
     listed = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 
 if TYPE_CHECKING:
     import datasets
@@ -39,7 +39,7 @@ class Isolation:
 
     base: HookedViT
     tuned: HookedViT
-    corruption: Corruption
+    corruption: Condition
     test: datasets.Dataset
     """Images on which everything is measured."""
     train: datasets.Dataset

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import of_pixels, parse_condition
+from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.files import locked, new_folder, write_json
 from mechvit.settings_checks import SettingError
@@ -83,7 +84,7 @@ def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLi
         yield
 
 
-def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:
+def corruptions_named(keys: Collection[str]) -> tuple[Condition, ...]:
     """Parse corruptions such as `gaussian_blur_4`, each once.
 
     Raises:
@@ -91,7 +92,7 @@ def corruptions_named(keys: Collection[str]) -> tuple[Corruption, ...]:
     """
     if not keys:
         raise ValueError("--corruptions must name at least one, as in gaussian_blur_4")
-    return tuple(dict.fromkeys(map(Corruption.parse, keys)))
+    return tuple(dict.fromkeys(map(parse_condition, keys)))
 
 
 def names_of(paths: Collection[str]) -> dict[str, str]:
@@ -192,7 +193,7 @@ def read_checkpoint(checkpoint: str) -> tuple[Any, Any]:
     return hf_config, processor
 
 
-def check_corruptions(corruptions: Iterable[Corruption], size: int) -> None:
+def check_corruptions(corruptions: Iterable[Condition], size: int) -> None:
     """Refuse a corruption that does not work on images of `size` pixels per side, by trying each on one image.
 
     Raises:
@@ -203,7 +204,7 @@ def check_corruptions(corruptions: Iterable[Corruption], size: int) -> None:
     from mechvit.data import corrupt
 
     for corruption in dict.fromkeys(corruptions):
-        corrupt(torch.full((1, 3, size, size), 0.5), corruption, torch.tensor([0]))
+        corrupt(torch.full((1, 3, size, size), 0.5), of_pixels(corruption), torch.tensor([0]))
 
 
 def check_halves(images: Sized) -> None:

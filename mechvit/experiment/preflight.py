@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import SettingError
 
 from .config import ExperimentConfig
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
     """Tokens per image that the SAEs read."""
 
 
-def preflight(config: ExperimentConfig, corruptions: Iterable[Corruption], parts: Iterable[str]) -> Shape:
+def preflight(config: ExperimentConfig, corruptions: Iterable[Condition], parts: Iterable[str]) -> Shape:
     """Refuse, before the first stage, a run of which some stage would fail.
 
     A given model is loaded for this; for a new one the settings suffice. Images of a Hub data set are counted once they

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import parse_condition
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import write_json, write_tables
 
@@ -152,7 +152,7 @@ class _Reproduction(SAEStages):
             pair = Isolation(
                 base=base,
                 tuned=tuned,
-                corruption=Corruption.parse(key),
+                corruption=parse_condition(key),
                 test=images("test"),
                 train=images("finetune"),
                 held_out=self.images("finetune_validation"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import parse_condition
 from mechvit.experiment.runs.stages import write_tables
 
 from .shared_stages import Run
@@ -104,7 +104,7 @@ class SAEStages(Run):
                     self.model(name),
                     self.images("sae"),
                     self.images("sae_validation"),
-                    corruptions=[Corruption.parse(key)],
+                    corruptions=[parse_condition(key)],
                     config=settings,
                 )
                 for name in ("base", key)

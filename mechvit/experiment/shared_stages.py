@@ -177,7 +177,7 @@ class Run:
 
     def finetune(self, key: str) -> None:
         """Fine-tune one model on one corruption."""
-        from mechvit.data.corruption_spec import Corruption
+        from mechvit.data.conditions import parse_condition
 
         out, settings = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
 
@@ -189,7 +189,7 @@ class Run:
                 self.images("finetune"),
                 self.images("finetune_validation"),
                 out,
-                corruption=Corruption.parse(key),
+                corruption=parse_condition(key),
                 config=settings,
                 device=self.config.device,
                 overwrite=True,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption, Mixture
+from mechvit.data.corruption_spec import Condition
+from mechvit.data.mixture_spec import Mixture
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import write_json, write_tables
 from mechvit.files.reading import read_object
@@ -102,7 +103,7 @@ class _TransferRun(Run):
         """All models, loaded at once so that each batch is corrupted once."""
         return {key: self.model(key) for key in ("base", *self.trained)}
 
-    def test(self, corruption: Corruption) -> None:
+    def test(self, corruption: Condition) -> None:
         """Test all models under one corruption."""
         out = self.folder / "parts" / "test" / corruption.key
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import (
     CLEAN,
     FAMILIES,
@@ -13,10 +14,10 @@ from mechvit.data.corruption_spec import (
     IMAGENET_C,
     PAPER_CORRUPTIONS,
     SEVERITIES,
+    Condition,
     Corruption,
-    Mixture,
-    parse_training,
 )
+from mechvit.data.mixture_spec import Mixture, parse_training
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
 from mechvit.saes.config import SAEConfig
 from mechvit.settings_checks import COUNT, RESAMPLES_RANGE, SettingError, check, check_common, listed
@@ -131,7 +132,7 @@ class TransferConfig:
         _ = self.tested, self.experiment()  # refuse what cannot be run before anything is computed
 
     @property
-    def single(self) -> tuple[Corruption, ...]:
+    def single(self) -> tuple[Condition, ...]:
         """Corruptions on which models are trained, one each."""
         found = tuple(dict.fromkeys(c for word in self.corruptions for c in corruptions_of(word)))
         if CLEAN in found:
@@ -146,13 +147,13 @@ class TransferConfig:
         return tuple(mixture_of(word, self.single) for word in self.mixtures)
 
     @property
-    def trained(self) -> dict[str, Corruption | Mixture]:
+    def trained(self) -> dict[str, Condition | Mixture]:
         """Training corruption or mixture of each model, by the model's key."""
         control = (CLEAN,) if self.control else ()
         return {what.key: what for what in (*control, *self.single, *self.mixed)}
 
     @property
-    def tested(self) -> tuple[Corruption, ...]:
+    def tested(self) -> tuple[Condition, ...]:
         """Corruptions under which all models are tested, clean images first."""
         more = (c for word in self.also_tested for c in corruptions_of(word))
         members = (c for mixture in self.mixed for c in mixture.members)
@@ -183,7 +184,7 @@ class TransferConfig:
         )
 
 
-def corruptions_of(word: str) -> tuple[Corruption, ...]:
+def corruptions_of(word: str) -> tuple[Condition, ...]:
     """Return a corruption by its key, or all those that a word of `LISTS` stands for, with or without a severity.
 
     Raises:
@@ -192,15 +193,15 @@ def corruptions_of(word: str) -> tuple[Corruption, ...]:
     name, _, level = word.rpartition("_")
     listed, severity = (LISTS[name], level) if name in LISTS else (LISTS.get(word, ()), str(SEVERITY))
     if not listed:
-        return (Corruption.parse(word),)
+        return (parse_condition(word),)
     if listed[0] not in FAMILIES and name in LISTS:
         raise ValueError(f"{name} names corruptions with their levels and takes no severity; got {word!r}")
     if severity not in map(str, SEVERITIES):
         raise ValueError(f"a severity is 1 to 5; got {word!r}")
-    return tuple(Corruption(key, int(severity)) if key in FAMILIES else Corruption.parse(key) for key in listed)
+    return tuple(Corruption(key, int(severity)) if key in FAMILIES else parse_condition(key) for key in listed)
 
 
-def mixture_of(word: str, chosen: Sequence[Corruption]) -> Mixture:
+def mixture_of(word: str, chosen: Sequence[Condition]) -> Mixture:
     """Return a mixture in the form of `Mixture.parse`, or one of all chosen corruptions or of those of a group.
 
     Raises:

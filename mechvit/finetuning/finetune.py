@@ -14,7 +14,7 @@ import torch
 from mechvit.arguments import checked
 from mechvit.data import (
     CLEAN,
-    Corruption,
+    Condition,
     Mixture,
     check_aligned,
     config_classes,
@@ -22,6 +22,7 @@ from mechvit.data import (
     corrupt_by_mixture,
     normalize,
 )
+from mechvit.data.conditions import of_pixels
 from mechvit.data.image_origin import image_revisions
 from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.files import library_writes, new_folder, write_json
@@ -50,7 +51,7 @@ def finetune(
     validation_images: datasets.Dataset,
     out: str | os.PathLike[str],
     *,
-    corruption: Corruption | Mixture = CLEAN,
+    corruption: Condition | Mixture = CLEAN,
     config: FinetuneConfig | None = None,
     save_dtype: torch.dtype | None = None,
     device: str | None = None,
@@ -188,7 +189,7 @@ def _train(
     train_images: datasets.Dataset,
     validation_images: datasets.Dataset,
     out: Path,
-    corruption: Corruption | Mixture,
+    corruption: Condition | Mixture,
     config: FinetuneConfig,
     save_dtype: torch.dtype,
     device: str | None,
@@ -248,7 +249,7 @@ def _train(
 
 
 def corrupting_collator(
-    corruption: Corruption | Mixture,
+    corruption: Condition | Mixture,
     processor: Any,
     device: torch.device,
     seed: int,
@@ -271,7 +272,7 @@ def corrupting_collator(
         if isinstance(corruption, Mixture):
             images = corrupt_by_mixture(images, corruption, image_ids, epoch=rows[0].get("epoch", 0), seed=seed)
         else:
-            images = corrupt(images, corruption, image_ids, seed=seed)
+            images = corrupt(images, of_pixels(corruption), image_ids, seed=seed)
         return {"pixel_values": normalize(images, processor), "labels": labels, **asked}
 
     return collate
@@ -323,7 +324,7 @@ def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, rol
 
 def _write_log(
     path: Path,
-    corruption: Corruption | Mixture,
+    corruption: Condition | Mixture,
     saved: dict[str, Any],
     history: list[dict[str, float]],
     kept_epoch: float,

@@ -12,7 +12,7 @@ from torch import Tensor
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, image_batches, pixel_values
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 
 from .hook_site import Site
@@ -76,7 +76,7 @@ def look(model: HookedViT, site: Site, pixels: Float[Tensor, "batch channel heig
     return SiteActivation(model, site, entered, found["x"], logits)
 
 
-def read_site(model: HookedViT, site: Site, batch: ImageBatch, condition: Corruption = CLEAN) -> SiteActivation:
+def read_site(model: HookedViT, site: Site, batch: ImageBatch, condition: Condition = CLEAN) -> SiteActivation:
     """Run the model on a batch as far as the site requires; `condition` names the images' corruption in errors.
 
     Raises:

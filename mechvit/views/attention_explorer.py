@@ -22,7 +22,7 @@ from .page_provenance import page_provenance
 
 if TYPE_CHECKING:
     from mechvit.analysis.attention.rollout import Fusion
-    from mechvit.data.corruption_spec import Corruption
+    from mechvit.data.corruption_spec import Condition
     from mechvit.models import HookedViT
 
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def attention_explorer(
     models: Mapping[str, HookedViT],
     images: Any,
-    corruptions: Sequence[Corruption | str] = ("gaussian_blur_4",),
+    corruptions: Sequence[Condition | str] = ("gaussian_blur_4",),
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,

@@ -87,10 +87,11 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
 
 def conditions_of(corruptions: Sequence[Any]) -> list[Any]:
     """Return clean, then each corruption once."""
-    from mechvit.data.corruption_spec import CLEAN, as_corruption
+    from mechvit.data.conditions import as_condition
+    from mechvit.data.corruption_spec import CLEAN
 
     wanted = [corruptions] if isinstance(corruptions, str) else corruptions
-    return list(dict.fromkeys([CLEAN, *map(as_corruption, wanted)]))
+    return list(dict.fromkeys([CLEAN, *map(as_condition, wanted)]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from .example_images import (
 from .page_provenance import page_provenance
 
 if TYPE_CHECKING:
-    from mechvit.data.corruption_spec import Corruption
+    from mechvit.data.corruption_spec import Condition
     from mechvit.models import HookedViT
 
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def patch_lens_view(
     models: Mapping[str, HookedViT],
     images: Any,
-    corruptions: Sequence[Corruption | str] = ("gaussian_blur_4",),
+    corruptions: Sequence[Condition | str] = ("gaussian_blur_4",),
     *,
     top: int = 5,
     followed: int = 3,

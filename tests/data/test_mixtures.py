@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import CLEAN, IMAGENET_C, Corruption, Mixture, corrupt, corrupt_by_mixture, drawn_members
-from mechvit.data.corruption_spec import parse_training
+from mechvit.data.mixture_spec import parse_training
 
 BLUR, NOISE, FOG = Corruption("box_blur", 2), Corruption("gaussian_noise", 4), Corruption("fog", 3)
 THREE = Mixture((CLEAN, BLUR, NOISE))

@@ -17,7 +17,7 @@ import pytest
 from mechvit import HookedViT
 from mechvit.analysis import corrupted_performance, transfer
 from mechvit.data import Corruption, load_images, prepare
-from mechvit.data.corruption_spec import parse_training
+from mechvit.data.mixture_spec import parse_training
 from mechvit.experiment import TransferConfig, TransferCounts, run_transfer
 from mechvit.experiment.runs.stages import Stages
 from mechvit.finetuning import FinetuneConfig, ViTShape

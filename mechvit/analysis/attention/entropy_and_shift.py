@@ -17,7 +17,7 @@ from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 
 from .capture import CleanAttention, Shift, entropy_reading
 
@@ -89,7 +89,7 @@ class AttentionShift(PerImage):
 def attention_entropy(
     model: HookedViT,
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     batch_size: int | None = None,
     seed: int = 0,
@@ -123,7 +123,7 @@ def attention_entropy(
 def attention_shift(
     model: HookedViT,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     batch_size: int | None = None,
     seed: int = 0,

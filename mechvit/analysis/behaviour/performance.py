@@ -15,7 +15,7 @@ from mechvit.analysis.finite import first_not_finite, model_name, origin
 from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.sources.labels import check_aligned
 
 from .calibration import calibration_gaps
@@ -185,7 +185,7 @@ def score(
 def evaluate(
     model: HookedViT,
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     batch_size: int | None = None,
     seed: int = 0,

@@ -17,7 +17,7 @@ from mechvit.analysis.inputs import Images, on_cpu, wide
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.models.runs.image_tokens import token_slice
 
 from .components import COMPONENT_KINDS, Component, component_frame, components_of
@@ -81,9 +81,9 @@ def attribution_patching(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
-    giver_corruption: Corruption | str | None = None,
+    giver_corruption: Condition | str | None = None,
     kinds: Sequence[str] = COMPONENT_KINDS,
     tokens: Sequence[str] = ("all",),
     batch_size: int | None = None,

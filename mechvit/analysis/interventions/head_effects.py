@@ -19,7 +19,7 @@ from mechvit.analysis.statistics.correlation import permutation_p, rank_correlat
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 
 from .activation_patching import Patching
 from .model_pair import check_activations_fit
@@ -119,7 +119,7 @@ def head_links(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     patching: Patching,
     *,
     tokens: str = "all",

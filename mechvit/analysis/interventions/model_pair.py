@@ -11,7 +11,7 @@ from torch import Tensor
 from mechvit.analysis.behaviour.performance import require_classifier
 from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, pixel_values
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.labels import check_aligned
 from mechvit.models.processors.preprocessing import check_alike
 
@@ -79,8 +79,8 @@ def pair_batches(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruption: Corruption | str,
-    giver_corruption: Corruption | str | None,
+    corruption: Condition | str,
+    giver_corruption: Condition | str | None,
     kept_per_image: int,
     batch_size: int | None,
     *,

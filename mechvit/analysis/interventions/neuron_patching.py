@@ -19,7 +19,7 @@ from mechvit.analysis.statistics.correlation import agreement
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution_patching import Attribution, activations_and_gradients
@@ -124,10 +124,10 @@ def patch_neurons(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     neurons: Sequence[Neuron | tuple[int, int]],
     *,
-    giver_corruption: Corruption | str | None = None,
+    giver_corruption: Condition | str | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,

@@ -16,7 +16,8 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, re
 from mechvit.analysis.statistics.tidy_tables import check_columns, labelled
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import Condition
 
 from .recovery import GIVER, OUTCOME_COLUMNS, RECEIVER, Outcomes, foils, recovery, score_outcomes
 
@@ -35,7 +36,7 @@ Found = dict[tuple[str, Key], Outcomes]
 def run_interventions(
     model: HookedViT,
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     logits_of: Callable[[Float[Tensor, "batch 3 height width"]], Mapping[Key, Float[Tensor, "batch class"]]],
     *,
     score: Callable[..., Outcomes] = score_outcomes,
@@ -60,7 +61,7 @@ def run_interventions(
         ValueError: no corruptions, no images, another input size, labels that are not classes, logits that are not
             finite, or a model without a head.
     """
-    applied = dict.fromkeys(map(as_corruption, corruptions))
+    applied = dict.fromkeys(map(as_condition, corruptions))
     if not applied:
         raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
     require_classifier(model, images)

@@ -16,7 +16,8 @@ from mechvit.analysis.inputs import Images
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
 
@@ -164,7 +165,7 @@ def steer(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     directions: Sequence[Direction],
     *,
     scales: Sequence[float] = SCALES,
@@ -224,7 +225,7 @@ def steer(
         logits = steered_logits(receiver, pixels, ways)
         return {RECEIVER: logits[None], GIVER: giver(pixels), **{way: logits[way] for way in order}}
 
-    conditions = dict.fromkeys((CLEAN, *map(as_corruption, corruptions)))
+    conditions = dict.fromkeys((CLEAN, *map(as_condition, corruptions)))
     found = run_interventions(
         receiver, images, conditions, logits_of, batch_size=batch_size, seed=seed, progress=progress
     )

@@ -14,7 +14,8 @@ from torch import Tensor
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def check_point(model: HookedViT, hook_name: str) -> None:
 def steering_directions(
     model: HookedViT,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     hook_names: Sequence[str] | None = None,
     tokens: Tokens = "all",
@@ -110,7 +111,7 @@ def steering_directions(
     places = token_slice(model.cfg, tokens)
     stop = 1 + max(int(name.split(".")[1]) for name in names)
     total = {name: torch.zeros((), dtype=torch.float64, device=model.cfg.device) for name in names}
-    conditions = (CLEAN, as_corruption(corruption))
+    conditions = (CLEAN, as_condition(corruption))
     for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
         for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
             pixels = pixel_values(model, shown)
@@ -132,7 +133,7 @@ def steering_directions(
 
 @checked
 def steering_direction(
-    model: HookedViT, images: Images, corruption: Corruption | str, *, hook_name: str, **settings: object
+    model: HookedViT, images: Images, corruption: Condition | str, *, hook_name: str, **settings: object
 ) -> Direction:
     """Compute `steering_directions` at one hook point."""
     return steering_directions(model, images, corruption, hook_names=[hook_name], **settings)[0]  # type: ignore[arg-type]

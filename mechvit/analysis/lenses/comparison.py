@@ -19,7 +19,7 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, re
 from mechvit.analysis.statistics.tidy_tables import tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 
 from .logit_lens import LogitLens, residual_hooks
 from .tuned_lens import TunedLens
@@ -52,7 +52,7 @@ def compare_lenses(
     model: HookedViT,
     lenses: Mapping[str, TunedLens | None],
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     batch_size: int | None = None,
     seed: int = 0,
@@ -112,7 +112,7 @@ def tuned_lens(
     model: HookedViT,
     lens: TunedLens,
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     batch_size: int | None = None,
     seed: int = 0,

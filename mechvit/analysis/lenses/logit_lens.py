@@ -15,7 +15,7 @@ from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def read_lens(
 def logit_lens(
     model: HookedViT,
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     apply_ln: bool = True,
     batch_size: int | None = None,

@@ -14,7 +14,7 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, re
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 
 from .comparison import LensReading, compare_lenses
 from .tuned_lens import TunedLens
@@ -64,7 +64,7 @@ def depth_of(predictions: Int[Tensor, "images layers"]) -> Int[Tensor, " images"
 def prediction_depth(
     model: HookedViT,
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     lens: TunedLens | None = None,
     batch_size: int | None = None,

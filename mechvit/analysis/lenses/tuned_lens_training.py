@@ -16,7 +16,8 @@ from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, corrupted, image_batches, pixel_values
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.settings_checks import COUNT, NOT_NEGATIVE, POSITIVE, SEED, check
 from mechvit.terminal import progress_bar
@@ -69,7 +70,7 @@ def train_tuned_lens(
     model: HookedViT,
     images: Images,
     validation_images: Images,
-    corruptions: Collection[Corruption | str] = (),
+    corruptions: Collection[Condition | str] = (),
     *,
     config: LensTraining | None = None,
     progress: str | None = None,
@@ -101,7 +102,7 @@ def train_tuned_lens(
     """
     require_classifier(model)
     config = config or LensTraining()
-    conditions = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
+    conditions = tuple(dict.fromkeys((CLEAN, *map(as_condition, corruptions))))
     training = _TranslatorInputs(model, images, conditions, config)
     held_out = _TranslatorInputs(model, validation_images, conditions, config)
     start, device = TunedLens.identity(model), model.cfg.device
@@ -153,9 +154,7 @@ def _held_out(model: HookedViT, held_out: _TranslatorInputs, weight: Tensor, bia
 class _TranslatorInputs:
     """Images as the translators see them: kept if they are small, else recomputed whenever they are read."""
 
-    def __init__(
-        self, model: HookedViT, images: Images, conditions: Sequence[Corruption], config: LensTraining
-    ) -> None:
+    def __init__(self, model: HookedViT, images: Images, conditions: Sequence[Condition], config: LensTraining) -> None:
         self.model, self.images, self.conditions, self.config = model, images, conditions, config
         cfg = model.cfg
         read = len(range(cfg.n_tokens)[model.head_tokens])
@@ -185,7 +184,7 @@ class _TranslatorInputs:
             whole = self.kept[turns[place % len(turns)]]
             yield _TranslatorBatch(whole.residuals[:, rows], whole.final[rows])
 
-    def _look(self, order: np.ndarray, turns: list[Corruption]) -> Iterator[_TranslatorBatch]:
+    def _look(self, order: np.ndarray, turns: list[Condition]) -> Iterator[_TranslatorBatch]:
         """Run the model on the images in this order, its batches under conditions in turn."""
         if isinstance(self.images, ImageBatch):
             chosen: Images = self.images.take(torch.from_numpy(order).to(self.images.labels.device))

@@ -22,7 +22,8 @@ from mechvit.analysis.lenses.logit_lens import residual_hooks
 from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.analysis.statistics.jackknife import jackknife_interval
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.processors.preprocessing import check_alike
 
 from .hsic import Moments, hsic, widened
@@ -42,7 +43,7 @@ class View(NamedTuple):
     """A model under one condition."""
 
     model: str
-    corruption: Corruption
+    corruption: Condition
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def linear_cka(
     model_a: HookedViT,
     model_b: HookedViT,
     images: Images,
-    corruption_a: Corruption | str = CLEAN,
-    corruption_b: Corruption | str | None = None,
+    corruption_a: Condition | str = CLEAN,
+    corruption_b: Condition | str | None = None,
     *,
     tokens: CKATokens = "mean",
     every_pair: bool = False,
@@ -121,8 +122,8 @@ def linear_cka(
     Source: arXiv:1905.00414, section 3 (linear CKA); arXiv:2010.15327, equation 3 (the unbiased HSIC), from Song et
     al., Journal of Machine Learning Research 13 (2012).
     """
-    first = View("a", as_corruption(corruption_a))
-    second = View("b", first.corruption if corruption_b is None else as_corruption(corruption_b))
+    first = View("a", as_condition(corruption_a))
+    second = View("b", first.corruption if corruption_b is None else as_condition(corruption_b))
     found = compare_views(
         {"a": model_a, "b": model_b},
         images,
@@ -178,14 +179,14 @@ def compare_views(
 
 @checked
 def clean_and_corrupted(
-    models: Mapping[str, HookedViT], corruptions: Collection[Corruption | str]
+    models: Mapping[str, HookedViT], corruptions: Collection[Condition | str]
 ) -> list[tuple[View, View]]:
     """List the comparisons that show what tuning changed.
 
     The first model with each other one, clean and under each corruption; and each model's clean view with its view of
     each corruption.
     """
-    names, conditions = list(models), list(dict.fromkeys([CLEAN, *map(as_corruption, corruptions)]))
+    names, conditions = list(models), list(dict.fromkeys([CLEAN, *map(as_condition, corruptions)]))
     between = [(View(names[0], c), View(name, c)) for name in names[1:] for c in conditions]
     within = [(View(name, CLEAN), View(name, c)) for name in names for c in conditions[1:]]
     return between + within

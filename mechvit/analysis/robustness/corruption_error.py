@@ -1,4 +1,4 @@
-"""Corruption error: errors by corruption and severity, relative to a reference's, with intervals."""
+"""Condition error: errors by corruption and severity, relative to a reference's, with intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, re
 from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.analysis.summaries.bootstrap_draws import Draws, image_matrix
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Corruption, as_corruption
+from mechvit.data.conditions import as_condition, parse_condition
+from mechvit.data.corruption_spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Condition
 
 from .corruption_spectrum import BANDS
 
@@ -58,7 +59,7 @@ ERROR_QUANTITIES: tuple[str, ...] = ("error", "corruption_error", "relative_erro
 def corrupted_performance(
     models: Mapping[str, HookedViT],
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     *,
     clean: bool = True,
     batch_size: int | None = None,
@@ -89,10 +90,10 @@ def corrupted_performance(
         raise ValueError("there is no model to classify with; give a mapping of at least one name to a HookedViT")
     for model in models.values():
         require_classifier(model, images)
-    applied = list(dict.fromkeys(map(as_corruption, [CLEAN, *corruptions] if clean else corruptions)))
+    applied = list(dict.fromkeys(map(as_condition, [CLEAN, *corruptions] if clean else corruptions)))
     if not applied:
         raise ValueError("there is no condition to classify under; give at least one corruption, or clean=True")
-    found: dict[tuple[str, Corruption], list[Performance]] = {(name, c): [] for name in models for c in applied}
+    found: dict[tuple[str, Condition], list[Performance]] = {(name, c): [] for name in models for c in applied}
     for batch in corrupted_batches(models, images, applied, batch_size, seed=seed, progress=progress):
         for c, shown in batch.conditions:
             for name in batch.models:
@@ -167,7 +168,7 @@ def mean_corruption_error(
 def _quantities(
     errors: Draws,
     model: str,
-    corruptions: list[Corruption],
+    corruptions: list[Condition],
     reference: str | Mapping[str, float],
     bands: Mapping[str, str],
     confidence: float,
@@ -194,7 +195,7 @@ def _quantities(
 def _family(
     errors: Draws,
     model: str,
-    members: list[Corruption],
+    members: list[Condition],
     reference: str | Mapping[str, float] | None,
     confidence: float,
 ) -> dict[str, np.ndarray]:
@@ -232,7 +233,7 @@ def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
     return dict(zip(columns, resampled_means(wrong, resamples=resamples, seed=seed).T, strict=True))
 
 
-def _corruptions(errors: Draws) -> list[Corruption]:
+def _corruptions(errors: Draws) -> list[Condition]:
     """Return the corruptions that every model was tested under, in the order of `FAMILIES`."""
     tested: dict[str, set[str]] = {}
     for model, key in errors:
@@ -244,13 +245,13 @@ def _corruptions(errors: Draws) -> list[Corruption]:
                 f"every model must be tested on clean images and under the same corruptions; {model} lacks "
                 f"{', '.join(sorted(lacking))}"
             )
-    found = [Corruption.parse(key) for key in every - {"clean"}]
+    found = [parse_condition(key) for key in every - {"clean"}]
     if not found:
         raise ValueError("the table must hold at least one corruption besides clean; it has clean images only")
     return sorted(found, key=lambda c: (list(FAMILIES).index(c.family), c.level))
 
 
-def _check_reference(reference: str | Mapping[str, float], errors: Draws, corruptions: list[Corruption]) -> None:
+def _check_reference(reference: str | Mapping[str, float], errors: Draws, corruptions: list[Condition]) -> None:
     models = dict.fromkeys(model for model, _ in errors)
     if isinstance(reference, str) and reference not in models:
         raise ValueError(

@@ -16,7 +16,8 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, re
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import of_pixels
+from mechvit.data.corruption_spec import Condition
 from mechvit.data.corruptions import corrupt
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def radial_power(
 @torch.inference_mode()
 def corruption_spectrum(
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     image_processor: Any = None,
     batch_size: int = 64,
@@ -92,7 +93,7 @@ def corruption_spectrum(
     batches = [images] if isinstance(images, ImageBatch) else iter_batches(images, image_processor, batch_size)
     ids, powers = [], []
     for batch in batches:
-        changed = corrupt(batch.images, corruption, batch.image_ids, seed=seed)
+        changed = corrupt(batch.images, of_pixels(corruption), batch.image_ids, seed=seed)
         frequency, power = radial_power(changed - batch.images)
         ids.append(on_cpu(batch.image_ids))
         powers.append(on_cpu(power))
@@ -101,7 +102,7 @@ def corruption_spectrum(
 
 @checked
 def spectrum_summary(
-    spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
+    spectra: Collection[tuple[Condition, CorruptionSpectrum]],
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,

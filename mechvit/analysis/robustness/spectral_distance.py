@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from mechvit.analysis.statistics.correlation import rank_correlation
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 
 from .corruption_spectrum import CorruptionSpectrum
 
@@ -19,8 +19,8 @@ PERMUTATIONS = 2000
 
 @checked
 def spectral_distances(
-    spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
-) -> tuple[list[Corruption], Float[np.ndarray, "corruptions corruptions"]]:
+    spectra: Collection[tuple[Condition, CorruptionSpectrum]],
+) -> tuple[list[Condition], Float[np.ndarray, "corruptions corruptions"]]:
     """Compute how far the power of one corruption's change must be moved in frequency to become another's, cycles per
     pixel.
 

@@ -14,7 +14,9 @@ from mechvit.analysis.statistics.correlation import rank_correlation
 from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.analysis.summaries.bootstrap_draws import Draws, image_matrix
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import GROUPS, Corruption, Mixture, parse_training
+from mechvit.data.conditions import parse_condition
+from mechvit.data.corruption_spec import GROUPS, Condition
+from mechvit.data.mixture_spec import Mixture, parse_training
 
 from .corruption_spectrum import CorruptionSpectrum, spectrum_summary
 from .spectral_distance import relabelling_p_value, spectral_distances
@@ -53,8 +55,8 @@ def transfer(
     performance: pd.DataFrame,
     *,
     base: str = "base",
-    trained: Mapping[str, Corruption | Mixture] | None = None,
-    spectra: Collection[tuple[Corruption, CorruptionSpectrum]] = (),
+    trained: Mapping[str, Condition | Mixture] | None = None,
+    spectra: Collection[tuple[Condition, CorruptionSpectrum]] = (),
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
@@ -92,7 +94,7 @@ def transfer(
     distances, bands = _spectral(spectra)
     cells = [
         TransferCase(
-            model, key, known.get(model), Corruption.parse(key), gains[model, key], own.get(key), distances, bands
+            model, key, known.get(model), parse_condition(key), gains[model, key], own.get(key), distances, bands
         )
         for model, key in product((base, *known), tested)
     ]
@@ -140,7 +142,7 @@ def _scopes(cell: TransferCase) -> list[str]:
     scopes = [cell.relation]
     if cell.same_band is not None:
         scopes.append(BANDED[0] if cell.same_band else BANDED[1])
-    if isinstance(cell.trained, Corruption) and cell.relation in ("family", "group", "across"):
+    if isinstance(cell.trained, Condition) and cell.relation in ("family", "group", "across"):
         scopes.append(f"{cell.trained.group} to {cell.tested.group}")
     return scopes
 
@@ -178,8 +180,8 @@ def _similarity(cells: list[TransferCase], distances: Distances, level: float, s
 
 
 def _spectral(
-    spectra: Collection[tuple[Corruption, CorruptionSpectrum]],
-) -> tuple[Distances, dict[Corruption, str]]:
+    spectra: Collection[tuple[Condition, CorruptionSpectrum]],
+) -> tuple[Distances, dict[Condition, str]]:
     """Return the distance between every two corruptions with a spectrum, and the band of each."""
     spectra = [(c, s) for c, s in spectra if c.family != "clean"]
     if not spectra:
@@ -190,11 +192,11 @@ def _spectral(
     return distances, {c: str(bands[c.key]) for c in names}
 
 
-def _own_gains(gains: Draws, known: Mapping[str, Corruption | Mixture], level: float) -> dict[str, np.ndarray]:
+def _own_gains(gains: Draws, known: Mapping[str, Condition | Mixture], level: float) -> dict[str, np.ndarray]:
     """Return tested corruption -> the gain of the model that was trained on it, where that is certainly positive."""
     found = {}
     for model, what in known.items():
-        if isinstance(what, Corruption) and what.family != "clean" and (model, what.key) in gains:
+        if isinstance(what, Condition) and what.family != "clean" and (model, what.key) in gains:
             if what.key in found:
                 raise ValueError(f"two models were trained on {what.key}; give only one of them")
             found[what.key] = gains[model, what.key]
@@ -208,7 +210,7 @@ def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Dra
     columns, correct = image_matrix(table, "correct", ("model", "corruption"))
     draws = dict(zip(columns, resampled_means(correct, resamples=resamples, seed=seed).T, strict=True))
     models = dict.fromkeys(performance["model"])
-    tested = sorted({key for _, key in columns}, key=lambda key: place(Corruption.parse(key)))
+    tested = sorted({key for _, key in columns}, key=lambda key: place(parse_condition(key)))
     for model, key in product(models, tested):
         if (model, key) not in draws:
             raise ValueError(f"every model must be tested under the same corruptions; {model} lacks {key}")
@@ -216,8 +218,8 @@ def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Dra
 
 
 def _known(
-    accuracy: Draws, base: str, trained: Mapping[str, Corruption | Mixture] | None
-) -> dict[str, Corruption | Mixture]:
+    accuracy: Draws, base: str, trained: Mapping[str, Condition | Mixture] | None
+) -> dict[str, Condition | Mixture]:
     """Return model -> its training, in order: corruptions as in `FAMILIES`, then mixtures."""
     models = list(dict.fromkeys(model for model, _ in accuracy))
     if base not in models or len(models) < 2:

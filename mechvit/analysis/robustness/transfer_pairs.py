@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from mechvit.data.corruption_spec import FAMILIES, GROUPS, Corruption, Mixture
+from mechvit.data.corruption_spec import GROUPS, Condition, listed_order
+from mechvit.data.mixture_spec import Mixture
 
 RELATIONS: dict[str, str] = {
     "itself": "the corruption that the model was trained on",
@@ -20,7 +22,7 @@ RELATIONS: dict[str, str] = {
     "control": "any corruption, by a model that was trained further on clean images",
 }
 """Relations of a tested corruption to the one trained on, with their descriptions."""
-Distances = dict[tuple[Corruption, Corruption], float]
+Distances = dict[tuple[Condition, Condition], float]
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,14 @@ class TransferCase:
 
     model: str
     tested_on: str
-    trained: Corruption | Mixture | None
+    trained: Condition | Mixture | None
     """Training corruption or mixture; None for the base."""
-    tested: Corruption
+    tested: Condition
     gain: Float[np.ndarray, " draws"]
     own: Float[np.ndarray, " draws"] | None
     """Gain of the model that was trained on the tested corruption; None without one."""
     distances: Distances
-    bands: dict[Corruption, str]
+    bands: dict[Condition, str]
 
     @property
     def relation(self) -> str:
@@ -53,26 +55,26 @@ class TransferCase:
     @property
     def distance(self) -> float | None:
         """Spectral distance between two different corruptions; None if unknown."""
-        if isinstance(self.trained, Corruption) and self.trained != self.tested:
+        if isinstance(self.trained, Condition) and self.trained != self.tested:
             return self.distances.get((self.trained, self.tested))
         return None
 
     @property
     def same_band(self) -> bool | None:
         """Whether two different corruptions lie in one band of frequencies; None if their distance is unknown."""
-        if self.distance is None or not isinstance(self.trained, Corruption):
+        if self.distance is None or not isinstance(self.trained, Condition):
             return None
         return self.bands[self.trained] == self.bands[self.tested]
 
 
-def group_of(what: Corruption | Mixture | None) -> str:
+def group_of(what: Condition | Mixture | None) -> str:
     """Return one of `GROUPS`, `clean`, `mixture`, or `base` for no training."""
     if what is None:
         return "base"
     return "mixture" if isinstance(what, Mixture) else what.group
 
 
-def relation(trained: Corruption | Mixture, tested: Corruption) -> str:
+def relation(trained: Condition | Mixture, tested: Condition) -> str:
     """Return the relation of the tested corruption to the training: a key of `RELATIONS`."""
     if isinstance(trained, Mixture):
         return "member" if tested in trained.members else "clean" if tested.family == "clean" else "outside"
@@ -93,9 +95,9 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
         return np.where(below > 0, above / below, np.nan)
 
 
-def place(what: Corruption | Mixture) -> tuple[int, int, int]:
-    """Return a sort key: clean, then group by group in the order of `FAMILIES`, then mixtures."""
+def place(what: Condition | Mixture) -> tuple[int, tuple[Any, ...]]:
+    """Return a sort key: clean, group by group in the order of `FAMILIES`, other conditions, mixtures."""
     if isinstance(what, Mixture):
-        return len(GROUPS) + 1, 0, 0
-    group = 0 if what.family == "clean" else 1 + GROUPS.index(what.group)
-    return group, list(FAMILIES).index(what.family), what.level
+        return len(GROUPS) + 2, ()
+    groups = ("clean", *GROUPS)
+    return groups.index(what.group) if what.group in groups else len(groups), listed_order(what)

@@ -18,7 +18,7 @@ from mechvit.analysis.interventions.runner import Found, changes, outcome_frame,
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import FINITE, check_number
 
 from .model_parts import groups_named, model_parts, weights_of, weights_replaced
@@ -81,7 +81,7 @@ def interpolate_weights(
     base: HookedViT,
     tuned: HookedViT,
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     *,
     alphas: Sequence[float] = ALPHAS,
     parts: Sequence[str] | None = None,

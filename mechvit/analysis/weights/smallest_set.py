@@ -17,7 +17,7 @@ from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
 from mechvit.analysis.interventions.runner import effects, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_choice
 
 from .model_parts import Unit, model_parts, part_groups, weights_of, weights_replaced
@@ -111,7 +111,7 @@ def smallest_set(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     config: SmallestSetConfig | None = None,
     batch_size: int | None = None,

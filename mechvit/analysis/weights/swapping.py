@@ -15,7 +15,7 @@ from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
 from mechvit.analysis.interventions.runner import Found, Key, effects, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 
 from .model_parts import Unit, groups_named, model_parts, part_groups, weights_replaced
 
@@ -68,7 +68,7 @@ def swap_weights(
     receiver: HookedViT,
     giver: HookedViT,
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     *,
     parts: Sequence[str] | None = None,
     cumulative: Unit | None = "blocks",

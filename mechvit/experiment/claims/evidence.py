@@ -24,7 +24,8 @@ from mechvit.analysis.summaries.bootstrap_draws import (
     lens_draws,
     performance_draws,
 )
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import parse_condition
+from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import LEVEL_RANGE, NOT_NEGATIVE, RESAMPLES_RANGE, SEED, SHARE, check
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ class Evidence:
             raise ValueError(
                 f"the claims compare 'base' with tuned models; the performance table has {', '.join(names)}"
             )
-        tuned = sorted(Corruption.parse(name) for name in names if name != "base")
-        self.families: dict[str, list[Corruption]] = {}
+        tuned = sorted(parse_condition(name) for name in names if name != "base")
+        self.families: dict[str, list[Condition]] = {}
         for corruption in tuned:
             self.families.setdefault(corruption.family, []).append(corruption)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mechvit.analysis.statistics.bootstrap import Interval
 from mechvit.analysis.statistics.verdicts import Verdict
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.conditions import parse_condition
 
 from .evidence import Claim, ClaimWords, Rules, judged
 
@@ -82,7 +82,7 @@ def _above(parts: Mapping[str, Interval], bound: float, smallest: float) -> Verd
 def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = tables["related"]
     for key in (name for name in dict.fromkeys(table["trained_on"]) if name != "base"):
-        corruption = Corruption.parse(key)
+        corruption = parse_condition(key)
         own = table[(table["trained_on"] == key) & (table["relation"] == "group")]
         if own.empty:
             continue
@@ -94,13 +94,13 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
             f"Gain in accuracy over the base on each other {corruption.group} filter",
             "percentage points",
         )
-        parts = {Corruption.parse(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in own.iterrows()}
+        parts = {parse_condition(row["tested_on"]).title: _interval(row, "gain", 100) for _, row in own.iterrows()}
         rule = (
             f"Yes if every {rules.level:.0%} interval lies above 0; partly if some do; no if every one lies below "
             f"{rules.smallest_gain:g} ({words.unit}); otherwise unclear."
         )
         more = {
-            f"outside its family, {Corruption.parse(row['tested_on']).title}": _interval(row, "gain", 100)
+            f"outside its family, {parse_condition(row['tested_on']).title}": _interval(row, "gain", 100)
             for _, row in across.iterrows()
         }
         yield _answer(words, parts, rule, _above(parts, 0, rules.smallest_gain), more)
@@ -108,7 +108,7 @@ def _transfer(tables: Tables, rules: Rules) -> Iterator[Claim]:
 
 def _isolated(tables: Tables, rules: Rules) -> Iterator[Claim]:
     for key, found in tables["gain_smallest_set"].groupby("tuned_on", sort=False):
-        corruption = Corruption.parse(str(key))
+        corruption = parse_condition(str(key))
         last = found[(found["images"] == "held_out") & (found["step"] == found["step"].max())].iloc[0]
         chosen, total = str(last["groups"]).split(), int(last["of"])
         words = ClaimWords(
@@ -157,7 +157,7 @@ def _controlled(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = table[table["quantity"] == "accuracy"]
     for key, both in table.groupby("tuned_on", sort=False):
         found, random = both[both["control"] == 0], both[both["control"] > 0]
-        corruption = Corruption.parse(str(key))
+        corruption = parse_condition(str(key))
         words = ClaimWords(
             f"open_control_{corruption.family}",
             f"Can the gain on {corruption.title} be obtained without tuning, by adding a direction to the base's "
@@ -198,7 +198,7 @@ def _latents(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = tables["gain_ablation"]
     table = table[(table["quantity"] == "accuracy") & (table["kind"] == "sensitive") & (table["model"] == "base")]
     for key, found in table.groupby("tuned_on", sort=False):
-        corruption = Corruption.parse(str(key))
+        corruption = parse_condition(str(key))
         rows = found[(found["corruption"] == key) & (found["n"] <= ABLATED)]
         if rows.empty:
             continue
@@ -229,7 +229,7 @@ def _heads(tables: Tables, rules: Rules) -> Iterator[Claim]:
     table = tables["gain_head_correlations"]
     table = table[(table["model"] == "size of change") & (table["number"] == "entropy_difference")]
     for _, row in table.iterrows():
-        corruption = Corruption.parse(row["tuned_on"])
+        corruption = parse_condition(row["tuned_on"])
         part = _interval(row, "value")
         if np.isnan(part.value):
             continue

@@ -12,7 +12,7 @@ from mechvit.analysis.statistics.bootstrap import Interval, interval
 from mechvit.analysis.statistics.verdicts import Verdict
 from mechvit.analysis.summaries.bootstrap_draws import TOP_K
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import FAMILIES, Corruption
+from mechvit.data.corruption_spec import FAMILIES, Condition
 
 from .evidence import Claim, ClaimWords, Evidence, Rules, judged, unmeasured
 
@@ -43,11 +43,11 @@ def claims(tables: Mapping[str, pd.DataFrame], rules: Rules | None = None) -> li
     return rows
 
 
-def _tuned_on(tuned: Sequence[Corruption]) -> dict[str, str]:
+def _tuned_on(tuned: Sequence[Condition]) -> dict[str, str]:
     return {f"tuned on {c.level}": c.key for c in tuned}
 
 
-def _better(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _better(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
     words = ClaimWords(
         f"better_{family}",
@@ -60,7 +60,7 @@ def _better(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     return ev.effect(words, parts, ev.rules.smallest_gain)
 
 
-def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _monotone(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
     words = ClaimWords(
         f"monotone_{family}",
@@ -79,7 +79,7 @@ def _monotone(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     return ev.effect(words, steps, ev.rules.smallest_gain)
 
 
-def _ordering(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _ordering(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
     words = ClaimWords(
         f"ordering_{family}",
@@ -100,7 +100,7 @@ def _not_applicable(ev: Evidence, test: str) -> list[str]:
     return [metric for metric in TOP_K if np.isnan(ev.gain("base", test, metric)).all()]
 
 
-def _unchanged(ev: Evidence, words: ClaimWords, tuned: Sequence[Corruption], test: str) -> Claim:
+def _unchanged(ev: Evidence, words: ClaimWords, tuned: Sequence[Condition], test: str) -> Claim:
     found = {
         f"{metric} {label}": interval(100 * ev.gain(key, test, metric), ev.rules.level)
         for label, key in _tuned_on(tuned).items()
@@ -110,7 +110,7 @@ def _unchanged(ev: Evidence, words: ClaimWords, tuned: Sequence[Corruption], tes
     return ev.no_effect(words, found, ev.rules.unchanged)
 
 
-def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _transfer(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     others = [levels[-1] for other, levels in ev.families.items() if other != family]
     words = ClaimWords(
         f"no_transfer_{family}",
@@ -122,7 +122,7 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     return _unchanged(ev, words, tuned, others[0].key) if others else unmeasured(words, "there is only one family")
 
 
-def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _clean(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     words = ClaimWords(
         f"clean_unchanged_{family}",
         f"Fine-tuning on {FAMILIES[family].title} leaves performance on clean images unchanged",
@@ -133,7 +133,7 @@ def _clean(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     return _unchanged(ev, words, tuned, "clean")
 
 
-def _certainty(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _certainty(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
     words = ClaimWords(
         f"certainty_{family}",
@@ -146,7 +146,7 @@ def _certainty(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
     return ev.effect(words, parts, ev.rules.smallest_gain)
 
 
-def _overtakes(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _overtakes(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test, rules = tuned[-1], ev.rules
     strongest, *others = (
         ev.by_layer(ev.lens, model, test.key) for model in (test.key, "base", *(c.key for c in tuned[:-1]))
@@ -188,7 +188,7 @@ def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
     return -ev.first.get((model, corruption, "difference"), nowhere)
 
 
-def _earlier(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _earlier(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test, name = tuned[-1], FAMILIES[family].title
     words = ClaimWords(
         f"earlier_{family}",
@@ -218,7 +218,7 @@ def _earlier_for_blur(ev: Evidence) -> Iterator[Claim]:
     yield ev.effect(words, {"blur over noise": means[0] - means[1]}, ev.rules.smallest_shift)
 
 
-def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Claim:
+def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     test = tuned[-1]
     models = ["base", *(c.key for c in tuned)]
     mean = np.mean([ev.by_layer(ev.entropy, model, test.key) for model in models], axis=0)
@@ -236,7 +236,7 @@ def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Corruption]) -> Cla
     return ev.effect(words, parts, ev.rules.smallest_entropy)
 
 
-def _entropy_gap(ev: Evidence, tuned: Sequence[Corruption]) -> dict[str, np.ndarray]:
+def _entropy_gap(ev: Evidence, tuned: Sequence[Condition]) -> dict[str, np.ndarray]:
     """Return base minus tuned entropy difference on the strongest level, [draws, layers]."""
     test = tuned[-1].key
     base = ev.by_layer(ev.entropy, "base", test)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
 from mechvit.models.processors.preprocessing import unequal
 from mechvit.settings_checks import COUNT, SEED, SHARE, SettingError, check, check_choice
 
@@ -27,7 +28,7 @@ class CacheConfig:
     """Names of hook points with activations [batch, token, ...], each of which is stored as [row, width]."""
     tokens: str = "all"
     """The tokens to store: `all`, `patches` or `cls`."""
-    corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS
+    corruptions: Collection[Condition | str] = PAPER_CORRUPTIONS
     """Corruptions of the images that do not stay clean, each applied equally often."""
     clean_fraction: float = 0.5
     """Share of images that stay clean."""
@@ -54,9 +55,9 @@ class CacheConfig:
         check(self, SEED, "seed")
 
     @property
-    def applied(self) -> tuple[Corruption, ...]:
+    def applied(self) -> tuple[Condition, ...]:
         """The corruptions, each once, without clean."""
-        return tuple(c for c in dict.fromkeys(map(as_corruption, self.corruptions)) if c != CLEAN)
+        return tuple(c for c in dict.fromkeys(map(as_condition, self.corruptions)) if c != CLEAN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from torch import Tensor
 from mechvit import files
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
-from mechvit.data import Corruption, corrupt, iter_batches, normalize
+from mechvit.data import Condition, corrupt, iter_batches, normalize
+from mechvit.data.conditions import of_pixels
 from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.checks import check_name
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
@@ -120,14 +121,14 @@ def _plan(model: HookedViT, images: datasets.Dataset, config: CacheConfig) -> Pl
 
 
 def _sample(
-    model: HookedViT, images: datasets.Dataset, corruptions: tuple[Corruption, ...]
+    model: HookedViT, images: datasets.Dataset, corruptions: tuple[Condition, ...]
 ) -> Float[Tensor, "1 3 height width"]:
     """Return the first image, normalised, after checking that images can be read and corrupted."""
     if len(images) == 0:
         raise ValueError("a cache needs at least one image; the data set is empty")
     first = next(iter_batches(images.select([0]), model.image_processor, 1, device=model.cfg.device))
     for corruption in corruptions:
-        corrupt(first.images, corruption, first.image_ids)
+        corrupt(first.images, of_pixels(corruption), first.image_ids)
     return normalize(first.images, model.image_processor)
 
 

@@ -12,8 +12,8 @@ from sae_lens import ActivationsStore
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data import CLEAN, Corruption, ImageBatch, corrupt, iter_batches, normalize
-from mechvit.data.corruption_spec import as_corruption
+from mechvit.data import CLEAN, Condition, ImageBatch, corrupt, iter_batches, normalize
+from mechvit.data.conditions import as_condition, of_pixels
 from mechvit.data.counter_rng import splitmix64
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes import distributed as parallel
@@ -80,7 +80,7 @@ def draw_corruptions(
 
 
 def corrupt_some(
-    batch: ImageBatch, corruptions: Sequence[Corruption | str], clean_fraction: float, seed: int
+    batch: ImageBatch, corruptions: Sequence[Condition | str], clean_fraction: float, seed: int
 ) -> tuple[Float[Tensor, "batch 3 height width"], Int[Tensor, " batch"]]:
     """Corrupt the images that do not stay clean, each by its own corruption (see `draw_corruptions`).
 
@@ -92,7 +92,7 @@ def corrupt_some(
     for i, corruption in enumerate(corruptions):
         if (hit := drawn == i).any():
             images = images.clone() if images is batch.images else images
-            images[hit] = corrupt(images[hit], corruption, batch.image_ids[hit], seed=seed)
+            images[hit] = corrupt(images[hit], of_pixels(corruption), batch.image_ids[hit], seed=seed)
     return images, drawn
 
 
@@ -121,7 +121,7 @@ class ImageActivationsStore(ActivationsStore):
         model: HookedViT,
         images: datasets.Dataset,
         *,
-        corruptions: Collection[Corruption | str],
+        corruptions: Collection[Condition | str],
         config: StreamConfig,
         epoch: int = 0,
         rows: np.ndarray | None = None,
@@ -142,7 +142,7 @@ class ImageActivationsStore(ActivationsStore):
         buffer = max(min(config.buffer_images, len(self.rows)), -(-config.train_batch_size_tokens // tokens_per_image))
         widths = sae_input_widths(model, config) if widths is None else widths
         self.images = images
-        self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
+        self.corruptions = tuple(c for c in map(as_condition, corruptions) if c != CLEAN)
         self.mix_seed = config.seed * 1_000_003 + epoch
         self.clean_fraction = config.clean_fraction
         self._batches: Iterator[tuple[Tensor, Tensor]] | None = None

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.models.interrupts import random_numbers_kept
@@ -88,11 +89,11 @@ class ImageStreams:
         images: datasets.Dataset,
         validation_images: datasets.Dataset,
         *,
-        corruptions: Collection[Corruption | str],
+        corruptions: Collection[Condition | str],
         config: StreamConfig,
     ) -> None:
         self.model, self.images, self.validation_images, self.config = model, images, validation_images, config
-        self.corruptions = tuple(c for c in map(as_corruption, corruptions) if c != CLEAN)
+        self.corruptions = tuple(c for c in map(as_condition, corruptions) if c != CLEAN)
         self._widths = sae_input_widths(model, config)
         self._store(images, 0, epoch_segments(len(images), config, 0)[-1])  # refuses too few images for one batch
 

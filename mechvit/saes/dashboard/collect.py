@@ -12,7 +12,8 @@ from torch import Tensor
 from mechvit.analysis.inputs import Images
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.processors.preprocessing import check_alike
 from mechvit.saes.evaluation.single_pass import SinglePass, Wanted
 from mechvit.saes.hook_site import Site, shared_site
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def browse_features(
     saes: Mapping[str, tuple[HookedViT, SAE]],
     images: Images,
-    corruptions: Collection[Corruption | str] = (),
+    corruptions: Collection[Condition | str] = (),
     *,
     features: Mapping[str, Sequence[int]] | None = None,
     described: Mapping[str, SAEFeatures] | None = None,
@@ -65,7 +66,7 @@ def browse_features(
             refuses.
     """
     settings, asked, known = settings or Browsing(), features or {}, dict(described or {})
-    parsed = dict.fromkeys(map(as_corruption, corruptions))
+    parsed = dict.fromkeys(map(as_condition, corruptions))
     measured = tuple(c for c in parsed if c != CLEAN)
     groups = _groups(saes, asked, allow_other_model)
     stream = ImageStream(images, measured, settings)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechvit.analysis.inputs import Images, corrupted, on_cpu, wide
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes.hook_site import Site
 from mechvit.saes.latents.directions import latent_directions
@@ -100,7 +100,7 @@ class ExamplePass:
         saes: Mapping[str, SAE],
         chosen: Mapping[str, Int[Tensor, " _chosen"]],
         rows: Mapping[str, Int[Tensor, "_chosen example"]],
-        conditions: tuple[Corruption, ...],
+        conditions: tuple[Condition, ...],
         n_top: int,
     ) -> None:
         self.model, self.site, self.saes, self.chosen = model, site, saes, chosen

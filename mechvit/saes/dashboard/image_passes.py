@@ -15,7 +15,8 @@ from mechvit.analysis.behaviour.performance import strongest
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.conditions import of_pixels
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.corruptions import corrupt
 from mechvit.saes.hook_site import Site
 from mechvit.saes.latents.directions import latent_directions
@@ -52,7 +53,7 @@ class ShownReadings(NamedTuple):
 class ImageStream:
     """Images of a browser, those among them that it displays, and the pictures that the page needs."""
 
-    def __init__(self, images: Images, measured: tuple[Corruption, ...], settings: Browsing) -> None:
+    def __init__(self, images: Images, measured: tuple[Condition, ...], settings: Browsing) -> None:
         self.images, self.settings = images, settings
         self.labels = column(images, "label")
         severest = {c.family: c for c in sorted(measured)}
@@ -82,7 +83,7 @@ class ImageStream:
             for name in group.saes
         }
 
-    def _look(self, group: SAEsAtSite, condition: Corruption) -> dict[tuple[str, str], Tensor]:
+    def _look(self, group: SAEsAtSite, condition: Condition) -> dict[tuple[str, str], Tensor]:
         """Run the displayed images under one condition: (SAE, or "" for the model; kind) -> tensor [image, ...]."""
         found: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         start = 0
@@ -108,12 +109,12 @@ class ImageStream:
                 found[name, "written"].append(size.sum(1))
         return {key: torch.cat(parts).cpu() for key, parts in found.items()}
 
-    def _keep(self, rows: Tensor, batch: ImageBatch, condition: Corruption, side: int | None = None) -> None:
+    def _keep(self, rows: Tensor, batch: ImageBatch, condition: Condition, side: int | None = None) -> None:
         """Store the pictures of a batch that are missing, reduced to `side` pixels where they are larger."""
         missing = [i for i, row in enumerate(rows[: len(batch)].tolist()) if (row, condition.key) not in self.pictures]
         if not missing:
             return
-        some = corrupt(batch.images[missing], condition, batch.image_ids[missing], seed=self.settings.seed)
+        some = corrupt(batch.images[missing], of_pixels(condition), batch.image_ids[missing], seed=self.settings.seed)
         if side is not None and side < some.shape[-1]:
             some = interpolate(some, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
         for i, picture in zip(missing, (some * 255).round().to(torch.uint8).cpu(), strict=True):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from mechvit.analysis.inputs import Images
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.devices import device_named
 from mechvit.saes.latents.results import SAEFeatures
 from mechvit.saes.sae_files import CONFIG, WEIGHTS, open_sae
@@ -52,9 +53,9 @@ def evaluate_saes(
     model: HookedViT,
     saes: Mapping[str, SAE],
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     *,
-    cosine_corruptions: Collection[Corruption | str] | None = None,
+    cosine_corruptions: Collection[Condition | str] | None = None,
     top_images: int | None = None,
     dense_above: float = DENSE_ABOVE,
     batch_size: int | None = None,
@@ -88,8 +89,8 @@ def evaluate_saes(
             is not among `corruptions`, activations are not finite, and everything that `mechvit.analysis.evaluate`
             refuses.
     """
-    measured = tuple(dict.fromkeys((CLEAN, *map(as_corruption, corruptions))))
-    compared = measured[1:] if cosine_corruptions is None else tuple(map(as_corruption, cosine_corruptions))
+    measured = tuple(dict.fromkeys((CLEAN, *map(as_condition, corruptions))))
+    compared = measured[1:] if cosine_corruptions is None else tuple(map(as_condition, cosine_corruptions))
     if unknown := [c.key for c in compared if c not in measured[1:]]:
         raise ValueError(f"cosine_corruptions must be among the corruptions that are measured; got {unknown} besides")
     wanted = Wanted(
@@ -109,7 +110,7 @@ def evaluate_sae(
     model: HookedViT,
     sae: SAE,
     images: Images,
-    corruption: Corruption | str = CLEAN,
+    corruption: Condition | str = CLEAN,
     *,
     dense_above: float = DENSE_ABOVE,
     batch_size: int | None = None,
@@ -119,10 +120,10 @@ def evaluate_sae(
 ) -> SAEQuality:
     """Measure one SAE under one condition; arguments and errors as in `evaluate_saes`."""
     wanted = Wanted(
-        measured=(as_corruption(corruption),), dense_above=dense_above, seed=seed, allow_other_model=allow_other_model
+        measured=(as_condition(corruption),), dense_above=dense_above, seed=seed, allow_other_model=allow_other_model
     )
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
-    return found.quality["sae", as_corruption(corruption).key]
+    return found.quality["sae", as_condition(corruption).key]
 
 
 @checked
@@ -130,7 +131,7 @@ def sae_cosine(
     model: HookedViT,
     sae: SAE,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     batch_size: int | None = None,
     seed: int = 0,
@@ -141,9 +142,9 @@ def sae_cosine(
 
     Source: the paper's section 4.4, which does not define the cosine of an empty code; `SAECosine` does.
     """
-    wanted = Wanted(compared=(as_corruption(corruption),), seed=seed, allow_other_model=allow_other_model)
+    wanted = Wanted(compared=(as_condition(corruption),), seed=seed, allow_other_model=allow_other_model)
     found = SinglePass(model, {"sae": sae}, wanted).over(images, batch_size, progress)
-    return found.cosine["sae", as_corruption(corruption).key]
+    return found.cosine["sae", as_condition(corruption).key]
 
 
 @checked
@@ -151,7 +152,7 @@ def sae_features(
     model: HookedViT,
     sae: SAE,
     images: Images,
-    corruptions: Collection[Corruption | str] = (),
+    corruptions: Collection[Condition | str] = (),
     *,
     top_images: int = 16,
     batch_size: int | None = None,
@@ -173,7 +174,7 @@ def sae_features(
             (abstopk).
     """
     wanted = Wanted(
-        described=tuple(dict.fromkeys(map(as_corruption, corruptions))),
+        described=tuple(dict.fromkeys(map(as_condition, corruptions))),
         top_images=top_images,
         seed=seed,
         allow_other_model=allow_other_model,

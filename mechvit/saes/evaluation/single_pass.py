@@ -14,7 +14,7 @@ from torch import Tensor
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, on_cpu
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes.hook_site import shared_site
 from mechvit.saes.latents.directions import fixed_scale, latent_directions
@@ -46,11 +46,11 @@ def signed(sae: SAE) -> bool:
 class Wanted:
     """Measurements that a pass makes."""
 
-    measured: tuple[Corruption, ...] = ()
+    measured: tuple[Condition, ...] = ()
     """Conditions whose quality is measured."""
-    compared: tuple[Corruption, ...] = ()
+    compared: tuple[Condition, ...] = ()
     """Corruptions whose codes are compared with the clean ones."""
-    described: tuple[Corruption, ...] = ()
+    described: tuple[Condition, ...] = ()
     """Corruptions whose effect on each latent is measured."""
     top_images: int | None = None
     """Number of images kept for each latent; None describes none."""
@@ -65,7 +65,7 @@ class Wanted:
         check(self, SHARE, "dense_above")
 
     @property
-    def conditions(self) -> tuple[Corruption, ...]:
+    def conditions(self) -> tuple[Condition, ...]:
         """All conditions, clean first if it is needed."""
         clean = (CLEAN,) if self.compared or self.top_images else ()
         return tuple(dict.fromkeys((*clean, *self.measured, *self.compared, *self.described)))
@@ -163,7 +163,7 @@ class SinglePass:
             self.spliced[key].add(here.spliced(x_hat), batch, f"under {key[1]} the model with the SAE {key[0]!r} in it")
 
     def compare(
-        self, name: str, corruption: Corruption, clean: Float[Tensor, "batch token d_sae"], codes: Tensor
+        self, name: str, corruption: Condition, clean: Float[Tensor, "batch token d_sae"], codes: Tensor
     ) -> None:
         """Add the codes of the same patches, clean and corrupted."""
         if corruption in self.wanted.compared:

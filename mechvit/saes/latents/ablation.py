@@ -18,7 +18,8 @@ from mechvit.analysis.inputs import Images, corrupted_batches, on_cpu, wide
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.saes.hook_site import shared_site
 from mechvit.saes.splicing import SiteActivation, read_site
 
@@ -59,7 +60,7 @@ def ablate_features(
     model: HookedViT,
     sae: SAE,
     images: Images,
-    corruptions: Collection[Corruption | str],
+    corruptions: Collection[Condition | str],
     sets: FeatureSets,
     *,
     counts: Sequence[int] = (1, 4, 16, 64),
@@ -96,7 +97,7 @@ def ablate_features(
 
     Source: ablation through the SAE with its error term kept, as in arXiv:2403.19647 (section 2).
     """
-    conditions = dict.fromkeys((CLEAN, *map(as_corruption, corruptions)))
+    conditions = dict.fromkeys((CLEAN, *map(as_condition, corruptions)))
     counts = tuple(dict.fromkeys(counts))
     _check(model, sae, sets, counts, target, clean_mean)
     site = shared_site(model, {"sae": sae}, allow_other_model)

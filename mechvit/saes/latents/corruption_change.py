@@ -15,7 +15,8 @@ from torch import Tensor
 from mechvit.analysis.inputs import Images, corrupted_batches
 from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.saes.hook_site import Site, shared_site
 from mechvit.saes.splicing import read_site
 
@@ -121,7 +122,7 @@ def feature_change(
     models: Mapping[str, HookedViT],
     saes: SAE | Mapping[str, SAE],
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     matches: Mapping[str, Int[Tensor, " d_sae"]] | None = None,
     batch_size: int | None = None,
@@ -149,7 +150,7 @@ def feature_change(
 
     Source: the paper's section 4.4 compares codes clean and corrupted; Student's t interval of a mean.
     """
-    corruption = as_corruption(corruption)
+    corruption = as_condition(corruption)
     if not models or len(images) < 2:
         raise ValueError(f"give at least one model and two images; got {len(models)} and {len(images)}")
     by_model = dict(saes) if isinstance(saes, Mapping) else dict.fromkeys(models, saes)

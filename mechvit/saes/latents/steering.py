@@ -11,7 +11,8 @@ from torch import Tensor
 from mechvit.analysis.inputs import Images, corrupted_batches
 from mechvit.analysis.interventions.steering_directions import Direction, Tokens, check_point
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CLEAN, Corruption, as_corruption
+from mechvit.data.conditions import as_condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.saes.hook_site import check_checkpoint, sae_site
 from mechvit.saes.splicing import read_site
 
@@ -33,7 +34,7 @@ def sae_steering_direction(
     model: HookedViT,
     sae: SAE,
     images: Images,
-    corruption: Corruption | str,
+    corruption: Condition | str,
     *,
     n_latents: int = MOST_LATENTS,
     batch_size: int = IMAGES_PER_BATCH,
@@ -78,7 +79,7 @@ def sae_steering_direction(
     written = latent_directions(sae)
     moved = torch.zeros(sae.cfg.d_sae, dtype=torch.float64, device=sae.W_dec.device)
     count = 0
-    conditions = (CLEAN, as_corruption(corruption))
+    conditions = (CLEAN, as_condition(corruption))
     for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
         for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
             codes = sae.encode(read_site(model, site, shown, condition).x.to(sae.W_dec))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mechvit import files
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Corruption
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.models.devices import device_named
 from mechvit.models.interrupts import random_numbers_kept
 from mechvit.saes import distributed as parallel
@@ -51,7 +51,7 @@ def train_saes(
     validation_images: datasets.Dataset,
     out: str | os.PathLike[str],
     *,
-    corruptions: Collection[Corruption | str] = PAPER_CORRUPTIONS,
+    corruptions: Collection[Condition | str] = PAPER_CORRUPTIONS,
     config: SAEConfig | None = None,
     **options: Any,
 ) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Corruption errors of every model, and power spectra of the changes that corruptions make."""
+"""Condition errors of every model, and power spectra of the changes that corruptions make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .table_checks import dot, error_bars, pick, require
 COLUMNS = ("model", "group", "family", "level", "quantity", "value", "low", "high")
 PANELS = {
     "error": ("Error", "fraction of images, lower is better"),
-    "corruption_error": ("Corruption error", "ratio to the reference, lower is better"),
+    "corruption_error": ("Condition error", "ratio to the reference, lower is better"),
     "relative_error": ("Relative corruption error", "ratio of error added to clean, lower is better"),
 }
 GROUP_COLOURS = {
