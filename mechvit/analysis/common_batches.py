@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import Condition
 
 from .inputs import Images, SharedBatch, corrupted_batches
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def common_batches(
     models: Mapping[str, HookedViT],
     images: Images,
-    conditions: Collection[Corruption | str],
+    conditions: Collection[Condition | str],
     batch_size: int | None = None,
     *,
     patterns: bool = False,
     seed: int = 0,
     progress: str | None = None,
-) -> Iterator[tuple[Corruption, dict[str, ImageBatch]]]:
+) -> Iterator[tuple[Condition, dict[str, ImageBatch]]]:
     """Stream each condition with the batch that each model is shown, the same images in the same order.
 
     The batches are those of `corrupted_batches`, of which each serves the models that resize alike; here those of all

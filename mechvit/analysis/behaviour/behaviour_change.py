@@ -15,7 +15,7 @@ from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, on_cpu, pixel_values
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
-from mechvit.data.corruption_spec import CLEAN, Corruption
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.sources.class_names import unique_names
 
 from .answers import BehaviourChange, assembled, table_of
@@ -33,7 +33,7 @@ def behaviour_change(
     base: HookedViT,
     tuned: HookedViT,
     images: Images,
-    conditions: Collection[Corruption | str] = (CLEAN,),
+    conditions: Collection[Condition | str] = (CLEAN,),
     *,
     by: Sequence[str] = (),
     batch_size: int | None = None,
