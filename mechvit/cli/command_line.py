@@ -85,21 +85,31 @@ def read(
 
 
 def _refused(shown: str, cause: BaseException | None, kind: object) -> str:
-    """Join tyro's box of several lines into one; a setting's own error gets its full flag."""
+    """Describe in one line what tyro refused; a setting's own error gets its full flag.
+
+    Args:
+        shown: tyro's box of several lines.
+        cause: an error of the outermost settings; tyro's InstantiationError, with the argument or the group of settings
+            that it concerns; or anything else, if tyro has no exception for it, as for a missing argument.
+        kind: dataclass of the settings.
+    """
+    place = "" if isinstance(cause, ValueError) else getattr(cause, "arg", None)
+    if cause is None or place is None:
+        return f"{_in_one_line(shown)} (see --help)"
+    error = cause if isinstance(cause, ValueError) else cause.__context__
+    if isinstance(error, SettingError):
+        nested = isinstance(place, str) and place
+        flag = f"--{place}.{error.name}".replace("_", "-") if nested else flag_of(error.name, kind)
+        return f"{flag} {with_values(error.problem, kind)}"
+    problem = str(error or getattr(cause, "message", cause)).partition("Got errors")[0]
+    return problem if isinstance(place, str) else f"{'/'.join(place.lowered.name_or_flags)}: {problem}"
+
+
+def _in_one_line(shown: str) -> str:
+    """Join the lines of tyro's box, without its frame and its advice."""
     rows = [row.strip("│| ") for row in shown.splitlines()[1:-1] if not re.fullmatch("[│| ]*[─-]+[│| ]*", row)]
     ends = (at for at, row in enumerate(rows) if row.startswith(("For full helptext", "Argument helptext")))
-    text = " ".join(row for row in rows[: next(ends, None)] if row)
-    place = re.match(r"Error parsing (\S+): ", text)
-    if place is None or cause is None:
-        return f"{text} (see --help)"
-    if hasattr(cause, "message") and cause.__context__ is not None:  # tyro's own error, around the setting's
-        cause = cause.__context__
-    if isinstance(cause, SettingError):
-        nested = place[1] != getattr(kind, "__name__", "")
-        flag = f"--{place[1]}.{cause.name}".replace("_", "-") if nested else flag_of(cause.name, kind)
-        return f"{flag} {with_values(cause.problem, kind)}"
-    problem = str(getattr(cause, "message", cause)).partition("Got errors")[0]
-    return f"{place[1]}: {problem}" if place[1].startswith("--") else problem
+    return " ".join(row for row in rows[: next(ends, None)] if row)
 
 
 def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:

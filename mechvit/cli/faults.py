@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mechvit.files.disk import DiskFull, error_number, is_full
 from mechvit.settings_checks import SettingError
 from mechvit.terminal import one_line
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a full disk, an exceeded quota, and a file larger than allowed."""
-_FULL_TEXT = re.compile(r"no space left on device|disk quota exceeded|file too large|file write failed", re.I)
 _MEMORY_TEXT = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|out of memory|_ALLOC_FAILED|Cannot allocate memory"
 )
-"""Messages of torch's plain RuntimeErrors on memory: of its CPU allocator, CUDA, cuBLAS, cuDNN and MPS."""
+"""Messages of torch's plain RuntimeErrors on memory, which have no type: CPU allocator, cuBLAS, cuDNN and MPS."""
+_TORCH_WRITE = "file write failed"
+"""Message of the plain RuntimeError with which torch.save ends when it cannot write, whatever the reason."""
 _OF_THE_INPUT = {
     ("safetensors", "SafetensorError"),
     ("datasets", "DatasetsError"),
@@ -52,18 +52,15 @@ def explain(error: BaseException, options: object = None) -> str | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, the machine's or the device's."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or ("torch", "OutOfMemoryError") in _kinds(error):
         return True
     return isinstance(error, RuntimeError) and bool(_MEMORY_TEXT.search(str(error)))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a file could not be written for lack of space."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    if isinstance(error, (OSError, RuntimeError)) or _is_of_the_input(error):
-        return bool(_FULL_TEXT.search(str(error)))
-    return False
+    """Return whether a file could not be written for lack of space, or because it is larger than allowed."""
+    failed_in_torch = isinstance(error, RuntimeError) and _TORCH_WRITE in str(error)
+    return is_full(error) or error_number(error) == errno.EFBIG or failed_in_torch
 
 
 def flag_of(name: str, options: object) -> str:
@@ -118,17 +115,20 @@ def _out_of_memory(error: BaseException, options: object) -> str:
 
 
 def _disk_full(error: BaseException, options: object) -> str:
-    said = str(getattr(error, "strerror", None) or "")
-    if said.startswith("the disk of "):  # from `mechvit.files.disk_full`, which names the place
-        return said
+    if isinstance(error, DiskFull):
+        return str(error.strerror)
     place = getattr(error, "filename", None) or getattr(options, "out", None)
     where = f" for {place}" if place else ""
     return f"no space is left{where} ({one_line(error)}): free some, or give another place, and run this again"
 
 
 def _is_of_the_input(error: BaseException) -> bool:
-    kinds = {(kind.__module__.partition(".")[0], kind.__qualname__) for kind in type(error).__mro__}
-    return not kinds.isdisjoint(_OF_THE_INPUT)
+    return not _kinds(error).isdisjoint(_OF_THE_INPUT)
+
+
+def _kinds(error: BaseException) -> set[tuple[str, str]]:
+    """Return package and name of the exception's classes, so that no library is imported to recognise them."""
+    return {(kind.__module__.partition(".")[0], kind.__qualname__) for kind in type(error).__mro__}
 
 
 def _is_of_the_training(error: BaseException) -> bool:

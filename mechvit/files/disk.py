@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_IN_TEXT = re.compile(r"(?:os error |\[errno )(\d+)", re.I)
+"""The system's number of an error as Rust and Arrow write it into their messages, which have no field for it."""
+
+
+class DiskFull(OSError):
+    """A full disk, in words that name the place and advise."""
 
 
 @contextmanager
@@ -17,27 +24,32 @@ def disk_errors(place: Path) -> Iterator[None]:
     """Convert every writer's error on a full disk to an OSError that names the path."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
         if is_full(error):
             raise disk_full(place) from error
         raise
-    except Exception as error:
-        if type(error).__name__ in ("SafetensorError", "ArrowInvalid") and (
-            "No space left" in str(error) or "os error 28" in str(error) or "quota" in str(error).lower()
-        ):
-            raise disk_full(place) from error
-        raise
 
 
-def is_full(error: OSError) -> bool:
+def error_number(error: BaseException) -> int | None:
+    """Return the operating system's number of an error, also for libraries that state it in their message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    if type(error).__name__ in ("SafetensorError", "ArrowInvalid") and (found := _IN_TEXT.search(str(error))):
+        return int(found[1])
+    return None
+
+
+def is_full(error: BaseException) -> bool:
     """Return whether an error means that the disk, or the user's quota on it, is full."""
-    return error.errno in _FULL
+    return error_number(error) in _FULL
 
 
-def disk_full(place: Path, when: str | None = None) -> OSError:
+def disk_full(place: Path, when: str | None = None) -> DiskFull:
     """Return the error for a full disk, with advice."""
     when = when or f"while {place} was written"
-    return OSError(errno.ENOSPC, f"the disk of {place.parent} is full {when}. Make room and run the same command again")
+    return DiskFull(
+        errno.ENOSPC, f"the disk of {place.parent} is full {when}. Make room and run the same command again"
+    )
 
 
 def sync(path: Path) -> None:
