@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechvit.analysis.behaviour.performance import check_logits, label_rank, unrounded
+from mechvit.analysis.behaviour.performance import check_logits, unrounded
 from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, default_batch_size, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
@@ -30,7 +30,18 @@ from .components import (
     passes_needed,
 )
 from .model_pair import pair_batches
-from .recovery import GIVER, RECEIVER, Outcomes, foils, logit_difference, recovery, score_outcomes
+from .recovery import (
+    GIVER,
+    RECEIVER,
+    Outcomes,
+    correct_or_nan,
+    divergence_from,
+    foils,
+    is_correct,
+    logit_difference,
+    recovery,
+    score_outcomes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +59,9 @@ class Patching:
     correct: Bool[Tensor, "components images"]
     """Whether the label is the prediction."""
     logit_difference: Float[Tensor, "components images"]
-    """Logit of the label minus that of the image's foil (see `foils`)."""
+    """Logit of the label minus that of the image's foil (see `foils`); NaN for an image without a label."""
+    divergence: Float[Tensor, "components images"]
+    """KL(giver | patched receiver), nats, float64."""
     receiver: Outcomes
     """Outcomes of the receiver, unpatched, on its own images."""
     giver: Outcomes
@@ -67,23 +80,26 @@ class Patching:
         return self.logit_difference - self.receiver.logit_difference
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
-        """Tabulate components and images: labels, kind, layer, head, tokens, image_id, correct, logit_difference."""
+        """Tabulate components and images: the labels, kind, layer, head, tokens, image_id, correct (NaN without a
+        label), logit_difference, divergence.
+        """
         return component_frame(self.components, len(self.image_id), **labels).assign(
             image_id=self.image_id.repeat(len(self.components)).numpy(),
-            correct=self.correct.flatten().numpy(),
+            correct=correct_or_nan(self.correct, self.logit_difference).flatten().numpy(),
             logit_difference=self.logit_difference.flatten().numpy(),
+            divergence=self.divergence.flatten().numpy(),
         )
 
     def references(self, **labels: str) -> pd.DataFrame:
-        """Return the unpatched outcomes: labels, condition (receiver, giver), image_id, correct, logit_difference."""
+        """Return the unpatched outcomes: the labels, condition (receiver, giver), and the columns of `Outcomes`."""
         import pandas as pd
 
         two = ((RECEIVER, self.receiver), (GIVER, self.giver))
         return pd.concat([own.to_frame(**labels, condition=name) for name, own in two], ignore_index=True)
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-        """Compute accuracy and logit difference with every component patched, and the share of the gap that each
-        recovers.
+        """Compute the outcomes with every component patched, and the share of the gap that each recovers: of accuracy,
+        of the logit difference, and without labels of KL(giver | receiver).
 
         Returns:
             the rows of `recovery`, by kind, layer, head and tokens.
@@ -117,7 +133,8 @@ def patch_models(
 
     Args:
         receiver, giver: classifiers of one shape and one list of classes; they may be the same model.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids,
+            negative for images without one.
         corruption: that of the receiver's images, in [0, 1] at the model's input size.
         giver_corruption: that of the giver's images; the same when None.
         kinds: some of "resid", "attn", "mlp", "head", and of "head_input", "logits" (see `ENDS`).
@@ -143,11 +160,12 @@ def patch_models(
         receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
     ):
         parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
-    correct, difference, own, given = zip(*parts, strict=True)
+    correct, difference, apart, own, given = zip(*parts, strict=True)
     return Patching(
         components,
         torch.cat(correct, dim=1),
         torch.cat(difference, dim=1),
+        torch.cat(apart, dim=1),
         Outcomes.concatenate(own),
         Outcomes.concatenate(given),
         passes_needed(cfg, components),
@@ -161,8 +179,10 @@ def _patch_batch(
     pixels: Sequence[Tensor],
     components: Sequence[Component],
     copies: int,
-) -> tuple[Tensor, Tensor, Outcomes, Outcomes]:
-    """Return (correct, logit difference), each [components, batch], and the outcomes of the two unpatched models."""
+) -> tuple[Tensor, Tensor, Tensor, Outcomes, Outcomes]:
+    """Return (correct, logit difference, divergence), each [components, batch], and the outcomes of the two unpatched
+    models.
+    """
     n_layers = receiver.cfg.n_layers
     points = {component.point(n_layers) for component in components}
     inner = [i for i, component in enumerate(components) if component.kind not in ENDS]
@@ -176,27 +196,29 @@ def _patch_batch(
     passes = (("receiver", receiver, pixels[0], logits), ("giver", giver, pixels[1], giver_logits))
     for name, model, shown, each in passes:
         begins = partial(first_not_finite, model, shown)
-        check_logits(each, batch.labels, batch.image_ids, f"the {name} {model_name(model)!r}", begins)
-    about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids)
+        check_logits(each, batch.labels, batch.image_ids, f"the {name} {model_name(model)!r}", begins, labelled=False)
+    about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids, giver_logits)
     references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)
     difference = torch.empty(len(components), len(batch))
+    apart = torch.empty(len(components), len(batch), dtype=torch.float64)
     for start, chosen in _together(components, inner, copies):
         entered = _entering(receiver, start, [components[i] for i in chosen], own, given)
         patched = unrounded(receiver(entered, start_at_layer=start)).unflatten(0, (len(chosen), len(batch)))
         labels = batch.labels.expand(len(chosen), -1)
         who = f"the receiver {model_name(receiver)!r}, patched from block {start - 1} on,"
-        check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)), who)
-        correct[chosen] = on_cpu(label_rank(patched, labels) == 0)
+        check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)), who, labelled=False)
+        correct[chosen] = on_cpu(is_correct(patched, labels))
         difference[chosen] = on_cpu(logit_difference(patched, *about[:2]))
+        apart[chosen] = divergence_from(giver_logits, patched)
     for i in set(range(len(components))) - set(inner):
         patched = given[components[i].point(n_layers)]
         if components[i].kind == "head_input":
             assert receiver.head is not None  # checked by check_activations_fit
             patched = receiver.hook_logits(receiver.head(patched))
         outcomes = score_outcomes(patched, *about)
-        correct[i], difference[i] = outcomes.correct, outcomes.logit_difference
-    return correct, difference, *references
+        correct[i], difference[i], apart[i] = outcomes.correct, outcomes.logit_difference, outcomes.divergence
+    return correct, difference, apart, *references
 
 
 def _together(components: Sequence[Component], chosen: Sequence[int], copies: int) -> Iterator[tuple[int, list[int]]]:

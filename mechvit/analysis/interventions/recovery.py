@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.analysis.behaviour.answers import divergence
 from mechvit.analysis.behaviour.performance import check_logits, label_rank, unrounded
 from mechvit.analysis.inputs import on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 RECEIVER, GIVER = "receiver", "giver"
 """Names of the two reference conditions: the model that is changed, and the one that values are taken from."""
 OUTCOME_COLUMNS = ("correct", "logit_difference")
+"""Columns of outcomes that need labels."""
+DIVERGENCE = "divergence"
+"""Column of the outcome that needs none."""
+NO_SHARE: tuple[str, ...] = ("", "no_gap", "same_answers")
+"""Reasons why there is no recovered share: none (there is one); the interval of the gap between receiver and giver
+holds 0; or the two differ on no image at all.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,26 @@ class Outcomes(PerImage):
     correct: Bool[Tensor, " images"]
     """Whether the label is the prediction; its mean is accuracy."""
     logit_difference: Float[Tensor, " images"]
-    """Logit of the label minus that of the image's foil (see `foils`)."""
+    """Logit of the label minus that of the image's foil (see `foils`); NaN for an image without a label."""
+    divergence: Float[Tensor, " images"]
+    """KL(giver | this model), nats, float64; NaN where no giver was given."""
 
     def to_frame(self, **labels: str | float) -> pd.DataFrame:
-        """Return one row per image; `labels` are constant columns put first, as in `layer=3`."""
-        values = {name: getattr(self, name) for name in OUTCOME_COLUMNS}
+        """Return one row per image: the labels (constant columns, as in `layer=3`), image_id, and the outcomes.
+
+        Where images have no label, `correct` is NaN.
+        """
+        correct = correct_or_nan(self.correct, self.logit_difference)
+        values = {"correct": correct, "logit_difference": self.logit_difference, DIVERGENCE: self.divergence}
         return tidy(self.image_id, values, labels)
+
+
+def correct_or_nan(
+    correct: Bool[Tensor, "*any"], logit_difference: Float[Tensor, "*any"]
+) -> Bool[Tensor, "*any"] | Float[Tensor, "*any"]:
+    """Return what is correct, as numbers with NaN where some logit difference is NaN: those images have no label."""
+    unknown = logit_difference.isnan()
+    return torch.where(unknown, torch.nan, correct.double()) if bool(unknown.any()) else correct
 
 
 def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) -> Int[Tensor, " batch"]:
@@ -51,7 +73,7 @@ def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) 
     gain.)
 
     Args:
-        labels: labels of the images.
+        labels: labels of the images; the class that is found for an image without one (negative) means nothing.
         logits: logits of each model.
 
     Raises:
@@ -63,15 +85,26 @@ def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) 
     if classes < 2:
         raise ValueError(f"a foil is a wrong class, and needs a model of at least 2 classes; got {classes}")
     together = torch.stack([own.float().log_softmax(-1) for own in logits]).mean(0)
-    return together.scatter(-1, labels[:, None], -torch.inf).argmax(-1)
+    return together.scatter(-1, labels.clamp_min(0)[:, None], -torch.inf).argmax(-1)
 
 
 def logit_difference(
     logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
 ) -> Float[Tensor, "*condition batch"]:
-    """Compute the label's logit minus the foil's; differentiable."""
+    """Compute the label's logit minus the foil's, NaN without a label; differentiable."""
     batch = torch.arange(len(labels), device=logits.device)
-    return logits[..., batch, labels] - logits[..., batch, foil]
+    difference = logits[..., batch, labels.clamp_min(0)] - logits[..., batch, foil]
+    return difference if bool((labels >= 0).all()) else difference.where(labels >= 0, torch.nan)
+
+
+def divergence_from(
+    giver: Float[Tensor, "batch class"] | None, logits: Float[Tensor, "*condition batch class"]
+) -> Float[Tensor, "*condition batch"]:
+    """Compute KL(giver | model) of each image, nats, in float64 on the CPU; NaN without a giver."""
+    if giver is None:
+        return torch.full(logits.shape[:-1], torch.nan, dtype=torch.float64)
+    log_giver, log_own = (on_cpu(part).double().log_softmax(-1) for part in (giver, logits))
+    return divergence(log_giver.expand_as(log_own), log_own)
 
 
 def score_outcomes(
@@ -79,16 +112,41 @@ def score_outcomes(
     labels: Int[Tensor, " batch"],
     foil: Int[Tensor, " batch"],
     image_ids: Int[Tensor, " batch"],
+    giver: Float[Tensor, "batch class"] | None = None,
 ) -> Outcomes:
     """Score one batch of logits; differences are stored in float32.
+
+    Args:
+        logits: those to score.
+        labels: classes; negative for an image without one.
+        foil: see `foils`.
+        image_ids: ids of the images.
+        giver: the giver's logits of the same images, from which the divergence is measured.
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model.
     """
-    check_logits(logits, labels, image_ids)
+    check_logits(logits, labels, image_ids, labelled=False)
     difference = logit_difference(unrounded(logits), labels, foil).float()
-    found = (image_ids, label_rank(logits, labels) == 0, difference)
+    found = (image_ids, is_correct(logits, labels), difference, divergence_from(giver, logits))
     return Outcomes(*map(on_cpu, found))
+
+
+def is_correct(
+    logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, "*condition batch"]
+) -> Bool[Tensor, "*condition batch"]:
+    """Return whether the label is the prediction; no without a label."""
+    return (label_rank(logits, labels.clamp_min(0)) == 0) & (labels >= 0)
+
+
+def quantities_in(*tables: pd.DataFrame) -> list[str]:
+    """Return the outcomes that all tables hold for some image."""
+    return [name for name in (*OUTCOME_COLUMNS, DIVERGENCE) if all(name in t and t[name].notna().any() for t in tables)]
+
+
+def with_outcome(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Return the rows of images that have an outcome: those without a label lack two of them."""
+    return table[table[quantity].notna()]
 
 
 @checked
@@ -103,15 +161,18 @@ def recovery(
 ) -> pd.DataFrame:
     """Compute mean outcomes of every intervention, and the share of the gap from receiver to giver that each closes.
 
-    With m the mean over images of a quantity (correct: accuracy; or the logit difference),
+    With m the mean over images of a quantity (correct: accuracy; the logit difference; or the divergence from the
+    giver, which needs no labels),
 
         recovered = (m(intervention) - m(receiver)) / (m(giver) - m(receiver))
 
-    0 is the unchanged receiver, 1 the giver; below 0 and above 1 are possible. Where the gap's own interval contains 0
-    there is nothing to recover and the share is NaN.
+    0 is the unchanged receiver, 1 the giver; below 0 and above 1 are possible. Of the divergence, whose mean is 0 for
+    the giver, this is 1 - KL(giver | intervention) / KL(giver | receiver). Where the gap's own interval contains 0
+    there is nothing to recover and the share is NaN. Images without a label count for the divergence alone.
 
     Args:
-        interventions: one row per image and intervention: the columns of `by`, image_id, correct, logit_difference.
+        interventions: one row per image and intervention: the columns of `by`, image_id, correct, logit_difference, and
+            where it was measured divergence.
         references: the same images once with condition "receiver" and once with "giver".
         by: the columns that name an intervention, such as ("kind", "layer").
         resamples: number of resamples of the bootstrap over images, paired over all interventions.
@@ -119,8 +180,9 @@ def recovery(
         seed: seed of the bootstrap.
 
     Returns:
-        one row per intervention and quantity: by, quantity ("accuracy" or "logit_difference"), value, low, high,
-        recovered, recovered_low, recovered_high; in the interventions' order.
+        one row per intervention and quantity: by, quantity ("accuracy", "logit_difference" or "divergence"), value,
+        low, high, recovered, recovered_low, recovered_high, and recovered_reason, why there is no share (one of
+        `NO_SHARE`); in the interventions' order. Quantities that no image has are left out.
 
     Raises:
         ValueError: a missing column, images that some condition lacks, or no row.
@@ -134,19 +196,21 @@ def recovery(
     check_columns(references, "image_id", "condition", *OUTCOME_COLUMNS)
     conditions = list(dict.fromkeys(interventions[by].itertuples(index=False, name=None)))
     rows = []
-    for quantity in OUTCOME_COLUMNS:
-        drawn = _draws(interventions, references, by, quantity, resamples, seed)
+    for quantity in quantities_in(interventions, references):
+        measured = with_outcome(interventions, quantity), with_outcome(references, quantity)
+        drawn = _draws(*measured, by, quantity, resamples, seed)
         receiver, giver = drawn.pop(RECEIVER), drawn.pop(GIVER)
         gap = giver - receiver
         about = interval(gap, level)
         closable = about.low > 0 or about.high < 0
+        reason = NO_SHARE[0 if closable else 1 if gap.any() else 2]
         for condition in conditions:
             value = drawn[condition]
             with np.errstate(divide="ignore", invalid="ignore"):
                 share = np.where(closable & (gap != 0), (value - receiver) / gap, np.nan)
             name = "accuracy" if quantity == "correct" else quantity
-            rows.append((*condition, name, *interval(value, level), *interval(share, level)))
-    names = ["quantity", "value", "low", "high", "recovered", "recovered_low", "recovered_high"]
+            rows.append((*condition, name, *interval(value, level), *interval(share, level), reason))
+    names = ["quantity", "value", "low", "high", "recovered", "recovered_low", "recovered_high", "recovered_reason"]
     return pd.DataFrame(rows, columns=[*by, *names])
 
 

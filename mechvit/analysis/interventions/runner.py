@@ -19,7 +19,17 @@ from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import Condition
 
-from .recovery import GIVER, OUTCOME_COLUMNS, RECEIVER, Outcomes, foils, recovery, score_outcomes
+from .recovery import (
+    GIVER,
+    OUTCOME_COLUMNS,
+    RECEIVER,
+    Outcomes,
+    foils,
+    quantities_in,
+    recovery,
+    score_outcomes,
+    with_outcome,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,11 +58,12 @@ def run_interventions(
 
     Args:
         model: the receiver, whose image processor normalises the images.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids,
+            negative for images without one.
         corruptions: those to apply, including `clean` if it is wanted.
         logits_of: pixels -> the logits of every intervention, and of the two unchanged models under the keys "receiver"
             and "giver", whose foils under each corruption are used for all interventions.
-        score: function of logits, labels, foils and image ids that returns the outcomes.
+        score: function of logits, labels, foils, image ids and the giver's logits that returns the outcomes.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: seed of all random draws of the corruptions.
         progress: the label of a progress bar; None shows none.
@@ -73,10 +84,10 @@ def run_interventions(
             both = [logits[name] for name in (RECEIVER, GIVER)]  # type: ignore[index]
             for key, values in logits.items():
                 who = names.get(str(key), f"{names[RECEIVER]}, changed by {key},")
-                check_logits(values, shown.labels, shown.image_ids, f"under {corruption.key} {who}")
+                check_logits(values, shown.labels, shown.image_ids, f"under {corruption.key} {who}", labelled=False)
             foil = foils(shown.labels, *both)
             for key, values in logits.items():
-                outcomes = score(values, shown.labels, foil, shown.image_ids)
+                outcomes = score(values, shown.labels, foil, shown.image_ids, both[1])
                 found.setdefault((corruption.key, key), []).append(outcomes)
     return {key: type(parts[0]).concatenate(parts) for key, parts in found.items()}
 
@@ -109,9 +120,9 @@ def effects(
         resamples, level, seed: settings of the bootstrap over images, paired over all interventions of a corruption.
 
     Returns:
-        one row per corruption, intervention and quantity (accuracy, logit_difference): corruption, `by`, quantity,
-        value, low, high, change, change_low, change_high (minus the receiver, on the same images), recovered,
-        recovered_low, recovered_high (see `mechvit.analysis.recovery`).
+        one row per corruption, intervention and quantity (accuracy, logit_difference, divergence): corruption, `by`,
+        quantity, value, low, high, change, change_low, change_high (minus the receiver, on the same images), recovered,
+        recovered_low, recovered_high, recovered_reason (see `mechvit.analysis.recovery`).
     """
     import pandas as pd
 
@@ -121,7 +132,8 @@ def effects(
     for corruption in dict.fromkeys(references["corruption"]):
         own, theirs = (table[table["corruption"] == corruption] for table in (interventions, references))
         receiver = theirs[theirs["condition"] == RECEIVER]
-        changed = changes(own, receiver, by=by, resamples=resamples, level=level, seed=seed)
+        measured = quantities_in(own, theirs)
+        changed = changes(own, receiver, by=by, quantities=measured, resamples=resamples, level=level, seed=seed)
         shares = recovery(own, theirs, by=by, resamples=resamples, level=level, seed=seed)
         names = [name for name in shares if name.startswith("recovered")]
         shares = shares[[*by, "quantity", *names]]
@@ -142,6 +154,8 @@ def changes(
 ) -> pd.DataFrame:
     """Compute the mean of every quantity and its paired change from the receiver, with intervals.
 
+    Images without a value (those without a label) are left out.
+
     Args:
         frame: one row per image and intervention: the columns of `by`, image_id and the quantities.
         receiver: the receiver's outcomes, once per image.
@@ -156,7 +170,8 @@ def changes(
 
     rows = []
     for quantity in quantities:
-        drawn = _means(frame, receiver, by, quantity, resamples, seed)
+        measured = with_outcome(frame, quantity), with_outcome(receiver, quantity)
+        drawn = _means(*measured, by, quantity, resamples, seed)
         start = drawn.pop(RECEIVER)
         name = "accuracy" if quantity == "correct" else quantity
         for condition in dict.fromkeys(frame[list(by)].itertuples(index=False, name=None)):

@@ -22,7 +22,7 @@ from mechvit.models.runs.image_tokens import token_slice
 from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
 
 from .model_pair import check_weights_fit
-from .recovery import GIVER, OUTCOME_COLUMNS, RECEIVER
+from .recovery import GIVER, RECEIVER, quantities_in
 from .runner import Found, effects, outcome_frame, run_interventions
 from .steering_directions import Direction, check_point
 
@@ -63,12 +63,12 @@ class Steering:
     def to_frame(self) -> pd.DataFrame:
         """Return one row per image, corruption and steering setting.
 
-        Columns: corruption, source, hook_name, tokens, control, scale, image_id, correct, logit_difference, selection.
+        Columns: corruption, source, hook_name, tokens, control, scale, those of `Outcomes`, selection.
         """
         return self._marked(outcome_frame(self.outcomes, Steer._asdict))
 
     def reference_frame(self) -> pd.DataFrame:
-        """Return the unchanged models: corruption, condition, image_id, correct, logit_difference, selection."""
+        """Return the unchanged models: corruption, condition, the columns of `Outcomes`, selection."""
         return self._marked(outcome_frame(self.references, lambda condition: {"condition": condition}))
 
     def _marked(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -106,6 +106,9 @@ class Steering:
             change on their clean images; and for control 0 beyond, beyond_low, beyond_high: its value under the
             corruption minus the mean over the source's random directions, on the same images. A direction without a
             setting that is cheap enough has no row.
+
+        Raises:
+            ValueError: images without labels, on which no accuracy can be lost.
         """
         import pandas as pd
 
@@ -113,6 +116,8 @@ class Steering:
         selection = self.summary(selection=True, **settings).pivot(
             index=["corruption", *Steer._fields], columns="quantity", values=["value", "change"]
         )
+        if "accuracy" not in selection["value"]:
+            raise ValueError("settings are chosen by accuracy and logit difference, and the images have no labels")
         held_out = self.summary(**settings)
         cost = -selection["change", "accuracy"].xs(CLEAN.key)
         cheap = cost.index[cost <= most_cost + 1e-12]
@@ -149,8 +154,8 @@ class Steering:
         for (corruption, source), part in frame.groupby(["corruption", "source"], sort=False):
             if (part["control"] == 0).all() or (part["control"] > 0).all():
                 continue  # one of the two had no setting that was cheap enough
-            for quantity in OUTCOME_COLUMNS:
-                columns, values = image_matrix(part, quantity, ["control"])
+            for quantity in quantities_in(part):
+                columns, values = image_matrix(part[part[quantity].notna()], quantity, ["control"])
                 means = resampled_means(values, **drawn)
                 random = np.array([control > 0 for (control,) in columns])
                 beyond = means[:, ~random][:, 0] - means[:, random].mean(1)

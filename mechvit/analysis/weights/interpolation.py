@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.interventions.model_pair import check_weights_fit
-from mechvit.analysis.interventions.recovery import GIVER, OUTCOME_COLUMNS, RECEIVER, Outcomes, score_outcomes
+from mechvit.analysis.interventions.recovery import GIVER, RECEIVER, Outcomes, quantities_in, score_outcomes
 from mechvit.analysis.interventions.runner import Found, changes, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.tidy_tables import labelled
@@ -37,7 +37,7 @@ class LossOutcomes(Outcomes):
     """Outcomes that include the loss."""
 
     loss: Float[Tensor, " images"]
-    """Cross-entropy of the label, nats."""
+    """Cross-entropy of the label, nats; NaN for an image without a label."""
 
     def to_frame(self, **labels: str | float) -> pd.DataFrame:
         """Return one row per image, as `Outcomes.to_frame`, with the column loss."""
@@ -54,15 +54,16 @@ class Interpolation:
     """
 
     def to_frame(self) -> pd.DataFrame:
-        """Return rows by image, corruption and alpha: corruption, alpha, image_id, correct, logit_difference, loss."""
+        """Return rows by image, corruption and alpha: corruption, alpha, and the columns of `LossOutcomes`."""
         mixtures = {key: found for key, found in self.outcomes.items() if key[1] not in (RECEIVER, GIVER)}
         return outcome_frame(mixtures, lambda alpha: {"alpha": alpha})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
         """Return one row per corruption, alpha and quantity, with bootstrap intervals over images.
 
-        Columns: corruption, alpha, quantity (accuracy, logit_difference, loss in nats), value, low, high, change,
-        change_low, change_high (minus the base, on the same images).
+        Columns: corruption, alpha, quantity (accuracy, logit_difference, loss in nats, and divergence, KL(tuned |
+        mixture) in nats, which needs no labels), value, low, high, change, change_low, change_high (minus the base, on
+        the same images).
         """
         import pandas as pd
 
@@ -70,7 +71,8 @@ class Interpolation:
         frames = []
         for corruption, part in self.to_frame().groupby("corruption", sort=False):
             base = self.outcomes[str(corruption), RECEIVER].to_frame()
-            found = changes(part, base, by=["alpha"], quantities=[*OUTCOME_COLUMNS, "loss"], **settings)
+            measured = [*quantities_in(part, base), *(["loss"] if part["loss"].notna().any() else [])]
+            found = changes(part, base, by=["alpha"], quantities=measured, **settings)
             frames.append(labelled(found, {"corruption": corruption}))
         return pd.concat(frames, ignore_index=True)
 
@@ -97,7 +99,8 @@ def interpolate_weights(
 
     Args:
         base, tuned: two models of the same config.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids,
+            negative for images without one.
         corruptions: those to apply, including `clean` if it is wanted.
         alphas: places on the line.
         parts: parts to interpolate, as in `blocks.3` or `head`, while the rest stays the base model's; None takes all.
@@ -139,8 +142,10 @@ def between(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
     return torch.lerp(base.to(wide), tuned.to(wide), alpha).to(base.dtype)
 
 
-def score_loss(logits: Float[Tensor, "batch class"], labels: Tensor, foil: Tensor, image_ids: Tensor) -> LossOutcomes:
+def score_loss(
+    logits: Float[Tensor, "batch class"], labels: Tensor, foil: Tensor, image_ids: Tensor, giver: Tensor | None = None
+) -> LossOutcomes:
     """Score one batch of logits, with the loss, in float32."""
-    plain = score_outcomes(logits, labels, foil, image_ids)
-    loss = F.cross_entropy(logits.float(), labels, reduction="none")
-    return LossOutcomes(plain.image_id, plain.correct, plain.logit_difference, on_cpu(loss))
+    plain = score_outcomes(logits, labels, foil, image_ids, giver)
+    loss = F.cross_entropy(logits.float(), labels.clamp_min(0), reduction="none").where(labels >= 0, torch.nan)
+    return LossOutcomes(plain.image_id, plain.correct, plain.logit_difference, plain.divergence, on_cpu(loss))

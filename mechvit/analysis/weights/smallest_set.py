@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mechvit.models import HookedViT
 
-Quantity = Literal["accuracy", "logit_difference"]
+Quantity = Literal["accuracy", "logit_difference", "divergence"]
 Method = Literal["greedy", "exhaustive"]
 Group = tuple[str, ...]
 EXHAUSTIVE = 10
@@ -46,7 +46,7 @@ class SmallestSetConfig:
     share: float = 0.9
     """Share of the gap between the two models, above 0 and at most 1."""
     quantity: Quantity = "logit_difference"
-    """Quantity in which the gap is measured."""
+    """Quantity in which the gap is measured; divergence, KL(giver | receiver), needs no labels."""
     unit: Unit = "branches"
     """Granularity of the parts, see `part_groups`."""
     method: Method = "greedy"
@@ -127,7 +127,8 @@ def smallest_set(
 
     Args:
         receiver, giver: two models of the same config: the base and the tuned one.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids,
+            negative for images without one.
         corruption: corruption under which the gain is measured.
         config: see `SmallestSetConfig`.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
@@ -182,6 +183,10 @@ def smallest_set(
             sets = [(*kept, group) for group in groups if group not in kept]
         found = measure(chosen_on, sets, kept, progress and f"{progress}, sets of {size}")
         recovered = found[found["quantity"] == config.quantity].set_index("step")["recovered"]
+        if recovered.empty:
+            raise ValueError(
+                f"a gap in {config.quantity} needs images with labels, and these have none: take quantity='divergence'"
+            )
         if recovered.isna().any():
             raise NoGap(
                 f"receiver and giver must differ in {config.quantity}; on the {len(chosen_on)} images for choosing, "

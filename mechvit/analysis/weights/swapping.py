@@ -46,17 +46,17 @@ class Swaps:
     """(corruption, "receiver" or "giver") -> outcomes of the unchanged model, scored with the foils of both."""
 
     def to_frame(self) -> pd.DataFrame:
-        """Return rows by image, corruption and swap: corruption, kind, part, k, image_id, correct, logit_difference."""
+        """Return rows by image, corruption and swap: corruption, kind, part, k, and the columns of `Outcomes`."""
         return outcome_frame(self.outcomes, Swap._asdict)
 
     def reference_frame(self) -> pd.DataFrame:
-        """Return rows by image, corruption and model: corruption, condition, image_id, correct, logit_difference."""
+        """Return rows by image, corruption and model: corruption, condition, and the columns of `Outcomes`."""
         return outcome_frame(self.references, lambda condition: {"condition": condition})
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
         """Compute means, changes and recovered shares by (corruption, kind, part, k), as `effects`.
 
-        A recovered share of 0 is the unchanged receiver, 1 the giver.
+        A recovered share of 0 is the unchanged receiver, 1 the giver. Without labels the divergence alone is measured.
         """
         return effects(
             self.to_frame(), self.reference_frame(), by=Swap._fields, resamples=resamples, level=level, seed=seed
@@ -83,7 +83,8 @@ def swap_weights(
 
     Args:
         receiver, giver: two models of the same config.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids,
+            negative for images without one.
         corruptions: those to apply, including `clean` if it is wanted.
         parts: parts to swap one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None
             takes every block and every part (see `model_parts`).

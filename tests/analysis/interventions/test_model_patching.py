@@ -20,6 +20,7 @@ from mechvit.data.batches import ImageBatch
 from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
 
+OUTCOMES = ["correct", "logit_difference", "divergence"]
 NOISE, CLEAN = "gaussian_noise_2", "clean"
 TOKENS = {"all": slice(None), "cls": slice(0, 1)}
 
@@ -279,7 +280,7 @@ def laws(tiny_hf, tiny_processor, batch):
 def test_tables(tiny_model, batch):
     found = patch_models(tiny_model, perturbed(tiny_model), first(batch, 3), NOISE, tokens=("all", "patches"))
     frame = found.to_frame(receiver="base")
-    assert list(frame) == ["receiver", "kind", "layer", "head", "tokens", "image_id", "correct", "logit_difference"]
+    assert list(frame) == ["receiver", "kind", "layer", "head", "tokens", "image_id", *OUTCOMES]
     assert len(frame) == 3 * len(found.components)
     ids = found.image_id.tolist()
     assert ids == batch.image_ids[:3].tolist()
@@ -290,6 +291,32 @@ def test_tables(tiny_model, batch):
     references = found.references()
     assert references["condition"].tolist() == ["receiver"] * 3 + ["giver"] * 3
     assert references["image_id"].tolist() == ids * 2
+
+
+def test_the_divergence_needs_no_labels(tiny_model, batch):
+    giver = perturbed(tiny_model)
+    bare = ImageBatch(batch.images, torch.full_like(batch.labels, -1), batch.image_ids)
+    kinds = ("resid", "mlp", "head_input", "logits")
+    found, known = (patch_models(tiny_model, giver, images, NOISE, kinds=kinds) for images in (bare, batch))
+    assert torch.equal(found.divergence, known.divergence)
+    assert found.logit_difference.isnan().all()
+    assert (found.divergence[found.components.index(Component("logits", 3, -1, "all"))] == 0).all()
+    assert (found.giver.divergence == 0).all()
+    i = found.components.index(Component("mlp", 1, -1, "all"))
+    with torch.no_grad():
+        _, cache = giver.run_with_cache(pixels_of(giver, batch, NOISE))
+        patch = ("blocks.1.hook_mlp_out", lambda x, hook: cache[hook.name])
+        patched = tiny_model.run_with_hooks(pixels_of(tiny_model, batch, NOISE), fwd_hooks=[patch])
+        p, q = (logits.double().softmax(-1) for logits in (giver(pixels_of(giver, batch, NOISE)), patched))
+    wanted = (p * (p / q).log()).sum(-1)
+    torch.testing.assert_close(found.divergence[i], wanted, rtol=1e-4, atol=1e-7)
+    summary = found.summary(resamples=50)
+    assert set(summary["quantity"]) == {"divergence"}
+    rows = summary.set_index(["kind", "layer"])["recovered"]
+    assert rows["logits", 3] == 1
+    assert rows["mlp", 1] == pytest.approx(float(1 - wanted.mean() / found.receiver.divergence.mean()), rel=1e-4)
+    same = patch_models(tiny_model, tiny_model, bare, NOISE, kinds=("logits",))
+    assert set(same.summary(resamples=20)["recovered_reason"]) == {"same_answers"}
 
 
 def test_refuses_what_cannot_be_patched(tiny_model, batch, make_other):

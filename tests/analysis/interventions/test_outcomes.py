@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import torch
 
 from mechvit.analysis.interventions.recovery import Outcomes, foils, recovery, score_outcomes
@@ -63,7 +64,7 @@ def test_scores_match_the_logits(logits):
     assert found.correct.tolist() == [True, False, False]  # among equals the lower class is the prediction
     assert found.logit_difference.tolist() == [0.5, -2.0, 0.0]
     frame = Outcomes.concatenate([found, found]).to_frame(kind="mlp")
-    assert list(frame) == ["kind", "image_id", "correct", "logit_difference"]
+    assert list(frame) == ["kind", "image_id", "correct", "logit_difference", "divergence"]
     assert len(frame) == 6
 
 
@@ -108,6 +109,42 @@ def test_no_gap_gives_no_share():
     found = recovery(table(values, correct, "kind"), table(values, correct, "condition"), by=["kind"], resamples=200)
     assert found["recovered"].isna().all()
     assert found["value"].notna().all()
+
+
+def test_divergence_is_recovered_without_labels():
+    """1 - KL(giver | mixed) / KL(giver | receiver), of means over images; labels that are missing change nothing of
+    it."""
+    generator = torch.Generator().manual_seed(2)
+    logits = {name: torch.randn(40, 6, generator=generator) for name in ("receiver", "giver")}
+    logits["half"] = (logits["receiver"] + logits["giver"]) / 2
+    p = {name: scipy.special.softmax(own.double().numpy(), 1) for name, own in logits.items()}
+    ids, found = torch.arange(40), {}
+    for labels in (torch.full((40,), -1), torch.where(ids < 20, 3, -100)):
+        foil = foils(labels, logits["receiver"], logits["giver"])
+        scored = {name: score_outcomes(own, labels, foil, ids, logits["giver"]) for name, own in logits.items()}
+        references = pd.concat([scored[name].to_frame(condition=name) for name in ("receiver", "giver")])
+        table = recovery(scored["half"].to_frame(kind="half"), references, by=["kind"], resamples=100)
+        found[int(labels.max())] = table.set_index("quantity")
+        apart = {name: scipy.special.rel_entr(p["giver"], own).sum(1) for name, own in p.items()}
+        np.testing.assert_allclose(scored["half"].divergence, apart["half"], rtol=1e-12)
+        row = table.set_index("quantity").loc["divergence"]
+        assert row["value"] == pytest.approx(apart["half"].mean())
+        assert row["recovered"] == pytest.approx(1 - apart["half"].mean() / apart["receiver"].mean())
+    assert list(found[-1].index) == ["divergence"]
+    assert list(found[3].index) == ["accuracy", "logit_difference", "divergence"]
+    pd.testing.assert_series_equal(found[-1].loc["divergence"], found[3].loc["divergence"])
+    right = (logits["half"][:20].argmax(1) == 3).double().mean()
+    assert found[3].loc["accuracy", "value"] == pytest.approx(float(right))
+
+
+def test_the_reason_for_no_share_is_given():
+    rng = np.random.default_rng(2)
+    values = {"receiver": rng.normal(0, 1, 50), "giver": rng.normal(0, 1, 50)}
+    correct = {name: np.ones(50, bool) for name in values}
+    found = recovery(table(values, correct, "kind"), table(values, correct, "condition"), by=["kind"], resamples=200)
+    reasons = found.set_index("quantity")["recovered_reason"]
+    assert set(reasons["logit_difference"]) == {"no_gap"}
+    assert set(reasons["accuracy"]) == {"same_answers"}
 
 
 def test_refuses_what_cannot_be_paired():

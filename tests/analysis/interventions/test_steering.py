@@ -179,6 +179,19 @@ def test_scales_are_chosen_on_the_selection_alone(planted_direction):
     assert chosen == [wanted]
 
 
+def test_steering_is_measured_without_labels(planted_direction):
+    base, tuned, images, vector = planted_direction
+    bare = ImageBatch(images.images, torch.full_like(images.labels, -1), images.image_ids)
+    direction = Direction("blocks.1.hook_resid_post", "all", vector, "planted")
+    found = steer(base, tuned, bare, [NOISE], [direction], scales=(0.1, 1), controls=1)
+    summary = found.summary(resamples=50)
+    assert set(summary["quantity"]) == {"divergence"}
+    noisy = summary[(summary["corruption"] == NOISE) & (summary["scale"] == 1)].set_index("control")["value"]
+    assert noisy[0] < noisy[1]
+    with pytest.raises(ValueError, match="the images have no labels"):
+        found.chosen(resamples=20)
+
+
 def test_hooks_are_gone_afterwards(tiny_model, batch):
     direction = Direction("blocks.1.hook_resid_post", "all", torch.full((1, 32), torch.nan), "broken")
     with pytest.raises(ValueError, match="logits must be finite"):

@@ -104,7 +104,7 @@ def test_summary_is_of_paired_images(planted):
     found = interpolate_weights(base, tuned, images, CORRUPTIONS, alphas=(0, 0.5, 1))
     table = found.summary(resamples=300)
     assert list(table)[:3] == ["corruption", "alpha", "quantity"]
-    assert len(table) == 2 * 3 * 3
+    assert len(table) == 2 * 3 * 4
     frame = found.to_frame()
     for (corruption, alpha), rows in frame.groupby(["corruption", "alpha"]):
         base_rows = frame[(frame["corruption"] == corruption) & (frame["alpha"] == 0)]
@@ -126,3 +126,16 @@ def test_bad_places_are_refused(tiny_model, batch):
             interpolate_weights(tiny_model, tiny_model, batch, ["clean"], alphas=alphas)
     with pytest.raises(ValueError, match="did you mean head"):
         interpolate_weights(tiny_model, tiny_model, batch, ["clean"], parts=["haed"])
+
+
+def test_mixtures_are_measured_without_labels(tiny_model, batch):
+    tuned = shifted(copy.deepcopy(tiny_model))
+    bare = ImageBatch(batch.images, torch.full_like(batch.labels, -1), batch.image_ids)
+    found = interpolate_weights(tiny_model, tuned, bare, ["clean"], alphas=(0.0, 0.5, 1.0))
+    summary = found.summary(resamples=50)
+    assert set(summary["quantity"]) == {"divergence"}
+    rows = summary.set_index("alpha")
+    assert rows.loc[1.0, "value"] == 0
+    assert 0 < rows.loc[0.5, "value"] < rows.loc[0.0, "value"]
+    assert rows.loc[0.0, "change"] == 0
+    assert found.outcomes["clean", 0.5].loss.isnan().all()

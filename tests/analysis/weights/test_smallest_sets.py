@@ -41,6 +41,19 @@ def test_the_planted_part_is_found(planted, unit, quantity):
     assert table.loc["held_out", ["recovered", "recovered_low", "recovered_high"]].tolist() == [1, 1, 1]
 
 
+def test_the_planted_part_is_found_without_labels(planted):
+    base, tuned, images = planted
+    bare = ImageBatch(images.images, torch.full_like(images.labels, -1), images.image_ids)
+    config = SmallestSetConfig(unit="blocks", quantity="divergence", resamples=100)
+    found = smallest_set(base, tuned, bare, NOISE, config=config)
+    assert found.groups == ("blocks.1",)
+    assert (found.to_frame()["recovered"] == 1).all()
+    with pytest.raises(ValueError, match="needs images with labels, and these have none: take quantity='divergence'"):
+        smallest_set(base, tuned, bare, NOISE, config=SmallestSetConfig(unit="blocks", resamples=20))
+    with pytest.raises(NoGap, match="a gap in divergence"):
+        smallest_set(base, copy.deepcopy(base), bare, NOISE, config=config)
+
+
 @pytest.fixture
 def two_parts(tiny_model, batch):
     """A tuned model that differs in the attention of block 0 and the MLP of block 2; its own predictions are right."""
@@ -139,7 +152,7 @@ def test_what_cannot_be_searched_is_refused(tiny_model, batch):
         SmallestSetConfig(share=1.2)
     with pytest.raises(ValueError, match="at most 10 groups; this model has 15 parts: use method='greedy' or"):
         smallest_set(tiny_model, tuned, batch, NOISE, config=SmallestSetConfig(unit="parts", method="exhaustive"))
-    with pytest.raises(ValueError, match="quantity must be among accuracy, logit_difference; got 'loss'"):
+    with pytest.raises(ValueError, match="quantity must be among accuracy, logit_difference, divergence; got 'loss'"):
         SmallestSetConfig(quantity="loss")
     config = SmallestSetConfig(quantity="accuracy", resamples=50)
     with pytest.raises(NoGap, match="receiver and giver must differ in accuracy"):

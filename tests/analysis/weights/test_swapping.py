@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import torch
 from family_runs import build
 from shifted_models import shifted
@@ -98,7 +100,7 @@ def test_the_planted_part_is_found(planted):
     assert list(last["part"]) == ["", "head", "ln_final", "blocks.2", "blocks.1", "blocks.0", "embed"]
     assert list(last["recovered"]) == [0, 0, 0, 0, 1, 1, 1]
     frame = found.to_frame()
-    assert list(frame) == ["corruption", "kind", "part", "k", "image_id", "correct", "logit_difference"]
+    assert list(frame) == ["corruption", "kind", "part", "k", "image_id", "correct", "logit_difference", "divergence"]
     assert len(frame) == len(images) * len(CORRUPTIONS) * (18 + 14)
     assert len(found.reference_frame()) == len(images) * len(CORRUPTIONS) * 2
     assert single.loc["blocks.1", "value"] == 1
@@ -155,6 +157,67 @@ def test_hooks_of_the_receiver_act_on_every_swap(tiny_model, batch):
     spread = {key[1].part: out.logit_difference.unique() for key, out in found.outcomes.items()}
     assert len(spread["blocks.0"]) <= 5 * 4  # the head's biases alone, by label and foil
     assert len(spread["head"]) <= 5 * 4
+
+
+def without_labels(images: ImageBatch) -> ImageBatch:
+    return ImageBatch(images.images, torch.full_like(images.labels, -1), images.image_ids)
+
+
+def test_divergence_is_that_of_copies(tiny_model, batch):
+    giver = shifted(copy.deepcopy(tiny_model))
+    names = ["blocks.1.attn", "head"]
+    found = swap_weights(tiny_model, giver, batch, ["clean"], parts=names, cumulative=None, batch_size=10)
+    pixels = normalize(batch.images, tiny_model.image_processor)
+    with torch.no_grad():
+        models = {n: copied(tiny_model, giver, g) for n, g in groups_named(giver, names).items()}
+        answers = {n: scipy.special.softmax(m(pixels).double().numpy(), 1) for n, m in models.items()}
+        p, own = (scipy.special.softmax(m(pixels).double().numpy(), 1) for m in (giver, tiny_model))
+    means = {"receiver": scipy.special.rel_entr(p, own).sum(1)}
+    assert (found.references["clean", "giver"].divergence == 0).all()
+    np.testing.assert_allclose(found.references["clean", "receiver"].divergence, means["receiver"], rtol=1e-4)
+    rows = found.summary(resamples=100).query("quantity == 'divergence'").set_index("part")
+    for name in names:
+        wanted = scipy.special.rel_entr(p, answers[name]).sum(1)
+        np.testing.assert_allclose(found.outcomes["clean", Swap("single", name, 1)].divergence, wanted, rtol=1e-4)
+        share = 1 - wanted.mean() / means["receiver"].mean()
+        assert rows.loc[name, "recovered"] == pytest.approx(share, rel=1e-4)
+        assert rows.loc[name, "recovered_reason"] == ""
+
+
+def test_causes_are_found_without_labels(planted):
+    """The planted part recovers all of the divergence, exactly; what needs none is equal."""
+    base, tuned, images = planted
+    found = swap_weights(base, tuned, without_labels(images), ["gaussian_noise_2"], batch_size=7)
+    table = found.summary(resamples=200)
+    assert set(table["quantity"]) == {"divergence"}
+    single = table[table["kind"] == "single"].set_index("part")["recovered"]
+    assert set(single.index[single == 1]) == {"blocks.1", "blocks.1.mlp"}
+    assert (single.drop(["blocks.1", "blocks.1.mlp"]) == 0).all()
+    frame = found.to_frame()
+    assert frame[["correct", "logit_difference"]].isna().all(axis=None)
+    known = swap_weights(base, tuned, images, ["gaussian_noise_2"], batch_size=7)
+    pd.testing.assert_series_equal(frame["divergence"], known.to_frame()["divergence"])
+    assert set(known.summary(resamples=20)["quantity"]) == {"accuracy", "logit_difference", "divergence"}
+
+
+def test_images_without_labels_change_no_number_of_the_others(planted):
+    base, tuned, images = planted
+    mixed = ImageBatch(images.images, torch.where(torch.arange(24) % 3 > 0, images.labels, -1), images.image_ids)
+    labelled = images.take(np.flatnonzero(np.arange(24) % 3))
+    both, alone = (
+        swap_weights(base, tuned, part, ["gaussian_noise_2"], parts=["blocks.1", "head"], cumulative=None)
+        for part in (mixed, labelled)
+    )
+    both, alone = (found.summary(resamples=50).query("quantity != 'divergence'") for found in (both, alone))
+    pd.testing.assert_frame_equal(both.reset_index(drop=True), alone.reset_index(drop=True), rtol=1e-5)
+
+
+def test_equal_models_have_nothing_to_recover(tiny_model, batch):
+    found = swap_weights(tiny_model, copy.deepcopy(tiny_model), without_labels(batch), ["clean"])
+    assert (found.to_frame()["divergence"] == 0).all()
+    table = found.summary(resamples=20)
+    assert table["recovered"].isna().all()
+    assert set(table["recovered_reason"]) == {"same_answers"}
 
 
 def test_bad_requests_are_refused(tiny_model, batch):
