@@ -16,7 +16,7 @@ from mechvit.analysis.behaviour.performance import check_logits, label_rank, req
 from mechvit.analysis.finite import check_finite, first_not_finite, model_name
 from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from mechvit.analysis.statistics.tidy_tables import tidy
+from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -64,7 +64,8 @@ def compare_lenses(
         model: a HookedViT with a head.
         lenses: name -> tuned lens of this model, or None for the logit lens, as {"logit": None, "tuned": lens}.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that lenses were trained
-            on; labels are the model's own class ids.
+            on; labels are the model's own class ids. An image without one (negative) has no probability (NaN) and no
+            rank (-1), but a divergence and predictions.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: seed of the noise.
@@ -88,7 +89,7 @@ def compare_lenses(
         pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
         final = unrounded(model.run_with_hooks(pixels, fwd_hooks=hooks))
         begins = partial(first_not_finite, model, pixels)
-        check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins)
+        check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins, labelled=False)
         for name, lens in lenses.items():
             read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
             earlier = unrounded(model.unembed_residual(read.flatten(0, 1))).view(len(read), *final.shape)
@@ -100,11 +101,13 @@ def compare_lenses(
 
 def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batch"]) -> list[Tensor]:
     """Return probability, rank, divergence and prediction, each [batch, layer]."""
-    own, log_probability = labels.expand(logits.shape[:2]), logits.log_softmax(-1)
+    known, log_probability = (labels >= 0).expand(logits.shape[:2]), logits.log_softmax(-1)
+    own = labels.clamp_min(0).expand(logits.shape[:2])
     final = log_probability[-1]
     probability = log_probability.gather(-1, own[..., None])[..., 0].exp().float()
     apart = (final.exp() * (final - log_probability)).sum(-1).float()
-    return [part.T for part in (probability, label_rank(logits, own), apart, logits.argmax(-1))]
+    probability, rank = probability.where(known, torch.nan), label_rank(logits, own).where(known, -1)
+    return [part.T for part in (probability, rank, apart, logits.argmax(-1))]
 
 
 @checked
@@ -147,13 +150,16 @@ def lens_comparison_summary(
         seed: seed of the bootstrap.
 
     Returns:
-        model, corruption, lens, layer, quantity (probability, divergence), value, low, high.
+        model, corruption, lens, layer, quantity (probability, of the images with a label, and divergence), value, low,
+        high.
     """
     import pandas as pd
 
+    by = ["model", "corruption", "lens", "layer"]
+    check_columns(readings, "image_id", *by, *LENS_QUANTITIES)
     rows = []
-    for quantity in LENS_QUANTITIES:
-        columns, values = image_matrix(readings, quantity, ["model", "corruption", "lens", "layer"])
+    for quantity in (name for name in LENS_QUANTITIES if readings[name].notna().any()):
+        columns, values = image_matrix(readings[readings[quantity].notna()], quantity, by)
         draws = resampled_means(values, resamples=resamples, seed=seed).T
         rows += [(*column, quantity, *interval(found, level)) for column, found in zip(columns, draws, strict=True)]
     return pd.DataFrame(rows, columns=["model", "corruption", "lens", "layer", "quantity", "value", "low", "high"])

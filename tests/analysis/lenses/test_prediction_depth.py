@@ -7,8 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from mechvit.analysis import TunedLens, depth_summary, evaluate, prediction_depth
+from mechvit.analysis import (
+    TunedLens,
+    compare_lenses,
+    depth_summary,
+    evaluate,
+    lens_comparison_summary,
+    prediction_depth,
+)
 from mechvit.analysis.lenses.prediction_depth import depth_of
+from mechvit.data import ImageBatch
 
 
 def loop(predictions):
@@ -96,3 +104,17 @@ def test_summary_refuses_what_cannot_be_paired(depths):
         depth_summary(depths.drop(columns="lens"))
     with pytest.raises(ValueError, match="lacks 1"):
         depth_summary(depths.iloc[1:])
+
+
+def test_depth_needs_no_labels(tiny_model, batch):
+    bare = ImageBatch(batch.images, torch.full_like(batch.labels, -1), batch.image_ids)
+    found, known = (prediction_depth(tiny_model, images) for images in (bare, batch))
+    assert torch.equal(found.depth, known.depth)
+    assert not found.correct.any()
+    reading, labelled = (compare_lenses(tiny_model, {"logit": None}, images)["logit"] for images in (bare, batch))
+    assert torch.equal(reading.divergence, labelled.divergence)
+    assert reading.probability.isnan().all()
+    assert (reading.rank == -1).all()
+    assert reading.first_correct_layer.isnan().all()
+    readings = reading.to_frame(model="base", corruption="clean", lens="logit")
+    assert set(lens_comparison_summary(readings, resamples=20)["quantity"]) == {"divergence"}
