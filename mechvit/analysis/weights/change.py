@@ -15,6 +15,7 @@ from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
 from .model_parts import model_parts
+from .spectra import singular_decomposition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,7 +184,7 @@ def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
 
     Matrices are taken as stored, [out, in], the patch embedding as [d_model, channel * row * column] and positions as
     [position, d_model]; vectors have only size and direction. Everything is computed in float64, one tensor after the
-    other, with two singular value decompositions per changed matrix.
+    other, with two spectra per changed matrix (`mechvit.analysis.weights.spectra`).
 
     Args:
         base, tuned: two models with weights of the same names and shapes; no head is needed.
@@ -208,10 +209,9 @@ def _compare(part: str, weight: str, base: Tensor, tuned: Tensor) -> WeightChang
         return WeightChange(part, weight, *numbers, tuple(base.shape), nothing, nothing, nothing, nothing)
     whole = _as_matrix(B)
     assert whole is not None
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    base_u, base_s, base_vh = torch.linalg.svd(whole, full_matrices=False)
-    overlaps = (_overlap(base_u.T @ u).cpu(), _overlap(base_vh @ vh.T).cpu())
-    return WeightChange(part, weight, *numbers, tuple(base.shape), s.cpu(), base_s.cpu(), *overlaps)
+    own, other = singular_decomposition(matrix), singular_decomposition(whole)
+    overlaps = (_overlap(other.left.T @ own.left).cpu(), _overlap(other.right.T @ own.right).cpu())
+    return WeightChange(part, weight, *numbers, tuple(base.shape), own.values.cpu(), other.values.cpu(), *overlaps)
 
 
 def _overlap(cosines: Float[Tensor, "base own"]) -> Float[Tensor, " rank"]:

@@ -13,6 +13,7 @@ from shifted_models import shifted
 
 from mechvit.analysis import weight_change
 from mechvit.analysis.weights.model_parts import model_parts
+from mechvit.analysis.weights.spectra import singular_decomposition
 
 
 def as_matrix(weight: np.ndarray) -> np.ndarray:
@@ -117,3 +118,54 @@ def test_no_change_and_a_change_from_zero(tiny_model):
 def test_other_weights_are_refused(tiny_model):
     with pytest.raises(ValueError, match="must have the same weights"):
         weight_change(tiny_model, build("vit encoder", torch.float32))
+
+
+SPECTRA = {
+    "flat": np.ones(24),
+    "falling": np.logspace(0, -3, 24),
+    "steep": np.logspace(0, -12, 24),
+    "low rank": np.r_[3.0, 2.0, 1.0, np.zeros(21)],
+    "low rank in noise": np.r_[3.0, 2.0, 1.0, np.full(21, 1e-7)],
+    "pairs": np.repeat([1.0, 1e-2, 1e-6], 8),
+    "nothing": np.zeros(24),
+}
+
+
+@pytest.mark.parametrize("shape", [(24, 60), (60, 24), (24, 24)])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_spectra_by_the_gram_matrix_match_an_svd(name, shape):
+    """Singular values to the rounding of the largest, as an SVD's; the directions give the matrix back."""
+    rng = np.random.default_rng(3)
+    u, v = (np.linalg.qr(rng.normal(size=(side, 24)))[0] for side in shape)
+    matrix = u * SPECTRA[name] @ v.T
+    own_u, s, own_vh = scipy.linalg.svd(matrix, full_matrices=False)
+    found = singular_decomposition(torch.from_numpy(matrix))
+    np.testing.assert_allclose(found.values, s, rtol=0, atol=3e-15 * SPECTRA[name][0] * 24)
+    np.testing.assert_allclose(found.left * found.values @ found.right.T, matrix, atol=1e-14 * 24)
+    np.testing.assert_allclose(
+        found.left.T @ found.left if shape[0] <= shape[1] else np.eye(24), np.eye(24), atol=1e-12
+    )
+    for k in (1, 2, 3):
+        if SPECTRA[name][k - 1] > 2 * SPECTRA[name][k]:  # the top k span one space
+            for own, other in ((found.left, own_u), (found.right, own_vh.T)):
+                inside = np.linalg.norm(own[:, :k].numpy().T @ other[:, :k]) ** 2
+                assert inside == pytest.approx(k, abs=1e-10)
+    p = s[s > 1e-14] / s.sum() if s.any() else s[:0]
+    q = found.values[found.values > 1e-14] / found.values.sum()
+    wanted = np.exp(-(p * np.log(p)).sum())
+    assert float(torch.special.entr(q).sum().exp()) == pytest.approx(wanted, abs=1e-8)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_an_edit_of_some_rank_has_at_most_this_rank(tiny_model, rank):
+    base = copy.deepcopy(tiny_model).double()
+    tuned, generator = copy.deepcopy(base), torch.Generator().manual_seed(6)
+    weight = tuned.blocks[2].mlp.fc2.weight
+    factors = (torch.randn(side, rank, generator=generator, dtype=torch.float64) for side in weight.shape)
+    with torch.no_grad():
+        weight.add_(0.1 * next(factors) @ next(factors).T)
+    change = next(w for w in weight_change(base, tuned).weights if w.weight == "blocks.2.mlp.fc2.weight")
+    assert (change.singular_values[rank:] < 1e-13 * change.singular_values[0]).all()
+    assert change.share(rank) == pytest.approx(1, abs=1e-12)
+    assert change.effective_rank <= rank + 1e-8
+    assert change.stable_rank <= rank
