@@ -22,6 +22,7 @@ from .latents.corruption_change import FeatureChange, LatentChange, feature_chan
 from .latents.matching import FeatureMatch, match_features
 from .latents.results import LogitEffects, SAEFeatures, Sensitivity
 from .latents.steering import sae_steering_direction
+from .latents.top_latents import TopLatents, top_latents
 from .training.publishing import push_to_hub
 from .training.train import read_history, train_on, train_saes
 
@@ -52,6 +53,7 @@ __all__ = [
     "ShuffleOptions",
     "StreamConfig",
     "Sweep",
+    "TopLatents",
     "TrainConfig",
     "ablate_features",
     "ablation_summary",
@@ -72,6 +74,7 @@ __all__ = [
     "sae_settings",
     "sae_steering_direction",
     "sensitive_features",
+    "top_latents",
     "train_on",
     "train_saes",
 ]
