@@ -1,3 +1,4 @@
+from .attention.attention_change import AttentionChange, attention_change, js_distance
 from .attention.entropy_and_shift import AttentionEntropy, AttentionShift, attention_entropy, attention_shift
 from .attention.maps import AttentionMaps, HeadNumbers, attention_maps, head_numbers
 from .attention.rollout import attention_rollout
@@ -16,6 +17,7 @@ from .interventions.runner import effects
 from .interventions.steering import Steering, steer
 from .interventions.steering_directions import Direction, steering_direction, steering_directions
 from .lenses.comparison import LensReading, compare_lenses, lens_comparison_summary, tuned_lens
+from .lenses.difference_lens import DifferenceLens, difference_lens
 from .lenses.logit_lens import LogitLens, logit_lens
 from .lenses.patch_lens import ClassTrajectories, PatchLens, class_trajectories, patch_lens
 from .lenses.prediction_depth import PredictionDepth, depth_summary, prediction_depth
@@ -23,6 +25,7 @@ from .lenses.tuned_lens import TunedLens
 from .lenses.tuned_lens_training import LensTraining, train_tuned_lens
 from .representations.cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
 from .representations.hsic import cka_of
+from .representations.residual_cosine import ResidualCosine, residual_cosine
 from .robustness.corruption_error import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .robustness.corruption_spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .robustness.fourier_sensitivity import FourierSensitivity, fourier_sensitivity
@@ -38,12 +41,14 @@ from .summaries.tables import attention_summary, first_correct, first_correct_su
 from .weights.change import WeightChange, WeightChanges, weight_change
 from .weights.interpolation import Interpolation, interpolate_weights
 from .weights.model_parts import model_parts, part_groups, weights_replaced
+from .weights.shortest_run import ShortestRun, shortest_run
 from .weights.smallest_set import NoGap, SmallestSet, SmallestSetConfig, smallest_set
 from .weights.swapping import Swaps, swap_weights
 
 __all__ = [
     "ALEXNET_ERROR",
     "CKA",
+    "AttentionChange",
     "AttentionEntropy",
     "AttentionMaps",
     "AttentionShift",
@@ -53,6 +58,7 @@ __all__ = [
     "ClassTrajectories",
     "Component",
     "CorruptionSpectrum",
+    "DifferenceLens",
     "Direction",
     "FourierSensitivity",
     "HeadLinks",
@@ -70,6 +76,8 @@ __all__ = [
     "Patching",
     "Performance",
     "PredictionDepth",
+    "ResidualCosine",
+    "ShortestRun",
     "SmallestSet",
     "SmallestSetConfig",
     "Steering",
@@ -82,6 +90,7 @@ __all__ = [
     "WeightChanges",
     "all_above",
     "all_within",
+    "attention_change",
     "attention_draws",
     "attention_entropy",
     "attention_maps",
@@ -102,6 +111,7 @@ __all__ = [
     "corruption_spectrum",
     "cosine_histogram",
     "depth_summary",
+    "difference_lens",
     "effects",
     "evaluate",
     "family_bands",
@@ -116,6 +126,7 @@ __all__ = [
     "head_numbers",
     "interpolate_weights",
     "interval",
+    "js_distance",
     "lens_comparison_summary",
     "lens_draws",
     "lens_summary",
@@ -136,7 +147,9 @@ __all__ = [
     "recovery",
     "relabelling_p_value",
     "resampled_means",
+    "residual_cosine",
     "score_outcomes",
+    "shortest_run",
     "smallest_set",
     "spectral_distances",
     "spectrum_summary",

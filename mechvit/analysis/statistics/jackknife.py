@@ -10,12 +10,12 @@ from .bootstrap import LEVEL
 
 
 def jackknife_interval(
-    value: Float[Tensor, " pair"],
-    left_out: Float[Tensor, "group pair"],
+    value: Float[Tensor, "*layers pair"],
+    left_out: Float[Tensor, "group *layers pair"],
     level: float = LEVEL,
     lowest: float = -torch.inf,
     highest: float = torch.inf,
-) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+) -> tuple[Float[Tensor, "*layers pair"], Float[Tensor, "*layers pair"]]:
     """Compute value ± t sqrt((G - 1) / G sum over groups of (left_out - their mean)²), with t of G - 1 degrees of
     freedom.
 
