@@ -187,7 +187,8 @@ def _effects(
     progress: str | None,
 ) -> pd.DataFrame:
     """Return the divergence's effects of all runs in one direction."""
-    mixes = {RECEIVER: frozenset[str](), GIVER: frozenset(model_parts(receiver)), **runs}
+    mixes: dict[tuple[int, int, str] | str, frozenset[str]] = {RECEIVER: frozenset(), **runs}
+    mixes[GIVER] = frozenset(model_parts(receiver))
     found = run_interventions(
         receiver,
         images,

@@ -50,7 +50,7 @@ def test_the_planted_part_is_found_without_labels(planted):
     assert (found.to_frame()["recovered"] == 1).all()
     with pytest.raises(ValueError, match="needs images with labels, and these have none: take quantity='divergence'"):
         smallest_set(base, tuned, bare, NOISE, config=SmallestSetConfig(unit="blocks", resamples=20))
-    with pytest.raises(NoGap, match="a gap in divergence"):
+    with pytest.raises(NoGap, match="must differ in divergence"):
         smallest_set(base, copy.deepcopy(base), bare, NOISE, config=config)
 
 
