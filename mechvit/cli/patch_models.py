@@ -96,7 +96,7 @@ def main(options: Options) -> None:
         write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     summary, references = tables["summary"], tables["references"].groupby("condition")["correct"].mean()
-    shown = summary.query("quantity == 'logit_difference'").drop(columns="quantity")
+    shown = summary.query("quantity == 'logit_difference'").drop(columns=["quantity", "recovered_reason"])
     say(
         f"{len(tables['references']) // 2} images, {len(shown)} components, {passes:.1f} forward passes an image; "
         f"accuracy of the receiver {references['receiver']:.3f}, of the giver {references['giver']:.3f}\n"
