@@ -187,8 +187,10 @@ def _effects(
     progress: str | None,
 ) -> pd.DataFrame:
     """Return the divergence's effects of all runs in one direction."""
-    mixes: dict[tuple[int, int, str] | str, frozenset[str]] = {RECEIVER: frozenset(), **runs}
+    mixes: dict[tuple[int, int, str] | str, frozenset[str]] = {RECEIVER: frozenset()}
     mixes[GIVER] = frozenset(model_parts(receiver))
+    for run, parts in runs.items():
+        mixes[run] = parts
     found = run_interventions(
         receiver,
         images,
