@@ -1,7 +1,8 @@
 """Matching of class names: the checkpoint's classes that each name of a data set can mean.
 
 The rules, from the strongest: the same whole name; the same except for case and punctuation; a synonym (names are lists
-separated by commas, as ImageNet's); a synonym except for case and punctuation; a synonym in common. A class that is
+separated by commas, as ImageNet's); a synonym except for case and punctuation; all synonyms of the shorter list (lists
+that each have one that the other lacks, as `lesion, benign` and `lesion, malignant`, name two things). A class that is
 matched by its exact name is not available to other names, and neither is one that is certain for another name (so skunk
 leaves only one class for polecat).
 """
@@ -31,7 +32,8 @@ class Meaning:
     classes: tuple[int, ...]
     """None, one, or several that nothing distinguishes."""
     rule: str
-    """Rule that decided: `exact`, `place`, `case and punctuation`, `synonym`, or `taken` (exact for another name)."""
+    """Rule that decided: `exact`, `place`, `case and punctuation`, `synonym`, `taken` (exact for another name), or
+    `overlap` (each has a synonym that the other lacks)."""
 
 
 def as_text(name: Any) -> str:
@@ -85,13 +87,14 @@ def meanings(names: Sequence[str], labels: Sequence[str]) -> list[Meaning]:
     found = _exact(names, labels)
     taken = {meaning.classes[0] for meaning in found.values() if len(meaning.classes) == 1}
     rules = _NameRules(labels)
-    return _eliminated([found[name] if name in found else rules.meaning(name, taken) for name in names])
+    left = _eliminated([found[name] if name in found else rules.meaning(name, taken) for name in names])
+    return [rules.checked(name, meaning) for name, meaning in zip(names, left, strict=True)]
 
 
 def _eliminated(found: list[Meaning]) -> list[Meaning]:
     """Remove classes that are another name's only candidate, until nothing changes."""
     while True:
-        sure = {meaning.classes[0] for meaning in found if len(meaning.classes) == 1}
+        sure = {meaning.classes[0] for meaning in found if len(meaning.classes) == 1 and meaning.rule != "overlap"}
         left = [
             Meaning(_left(meaning.classes, sure) or meaning.classes, meaning.rule)
             if len(meaning.classes) > 1
@@ -146,6 +149,7 @@ class _NameRules:
 
     def __init__(self, labels: Sequence[str]) -> None:
         parts = [(part, i) for i, label in enumerate(labels) for part in synonyms(label)]
+        self.lists = [{folded(part) for part in synonyms(label)} for label in labels]
         self.whole = _index((folded(label), i) for i, label in enumerate(labels))
         self.synonym = _index(parts)
         self.folded = _index((folded(part), i) for part, i in parts)
@@ -161,8 +165,16 @@ class _NameRules:
         for classes in steps:
             if classes:
                 left = _left(classes, taken)
-                return Meaning(left or tuple(classes), "synonym" if left else "taken")
+                return self.checked(name, Meaning(left or tuple(classes), "synonym" if left else "taken"))
         return Meaning(whole, "taken") if whole else Meaning((), "")
+
+    def checked(self, name: str, meaning: Meaning) -> Meaning:
+        """Return a match by synonym as `overlap` unless the name's synonyms are among the class's, or the reverse."""
+        if meaning.rule != "synonym" or len(meaning.classes) > 1:
+            return meaning
+        own, theirs = {folded(part) for part in synonyms(name)}, self.lists[meaning.classes[0]]
+        contained = own <= theirs or theirs <= own or folded(name) in theirs
+        return meaning if contained else Meaning(meaning.classes, "overlap")
 
 
 def _index(pairs: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:

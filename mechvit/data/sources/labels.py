@@ -81,6 +81,11 @@ def align_labels(
             f"{found.classes[other[0]]} {names[other[0]]!r}: make the column text if its numbers are names, "
             "or name the checkpoint's classes"
         )
+    if whole and len(codes) and codes.min() > 0 and found.inferred and not _unnamed(labels):
+        raise ValueError(
+            f"the column 'label' holds whole numbers from {codes.min()} to {codes.max()}, which may be counted from 0 "
+            "or from 1, and the checkpoint names its classes: make the column these names"
+        )
     for sentence in found.inferred:
         (say or _warn)(sentence)
     index_of = np.asarray([-1 if index is None else index for index in found.classes])
@@ -182,6 +187,8 @@ def _one_to_one(names: Sequence[str], labels: Sequence[str], found: Sequence[Mea
             faults[name] = "is none of them"
         elif meaning.rule == "taken":
             faults[name] = f"could only be {_class(meaning.classes[0], labels)}, which another name matches exactly"
+        elif meaning.rule == "overlap" and index is not None:
+            faults[name] = f"shares a name with {_class(index, labels)}, and each has another that the other lacks"
         elif index is None:
             faults[name] = f"could be {' or '.join(_class(i, labels) for i in meaning.classes)}"
         elif len(claims[index]) > 1:

@@ -19,6 +19,10 @@ def test_columns_of_other_kinds():
         align_labels(of_values([0.0, 1.0], "float64"), {0: "cat", 1: "dog"})
     with pytest.raises(ValueError, match="is a number"):
         align_labels(of_values([0, 1], "int64"), {0: "cat", 1: "dog", 2: "elk"})
+    for values in ([1, 1], [1]):  # the second of two, or the first, counted from 1
+        with pytest.raises(ValueError, match="from 1 to 1, which may be counted from 0 or from 1"):
+            align_labels(of_values(values, "int64"), {0: "cat", 1: "dog"})
+    assert align_labels(of_values([0, 2], "int64"), {0: "cat", 1: "dog", 2: "elk"}, say=print)["label"] == [0, 2]
     with pytest.raises(ValueError, match="no column 'label'"):
         align_labels(datasets.Dataset.from_dict({"image_id": [1]}), {0: "cat", 1: "dog"})
 
