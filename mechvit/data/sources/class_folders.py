@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +16,18 @@ from .class_names import as_text
 from .folder_source import FolderSource, check_kinds, check_place, check_splits
 from .picture import path_text
 
+_HIDDEN_ON_WINDOWS = ("thumbs.db", "desktop.ini")
+_RESOURCE_FORK = "._"
+"""Start of the names of macOS's files beside others, which hold no picture whatever their suffix."""
+
 
 def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tuple[list[str], list[tuple[int, Path]]]:
     """List the classes of an image folder, and the class and path of every visible file in it, in order.
 
     Raises:
         ValueError: no folder, no image in it, a system or home folder, sub-folders named like splits and not declared
-            as classes, a class without files, a folder that two classes share, or a name that is not UTF-8 (for files:
-            under `error` only).
+            as classes, a class without files, a folder that two classes share, or a name that is not UTF-8 or a picture
+            beside the class folders (for files: under `error` only).
     """
     root, shown = source.root, path_text(source.root)
     if not root.is_dir():
@@ -35,8 +41,10 @@ def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tu
         (label, path)
         for label, name in enumerate(progress_bar(names, "Listing class folders", delay=2, leave=False))
         for path in files_below(root / name)
-        if not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
+    hidden = [_is_hidden(path.relative_to(root)) for _, path in listed]
+    _check_left_out(source, [path for (_, path), left in zip(listed, hidden, strict=True) if left], bad_files)
+    listed = [found for found, left in zip(listed, hidden, strict=True) if not left]
     if not listed:
         raise ValueError(f"{shown} has no images: it must hold a sub-folder for each class with its images in it")
     kinds = dict.fromkeys(path.relative_to(root).parts[:2] for _, path in listed if path.parent.parent != root)
@@ -124,3 +132,63 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a path below an image folder is hidden: `.x.png`, `.x/y.png`, `Thumbs.db`."""
+    return any(part.startswith(".") for part in path.parts) or path.name.casefold() in _HIDDEN_ON_WINDOWS
+
+
+def _check_left_out(source: FolderSource, hidden: Sequence[Path], bad_files: Literal["error", "skip"]) -> None:
+    """Refuse pictures beside the class folders, which have no class; under `skip`, count them in a warning.
+
+    Hidden pictures are counted in a warning, those directly in hidden folders beside the classes too.
+
+    Args:
+        source: the folder of class folders.
+        hidden: hidden files below the class folders.
+        bad_files: see `mechvit.data.load_images`.
+
+    Raises:
+        ValueError: pictures beside the class folders, under `error`.
+    """
+    root, shown = source.root, path_text(source.root)
+    beside = sorted(root.iterdir())
+    folders = [entry for entry in beside if entry.is_dir()]
+    classes = [entry for entry in folders if not _is_hidden(Path(entry.name))]
+    loose = [entry for entry in beside if not entry.is_dir() and _is_picture(entry)]
+    private = [folder for folder in folders if folder not in classes and os.access(folder, os.R_OK | os.X_OK)]
+    inside = [path for folder in private for path in sorted(folder.iterdir())]
+    unseen = [path for path in (*loose, *inside, *hidden) if _is_hidden(path.relative_to(root)) and _is_picture(path)]
+    if unseen:
+        warnings.warn(f"left out {_counted(unseen, root, 'hidden picture')} of {shown}", stacklevel=5)
+    loose = [path for path in loose if not _is_hidden(Path(path.name))]
+    if not loose or not classes:
+        return
+    what = f"{_counted(loose, root, 'picture')} of {shown} beside its class folders, so in no class"
+    if bad_files == "error":
+        raise ValueError(
+            f"there {'is' if len(loose) == 1 else 'are'} {what}: move them into the folders of their classes, or away, "
+            "or pass bad_files='skip' to leave them out"
+        )
+    warnings.warn(f"left out {what}", stacklevel=5)
+
+
+def _counted(paths: Sequence[Path], root: Path, what: str) -> str:
+    """Return a count with the first names: `2 pictures (a.png, b.png)`."""
+    names = ", ".join(path_text(path.relative_to(root)) for path in paths[:5]) + (", …" if len(paths) > 5 else "")
+    return f"{len(paths)} {what}{'' if len(paths) == 1 else 's'} ({names})"
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a file has the suffix of a format that Pillow reads."""
+    suffix = os.path.splitext(path.name.removeprefix("."))[1].casefold()
+    return suffix in _suffixes() and not path.name.startswith(_RESOURCE_FORK) and not path.is_dir()
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in known.items() if name in Image.OPEN)

@@ -12,6 +12,7 @@ from PIL import Image
 from mechvit.data import load_images
 from mechvit.data.sources.class_folders import class_files, files_below
 from mechvit.data.sources.folder_source import FolderSource
+from mechvit.data.sources.load import count_images
 from mechvit.experiment.runs.stages import fingerprint_folder
 
 PARTS = ("finetune", "finetune_validation", "sae", "test")
@@ -161,3 +162,35 @@ def test_a_run_s_fingerprint_sees_what_links_lead_to(root, tmp_path):
     assert fingerprint_folder(root) == before
     save(tmp_path / "elsewhere" / "b.png")
     assert fingerprint_folder(root) != before
+
+
+def test_pictures_beside_the_class_folders_are_refused_or_counted(root):
+    plain = loaded(root)
+    for name in ("notes.txt", "labels.csv"):
+        (root / name).write_text("no picture")
+    assert loaded(root) == plain
+    for name in ("one.png", "two.JPG", "three.tiff"):
+        save(root / name)
+    for count in (class_files, lambda source, bad_files: count_images(f"folder:{source.root}", "test")):
+        with pytest.raises(ValueError, match=r"are 3 pictures \(one.png, three.tiff, two.JPG\) of .* in no class"):
+            count(FolderSource(root), "error")
+    with pytest.warns(UserWarning, match=r"left out 3 pictures \(one.png, .*\) of .*/images beside its class folders"):
+        names, listed = class_files(FolderSource(root), "skip")
+    assert (names, len(listed)) == (["cat", "dog"], len(plain))
+
+
+def test_hidden_pictures_are_counted_and_what_systems_leave_is_not(root, recwarn):
+    plain = loaded(root)
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".notes.txt"):
+        (root / "cat" / name).write_bytes(b"\0\5\x16\7")
+        (root / name).write_bytes(b"\0\5\x16\7")
+    (root / ".git").mkdir()
+    (root / ".git" / "index").write_bytes(b"")
+    (root / ".Trashes").mkdir(mode=0)
+    assert loaded(root) == plain
+    assert [str(found.message) for found in recwarn if "left out" in str(found.message)] == []
+    for name in (".over.png", "cat/.kept.png", "dog/.old/1.png", ".elk/2.png"):
+        save(root / name)
+    with pytest.warns(UserWarning, match=r"left out 4 hidden pictures \(.over.png, .elk/2.png, cat/.kept.png, dog/"):
+        names, listed = class_files(FolderSource(root), "error")
+    assert (names, len(listed)) == (["cat", "dog"], len(plain))
