@@ -1,4 +1,4 @@
-"""What the package says to a Python user: arguments by their Python names; the command line alone writes flags."""
+"""Messages of the package to a Python user: arguments by their Python names; the command line alone writes flags."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_no_message_of_the_package_names_a_flag():
 
 @pytest.fixture
 def writers(tiny_model, tiny_processor) -> dict[str, Callable[[Any], Any]]:
-    """What a user calls to keep a result, with the place as the one argument that is left."""
+    """Functions that write a result, with its path as the one argument that is left."""
     picture, photos = Image.new("RGB", (32, 32), "red"), load_images("photos", "test", limit=19)
     return {
         "model": tiny_model.save_pretrained,

@@ -51,7 +51,7 @@ ALLOWED = {
 
 
 def found_in(source: str) -> list[tuple[str, int]]:
-    """What reads a sentence: each `re`, and each cut or search at a blank or at no given mark, with its line.
+    """Places that read a sentence: each `re`, and each cut or search at a blank or at no given mark, with its line.
 
     A list of columns written as one text is none, nor is a text whose blanks are made single; tensors are split by
     numbers, or by names of no text.
@@ -99,7 +99,7 @@ def _named_texts(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _text(node: ast.expr, texts: dict[str, str]) -> str | None:
-    """What is known of a text when the source is read; None of what may be no text."""
+    """The constant parts of a text in the source; None if it may be no text."""
     if isinstance(node, ast.Name):
         return texts.get(node.id)
     if isinstance(node, ast.Tuple):

@@ -72,7 +72,7 @@ def test_every_public_function_looks_at_what_it_is_given():
 
 
 class Given:
-    """What a user may hold: made once."""
+    """Objects that a user may hold, made once."""
 
     def __init__(self, model, hf_model, processor, images, batch):
         self.model, self.hf_model, self.images, self.batch = model, hf_model, images, batch

@@ -15,7 +15,7 @@ from mechvit.analysis.representations.hsic import widened
 
 
 def violation(act):
-    """What is said; an error that `pytest.raises` expects is not looked for."""
+    """The message of a violation; an error that `pytest.raises` expects is not looked for."""
     try:
         act()
     except BeartypeCallHintViolation as error:

@@ -24,7 +24,7 @@ SMALL = """
 
 
 def done(*command: Any, cwd: Path, **options: Any) -> str:
-    """What a command prints; it must end well."""
+    """The output of a command, which must succeed."""
     ran = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False, **options)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     return ran.stdout

@@ -22,7 +22,7 @@ def same_threads():
 
 @pytest.fixture
 def cache(tmp_path):
-    """Of 120 images with five tokens at two hook points."""
+    """A cache of 120 images with five tokens at two hook points."""
     folder = store_contenders.make_cache(
         tmp_path / "cache", n_bytes=120 * 5 * 10 * 2, tokens=5, widths=(4, 6), shard_bytes=2000
     )

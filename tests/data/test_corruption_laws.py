@@ -1,4 +1,4 @@
-"""What holds for every corruption: range, shape, severity, and pixels that only the seed and the image's id decide."""
+"""Laws of every corruption: range, shape, severity, and pixels that only the seed and the image's id decide."""
 
 from __future__ import annotations
 

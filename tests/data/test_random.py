@@ -1,4 +1,4 @@
-"""What holds of random numbers on two devices: integers and uniforms to the bit, normals to a stated tolerance."""
+"""Random numbers on two devices: integers and uniforms to the bit, normals to a stated tolerance."""
 
 from __future__ import annotations
 

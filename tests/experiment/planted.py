@@ -21,7 +21,7 @@ Gains = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Plant:
-    """What is true of one family's tuned models; the defaults make every claim of the paper true."""
+    """The truth about one family's tuned models; the defaults make every claim of the paper true."""
 
     gains: tuple[Gains, ...] = ((0.12, 0.06, 0.02), (0.24, 0.13, 0.05), (0.36, 0.20, 0.08))
     """Gain in top-1, top-5 and top-10 on the family's strongest level, by level tuned on."""

@@ -38,7 +38,7 @@ def checkpoint(tiny_hf, tiny_processor, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def config(checkpoint, tmp_path_factory) -> ExperimentConfig:
-    """Of a model of 3 blocks, width 32 and 17 tokens, and 40 images."""
+    """A config for a model of 3 blocks, width 32 and 17 tokens, and for 40 images."""
     return ExperimentConfig(
         model=checkpoint,
         images=folder(tmp_path_factory.mktemp("images"), 20),

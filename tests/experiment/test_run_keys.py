@@ -1,4 +1,4 @@
-"""What a run's stages are known by: the image processor's settings, and the commits of what comes from the hub."""
+"""The keys of a run's stages: the image processor's settings, and the commits of what comes from the hub."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from mechvit.files.markers import mark
 
 @pytest.mark.parametrize("edit", ["longer", "as long"])
 def test_an_edited_file_of_ours_is_named_and_kept(tmp_path, edit):
-    """What somebody wrote into a file of ours is theirs, whatever the file's name."""
+    """Edits by somebody else in a file of ours are theirs, whatever the file's name."""
     out = tmp_path / "out"
     make(out, text="first")
     file = out / "performance.parquet"
@@ -33,7 +33,7 @@ def test_an_edited_file_of_ours_is_named_and_kept(tmp_path, edit):
 
 
 def test_what_is_written_into_a_whole_result_later_is_no_part_of_it(tmp_path):
-    """As a page of another command: the result is not replaced with it."""
+    """For example a page of another command, which is not replaced together with the result."""
     out = tmp_path / "out"
     make(out)
     files.write_signed(out / "page.html", "<p>mine</p>")

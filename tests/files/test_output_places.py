@@ -104,7 +104,7 @@ def test_inputs_and_outputs_lie_apart(tmp_path, out, read):
 @pytest.mark.processes
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become somebody else")
 def test_what_cannot_be_changed_is_refused_first(tmp_path):
-    """As another user, without the right to remove what lies there."""
+    """Run as another user, without the right to remove the files there."""
     make(tmp_path / "out")
     make(tmp_path / "sticky" / "out")
     (tmp_path / "sticky").chmod(0o1777)

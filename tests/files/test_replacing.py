@@ -181,7 +181,7 @@ def test_an_empty_folder_of_the_users_is_theirs(tmp_path, name):
 
 
 def test_an_empty_folder_of_ours_is_ours(tmp_path):
-    """What a library leaves, and what a killed process left before the first file in it."""
+    """Empty folders left by a library, and by a process killed before it wrote the first file."""
     for _ in range(2):
         with files.new_folder(tmp_path / "out", "analysis", overwrite=True) as folder:
             files.write_text(folder / "figures" / "a.html", "x")

@@ -20,7 +20,7 @@ CONFIG = FinetuneConfig(learning_rate=1e-3, epochs=2, batch_size=16, patience=2)
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Let torch say that there are GPUs; gives a function that sets how many."""
+    """Make torch report GPUs; the fixture is a function that sets their number."""
 
     def there_are(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
@@ -49,7 +49,7 @@ def gpus(monkeypatch):
     ],
 )
 def test_one_device_as_asked(gpus, tmp_path, count, asked, expected):
-    """Of several GPUs transformers itself would take all: n_gpu = 4, and 64 images a step."""
+    """With several GPUs, transformers itself would take all: n_gpu = 4, and 64 images a step."""
     from accelerate import Accelerator
 
     gpus(count)
@@ -103,7 +103,7 @@ def train(base, out, images):
 @pytest.mark.processes
 @pytest.mark.slow
 def test_two_processes_train_the_same_batches(tmp_path):
-    """What one process trains is the reference; two may differ by the order of sums."""
+    """One process's training is the reference; two may differ by the order of sums."""
     images = images_of()
     shape = ViTShape(image_size=32, d_model=32, n_layers=2, n_heads=2, d_mlp=64)
     base = train_from_scratch(shape, *images, tmp_path / "base", config=CONFIG, device="cpu", progress=False)

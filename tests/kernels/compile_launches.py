@@ -29,7 +29,7 @@ KERNELS = {
 
 
 class Driver:
-    """What Triton asks of a GPU before it launches."""
+    """A driver with the properties of a GPU that Triton reads before it launches."""
 
     def __init__(self, capability: int) -> None:
         self.target = GPUTarget("cuda", capability, 32)
@@ -78,7 +78,7 @@ def launch_saes(width: int, dtype: torch.dtype) -> None:
 
 
 def about(name: str, kernel: Any, compiled: Any) -> dict[str, Any]:
-    """What was compiled."""
+    """A description of the compiled kernel."""
     source = compiled.src
     declared = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
     constants = {argument for argument, kind in source.signature.items() if kind == "constexpr"}

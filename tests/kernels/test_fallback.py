@@ -67,7 +67,7 @@ def probe(monkeypatch, tmp_path):
 
 
 def forget_compiler():
-    """Let Triton look for a compiler again: from 3.8 on it remembers what it found."""
+    """Make Triton look for a compiler again; since 3.8 it remembers the one it found."""
     build = importlib.import_module("triton.runtime.build")
     if hasattr(build, "_find_compiler"):
         build._find_compiler.cache_clear()

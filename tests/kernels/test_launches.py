@@ -1,4 +1,4 @@
-"""How kernels are launched: on the device of their tensors, in grids that a GPU takes."""
+"""Launches of kernels: on the device of their tensors, in grids that a GPU takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 
 @pytest.fixture
 def launches(monkeypatch):
-    """Of each launch the grid and the device that was entered for it; nothing is computed."""
+    """The grid of each launch and the device entered for it; nothing is computed."""
     seen: list[tuple[tuple[int, ...], torch.device | None]] = []
     entered: list[torch.device] = []
 

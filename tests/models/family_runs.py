@@ -53,7 +53,7 @@ def run(name: str, dtype: torch.dtype = torch.float64) -> tuple[HookedViT, Tenso
 
 
 def resid(cache: Any, layer: int) -> Tensor:
-    """What enters block `layer`, or leaves the last."""
+    """The residual stream that enters block `layer`, or leaves the last."""
     return cache["resid_post", layer - 1] if layer else cache["resid_pre", 0]
 
 

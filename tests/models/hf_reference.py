@@ -1,4 +1,4 @@
-"""What Hugging Face's own modules compute for a model of the zoo: logits, residual streams, patterns, pooler output."""
+"""The outputs of Hugging Face's own modules for a model of the zoo: logits, residual streams, patterns, pooler output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers.models.data2vec import modeling_data2vec_vision as data2vec
 
 @dataclass(frozen=True)
 class Reference:
-    """What Hugging Face computes."""
+    """Outputs computed by Hugging Face."""
 
     logits: Tensor | None
     """[batch, class]; None for a bare encoder."""
@@ -66,19 +66,19 @@ def run_reference(
 
 
 def vision_encoder(hf_model: Any) -> Any:
-    """Give the module that turns pixels into `last_hidden_state`."""
+    """Return the module that turns pixels into `last_hidden_state`."""
     names = ("vision_model", "vit", "deit", "beit", "data2vec_vision", "dinov2", "dinov2_with_registers", "ijepa")
     return next((getattr(hf_model, name) for name in names if hasattr(hf_model, name)), hf_model)
 
 
 def blocks_of(encoder: Any) -> nn.ModuleList:
-    """Give a vision encoder's blocks."""
+    """Return a vision encoder's blocks."""
     inner = next((getattr(encoder, name) for name in ("encoder", "model") if hasattr(encoder, name)), encoder)
     return inner.layers if hasattr(inner, "layers") else inner.layer
 
 
 def vision_inputs(config: Any, pixels: Tensor, interpolate: bool) -> dict[str, Any]:
-    """Give the keyword arguments of a vision encoder; families without the flag always interpolate."""
+    """Return the keyword arguments of a vision encoder; families without the flag always interpolate."""
     kind = config.model_type
     if kind.startswith("siglip2"):
         batch, _, height, width = pixels.shape

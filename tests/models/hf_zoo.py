@@ -58,7 +58,7 @@ class Entry:
     """"small" (32 px, patch 8, width 32, 3 layers) or "base" (224 px, patch 16, width 768, 12 layers)."""
 
     def __call__(self, dtype: torch.dtype = torch.float32) -> Any:
-        """Give a new copy of the model; equal entries have equal weights."""
+        """Return a new copy of the model; equal entries have equal weights."""
         model = copy.deepcopy(_build(self)) if self.shape == "small" else _build.__wrapped__(self)
         return cast(model, dtype)
 

@@ -31,7 +31,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 
 def refusal(where: Path) -> str:
-    """Give the one line with which both loaders refuse a checkpoint."""
+    """Return the one line with which both loaders refuse a checkpoint."""
     lines = []
     for load in (load_hf_model, lambda folder: HookedViT.from_pretrained(folder, device="cpu")):
         with pytest.raises(ValueError, match=re.escape(str(where))) as error:

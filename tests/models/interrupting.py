@@ -86,7 +86,7 @@ def interrupted_everywhere(
 
 
 def state_of(module: torch.nn.Module) -> dict[str, Any]:
-    """What a temporary change might leave behind: modules, hooks, names, flags and where the weights lie."""
+    """Everything that a temporary change might leave behind: modules, hooks, names, flags and where the weights lie."""
     found: dict[str, Any] = {"SIGINT": signal.getsignal(signal.SIGINT)}
     for name, part in module.named_modules():
         fields = ("name", "training", "cfg", "mix", "context_level", "is_caching", "ctx")

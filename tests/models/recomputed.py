@@ -1,4 +1,4 @@
-"""What must arrive at every hook point of a HookedViT, in plain einsum from its weights and what left the others."""
+"""Inputs of every hook point of a HookedViT, in plain einsum from its weights and the other points' outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTIVATIONS = {
 
 
 def recompute(model: Any, hf_model: Any, pixels: Tensor, left: Calls) -> tuple[Calls, Tensor]:
-    """Give what arrives at each hook point, given what `left` each, and what the model returns."""
+    """Return the input of each hook point, given the outputs `left` by each, and the model's own output."""
     arrives: Calls = {}
 
     def through(name: str, *calls: Tensor) -> Any:
@@ -125,7 +125,7 @@ def _layer_norm(at: str, ln: Any, inputs: list[Tensor], through: Through) -> lis
 
 
 def _attend(at: str, own: dict[str, Tensor], inputs: list[Tensor], rotary: Any, bias: Any, through: Through) -> Tensor:
-    """Give each head's own output [batch, query, head, d_model]; each input is for all heads or one per head."""
+    """Return each head's own output [batch, query, head, d_model]; each input is for all heads or one per head."""
     projected = []
     for name, x in zip("QKV", inputs, strict=True):
         equation = "bthm,hmd->bthd" if x.dim() == 4 else "btm,hmd->bthd"

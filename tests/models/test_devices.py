@@ -1,4 +1,4 @@
-"""What a model is given follows it to its device; the meta device stands for another one where there is no GPU."""
+"""Everything given to a model follows it to its device; the meta device stands for another one where there is no GPU."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_hugging_face_model_lies_whole_where_it_came_from(name):
 
 
 class Cuda:
-    """What torch.cuda says on a machine with GPUs."""
+    """The answers of torch.cuda on a machine with GPUs."""
 
     def __init__(self, monkeypatch, count: int, current: int = 0) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)

@@ -177,7 +177,7 @@ def test_heads_that_cannot_be_grafted_are_refused(make_hf):
 
 
 def head_input(name: str, hidden: torch.Tensor, model: HookedViT) -> torch.Tensor:
-    """What a family's classifier reads of a bare encoder's last hidden state, by hand."""
+    """The input of a family's classifier from a bare encoder's last hidden state, by hand."""
     family, patches = ZOO[name].family, hidden[:, model.cfg.n_prefix_tokens :].mean(1)
     if family.startswith("dinov2"):
         return torch.cat([hidden[:, 0], patches], 1)

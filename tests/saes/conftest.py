@@ -29,7 +29,7 @@ CLASSES = {
 
 
 def _redraw(sae: Any, rare: float) -> None:
-    """Give every weight a value far from its start: decoder norms from 0.2 to 3, biases of both kinds."""
+    """Draw for every weight a value far from its start: decoder norms from 0.2 to 3, biases of both kinds."""
     generator = torch.Generator().manual_seed(5)
 
     def normal(*shape: int) -> Tensor:

@@ -33,7 +33,7 @@ def raw():
 
 
 def residuals(model, raw):
-    """Of transformers' own pixel values."""
+    """The residuals of transformers' own pixel values."""
     pixels = model.image_processor([row["image"] for row in raw], return_tensors="pt")["pixel_values"]
     return model.run_with_cache(pixels)[1][HOOK]
 

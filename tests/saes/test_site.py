@@ -1,4 +1,4 @@
-"""What SAEs read, and that those which do not fit a model are refused."""
+"""The sites that SAEs read; SAEs that do not fit a model are refused."""
 
 from __future__ import annotations
 

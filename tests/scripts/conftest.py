@@ -35,7 +35,7 @@ def checkpoints(tiny_hf, tiny_processor, tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def saes(checkpoints, tmp_path_factory) -> Path:
-    """What train_sae.py leaves after one short epoch."""
+    """The folder that train_sae.py leaves after one short epoch."""
     from mechvit.saes import SAEConfig
 
     out = tmp_path_factory.mktemp("saes") / "base"

@@ -30,7 +30,7 @@ AUTO_MAP = {
 
 
 class Bomb:
-    """What writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -96,7 +96,7 @@ def pickle_called_safetensors(folder: Path, mark: Path) -> None:
 
 
 def stale_code(folder: Path, mark: Path) -> None:
-    """Of classes that transformers has by now."""
+    """A checkpoint with code for a class that transformers has by now."""
     edit(folder / "config.json", auto_map=AUTO_MAP)
     edit(folder / "preprocessor_config.json", auto_map=AUTO_MAP)
 

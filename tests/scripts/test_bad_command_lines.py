@@ -39,7 +39,7 @@ def command(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def places(checkpoints, saes, tmp_path_factory) -> dict[str, str]:
-    """What the words of the table stand for."""
+    """The paths that the words of the table stand for."""
     picture = tmp_path_factory.mktemp("pictures") / "picture.png"
     load_images("photos", "test", limit=1, image_size=32)[0]["image"].save(picture)
     sae = next(path.parent for path in sorted(saes.glob("*/cfg.json")))

@@ -65,7 +65,7 @@ def test_every_script_is_tried():
 
 @pytest.fixture(scope="module")
 def places(checkpoints, tmp_path_factory) -> dict[str, str]:
-    """What stands for the words in capitals, CHECKPOINT and OUT aside."""
+    """The values of the words in capitals, except CHECKPOINT and OUT."""
     folder = tmp_path_factory.mktemp("inputs")
     Image.new("RGB", (40, 40), "red").save(folder / "picture.png")
     (folder / "sae").mkdir()

@@ -1,4 +1,4 @@
-"""What a user can mend is one line; a bug keeps its traceback."""
+"""An error that a user can resolve is one line; a bug keeps its traceback."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Options:
 
 
 def ended(error: BaseException, capsys, options: object = None) -> str:
-    """What `run` prints when this is raised."""
+    """The line that `run` prints when this is raised."""
 
     def main(options: object) -> None:
         raise error

@@ -78,7 +78,7 @@ def test_the_list_needs_no_heavy_import():
 @pytest.mark.processes
 @pytest.mark.parametrize("words", ["--help", "analyze --help", "evaluate --help"])
 def test_a_reader_that_ends_early_is_no_fault(words):
-    """As in `mechvit analyze --help | head`."""
+    """For example `mechvit analyze --help | head`."""
     command = f"{sys.executable} -m mechvit {words} | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""

@@ -51,7 +51,7 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture(scope="module")
 def helps() -> dict[Path, dict[str, Any]]:
-    """What each command says to --help; those that must be light come first, so that none finds another's imports."""
+    """Each command's answer to --help; those that must be light come first, so that none finds another's imports."""
     paths = [*LIGHT, *(path for path in COMMANDS if path not in LIGHT)]
     done = subprocess.run([sys.executable, "-c", ASKING, *map(str, paths)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -73,7 +73,7 @@ def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys, monk
 
 @pytest.mark.long
 def test_a_multi_label_model_is_refused_by_name_and_compared_all_the_same(checkpoints, tmp_path, capsys):
-    """What asks for answers is refused; activations are cached and representations compared."""
+    """Commands that need answers refuse it; activations are cached and representations compared."""
     import transformers
 
     folder = tmp_path / "multi"

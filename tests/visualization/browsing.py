@@ -1,4 +1,4 @@
-"""What the browser tests share: where chromium is, waiting without evaluating text, and what a hover costs."""
+"""Helpers of the browser tests: where chromium is, waiting without evaluating text, and what a hover costs."""
 
 from __future__ import annotations
 

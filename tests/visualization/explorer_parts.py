@@ -1,4 +1,4 @@
-"""What the tests of the explorer's page read off it and do to it."""
+"""Readings and actions on the explorer's page, for its tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def alpha(page, panel: int) -> np.ndarray:
 
 
 def heat(patches: np.ndarray, top: float, opacity: float = 0.85, root: bool = True) -> np.ndarray:
-    """What `alpha` must give for weights: the more attention, the more opaque."""
+    """The opacity that `alpha` must give for weights: the more attention, the more opaque."""
     unit = np.minimum(1, patches / top)
     return 255 * opacity * (0.35 + 0.65 * np.sqrt(np.sqrt(unit) if root else unit))
 

@@ -121,7 +121,7 @@ def ablation(rng: Generator, model: str):
 
 
 def related(rng: Generator) -> pd.DataFrame:
-    """As `mechvit.analysis.robustness.transfer` gives it."""
+    """A table like that of `mechvit.analysis.robustness.transfer`."""
     groups = {"median_blur_4": "blur", "shot_noise_4": "noise", "gaussian_blur_4": "blur", "gaussian_noise_4": "noise"}
     rows = []
     for trained, (tested, group) in product(("base", *MODELS), groups.items()):
@@ -136,7 +136,7 @@ def related(rng: Generator) -> pd.DataFrame:
 
 
 def latents(rng: Generator, model: str):
-    """Of six, two move in the base and three in the tuned model, which has no match for the last."""
+    """Six latents, of which two change in the base and three in the tuned model, which has no match for the last."""
     planted = {"base": (0.2, 0.0, 0.0, 0.0, 0.4, 0.0), "tuned": (0.2, 0.0, 0.1, 0.0, -0.2, np.nan)}
     for name, values in planted.items():
         for feature, value in enumerate(values):

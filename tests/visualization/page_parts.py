@@ -1,4 +1,4 @@
-"""What the tests of the feature browser's page read off it."""
+"""Readings of the feature browser's page, for its tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large the pages are and how soon they can be used, against the budgets, with slack for a busy machine."""
+"""The pages' sizes and the times until they can be used, against the budgets, with slack for a busy machine."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ def transfer(summary: pd.DataFrame) -> list[str]:
         changes = rows["gain"] * 100
         said.append(
             f"{name} the tuned models' top-1 accuracy differs from the base's by "
-            f"{interval(changes.min(), changes.max())} points (mean {signed(changes.mean())}; of {len(rows)} "
-            f"intervals, {up} lie above zero and {down} below)."
+            f"{interval(changes.min(), changes.max())} points (mean {signed(changes.mean())}; intervals above zero: "
+            f"{up} of {len(rows)}, below zero: {down})."
         )
     return [" ".join(said)]
 
@@ -118,8 +118,8 @@ def class_probability(summary: pd.DataFrame) -> list[str]:
             else f"does not lie above the base's with separate intervals at the last layer, {int(last.layer)}"
         )
         said.append(
-            f"On {title_of(key)}, the probability in the model tuned on it {lead}. At the last layer it is "
-            f"{last.probability_x:.3f}, the base's {last.probability_y:.3f}."
+            f"On {title_of(key)}, the correct class's probability in the model tuned on it {lead}. At the last layer "
+            f"it is {last.probability_x:.3f}, the base's {last.probability_y:.3f}."
         )
     return said
 

@@ -77,7 +77,8 @@ def interpolation(summary: pd.DataFrame) -> list[str]:
     for corruption in in_order(rows["corruption"]):
         line = pick(rows, corruption=corruption)
         best = line.loc[line["value"].idxmax()]
-        said.append(f"{title_of(corruption)} at alpha {best['alpha']:g} ({100 * best['value']:.1f}%)")
+        images = "clean images" if corruption == "clean" else title_of(corruption)
+        said.append(f"{images} at alpha {best['alpha']:g} ({100 * best['value']:.1f}%)")
     return [f"Accuracy is highest on {listing(said)}."]
 
 
@@ -120,9 +121,9 @@ def steering(chosen: pd.DataFrame) -> list[str]:
         return ["Every direction costs too much accuracy on clean images, or there is no gain to recover."]
     names = {"mean_difference": "the mean difference", "sae": "the SAE’s latents"}
     said = [
-        f"On {title_of(row['corruption'])}, {names.get(row['source'], row['source'])} at {row['hook_name']} recovers "
-        f"{between(row, 'recovered')} of the gain in accuracy, which is {between(row, 'beyond', 1, 100)} points more "
-        "than random directions, and changes accuracy on clean images by "
+        f"On {title_of(row['corruption'])}, adding {names.get(row['source'], row['source'])} at {row['hook_name']} "
+        f"recovers {between(row, 'recovered')} of the gain in accuracy, which is {between(row, 'beyond', 1, 100)} "
+        "points more than random directions, and changes accuracy on clean images by "
         f"{between(row, 'clean_change', 1, 100)} points"
         for _, row in rows.iterrows()
     ]
@@ -212,14 +213,17 @@ def ablation(summary: pd.DataFrame) -> list[str]:
     """State the effect of ablating the most sensitive latents beyond that of the controls."""
     rows = pick(summary, kind="sensitive", quantity="accuracy")
     rows = rows[rows["corruption"] != "clean"]
-    said = [f"{int(row['n'])} latents {between(row, 'beyond', 1, 100)} points" for _, row in rows.iterrows()]
+    said = [
+        f"{int(row['n'])} latent{'' if row['n'] == 1 else 's'} {between(row, 'beyond', 1, 100)} points"
+        for _, row in rows.iterrows()
+    ]
     if not said:
         return []
     return [f"Change of accuracy under the corruption, minus that of equally frequent latents: {listing(said)}."]
 
 
 def related(transfer: pd.DataFrame) -> list[str]:
-    """State on how many filters of its own group, and of the other, each model gains."""
+    """State on how many filters of its own group, and of other groups, each model gains."""
     said = []
     for model in (m for m in in_order(transfer["trained_on"]) if m != "base"):
         for relation, words in (("group", "other filters of its group"), ("across", "filters of other groups")):

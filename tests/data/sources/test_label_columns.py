@@ -132,7 +132,7 @@ def test_a_label2id_without_an_index_is_refused(index):
 
 @pytest.mark.parametrize("names", [["1", "2", "3", "4"], ["2", "0", "1"], [2, 0, 1]])
 def test_whole_numbers_that_may_be_indices_or_names_are_refused(names):
-    """As of Flowers, whose classes are called 1 to 102: 1 may be the second class or the first."""
+    """For example Flowers, whose classes are called 1 to 102: 1 may be the second class or the first."""
     labels = [1, 2] if len(names) == 3 else [1, 2, 3]
     numbers = datasets.Dataset.from_dict({"label": labels})
     with pytest.raises(ValueError, match=r"holds whole numbers, as 1, .* make the column text if"):

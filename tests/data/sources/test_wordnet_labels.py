@@ -108,7 +108,7 @@ def test_wordnet_ids_without_a_sure_class_are_refused(names, id2label, message):
     spelling=st.lists(st.sampled_from(["whole", "first", "last", "underscores", "upper"]), min_size=12, max_size=12),
 )
 def test_imagenets_synonyms_are_right_or_refused(chosen, spelling):
-    """Of any classes by any of their names: their own class, or another that has exactly this name, or none."""
+    """Any classes by any of their names give their own class, or another that has exactly this name, or none."""
     spelled = {
         "whole": lambda name: name,
         "first": lambda name: name.split(", ")[0],

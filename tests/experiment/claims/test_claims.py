@@ -294,7 +294,7 @@ def test_what_is_missing_is_named(true):
 
 
 def test_top_k_of_few_classes_decides_nothing():
-    """Of 8 classes top-10 counts every label: the ordering is not measured, and no claim rests on it."""
+    """With 8 classes, top-10 counts every label: the ordering is not measured, and no claim rests on it."""
     tables = plant_tables()
     tables = tables | {"performance": tables["performance"].assign(classes=8)}
     rows = {row.id: row for row in claims(tables, RULES)}

@@ -1,4 +1,4 @@
-"""What a command's result tells of how it was made: its settings, and the commits of what came from the hub."""
+"""The provenance that a command's result records: its settings, and the commits of what came from the hub."""
 
 from __future__ import annotations
 

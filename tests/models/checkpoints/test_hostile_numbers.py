@@ -21,7 +21,7 @@ from mechvit import HookedViT
 
 
 def numbers(settings: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Give the path of each number in a config."""
+    """Return the path of each number in a config."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from numbers(value, (*at, name))

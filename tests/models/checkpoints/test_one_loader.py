@@ -40,7 +40,7 @@ UNPICKLERS = {
 
 
 def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
-    """Give each call with the name of what is called, as it is written there."""
+    """Return each call with the name of what is called, as it is written there."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node

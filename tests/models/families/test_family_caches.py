@@ -121,7 +121,7 @@ def test_head_results_match_the_requested_hook_points(name):
 
 
 def test_stacks_keep_the_dtype_of_the_cache():
-    """Of no layer, too; and what a half-precision cache yields is as wide as the weights."""
+    """Also for no layers; the results of a half-precision cache have the weights' dtype."""
     model = run("beit classifier, all positions", torch.float32)[0]
     for dtype, wide in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
         _, cache = model.run_with_cache(draw(dtype=torch.float32), dtype=dtype)

@@ -33,7 +33,7 @@ def _built(name: str):
 
 
 def build(name: str, on_request: bool = True):
-    """Give the Hugging Face model, only to be read, and a new HookedViT of it, with all points on request or none."""
+    """Return the Hugging Face model, only to be read, and a new HookedViT of it, with all points on request or none."""
     hf_model, model = _built(name)
     model = copy.deepcopy(model)
     for switch in (model.set_use_attn_result, model.set_use_split_qkv_input, model.set_use_hook_mlp_in):
@@ -87,7 +87,7 @@ def objective(model, output):
 
 
 def gradients(model):
-    """Give the gradient of the objective at each call of each hook point, the last call first."""
+    """Return the gradient of the objective at each call of each hook point, the last call first."""
     found = defaultdict(list)
 
     def save(gradient, hook):

@@ -45,7 +45,7 @@ def test_product_is_the_convolution(size, rows, columns, left_over, channels, ba
 
 @pytest.mark.parametrize("name", daily())
 def test_every_family_gives_the_same_with_the_product(name, monkeypatch):
-    """What it gives with the convolution is compared with Hugging Face elsewhere."""
+    """The output with the convolution is compared with Hugging Face elsewhere."""
     model = build(name, torch.float32)
     pixels = draw(dtype=torch.float32)
     with torch.no_grad():

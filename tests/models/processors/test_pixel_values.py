@@ -1,4 +1,4 @@
-"""What a model is shown is what its image processor gives, whatever its settings; or the setting at fault is named."""
+"""A model sees the pixel values of its image processor, whatever its settings; or the setting at fault is named."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def picture(height, width, mode="RGB", seed=0):
 
 
 def shown(processor, image):
-    """What mechvit gives a model: bytes, [0, 1], pixel values."""
+    """The input of a model by mechvit: bytes, [0, 1], pixel values."""
     return normalize(torch.from_numpy(unit_pixels([image], processor)).float() / 255, processor).numpy()
 
 
@@ -47,7 +47,7 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_predictions_are_those_of_transformers(name, tiny_hf, tmp_path):
-    """As the issue found them: half of the predictions were others."""
+    """Half of the predictions once differed."""
     tiny_hf.save_pretrained(tmp_path)
     Processor(size={"height": 32, "width": 32}, **UNUSUAL[name]).save_pretrained(tmp_path)
     model = HookedViT.from_pretrained(tmp_path, device="cpu")
@@ -247,7 +247,7 @@ def test_a_model_of_one_channel_is_refused_as_such(tmp_path):
 
 
 def test_the_way_out_for_one_channel_changes_no_logit(tmp_path):
-    """What the refusal says: three channels with a third of the kernel each; on grey pictures the same model."""
+    """The advice of the refusal: three channels with a third of the kernel each; on grey pictures the same model."""
     hf_model, processor = grey(tmp_path)
     image = picture(32, 32, "L")
     expected = hf_model(processor(image, return_tensors="pt")["pixel_values"]).logits

@@ -1,4 +1,4 @@
-"""What flows through SAEs spliced into a HookedViT, against stock `SAE.forward` and plain hooks."""
+"""Activations through SAEs spliced into a HookedViT, against stock `SAE.forward` and plain hooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of caches share: a model's hook points and corruptions, numbered rows, and a folder's bytes."""
+"""Helpers of the tests of caches: a model's hook points and corruptions, numbered rows, and a folder's bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOOKS = ("blocks.1.hook_resid_post", "blocks.0.hook_mlp_out")
 
 
 def numbered(rows: Tensor, hook: int, width: int) -> Tensor:
-    """What a numbered cache holds at given rows: exact in float32 and, below 2,048 rows, in float16."""
+    """The values of a numbered cache at given rows: exact in float32 and, below 2,048 rows, in float16."""
     return rows[:, None] + 0.25 * hook + torch.zeros(width)
 
 

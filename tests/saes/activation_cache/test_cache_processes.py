@@ -36,7 +36,7 @@ def checkpoint(tiny_hf, tiny_processor, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(checkpoint, tmp_path_factory):
-    """What one process writes."""
+    """The cache that one process writes."""
     out = tmp_path_factory.mktemp("whole") / "cache"
     status, said = run(checkpoint, out)
     assert status == 0, said

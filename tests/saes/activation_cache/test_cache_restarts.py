@@ -19,7 +19,7 @@ from mechvit.saes.activation_cache.manifest import MANIFEST_FILE, PLAN_FILE
 
 
 def stop_after(monkeypatch, n, error):
-    """Let so many shards be written; the next raises."""
+    """Allow `n` shards to be written; the next raises."""
     written = []
 
     def write(*args):

@@ -36,7 +36,7 @@ def test_batches_match_sae_lens(sizes, batch_size, spare, mix_fraction, seed):
 
 
 def test_batches_are_memory_of_their_own():
-    """What is kept of an epoch is not overwritten by later chunks."""
+    """Batches kept from an epoch are not overwritten by later chunks."""
     torch.manual_seed(0)
     kept = list(mixing.mixing_buffer(20, 4, iter(chunks([7] * 20))))
     rows = torch.cat(kept)[:, 0]

@@ -1,4 +1,4 @@
-"""What a feature browser is given, against loops in float64 and Hugging Face's model."""
+"""The data of a feature browser, against loops in float64 and Hugging Face's model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a corruption does to latents in two models, against float64 loops and explicit resampling."""
+"""Effect of a corruption on latents in two models, against float64 loops and explicit resampling."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_frame_and_intervals(models, batch, pixels):
 
 
 def test_q_is_the_adjusted_p_of_a_t_test(models, batch, pixels):
-    """Of every latent that is known, one model at a time; nothing that does not vary around 0 is a discovery."""
+    """For every known latent, one model at a time; nothing that does not vary around 0 is a discovery."""
     sae = random_sae()
     frame = feature_change(models, sae, batch, KEY, seed=3).to_frame()
     moved = {}

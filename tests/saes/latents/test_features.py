@@ -1,4 +1,4 @@
-"""What latents stand for, against loops in float64 and planted SAEs whose latents are known."""
+"""Descriptions of latents, against loops in float64 and planted SAEs whose latents are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a latent writes, against decode(e_j) - decode(0) of stock sae-lens, and every analysis that reads it."""
+"""A latent's direction, against decode(e_j) - decode(0) of stock sae-lens, and every analysis that reads it."""
 
 from __future__ import annotations
 

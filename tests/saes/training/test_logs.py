@@ -30,7 +30,7 @@ def train(streams, out, **options):
 
 
 def installed(monkeypatch, package):
-    """Let a package seem to be installed."""
+    """Make a package seem installed."""
     real = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *about: object() if name == package else real(name, *about)

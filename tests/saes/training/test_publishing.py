@@ -1,4 +1,4 @@
-"""What is published: stock, on raw activations, with its whole provenance, a model card, and a way to the hub."""
+"""Published SAEs: stock, on raw activations, with their whole provenance, a model card, and a way to the hub."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ def everything(out: Path) -> dict[str, bytes]:
 
 
 class Cut(Exception):
-    """What stands for a kill."""
+    """An exception in the place of a kill."""
 
 
 def cut_after(monkeypatch, owner, name, calls):
-    """Let a function work so many times and then raise."""
+    """Make a function raise after so many calls."""
     real, count = getattr(owner, name), [0]
 
     def fails(*args, **kwargs):

@@ -19,7 +19,7 @@ def photo(tiny_images) -> Image.Image:
 
 
 def unpack(spec, panel: int, layer: int) -> np.ndarray:
-    """What the page's script decodes."""
+    """The patterns as the page's script decodes them."""
     heads, tokens = len(spec["heads"]), len(spec["tokens"])
     packed = np.frombuffer(base64.b64decode(spec["panels"][panel]["layers"][layer]), "<u2")
     return packed.reshape(heads, tokens, tokens) / 65535 * spec["panels"][panel]["scale"]

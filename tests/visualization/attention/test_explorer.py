@@ -1,4 +1,4 @@
-"""What the explorer's page holds: the model's own patterns, chosen to fit a budget, and text that stays text."""
+"""Content of the explorer's page: the model's own patterns, chosen to fit a budget, and text that stays text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOSTILE = "</script><script>alert(1)</script>\u2028<!--"
 
 
 def unpack(spec: dict, picture: int, model: int, condition: int, row: int) -> np.ndarray:
-    """What the page's script inflates: weights [cell, query, key]."""
+    """The patterns as the page's script inflates them: weights [cell, query, key]."""
     panel, block = spec["pictures"][picture]["panels"][model][condition], spec["pictures"][picture]["block"]
     tokens = len(spec["prefix"]) + int(np.prod([-(-n // block) for n in spec["grid"]]))
     codes = np.frombuffer(zlib.decompress(base64.b64decode(panel["rows"][row])), np.uint8).reshape(-1, tokens, tokens)

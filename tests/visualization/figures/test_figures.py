@@ -1,4 +1,4 @@
-"""What a figure draws is the table's numbers, and its axes say what they are."""
+"""Figures draw the table's numbers, and their axes name them."""
 
 from __future__ import annotations
 

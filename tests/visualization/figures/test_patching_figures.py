@@ -1,4 +1,4 @@
-"""What the figures of patching draw is the tables' numbers."""
+"""The figures of patching draw the tables' numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures of representations and ablations draw is the tables' numbers."""
+"""The figures of representations and ablations draw the tables' numbers."""
 
 from __future__ import annotations
 

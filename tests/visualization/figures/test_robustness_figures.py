@@ -1,4 +1,4 @@
-"""What the figures of robustness draw is the tables' numbers."""
+"""The figures of robustness draw the tables' numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures of transfer draw is the tables' numbers, and the page says the same in words."""
+"""The figures of transfer draw the tables' numbers, and the page states the same in words."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def found() -> Transfer:
 
 @pytest.fixture(scope="module")
 def folder(found, tmp_path_factory):
-    """What a finished run has for its page."""
+    """The files of a finished run that its page needs."""
     run = tmp_path_factory.mktemp("runs") / "planted"
     (run / "tables").mkdir(parents=True)
     for end, frame in (("", found.matrix), ("_means", found.means), ("_similarity", found.similarity)):

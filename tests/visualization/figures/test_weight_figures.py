@@ -1,4 +1,4 @@
-"""What the figures of weights and of steering draw is the tables' numbers."""
+"""The figures of weights and of steering draw the tables' numbers."""
 
 from __future__ import annotations
 

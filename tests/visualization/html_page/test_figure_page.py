@@ -58,7 +58,7 @@ def test_every_figure_of_a_run_draws_offline_and_says_nothing(visit, run, tmp_pa
 
 @needs_chromium
 def test_the_policy_lets_no_form_and_no_base_through(browser, tmp_path):
-    """What a page's own text could smuggle in is stopped by the browser."""
+    """The browser stops anything that a page's own text could smuggle in."""
     path = write_figure_page(go.Figure(go.Scatter(x=[1], y=[2])), tmp_path / "one.html")
     context = browser.new_context(offline=True)
     page, said = context.new_page(), []

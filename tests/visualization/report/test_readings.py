@@ -77,10 +77,10 @@ def test_transfer_by_hand():
     (text,) = readings.transfer(performance(rows))
     own, other, clean = text.split("). ")
     assert "family that they were tuned on" in own
-    assert "by +10.0 to +20.0 points (mean +15.0; of 2 intervals, 2 lie above zero and 0 below" in own
+    assert "by +10.0 to +20.0 points (mean +15.0; intervals above zero: 2 of 2, below zero: 0" in own
     assert "other family" in other
-    assert "by −2.0 to +1.0 points (mean −0.5; of 2 intervals, 0 lie above zero and 1 below" in other
-    assert "by +0.4 to +0.4 points (mean +0.4; of 1 intervals, 0 lie above zero and 0 below" in clean
+    assert "by −2.0 to +1.0 points (mean −0.5; intervals above zero: 0 of 2, below zero: 1" in other
+    assert "by +0.4 to +0.4 points (mean +0.4; intervals above zero: 0 of 1, below zero: 0" in clean
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ Object.assign(Features, (() => {
       state.condition > 0 && make("p.note", {},
         `Activation on ${title.toLowerCase()} images, drawn over the clean pictures, on the scale of the clean maps.`),
       make("div.tiles", {}, tiles.slice(0, top)),
-      make("div.row", {}, make("h3", {}, "Along the way: quantiles of the images in which it fires, and random ones")),
+      make("div.row", {}, make("h3", {}, "Weaker examples: at quantiles of the images in which it fires, and at random")),
       make("div.tiles", {}, tiles.slice(top)),
       make("div.panels", {}, elsewhere(page), panels(sae, page, latent)),
     ];
