@@ -47,7 +47,7 @@ sys.addaudithook(_note_a_start)
 
 
 def pytest_collection_finish() -> None:
-    """Make the garbage collector skip the objects that every test shares: a full pass over all modules takes half a second."""
+    """Make the garbage collector skip what all tests share: a full pass over all modules takes half a second."""
     gc.collect()
     gc.freeze()
 

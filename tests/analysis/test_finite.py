@@ -23,7 +23,7 @@ AT_LAYER = r"must be finite; the model '{}' gave NaN or infinity at layer {} on 
 
 @pytest.fixture(params=[math.nan, math.inf])
 def broken(tiny_model, request):
-    """A model whose block 1 has an MLP with an output that is not finite: attention is not from block 2 on, the residual stream from layer 2 on."""
+    """A model whose MLP of block 1 is not finite: nor is attention from block 2, and the stream from layer 2, on."""
     with torch.no_grad():
         tiny_model.blocks[1].mlp.fc2.bias[3] = request.param
     tiny_model.hf_config._name_or_path = "runs/broken"

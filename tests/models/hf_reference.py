@@ -1,4 +1,4 @@
-"""The outputs of Hugging Face's own modules for a model of the zoo: logits, residual streams, patterns, pooler output."""
+"""Outputs of Hugging Face's modules for a model of the zoo: logits, residual streams, patterns, pooler output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything given to a model follows it to its device; the meta device stands for another one where there is no GPU."""
+"""Tensors given to a model follow it to its device; the meta device stands for another one where there is no GPU."""
 
 from __future__ import annotations
 

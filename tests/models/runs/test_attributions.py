@@ -33,7 +33,7 @@ daily_classifiers = pytest.mark.parametrize("name", daily(CLASSIFIERS))
 
 
 def bias_of(name, model, cache):
-    """The part of each class's logit that does not come from the residual stream: plain products of the checkpoint's own weights."""
+    """Each class's logit without the residual stream's part: plain products of the checkpoint's own weights."""
     entry, hf = ZOO[name], dict(model.to_hf().state_dict())
     if entry.zero_shot:
         text = F.normalize(entry.text_embeds(torch.float64), dim=-1) * hf["logit_scale"].exp()
