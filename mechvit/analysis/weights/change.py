@@ -47,7 +47,7 @@ class WeightChange:
     singular_values: Float[Tensor, " rank"]
     """Singular values of D as a matrix [out, in], descending; empty if the tensor is not a matrix."""
     base_singular_values: Float[Tensor, " rank"]
-    """Singular values of B, likewise."""
+    """Singular values of B, likewise; NaN where directions were not asked for, and so are the overlaps."""
     left_overlap: Float[Tensor, " rank"]
     """Entry k - 1: share of D's top k left singular directions in the span of B's, |U_B' U_D|² / k; NaN for D = 0."""
     right_overlap: Float[Tensor, " rank"]
@@ -179,7 +179,7 @@ class WeightChanges:
 
 @checked
 @torch.inference_mode()
-def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
+def weight_change(base: HookedViT, tuned: HookedViT, *, directions: bool = True) -> WeightChanges:
     """Measure the change of every weight: its size, direction, spectrum, and overlap with the base's directions.
 
     Matrices are taken as stored, [out, in], the patch embedding as [d_model, channel * row * column] and positions as
@@ -188,6 +188,8 @@ def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
 
     Args:
         base, tuned: two models with weights of the same names and shapes; no head is needed.
+        directions: compare the directions of the change with those of the base, which takes a second spectrum of every
+            changed matrix and more than half of the time.
 
     Raises:
         ValueError: the names, shapes or devices of the weights differ.
@@ -196,20 +198,25 @@ def weight_change(base: HookedViT, tuned: HookedViT) -> WeightChanges:
     """
     check_weights_comparable(base, tuned)
     own, other = base.own_state_dict(), tuned.own_state_dict()
-    found = [_compare(part, n, own[n], other[n]) for part, names in model_parts(base).items() for n in names]
+    named = [(part, name) for part, names in model_parts(base).items() for name in names]
+    found = [_compare(part, name, own[name], other[name], directions) for part, name in named]
     return WeightChanges(tuple(found))
 
 
-def _compare(part: str, weight: str, base: Tensor, tuned: Tensor) -> WeightChange:
+def _compare(part: str, weight: str, base: Tensor, tuned: Tensor, directions: bool) -> WeightChange:
     B, T = base.double(), tuned.double()
     D = T - B
     numbers = (float(B.norm()), float(T.norm()), float(D.norm()), float((B * T).sum()))
     matrix, nothing = _as_matrix(D), torch.zeros(0, dtype=torch.float64)
     if matrix is None or numbers[2] == 0:
         return WeightChange(part, weight, *numbers, tuple(base.shape), nothing, nothing, nothing, nothing)
+    own = singular_decomposition(matrix)
+    if not directions:
+        unknown = torch.full_like(own.values, torch.nan).cpu()
+        return WeightChange(part, weight, *numbers, tuple(base.shape), own.values.cpu(), unknown, unknown, unknown)
     whole = _as_matrix(B)
     assert whole is not None
-    own, other = singular_decomposition(matrix), singular_decomposition(whole)
+    other = singular_decomposition(whole)
     overlaps = (_overlap(other.left.T @ own.left).cpu(), _overlap(other.right.T @ own.right).cpu())
     return WeightChange(part, weight, *numbers, tuple(base.shape), own.values.cpu(), other.values.cpu(), *overlaps)
 

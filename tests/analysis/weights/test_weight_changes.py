@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 import torch
@@ -169,3 +170,13 @@ def test_an_edit_of_some_rank_has_at_most_this_rank(tiny_model, rank):
     assert change.share(rank) == pytest.approx(1, abs=1e-12)
     assert change.effective_rank <= rank + 1e-8
     assert change.stable_rank <= rank
+
+
+def test_directions_can_be_left_out(tiny_model):
+    tuned = shifted(copy.deepcopy(tiny_model))
+    whole, part = weight_change(tiny_model, tuned), weight_change(tiny_model, tuned, directions=False)
+    overlaps = [name for name in whole.to_frame() if "overlap" in name]
+    pd.testing.assert_frame_equal(part.to_frame().drop(columns=overlaps), whole.to_frame().drop(columns=overlaps))
+    assert part.to_frame()[overlaps].isna().all(axis=None)
+    columns = ["weight", "k", "singular_value", "cumulative"]
+    pd.testing.assert_frame_equal(part.spectrum_frame()[columns], whole.spectrum_frame()[columns])
