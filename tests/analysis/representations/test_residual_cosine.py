@@ -76,3 +76,9 @@ def test_cka_compares_models_of_other_widths_and_depths(tiny_model, batch, tiny_
     assert len(found.value) == 4 * 3
     with pytest.raises(ValueError, match="models of different depth"):
         compare_views(models, batch, pairs)
+
+
+def test_equal_models_have_cka_one(tiny_model, batch):
+    models = {"base": tiny_model, "tuned": copy.deepcopy(tiny_model)}
+    pairs = [(View("base", CLEAN), View("tuned", CLEAN))]
+    assert (1 - compare_views(models, batch, pairs)[pairs[0]].value).abs().max() < 1e-9
