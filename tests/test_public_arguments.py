@@ -344,7 +344,7 @@ def other_table(name):
     return tables, rest
 
 
-TABLES = {name: given for name in FACES if (given := other_table(name))[0]}
+TABLES = {name: arguments for name in FACES if (arguments := other_table(name))[0]}
 """Read before any function runs: its first call puts types in the place of its annotations' text."""
 
 

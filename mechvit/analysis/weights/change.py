@@ -15,7 +15,7 @@ from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
 from .model_parts import model_parts
-from .spectra import singular_decomposition
+from .spectra import singular_decomposition, singular_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,7 +189,7 @@ def weight_change(base: HookedViT, tuned: HookedViT, *, directions: bool = True)
     Args:
         base, tuned: two models with weights of the same names and shapes; no head is needed.
         directions: compare the directions of the change with those of the base, which takes a second spectrum of every
-            changed matrix and more than half of the time.
+            changed matrix and most of the time.
 
     Raises:
         ValueError: the names, shapes or devices of the weights differ.
@@ -210,13 +210,13 @@ def _compare(part: str, weight: str, base: Tensor, tuned: Tensor, directions: bo
     matrix, nothing = _as_matrix(D), torch.zeros(0, dtype=torch.float64)
     if matrix is None or numbers[2] == 0:
         return WeightChange(part, weight, *numbers, tuple(base.shape), nothing, nothing, nothing, nothing)
-    own = singular_decomposition(matrix)
     if not directions:
-        unknown = torch.full_like(own.values, torch.nan).cpu()
-        return WeightChange(part, weight, *numbers, tuple(base.shape), own.values.cpu(), unknown, unknown, unknown)
+        values = singular_values(matrix).cpu()
+        unknown = torch.full_like(values, torch.nan)
+        return WeightChange(part, weight, *numbers, tuple(base.shape), values, unknown, unknown, unknown)
     whole = _as_matrix(B)
     assert whole is not None
-    other = singular_decomposition(whole)
+    own, other = singular_decomposition(matrix), singular_decomposition(whole)
     overlaps = (_overlap(other.left.T @ own.left).cpu(), _overlap(other.right.T @ own.right).cpu())
     return WeightChange(part, weight, *numbers, tuple(base.shape), own.values.cpu(), other.values.cpu(), *overlaps)
 

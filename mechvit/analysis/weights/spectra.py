@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_ALONE = 1e-6
+"""Ratio of the smallest to the largest eigenvalue above which eigenvalues alone give singular values to 1e-9."""
 _ACCURATE = 1e-8
 """Ratio to the largest eigenvalue above which a singular value is right to twelve digits: 1e-4 squared."""
 
@@ -35,6 +37,15 @@ def singular_decomposition(matrix: Float[Tensor, "rows columns"]) -> SingularDec
         return SingularDecomposition(right, values, left)
     left, values, rows = _rows(matrix, torch.finfo(matrix.dtype).eps * float(matrix.norm()))
     return SingularDecomposition(left, values, torch.nn.functional.normalize(rows, dim=1, eps=1e-300).T)
+
+
+def singular_values(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, " rank"]:
+    """Compute the singular values alone, descending; without eigenvectors where none is far below the largest."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    eigenvalues = torch.linalg.eigvalsh(wide @ wide.T).flip(0)
+    if eigenvalues[-1] > _ALONE * eigenvalues[0]:
+        return eigenvalues.sqrt()
+    return singular_decomposition(matrix).values
 
 
 def _rows(

@@ -14,7 +14,7 @@ from shifted_models import shifted
 
 from mechvit.analysis import weight_change
 from mechvit.analysis.weights.model_parts import model_parts
-from mechvit.analysis.weights.spectra import singular_decomposition
+from mechvit.analysis.weights.spectra import singular_decomposition, singular_values
 
 
 def as_matrix(weight: np.ndarray) -> np.ndarray:
@@ -155,6 +155,7 @@ def test_spectra_by_the_gram_matrix_match_an_svd(name, shape):
     q = found.values[found.values > 1e-14] / found.values.sum()
     wanted = np.exp(-(p * np.log(p)).sum())
     assert float(torch.special.entr(q).sum().exp()) == pytest.approx(wanted, abs=1e-8)
+    np.testing.assert_allclose(singular_values(torch.from_numpy(matrix)), s, rtol=0, atol=1e-9 * SPECTRA[name][0])
 
 
 @pytest.mark.parametrize("rank", [1, 3])
