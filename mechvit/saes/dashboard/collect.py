@@ -20,8 +20,8 @@ from mechvit.saes.hook_site import Site, shared_site
 from mechvit.saes.latents.directions import check_fixed_scale
 from mechvit.saes.latents.results import SAEFeatures
 
-from .examples import QUANTILES
-from .image_passes import ImageStream, SAEsAtSite, ShownReadings, column
+from .examples import QUANTILES, SAEsAtSite
+from .image_passes import ImageStream, ShownReadings, column
 from .results import BrowsedFeatures, Browsing
 from .selection import CHOICE, alike, choose, match_exactly, match_mutually, partners_of
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvit.analysis.inputs import Images, corrupted, on_cpu, wide
+from mechvit.analysis.inputs import Images, on_cpu, wide
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes.hook_site import Site
 from mechvit.saes.latents.directions import latent_directions
-from mechvit.saes.splicing import SiteActivation, read_site
+from mechvit.saes.splicing import SiteActivation
 
 from .results import Ablation
 
@@ -90,21 +90,26 @@ def subset(images: Images, rows: Int[Tensor, " row"]) -> Images:
     return images.select(rows.tolist())
 
 
+class SAEsAtSite(NamedTuple):
+    """SAEs of one model that read the same site."""
+
+    model: HookedViT
+    site: Site
+    saes: dict[str, SAE]
+
+
 class ExamplePass:
     """Activation maps of the examples of all SAEs at one site, and each latent's ablation on its top images."""
 
     def __init__(
         self,
-        model: HookedViT,
-        site: Site,
-        saes: Mapping[str, SAE],
+        group: SAEsAtSite,
         chosen: Mapping[str, Int[Tensor, " _chosen"]],
         rows: Mapping[str, Int[Tensor, "_chosen example"]],
         conditions: tuple[Condition, ...],
         n_top: int,
     ) -> None:
-        self.model, self.site, self.saes, self.chosen = model, site, saes, chosen
-        self.conditions, self.n_top = conditions, n_top
+        self.group, self.chosen, self.conditions, self.n_top = group, chosen, conditions, n_top
         self.needed = torch.cat([part.flatten() for part in rows.values()]).unique()
         self.needed = self.needed[self.needed >= 0]
         # Index of each example among the needed images; their number where there is no example.
@@ -112,40 +117,36 @@ class ExamplePass:
             name: torch.where(part >= 0, torch.searchsorted(self.needed, part), len(self.needed))
             for name, part in rows.items()
         }
-        n_tokens = len(range(model.cfg.n_tokens)[token_slice(model.cfg, site.tokens)])
+        cfg = group.model.cfg
+        n_tokens = len(range(cfg.n_tokens)[token_slice(cfg, group.site.tokens)])
         self.maps = {
             name: torch.full((len(conditions), *part.shape, n_tokens), torch.nan) for name, part in rows.items()
         }
-        self.written = {name: latent_directions(sae, chosen[name]) for name, sae in saes.items()}
-        self.effects = {name: AblationTally(len(part), model.cfg.n_classes) for name, part in chosen.items()}
+        self.written = {name: latent_directions(sae, chosen[name]) for name, sae in group.saes.items()}
+        self.effects = {name: AblationTally(len(part), cfg.n_classes) for name, part in chosen.items()}
 
-    def add(self, batch: ImageBatch, start: int, batch_size: int, seed: int) -> None:
-        """Add the next batch of the `needed` images, whose first image is the `start`-th."""
-        for i, condition in enumerate(self.conditions):
-            seen = read_site(self.model, self.site, corrupted(batch, condition, seed=seed), condition)
-            for name, sae in self.saes.items():
-                codes = chosen_codes(sae, seen.x, self.chosen[name])
-                image, latent, example = self._here(name, start, len(codes))
-                self.maps[name][i, latent, example] = codes[image, :, latent].float().cpu()
-                if condition == CLEAN and self.model.cfg.no_softmax is None:
-                    self._ablate(name, codes, seen, batch, start, batch_size)
-
-    def _here(self, name: str, start: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the examples among the images `start` to `start + n - 1`: index in the batch, latent, example."""
-        place = self.place[name]
-        latent, example = ((place >= start) & (place < start + n)).nonzero(as_tuple=True)
-        return place[latent, example] - start, latent, example
+    def add(self, start: int, condition: Corruption, batch: ImageBatch, seen: SiteActivation, batch_size: int) -> None:
+        """Add a batch of the `needed` images under one condition; its first image is the `start`-th."""
+        for name, sae in self.group.saes.items():
+            codes = chosen_codes(sae, seen.x, self.chosen[name])
+            place = self.place[name]
+            latent, example = ((place >= start) & (place < start + len(codes))).nonzero(as_tuple=True)
+            image = place[latent, example] - start
+            self.maps[name][self.conditions.index(condition), latent, example] = codes[image, :, latent].float().cpu()
+            if condition == CLEAN and self.group.model.cfg.no_softmax is None:
+                top = example < self.n_top
+                pairs = zip(image[top].split(batch_size), latent[top].split(batch_size), strict=True)
+                self._ablate(name, codes, seen, batch.labels, pairs)
 
     def _ablate(
-        self, name: str, codes: Tensor, seen: SiteActivation, batch: ImageBatch, start: int, batch_size: int
+        self, name: str, codes: Tensor, seen: SiteActivation, labels: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]
     ) -> None:
-        image, latent, example = self._here(name, start, len(codes))
-        top = example < self.n_top
+        """Ablate each latent on its image, for (image, latent) pairs, as many at once as each part holds."""
         before = seen.untouched()
-        for i, j in zip(image[top].split(batch_size), latent[top].split(batch_size), strict=True):
+        for i, j in pairs:
             written = (codes[i, :, j][..., None] * self.written[name][j.to(codes.device), None]).to(seen.x)
             some = replace(seen, entered=seen.entered[i], whole=seen.whole[i], logits=None)
-            self.effects[name].add(j, before[i], some.spliced(some.x - written), batch.labels[i])
+            self.effects[name].add(j, before[i], some.spliced(some.x - written), labels[i])
 
 
 class AblationTally:

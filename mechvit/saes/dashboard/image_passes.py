@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -13,32 +13,16 @@ from torch.nn.functional import interpolate
 
 from mechvit.analysis.behaviour.performance import strongest
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches
+from mechvit.analysis.inputs import Images, corrupted_batches, default_batch_size, image_batches
 from mechvit.data.batches import ImageBatch
-from mechvit.data.conditions import of_pixels
 from mechvit.data.corruption_spec import CLEAN, Condition
-from mechvit.data.corruptions import corrupt
-from mechvit.saes.hook_site import Site
 from mechvit.saes.latents.directions import latent_directions
 from mechvit.saes.latents.results import SAEFeatures
-from mechvit.saes.splicing import read_site
+from mechvit.saes.splicing import SiteActivation, read_site
 
-from .examples import ChosenTally, ExamplePass, chosen_codes, pick_examples, subset
+from .examples import ChosenTally, ExamplePass, SAEsAtSite, chosen_codes, pick_examples, subset
 from .results import BrowsedSAE, Browsing, Predicted, Strongest, sensitivity_index
 from .selection import nearest_directions
-
-if TYPE_CHECKING:
-    from sae_lens import SAE
-
-    from mechvit.models import HookedViT
-
-
-class SAEsAtSite(NamedTuple):
-    """SAEs of one model that read the same site."""
-
-    model: HookedViT
-    site: Site
-    saes: dict[str, SAE]
 
 
 class ShownReadings(NamedTuple):
@@ -68,57 +52,67 @@ class ImageStream:
         codes = 4 * group.model.cfg.n_tokens * max(sae.cfg.d_sae for sae in group.saes.values())
         return self.settings.batch_size or default_batch_size(group.model, held=codes)
 
+    def _read(
+        self, group: SAEsAtSite, rows: Tensor, side: int | None = None
+    ) -> Iterator[tuple[int, Condition, ImageBatch, SiteActivation]]:
+        """Run the images in some rows under every condition, batch by batch, and store the pictures that are missing.
+
+        Args:
+            group: the SAEs, of one model and site.
+            rows: rows of the images.
+            side: reduce the pictures to this many pixels where they are larger, and store the clean ones alone.
+
+        Yields:
+            the place in `rows` of a batch's first image, the condition, the batch under it, and its activation.
+        """
+        model, size = group.model, self.batch_size(group)
+        images = subset(self.images, rows)
+        for batch in corrupted_batches({"shown": model}, images, self.conditions, size, seed=self.settings.seed):
+            for condition, shown in batch.conditions:
+                if side is None or condition == CLEAN:
+                    self._keep(rows[batch.start :], shown, condition, side)
+                yield batch.start, condition, shown, read_site(model, group.site, shown, condition)
+
+    def _keep(self, rows: Tensor, batch: ImageBatch, condition: Condition, side: int | None) -> None:
+        """Store the pictures of a batch that are missing, reduced to `side` pixels where they are larger."""
+        missing = [i for i, row in enumerate(rows[: len(batch)].tolist()) if (row, condition.key) not in self.pictures]
+        if not missing:
+            return
+        some = batch.images[missing]
+        if side is not None and side < some.shape[-1]:
+            some = interpolate(some, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        for i, picture in zip(missing, (some * 255).round().to(torch.uint8).cpu(), strict=True):
+            self.pictures[int(rows[i]), condition.key] = picture
+
     def look(self, group: SAEsAtSite) -> dict[str, ShownReadings]:
         """Run the displayed images under every condition and return each SAE's data on them."""
-        looks = [self._look(group, condition) for condition in self.conditions]
-        predicted = None
-        if group.model.cfg.no_softmax is None:
-            predicted = Predicted(*(torch.stack([look["", part] for look in looks]) for part in ("label", "share")))
-        return {
-            name: ShownReadings(
-                Strongest(*(torch.stack([look[name, part] for look in looks]) for part in ("latent", "activation"))),
-                predicted,
-                looks[0][name, "written"].sum(0),
-            )
-            for name in group.saes
-        }
-
-    def _look(self, group: SAEsAtSite, condition: Condition) -> dict[tuple[str, str], Tensor]:
-        """Run the displayed images under one condition: (SAE, or "" for the model; kind) -> tensor [image, ...]."""
-        found: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
-        start = 0
+        model = group.model
+        found: dict[tuple[str, str], dict[Condition, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
         lengths = {name: latent_directions(sae).float().norm(dim=1) for name, sae in group.saes.items()}
-        for batch in image_batches(group.model, subset(self.images, self.shown), self.batch_size(group)):
-            self._keep(self.shown[start:], batch, condition)
-            start += len(batch)
-            shown = corrupted(batch, condition, seed=self.settings.seed)
-            seen = read_site(group.model, group.site, shown, condition)
-            if group.model.cfg.no_softmax is None:
+        for _, condition, batch, seen in self._read(group, self.shown):
+            if model.cfg.no_softmax is None:
                 logits = seen.untouched()
-                check_finite("logits", [logits], group.model, batch.image_ids, numbers=[group.model.cfg.n_layers])
+                check_finite("logits", [logits], model, batch.image_ids, numbers=[model.cfg.n_layers])
                 share, label = strongest(logits, 3)
-                found["", "label"].append(label)
-                found["", "share"].append(share)
+                found["", "label"][condition].append(label)
+                found["", "share"][condition].append(share)
             for name, sae in group.saes.items():
                 codes = sae.encode(seen.x.to(sae.W_enc.device)).float()
                 size = codes * lengths[name]
                 latent = size.topk(min(self.settings.strongest, sae.cfg.d_sae)).indices
                 activation = codes.gather(-1, latent)
-                found[name, "latent"].append(torch.where(activation > 0, latent, -1))
-                found[name, "activation"].append(torch.where(activation > 0, activation, torch.nan))
-                found[name, "written"].append(size.sum(1))
-        return {key: torch.cat(parts).cpu() for key, parts in found.items()}
-
-    def _keep(self, rows: Tensor, batch: ImageBatch, condition: Condition, side: int | None = None) -> None:
-        """Store the pictures of a batch that are missing, reduced to `side` pixels where they are larger."""
-        missing = [i for i, row in enumerate(rows[: len(batch)].tolist()) if (row, condition.key) not in self.pictures]
-        if not missing:
-            return
-        some = corrupt(batch.images[missing], of_pixels(condition), batch.image_ids[missing], seed=self.settings.seed)
-        if side is not None and side < some.shape[-1]:
-            some = interpolate(some, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-        for i, picture in zip(missing, (some * 255).round().to(torch.uint8).cpu(), strict=True):
-            self.pictures[int(rows[i]), condition.key] = picture
+                found[name, "latent"][condition].append(torch.where(activation > 0, latent, -1))
+                found[name, "activation"][condition].append(torch.where(activation > 0, activation, torch.nan))
+                if condition == CLEAN:
+                    found[name, "written"][condition].append(size.sum(1))
+        whole = {key: torch.stack([torch.cat(parts) for parts in by.values()]).cpu() for key, by in found.items()}
+        predicted = Predicted(whole["", "label"], whole["", "share"]) if ("", "label") in whole else None
+        return {
+            name: ShownReadings(
+                Strongest(whole[name, "latent"], whole[name, "activation"]), predicted, whole[name, "written"][0].sum(0)
+            )
+            for name in group.saes
+        }
 
     def pages(
         self,
@@ -182,16 +176,10 @@ class ImageStream:
         self, group: SAEsAtSite, chosen: Mapping[str, Int[Tensor, " chosen"]], rows: Mapping[str, Tensor]
     ) -> ExamplePass:
         """Run the examples under every condition and store their clean pictures."""
-        size = self.batch_size(group)
-        top = self.settings.top_images
-        examples = ExamplePass(group.model, group.site, group.saes, chosen, rows, self.conditions, top)
-        if not len(examples.needed):
-            return examples  # no latent fires
-        start = 0
-        for batch in image_batches(group.model, subset(self.images, examples.needed), size):
-            self._keep(examples.needed[start:], batch, CLEAN, self.settings.picture_side)
-            examples.add(batch, start, size, self.settings.seed)
-            start += len(batch)
+        examples = ExamplePass(group, chosen, rows, self.conditions, self.settings.top_images)
+        if len(examples.needed):  # some latent fires
+            for start, condition, batch, seen in self._read(group, examples.needed, self.settings.picture_side):
+                examples.add(start, condition, batch, seen, self.batch_size(group))
         return examples
 
 
