@@ -60,7 +60,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folder for tables and figures."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); for 25 others see mechvit.data.FAMILIES. Clean images are always included."""
+    (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES. Clean images are always included."""
     attention_limit: int | None = None
     """Largest number of images, from the first, on which attention is compared; None uses all."""
     batch_size: int | None = None

@@ -52,7 +52,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
     (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); for 25 others see
-    mechvit.data.FAMILIES."""
+    mechvit.data.CORRUPTION_FAMILIES."""
     clean_fraction: float = 0.5
     """Share of images that stay clean; 1 corrupts none."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

@@ -52,7 +52,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folder for tables, lenses and figures."""
     corruptions: tuple[str, ...]
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); for 25 others see mechvit.data.FAMILIES. Clean images are always included."""
+    (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES. Clean images are always included."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id. Everything is measured
     on the test part; lenses are trained on the part `sae`."""

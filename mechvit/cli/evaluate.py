@@ -40,7 +40,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folders or Hub ids of ViTForImageClassification models with their image processors."""
     corruptions: tuple[str, ...] = tuple(c.key for c in (CLEAN, *PAPER_CORRUPTIONS))
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity), or clean; for 25 others see mechvit.data.FAMILIES."""
+    (severity), or clean; for 25 others see mechvit.data.CORRUPTION_FAMILIES."""
     out: str | None = None
     """Folder for the tables; None writes none."""
 

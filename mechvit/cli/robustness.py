@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import FAMILIES, IMAGENET_C, SEVERITIES, Corruption
+from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, IMAGENET_C, SEVERITIES, Corruption
 from mechvit.experiment.inputs import (
     ModelDtype,
     check_corruptions,
@@ -70,9 +70,8 @@ def main(options: Options) -> None:
     corruptions = [Corruption(family, level) for family in options.families for level in options.levels]
     names = names_of(options.model)
     if not corruptions or "clean" in options.families:
-        raise ValueError(
-            f"--families and --levels must each name at least one, not clean; families are {', '.join(FAMILIES)}"
-        )
+        known = ", ".join(CORRUPTION_FAMILIES)
+        raise ValueError(f"--families and --levels must each name at least one, not clean; families are {known}")
     with result_folder(options, "robustness", *options.model) as folder:
         models = load_models(names, options.device, options.model_dtype)
         first = next(iter(models.values()))

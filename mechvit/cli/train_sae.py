@@ -59,7 +59,7 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
     (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); for 25 others see
-    mechvit.data.FAMILIES."""
+    mechvit.data.CORRUPTION_FAMILIES."""
     limit: int | None = None
     """Largest number of training images; None uses the whole part."""
     validation_limit: int | None = None

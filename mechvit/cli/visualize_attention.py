@@ -43,7 +43,8 @@ class Options(DeviceOptions, OutputOptions):
     """Model tuned from it, shown beside it."""
     corruption: str = "gaussian_blur_4"
     """Condition shown beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's
-    input size) or gaussian_noise_2 (severity); for 25 others see mechvit.data.FAMILIES; clean shows that one alone."""
+    input size) or gaussian_noise_2 (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES; clean shows that
+    one alone."""
     layers: tuple[int, ...] | None = None
     """Blocks, 0 to n_layers - 1; None uses all, displayed one at a time."""
     heads: tuple[int, ...] | None = None

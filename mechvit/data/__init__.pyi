@@ -2,7 +2,7 @@ from .batches import ImageBatch, iter_batches
 from .conditions import as_condition, fingerprint, parse_condition
 from .corruption_spec import (
     CLEAN,
-    FAMILIES,
+    CORRUPTION_FAMILIES,
     GROUPS,
     IMAGENET_C,
     IMAGENET_C_EXTRA,
@@ -24,7 +24,7 @@ from .sources.picture_column import PictureColumn
 __all__ = [
     "CLEAN",
     "CORRUPTIONS",
-    "FAMILIES",
+    "CORRUPTION_FAMILIES",
     "GROUPS",
     "IMAGENET_C",
     "IMAGENET_C_EXTRA",

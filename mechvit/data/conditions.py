@@ -9,7 +9,7 @@ shown.
 
 from __future__ import annotations
 
-from .corruption_spec import FAMILIES, Condition, Corruption
+from .corruption_spec import CORRUPTION_FAMILIES, Condition, Corruption
 from .functions import function_fingerprint, load_function
 
 
@@ -52,6 +52,6 @@ def fingerprint(condition: Condition | str) -> str | None:
     A registered function is hashed by its source and by what it makes of fixed images.
     """
     condition = as_condition(condition)
-    if isinstance(condition, Corruption) and FAMILIES[condition.family].function is not None:
+    if isinstance(condition, Corruption) and CORRUPTION_FAMILIES[condition.family].function is not None:
         return function_fingerprint(condition)
     return None

@@ -36,7 +36,7 @@ class CorruptionFamily:
     """The function of a family that was registered (`register_corruption`); None for those of this package."""
 
 
-FAMILIES: dict[str, CorruptionFamily] = {
+CORRUPTION_FAMILIES: dict[str, CorruptionFamily] = {
     "clean": CorruptionFamily("Clean", "clean", "nothing", 0),
     "gaussian_blur": CorruptionFamily("Gaussian blur", "blur", "a deviation of at least 1 pixel", None),
     "gaussian_noise": CorruptionFamily("Gaussian noise", "noise"),
@@ -70,7 +70,7 @@ FAMILIES: dict[str, CorruptionFamily] = {
 paper's, too), and filters with levels of their own.
 """
 
-IMAGENET_C: tuple[str, ...] = tuple(FAMILIES)[2:17]
+IMAGENET_C: tuple[str, ...] = tuple(CORRUPTION_FAMILIES)[2:17]
 """ImageNet-C's 15 corruptions in its order; mean corruption error is taken over these."""
 IMAGENET_C_EXTRA: tuple[str, ...] = ("speckle_noise", "gaussian_blur_c", "spatter", "saturate")
 """ImageNet-C's four extra corruptions, meant for validation."""
@@ -116,18 +116,17 @@ class Corruption(Condition):
     """One corruption of one family at one level; `CLEAN` is the family `clean` at level 0."""
 
     family: str
-    """A key of `FAMILIES`."""
+    """A key of `CORRUPTION_FAMILIES`."""
     level: int = 0
     """Level: for gaussian_blur the standard deviation in pixels at the model's input size; for gaussian_noise and
-    all of ImageNet-C the severity, 1 to 5; for others see `FAMILIES`.
+    all of ImageNet-C the severity, 1 to 5; for others see `CORRUPTION_FAMILIES`.
     """
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(
-                f"corruption family must be one of {', '.join(FAMILIES)}; got {self.family!r}{_nearest(self.family)}"
-            )
-        family = FAMILIES[self.family]
+        if self.family not in CORRUPTION_FAMILIES:
+            known = ", ".join(CORRUPTION_FAMILIES)
+            raise ValueError(f"corruption family must be one of {known}; got {self.family!r}{_nearest(self.family)}")
+        family = CORRUPTION_FAMILIES[self.family]
         if family.highest == 0:
             if self.level != 0:
                 raise ValueError(f"the family {self.family!r} has only level 0: write {self.family}; got {self.level}")
@@ -150,13 +149,13 @@ class Corruption(Condition):
     @property
     def title(self) -> str:
         """Name in prose, as in `Gaussian blur 4`."""
-        title = FAMILIES[self.family].title
+        title = CORRUPTION_FAMILIES[self.family].title
         return f"{title} {self.level}" if self.level else title
 
     @property
     def group(self) -> str:
         """One of `GROUPS`, `clean`, or that of a registered function."""
-        return FAMILIES[self.family].group
+        return CORRUPTION_FAMILIES[self.family].group
 
     def _place(self) -> tuple[Any, ...]:
         return 0, self.family, self.level
@@ -168,23 +167,23 @@ class Corruption(Condition):
         Raises:
             ValueError: an unknown family, or a level that it does not have.
         """
-        if key in FAMILIES and FAMILIES[key].highest == 0:
-            return cls(key)
-        if key in FAMILIES:
-            raise ValueError(f"{key} needs its level, {FAMILIES[key].level}, as in {key}_{_lowest(FAMILIES[key])}")
+        if known := CORRUPTION_FAMILIES.get(key):
+            if known.highest == 0:
+                return cls(key)
+            raise ValueError(f"{key} needs its level, {known.level}, as in {key}_{_lowest(known)}")
         family, _, level = key.rpartition("_")
         if not re.fullmatch("0|[1-9][0-9]*", level):
             raise ValueError(
                 f"a corruption is written family_level, as in gaussian_blur_4, or clean; got {key!r}{_nearest(key)} "
-                f"(families: {', '.join(f for f in FAMILIES if f != 'clean')})"
+                f"(families: {', '.join(f for f in CORRUPTION_FAMILIES if f != 'clean')})"
             )
         return cls(family, int(level))
 
 
 def listed_order(condition: Condition) -> tuple[Any, ...]:
-    """Return a sort key: corruptions in the order of `FAMILIES`, then by level, before all other conditions."""
+    """Return a sort key: corruptions as in `CORRUPTION_FAMILIES`, then by level, before all other conditions."""
     if isinstance(condition, Corruption):
-        return 0, list(FAMILIES).index(condition.family), condition.level
+        return 0, list(CORRUPTION_FAMILIES).index(condition.family), condition.level
     return condition._place()
 
 
@@ -199,7 +198,7 @@ def severities(family: str) -> tuple[Corruption, ...]:
     if family not in IMAGENET_C + IMAGENET_C_EXTRA:
         raise ValueError(
             f"only ImageNet-C's corruptions have severities ({', '.join(IMAGENET_C + IMAGENET_C_EXTRA)}); got "
-            f"{family!r}, whose level is {FAMILIES[family].level}"
+            f"{family!r}, whose level is {CORRUPTION_FAMILIES[family].level}"
         )
     return found
 
@@ -209,7 +208,8 @@ def _lowest(family: CorruptionFamily) -> int:
 
 
 def _nearest(name: str) -> str:
-    near = [family for family in FAMILIES if name in family] or get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
+    holding = [family for family in CORRUPTION_FAMILIES if name in family]
+    near = holding or get_close_matches(name, CORRUPTION_FAMILIES, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -19,7 +19,7 @@ from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, check_number
 from mechvit.terminal import one_line, printable
 
-from .corruption_spec import FAMILIES, Corruption, CorruptionFamily
+from .corruption_spec import CORRUPTION_FAMILIES, Corruption, CorruptionFamily
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def register_corruption(
         ValueError: a name that is taken or cannot be one, a function that takes something else, levels for a function
             that takes none.
     """
-    own = FAMILIES.get(name)
+    own = CORRUPTION_FAMILIES.get(name)
     if not re.fullmatch(r"[A-Za-z]\w{0,59}", name, re.ASCII) or re.search(r"_\d+$", name):
         raise ValueError(
             "a corruption's name starts with a letter, holds letters, digits and _ only, at most 60, and does not end "
@@ -82,7 +82,7 @@ def register_corruption(
     highest = 0 if takes == 1 else None if chosen is None else chosen[-1]
     title = title or name.replace("_", " ").capitalize()
     about = f"a level of {title}, a whole number"
-    FAMILIES[name] = CorruptionFamily(title, GROUP, about, highest, chosen, function)
+    CORRUPTION_FAMILIES[name] = CorruptionFamily(title, GROUP, about, highest, chosen, function)
     _CHECKED.difference_update([known for known in _CHECKED if known[0] == name])
     from .corruptions import CORRUPTIONS
 
@@ -101,7 +101,7 @@ def load_function(text: str) -> None:
     where, _, key = text.rpartition(":")
     module = _file(where, text) if where.endswith(".py") else _module(where, text)
     name = re.sub(r"_\d+$", "", key)
-    own = FAMILIES[name].function if name in FAMILIES else None
+    own = CORRUPTION_FAMILIES[name].function if name in CORRUPTION_FAMILIES else None
     function = getattr(module, name, None)
     if not callable(function):
         if own is not None:
@@ -145,9 +145,9 @@ def _file(where: str, text: str) -> ModuleType:
 
 def _forget(module: str) -> None:
     """Remove what an earlier version of a file registered."""
-    for name, family in list(FAMILIES.items()):
+    for name, family in list(CORRUPTION_FAMILIES.items()):
         if family.function is not None and getattr(family.function, "__module__", None) == module:
-            del FAMILIES[name]
+            del CORRUPTION_FAMILIES[name]
 
 
 def _module(where: str, text: str) -> ModuleType:
@@ -273,7 +273,7 @@ def function_fingerprint(corruption: Corruption) -> str:
     ids = torch.arange(2)
     noise = uniform(ids, 3 * 64 * 64, named_seed(0, "probe")).view(2, 3, 64, 64)
     ramp = torch.linspace(0, 1, 64).expand(2, 3, 64, 64)
-    digest = hashlib.sha256(_source(FAMILIES[corruption.family].function).encode())
+    digest = hashlib.sha256(_source(CORRUPTION_FAMILIES[corruption.family].function).encode())
     try:
         shown = corrupt((noise + 3 * ramp) / 4, corruption, ids)
         digest.update((shown * 255).round().to(torch.uint8).numpy().tobytes())

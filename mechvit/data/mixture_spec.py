@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mechvit.arguments import checked
 
 from .conditions import parse_condition
-from .corruption_spec import FAMILIES, Condition, listed_order
+from .corruption_spec import CORRUPTION_FAMILIES, Condition, listed_order
 
 LONGEST_KEY = 120
 """Most characters in a mixture's key, which names folders and files."""
@@ -19,8 +19,8 @@ class Mixture:
     """Several conditions to train on at once: each image gets one of them in each epoch."""
 
     members: tuple[Condition, ...]
-    """At least two, each once; clean may be among them. Kept in the order of `FAMILIES`, then by
-    level, then attacks and paired images."""
+    """At least two, each once; clean may be among them. Kept in the order of `CORRUPTION_FAMILIES`, then by level,
+    then attacks and paired images."""
     name: str = ""
     """Name in tables, folders and figures; by default the members' keys, joined by `+`."""
 
@@ -32,7 +32,7 @@ class Mixture:
                 f"{'+'.join(c.key for c in self.members) or 'none'}"
             )
         object.__setattr__(self, "members", tuple(order))
-        taken = self.name in ("base", "clean") or self.name.rpartition("_")[0] in FAMILIES
+        taken = self.name in ("base", "clean") or self.name.rpartition("_")[0] in CORRUPTION_FAMILIES
         if self.name and (taken or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name)):
             raise ValueError(
                 "a mixture's name starts with a letter, holds letters, digits, _ and - only, and is no corruption's; "

@@ -9,7 +9,7 @@ from typing import Literal
 from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import (
     CLEAN,
-    FAMILIES,
+    CORRUPTION_FAMILIES,
     GROUPS,
     IMAGENET_C,
     PAPER_CORRUPTIONS,
@@ -39,7 +39,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "filters": FILTERS,
     "paper": tuple(c.key for c in PAPER_CORRUPTIONS),
     "imagenet_c": IMAGENET_C,
-    **{group: tuple(f for f in IMAGENET_C if FAMILIES[f].group == group) for group in GROUPS},
+    **{group: tuple(f for f in IMAGENET_C if CORRUPTION_FAMILIES[f].group == group) for group in GROUPS},
 }
 """Words that stand for several corruptions; those of families take a severity, as in imagenet_c_3 or blur_5."""
 SEVERITY = 4
@@ -194,11 +194,13 @@ def corruptions_of(word: str) -> tuple[Condition, ...]:
     listed, severity = (LISTS[name], level) if name in LISTS else (LISTS.get(word, ()), str(SEVERITY))
     if not listed:
         return (parse_condition(word),)
-    if listed[0] not in FAMILIES and name in LISTS:
+    if listed[0] not in CORRUPTION_FAMILIES and name in LISTS:
         raise ValueError(f"{name} names corruptions with their levels and takes no severity; got {word!r}")
     if severity not in map(str, SEVERITIES):
         raise ValueError(f"a severity is 1 to 5; got {word!r}")
-    return tuple(Corruption(key, int(severity)) if key in FAMILIES else parse_condition(key) for key in listed)
+    return tuple(
+        Corruption(key, int(severity)) if key in CORRUPTION_FAMILIES else parse_condition(key) for key in listed
+    )
 
 
 def mixture_of(word: str, chosen: Sequence[Condition]) -> Mixture:

@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import Corruption, corrupt
-from mechvit.data.corruption_spec import FAMILIES, GROUPS, IMAGENET_C, IMAGENET_C_EXTRA, SEVERITIES, severities
+from mechvit.data.corruption_spec import (
+    CORRUPTION_FAMILIES,
+    GROUPS,
+    IMAGENET_C,
+    IMAGENET_C_EXTRA,
+    SEVERITIES,
+    severities,
+)
 from mechvit.data.counter_rng import named_seed, uniform
 
-CORRUPTED = [family for family in FAMILIES if family != "clean"]
+CORRUPTED = [family for family in CORRUPTION_FAMILIES if family != "clean"]
 IDS = torch.tensor([3, 11, 1_000_007, 0, 2**40, 12])
 DRAWN = {
     "gaussian_noise",
@@ -136,15 +143,15 @@ def test_uniform_draws_are_uniform():
 
 
 def test_groups_are_imagenet_c_s():
-    groups = {group: [f for f in IMAGENET_C if FAMILIES[f].group == group] for group in GROUPS}
+    groups = {group: [f for f in IMAGENET_C if CORRUPTION_FAMILIES[f].group == group] for group in GROUPS}
     assert groups == {
         "noise": ["gaussian_noise", "shot_noise", "impulse_noise"],
         "blur": ["defocus_blur", "glass_blur", "motion_blur", "zoom_blur"],
         "weather": ["snow", "frost", "fog", "brightness"],
         "digital": ["contrast", "elastic_transform", "pixelate", "jpeg_compression"],
     }
-    assert [FAMILIES[f].group for f in IMAGENET_C_EXTRA] == ["noise", "blur", "weather", "digital"]
-    assert {family.group for family in FAMILIES.values()} == {"clean", *GROUPS}
+    assert [CORRUPTION_FAMILIES[f].group for f in IMAGENET_C_EXTRA] == ["noise", "blur", "weather", "digital"]
+    assert {family.group for family in CORRUPTION_FAMILIES.values()} == {"clean", *GROUPS}
     assert Corruption("fog", 2).group == "weather"
 
 
@@ -177,7 +184,7 @@ def test_unknown_names_and_levels_suggest_the_nearest(key, message):
 def test_every_family_reads_back(family):
     corruption = Corruption(family, 3)
     assert Corruption.parse(corruption.key) == corruption
-    assert corruption.title == f"{FAMILIES[family].title} 3"
+    assert corruption.title == f"{CORRUPTION_FAMILIES[family].title} 3"
 
 
 def test_counts_have_no_stray_maximum():

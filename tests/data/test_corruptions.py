@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechvit.data import CLEAN, CORRUPTIONS, PAPER_CORRUPTIONS, Corruption, corrupt
-from mechvit.data.corruption_spec import FAMILIES
+from mechvit.data.corruption_spec import CORRUPTION_FAMILIES
 from mechvit.data.counter_rng import splitmix64, standard_normal
 
 IDS = torch.tensor([3, 11, 1_000_007])
@@ -103,7 +103,7 @@ def test_stays_in_unit_interval(corruption, seed):
 
 
 def test_every_paper_corruption_has_a_function():
-    assert {c.family for c in PAPER_CORRUPTIONS} <= set(CORRUPTIONS) == set(FAMILIES) - {"clean"}
+    assert {c.family for c in PAPER_CORRUPTIONS} <= set(CORRUPTIONS) == set(CORRUPTION_FAMILIES) - {"clean"}
     assert [c.level for c in PAPER_CORRUPTIONS] == [1, 2, 4, 1, 2, 4]
 
 

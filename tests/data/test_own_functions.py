@@ -9,7 +9,7 @@ import torch
 
 from mechvit.data import Corruption, corrupt, fingerprint, parse_condition, register_corruption
 from mechvit.data.conditions import as_condition
-from mechvit.data.corruption_spec import CLEAN, FAMILIES
+from mechvit.data.corruption_spec import CLEAN, CORRUPTION_FAMILIES
 from mechvit.data.corruptions import CORRUPTIONS
 from mechvit.data.mixture_spec import Mixture, parse_training
 
@@ -19,9 +19,9 @@ IDS = torch.tensor([3, 11, 1_000_007, 0, 2**40, 12])
 @pytest.fixture(autouse=True)
 def as_before():
     """Forget what a test registers."""
-    families, functions = dict(FAMILIES), dict(CORRUPTIONS)
+    families, functions = dict(CORRUPTION_FAMILIES), dict(CORRUPTIONS)
     yield
-    for table, before in ((FAMILIES, families), (CORRUPTIONS, functions)):
+    for table, before in ((CORRUPTION_FAMILIES, families), (CORRUPTIONS, functions)):
         table.clear()
         table.update(before)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mechvit.data import CLEAN, FAMILIES, IMAGENET_C, Corruption
+from mechvit.data import CLEAN, CORRUPTION_FAMILIES, IMAGENET_C, Corruption
 from mechvit.experiment import TransferConfig
 from mechvit.experiment.transfer_config import FILTERS, LISTS, PRESETS, corruptions_of, mixture_of
 
@@ -15,7 +15,7 @@ def test_default_is_four_kinds_of_noise_and_four_of_blur():
     assert [c.group for c in config.single] == ["noise"] * 4 + ["blur"] * 4
     assert list(config.trained) == ["clean", *FILTERS, "mixture_of_all"]
     assert config.trained["mixture_of_all"].members == tuple(
-        sorted(config.single, key=lambda c: list(FAMILIES).index(c.family))
+        sorted(config.single, key=lambda c: list(CORRUPTION_FAMILIES).index(c.family))
     )
     assert config.tested == (CLEAN, *config.single)
 
@@ -28,7 +28,7 @@ def test_words_stand_for_corruptions():
     )
     assert [c.key for c in corruptions_of("weather_5")] == ["snow_5", "frost_5", "fog_5", "brightness_5"]
     assert len(corruptions_of("paper")) == 6
-    assert not set(LISTS) & set(FAMILIES)
+    assert not set(LISTS) & set(CORRUPTION_FAMILIES)
 
 
 @pytest.mark.parametrize(

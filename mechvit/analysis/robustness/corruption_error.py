@@ -17,7 +17,7 @@ from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.analysis.summaries.bootstrap_draws import Draws, image_matrix
 from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition, parse_condition
-from mechvit.data.corruption_spec import CLEAN, FAMILIES, GROUPS, IMAGENET_C, Condition
+from mechvit.data.corruption_spec import CLEAN, GROUPS, IMAGENET_C, Condition, listed_order
 
 from .corruption_spectrum import BANDS
 
@@ -234,7 +234,7 @@ def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
 
 
 def _corruptions(errors: Draws) -> list[Condition]:
-    """Return the corruptions that every model was tested under, in the order of `FAMILIES`."""
+    """Return the corruptions that every model was tested under, in the order of `CORRUPTION_FAMILIES`."""
     tested: dict[str, set[str]] = {}
     for model, key in errors:
         tested.setdefault(model, set()).add(key)
@@ -248,7 +248,7 @@ def _corruptions(errors: Draws) -> list[Condition]:
     found = [parse_condition(key) for key in every - {"clean"}]
     if not found:
         raise ValueError("the table must hold at least one corruption besides clean; it has clean images only")
-    return sorted(found, key=lambda c: (list(FAMILIES).index(c.family), c.level))
+    return sorted(found, key=listed_order)
 
 
 def _check_reference(reference: str | Mapping[str, float], errors: Draws, corruptions: list[Condition]) -> None:

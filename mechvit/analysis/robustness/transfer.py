@@ -220,7 +220,7 @@ def _accuracy_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Dra
 def _known(
     accuracy: Draws, base: str, trained: Mapping[str, Condition | Mixture] | None
 ) -> dict[str, Condition | Mixture]:
-    """Return model -> its training, in order: corruptions as in `FAMILIES`, then mixtures."""
+    """Return model -> its training, in order: corruptions as in `CORRUPTION_FAMILIES`, then mixtures."""
     models = list(dict.fromkeys(model for model, _ in accuracy))
     if base not in models or len(models) < 2:
         raise ValueError(

@@ -96,7 +96,7 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def place(what: Condition | Mixture) -> tuple[int, tuple[Any, ...]]:
-    """Return a sort key: clean, group by group in the order of `FAMILIES`, other conditions, mixtures."""
+    """Return a sort key: clean, group by group in the order of `CORRUPTION_FAMILIES`, other conditions, mixtures."""
     if isinstance(what, Mixture):
         return len(GROUPS) + 2, ()
     groups = ("clean", *GROUPS)

@@ -16,68 +16,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import Corruption
+from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, Corruption
 
-from .blur import (
-    bilateral_blur,
-    box_blur,
-    defocus_blur,
-    gaussian_blur,
-    gaussian_blur_c,
-    glass_blur,
-    linear_motion_blur,
-    median_blur,
-    motion_blur,
-    zoom_blur,
-)
-from .digital import contrast, elastic_transform, jpeg_compression, pixelate, saturate, sharpen
-from .drops import spatter
-from .noise import (
-    NOISE_STD,
-    gaussian_noise,
-    impulse_noise,
-    poisson_noise,
-    salt_and_pepper,
-    shot_noise,
-    speckle_noise,
-)
-from .weather import brightness, fog, frost, snow
+from . import blur, digital, drops, noise, weather
+from .blur import gaussian_blur
+from .noise import NOISE_STD, gaussian_noise
 
 __all__ = ["CORRUPTIONS", "NOISE_STD", "corrupt", "gaussian_blur", "gaussian_noise"]
 
 CORRUPTIONS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
-    function.__name__: function
-    for function in (
-        gaussian_blur,
-        gaussian_noise,
-        shot_noise,
-        impulse_noise,
-        defocus_blur,
-        glass_blur,
-        motion_blur,
-        zoom_blur,
-        snow,
-        frost,
-        fog,
-        brightness,
-        contrast,
-        elastic_transform,
-        pixelate,
-        jpeg_compression,
-        speckle_noise,
-        gaussian_blur_c,
-        spatter,
-        saturate,
-        poisson_noise,
-        salt_and_pepper,
-        box_blur,
-        median_blur,
-        linear_motion_blur,
-        bilateral_blur,
-        sharpen,
-    )
+    family: next(getattr(file, family) for file in (noise, blur, weather, digital, drops) if hasattr(file, family))
+    for family, about in CORRUPTION_FAMILIES.items()
+    if family != "clean" and about.function is None
 }
-"""Family -> its function (images, level, image_ids, seed) -> images."""
+"""Family -> its function (images, level, image_ids, seed) -> images, which has the family's name."""
 
 
 @checked

@@ -125,7 +125,7 @@ class ExamplePass:
         self.written = {name: latent_directions(sae, chosen[name]) for name, sae in group.saes.items()}
         self.effects = {name: AblationTally(len(part), cfg.n_classes) for name, part in chosen.items()}
 
-    def add(self, start: int, condition: Corruption, batch: ImageBatch, seen: SiteActivation, batch_size: int) -> None:
+    def add(self, start: int, condition: Condition, batch: ImageBatch, seen: SiteActivation, batch_size: int) -> None:
         """Add a batch of the `needed` images under one condition; its first image is the `start`-th."""
         for name, sae in self.group.saes.items():
             codes = chosen_codes(sae, seen.x, self.chosen[name])
