@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechvit.cli.options import OutputOptions, own_first
-from mechvit.files import is_signed, locked, write_signed
+from mechvit.files import Lock, is_signed, write_signed
 from mechvit.settings_checks import check_common
 from mechvit.terminal import say
 
@@ -48,7 +48,7 @@ def main(options: Options) -> None:
     if options.out is None:
         say(table, end="")
         return
-    with locked(Path(options.out).resolve()):
+    with Lock(Path(options.out).resolve()):
         write_signed(options.out, table)
 
 

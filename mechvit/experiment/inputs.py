@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from mechvit.data.conditions import of_pixels, parse_condition
 from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.folder_source import FolderSource
-from mechvit.files import locked, new_folder, write_json
+from mechvit.files import Lock, new_folder, write_json
 from mechvit.settings_checks import SettingError
 
 from .device_checks import check_device as check_device
@@ -80,7 +80,7 @@ def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLi
                 raise ValueError(f"the page {page} must lie apart from the input {clash}: give another --out")
             if place.exists() and not options.overwrite:
                 raise ValueError(f"{page} exists: give another --out, or --overwrite to replace an earlier page")
-            held.enter_context(locked(place))
+            held.enter_context(Lock(place))
         yield
 
 

@@ -1,6 +1,6 @@
 from .disk import disk_errors, disk_full, sync
 from .hashes import changed, describe, edited, keep, keep_edited, sha256
-from .locks import Lock, end_with_parent, locked
+from .locks import Lock, end_with_parent
 from .markers import (
     MARKER,
     adopt,
@@ -46,7 +46,6 @@ __all__ = [
     "keep",
     "keep_edited",
     "library_writes",
-    "locked",
     "move_aside",
     "new_folder",
     "note",

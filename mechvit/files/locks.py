@@ -16,8 +16,6 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Lock:
-    """A lock that this process holds on a folder until `release`, or until the object is garbage-collected.
+    """A lock that this process holds on a folder until `release`, the end of a `with` block, or garbage collection.
 
     Nothing is locked, silently, if nothing can be written beside the folder; and with one warning if the file system
     does not support locks.
@@ -66,13 +64,6 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-@contextmanager
-def locked(place: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a `Lock` on a folder within the block."""
-    with Lock(place, shared=shared):
-        yield
 
 
 def lock_file(place: Path) -> Path:

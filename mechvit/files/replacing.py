@@ -21,7 +21,7 @@ from mechvit.terminal import say
 
 from .disk import disk_errors, sync
 from .hashes import edited, seen
-from .locks import locked
+from .locks import Lock
 from .markers import adopt, begin, clear, foreign, is_litter, mark, note, read_marker, remove, remove_file, tree
 from .output_checks import check_out, check_place, check_replaceable, few, is_free, partial, replaced
 
@@ -43,7 +43,7 @@ def new_folder(
     Arguments and errors are those of `check_out`; a result that another process is writing is also refused.
     """
     place = check_place(out, kind, inputs, flag)
-    with locked(place):
+    with Lock(place):
         recover(place)
         check_out(place, kind, overwrite=overwrite, inputs=inputs, flag=flag)
         adopt(place, kind)

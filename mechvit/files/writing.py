@@ -76,9 +76,7 @@ def write_text(path: str | os.PathLike[str], text: str, *, ours: Callable[[Path]
     Raises:
         ValueError: the text contains half of a surrogate pair, which no file can.
     """
-    data = encoded(text, path)
-    with beside(path, ours=ours) as part:
-        part.write_bytes(data)
+    write_bytes(path, encoded(text, path), ours=ours)
 
 
 def encoded(text: str, path: str | os.PathLike[str]) -> bytes:

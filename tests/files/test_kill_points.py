@@ -90,7 +90,7 @@ def test_what_was_cut_off_is_ended_without_doing_it_again(tmp_path):
         runs(lambda: write(out, "newer"), root, point)
         marker = files.read_marker(files.partial(out))
         whole = marker is not None and marker.ready
-        with files.locked(out):
+        with files.Lock(out):
             files.recover(out)
         assert written(out) == ("newer" if whole or written(out) == "newer" else "old")
         assert not files.replaced(out).exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mechvit.files import Lock, locked
+from mechvit.files import Lock
 from mechvit.files import locks as module
 
 HOLD = """
@@ -43,7 +43,7 @@ def test_a_second_process_hears_who_holds_it_and_a_killed_one_holds_nothing(tmp_
             Lock(place, shared=shared)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with locked(place):
+    with Lock(place):
         pass
     assert list(tmp_path.iterdir()) == [], "the last holder removes the file"
 
@@ -53,16 +53,16 @@ def test_several_read_and_none_writes_meanwhile(tmp_path):
     place = tmp_path / "cache"
     place.mkdir()
     process = holder(place, "shared")
-    with locked(place, shared=True), pytest.raises(ValueError, match=rf"process {process.pid}"):
+    with Lock(place, shared=True), pytest.raises(ValueError, match=rf"process {process.pid}"):
         Lock(place)
     process.kill()
     process.wait()
-    with locked(place):
+    with Lock(place):
         pass
 
 
 def test_within_one_process(tmp_path):
-    with locked(tmp_path / "out"), pytest.raises(ValueError, match="this process itself"):
+    with Lock(tmp_path / "out"), pytest.raises(ValueError, match="this process itself"):
         Lock(tmp_path / "out")
     lock = Lock(tmp_path / "out", shared=True)
     with pytest.raises(ValueError, match=r"this process itself \(close what reads it"):
@@ -95,7 +95,7 @@ def test_nothing_is_locked_where_nothing_can_be_written(tmp_path, monkeypatch):
         raise PermissionError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(module.os, "open", refuse)
-    with locked(tmp_path / "cache", shared=True):
+    with Lock(tmp_path / "cache", shared=True):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -127,12 +127,12 @@ def test_many_processes_take_turns(tmp_path):
     code = """
 import os, sys, time
 from pathlib import Path
-from mechvit.files import locked
+from mechvit.files import Lock
 place, inside = Path(sys.argv[1]), Path(sys.argv[1] + "-inside")
 done = 0
 while done < 40:
     try:
-        with locked(place):
+        with Lock(place):
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             inside.unlink()
         done += 1

@@ -137,7 +137,7 @@ def result(root: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_process_is_told_who_works_there(commands, tmp_path, name):
-    with files.locked(result(tmp_path, name)), pytest.raises(ValueError, match="is in use by this process itself"):
+    with files.Lock(result(tmp_path, name)), pytest.raises(ValueError, match="is in use by this process itself"):
         commands[name](tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

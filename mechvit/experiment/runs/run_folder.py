@@ -10,16 +10,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mechvit.files import (
-    adopt,
-    begin,
-    compact,
-    is_empty,
-    locked,
-    out_folder,
-    read_marker,
-    remove,
-)
+from mechvit.files import Lock, adopt, begin, compact, is_empty, out_folder, read_marker, remove
 from mechvit.files.kinds import RUN_FILES, RUN_PARTS
 from mechvit.settings_checks import SettingError
 
@@ -40,7 +31,7 @@ def open_run(out: str | os.PathLike[str], kind: str, inputs: Collection[str | os
     from mechvit.visualization.html_page.page import check_page
 
     place = out_folder(out, inputs, replaceable=False, flag="--out")
-    with locked(place):
+    with Lock(place):
         check_run(place, kind)
         if read_marker(place) is None:
             begin(place, kind)

@@ -81,7 +81,7 @@ def cache_activations(
         return CachedActivations(out)
     with ExitStack() as held:
         if rank == 0:
-            held.enter_context(files.locked(cache))
+            held.enter_context(files.Lock(cache))
             _begin(cache, plan, overwrite)
         parallel.wait()
         begun = Plan.read(cache / PLAN_FILE)

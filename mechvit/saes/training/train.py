@@ -140,7 +140,7 @@ def train_on(
     folder, writes = files.partial(final), parallel.rank() == 0
     with ExitStack() as held:
         if writes:
-            held.enter_context(files.locked(final))
+            held.enter_context(files.Lock(final))
         if not parallel.from_first(_finished(final, folder, settings, overwrite) if writes else None):
             _train(streams, config, folder, final, device, settings, (checkpoint_every, log_every), loggers, progress)
         parallel.wait()

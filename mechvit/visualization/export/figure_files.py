@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
-from mechvit.files import begin, check_replaceable, is_empty, keep, locked, out_folder, read_marker, write_bytes
+from mechvit.files import Lock, begin, check_replaceable, is_empty, keep, out_folder, read_marker, write_bytes
 from mechvit.visualization.report.run_figures import figures_of_run
 from mechvit.visualization.report.run_results import read_run
 
@@ -111,7 +111,7 @@ def write_figures(figures: dict[str, go.Figure], out: Path, formats: Sequence[st
     written = [place / f"{name}.{kind}" for name in figures for kind in formats]
     for path in written:
         check_replaceable(path)
-    with locked(place), tempfile.TemporaryDirectory(prefix="figures-") as folder:
+    with Lock(place), tempfile.TemporaryDirectory(prefix="figures-") as folder:
         asked: list[dict[str, Any]] = [
             {
                 "fig": figure.to_dict(),
