@@ -25,6 +25,8 @@ RAMPS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
     "other": (("#5fc9a6", "#048a63", "#02452f"), ("#23795d", "#37bd92", "#9fe8cf")),
 }
 """Colours per family at severities 1, 2 and 4: of the light theme and of the dark theme."""
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+"""Plotly's line styles, in the order in which they are used."""
 
 
 def family_of(key: str) -> str:
@@ -69,6 +71,17 @@ def families(keys: Iterable[str]) -> list[str]:
 def strongest(keys: Iterable[str], family: str) -> str:
     """Return the most severe key of one family."""
     return max((key for key in keys if family_of(key) == family), key=level_of)
+
+
+def strongest_of_each(keys: Iterable[str]) -> list[str]:
+    """Return the most severe key of each family, in reading order."""
+    known = set(keys)
+    return [strongest(known, family) for family in families(known)]
+
+
+def tuned_title(model: str) -> str:
+    """Return a model's short name: `Base`, or `Blur 4 tuned`."""
+    return "Base" if model == "base" else f"{title_of(model, short=True)} tuned"
 
 
 def _mix(ramp: tuple[str, str, str], level: int) -> str:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from mechvit.arguments import checked
-from mechvit.visualization.html_page.licence_notices import licences, notices
-from mechvit.visualization.html_page.page import circuitsvis_script, framed, render, write_whole
+from mechvit.visualization.html_page.licence_notices import embedded
+from mechvit.visualization.html_page.page import Page, render
 
 from .pattern_pooling import pooling_factor
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +29,7 @@ class AttentionPanel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionView:
+class AttentionView(Page):
     """Panels of attention with a common choice of layer; shown by a notebook, or saved as a file by `save(path)`."""
 
     panels: tuple[AttentionPanel, ...]
@@ -45,8 +40,7 @@ class AttentionView:
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     title: str = "Attention"
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """Models, images and code that the page was made with, title -> text."""
+    frame_height: ClassVar[int] = 780
 
     def beside(self, *others: AttentionView) -> AttentionView:
         """Return one view with the panels of all, linked; rows of provenance with several texts name each once.
@@ -77,25 +71,13 @@ class AttentionView:
 
     def html(self) -> str:
         """Return the whole page: self-contained, offline, 1.3 MB of script and the data."""
-        owed = notices("circuitsvis")
         return render(
             "attention.html.j2",
             title=self.title,
             spec=self.spec(),
             provenance=self.provenance,
-            bundle=circuitsvis_script(),
-            notices=owed,
-            licences=licences(owed),
+            **embedded("circuitsvis"),
         )
-
-    @checked
-    def save(self, path: str | Path) -> Path:
-        """Write the page and return its path."""
-        return write_whole(Path(path), self.html())
-
-    def _repr_html_(self) -> str:
-        """Return the notebook's output: the page in its own frame, so that several views do not interfere."""
-        return framed(self.html(), "Attention", 780)
 
 
 def attention_spec(view: AttentionView, sets: Mapping[str, Sequence[int]]) -> dict[str, Any]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from mechvit.arguments import checked
-from mechvit.visualization.html_page.page import framed, render, write_whole
+from mechvit.visualization.html_page.page import Page, render
 
 from .pattern_packing import Panel, size
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +25,7 @@ class ExplorerPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionExplorer:
+class AttentionExplorer(Page):
     """Attention of several models on some pictures; displayed by a notebook, or saved as one file by `save(path)`.
 
     The page holds each picture once per condition, and each pattern with one byte per weight, deflated
@@ -57,8 +51,7 @@ class AttentionExplorer:
     max_bytes: int
     """Largest total size of the stored patterns as text, in bytes."""
     title: str = "Attention explorer"
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """Models, images and code that the page was made with, title -> text."""
+    frame_height: ClassVar[int] = 900
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON."""
@@ -85,12 +78,3 @@ class AttentionExplorer:
     def html(self) -> str:
         """Return the whole page: self-contained and offline."""
         return render("explorer.html.j2", title=self.title, spec=self.spec(), provenance=self.provenance)
-
-    @checked
-    def save(self, path: str | Path) -> Path:
-        """Write the page and return its path."""
-        return write_whole(Path(path), self.html())
-
-    def _repr_html_(self) -> str:
-        """Return the notebook's output: the page in its own frame."""
-        return framed(self.html(), "Attention explorer", 900)

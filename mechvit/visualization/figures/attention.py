@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import families, finish, panel_title, strongest, title_of, zero_line
+from mechvit.visualization.style import family_of, finish, panel_title, strongest_of_each, title_of, zero_line
 
 from .table_checks import layer_lines, layer_step, ordered, pick, require
 
@@ -16,19 +16,15 @@ COLUMNS = ("model", "corruption", "layer", "quantity", "value", "low", "high")
 
 def _panels(figure: go.Figure, summary: pd.DataFrame, quantity: str, row: int, unit: str, digits: int) -> None:
     """Fill one row of panels, one per family with its strongest corruption."""
-    for col, family in enumerate(families(summary["corruption"]), start=1):
-        corruption = strongest(summary["corruption"], family)
+    for col, corruption in enumerate(strongest_of_each(summary["corruption"]), start=1):
         part = ordered(pick(summary, corruption=corruption, quantity=quantity))
         legend = row == 1 and col == 1
-        for trace, r, c in layer_lines(
-            part, "value", own=family, row=row, col=col, legend=legend, unit=unit, digits=digits
-        ):
-            figure.add_trace(trace, row=r, col=c)
+        lines = layer_lines(part, "value", own=family_of(corruption), legend=legend, unit=unit, digits=digits)
+        figure.add_traces(lines, rows=row, cols=col)
 
 
 def _titles(summary: pd.DataFrame) -> list[str]:
-    worst = (strongest(summary["corruption"], family) for family in families(summary["corruption"]))
-    return [panel_title(f"{title_of(key)} against clean") for key in worst]
+    return [panel_title(f"{title_of(key)} against clean") for key in strongest_of_each(summary["corruption"])]
 
 
 @checked

@@ -8,9 +8,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import BASE, MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
+from mechvit.visualization.style import (
+    BASE,
+    MUTED,
+    colour,
+    finish,
+    in_order,
+    panel_title,
+    title_of,
+    tuned_title,
+    zero_line,
+)
 
-from .table_checks import images_of, pick, require
+from .table_checks import band, images_of, pick, require
 
 ABLATION_AXES = {
     "accuracy": "change of accuracy<br>(fraction; positive = better)",
@@ -51,8 +61,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
         for col, corruption in enumerate(conditions, start=1):
             for kind in ("control", "sensitive"):
                 part = pick(own, corruption=corruption, kind=kind, quantity=quantity).sort_values("n")
-                for trace in _line(part, kind, legend=row == col == 1):
-                    figure.add_trace(trace, row=row, col=col)
+                figure.add_traces(_line(part, kind, legend=row == col == 1), rows=row, cols=col)
             zero_line(figure, row=row, col=col)
         figure.update_yaxes(title_text=ABLATION_AXES[quantity], title_font={"size": 11.5}, row=row, col=1)
     ticks = sorted(own["n"].unique())
@@ -67,8 +76,6 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
     tint = colour("gaussian_noise_2") if kind == "sensitive" else BASE
     says = "most sensitive" if kind == "sensitive" else "equally frequent others (mean of draws)"
     x = part["n"].to_numpy()
-    edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    edge["legendgroup"] = kind
     line = go.Scatter(
         x=x,
         y=part["change"].to_numpy(),
@@ -82,8 +89,7 @@ def _line(part: pd.DataFrame, kind: str, *, legend: bool) -> list[go.Scatter]:
         hovertemplate=f"<b>{says}</b>, %{{x}} latents: %{{y:+.3f}} [%{{customdata[0]:+.3f}}, "
         "%{customdata[1]:+.3f}]<extra></extra>",
     )
-    band = go.Scatter(**edge, y=part["change_low"].to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.15))
-    return [go.Scatter(**edge, y=part["change_high"].to_numpy()), band, line]
+    return [*band(x, part["change_low"], part["change_high"], tint, kind, alpha=0.15), line]
 
 
 @checked
@@ -105,7 +111,7 @@ def feature_changes(change: pd.DataFrame) -> go.Figure:
     first, *tuned = dict.fromkeys(change["model"])
     require(change[change["model"] != first], columns, "feature_change (a model beside the first)")
     base = pick(change, model=first).set_index("feature")["difference"]
-    titles = [panel_title(f"{title_of(model, short=True)} tuned") for model in tuned]
+    titles = [panel_title(tuned_title(model)) for model in tuned]
     figure = make_subplots(1, len(tuned), shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=titles)
     reach = 1.05 * float(change["difference"].abs().max() or 1.0)
     for col, model in enumerate(tuned, start=1):

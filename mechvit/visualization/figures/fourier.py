@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of
+from mechvit.visualization.style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of, tuned_title
 
 from .table_checks import pick, require
 
@@ -29,7 +29,7 @@ def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
     """
     require(sensitivity, COLUMNS, "fourier_sensitivity")
     models = in_order(sensitivity["model"])
-    titles = [panel_title(title_of(m) if m == "base" else f"{title_of(m, short=True)} tuned") for m in models]
+    titles = [panel_title(tuned_title(model)) for model in models]
     figure = make_subplots(1, len(models), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
     for col, model in enumerate(models, start=1):
         part = pick(sensitivity, model=model)

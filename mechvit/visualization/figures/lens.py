@@ -10,24 +10,23 @@ from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 from mechvit.visualization.style import (
+    DASHES,
     INK,
     colour,
     escaped,
     fade,
-    families,
+    family_of,
     finish,
     in_order,
     panel_title,
-    strongest,
+    strongest_of_each,
     tint_of,
     title_of,
+    tuned_title,
     zero_line,
 )
 
 from .table_checks import dot, error_bars, layer_lines, layer_step, ordered, pick, require
-
-DASHES = ("solid", "dash", "dot", "dashdot")
-"""Line styles of the first, second ... class of an image."""
 
 
 @checked
@@ -43,16 +42,13 @@ def class_probability(summary: pd.DataFrame) -> go.Figure:
         ValueError: a column is missing or the table is empty.
     """
     require(summary, ("model", "corruption", "layer", "probability", "low", "high"), "lens_summary")
-    kinds = families(summary["corruption"])
-    worst = [strongest(summary["corruption"], family) for family in kinds]
+    worst = strongest_of_each(summary["corruption"])
     titles = [panel_title(f"Images with {title_of(key)}") for key in worst]
-    figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
-    for col, (family, corruption) in enumerate(zip(kinds, worst, strict=True), start=1):
+    figure = make_subplots(1, len(worst), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    for col, corruption in enumerate(worst, start=1):
         part = ordered(pick(summary, corruption=corruption))
-        for trace, row, column in layer_lines(
-            part, "probability", own=family, row=1, col=col, legend=col == 1, unit=""
-        ):
-            figure.add_trace(trace, row=row, col=column)
+        lines = layer_lines(part, "probability", own=family_of(corruption), legend=col == 1, unit="")
+        figure.add_traces(lines, rows=1, cols=col)
     figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(summary["layer"]))
     figure.update_yaxes(title_text="mean probability of the correct class", rangemode="tozero", row=1, col=1)
     return finish(figure, "Probability of the correct class, layer by layer", height=430)
@@ -71,10 +67,9 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
     """
     shares = first if "share" in first else first_correct_shares(first)
     require(shares, ("model", "corruption", "layer", "share", "low", "high", "images"), "first_correct")
-    kinds = families(first["model"])
-    tuned = [strongest(first["model"], family) for family in kinds]
+    tuned = strongest_of_each(first["model"])
     titles = [panel_title(f"Images with {title_of(key)}") for key in tuned]
-    figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = make_subplots(1, len(tuned), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     for col, corruption in enumerate(tuned, start=1):
         for model in ("base", corruption):
             part = pick(shares, model=model, corruption=corruption).sort_values("layer")
@@ -84,7 +79,7 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
                 y=points["share"].to_numpy(),
                 customdata=part[["images"]].join(points[["low", "high"]]).to_numpy(),
                 error_y=error_bars(points["share"], points["low"], points["high"], tint=INK) | {"thickness": 1.2},
-                name="Base" if model == "base" else f"{title_of(model, short=True)} tuned",
+                name=tuned_title(model),
                 marker={"color": fade(colour(model), 0.55) if model == "base" else colour(model)},
                 showlegend=model != "base" or col == 1,
                 hovertemplate=f"<b>{title_of(model)}</b> layer %{{x}}: %{{y:.1f}}% [%{{customdata[1]:.1f}}, "
@@ -104,7 +99,7 @@ def first_correct_shares(first: pd.DataFrame) -> pd.DataFrame:
     from mechvit.analysis.summaries.histograms import first_correct_histogram
 
     require(first, ("model", "corruption", "image_id", "layer"), "first_correct")
-    tuned = [strongest(first["model"], family) for family in families(first["model"])]
+    tuned = strongest_of_each(first["model"])
     pairs = first["corruption"].isin(tuned) & ((first["model"] == "base") | (first["model"] == first["corruption"]))
     return first_correct_histogram(first[pairs].reset_index(drop=True)) if pairs.any() else first[pairs]
 
@@ -128,7 +123,7 @@ def first_correct_difference(summary: pd.DataFrame) -> go.Figure:
         part = pick(own, model=model)
         trace = go.Scatter(
             x=part["difference"].to_numpy(),
-            y=[f"{title_of(model, short=True)} tuned, on {title_of(model, short=True).lower()}"],
+            y=[f"{tuned_title(model)}, on {title_of(model, short=True).lower()}"],
             error_x=error_bars(part["difference"], part["difference_low"], part["difference_high"]),
             customdata=part[["difference_low", "difference_high", "n_paired"]].to_numpy(),
             mode="markers",

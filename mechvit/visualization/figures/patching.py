@@ -24,6 +24,7 @@ from mechvit.visualization.style import (
     zero_line,
 )
 
+from .change_map import bold, sure
 from .table_checks import error_bars, layer_step, pick, require
 
 _BLUE, _ORANGE, _GREEN = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise", "other"))
@@ -107,15 +108,12 @@ def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) ->
         name: wide[name].reindex(rows).to_numpy(float)
         for name in ("recovered", "recovered_low", "recovered_high", "value")
     }
-    sure = (found["recovered_low"] > 0) | (found["recovered_high"] < 0)
-    shown = np.char.mod("%.2f", found["recovered"])
-    text = np.where(sure, np.char.add(np.char.add("<b>", shown), "</b>"), shown)
-    text = np.where(np.isnan(found["recovered"]), "", text)
+    shown = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in found["recovered"]]
     return go.Heatmap(
         z=found["recovered"],
         x=wide["value"].columns.to_numpy(),
         y=names,
-        text=text,
+        text=bold(shown, sure(found["recovered_low"], found["recovered_high"])),
         texttemplate="%{text}",
         textfont={"size": 11},
         customdata=np.stack([found["recovered_low"], found["recovered_high"], found["value"]], -1),
@@ -209,7 +207,7 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
     for place, (model, number) in enumerate(panels):
         name, tint = MODELS[model]
         part = pick(links, model=model, number=number)
-        sure = (part["effect_low"] > 0) | (part["effect_high"] < 0)
+        filled = sure(part["effect_low"].to_numpy(), part["effect_high"].to_numpy())
         trace = go.Scatter(
             x=part["value"].to_numpy(),
             y=part["effect"].to_numpy(),
@@ -218,7 +216,7 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
             marker={
                 "color": tint,
                 "size": 8,
-                "symbol": np.where(sure, "circle", "circle-open"),
+                "symbol": np.where(filled, "circle", "circle-open"),
                 "line": {"width": 1.5},
             },
             name=name,

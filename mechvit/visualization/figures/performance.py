@@ -16,7 +16,9 @@ from mechvit.visualization.style import (
     in_order,
     panel_title,
     strongest,
+    strongest_of_each,
     title_of,
+    tuned_title,
     zero_line,
 )
 
@@ -38,7 +40,7 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
         ValueError: a column is missing or the table is empty.
     """
     require(summary, COLUMNS, "performance_summary")
-    worst = [strongest(summary["corruption"], family) for family in families(summary["corruption"])]
+    worst = strongest_of_each(summary["corruption"])
     models = in_order(summary["model"])[::-1]
     figure = make_subplots(
         rows=len(worst),
@@ -86,13 +88,12 @@ def gains(summary: pd.DataFrame) -> go.Figure:
         ValueError: a column is missing or the table is empty.
     """
     require(summary, COLUMNS, "performance_summary")
-    kinds = families(summary["model"])
-    worst = [strongest(summary["corruption"], family) for family in kinds]
+    worst = [strongest(summary["corruption"], family) for family in families(summary["model"])]
     titles = [panel_title(f"Tested on {title_of(corruption)}") for corruption in worst]
-    figure = make_subplots(1, len(kinds), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = make_subplots(1, len(worst), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     metrics = [metric for metric in METRIC_TITLES if metric != "ece"]
-    for col, (family, corruption) in enumerate(zip(kinds, worst, strict=True), start=1):
-        models = [m for m in in_order(summary["model"]) if family_of(m) == family]
+    for col, corruption in enumerate(worst, start=1):
+        models = [m for m in in_order(summary["model"]) if family_of(m) == family_of(corruption)]
         offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else [0.0]
         for model, offset in zip(models, offsets, strict=True):
             part = pick(summary, corruption=corruption, model=model).set_index("metric").loc[metrics] * 1
@@ -149,7 +150,7 @@ def transfer(summary: pd.DataFrame, metric: str = "accuracy") -> go.Figure:
             [[f"{value:.3f}" for value in row] for row in grids["value"]], sure(grids["gain_low"], grids["gain_high"])
         ),
         x=[title_of(key, short=True) for key in conditions],
-        y=[title_of(key, short=True) if key == "base" else f"{title_of(key, short=True)} tuned" for key in models],
+        y=[tuned_title(key) for key in models],
         title=f"{METRIC_TITLES[metric]} of every model on every condition",
         colours=f"change over the base, percentage points (positive: {'worse' if metric == 'ece' else 'better'})",
         hover="<b>%{y}</b> on %{x}: %{z:+.1f} points [%{customdata[0]:+.1f}, %{customdata[1]:+.1f}]<extra></extra>",

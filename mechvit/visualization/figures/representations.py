@@ -14,16 +14,16 @@ from mechvit.visualization.style import (
     PAPER,
     RAMPS,
     colour,
-    fade,
     family_of,
     finish,
     in_order,
     panel_title,
     title_of,
+    tuned_title,
     zero_line,
 )
 
-from .table_checks import dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
+from .table_checks import band, dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
 
 CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
 _BLUE = RAMPS["gaussian_blur"][0]
@@ -85,12 +85,10 @@ def _by_layer(own: pd.DataFrame, title: str) -> go.Figure:
     for col, corruption in enumerate(conditions, start=1):
         part = ordered(pick(own, corruption=corruption))
         for model in dict.fromkeys(part["model"]):
-            lines = layer_lines(
-                pick(part, model=model), "cka", own=family_of(model), row=1, col=col, legend=model not in shown, unit=""
-            )
+            own_part = pick(part, model=model)
+            lines = layer_lines(own_part, "cka", own=family_of(model), legend=model not in shown, unit="")
             shown.add(model)
-            for trace, row, column in lines:
-                figure.add_trace(trace, row=row, col=column)
+            figure.add_traces(lines, rows=1, cols=col)
     figure.update_xaxes(title_text="layer (0 = embedding)", dtick=layer_step(own["layer"]))
     figure.update_yaxes(range=[min(0.0, float(own["low"].min())), 1.02])
     return finish(figure, title, height=400)
@@ -171,8 +169,8 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
             for model in models:
                 for lens, dash in LENSES.items():
                     part = pick(summary, model=model, corruption=corruption, lens=lens, quantity=quantity)
-                    for trace in _lens_line(part.sort_values("layer"), model, lens, dash, legend=row == col == 1):
-                        figure.add_trace(trace, row=row, col=col)
+                    lines = _lens_line(part.sort_values("layer"), model, lens, dash, legend=row == col == 1)
+                    figure.add_traces(lines, rows=row, cols=col)
         figure.update_yaxes(title_text=LENS_AXES[quantity], rangemode="tozero", row=row, col=1)
     figure.update_xaxes(dtick=layer_step(summary["layer"]))
     figure.update_xaxes(title_text="layer (0 = embedding)", row=len(LENS_AXES))
@@ -185,8 +183,6 @@ def _lens_line(part: pd.DataFrame, model: str, lens: str, dash: str, *, legend: 
     if part.empty:
         return []
     tint, group, x = colour(model), f"{model}:{lens}", part["layer"].to_numpy()
-    edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    edge["legendgroup"] = group
     line = go.Scatter(
         x=x,
         y=part["value"].to_numpy(),
@@ -200,8 +196,7 @@ def _lens_line(part: pd.DataFrame, model: str, lens: str, dash: str, *, legend: 
         hovertemplate=f"<b>{title_of(model)}</b>, {lens} lens, layer %{{x}}: %{{y:.3f}} "
         "[%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>",
     )
-    band = go.Scatter(**edge, y=part["low"].to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.13))
-    return [go.Scatter(**edge, y=part["high"].to_numpy()), band, line]
+    return [*band(x, part["low"], part["high"], tint, group), line]
 
 
 @checked
@@ -223,7 +218,7 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
     figure = make_subplots(1, len(lenses), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
     there = set(zip(own["model"], own["corruption"], strict=True))
     rows = [(m, c) for m in in_order(own["model"]) for c in in_order(own["corruption"]) if (m, c) in there]
-    names = [f"{title_of(m, short=True)} tuned, on {title_of(c, short=True).lower()}" for m, c in rows]
+    names = [f"{tuned_title(m)}, on {title_of(c, short=True).lower()}" for m, c in rows]
     for col, lens in enumerate(lenses, start=1):
         for (subset, (says, symbol)), offset in zip(SUBSET_MARKERS.items(), (-0.13, 0.13), strict=True):
             for model in in_order(own["model"]):
@@ -235,7 +230,7 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
                     customdata=part[["change_low", "change_high", "n"]].to_numpy(),
                     mode="markers",
                     marker={"color": colour(model), "size": 9, "symbol": symbol},
-                    name=f"{title_of(model, short=True)} tuned, {says}",
+                    name=f"{tuned_title(model)}, {says}",
                     legendgroup=f"{model}:{subset}",
                     showlegend=col == 1,
                     hovertemplate=f"<b>{title_of(model)}</b>, {says}: %{{x:+.2f}} layers [%{{customdata[0]:+.2f}}, "

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import MUTED, RAMPS, finish, in_order, panel_title, title_of
+from mechvit.visualization.style import DASHES, MUTED, RAMPS, finish, in_order, panel_title, title_of, tuned_title
 
-from .table_checks import dot, error_bars, pick, require
+from .table_checks import axis_range, dot, error_bars, pick, require
 
 COLUMNS = ("model", "group", "family", "level", "quantity", "value", "low", "high")
 PANELS = {
@@ -58,7 +58,7 @@ def corruption_errors(summary: pd.DataFrame) -> go.Figure:
             error_x=error_bars(part["value"], part["low"], part["high"]),
             mode="markers",
             marker=dot(model, size=7),
-            name=title_of(model, short=True) if model == "base" else f"{title_of(model, short=True)} tuned",
+            name=tuned_title(model),
             legendgroup=model,
             showlegend=col == 1,
             hovertemplate=f"<b>{title_of(model)}</b>, %{{customdata[0]}}: %{{x:.3f}} "
@@ -72,14 +72,9 @@ def corruption_errors(summary: pd.DataFrame) -> go.Figure:
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, showgrid=True, row=1, col=col)
         if quantity != "error":
             figure.add_vline(1, line={"color": MUTED, "width": 1}, layer="below", row=1, col=col)
-            figure.update_xaxes(range=_reach(pick(summary, quantity=quantity)["value"]), row=1, col=col)
+            ratios = pick(summary, quantity=quantity)["value"]
+            figure.update_xaxes(range=axis_range(ratios, 0.9, 1.1, room=0.4), row=1, col=col)
     return figure.update_layout(margin={"l": 150}, legend_y=1 + 24 / height)
-
-
-def _reach(ratios: pd.Series) -> list[float]:
-    """Return an axis range that holds 1 and every ratio; intervals with a tiny denominator may extend beyond it."""
-    low, high = np.nanmin([*ratios, 0.9]), np.nanmax([*ratios, 1.1])
-    return [low - 0.4 * (high - low), high + 0.4 * (high - low)]
 
 
 @checked
@@ -97,7 +92,6 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
     groups = [group for group in GROUP_COLOURS if group in set(mean["group"])]
     titles = [panel_title(group.capitalize()) for group in groups]
     figure = make_subplots(1, len(groups), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
-    dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     for col, group in enumerate(groups, start=1):
         part = pick(mean, group=group)
         for place, corruption in enumerate(in_order(part["corruption"])):
@@ -106,7 +100,7 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
                 x=line["frequency"].to_numpy(),
                 y=line["power"].where(line["power"] > 0).to_numpy(),
                 mode="lines",
-                line={"color": GROUP_COLOURS[group], "width": 1.8, "dash": dashes[place % len(dashes)]},
+                line={"color": GROUP_COLOURS[group], "width": 1.8, "dash": DASHES[place % len(DASHES)]},
                 name=title_of(corruption),
                 hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:.2e}} at %{{x:.3f}} cycles per pixel<extra></extra>",
             )

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import colour, finish, in_order, panel_title, title_of
+from mechvit.visualization.style import DASHES, colour, finish, in_order, panel_title, title_of
 
 from .saes import ARCHITECTURE_TITLES
 from .table_checks import pick, require
@@ -28,8 +28,6 @@ PANELS_A_ROW = 3
 """Number of panels side by side."""
 TICKS = [digit * 10**power for power in range(-2, 6) for digit in (1, 2, 5)]
 """Ticks of the L0 axis."""
-DASHES = ("solid", "dash", "dot", "dashdot")
-"""Line styles of several hook points."""
 
 
 @checked

@@ -7,9 +7,19 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import MUTED, colour, fade, finish, in_order, panel_title, title_of, zero_line
+from mechvit.visualization.style import (
+    DASHES,
+    MUTED,
+    colour,
+    finish,
+    in_order,
+    panel_title,
+    title_of,
+    tuned_title,
+    zero_line,
+)
 
-from .table_checks import dot, error_bars, pick, require
+from .table_checks import band, dot, error_bars, pick, require
 
 ARCHITECTURE_TITLES = {
     "standard": "Vanilla SAE",
@@ -19,7 +29,7 @@ ARCHITECTURE_TITLES = {
     "gated": "Gated SAE",
     "matryoshka_batchtopk": "Matryoshka BatchTopK SAE",
 }
-DASHES = dict(zip(ARCHITECTURE_TITLES, ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot"), strict=True))
+ARCHITECTURE_DASHES = dict(zip(ARCHITECTURE_TITLES, DASHES, strict=True))
 STATISTICS = {
     "wasserstein": "Wasserstein distance",
     "kolmogorov_smirnov": "Kolmogorov–Smirnov",
@@ -74,8 +84,7 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
                 part = pick(histogram, model=model, architecture=kind, corruption=corruption)
                 if len(part):
                     legend = row == 1 and (model != "base" or col == 1)
-                    for trace in _density(part, model, legend):
-                        figure.add_trace(trace, row=row, col=col)
+                    figure.add_traces(_density(part, model, legend), rows=row, cols=col)
     figure.update_yaxes(title_text="density", col=1)
     figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(title_text="cosine of the SAE codes, clean against corrupted patch (1 = same)", row=len(kinds))
@@ -94,26 +103,20 @@ def cosine_densities(cosine: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
 def _density(part: pd.DataFrame, model: str, legend: bool) -> list[go.Scatter]:
     """Return the traces of a histogram's outline as a stepped line, and of its interval's band."""
     tint, x = colour(model), ((part["left"] + part["right"]) / 2).to_numpy()
-    edge = {"x": x, "mode": "lines", "line": {"width": 0, "shape": "hvh"}, "hoverinfo": "skip", "showlegend": False}
-    traces = []
-    if part["low"].notna().any():
-        traces = [
-            go.Scatter(**edge, y=part["high"].to_numpy(), legendgroup=model),
-            go.Scatter(**edge, y=part["low"].to_numpy(), legendgroup=model, fill="tonexty", fillcolor=fade(tint, 0.22)),
-        ]
+    interval = band(x, part["low"], part["high"], tint, model, alpha=0.22, shape="hvh")
     line = go.Scatter(
         x=x,
         y=part["density"].to_numpy(),
         customdata=part[["low", "high", "patches"]].to_numpy(),
         mode="lines",
         line={"color": tint, "width": 2, "shape": "hvh"},
-        name="Base" if model == "base" else f"{title_of(model, short=True)} tuned",
+        name=tuned_title(model),
         legendgroup=model,
         showlegend=legend,
         hovertemplate=f"<b>{title_of(model)}</b> density %{{y:.2f}} [%{{customdata[0]:.2f}}, %{{customdata[1]:.2f}}] "
         "at %{x:.2f}, %{customdata[2]:,} patches<extra></extra>",
     )
-    return [*traces, line]
+    return [*interval, line] if part["low"].notna().any() else [line]
 
 
 @checked
@@ -178,7 +181,7 @@ def training_curves(history: pd.DataFrame) -> go.Figure:
                     x=part["tokens"].to_numpy(),
                     y=part["value"].to_numpy(),
                     mode="lines",
-                    line={"color": colour(model), "width": 2, "dash": DASHES[kind]},
+                    line={"color": colour(model), "width": 2, "dash": ARCHITECTURE_DASHES[kind]},
                     name=name,
                     legendgroup=name,
                     showlegend=col == 1,

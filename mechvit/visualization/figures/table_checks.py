@@ -49,21 +49,27 @@ def dot(model: str, *, size: float = 9) -> dict[str, object]:
     return {"color": colour(model), "size": size, "symbol": "circle"}
 
 
+def band(
+    x: np.ndarray, low: pd.Series, high: pd.Series, tint: str, group: str, *, alpha: float = 0.13, shape: str = "linear"
+) -> list[go.Scatter]:
+    """Return the traces of an interval's band: two invisible lines, filled between."""
+    edge = {"x": x, "mode": "lines", "line": {"width": 0, "shape": shape}, "hoverinfo": "skip", "showlegend": False}
+    upper = go.Scatter(**edge, y=high.to_numpy(), legendgroup=group)
+    lower = go.Scatter(**edge, y=low.to_numpy(), legendgroup=group, fill="tonexty", fillcolor=fade(tint, alpha))
+    return [upper, lower]
+
+
 def layer_lines(
-    frame: pd.DataFrame, value: str, *, own: str, row: int, col: int, legend: bool, unit: str, digits: int = 3
-) -> list[tuple[go.Scatter, int, int]]:
+    frame: pd.DataFrame, value: str, *, own: str, legend: bool, unit: str, digits: int = 3
+) -> list[go.Scatter]:
     """Return a line with band per model over `layer`; models of families other than `own` thin, without band."""
-    traces: list[tuple[go.Scatter, int, int]] = []
+    traces: list[go.Scatter] = []
     for model, group in frame.groupby("model", sort=False):
         group, tint = group.sort_values("layer"), colour(str(model))
         near = model == "base" or family_of(str(model)) == own
         x = group["layer"].to_numpy()
         if near:
-            edge = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-            edge["legendgroup"] = model
-            traces.append((go.Scatter(**edge, y=group["high"].to_numpy()), row, col))
-            band = go.Scatter(**edge, y=group["low"].to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.13))
-            traces.append((band, row, col))
+            traces += band(x, group["low"], group["high"], tint, str(model))
         line = {"color": tint, "width": 2.4 if near else 1.3, "dash": "solid" if near else "dot"}
         hover = f"<b>{title_of(str(model))}</b> layer %{{x}}: %{{y:.{digits}f}}{unit}"
         hover += f" [%{{customdata[0]:.{digits}f}}, %{{customdata[1]:.{digits}f}}]<extra></extra>"
@@ -80,7 +86,7 @@ def layer_lines(
             showlegend=legend,
             hovertemplate=hover,
         )
-        traces.append((trace, row, col))
+        traces.append(trace)
     return traces
 
 
@@ -93,3 +99,12 @@ def ordered(frame: pd.DataFrame) -> pd.DataFrame:
 def layer_step(layers: pd.Series | np.ndarray) -> int:
     """Return the spacing of layer ticks, for about 13 ticks at most."""
     return 1 + int(np.max(layers)) // 13
+
+
+def axis_range(values: pd.Series, *always: float, room: float) -> list[float]:
+    """Return an axis range with these numbers, and a share `room` of its length beyond either end.
+
+    Intervals may extend beyond it, as those with a tiny denominator do.
+    """
+    low, high = np.nanmin([*values, *always]), np.nanmax([*values, *always])
+    return [low - room * (high - low), high + room * (high - low)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -10,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import MUTED, colour, escaped, fade, finish, in_order, panel_title, title_of, zero_line
+from mechvit.visualization.style import MUTED, colour, escaped, finish, in_order, panel_title, title_of, zero_line
 
-from .table_checks import error_bars, pick, require
+from .table_checks import axis_range, band, error_bars, pick, require
 
 SHARE = ("recovered", "recovered_low", "recovered_high")
 SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high", *SHARE)
@@ -75,7 +76,7 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
     figure.update_yaxes(
         tickvals=list(range(len(parts))), ticktext=[escaped(name) for name in parts], range=[len(parts) - 0.4, -0.6]
     )
-    figure.update_xaxes(title_text=RECOVERED, showgrid=True, range=_reach(single))
+    figure.update_xaxes(title_text=RECOVERED, showgrid=True, range=axis_range(single["recovered"], 0, 1, room=0.25))
     return figure.update_layout(margin={"l": 130})
 
 
@@ -105,17 +106,8 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
     for (col, kind), corruption in product(enumerate(kinds, start=1), in_order(rows["corruption"])):
         line = pick(rows, kind=kind, corruption=corruption).sort_values("k")
         names = [escaped(name) if name else "none" for name in line["part"]]
-        for trace in _banded(
-            line["k"],
-            line["recovered"],
-            line["recovered_low"],
-            line["recovered_high"],
-            corruption,
-            col == 1,
-            hover="%{customdata}: %{y:.3f}",
-            custom=names,
-        ):
-            figure.add_trace(trace, row=1, col=col)
+        traces = _banded(line, "k", SHARE, corruption, col == 1, hover="%{customdata}: %{y:.3f}", custom=names)
+        figure.add_traces(traces, rows=1, cols=col)
         figure.update_xaxes(tickvals=line["k"].to_list(), ticktext=names, tickangle=-40, row=1, col=col)
     for height in (0, 1):
         figure.add_hline(
@@ -144,11 +136,8 @@ def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
     figure = make_subplots(1, len(shown), horizontal_spacing=0.08, subplot_titles=titles)
     for (col, quantity), corruption in product(enumerate(shown, start=1), in_order(summary["corruption"])):
         line = pick(summary, quantity=quantity, corruption=corruption).sort_values("alpha")
-        hover = "%{y:.3f} at alpha %{x:.3g}"
-        for trace in _banded(
-            line["alpha"], line["value"], line["low"], line["high"], corruption, col == 1, hover=hover
-        ):
-            figure.add_trace(trace, row=1, col=col)
+        columns, hover = ("value", "low", "high"), "%{y:.3f} at alpha %{x:.3g}"
+        figure.add_traces(_banded(line, "alpha", columns, corruption, col == 1, hover=hover), rows=1, cols=col)
     for place in (0, 1):
         figure.add_vline(place, line={"color": MUTED, "width": 1, "dash": "dot"}, layer="below")
     finish(figure, "Between the base model's weights and the tuned model's", height=420)
@@ -193,23 +182,22 @@ def weight_changes(parts: pd.DataFrame) -> go.Figure:
 
 
 def _banded(
-    x: pd.Series,
-    y: pd.Series,
-    low: pd.Series,
-    high: pd.Series,
+    part: pd.DataFrame,
+    along: str,
+    columns: Sequence[str],
     corruption: str,
     legend: bool,
     *,
     hover: str,
     custom: list[str] | None = None,
 ) -> list[go.Scatter]:
-    """Return the traces of a line and its interval's band, in the corruption's colour."""
-    tint = colour(corruption)
-    edge = {"x": x.to_numpy(), "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-    edge["legendgroup"] = corruption
+    """Return the traces of a line (the first of `columns`) and its interval's band (the others), in the corruption's
+    colour."""
+    tint, x = colour(corruption), part[along].to_numpy()
+    value, low, high = (part[column] for column in columns)
     line = go.Scatter(
-        x=x.to_numpy(),
-        y=y.to_numpy(),
+        x=x,
+        y=value.to_numpy(),
         customdata=custom,
         mode="lines+markers",
         line={"color": tint, "width": 2.2},
@@ -219,11 +207,7 @@ def _banded(
         showlegend=legend,
         hovertemplate=f"<b>{title_of(corruption)}</b> {hover}<extra></extra>",
     )
-    return [
-        go.Scatter(**edge, y=high.to_numpy()),
-        go.Scatter(**edge, y=low.to_numpy(), fill="tonexty", fillcolor=fade(tint, 0.13)),
-        line,
-    ]
+    return [*band(x, low, high, tint, corruption), line]
 
 
 def _depth(part: str) -> tuple[int, int, int]:
@@ -240,10 +224,3 @@ def _symbol(part: str) -> str:
     kind = part.rpartition(".")[2]
     kinds = {"attn": "circle", "ln1+attn": "circle", "mlp": "square", "ln2+mlp": "square", "ln1": "x", "ln2": "x"}
     return kinds.get(kind, "diamond")
-
-
-def _reach(single: pd.DataFrame) -> list[float]:
-    """Return an axis range that holds 0, 1 and every share; intervals may extend beyond it."""
-    shares = single["recovered"].dropna()
-    low, high = min([0.0, *shares]), max([1.0, *shares])
-    return [low - 0.25 * (high - low), high + 0.25 * (high - low)]

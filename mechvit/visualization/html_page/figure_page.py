@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mechvit.arguments import checked
 from mechvit.visualization.style import DARK
 
-from .licence_notices import licences, notices
-from .page import plotly_script, render, write_whole
+from .licence_notices import embedded
+from .page import render, write_whole
 from .plotly_json import figure_spec
 
 if TYPE_CHECKING:
@@ -23,16 +23,14 @@ HEIGHT = 450
 @checked
 def write_figure_page(figure: go.Figure, path: str | Path) -> Path:
     """Write a figure as one self-contained page under the policy of all pages (`page.CSP`) and return its path."""
-    path, owed = Path(path), notices("plotly.js")
+    path = Path(path)
     text = render(
         "figure.html.j2",
         title=figure.layout.title.text or path.stem,
         height=int(figure.layout.height or HEIGHT),
         spec=figure_spec(figure),
         dark=DARK,
-        plotly=plotly_script(),
-        notices=owed,
-        licences=licences(owed),
+        **embedded("plotly.js"),
     )
     return write_whole(path, text)
 

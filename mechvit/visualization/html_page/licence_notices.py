@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from .page import asset
+from .page import asset, circuitsvis_script, plotly_script
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ NOTICES = (
     Notice("Popper, react-popper and react-popper-tooltip", ("MIT",), "their contributors", "circuitsvis"),
     Notice("colord, tinycolor2, seedrandom, prop-types, react-fast-compare", ("MIT",), "their authors", "circuitsvis"),
 )
+
+
+def embedded(*scripts: str) -> dict[str, Any]:
+    """Return what a template needs of embedded scripts, `plotly.js` or `circuitsvis`: their text, and what is owed."""
+    owed = notices(*scripts)
+    texts = {"plotly.js": plotly_script, "circuitsvis": circuitsvis_script}
+    values = {name.removesuffix(".js"): texts[name]() for name in scripts}
+    return {**values, "notices": owed, "licences": licences(owed)}
 
 
 def notices(*scripts: str) -> list[Notice]:

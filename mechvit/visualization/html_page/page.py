@@ -8,14 +8,19 @@ import importlib.util
 import io
 import json
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
 
+from mechvit.arguments import checked
 from mechvit.files import is_signed, write_signed
 
 CSP = (
@@ -70,13 +75,17 @@ def plotly_script() -> Markup:
     return script_text(get_plotlyjs())
 
 
-def picture_uri(pixels: UInt8[np.ndarray, "3 height width"]) -> str:
-    """Return a picture as a WebP data URI, lossless up to 96 pixels per side (noise at 224 would take 150 kB)."""
+def picture_uri(pixels: UInt8[np.ndarray, "3 height width"], **options: Any) -> str:
+    """Return a picture as a WebP data URI, lossless up to 96 pixels per side (noise at 224 would take 150 kB).
+
+    Args:
+        options: changes to Pillow's options for WebP.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    picture.save(buffer, "WEBP", lossless=max(picture.size) <= 96, quality=90)
+    picture.save(buffer, "WEBP", **{"lossless": max(picture.size) <= 96, "quality": 90, **options})
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -92,12 +101,6 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(csp=CSP, asset=asset, json_text=json_text, **values)
-
-
-def framed(page: str, title: str, height: int) -> str:
-    """Return a whole page as a notebook's output, in its own frame so that several views do not interfere."""
-    look = f'width="100%" height="{height}" style="border:0" title="{html.escape(title)}"'
-    return f'<iframe srcdoc="{html.escape(page)}" {look}></iframe>'
 
 
 def write_whole(path: Path, text: str) -> Path:
@@ -127,3 +130,28 @@ def check_page(path: str | os.PathLike[str]) -> Path:
             f"{path} exists and is no page that mechvit wrote, or was edited since: give another name, or move it away"
         )
     return place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(ABC):
+    """A page that a notebook displays, and that `save(path)` writes as one file."""
+
+    title: str
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Models, images and code that the page was made with, title -> text."""
+    frame_height: ClassVar[int]
+    """Height of a notebook's frame, in pixels."""
+
+    @abstractmethod
+    def html(self) -> str:
+        """Return the whole page: self-contained and offline."""
+
+    @checked
+    def save(self, path: str | Path) -> Path:
+        """Write the page and return its path."""
+        return write_whole(Path(path), self.html())
+
+    def _repr_html_(self) -> str:
+        """Return the notebook's output: the page in its own frame, so that several views do not interfere."""
+        look = f'width="100%" height="{self.frame_height}" style="border:0" title="{html.escape(self.title)}"'
+        return f'<iframe srcdoc="{html.escape(self.html())}" {look}></iframe>'

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 
-from mechvit.arguments import checked
-from mechvit.visualization.html_page.page import framed, render, write_whole
+from mechvit.visualization.html_page.page import Page, picture_uri, render
 from mechvit.visualization.style import colour, title_of
 
 if TYPE_CHECKING:
@@ -26,13 +23,12 @@ DENSE_ABOVE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureBrowser:
+class FeatureBrowser(Page):
     """A browser of SAE latents; displayed by a notebook, or saved as one file by `save(path)`."""
 
     found: BrowsedFeatures
     title: str = "SAE features"
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """Models, images and code that the page was made with, title -> text."""
+    frame_height: ClassVar[int] = 860
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON: arrays as base64 of little-endian numbers."""
@@ -70,15 +66,6 @@ class FeatureBrowser:
     def html(self) -> str:
         """Return the whole page: self-contained, offline."""
         return render("features.html.j2", title=self.title, spec=self.spec(), provenance=self.provenance)
-
-    @checked
-    def save(self, path: str | Path) -> Path:
-        """Write the page and return its path."""
-        return write_whole(Path(path), self.html())
-
-    def _repr_html_(self) -> str:
-        """Return the notebook's output: the page in its own frame."""
-        return framed(self.html(), "SAE features", 860)
 
 
 def _condition(key: str) -> dict[str, str]:
@@ -187,9 +174,5 @@ def _packed(values: Any, dtype: str = "<f4") -> str:
 
 
 def _picture(pixels: UInt8[np.ndarray, "3 height width"]) -> str:
-    """Return a picture as a lossy WebP data URI even if it is small, since there may be a thousand."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(buffer, "WEBP", quality=86, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    """Return a picture as a lossy data URI even if it is small, since there may be a thousand."""
+    return picture_uri(pixels, lossless=False, quality=86, method=4)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from mechvit.arguments import checked
 from mechvit.visualization.figures.lens import image_trajectories
 from mechvit.visualization.html_page.csv_text import csv_text
-from mechvit.visualization.html_page.licence_notices import licences, notices
-from mechvit.visualization.html_page.page import escaped_json, framed, plotly_script, render, write_whole
+from mechvit.visualization.html_page.licence_notices import embedded
+from mechvit.visualization.html_page.page import Page, escaped_json, render
 from mechvit.visualization.html_page.plotly_json import figure_json
 from mechvit.visualization.style import DARK
 
@@ -39,7 +37,7 @@ class LensPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchLensView:
+class PatchLensView(Page):
     """Patch-level lenses of some pictures; displayed by a notebook, or saved as one offline file by `save(path)`."""
 
     models: tuple[str, ...]
@@ -52,8 +50,7 @@ class PatchLensView:
     """Side of a patch in pixels."""
     pictures: tuple[LensPicture, ...]
     title: str = "Logit lens, patch by patch"
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    """Models, images and code that the page was made with, title -> text."""
+    frame_height: ClassVar[int] = 900
 
     def spec(self) -> dict[str, Any]:
         """Return the data for the page's script, ready for JSON, with names of only the classes that patches show."""
@@ -86,7 +83,6 @@ class PatchLensView:
 
     def html(self) -> str:
         """Return the whole page: self-contained, offline, 4.8 MB of plotly.js and the data."""
-        owed = notices("plotly.js")
         return render(
             "patch_lens.html.j2",
             title=self.title,
@@ -94,19 +90,8 @@ class PatchLensView:
             provenance=self.provenance,
             figures=list(map(escaped_json, self.figures())),
             dark=DARK,
-            plotly=plotly_script(),
-            notices=owed,
-            licences=licences(owed),
+            **embedded("plotly.js"),
         )
-
-    @checked
-    def save(self, path: str | Path) -> Path:
-        """Write the page and return its path."""
-        return write_whole(Path(path), self.html())
-
-    def _repr_html_(self) -> str:
-        """Return the notebook's output: the page in its own frame."""
-        return framed(self.html(), self.title, 900)
 
 
 def _packed(lens: PatchLens, seen: np.ndarray, at: int) -> dict[str, str]:

@@ -10,7 +10,7 @@ from mechvit.visualization.figures.performance import METRIC_TITLES
 from mechvit.visualization.figures.saes import ARCHITECTURE_TITLES, architectures
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import interval, listing, signed
-from mechvit.visualization.style import families, family_of, in_order, level_of, strongest, title_of
+from mechvit.visualization.style import families, family_of, in_order, level_of, strongest_of_each, title_of
 
 
 def _row(frame: pd.DataFrame, **equal: object) -> pd.Series:
@@ -44,8 +44,7 @@ def claims(effects: pd.DataFrame) -> list[str]:
 def table_one(summary: pd.DataFrame) -> list[str]:
     """State accuracy and calibration of the base and of the model tuned on the tested corruption."""
     said = []
-    for family in families(summary["model"]):
-        key = strongest(summary["model"], family)
+    for key in strongest_of_each(summary["model"]):
         base, tuned = (_row(summary, model=m, corruption=key, metric="accuracy") for m in ("base", key))
         ece = [_row(summary, model=m, corruption=key, metric="ece").value for m in ("base", key)]
         said.append(
@@ -105,8 +104,7 @@ def transfer(summary: pd.DataFrame) -> list[str]:
 def class_probability(summary: pd.DataFrame) -> list[str]:
     """State the layer from which the tuned model stays above the base, and both final probabilities."""
     said = []
-    for family in families(summary["model"]):
-        key = strongest(summary["model"], family)
+    for key in strongest_of_each(summary["model"]):
         pair = pick(summary, model=key, corruption=key).merge(pick(summary, model="base", corruption=key), on="layer")
         pair = pair.sort_values("layer")
         ahead = (pair["low_x"] > pair["high_y"]).to_numpy()[::-1].cumprod()[::-1].astype(bool)
@@ -127,8 +125,7 @@ def class_probability(summary: pd.DataFrame) -> list[str]:
 def first_correct_layers(first: pd.DataFrame) -> list[str]:
     """State the mean layer of each distribution."""
     said = []
-    for family in families(first["model"]):
-        key = strongest(first["model"], family)
+    for key in strongest_of_each(first["model"]):
         base, tuned = (pick(first, model=m, corruption=key) for m in ("base", key))
         if base.empty or tuned.empty:
             said.append(f"On {title_of(key)}, one of the two models is right on no image at any layer.")
@@ -158,8 +155,7 @@ def first_correct_difference(summary: pd.DataFrame) -> list[str]:
     earlier = [title_of(model, short=True) for model in own.index[own["difference_high"] < 0]]
     found = f"the models tuned on {listing(earlier)}" if earlier else "no tuned model"
     each = []
-    for family in families(own.index):
-        key = strongest(own.index, family)
+    for key in strongest_of_each(own.index):
         row = own.loc[key]
         change = interval(row["difference_low"], row["difference_high"], 2)
         each.append(f"{signed(row['difference'], 2)} layers ({change}) for {title_of(key, short=True)}")
@@ -170,8 +166,7 @@ def entropy_difference(summary: pd.DataFrame) -> list[str]:
     """State the base's differences along the layers, and in how many layers the base's is the highest."""
     part = pick(summary, quantity="entropy_difference")
     said = []
-    for family in families(part["corruption"]):
-        key = strongest(part["corruption"], family)
+    for key in strongest_of_each(part["corruption"]):
         wide = pick(part, corruption=key).pivot(index="layer", columns="model", values="value").sort_index()
         base, highest = wide["base"], int((wide.idxmax(axis=1) == "base").sum())
         text = (
@@ -190,8 +185,7 @@ def pattern_change(summary: pd.DataFrame) -> list[str]:
     """State the layer whose attention changes most, base against tuned."""
     cosine = pick(summary, quantity="cosine")
     said = []
-    for family in families(cosine["corruption"]):
-        key = strongest(cosine["corruption"], family)
+    for key in strongest_of_each(cosine["corruption"]):
         wide = pick(cosine, corruption=key).pivot(index="layer", columns="model", values="value").sort_index()
         worst = wide["base"].idxmin()
         text = (

@@ -9,7 +9,7 @@ import pandas as pd
 from mechvit.visualization.figures.performance import COLUMNS, METRIC_TITLES
 from mechvit.visualization.figures.saes import ARCHITECTURE_TITLES, architectures
 from mechvit.visualization.figures.table_checks import pick, require
-from mechvit.visualization.style import families, in_order, strongest, title_of
+from mechvit.visualization.style import in_order, strongest_of_each, title_of, tuned_title
 
 QUALITY = {
     "explained_variance": ("Explained variance", 3),
@@ -49,8 +49,7 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
     """
     require(summary, COLUMNS, "performance_summary")
     groups = []
-    for family in families(summary["corruption"]):
-        corruption = strongest(summary["corruption"], family)
+    for corruption in strongest_of_each(summary["corruption"]):
         part = pick(summary, corruption=corruption)
         best = {
             metric: pick(part, metric=metric)["value"].agg("min" if metric == "ece" else "max")
@@ -71,7 +70,7 @@ def table_one(summary: pd.DataFrame) -> tuple[list[str], list[RowGroup]]:
                         best=bool(row.value == best[metric]),
                     )
                 )
-            rows.append((model, "Base" if model == "base" else f"{title_of(model, short=True)} tuned", cells))
+            rows.append((model, tuned_title(model), cells))
         groups.append(RowGroup(title=f"On {title_of(corruption)}", rows=rows))
     return list(METRIC_TITLES.values()), groups
 

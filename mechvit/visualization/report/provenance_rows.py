@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -12,17 +11,11 @@ from .run_results import RunResults
 
 def rows(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Return a nested mapping as (dotted key, value) rows with exact values; sizes in bytes are given in GiB."""
-    return list(_rows(value, name))
-
-
-def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _rows(part, f"{name}.{key}" if name else str(key))
-    elif name.endswith("_bytes") and isinstance(value, (int, float)):
-        yield name.removesuffix("_bytes"), gibibytes(value)
-    else:
-        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return [row for key, part in value.items() for row in rows(part, f"{name}.{key}" if name else str(key))]
+    if name.endswith("_bytes") and isinstance(value, (int, float)):
+        return [(name.removesuffix("_bytes"), gibibytes(value))]
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
 
 
 def gibibytes(size: float) -> str:

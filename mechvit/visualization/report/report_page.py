@@ -7,24 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from mechvit.arguments import checked
 from mechvit.visualization.attention.circuitsvis_view import AttentionPanel, AttentionView, attention_spec, pooled_grid
 from mechvit.visualization.attention.pattern_pooling import pool_patterns, token_names
-from mechvit.visualization.html_page.licence_notices import licences, notices
-from mechvit.visualization.html_page.page import (
-    circuitsvis_script,
-    escaped_json,
-    picture_uri,
-    plotly_script,
-    render,
-    write_whole,
-)
+from mechvit.visualization.html_page.licence_notices import embedded
+from mechvit.visualization.html_page.page import escaped_json, picture_uri, render, write_whole
 from mechvit.visualization.html_page.plotly_json import figure_spec
-from mechvit.visualization.style import DARK, in_order, title_of
+from mechvit.visualization.style import DARK, in_order, title_of, tuned_title
 
 from . import html_tables as tables
 from . import provenance_rows as made
@@ -33,9 +26,6 @@ from .run_figures import RunFigure, draw_figure, sections
 from .run_results import RunResults, read_run
 from .sections import CLAIMS, FigureSpec, Section
 from .table_downloads import Offer, Offers
-
-if TYPE_CHECKING:
-    pass
 
 COARSE = 128
 """Side in pixels below which pictures are enlarged pixel by pixel, so that the page shows the model's input exactly."""
@@ -95,7 +85,6 @@ def render_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def report_html(run: RunResults) -> str:
     """Return the text of the whole page."""
-    owed = notices("plotly.js", "circuitsvis")
     offers = Offers()
     forest = next(iter(_page_figures(run, (CLAIMS,), offers)), None)
     parts = [_page_section(run, section, offers) for section in sections(run)]
@@ -122,11 +111,8 @@ def report_html(run: RunResults) -> str:
         config=made.rows(run.config),
         provenance=made.provenance(run),
         parquet=made.table_rows(run),
-        notices=owed,
-        licences=licences(owed),
         dark=DARK,
-        plotly=plotly_script(),
-        circuitsvis=circuitsvis_script(),
+        **embedded("plotly.js", "circuitsvis"),
     )
 
 
@@ -233,8 +219,7 @@ def _attention(run: RunResults) -> dict[str, Any] | None:
                 places[key] = len(panels)
                 panels.append(
                     AttentionPanel(
-                        title=f"{'Base' if model == 'base' else f'{title_of(model, short=True)} tuned'}, "
-                        f"{'clean' if condition == 'clean' else title_of(condition)} image",
+                        title=f"{tuned_title(model)}, {'clean' if condition == 'clean' else title_of(condition)} image",
                         patterns=pool_patterns(patterns[key], grid, prefix, most),
                         picture=None if picture is None else picture_uri(picture),
                     )

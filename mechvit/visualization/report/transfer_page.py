@@ -11,8 +11,8 @@ import pandas as pd
 from mechvit.arguments import checked
 from mechvit.files.reading import read_object
 from mechvit.visualization.figures import transfers
-from mechvit.visualization.html_page.licence_notices import licences, notices
-from mechvit.visualization.html_page.page import plotly_script, render, write_whole
+from mechvit.visualization.html_page.licence_notices import embedded
+from mechvit.visualization.html_page.page import render, write_whole
 from mechvit.visualization.style import DARK
 
 from . import provenance_rows as made
@@ -96,7 +96,7 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
         )
     config, provenance = read_object(path / REQUIRED[0]), read_provenance(path / REQUIRED[1])
     opened = RunResults(path=path, claims=[], config=config, provenance=provenance)
-    owed, offers = notices("plotly.js"), Offers()
+    offers = Offers()
     text = render(
         "transfer.html.j2",
         run=opened,
@@ -106,10 +106,8 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
         config=made.rows(config),
         provenance=made.provenance(opened),
         parquet=made.table_rows(opened),
-        notices=owed,
-        licences=licences(owed),
         dark=DARK,
-        plotly=plotly_script(),
+        **embedded("plotly.js"),
     )
     return write_whole(Path(out) if out is not None else path / "transfer.html", text)
 
