@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import family_of, finish, panel_title, strongest_of_each, title_of, zero_line
+from mechvit.visualization.style import family_of, finish, strongest_of_each, title_of, zero_line
 
-from .table_checks import layer_lines, layer_step, ordered, pick, require
+from .table_checks import layer_lines, layer_step, ordered, panels, pick, require
 
 COLUMNS = ("model", "corruption", "layer", "quantity", "value", "low", "high")
 
@@ -24,7 +23,7 @@ def _panels(figure: go.Figure, summary: pd.DataFrame, quantity: str, row: int, u
 
 
 def _titles(summary: pd.DataFrame) -> list[str]:
-    return [panel_title(f"{title_of(key)} against clean") for key in strongest_of_each(summary["corruption"])]
+    return [f"{title_of(key)} against clean" for key in strongest_of_each(summary["corruption"])]
 
 
 @checked
@@ -39,8 +38,7 @@ def entropy_difference(summary: pd.DataFrame) -> go.Figure:
     """
     require(summary, COLUMNS, "attention_summary")
     require(pick(summary, quantity="entropy_difference"), COLUMNS, "attention_summary (entropy_difference)")
-    titles = _titles(summary)
-    figure = make_subplots(1, len(titles), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels(_titles(summary))
     _panels(figure, summary, "entropy_difference", 1, " nats", 3)
     zero_line(figure)
     figure.update_xaxes(title_text="layer", dtick=layer_step(summary["layer"]))
@@ -62,16 +60,7 @@ def pattern_change(summary: pd.DataFrame) -> go.Figure:
     require(summary, COLUMNS, "attention_summary")
     part = summary[summary["quantity"].isin(["cosine", "squared_difference"])]
     require(part, COLUMNS, "attention_summary (cosine, squared_difference)")
-    titles = _titles(summary)
-    figure = make_subplots(
-        2,
-        len(titles),
-        shared_yaxes=True,
-        shared_xaxes=True,
-        horizontal_spacing=0.05,
-        vertical_spacing=0.1,
-        subplot_titles=titles,
-    )
+    figure = panels(_titles(summary), 2, shared_xaxes=True, vertical_spacing=0.1)
     _panels(figure, part, "cosine", 1, "", 4)
     _panels(figure, part, "squared_difference", 2, "", 5)
     figure.update_yaxes(title_text="cosine of the rows<br>(1 = unchanged)", row=1, col=1)

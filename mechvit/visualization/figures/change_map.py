@@ -16,9 +16,7 @@ COLOUR_SCALE = [[0, _LOW[1]], [0.25, _LOW[0]], [0.5, GRID], [0.75, _HIGH[0]], [1
 """Colour scale: orange below zero, grey at zero, blue above, distinguishable by colour-blind readers."""
 
 
-def sure(
-    low: Float[np.ndarray, "rows columns"], high: Float[np.ndarray, "rows columns"]
-) -> Bool[np.ndarray, "rows columns"]:
+def sure(low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
     """Return where an interval excludes zero."""
     return (low > 0) | (high < 0)
 

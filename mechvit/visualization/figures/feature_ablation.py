@@ -5,22 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import (
-    BASE,
-    MUTED,
-    colour,
-    finish,
-    in_order,
-    panel_title,
-    title_of,
-    tuned_title,
-    zero_line,
-)
+from mechvit.visualization.style import BASE, MUTED, colour, finish, in_order, title_of, tuned_title, zero_line
 
-from .table_checks import band, images_of, pick, require
+from .table_checks import band, images_of, panels, pick, require
 
 ABLATION_AXES = {
     "accuracy": "change of accuracy<br>(fraction; positive = better)",
@@ -48,15 +37,7 @@ def feature_ablations(summary: pd.DataFrame) -> go.Figure:
     require(own, columns, "feature_ablation (ablations)")
     conditions, shown = in_order(own["corruption"]), [key for key in ABLATION_AXES if key in set(own["quantity"])]
     titles = [images_of(key) for key in conditions]
-    figure = make_subplots(
-        len(shown),
-        len(conditions),
-        shared_xaxes=True,
-        shared_yaxes="rows",
-        horizontal_spacing=0.05,
-        vertical_spacing=0.06,
-        subplot_titles=titles,
-    )
+    figure = panels(titles, len(shown), shared_xaxes=True, shared_yaxes="rows", vertical_spacing=0.06)
     for row, quantity in enumerate(shown, start=1):
         for col, corruption in enumerate(conditions, start=1):
             for kind in ("control", "sensitive"):
@@ -111,8 +92,7 @@ def feature_changes(change: pd.DataFrame) -> go.Figure:
     first, *tuned = dict.fromkeys(change["model"])
     require(change[change["model"] != first], columns, "feature_change (a model beside the first)")
     base = pick(change, model=first).set_index("feature")["difference"]
-    titles = [panel_title(tuned_title(model)) for model in tuned]
-    figure = make_subplots(1, len(tuned), shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=titles)
+    figure = panels([tuned_title(model) for model in tuned], spacing=0.06)
     reach = 1.05 * float(change["difference"].abs().max() or 1.0)
     for col, model in enumerate(tuned, start=1):
         part = pick(change, model=model).dropna(subset=["difference"]).set_index("feature")

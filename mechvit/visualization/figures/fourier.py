@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import GRID, INK, PAPER, RAMPS, finish, in_order, panel_title, title_of, tuned_title
+from mechvit.visualization.style import GRID, INK, PAPER, RAMPS, finish, in_order, title_of, tuned_title
 
-from .table_checks import pick, require
+from .table_checks import panels, pick, require
 
 COLUMNS = ("model", "vertical", "horizontal", "error", "low", "high")
 _NOISE = RAMPS["gaussian_noise"][0]
@@ -29,8 +28,7 @@ def fourier_map(sensitivity: pd.DataFrame) -> go.Figure:
     """
     require(sensitivity, COLUMNS, "fourier_sensitivity")
     models = in_order(sensitivity["model"])
-    titles = [panel_title(tuned_title(model)) for model in models]
-    figure = make_subplots(1, len(models), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    figure = panels([tuned_title(model) for model in models], spacing=0.04)
     for col, model in enumerate(models, start=1):
         part = pick(sensitivity, model=model)
         wide = {

@@ -6,7 +6,6 @@ from itertools import product
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 from mechvit.visualization.style import (
@@ -18,7 +17,6 @@ from mechvit.visualization.style import (
     family_of,
     finish,
     in_order,
-    panel_title,
     strongest_of_each,
     tint_of,
     title_of,
@@ -26,7 +24,7 @@ from mechvit.visualization.style import (
     zero_line,
 )
 
-from .table_checks import dot, error_bars, layer_lines, layer_step, ordered, pick, require
+from .table_checks import dot, error_bars, layer_lines, layer_step, ordered, panels, pick, require
 
 
 @checked
@@ -43,8 +41,7 @@ def class_probability(summary: pd.DataFrame) -> go.Figure:
     """
     require(summary, ("model", "corruption", "layer", "probability", "low", "high"), "lens_summary")
     worst = strongest_of_each(summary["corruption"])
-    titles = [panel_title(f"Images with {title_of(key)}") for key in worst]
-    figure = make_subplots(1, len(worst), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels([f"Images with {title_of(key)}" for key in worst])
     for col, corruption in enumerate(worst, start=1):
         part = ordered(pick(summary, corruption=corruption))
         lines = layer_lines(part, "probability", own=family_of(corruption), legend=col == 1, unit="")
@@ -68,8 +65,7 @@ def first_correct_layers(first: pd.DataFrame) -> go.Figure:
     shares = first if "share" in first else first_correct_shares(first)
     require(shares, ("model", "corruption", "layer", "share", "low", "high", "images"), "first_correct")
     tuned = strongest_of_each(first["model"])
-    titles = [panel_title(f"Images with {title_of(key)}") for key in tuned]
-    figure = make_subplots(1, len(tuned), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels([f"Images with {title_of(key)}" for key in tuned])
     for col, corruption in enumerate(tuned, start=1):
         for model in ("base", corruption):
             part = pick(shares, model=model, corruption=corruption).sort_values("layer")
@@ -152,8 +148,7 @@ def image_trajectories(trajectories: pd.DataFrame) -> go.Figure:
     """
     require(trajectories, ("model", "condition", "layer", "class", "probability"), "trajectories")
     conditions, models, classes = (list(trajectories[name].unique()) for name in ("condition", "model", "class"))
-    titles = [panel_title(escaped(condition)) for condition in conditions]
-    figure = make_subplots(1, len(conditions), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels([escaped(condition) for condition in conditions])
     for (col, condition), model, (place, name) in product(enumerate(conditions, 1), models, enumerate(classes)):
         part = pick(trajectories, condition=condition, model=model)
         part = part[part["class"] == name].sort_values("layer")

@@ -10,22 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import (
-    BASE,
-    GRID,
-    INK,
-    MUTED,
-    PAPER,
-    RAMPS,
-    finish,
-    in_order,
-    panel_title,
-    title_of,
-    zero_line,
-)
+from mechvit.visualization.style import BASE, GRID, INK, MUTED, PAPER, RAMPS, finish, in_order, title_of, zero_line
 
 from .change_map import bold, sure
-from .table_checks import error_bars, layer_step, pick, require
+from .table_checks import error_bars, layer_step, panels, pick, require
 
 _BLUE, _ORANGE, _GREEN = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise", "other"))
 COLOUR_SCALE = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]
@@ -73,19 +61,14 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
     require(summary, columns, f"patching_summary of {quantity}")
     models = in_order(summary["model"])
     tokens = [key for key in TOKEN_TITLES if key in set(summary["tokens"])]
-    panels = list(product(models, tokens))
+    shown = list(product(models, tokens))
     rows = sorted(
         set(zip(summary["kind"], summary["head"], strict=True)), key=lambda r: (list(KIND_STYLES).index(r[0]), r[1])
     )
     names = [KIND_STYLES[kind][0] + (f" {head}" if head >= 0 else "") for kind, head in rows]
-    titles = [", ".join([*([title_of(model)] if model else []), TOKEN_TITLES[where]]) for model, where in panels]
-    figure = make_subplots(
-        *(1, len(panels)),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=[panel_title(title[0].upper() + title[1:]) for title in titles],
-    )
-    for col, (model, where) in enumerate(panels, start=1):
+    titles = [", ".join([*([title_of(model)] if model else []), TOKEN_TITLES[where]]) for model, where in shown]
+    figure = panels([title[0].upper() + title[1:] for title in titles], spacing=0.03)
+    for col, (model, where) in enumerate(shown, start=1):
         trace = _cells(pick(summary, model=model, tokens=where), rows, names)
         figure.add_trace(trace, row=1, col=col)
     height = 190 + 25 * len(rows)
@@ -194,9 +177,9 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
     require(correlations, ("model", "number", "value", "low", "high"), "head_correlations")
     models = [key for key in MODELS if key in set(links["model"])]
     numbers = [key for key in HEAD_AXES if key in set(links["number"])]
-    panels = list(product(models, numbers))
+    pairs = list(product(models, numbers))
     known = correlations.set_index(["model", "number"])
-    titles = ["ρ {:.2f} [{:.2f}, {:.2f}]".format(*known.loc[key, ["value", "low", "high"]]) for key in panels]
+    titles = ["ρ {:.2f} [{:.2f}, {:.2f}]".format(*known.loc[key, ["value", "low", "high"]]) for key in pairs]
     figure = make_subplots(
         *(len(models), len(numbers)),
         shared_yaxes="all",
@@ -204,7 +187,7 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
         vertical_spacing=0.16,
         subplot_titles=titles,
     )
-    for place, (model, number) in enumerate(panels):
+    for place, (model, number) in enumerate(pairs):
         name, tint = MODELS[model]
         part = pick(links, model=model, number=number)
         filled = sure(part["effect_low"].to_numpy(), part["effect_high"].to_numpy())

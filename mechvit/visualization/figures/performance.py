@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 from mechvit.visualization.style import (
@@ -14,7 +13,6 @@ from mechvit.visualization.style import (
     family_of,
     finish,
     in_order,
-    panel_title,
     strongest,
     strongest_of_each,
     title_of,
@@ -23,7 +21,7 @@ from mechvit.visualization.style import (
 )
 
 from .change_map import bold, change_map, sure
-from .table_checks import dot, error_bars, pick, require
+from .table_checks import dot, error_bars, panels, pick, require
 
 METRIC_TITLES = {"accuracy": "Top-1", "top5": "Top-5", "top10": "Top-10", "ece": "ECE"}
 COLUMNS = ("model", "corruption", "metric", "value", "low", "high", "gain", "gain_low", "gain_high")
@@ -42,15 +40,8 @@ def table_one(summary: pd.DataFrame) -> go.Figure:
     require(summary, COLUMNS, "performance_summary")
     worst = strongest_of_each(summary["corruption"])
     models = in_order(summary["model"])[::-1]
-    figure = make_subplots(
-        rows=len(worst),
-        cols=len(METRIC_TITLES),
-        shared_yaxes=True,
-        shared_xaxes="columns",
-        horizontal_spacing=0.035,
-        vertical_spacing=0.1,
-        subplot_titles=[panel_title(name) for name in titles_of(summary).values()],
-    )
+    titles = list(titles_of(summary).values())
+    figure = panels(titles, len(worst), shared_xaxes="columns", spacing=0.035, vertical_spacing=0.1)
     for row, corruption in enumerate(worst, start=1):
         for col, metric in enumerate(METRIC_TITLES, start=1):
             for model in models:
@@ -89,8 +80,7 @@ def gains(summary: pd.DataFrame) -> go.Figure:
     """
     require(summary, COLUMNS, "performance_summary")
     worst = [strongest(summary["corruption"], family) for family in families(summary["model"])]
-    titles = [panel_title(f"Tested on {title_of(corruption)}") for corruption in worst]
-    figure = make_subplots(1, len(worst), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels([f"Tested on {title_of(corruption)}" for corruption in worst])
     metrics = [metric for metric in METRIC_TITLES if metric != "ece"]
     for col, corruption in enumerate(worst, start=1):
         models = [m for m in in_order(summary["model"]) if family_of(m) == family_of(corruption)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 from mechvit.visualization.style import (
@@ -17,13 +16,12 @@ from mechvit.visualization.style import (
     family_of,
     finish,
     in_order,
-    panel_title,
     title_of,
     tuned_title,
     zero_line,
 )
 
-from .table_checks import band, dot, error_bars, images_of, layer_lines, layer_step, ordered, pick, require
+from .table_checks import band, dot, error_bars, images_of, layer_lines, layer_step, ordered, panels, pick, require
 
 CKA_COLUMNS = ("model_a", "corruption_a", "model_b", "corruption_b", "layer_a", "layer_b", "cka", "low", "high")
 _BLUE = RAMPS["gaussian_blur"][0]
@@ -79,8 +77,7 @@ def _same_layers(cka: pd.DataFrame) -> pd.DataFrame:
 
 def _by_layer(own: pd.DataFrame, title: str) -> go.Figure:
     conditions = in_order(own["corruption"])
-    titles = [images_of(key) for key in conditions]
-    figure = make_subplots(1, len(conditions), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels([images_of(key) for key in conditions])
     shown: set[str] = set()
     for col, corruption in enumerate(conditions, start=1):
         part = ordered(pick(own, corruption=corruption))
@@ -109,10 +106,9 @@ def similarity_matrix(cka: pd.DataFrame) -> go.Figure:
     pairs = list(cka.groupby(keys, sort=False))
     columns = min(len(pairs), 3)
     rows = -(-len(pairs) // columns)
-    titles = [panel_title(f"{_view(b, d)} (down)<br>and {_view(a, c)} (across)") for (a, c, b, d), _ in pairs]
-    figure = make_subplots(
-        rows, columns, horizontal_spacing=0.08, vertical_spacing=min(0.16, 0.3 / rows), subplot_titles=titles
-    )
+    titles = [f"{_view(b, d)} (down)<br>and {_view(a, c)} (across)" for (a, c, b, d), _ in pairs]
+    apart = min(0.16, 0.3 / rows)
+    figure = panels(titles, rows, columns=columns, spacing=0.08, vertical_spacing=apart, shared_yaxes=False)
     for place, ((a, c, b, d), part) in enumerate(pairs):
         wide = {name: part.pivot(index="layer_b", columns="layer_a", values=name) for name in ("cka", "low", "high")}
         heat = go.Heatmap(
@@ -155,15 +151,7 @@ def lens_comparison(summary: pd.DataFrame) -> go.Figure:
     require(summary, columns, "lens_comparison")
     conditions, models = in_order(summary["corruption"]), in_order(summary["model"])
     titles = [images_of(key) for key in conditions]
-    figure = make_subplots(
-        len(LENS_AXES),
-        len(conditions),
-        shared_xaxes=True,
-        shared_yaxes="rows",
-        horizontal_spacing=0.05,
-        vertical_spacing=0.08,
-        subplot_titles=titles,
-    )
+    figure = panels(titles, len(LENS_AXES), shared_xaxes=True, shared_yaxes="rows", vertical_spacing=0.08)
     for row, quantity in enumerate(LENS_AXES, start=1):
         for col, corruption in enumerate(conditions, start=1):
             for model in models:
@@ -214,8 +202,7 @@ def depth_change(summary: pd.DataFrame) -> go.Figure:
     own = summary[summary["model"] != "base"]
     require(own, columns, "prediction_depth_summary (tuned models)")
     lenses = [lens for lens in LENSES if lens in set(own["lens"])]
-    titles = [panel_title(f"By the {lens} lens") for lens in lenses]
-    figure = make_subplots(1, len(lenses), shared_yaxes=True, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = panels([f"By the {lens} lens" for lens in lenses])
     there = set(zip(own["model"], own["corruption"], strict=True))
     rows = [(m, c) for m in in_order(own["model"]) for c in in_order(own["corruption"]) if (m, c) in there]
     names = [f"{tuned_title(m)}, on {title_of(c, short=True).lower()}" for m, c in rows]

@@ -7,12 +7,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import DASHES, MUTED, RAMPS, finish, in_order, panel_title, title_of, tuned_title
+from mechvit.visualization.style import DASHES, MUTED, RAMPS, finish, in_order, title_of, tuned_title
 
-from .table_checks import axis_range, dot, error_bars, pick, require
+from .table_checks import axis_range, dot, error_bars, panels, pick, require
 
 COLUMNS = ("model", "group", "family", "level", "quantity", "value", "low", "high")
 PANELS = {
@@ -44,8 +43,7 @@ def corruption_errors(summary: pd.DataFrame) -> go.Figure:
     models = in_order(summary["model"])
     rows = list(dict.fromkeys(zip(summary["group"], summary["family"], strict=True)))
     names = [_row_name(group, family) for group, family in rows]
-    titles = [panel_title(title) for title, _ in PANELS.values()]
-    figure = make_subplots(1, len(PANELS), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
+    figure = panels([title for title, _ in PANELS.values()], spacing=0.03)
     offsets = np.linspace(0.25, -0.25, len(models)) if len(models) > 1 else [0.0]
     for (model, offset), (col, quantity) in product(zip(models, offsets, strict=True), enumerate(PANELS, start=1)):
         part = pick(summary, model=model, quantity=quantity).set_index(["group", "family"])
@@ -90,8 +88,7 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
     require(spectra, ("corruption", "group", "frequency", "power"), "corruption_spectra")
     mean = spectra.groupby(["group", "corruption", "frequency"], sort=False, as_index=False)["power"].mean()
     groups = [group for group in GROUP_COLOURS if group in set(mean["group"])]
-    titles = [panel_title(group.capitalize()) for group in groups]
-    figure = make_subplots(1, len(groups), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
+    figure = panels([group.capitalize() for group in groups], spacing=0.03)
     for col, group in enumerate(groups, start=1):
         part = pick(mean, group=group)
         for place, corruption in enumerate(in_order(part["corruption"])):

@@ -7,13 +7,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import DASHES, colour, finish, in_order, panel_title, title_of
+from mechvit.visualization.style import DASHES, colour, finish, in_order, title_of
 
 from .saes import ARCHITECTURE_TITLES
-from .table_checks import pick, require
+from .table_checks import panels, pick, require
 
 LOOKS = {
     "standard": ("gaussian_blur_2", "circle"),
@@ -118,14 +117,7 @@ def _panels(titles: list[str]) -> tuple[go.Figure, list[tuple[int, int]]]:
     """Return a figure of panels with these titles in rows of three, and the row and column of each."""
     columns = min(PANELS_A_ROW, len(titles))
     rows = -(-len(titles) // columns)
-    figure = make_subplots(
-        rows,
-        columns,
-        shared_yaxes="all",
-        horizontal_spacing=0.05,
-        vertical_spacing=min(0.3, 0.5 / rows),
-        subplot_titles=[panel_title(title) for title in titles],
-    )
+    figure = panels(titles, rows, columns=columns, shared_yaxes="all", vertical_spacing=min(0.3, 0.5 / rows))
     return figure, [(i // columns + 1, i % columns + 1) for i in range(len(titles))]
 
 

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import (
-    DASHES,
-    MUTED,
-    colour,
-    finish,
-    in_order,
-    panel_title,
-    title_of,
-    tuned_title,
-    zero_line,
-)
+from mechvit.visualization.style import DASHES, MUTED, colour, finish, in_order, title_of, tuned_title, zero_line
 
-from .table_checks import band, dot, error_bars, pick, require
+from .table_checks import band, dot, error_bars, panels, pick, require
 
 ARCHITECTURE_TITLES = {
     "standard": "Vanilla SAE",
@@ -67,16 +56,8 @@ def cosine_distributions(cosine: pd.DataFrame, bins: int = 60) -> go.Figure:
     require(cosine, ("model", "architecture", "corruption", value), "sae_cosine")
     kinds = architectures(cosine)
     tuned = [key for key in in_order(cosine["model"]) if key != "base" and key in set(cosine["corruption"])]
-    titles = [panel_title(f"{ARCHITECTURE_TITLES[kind]}, {title_of(key)}") for kind in kinds for key in tuned]
-    figure = make_subplots(
-        len(kinds),
-        max(len(tuned), 1),
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.05,
-        vertical_spacing=0.14,
-        subplot_titles=titles,
-    )
+    titles = [f"{ARCHITECTURE_TITLES[kind]}, {title_of(key)}" for kind in kinds for key in tuned]
+    figure = panels(titles, len(kinds), columns=max(len(tuned), 1), shared_xaxes=True, vertical_spacing=0.14)
     histogram = cosine if summed else cosine_densities(cosine, bins)
     for row, kind in enumerate(kinds, start=1):
         for col, corruption in enumerate(tuned, start=1):
@@ -131,8 +112,7 @@ def cosine_distances(distance: pd.DataFrame) -> go.Figure:
     """
     require(distance, ("model", "architecture", "corruption", "statistic", "value", "low", "high"), "sae_distance")
     names = [name for name in STATISTICS if name in set(distance["statistic"])]
-    titles = [panel_title(STATISTICS[name]) for name in names]
-    figure = make_subplots(1, len(names), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    figure = panels([STATISTICS[name] for name in names], spacing=0.04)
     for col, statistic in enumerate(names, start=1):
         for model in in_order(distance["model"])[::-1]:
             for kind in architectures(distance)[::-1]:
@@ -170,8 +150,7 @@ def training_curves(history: pd.DataFrame) -> go.Figure:
     metrics = [name for name in CURVES if name in set(history["metric"])][:4]
     if not metrics:
         raise ValueError(f"table sae_history must have one of the metrics {', '.join(CURVES)}; it has none of them")
-    titles = [panel_title(CURVES[name][0].upper() + CURVES[name][1:]) for name in metrics]
-    figure = make_subplots(1, len(metrics), horizontal_spacing=0.07, subplot_titles=titles)
+    figure = panels([CURVES[name][0].upper() + CURVES[name][1:] for name in metrics], shared_yaxes=False, spacing=0.07)
     for col, metric in enumerate(metrics, start=1):
         for model in in_order(history["model"]):
             for kind in architectures(history):

@@ -6,12 +6,11 @@ from itertools import product
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import BASE, MUTED, RAMPS, escaped, finish, in_order, panel_title, title_of, zero_line
+from mechvit.visualization.style import BASE, MUTED, RAMPS, escaped, finish, in_order, title_of, zero_line
 
-from .table_checks import error_bars, pick, require
+from .table_checks import error_bars, panels, pick, require
 
 EFFECT_COLUMNS = ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
 COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *EFFECT_COLUMNS)
@@ -40,16 +39,8 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
         raise ValueError(f"one corruption besides clean is drawn at a time; the table holds {', '.join(corruptions)}")
     rows = summary[summary["quantity"] == quantity]
     hooks = sorted(dict.fromkeys(rows["hook_name"]), key=_depth)
-    titles = [panel_title(_hook_title(hook)) for hook in hooks]
-    figure = make_subplots(
-        2,
-        len(hooks),
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.02,
-        vertical_spacing=0.08,
-        subplot_titles=titles,
-    )
+    titles = [_hook_title(hook) for hook in hooks]
+    figure = panels(titles, 2, shared_xaxes=True, spacing=0.02, vertical_spacing=0.08)
     shown: set[str] = set()
     for (row, (corruption, value)), (col, hook) in product(
         enumerate(((corruptions[0], "recovered"), ("clean", "change")), start=1), enumerate(hooks, start=1)
@@ -102,8 +93,7 @@ def steering_cost(chosen: pd.DataFrame) -> go.Figure:
     rows = chosen[(chosen["quantity"] == "accuracy") & chosen["recovered"].notna()]
     require(rows, COLUMNS, "steering_chosen (accuracy, under a corruption with a gap)")
     corruptions = in_order(rows["corruption"])
-    titles = [panel_title(title_of(corruption)) for corruption in corruptions]
-    figure = make_subplots(1, len(corruptions), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    figure = panels([title_of(corruption) for corruption in corruptions], spacing=0.04)
     shown: set[str] = set()
     for col, corruption in enumerate(corruptions, start=1):
         for row in pick(rows, corruption=corruption).itertuples():

@@ -1,12 +1,14 @@
-"""Checks of tables before drawing, and traces shared by several figures."""
+"""Checks of tables before drawing, and panels and traces shared by several figures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from mechvit.visualization.style import colour, fade, family_of, in_order, panel_title, title_of
 
@@ -30,9 +32,26 @@ def pick(frame: pd.DataFrame, **equal: object) -> pd.DataFrame:
     return frame
 
 
+def panels(
+    titles: Sequence[str], rows: int = 1, *, columns: int | None = None, spacing: float = 0.05, **options: Any
+) -> go.Figure:
+    """Return an empty figure of panels that share the y axis.
+
+    Args:
+        titles: titles of the panels of the first row, or, with `columns`, of all panels, row by row.
+        rows: number of rows.
+        columns: number of columns; that of the titles when None.
+        spacing: horizontal space between panels, as a share of the width.
+        options: further ones of plotly's `make_subplots`.
+    """
+    bold = [panel_title(title) for title in titles]
+    options = {"shared_yaxes": True, "horizontal_spacing": spacing, "subplot_titles": bold, **options}
+    return make_subplots(rows, columns or len(titles), **options)
+
+
 def images_of(corruption: str) -> str:
     """Return a panel's title for the images of one condition."""
-    return panel_title("Clean images" if corruption == "clean" else f"Images with {title_of(corruption)}")
+    return "Clean images" if corruption == "clean" else f"Images with {title_of(corruption)}"
 
 
 def error_bars(value: pd.Series, low: pd.Series, high: pd.Series, *, tint: str | None = None) -> dict[str, object]:

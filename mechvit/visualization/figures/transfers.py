@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
 from mechvit.visualization.number_format import share, signed
-from mechvit.visualization.style import BASE, INK, MUTED, RAMPS, finish, panel_title, title_of, zero_line
+from mechvit.visualization.style import BASE, INK, MUTED, RAMPS, finish, title_of, zero_line
 
 from .change_map import bold, change_map, sure
-from .table_checks import error_bars, pick, require
+from .table_checks import error_bars, panels, pick, require
 
 COLUMNS = (
     "trained_on",
@@ -152,8 +151,7 @@ def transfer_means(means: pd.DataFrame) -> go.Figure:
     """
     require(means, MEAN_COLUMNS, "transfer_means")
     names = [SCOPES.get(scope, scope.capitalize()) for scope in means["scope"]]
-    titles = [panel_title("Gain over the base"), panel_title("Share of the own gain")]
-    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=titles)
+    figure = panels(["Gain over the base", "Share of the own gain"], spacing=0.04)
     tints = [MUTED if s in CONTRAST_TITLES else TINTS.get(s, INK if s in SCOPES else BASE) for s in means["scope"]]
     for col, (quantity, factor, unit) in enumerate((("gain", 100, " points"), ("transfer", 1, "")), start=1):
         part = means[[quantity, f"{quantity}_low", f"{quantity}_high"]] * factor
@@ -195,11 +193,11 @@ def transfer_similarity(transfer: pd.DataFrame, similarity: pd.DataFrame) -> go.
     require(similarity, SIMILARITY, "transfer_similarity")
     pairs = transfer[transfer["spectral_distance"].notna()]
     require(pairs, COLUMNS, "transfer (pairs with a spectral distance)")
-    panels = {row.quantity: row for row in similarity.itertuples()}
-    titles = [panel_title(f"ρ = {signed(r.correlation, 2)}, p = {r.p_value:.2g}") for r in panels.values()]
-    figure = make_subplots(1, len(panels), horizontal_spacing=0.11, subplot_titles=titles)
+    tests = {row.quantity: row for row in similarity.itertuples()}
+    titles = [f"ρ = {signed(row.correlation, 2)}, p = {row.p_value:.2g}" for row in tests.values()]
+    figure = panels(titles, shared_yaxes=False, spacing=0.11)
     axes = {"gain": "gain over the base (percentage points)", "transfer": "share of the own gain"}
-    for col, quantity in enumerate(panels, start=1):
+    for col, quantity in enumerate(tests, start=1):
         factor, digits = (100, "+.1f") if quantity == "gain" else (1, ".2f")
         for relation, tint in TINTS.items():
             part = pick(pairs, relation=relation).dropna(subset=[quantity])

@@ -8,12 +8,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import MUTED, colour, escaped, finish, in_order, panel_title, title_of, zero_line
+from mechvit.visualization.style import MUTED, colour, escaped, finish, in_order, title_of, zero_line
 
-from .table_checks import axis_range, band, error_bars, pick, require
+from .table_checks import axis_range, band, error_bars, panels, pick, require
 
 SHARE = ("recovered", "recovered_low", "recovered_high")
 SWAPS = ("corruption", "kind", "part", "k", "quantity", "value", "low", "high", *SHARE)
@@ -44,8 +43,7 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
     require(single, SWAPS, f"swaps (single parts, {quantity})")
     corruptions, parts = in_order(single["corruption"]), list(dict.fromkeys(single["part"]))
     parts.sort(key=_depth)
-    titles = [panel_title(title_of(corruption)) for corruption in corruptions]
-    figure = make_subplots(1, len(corruptions), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
+    figure = panels([title_of(corruption) for corruption in corruptions], spacing=0.03)
     for col, corruption in enumerate(corruptions, start=1):
         part = pick(single, corruption=corruption).set_index("part").loc[parts].reset_index()
         known = part[part["recovered"].notna()]
@@ -96,13 +94,7 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
     rows = rows[rows["recovered"].notna()]
     require(rows, SWAPS, f"swaps (from either end, {quantity}, under a corruption with a gap)")
     kinds = {"first": "From the input on", "last": "From the output back"}
-    figure = make_subplots(
-        1,
-        2,
-        shared_yaxes=True,
-        horizontal_spacing=0.04,
-        subplot_titles=[panel_title(title) for title in kinds.values()],
-    )
+    figure = panels(list(kinds.values()), spacing=0.04)
     for (col, kind), corruption in product(enumerate(kinds, start=1), in_order(rows["corruption"])):
         line = pick(rows, kind=kind, corruption=corruption).sort_values("k")
         names = [escaped(name) if name else "none" for name in line["part"]]
@@ -132,8 +124,7 @@ def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
     """
     require(summary, ("corruption", "alpha", "quantity", "value", "low", "high"), "interpolation")
     shown = [quantity for quantity in OUTCOME_AXES if quantity in set(summary["quantity"])]
-    titles = [panel_title(quantity.replace("_", " ").capitalize()) for quantity in shown]
-    figure = make_subplots(1, len(shown), horizontal_spacing=0.08, subplot_titles=titles)
+    figure = panels([quantity.replace("_", " ").capitalize() for quantity in shown], shared_yaxes=False, spacing=0.08)
     for (col, quantity), corruption in product(enumerate(shown, start=1), in_order(summary["corruption"])):
         line = pick(summary, quantity=quantity, corruption=corruption).sort_values("alpha")
         columns, hover = ("value", "low", "high"), "%{y:.3f} at alpha %{x:.3g}"
