@@ -19,6 +19,7 @@ from mechvit.terminal import printable
 from .checks import check_unprocessed_config
 from .config_values import check_values
 from .revisions import hub_revision
+from .stored_files import invalid
 
 UNUSED = (
     "auto_map",
@@ -176,12 +177,12 @@ def _check_form(config: Any, where: str) -> None:
         )
     classes = config.get("architectures")
     if not isinstance(config.get("model_type"), str | None):
-        raise ValueError(f"{where}: model_type of its config.json must be a word; got {config['model_type']!r}.")
+        raise invalid(where, "model_type", "be a word", config["model_type"])
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise ValueError(f"{where}: architectures of its config.json must be a list of names; got {classes!r}.")
+        raise invalid(where, "architectures", "be a list of names", classes)
     for name in ("auto_map", "quantization_config", "vision_config", "text_config", "id2label", "label2id"):
         if not isinstance(config.get(name), dict | None):
-            raise ValueError(f"{where}: {name} of its config.json must hold settings by name; got {config[name]!r}.")
+            raise invalid(where, name, "hold settings by name", config[name])
     _check_labels(config, where)
     for name, meaning in POINTERS.items():
         if config.get(name):
@@ -195,25 +196,15 @@ def _check_labels(config: Mapping[str, Any], where: str) -> None:
     """Raise a ValueError for invalid settings of the classes that transformers would accept unchecked."""
     kind, count, names = (config.get(name) for name in ("problem_type", "num_labels", "id2label"))
     if kind is not None and kind not in PROBLEM_TYPES:
-        raise ValueError(
-            f"{where}: problem_type of its config.json must be {', '.join(PROBLEM_TYPES)} or null; got "
-            f"{kind!r}. Correct the setting."
-        )
+        raise invalid(where, "problem_type", f"be {', '.join(PROBLEM_TYPES)} or null", kind)
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise ValueError(
-            f"{where}: num_labels of its config.json must be the number of classes; got {count!r}. Correct the setting."
-        )
+        raise invalid(where, "num_labels", "be the number of classes", count)
+    must = 'name the classes by index, as in {"0": "cat"}'
     if "id2label" in config and names is None and count is None:
-        raise ValueError(
-            f'{where}: id2label of its config.json must name the classes by index, as in {{"0": "cat"}}; got null. '
-            "Correct the setting, or leave it out of two classes without names."
-        )
+        raise invalid(where, "id2label", f"{must}, or be left out of two classes without names", None)
     for index, name in (names or {}).items():
         if not index.isdecimal() or isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise ValueError(
-                f'{where}: id2label of its config.json must name the classes by index, as in {{"0": "cat"}}; got '
-                f"{{{index!r}: {name!r}}}. Correct the setting."
-            )
+            raise invalid(where, "id2label", must, {index: name})
 
 
 def one_line(error: BaseException, longest: int = 300) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, FINITE, NOT_NEGATIVE, POSITIVE, SHARE_BELOW_ONE, Range
 
+from .stored_files import invalid
+
 SIZES = (
     "decoder_hidden_size",
     "decoder_intermediate_size",
@@ -72,41 +74,29 @@ def check_values(config: Mapping[str, Any], where: str, part: str = "") -> None:
     for name, allowed in RANGES.items():
         value = config.get(name)
         if isinstance(value, list) and len(value) != 2:
-            raise ValueError(
-                f"{where}: {part}{name} of its config.json must be one number or two; got {value}. Correct it."
-            )
+            raise invalid(where, f"{part}{name}", "be one number or two", value)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float) and not isinstance(number, bool) and number not in allowed:
                 must = "a whole number" if allowed.whole and number >= 1 else str(allowed)
-                raise ValueError(f"{where}: {part}{name} of its config.json must be {must}; got {value}. Correct it.")
-    _check_together(config, f"{where}: {part}")
+                raise invalid(where, f"{part}{name}", f"be {must}", value)
+    _check_together(config, where, part)
     for name, value in config.items():
         if name.endswith("_act") and isinstance(value, str) and value not in ACT2FN:
-            raise ValueError(
-                f"{where}: {part}{name} of its config.json must be an activation that transformers has, as gelu; got "
-                f"{value!r}. Correct it."
-            )
+            raise invalid(where, f"{part}{name}", "be an activation that transformers has, as gelu", value)
 
 
-def _check_together(config: Mapping[str, Any], start: str) -> None:
+def _check_together(config: Mapping[str, Any], where: str, tower: str) -> None:
     """Raise a ValueError for heads that do not divide the width, a patch larger than the picture, or whole
     numbers where transformers needs a weight."""
     for part in ("", "decoder_"):
         width, heads = config.get(f"{part}hidden_size"), config.get(f"{part}num_attention_heads")
         if isinstance(width, int) and isinstance(heads, int) and config.get("head_dim") is None and width % heads:
-            raise ValueError(
-                f"{start}{part}num_attention_heads of its config.json must divide {part}hidden_size, {width}; got "
-                f"{heads}. Correct it."
-            )
+            raise invalid(where, f"{tower}{part}num_attention_heads", f"divide {part}hidden_size, {width}", heads)
     image, patch = config.get("image_size"), config.get("patch_size")
     if isinstance(image, int) and isinstance(patch, int) and patch > image:
-        raise ValueError(
-            f"{start}patch_size of its config.json must be at most image_size, {image}; got {patch}. Correct it."
-        )
+        raise invalid(where, f"{tower}patch_size", f"be at most image_size, {image}", patch)
     if isinstance(patch, int) and patch > MOST_PATCH:  # for families without an image_size
-        raise ValueError(f"{start}patch_size of its config.json must be at most {MOST_PATCH}; got {patch}. Correct it.")
+        raise invalid(where, f"{tower}patch_size", f"be at most {MOST_PATCH}", patch)
     if isinstance(scale := config.get("logit_scale_init_value"), int):
-        raise ValueError(
-            f"{start}logit_scale_init_value of its config.json must have a decimal point, as in 2.6592, since "
-            f"transformers cannot make a weight of a whole number; got {scale}. Correct it."
-        )
+        must = "have a decimal point, as in 2.6592, since transformers cannot make a weight of a whole number"
+        raise invalid(where, f"{tower}logit_scale_init_value", must, scale)

@@ -25,7 +25,7 @@ from .checkpoint_config import check_counts, make_hf_config, one_line, quiet, re
 from .checks import check_text_embeds, check_unprocessed_config
 from .saving import is_hooked_vit, load_hooked_vit
 from .stored_files import check_finite
-from .weight_files import Shape, check_weights, read_weights
+from .weight_files import check_shapes, check_weights, read_weights, shapes_of
 
 
 def load_pretrained(
@@ -140,14 +140,8 @@ def from_hf(
     theirs = hf_model.state_dict()
     classes = check_text_embeds(architecture, family, hf_config, text_embeds, class_names)
     cfg = _config(family, architecture, hf_config, theirs, classes)
-    expected = _shapes(_build(family, architecture, hf_config, theirs, "meta"))
-    mismatched = {
-        name: (tuple(theirs[name].shape), shape)
-        for name, shape in expected.items()
-        if name in theirs and theirs[name].shape != shape
-    }
     where = f"The {names[0]}"
-    check_weights(where, theirs, expected.keys() - theirs, theirs.keys() - expected, mismatched)
+    check_shapes(where, theirs, shapes_of(_build(family, architecture, hf_config, theirs, "meta")))
     model = HookedViT(cfg, copy.deepcopy(hf_config), image_processor)
     ours = model.state_dict()
     stored = family.stored(cfg, list(ours))
@@ -182,7 +176,7 @@ def to_hf(model: HookedViT) -> Any:
     carried = model.carried.weights()
     names = [*(place.name for place in stored.values()), *carried]
     hf_model = _build(family, model.cfg.architecture, config, names)
-    shapes = _shapes(hf_model)
+    shapes = shapes_of(hf_model)
     placeless = [name for name in stored if stored[name].name not in shapes]
     if placeless:
         raise ValueError(
@@ -230,10 +224,6 @@ def _options(family: Family, architecture: str, names: Collection[str]) -> dict[
     if "use_mask_token" in takes and "embeddings.mask_token" in names:
         options["use_mask_token"] = True
     return options
-
-
-def _shapes(hf_model: Any) -> dict[str, Shape]:
-    return {name: tuple(tensor.shape) for name, tensor in hf_model.state_dict().items()}
 
 
 def _config(

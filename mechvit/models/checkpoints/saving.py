@@ -19,7 +19,7 @@ from mechvit.models.processors.image_processor import read_image_processor
 
 from .checkpoint_config import MOST_LABELS, check_counts, make_hf_config, one_line
 from .stored_files import check_finite, read_object, read_tensors
-from .weight_files import check_weights
+from .weight_files import check_shapes, shapes_of
 
 CONFIG_FILE, WEIGHTS_FILE = "hooked_vit.json", "hooked_vit.safetensors"
 
@@ -75,19 +75,14 @@ def load_hooked_vit(
             raise ValueError(f"a {cfg.architecture} is of the family {family.name}; got {cfg.family!r}")
         config = make_hf_config(hf_config, cfg.architecture, str(place))
         with torch.device("meta"):
-            shapes = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), config).state_dict()
+            shapes = shapes_of(HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), config))
     except Exception as error:  # damaged files raise exceptions of many kinds
         raise ValueError(
             f"{place / CONFIG_FILE} must describe a complete saved HookedViT: {one_line(error)} Save it again."
         ) from error
     carried = {name.removeprefix("carried."): t for name, t in weights.items() if name.startswith("carried.")}
     own = {name: weight for name, weight in weights.items() if not name.startswith("carried.")}
-    mismatched = {
-        name: (tuple(weight.shape), tuple(shapes[name].shape))
-        for name, weight in own.items()
-        if name in shapes and weight.shape != shapes[name].shape
-    }
-    check_weights(str(place), weights, shapes.keys() - own, own.keys() - shapes, mismatched)
+    check_shapes(str(place), own, shapes)
     check_finite(weights, place)
     model = HookedViT(cfg, config, read_image_processor(place))
     model.carried.keep(carried)

@@ -43,6 +43,11 @@ def read_tensors(path: str | os.PathLike[str], device: str = "cpu") -> dict[str,
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
 
 
+def invalid(where: str, name: str, must: str, got: object, file: str = "config.json") -> ValueError:
+    """Return the error for an impossible setting in one of a checkpoint's files; `must` states the rule."""
+    return ValueError(f"{where}: {name} of its {file} must {must}; got {got!r}. Correct it.")
+
+
 def check_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Raise a ValueError that names the file and the first tensor in it that holds NaN or infinity."""
     for name, tensor in tensors.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechvit.terminal import printable
 
@@ -83,6 +83,21 @@ def check_weights(
         f"{where}: the weights must be exactly those of its config; {_listed(faults)}. "
         "Correct the config, or save the model again."
     )
+
+
+def shapes_of(model: nn.Module) -> dict[str, Shape]:
+    """Return the shape of each tensor in a model's state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def check_shapes(where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Shape]) -> None:
+    """Raise a ValueError, as `check_weights`, unless tensors have exactly the wanted names and shapes."""
+    mismatched = {
+        name: (tuple(found[name].shape), shape)
+        for name, shape in wanted.items()
+        if name in found and found[name].shape != shape
+    }
+    check_weights(where, found, wanted.keys() - found, found.keys() - wanted, mismatched)
 
 
 def _wrapped(given: Collection[str], missing: Collection[str]) -> str:

@@ -6,7 +6,7 @@ projected image with text embeddings, and is a bare encoder without them.
 
 from __future__ import annotations
 
-from .family import Architecture, Family, ReadConfig, Weights
+from .family import Architecture, Family, ReadConfig, Weights, with_biases
 from .vit import CLASSIFIER, CONFIG
 
 TOWER_CONFIG: ReadConfig = {
@@ -17,26 +17,20 @@ TOWER_CONFIG: ReadConfig = {
 
 TOWER: Weights = {
     "embed.positions": "embeddings.position_embedding.weight",
-    "embed.patch.weight": "embeddings.patch_embedding.weight",
-    "embed.patch.bias": "embeddings.patch_embedding.bias",
-    "blocks.{l}.ln1.w": "encoder.layers.{l}.layer_norm1.weight",
-    "blocks.{l}.ln1.b": "encoder.layers.{l}.layer_norm1.bias",
-    "blocks.{l}.attn.q.weight": "encoder.layers.{l}.self_attn.q_proj.weight",
-    "blocks.{l}.attn.q.bias": "encoder.layers.{l}.self_attn.q_proj.bias",
-    "blocks.{l}.attn.k.weight": "encoder.layers.{l}.self_attn.k_proj.weight",
-    "blocks.{l}.attn.k.bias": "encoder.layers.{l}.self_attn.k_proj.bias",
-    "blocks.{l}.attn.v.weight": "encoder.layers.{l}.self_attn.v_proj.weight",
-    "blocks.{l}.attn.v.bias": "encoder.layers.{l}.self_attn.v_proj.bias",
-    "blocks.{l}.attn.o.weight": "encoder.layers.{l}.self_attn.out_proj.weight",
-    "blocks.{l}.attn.o.bias": "encoder.layers.{l}.self_attn.out_proj.bias",
-    "blocks.{l}.ln2.w": "encoder.layers.{l}.layer_norm2.weight",
-    "blocks.{l}.ln2.b": "encoder.layers.{l}.layer_norm2.bias",
-    "blocks.{l}.mlp.fc1.weight": "encoder.layers.{l}.mlp.fc1.weight",
-    "blocks.{l}.mlp.fc1.bias": "encoder.layers.{l}.mlp.fc1.bias",
-    "blocks.{l}.mlp.fc2.weight": "encoder.layers.{l}.mlp.fc2.weight",
-    "blocks.{l}.mlp.fc2.bias": "encoder.layers.{l}.mlp.fc2.bias",
-    "ln_final.w": "post_layernorm.weight",
-    "ln_final.b": "post_layernorm.bias",
+    **with_biases(
+        {
+            "embed.patch": "embeddings.patch_embedding",
+            "blocks.{l}.ln1": "encoder.layers.{l}.layer_norm1",
+            "blocks.{l}.attn.q": "encoder.layers.{l}.self_attn.q_proj",
+            "blocks.{l}.attn.k": "encoder.layers.{l}.self_attn.k_proj",
+            "blocks.{l}.attn.v": "encoder.layers.{l}.self_attn.v_proj",
+            "blocks.{l}.attn.o": "encoder.layers.{l}.self_attn.out_proj",
+            "blocks.{l}.ln2": "encoder.layers.{l}.layer_norm2",
+            "blocks.{l}.mlp.fc1": "encoder.layers.{l}.mlp.fc1",
+            "blocks.{l}.mlp.fc2": "encoder.layers.{l}.mlp.fc2",
+            "ln_final": "post_layernorm",
+        }
+    ),
 }
 
 CLIP = Family(
@@ -51,8 +45,7 @@ CLIP = Family(
     weights={
         **TOWER,
         "embed.cls_token": "embeddings.class_embedding",
-        "ln_pre.w": "pre_layrnorm.weight",
-        "ln_pre.b": "pre_layrnorm.bias",
+        **with_biases({"ln_pre": "pre_layrnorm"}),
         "pooler.w": "post_layernorm.weight",
         "pooler.b": "post_layernorm.bias",
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .family import Architecture, Family
+from .family import Architecture, Family, with_biases
 from .vit import CLASSIFIER, CONFIG, DENSE_POOLER, SWITCHES, WEIGHTS
 
 DEIT = Family(
@@ -16,12 +16,7 @@ DEIT = Family(
         "DeiTForImageClassification": Architecture(prefix="deit.", weights=CLASSIFIER, classifier=True),
         "DeiTForImageClassificationWithTeacher": Architecture(
             prefix="deit.",
-            weights={
-                "head.cls.weight": "cls_classifier.weight",
-                "head.cls.bias": "cls_classifier.bias",
-                "head.distillation.weight": "distillation_classifier.weight",
-                "head.distillation.bias": "distillation_classifier.bias",
-            },
+            weights=with_biases({"head.cls": "cls_classifier", "head.distillation": "distillation_classifier"}),
             config={"pooling": lambda c: "cls+distillation"},
             classifier=True,
         ),

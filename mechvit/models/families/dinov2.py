@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .family import Architecture, Family, ReadConfig, Weights
+from .family import Architecture, Family, ReadConfig, Weights, with_biases
 from .vit import CLASSIFIER, CONFIG, SWITCHES, WEIGHTS
 
 if TYPE_CHECKING:
@@ -38,23 +38,16 @@ def mlp_weight(layer: str, plain: str, gated: str, kind: str) -> Callable[[Hooke
 
 def block_weights(layer: str, fc1: str, fc2: str) -> Weights:
     """Return the weight table of a DINOv2 or DINOv3 block, which differ in two names."""
-    linears = {
-        f"blocks.{{l}}.attn.{ours}.{kind}": f"{layer}.attention.{ours}_proj.{kind}"
-        for ours in "qkvo"
-        for kind in ("weight", "bias")
-    }
+    linears = {f"blocks.{{l}}.attn.{ours}": f"{layer}.attention.{ours}_proj" for ours in "qkvo"}
+    norms = {"blocks.{l}.ln1": f"{layer}.norm1", "blocks.{l}.ln2": f"{layer}.norm2"}
     mlp = {
         f"blocks.{{l}}.mlp.{ours}.{kind}": mlp_weight(layer, plain, gated, kind)
         for ours, plain, gated in (("gate", "", "gate_proj"), ("fc1", fc1, "up_proj"), ("fc2", fc2, "down_proj"))
         for kind in ("weight", "bias")
     }
     return {
-        "blocks.{l}.ln1.w": f"{layer}.norm1.weight",
-        "blocks.{l}.ln1.b": f"{layer}.norm1.bias",
-        **linears,
+        **with_biases({**linears, **norms}),
         "blocks.{l}.attn.scale": f"{layer}.layer_scale1.lambda1",
-        "blocks.{l}.ln2.w": f"{layer}.norm2.weight",
-        "blocks.{l}.ln2.b": f"{layer}.norm2.bias",
         **mlp,
         "blocks.{l}.mlp.scale": f"{layer}.layer_scale2.lambda1",
     }

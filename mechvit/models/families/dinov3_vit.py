@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .dinov2 import block_weights
-from .family import Architecture, Family
+from .family import Architecture, Family, with_biases
 from .vit import CONFIG
 
 DINOV3_VIT = Family(
@@ -27,11 +27,8 @@ DINOV3_VIT = Family(
     weights={
         "embed.cls_token": "embeddings.cls_token",
         "embed.register_tokens": "embeddings.register_tokens",
-        "embed.patch.weight": "embeddings.patch_embeddings.weight",
-        "embed.patch.bias": "embeddings.patch_embeddings.bias",
+        **with_biases({"embed.patch": "embeddings.patch_embeddings", "ln_final": "norm"}),
         **block_weights("model.layer.{l}", "up_proj", "down_proj"),
-        "ln_final.w": "norm.weight",
-        "ln_final.b": "norm.bias",
     },
     carried=("embeddings.mask_token", "embeddings.register_tokens"),
     any_size=True,

@@ -47,6 +47,16 @@ config switches off (a bias, the pooler) is absent on both sides.
 """
 
 
+def with_biases(places: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of the weight and the bias of linear maps and LayerNorms (ours: `ln...`, with `.w` and `.b`)."""
+    found = {}
+    for ours, theirs in places.items():
+        is_norm = ours.rpartition(".")[2].startswith("ln")
+        for kind in ("weight", "bias"):
+            found[f"{ours}.{kind[0] if is_norm else kind}"] = f"{theirs}.{kind}"
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One supported Hugging Face class."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .clip import TOWER, TOWER_CONFIG
-from .family import Architecture, Family, ReadConfig, Stored, Weights
+from .family import Architecture, Family, ReadConfig, Stored, Weights, with_biases
 from .vit import CLASSIFIER
 
 
@@ -22,14 +22,14 @@ POOLER: Weights = {
     "pooler.probe": "head.probe",
     **_packed("weight"),
     **_packed("bias"),
-    "pooler.attn.o.weight": "head.attention.out_proj.weight",
-    "pooler.attn.o.bias": "head.attention.out_proj.bias",
-    "pooler.ln.w": "head.layernorm.weight",
-    "pooler.ln.b": "head.layernorm.bias",
-    "pooler.mlp.fc1.weight": "head.mlp.fc1.weight",
-    "pooler.mlp.fc1.bias": "head.mlp.fc1.bias",
-    "pooler.mlp.fc2.weight": "head.mlp.fc2.weight",
-    "pooler.mlp.fc2.bias": "head.mlp.fc2.bias",
+    **with_biases(
+        {
+            "pooler.attn.o": "head.attention.out_proj",
+            "pooler.ln": "head.layernorm",
+            "pooler.mlp.fc1": "head.mlp.fc1",
+            "pooler.mlp.fc2": "head.mlp.fc2",
+        }
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .family import Architecture, Family, ReadConfig, Weights
+from .family import Architecture, Family, ReadConfig, Weights, with_biases
 
 CONFIG: ReadConfig = {
     "n_layers": lambda c: c.num_hidden_layers,
@@ -23,39 +23,29 @@ CONFIG: ReadConfig = {
 
 SWITCHES = {"q_bias": "qkv_bias", "k_bias": "qkv_bias", "v_bias": "qkv_bias"}
 
-ATTENTION: Weights = {
-    "blocks.{l}.attn.q.weight": "layers.{l}.attention.q_proj.weight",
-    "blocks.{l}.attn.q.bias": "layers.{l}.attention.q_proj.bias",
-    "blocks.{l}.attn.k.weight": "layers.{l}.attention.k_proj.weight",
-    "blocks.{l}.attn.k.bias": "layers.{l}.attention.k_proj.bias",
-    "blocks.{l}.attn.v.weight": "layers.{l}.attention.v_proj.weight",
-    "blocks.{l}.attn.v.bias": "layers.{l}.attention.v_proj.bias",
-    "blocks.{l}.attn.o.weight": "layers.{l}.attention.o_proj.weight",
-    "blocks.{l}.attn.o.bias": "layers.{l}.attention.o_proj.bias",
-}
-
 WEIGHTS: Weights = {
     "embed.cls_token": "embeddings.cls_token",
     "embed.positions": "embeddings.position_embeddings",
-    "embed.patch.weight": "embeddings.patch_embeddings.projection.weight",
-    "embed.patch.bias": "embeddings.patch_embeddings.projection.bias",
-    "blocks.{l}.ln1.w": "layers.{l}.layernorm_before.weight",
-    "blocks.{l}.ln1.b": "layers.{l}.layernorm_before.bias",
-    **ATTENTION,
-    "blocks.{l}.ln2.w": "layers.{l}.layernorm_after.weight",
-    "blocks.{l}.ln2.b": "layers.{l}.layernorm_after.bias",
-    "blocks.{l}.mlp.fc1.weight": "layers.{l}.mlp.fc1.weight",
-    "blocks.{l}.mlp.fc1.bias": "layers.{l}.mlp.fc1.bias",
-    "blocks.{l}.mlp.fc2.weight": "layers.{l}.mlp.fc2.weight",
-    "blocks.{l}.mlp.fc2.bias": "layers.{l}.mlp.fc2.bias",
-    "ln_final.w": "layernorm.weight",
-    "ln_final.b": "layernorm.bias",
+    **with_biases(
+        {
+            "embed.patch": "embeddings.patch_embeddings.projection",
+            "blocks.{l}.ln1": "layers.{l}.layernorm_before",
+            "blocks.{l}.attn.q": "layers.{l}.attention.q_proj",
+            "blocks.{l}.attn.k": "layers.{l}.attention.k_proj",
+            "blocks.{l}.attn.v": "layers.{l}.attention.v_proj",
+            "blocks.{l}.attn.o": "layers.{l}.attention.o_proj",
+            "blocks.{l}.ln2": "layers.{l}.layernorm_after",
+            "blocks.{l}.mlp.fc1": "layers.{l}.mlp.fc1",
+            "blocks.{l}.mlp.fc2": "layers.{l}.mlp.fc2",
+            "ln_final": "layernorm",
+        }
+    ),
 }
 
-CLASSIFIER: Weights = {"head.weight": "classifier.weight", "head.bias": "classifier.bias"}
+CLASSIFIER: Weights = with_biases({"head": "classifier"})
 
 DENSE_POOLER = Architecture(
-    weights={"pooler.dense.weight": "pooler.dense.weight", "pooler.dense.bias": "pooler.dense.bias"},
+    weights=with_biases({"pooler.dense": "pooler.dense"}),
     config={
         "pooler": lambda c: "dense",
         "pooler_size": lambda c: c.pooler_output_size or c.hidden_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mechvit.models.checkpoints.stored_files import invalid
 from mechvit.settings_checks import COUNT, FINITE, POSITIVE, Range
 
 FLAGS = ("default_to_square", "offset", "rescale_offset")
@@ -39,7 +40,7 @@ def check_processor_values(settings: Mapping[str, Any], where: str, file: str) -
     """
 
     def refuse(name: str, must: str, value: Any) -> ValueError:
-        return ValueError(f"{where}: {name} of its {file} must be {must}; got {value!r}. Correct it.")
+        return invalid(where, name, f"be {must}", value, file)
 
     kind = settings.get("image_processor_type")
     if not isinstance(kind, str | None):

@@ -55,8 +55,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "names that are no dict": ({"id2label": ["a", "b"]}, "id2label"),
     "names under words": ({"id2label": {"first": "a"}}, "id2label of its config.json must name the classes by index"),
     "null for the names": ({"id2label": None}, "id2label of its config.json must name the classes by index"),
-    "null for a name": ({"id2label": {"0": None, "1": "b"}}, "got {'0': None}. Correct the setting"),
-    "a list for a name": ({"id2label": {"0": "a", "1": ["b"]}}, "got {'1': ['b']}. Correct the setting"),
+    "null for a name": ({"id2label": {"0": None, "1": "b"}}, "got {'0': None}. Correct it"),
+    "a list for a name": ({"id2label": {"0": "a", "1": ["b"]}}, "got {'1': ['b']}. Correct it"),
     "a truth value for a name": ({"id2label": {"0": True}}, "id2label"),
     "a number for the problem": (
         {"problem_type": 5},
