@@ -6,7 +6,6 @@ compute something else than its file says.
 
 from __future__ import annotations
 
-import math
 import types
 import typing
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
+
+from mechvit.settings_checks import NOT_NEGATIVE, POSITIVE
 
 OWN = ("architecture", "metadata", "sae_lens_version")
 """Entries besides the settings of the architecture."""
@@ -36,6 +37,11 @@ NUMBERS = ("k", "lr")
 """Entries of the metadata that a table of SAEs shows as numbers."""
 
 
+def invalid(path: Path, name: str, must: str, got: Any) -> ValueError:
+    """Return the error for a setting of a `cfg.json`; `must` states the rule."""
+    return ValueError(f"{path}: {name} must {must}; got {got!r}")
+
+
 def is_old(path: Path, config: Mapping[str, Any]) -> bool:
     """Return whether sae-lens reads a configuration as one from before its version 6.
 
@@ -47,12 +53,10 @@ def is_old(path: Path, config: Mapping[str, Any]) -> bool:
     try:
         old = version is None or Version(version) < Version("6.0.0rc0")
     except (InvalidVersion, TypeError) as error:
-        raise ValueError(f"{path}: sae_lens_version must be a version, as in 6.0.0; got {version!r}") from error
+        raise invalid(path, "sae_lens_version", "be a version, as in 6.0.0", version) from error
     if old and about:
-        raise ValueError(
-            f"{path}: metadata must name the version of sae-lens, 6 or later, in sae_lens_version; got {version!r}, by "
-            "which sae-lens leaves the metadata out"
-        )
+        must = "name the version of sae-lens, 6 or later, in sae_lens_version, or sae-lens leaves the metadata out"
+        raise invalid(path, "metadata", must, version)
     return old
 
 
@@ -67,15 +71,15 @@ def check_metadata(path: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: metadata must be a JSON object; got {type(about).__name__}")
     for name in ("hook_name", "hook_name_out"):
         if not isinstance(about.get(name), (str, types.NoneType)):
-            raise ValueError(f"{path}: metadata.{name} must name a hook point; got {about[name]!r}")
+            raise invalid(path, f"metadata.{name}", "name a hook point", about[name])
     if about.get("hook_tokens") not in (None, *TOKENS):
-        raise ValueError(f"{path}: metadata.hook_tokens must be {', '.join(TOKENS)}; got {about['hook_tokens']!r}")
+        raise invalid(path, "metadata.hook_tokens", f"be {', '.join(TOKENS)}", about["hook_tokens"])
     for name in NUMBERS:
         if not is_a(about.get(name), float | None):
-            raise ValueError(f"{path}: metadata.{name} must be a number; got {about[name]!r}")
+            raise invalid(path, f"metadata.{name}", "be a number", about[name])
     hook = about.get("hook_name") or config.get("hook_name")
     if config.get("reshape_activations") == "hook_z" and isinstance(hook, str) and not hook.endswith("_z"):
-        raise ValueError(f"{path}: reshape_activations must be none for an SAE of {hook}; got 'hook_z'")
+        raise invalid(path, "reshape_activations", f"be none for an SAE of {hook}", "hook_z")
 
 
 def check_old_settings(path: Path, config: Mapping[str, Any]) -> None:
@@ -86,24 +90,21 @@ def check_old_settings(path: Path, config: Mapping[str, Any]) -> None:
     """
     for name in ("activation_fn", "activation_fn_str"):
         if config.get(name, "relu") not in ("relu", "topk"):
-            raise ValueError(
-                f"{path}: {name} must be relu or topk, which sae-lens still computes; got {config[name]!r}"
-            )
+            raise invalid(path, name, "be relu or topk, which sae-lens still computes", config[name])
     arguments = config.get("activation_fn_kwargs", {})
     if not isinstance(arguments, dict):
-        raise ValueError(f"{path}: activation_fn_kwargs must be a JSON object; got {arguments!r}")
+        raise invalid(path, "activation_fn_kwargs", "be a JSON object", arguments)
     by_topk = "topk" in (config.get("activation_fn"), config.get("activation_fn_str"))
     k: Any = arguments.get("k", config.get("k") if config["architecture"] == "topk" else None)
     if (by_topk or "k" in arguments) and not (is_a(k, int) and 1 <= k <= _size(config, "d_sae")):
-        raise ValueError(f"{path}: activation_fn_kwargs.k must be 1 to d_sae, {config['d_sae']}; got {k!r}")
-    if not isinstance(config.get("finetuning_scaling_factor", False), bool):
-        raise ValueError(
-            f"{path}: finetuning_scaling_factor must be true or false; got {config['finetuning_scaling_factor']!r}"
-        )
+        raise invalid(path, "activation_fn_kwargs.k", f"be 1 to d_sae, {config['d_sae']}", k)
+    if not isinstance(scaled := config.get("finetuning_scaling_factor", False), bool):
+        raise invalid(path, "finetuning_scaling_factor", "be true or false", scaled)
 
 
 def check_settings(path: Path, config: Mapping[str, Any], config_class: Any) -> None:
-    """Refuse settings that an architecture does not declare, of another type than declared, or out of range.
+    """Refuse settings that an architecture does not declare, of another type than declared, or out of range, and what
+    its own configuration class refuses, such as an unknown normalisation.
 
     Raises:
         ValueError: names the file, the setting and its value.
@@ -114,19 +115,16 @@ def check_settings(path: Path, config: Mapping[str, Any], config_class: Any) -> 
     settings = [field.name for field in fields(config_class) if field.name not in ("metadata", "device", "dtype")]
     for name in settings:
         if name in config and name != "normalize_activations" and not is_a(config[name], declared[name]):
-            raise ValueError(f"{path}: {name} must be {_words(declared[name])}; got {config[name]!r}")
+            raise invalid(path, name, f"be {_words(declared[name])}", config[name])
     for name in settings:
         _check_range(path, name, config.get(name), config)
-    by_truth = is_old(path, config) and isinstance(config.get("normalize_activations"), bool | None)
-    _check_by_class(
-        path,
-        {
-            name: config[name]
-            for name in settings
-            if name in config and not (by_truth and name == "normalize_activations")
-        },
-        config_class,
-    )
+    given = {name: config[name] for name in settings if name in config}
+    if is_old(path, config) and isinstance(config.get("normalize_activations"), bool | None):
+        given.pop("normalize_activations", None)
+    try:
+        config_class(**given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}; got {given}") from error
     known = {*settings, *OWN, *OLD, *LLM_METADATA_KEYS, "device", "dtype"}
     if unknown := [name for name in config if name not in known]:
         raise ValueError(
@@ -140,21 +138,13 @@ def _check_range(path: Path, name: str, value: Any, config: Mapping[str, Any]) -
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if name in ("k", "kval_topk") and not 1 <= value <= config["d_sae"]:
-        raise ValueError(f"{path}: {name} must be 1 to d_sae, {config['d_sae']}; got {value}")
+        raise invalid(path, name, f"be 1 to d_sae, {config['d_sae']}", value)
     if name in ("residual_threshold", "activation_normalization_factor"):
-        least = 0 if name == "residual_threshold" else math.ulp(0)
-        if not least <= value < math.inf:
-            raise ValueError(f"{path}: {name} must be finite and {'at least' if not least else 'above'} 0; got {value}")
+        allowed = NOT_NEGATIVE if name == "residual_threshold" else POSITIVE
+        if value not in allowed:
+            raise invalid(path, name, f"be {allowed}", value)
     elif value < 1:
-        raise ValueError(f"{path}: {name} must be at least 1; got {value}")
-
-
-def _check_by_class(path: Path, settings: Mapping[str, Any], config_class: Any) -> None:
-    """Refuse what the architecture's own configuration class refuses, such as an unknown normalisation."""
-    try:
-        config_class(**settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}; got {dict(settings)}") from error
+        raise invalid(path, name, "be at least 1", value)
 
 
 def _size(config: Mapping[str, Any], name: str) -> int:

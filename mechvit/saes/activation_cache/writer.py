@@ -20,13 +20,13 @@ from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
 from mechvit.data import Condition, corrupt, iter_batches, normalize
 from mechvit.data.conditions import of_pixels
+from mechvit.data.content import images_fingerprint
 from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.checks import check_name
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.models.processors.preprocessing import all_settings
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes import distributed as parallel
-from mechvit.saes.activations.dataset_fingerprint import images_fingerprint
 from mechvit.terminal import printable, progress_bar
 
 from .manifest import DTYPES, MANIFEST_FILE, PLAN_FILE, CacheConfig, Plan

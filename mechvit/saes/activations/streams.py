@@ -15,6 +15,7 @@ from torch import Tensor
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition
+from mechvit.data.content import images_fingerprint
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
@@ -23,7 +24,6 @@ from mechvit.models.processors.preprocessing import all_settings
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes.config import StreamConfig
 
-from .dataset_fingerprint import images_fingerprint
 from .image_store import ImageActivationsStore, epoch_segments, sae_input_widths
 
 if TYPE_CHECKING:

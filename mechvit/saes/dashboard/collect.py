@@ -58,8 +58,7 @@ def browse_features(
         features: latents to include, by the SAE's name; the rest are selected automatically (see `CHOICE`).
         described: results of `sae_features` (or `evaluate_saes`) for these images and corruptions, to save that pass.
         settings: the amount of data to keep; `Browsing()` when None.
-        allow_other_model: whether to accept SAEs that were trained on another checkpoint.
-        progress: label of the progress bar; None shows none.
+        allow_other_model, progress: as in `evaluate_saes`.
 
     Raises:
         ValueError: there is no SAE, an SAE lacks a latent or normalises its input, and everything that `sae_features`

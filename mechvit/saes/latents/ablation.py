@@ -86,10 +86,7 @@ def ablate_features(
         counts: numbers n of latents to ablate, each at most as many as `sets` holds.
         target: `zero`, or `clean_mean`: the latent's mean clean activation over all tokens.
         clean_mean: the mean of each latent, `LatentChange.clean`; required by that target.
-        batch_size: images per forward pass; None uses 32 on a CPU, else 128.
-        seed: seed of the corruptions' noise.
-        allow_other_model: whether to accept an SAE that was trained on another checkpoint.
-        progress: label of the progress bar; None shows none.
+        batch_size, seed, allow_other_model, progress: as in `evaluate_saes`.
 
     Raises:
         ValueError: the model has no head, the SAE does not fit it or scales its input, a count exceeds the sets,

@@ -139,10 +139,7 @@ def feature_change(
         corruption: applied in [0, 1] at the models' input size.
         matches: for each other model with its own SAE, its latent for each latent of the first model's SAE, -1 if there
             is none: `match_features(first, other).match`.
-        batch_size: images per forward pass; None uses 32 on a CPU, else 128.
-        seed: seed of the corruptions' noise.
-        allow_other_model: whether to accept SAEs that were trained on other checkpoints.
-        progress: label of the progress bar; None shows none.
+        batch_size, seed, allow_other_model, progress: as in `evaluate_saes`.
 
     Raises:
         ValueError: there are fewer than two images, an SAE is missing, does not fit its model, reads another site or

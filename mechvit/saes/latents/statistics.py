@@ -39,29 +39,21 @@ class CorruptionTally:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.clean: Tensor | float = 0.0
-        self.other: Tensor | float = 0.0
-        self.moved: Tensor | float = 0.0
-        self.fired: Tensor | float = 0.0
-        self.both: Tensor | float = 0.0
+        self.sums: list[Tensor | float] = [0.0] * 5  # clean, corrupted, |difference|; fired clean, and in both
 
     def add(self, clean: Float[Tensor, "batch token d_sae"], other: Float[Tensor, "batch token d_sae"]) -> None:
         """Add a batch, one image at a time, so that no third array of the codes' size is made."""
         self.tokens += clean.shape[0] * clean.shape[1]
         for a, b in zip(clean, other, strict=True):
             a, b = wide(a), wide(b)
-            self.clean = self.clean + a.sum(0).double()
-            self.other = self.other + b.sum(0).double()
-            self.moved = self.moved + (b - a).abs_().sum(0).double()
             fired = a != 0
-            self.fired = self.fired + fired.sum(0, dtype=torch.int32).double()
-            self.both = self.both + (fired & (b != 0)).sum(0, dtype=torch.int32).double()
+            counts = (part.sum(0, dtype=torch.int32) for part in (fired, fired & (b != 0)))
+            parts = (a.sum(0), b.sum(0), (b - a).abs_().sum(0), *counts)
+            self.sums = [total + part.double() for total, part in zip(self.sums, parts, strict=True)]
 
     def result(self) -> Sensitivity:
         """Return the means on the CPU; 0 / 0 is NaN."""
-        clean, other, moved, fired, both = (
-            torch.as_tensor(total).cpu() for total in (self.clean, self.other, self.moved, self.fired, self.both)
-        )
+        clean, other, moved, fired, both = (torch.as_tensor(total).cpu() for total in self.sums)
         return Sensitivity(
             clean_mean=clean / self.tokens,
             mean_difference=(other - clean) / self.tokens,

@@ -57,9 +57,7 @@ def sae_steering_direction(
         corruption: the corruption that the direction leads away from.
         n_latents: number of latents in the direction.
         batch_size: images per forward pass.
-        seed: seed of the corruption's noise.
-        allow_other_model: whether to accept an SAE that was trained on another checkpoint.
-        progress: label of the progress bar; None shows none.
+        seed, allow_other_model, progress: as in `evaluate_saes`.
 
     Returns:
         a direction with one row, for all tokens that the SAE reads, and the source `sae`.

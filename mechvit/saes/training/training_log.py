@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 LOGGERS = ("wandb", "tensorboard")
+"""Loggers, by the name of their package."""
 LOG_COLUMNS = ("architecture", "step", "tokens", "epoch", "split", "metric", "value")
-_PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboard"}
 
 
 def check_loggers(loggers: Collection[str]) -> None:
@@ -24,8 +24,8 @@ def check_loggers(loggers: Collection[str]) -> None:
     for name in loggers:
         if name not in LOGGERS:
             raise ValueError(f"loggers must be among {', '.join(LOGGERS)}; got {name!r}")
-        if importlib.util.find_spec(_PACKAGES[name]) is None:
-            raise ValueError(f"the logger {name!r} needs the package {_PACKAGES[name]}: pip install {_PACKAGES[name]}")
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"the logger {name!r} needs the package {name}: pip install {name}")
 
 
 class Logs:

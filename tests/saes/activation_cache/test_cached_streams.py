@@ -8,10 +8,10 @@ import pytest
 import torch
 from cache_contents import CORRUPTIONS, HOOKS, numbered
 
+from mechvit.data.content import images_fingerprint
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.models.processors.preprocessing import all_settings
 from mechvit.saes.activation_cache import CachedStreams, ShuffleOptions
-from mechvit.saes.activations.dataset_fingerprint import images_fingerprint
 
 
 def cached_streams(train, validation, **changes):

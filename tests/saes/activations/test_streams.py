@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mechvit.data import Corruption, load_images, prepare
+from mechvit.data.content import images_fingerprint
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import ImageStreams, StreamConfig
-from mechvit.saes.activations.dataset_fingerprint import images_fingerprint
 
 CORRUPTIONS = (Corruption("gaussian_blur", 2), Corruption("clean"), Corruption("gaussian_noise", 4))
 SIZES = {"train_batch_size_tokens": 40, "images_per_batch": 5, "buffer_images": 6, "segment_images": 8}
