@@ -13,13 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .attention_statistics import WIDEST_HEAD, attention_statistics, check_shapes, tile_of
-from .blocks import blocks, default_scale, scores_of
-from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
-
-Queries = Float[Tensor, "batch head query d_head"]
-Keys = Float[Tensor, "batch head key d_head"]
-Bias = Float[Tensor, "#batch #head query key"] | None
+from .attention_statistics import WIDEST_HEAD, attention_statistics, broadcast_strides, check_shapes, launch
+from .blocks import Bias, Keys, Queries, blocks, default_scale, scores_of
+from .jit import jit, tl, uses_triton
 
 
 @dataclass(frozen=True)
@@ -239,38 +235,10 @@ def attention_pair(
         return blocked(q, k, other_q, other_k, bias, other_bias, scale)
     first = attention_statistics(q, k, bias=bias, scale=scale)
     second = attention_statistics(other_q, other_k, bias=other_bias, scale=scale)
-    batch, heads, queries, d_head = q.shape
     found = [torch.empty_like(first.entropy) for _ in range(3)]
     biases = [q if added is None else added for added in (bias, other_bias)]
-    strides = [[0 if size == 1 else stride for size, stride in zip(x.shape, x.stride(), strict=True)] for x in biases]
-    tile = tile_of(q)
-    with on_device_of(q):
-        _kernel[(cdiv(queries, tile) * batch * heads,)](
-            q,
-            k,
-            first.logsumexp,
-            biases[0],
-            other_q,
-            other_k,
-            second.logsumexp,
-            biases[1],
-            *found,
-            *q.stride(),
-            *k.stride(),
-            *strides[0],
-            *other_q.stride(),
-            *other_k.stride(),
-            *strides[1],
-            heads,
-            queries,
-            k.shape[2],
-            d_head,
-            default_scale(q, scale),
-            HAS_BIAS1=bias is not None,
-            HAS_BIAS2=other_bias is not None,
-            WIDEN=interpreted(),
-            ROWS=tile,
-            COLUMNS=tile,
-            WIDTH=max(16, 1 << (d_head - 1).bit_length()),
-        )
+    own, others = (q, k, first.logsumexp, biases[0]), (other_q, other_k, second.logsumexp, biases[1])
+    strides = [(*q.stride(), *k.stride(), *broadcast_strides(added)) for q, k, _, added in (own, others)]
+    given = *own, *others, *found, *strides[0], *strides[1]
+    launch(_kernel, given, q, k, scale, HAS_BIAS1=bias is not None, HAS_BIAS2=other_bias is not None)
     return PairStatistics(first.entropy, second.entropy, *found)

@@ -10,14 +10,16 @@ l when m grows by δ: exp(-δ) (w - δ l).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .blocks import BLOCK, blocks, default_scale, scores_of
-from .jit import cdiv, interpreted, jit, on_device_of, tl, uses_triton
+from .blocks import BLOCK, Bias, Keys, Queries, blocks, default_scale, scores_of
+from .jit import cdiv, interpreted, jit, on_device_of, padded, tl, uses_triton
 
 FUSED_KEYS = 768
 """Number of keys from which a CPU computes the entropy alone by PyTorch's fused attention, whose tiles grow there."""
@@ -43,11 +45,7 @@ class RowStatistics:
 
 
 def reference(
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch head key d_head"],
-    v: Float[Tensor, "batch head key d_head"] | None = None,
-    bias: Float[Tensor, "#batch #head query key"] | None = None,
-    scale: float | None = None,
+    q: Queries, k: Keys, v: Keys | None = None, bias: Bias = None, scale: float | None = None
 ) -> RowStatistics:
     """Compute the statistics from the whole pattern, as defined."""
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -59,13 +57,7 @@ def reference(
     return RowStatistics(entropy, pattern.amax(-1), scores.logsumexp(-1), pattern[..., 0], output)
 
 
-def blocked(
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch head key d_head"],
-    v: Float[Tensor, "batch head key d_head"] | None = None,
-    bias: Float[Tensor, "#batch #head query key"] | None = None,
-    scale: float | None = None,
-) -> RowStatistics:
+def blocked(q: Queries, k: Keys, v: Keys | None = None, bias: Bias = None, scale: float | None = None) -> RowStatistics:
     """Compute the same with a few MiB of scores at a time, on any device and in any float dtype."""
     wide = torch.promote_types(q.dtype, torch.float32)
     rows = [torch.empty(q.shape[:-1], dtype=wide, device=q.device) for _ in range(4)]
@@ -202,12 +194,7 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def attention_statistics(
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch head key d_head"],
-    v: Float[Tensor, "batch head key d_head"] | None = None,
-    *,
-    bias: Float[Tensor, "#batch #head query key"] | None = None,
-    scale: float | None = None,
+    q: Queries, k: Keys, v: Keys | None = None, *, bias: Bias = None, scale: float | None = None
 ) -> RowStatistics:
     """Compute statistics of softmax(scale q kᵀ + bias) without storing the pattern.
 
@@ -231,48 +218,18 @@ def attention_statistics(
     given = [tensor for tensor in (q, k, v) if tensor is not None]
     if not uses_triton(*given) or q.shape[-1] > WIDEST_HEAD:
         return blocked(q, k, v, bias, scale)
-    batch, heads, queries, d_head = q.shape
     rows = [torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device) for _ in range(4)]
     output = q if v is None else torch.empty_like(q)
     value, added = q if v is None else v, q if bias is None else bias
-    # A dimension of size 1 is broadcast by a stride of 0.
-    strides = [0 if size == 1 else stride for size, stride in zip(added.shape, added.stride(), strict=True)]
-    tile = tile_of(q)
-    with on_device_of(q):
-        _kernel[(cdiv(queries, tile) * batch * heads,)](
-            q,
-            k,
-            value,
-            added,
-            *rows,
-            output,
-            *q.stride(),
-            *k.stride(),
-            *value.stride(),
-            *strides,
-            *output.stride(),
-            heads,
-            queries,
-            k.shape[2],
-            d_head,
-            default_scale(q, scale),
-            HAS_BIAS=bias is not None,
-            HAS_V=v is not None,
-            WIDEN=interpreted(),
-            ROWS=tile,
-            COLUMNS=tile,
-            WIDTH=max(16, 1 << (d_head - 1).bit_length()),
-        )
+    strides = *q.stride(), *k.stride(), *value.stride(), *broadcast_strides(added), *output.stride()
+    passed = q, k, value, added, *rows, output, *strides
+    launch(_kernel, passed, q, k, scale, HAS_BIAS=bias is not None, HAS_V=v is not None)
     entropy, maximum, logsumexp, cls_mass = rows
     return RowStatistics(entropy, maximum, logsumexp, cls_mass, None if v is None else output)
 
 
 def row_entropy(
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch head key d_head"],
-    *,
-    bias: Float[Tensor, "#batch #head query key"] | None = None,
-    scale: float | None = None,
+    q: Queries, k: Keys, *, bias: Bias = None, scale: float | None = None
 ) -> Float[Tensor, "batch head query"]:
     """Compute the entropy of `attention_statistics` alone, which is faster on a CPU with many keys and no bias.
 
@@ -299,6 +256,25 @@ def row_entropy(
         mean, logsumexp = getattr(torch.ops.aten, operator)(q[at], keys, keys, scale=scale)
         found[at] = logsumexp - mean.mul_(q[at]).sum(-1).mul_(scale)
     return found.clamp_min_(0)
+
+
+def broadcast_strides(bias: Tensor) -> list[int]:
+    """Return a bias's strides, 0 where its size is 1, which broadcasts that dimension."""
+    return [0 if size == 1 else stride for size, stride in zip(bias.shape, bias.stride(), strict=True)]
+
+
+def launch(kernel: Any, given: Sequence[Any], q: Queries, k: Keys, scale: float | None, **flags: bool) -> None:
+    """Start a kernel with one program for each tile of queries of each head and image.
+
+    Args:
+        kernel: takes the tensors and strides in `given`, then heads, queries, keys, d_head and scale, then `flags`.
+    """
+    (batch, heads, queries, d_head), tile = q.shape, tile_of(q)
+    sizes = {"ROWS": tile, "COLUMNS": tile, "WIDTH": padded(d_head)}
+    with on_device_of(q):
+        kernel[(cdiv(queries, tile) * batch * heads,)](
+            *given, heads, queries, k.shape[2], d_head, default_scale(q, scale), **flags, WIDEN=interpreted(), **sizes
+        )
 
 
 def tile_of(q: Tensor) -> int:

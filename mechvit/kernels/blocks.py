@@ -8,6 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Queries = Float[Tensor, "batch head query d_head"]
+Keys = Float[Tensor, "batch head key d_head"]
+Bias = Float[Tensor, "#batch #head query key"] | None
+
 BLOCK = 2**19
 """Scores held at a time: 2 MiB of float32, which stay in the processor's cache."""
 
@@ -15,7 +19,7 @@ Block = tuple[slice, slice, slice]
 """Slices of images, heads and queries."""
 
 
-def blocks(q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch head key d_head"]) -> Iterator[Block]:
+def blocks(q: Queries, k: Keys) -> Iterator[Block]:
     """Divide the scores [batch, head, query, key] into blocks of whole rows, of at most `BLOCK` scores if possible."""
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
     rows = max(1, min(queries, BLOCK // keys))
@@ -27,13 +31,7 @@ def blocks(q: Float[Tensor, "batch head query d_head"], k: Float[Tensor, "batch 
                 yield slice(image, image + n_images), slice(head, head + n_heads), slice(row, row + rows)
 
 
-def scores_of(
-    block: Block,
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch head key d_head"],
-    bias: Float[Tensor, "#batch #head query key"] | None,
-    scale: float,
-) -> Float[Tensor, "images heads queries key"]:
+def scores_of(block: Block, q: Queries, k: Keys, bias: Bias, scale: float) -> Float[Tensor, "images heads queries key"]:
     """Compute scale q kᵀ + bias for a block, in float32 at least."""
     images, heads, rows = block
     wide = torch.promote_types(q.dtype, torch.float32)

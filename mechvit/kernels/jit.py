@@ -18,7 +18,7 @@ try:
 except ImportError:  # Triton exists for Linux only
     triton = tl = None
 
-__all__ = ["cdiv", "interpreted", "jit", "launches", "on_device_of", "tl", "uses_triton"]
+__all__ = ["cdiv", "interpreted", "jit", "launches", "on_device_of", "padded", "tl", "uses_triton"]
 
 
 def jit(function: Callable[..., None]) -> Any:
@@ -83,6 +83,11 @@ def launches(device: torch.device) -> bool:
 def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
     """Select a CUDA tensor's device in the context: Triton launches on torch's current one."""
     return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()
+
+
+def padded(width: int) -> int:
+    """Return the power of two, 16 or more, that holds so many dimensions."""
+    return max(16, 1 << (width - 1).bit_length())
 
 
 def cdiv(a: int, b: int) -> int:

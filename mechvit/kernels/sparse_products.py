@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .jit import cdiv, jit, on_device_of, tl, uses_triton
+from .jit import cdiv, jit, on_device_of, padded, tl, uses_triton
 
 WIDEST = 512
 """Dimensions that a program adds up at a time."""
@@ -107,7 +107,7 @@ def sparse_times_dense(
         return csr(offsets, columns, values, (n_rows, len(dense))) @ dense
     width = dense.shape[1]
     out = torch.empty(n_rows, width, dtype=dense.dtype, device=dense.device)
-    tile = min(WIDEST, max(16, 1 << (width - 1).bit_length()))
+    tile = min(WIDEST, padded(width))
     with on_device_of(dense):
         _times_kernel[(n_rows, cdiv(width, tile))](
             offsets, columns, values, dense, out, dense.stride(0), out.stride(0), width, WIDTH=tile
@@ -136,7 +136,7 @@ def sampled_products(
     out = torch.empty(len(columns), dtype=left.dtype, device=left.device)
     width = left.shape[1]
     if len(columns):
-        tile = min(WIDEST, max(16, 1 << (width - 1).bit_length()))
+        tile = min(WIDEST, padded(width))
         with on_device_of(left):
             _samples_kernel[(len(columns),)](
                 rows, columns, left, right, out, left.stride(0), right.stride(0), width, WIDTH=tile

@@ -35,7 +35,7 @@ def launches(monkeypatch):
     monkeypatch.setattr(jit, "INTERPRET", True)
     kernels = {rows: ["_kernel"], pair: ["_kernel"], cache_write: ["_kernel"]}
     for module, names in (kernels | {sparse: ["_times_kernel", "_samples_kernel"]}).items():
-        monkeypatch.setattr(module, "on_device_of", on_device_of)
+        monkeypatch.setattr(module, "on_device_of", on_device_of, raising=False)  # where it launches kernels
         for name in names:
             monkeypatch.setattr(module, name, Kernel())
     return seen
