@@ -11,7 +11,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -19,19 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from .disk import disk_errors, is_full, step, sync
-from .kinds import FOLDER_KINDS, OBLIGATORY, PROOFS
+from .kinds import FOLDER_KINDS, Known
 
 MARKER = ".mechvit.jsonl"
-LITTER = (
-    "cache-*.arrow",
-    "Thumbs.db",
-    "desktop.ini",
-    ".DS_Store",
-    "._*",
-    ".directory",
-    ".fuse_hidden*",
-    ".nfs*",
-)
+LITTER = ("cache-*.arrow", "Thumbs.db", "desktop.ini", ".DS_Store", "._*", ".directory", ".fuse_hidden*", ".nfs*")
 LITTER_FOLDERS = (".ipynb_checkpoints", "__pycache__")
 """Files and folders that systems and caches leave anywhere: removed with a folder, never taken for a user's."""
 
@@ -190,16 +181,8 @@ def foreign(folder: Path, marker: Marker) -> list[str]:
     return [name for name in tree(folder) if not marker.lists(name)]
 
 
-def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1, proof: tuple[str, str] | None = None) -> bool:
-    """Return whether an unmarked folder is an earlier result: nothing but known names, and all that each result has.
-
-    Args:
-        known: patterns of paths in the folder, such as `figures/*.html`. Where several folders fit one, as in
-            `*/cfg.json`, each of them must hold every obligatory name of that folder.
-        obligatory: how many of them, from the first, must be there.
-        proof: a JSON file in the folder, and a key that it must hold.
-    """
-    known = list(known)
+def looks_like(folder: Path, known: Known) -> bool:
+    """Return whether an unmarked folder is an earlier result: nothing but known names, and all that each result has."""
     names = [name for name in tree(folder) if not is_litter(name)]
 
     def fits(name: str, pattern: str) -> bool:
@@ -208,17 +191,17 @@ def looks_like(folder: Path, known: Iterable[str], obligatory: int = 1, proof: t
     def has(pattern: str) -> bool:
         return any(fits(name, pattern) for name in names)
 
-    if not known or not all(map(has, known[:obligatory])):
+    if not known.needed or not all(map(has, known.needed)):
         return False
     for name in names:
-        pattern = next((pattern for pattern in known if fits(name, pattern)), None)
+        pattern = next((pattern for pattern in known.needed + known.others if fits(name, pattern)), None)
         if pattern is None:
             return False
         (above, _, _), (own, _, _) = pattern.rpartition("/"), name.rpartition("/")
-        beside = [other.rpartition("/")[2] for other in known[:obligatory] if other.rpartition("/")[0] == above]
+        beside = [other.rpartition("/")[2] for other in known.needed if other.rpartition("/")[0] == above]
         if "*" in above and not all(has(f"{own}/{other}") for other in beside):
             return False
-    return proof is None or _holds(folder / proof[0], proof[1])
+    return known.proof is None or _holds(folder / known.proof[0], known.proof[1])
 
 
 def _holds(path: Path, key: str) -> bool:
@@ -230,10 +213,9 @@ def _holds(path: Path, key: str) -> bool:
     return isinstance(found, dict) and key in found
 
 
-def adopt(folder: Path, kind: str, known: Iterable[str] | None = None) -> bool:
+def adopt(folder: Path, kind: str, known: Known | None = None) -> bool:
     """Mark an unmarked folder if it is an earlier result; return whether it is marked now."""
-    names, least = (FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1)) if known is None else (known, 1)
-    if read_marker(folder) is None and looks_like(folder, names, least, PROOFS.get(kind) if known is None else None):
+    if read_marker(folder) is None and looks_like(folder, known or FOLDER_KINDS[kind]):
         mark(folder, Marker(kind, uuid.uuid4().hex[:12], True, files={name: [] for name in tree(folder)}))
     return read_marker(folder) is not None
 

@@ -9,17 +9,8 @@ from pathlib import Path
 from mechvit.terminal import printable
 
 from .hashes import edited
-from .kinds import FOLDER_KINDS, OBLIGATORY, PROOFS
-from .markers import (
-    Marker,
-    foreign,
-    is_empty,
-    listed,
-    looks_like,
-    marked_above,
-    read_marker,
-    tree,
-)
+from .kinds import FOLDER_KINDS
+from .markers import Marker, foreign, is_empty, listed, looks_like, marked_above, read_marker, tree
 
 PARTIAL, REPLACED = ".partial", ".replaced"
 _LONGEST_NAME = 200
@@ -184,11 +175,7 @@ def check_replaceable(path: Path, kind: str | None = None, *, whole: bool = True
     if is_free(path):
         return
     marker = read_marker(path)
-    if (
-        marker is None
-        and kind is not None
-        and looks_like(path, FOLDER_KINDS[kind], OBLIGATORY.get(kind, 1), PROOFS.get(kind))
-    ):
+    if marker is None and kind is not None and looks_like(path, FOLDER_KINDS[kind]):
         marker = Marker(kind, "", True, files={name: [] for name in tree(path)})
     if marker is None or marker.kind != (kind or marker.kind):
         of = "" if kind is None else f" of this kind ({kind})"

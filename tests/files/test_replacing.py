@@ -9,7 +9,7 @@ import pytest
 from written_results import everything, make
 
 from mechvit import files
-from mechvit.files.kinds import FOLDER_KINDS, OBLIGATORY, PROOFS
+from mechvit.files.kinds import FOLDER_KINDS
 
 
 def test_existing_results_are_kept_unless_told(tmp_path):
@@ -97,14 +97,15 @@ def test_litter_does_not_count(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind, known in FOLDER_KINDS.items() if known and kind != "figures"])
+@pytest.mark.parametrize("kind", [kind for kind, known in FOLDER_KINDS.items() if known.needed])
 def test_results_from_before_markers(tmp_path, kind):
     """Recognised by their whole known content; with one file more, left alone."""
-    names = [pattern.replace("*", "one") for pattern in FOLDER_KINDS[kind] if pattern != "published/*"]
+    needed, others, proof = FOLDER_KINDS[kind]
+    names = [pattern.replace("*", "one") for pattern in needed + others]
     for folder in ("known", "more"):
         for name in names:
             (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
-            file, key = PROOFS.get(kind, ("", ""))
+            file, key = proof or ("", "")
             (tmp_path / folder / name).write_text(f'{{"{key}": 1}}' if name == file else "old")
     (tmp_path / "more" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="known exists: give another --out, or --overwrite"):
@@ -116,7 +117,7 @@ def test_results_from_before_markers(tmp_path, kind):
     some = tmp_path / "some" / names[0]  # a file of a name that any program might give
     some.parent.mkdir(parents=True)
     some.write_text("mine")
-    if OBLIGATORY.get(kind, 1) > 1:
+    if len(needed) > 1:
         with pytest.raises(ValueError, match="no earlier result of this kind"):
             make(tmp_path / "some", kind, overwrite=True)
         assert some.read_text() == "mine"
@@ -155,10 +156,10 @@ def test_a_users_experiment_is_no_earlier_training(tmp_path):
     assert everything(out).keys() == {name.replace("w.txt", "sae_weights.safetensors") for name in before}
 
 
-@pytest.mark.parametrize(("file", "key"), [*PROOFS.values()])
-def test_a_file_of_a_common_name_proves_nothing_by_its_name(tmp_path, file, key):
-    (kind,) = [kind for kind, proof in PROOFS.items() if proof == (file, key)]
-    for name in (pattern.replace("*", "one") for pattern in FOLDER_KINDS[kind]):
+@pytest.mark.parametrize("kind", [kind for kind, known in FOLDER_KINDS.items() if known.proof])
+def test_a_file_of_a_common_name_proves_nothing_by_its_name(tmp_path, kind):
+    needed, others, (file, key) = FOLDER_KINDS[kind]
+    for name in (pattern.replace("*", "one") for pattern in needed + others):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text("old")
     for text in ("{}", "[]", "damaged", f'["{key}"]'):
