@@ -20,25 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN, Condition
-from mechvit.experiment.inputs import (
-    check_corruptions,
-    check_halves,
-    corruptions_named,
-    load_classifier,
-    names_of,
-    result_folder,
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    ImageOptions,
+    OutputOptions,
+    images_for,
+    models_of,
+    own_first,
 )
+from mechvit.data.corruption_spec import Condition
+from mechvit.experiment.inputs import check_corruptions, check_halves, corrupted_named, names_of, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import COUNT, Range, SettingError, check, check_choice, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
-    import datasets
     import pandas as pd
-
-    from mechvit import HookedViT
 
 
 @own_first
@@ -81,43 +79,27 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Ablate for every corruption and model, print the changes, and write tables and figures."""
-    corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
-    names = names_of(options.model)
-    if not corruptions:
-        raise SettingError("corruptions", "must name one besides clean")
+    corruptions, names = corrupted_named(options.corruptions), names_of(options.model)
     with result_folder(options, "ablation of latents", *options.model, options.sae) as folder:
         tables = make_tables(names, corruptions, options)
         write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     chosen = tables["ablation_summary"].query("kind == 'sensitive' and quantity == 'accuracy'")
-    shown = [
-        "model",
-        "selected_by",
-        "corruption",
-        "n",
-        "value",
-        "change",
-        "change_low",
-        "change_high",
-        "beyond",
-        "beyond_low",
-        "beyond_high",
-    ]
+    shown = ["model", "selected_by", "corruption", "n", "value"]
+    shown += [f"{number}{end}" for number in ("change", "beyond") for end in ("", "_low", "_high")]
     say("accuracy with the most sensitive latents ablated, its change, and the change beyond that of the controls\n")
     say(chosen[shown].to_string(index=False, float_format="%.4f"))
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
-def make_tables(names: dict[str, str], corruptions: list[Condition], options: Options) -> dict[str, pd.DataFrame]:
+def make_tables(names: dict[str, str], corruptions: tuple[Condition, ...], options: Options) -> dict[str, pd.DataFrame]:
     """Compute every table; `selected_by` is the corruption by which latents were selected."""
     import pandas as pd
 
     from mechvit.analysis.statistics.tidy_tables import labelled
     from mechvit.saes import ablate_features, feature_change, load_sae, sensitive_features
 
-    models = {
-        name: load_classifier(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
-    }
+    models = dict(zip(names, models_of(options, names.values()), strict=True))
     base = next(iter(models.values()))
     check_corruptions(corruptions, base.cfg.image_size)
     sae = load_sae(options.sae, device=str(base.cfg.device))
@@ -125,7 +107,9 @@ def make_tables(names: dict[str, str], corruptions: list[Condition], options: Op
         raise SettingError(
             "counts", f"must be at most half of the SAE's {sae.cfg.d_sae} latents; got {max(options.counts)}"
         )
-    choose, measure = (part_of(options, models, part) for part in ("sae_validation", "test"))
+    choose, measure = (
+        images_for(options, part, models.values(), limit=options.limit) for part in ("sae_validation", "test")
+    )
     check_halves(choose)
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
     shared |= {"allow_other_model": options.allow_other_model}
@@ -155,14 +139,6 @@ def make_tables(names: dict[str, str], corruptions: list[Condition], options: Op
             for table, frame in (("ablation", found.per_image), ("ablation_summary", found.summary())):
                 parts.setdefault(table, []).append(labelled(frame, labels))
     return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
-
-
-def part_of(options: Options, models: dict[str, HookedViT], part: str) -> datasets.Dataset:
-    """Load one part of the images in each model's form, with the base's classes."""
-    base = next(iter(models.values()))
-    return images_of(
-        options, part, base.hf_config, [model.image_processor for model in models.values()], limit=options.limit
-    )
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:

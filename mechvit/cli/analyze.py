@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
+from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
-    corruptions_named,
+    corrupted_named,
     load_classifier,
     names_of,
     read_checkpoint,
@@ -73,9 +73,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Study the models one after the other, then write tables and figures as one folder."""
-    corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
-    if not corruptions:
-        raise ValueError("--corruptions must name one besides clean, which is always studied")
+    corruptions = corrupted_named(options.corruptions)
     tuned = names_of(options.tuned)
     if "base" in tuned:
         raise ValueError(f"a tuned model must not be called base, which names --base: rename {tuned['base']}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_for, own_first
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -92,7 +92,7 @@ def draw(options: Options, corruptions: Sequence[Condition]) -> None:
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]
     check_corruptions(corruptions, model.cfg.image_size)
-    images = images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
+    images = images_for(options, "test", [model], limit=options.limit)
     from mechvit.saes.dashboard.results import Browsing
     from mechvit.views import feature_browser
 

@@ -20,17 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN
-from mechvit.experiment.inputs import (
-    check_corruptions,
-    corruptions_named,
-    load_headed,
-    names_of,
-    result_folder,
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    ImageOptions,
+    OutputOptions,
+    images_for,
+    models_of,
+    own_first,
 )
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.inputs import check_corruptions, corrupted_named, load_headed, names_of, result_folder
 from mechvit.files import note, write_tables
-from mechvit.settings_checks import COUNT_OR_ZERO, check, check_common, check_some
+from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -79,18 +81,15 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Compare all models, print the change of prediction depth, and write tables, lenses and figures as one folder."""
-    corruptions = [c for c in corruptions_named(options.corruptions) if c != CLEAN]
-    names = names_of(options.model)
-    if len(names) < 2 or not corruptions:
-        raise ValueError("give --model a base and at least one other, and --corruptions one besides clean")
+    corruptions, names = corrupted_named(options.corruptions), names_of(options.model)
+    if len(names) < 2:
+        raise SettingError("model", "must name a base and at least one other")
     from mechvit.analysis.representations.cka import check_views, clean_and_corrupted
 
     with result_folder(options, "representations", *options.model) as folder:
-        models = {
-            name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()
-        }
+        models = dict(zip(names, models_of(options, names.values(), load_headed), strict=True))
         check_corruptions(corruptions, next(iter(models.values())).cfg.image_size)
-        images = part_of(options, models, "test", options.limit)
+        images = images_for(options, "test", models.values(), limit=options.limit)
         compared = clean_and_corrupted(models, corruptions)
         check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair)
         plain = [f"{name} ({model.cfg.no_softmax})" for name, model in models.items() if model.cfg.no_softmax]
@@ -110,19 +109,17 @@ def main(options: Options) -> None:
     say(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
 
 
-def part_of(options: Options, models: dict[str, HookedViT], part: str, limit: int | None) -> datasets.Dataset:
-    """Load one part of the images in each model's form, with the base's classes."""
-    base = next(iter(models.values()))
-    return images_of(options, part, base.hf_config, [model.image_processor for model in models.values()], limit=limit)
-
-
-def trained_lenses(models: dict[str, HookedViT], corruptions: list[Any], options: Options) -> dict[str, TunedLens]:
+def trained_lenses(
+    models: dict[str, HookedViT], corruptions: tuple[Any, ...], options: Options
+) -> dict[str, TunedLens]:
     """Train a tuned lens for each model, on images of the part `sae`."""
     from mechvit.analysis import LensTraining, train_tuned_lens
 
     config = LensTraining(epochs=options.lens_epochs, seed=options.seed)
-    training = part_of(options, models, "sae", options.lens_limit)
-    held_out = part_of(options, models, "sae_validation", options.lens_validation_limit)
+    training, held_out = (
+        images_for(options, part, models.values(), limit=limit)
+        for part, limit in (("sae", options.lens_limit), ("sae_validation", options.lens_validation_limit))
+    )
     return {
         name: train_tuned_lens(model, training, held_out, corruptions, config=config, progress=f"Lens, {name}")
         for name, model in models.items()
@@ -133,7 +130,7 @@ def make_tables(
     models: dict[str, HookedViT],
     lenses: dict[str, TunedLens],
     images: datasets.Dataset,
-    corruptions: list[Any],
+    corruptions: tuple[Any, ...],
     options: Options,
 ) -> dict[str, pd.DataFrame]:
     """Compute every table; the first model keeps its name, and changes are relative to it."""

@@ -17,15 +17,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_for, own_first
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
-from mechvit.experiment.inputs import (
-    check_corruptions,
-    corruptions_named,
-    load_classifier,
-    names_of,
-    result_folder,
-)
+from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_classifier, names_of, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import check_common, check_some
 from mechvit.terminal import say
@@ -68,7 +62,7 @@ def measure(options: Options, corruptions: Sequence[Condition], names: dict[str,
     for name, checkpoint in names.items():
         model = load_classifier(checkpoint, options.device, options.model_dtype)
         check_corruptions(corruptions, model.cfg.image_size)
-        images = images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
+        images = images_for(options, "test", [model], limit=options.limit)
         for corruption in corruptions:
             found = evaluate(
                 model,

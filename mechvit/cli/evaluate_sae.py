@@ -24,7 +24,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_for, own_first
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -134,7 +134,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     for key, folder in folders.items():
         sae = load_sae(folder, device=str(model.cfg.device))
         sites.setdefault(sae_site(model, sae, f"the SAE {key!r}"), {})[key] = sae
-    images = images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
+    images = images_for(options, "test", [model], limit=options.limit)
     parts: dict[str, list[pd.DataFrame]] = {}
     for site, saes in sites.items():
         found = evaluate_saes(

@@ -15,15 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_for, models_of, own_first
 from mechvit.data.corruption_spec import Condition
-from mechvit.experiment.inputs import (
-    check_corruptions,
-    corruptions_named,
-    load_headed,
-    names_of,
-    result_pages,
-)
+from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_headed, names_of, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
@@ -84,7 +78,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, str]) -> None:
     """Compute the pages and write them."""
-    models = {name: load_headed(checkpoint, options.device, options.model_dtype) for name, checkpoint in names.items()}
+    models = dict(zip(names, models_of(options, names.values(), load_headed), strict=True))
     first = next(iter(models.values()))
     check_corruptions(corruptions, first.cfg.image_size)
     images = shown(options, first)
@@ -100,7 +94,7 @@ def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, st
 def shown(options: Options, model: HookedViT) -> Any:
     """Return the picture files by caption, or the first test images."""
     if options.pictures is None:
-        return images_of(options, "test", model.hf_config, model.image_processor, limit=options.limit)
+        return images_for(options, "test", [model], limit=options.limit)
     from mechvit.data import open_pictures
     from mechvit.data.sources.picture import path_text
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from mechvit.experiment.inputs import ModelDtype, load_classifier, prepared_images
 
 if TYPE_CHECKING:
     import datasets
 
-ModelDtype = Literal["float32", "bfloat16", "float16", "float64"]
-"""Precision in which models compute."""
+    from mechvit.models import HookedViT
+
 Options = TypeVar("Options")
 
 
@@ -68,11 +71,22 @@ class OutputOptions:
     """Replace an earlier result at OUT."""
 
 
+def models_of(
+    options: Any, checkpoints: Iterable[str], load: Callable[..., HookedViT] = load_classifier
+) -> list[HookedViT]:
+    """Load models on the device and in the precision that a command line names."""
+    return [load(checkpoint, options.device, options.model_dtype) for checkpoint in checkpoints]
+
+
+def images_for(options: Any, part: str, models: Collection[HookedViT], *, limit: int | None) -> datasets.Dataset:
+    """Load one part of the images in each model's form, with the classes of the first."""
+    first, processors = next(iter(models)), [model.image_processor for model in models]
+    return images_of(options, part, first.hf_config, processors, limit=limit)
+
+
 def images_of(options: Any, part: str, hf_config: Any, image_processor: Any, *, limit: int | None) -> datasets.Dataset:
     """Load one part of the images that a command line names; see `mechvit.experiment.inputs.prepared_images`."""
-    from mechvit.experiment import inputs
-
-    return inputs.prepared_images(
+    return prepared_images(
         options.images,
         part,
         hf_config,

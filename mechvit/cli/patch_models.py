@@ -25,10 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    ImageOptions,
+    OutputOptions,
+    images_for,
+    models_of,
+    own_first,
+)
 from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import Condition
-from mechvit.experiment.inputs import check_corruptions, load_classifier, result_folder
+from mechvit.experiment.inputs import check_corruptions, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
 from mechvit.terminal import say
@@ -87,10 +95,7 @@ def main(options: Options) -> None:
     if options.attribution and not sum(options.neurons):
         raise SettingError("neurons", f"must not both be 0; got {options.neurons}, or give --no-attribution")
     with result_folder(options, "patching", options.receiver, options.giver) as folder:
-        receiver, giver = (
-            load_classifier(checkpoint, options.device, options.model_dtype)
-            for checkpoint in (options.receiver, options.giver)
-        )
+        receiver, giver = models_of(options, (options.receiver, options.giver))
         check_corruptions((corruption, given), receiver.cfg.image_size)
         tables, passes = make_tables(receiver, giver, corruption, given, options)
         write_tables(folder, tables)
@@ -115,7 +120,7 @@ def make_tables(
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
-    images = images_of(options, "test", receiver.hf_config, receiver.image_processor, limit=options.limit)
+    images = images_for(options, "test", [receiver], limit=options.limit)
     shared: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     patching = analysis.patch_models(
         receiver,

@@ -18,15 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, IMAGENET_C, SEVERITIES, Corruption
-from mechvit.experiment.inputs import (
-    ModelDtype,
-    check_corruptions,
-    load_classifier,
-    names_of,
-    result_folder,
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    ImageOptions,
+    OutputOptions,
+    images_for,
+    models_of,
+    own_first,
 )
+from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, IMAGENET_C, SEVERITIES, Corruption
+from mechvit.experiment.inputs import check_corruptions, names_of, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import Range, SettingError, check, check_common, check_some
 from mechvit.terminal import say
@@ -73,15 +75,13 @@ def main(options: Options) -> None:
         known = ", ".join(CORRUPTION_FAMILIES)
         raise ValueError(f"--families and --levels must each name at least one, not clean; families are {known}")
     with result_folder(options, "robustness", *options.model) as folder:
-        models = load_models(names, options.device, options.model_dtype)
+        models = load_models(names, options)
         first = next(iter(models.values()))
         if options.reference == "alexnet" and len(first.cfg.id2label) != 1000:
             classes = len(first.cfg.id2label)
             raise SettingError("reference", f"alexnet is for ImageNet's 1000 classes; {options.model[0]} has {classes}")
         check_corruptions(corruptions, first.cfg.image_size)
-        images = images_of(
-            options, "test", first.hf_config, [model.image_processor for model in models.values()], limit=options.limit
-        )
+        images = images_for(options, "test", models.values(), limit=options.limit)
         tables, spectra = make_tables(models, images, corruptions, options)
         write_tables(folder, tables)
         drawn = draw(tables, spectra, folder / "figures")
@@ -92,9 +92,9 @@ def main(options: Options) -> None:
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
-def load_models(names: dict[str, str], device: str | None, dtype: ModelDtype) -> dict[str, HookedViT]:
+def load_models(names: dict[str, str], options: Options) -> dict[str, HookedViT]:
     """Load all models, so that each batch is corrupted once, and check that they have the same classes."""
-    models = {name: load_classifier(checkpoint, device, dtype) for name, checkpoint in names.items()}
+    models = dict(zip(names, models_of(options, names.values()), strict=True))
     classes = next(iter(models.values())).cfg.id2label
     for name, model in models.items():
         if model.cfg.id2label != classes:

@@ -21,21 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    ImageOptions,
+    OutputOptions,
+    images_for,
+    models_of,
+    own_first,
+)
 from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
-from mechvit.experiment.inputs import (
-    check_corruptions,
-    check_halves,
-    load_classifier,
-    result_folder,
-)
+from mechvit.experiment.inputs import check_corruptions, check_halves, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, POSITIVE, SHARE, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
-    import datasets
     import pandas as pd
 
     from mechvit import HookedViT
@@ -97,10 +99,7 @@ def main(options: Options) -> None:
     if corruption == CLEAN:
         raise SettingError("corruption", "must not be clean, which the direction leads to")
     with result_folder(options, "steering", options.base, options.tuned, options.sae) as folder:
-        base, tuned = (
-            load_classifier(options.base, options.device, options.model_dtype),
-            load_classifier(options.tuned, options.device, options.model_dtype),
-        )
+        base, tuned = models_of(options, (options.base, options.tuned))
         directions, found = steer_all(base, tuned, corruption, options)
         tables = make_tables(directions, found, options.most_cost)
         write_tables(folder, tables)
@@ -132,8 +131,8 @@ def steer_all(
     if sae is not None and options.latents > sae.cfg.d_sae:
         raise SettingError("latents", f"must be at most the SAE's {sae.cfg.d_sae}; got {options.latents}")
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
-    training = part_of("finetune", options.training_limit, base, options)
-    test = part_of("test", options.limit, base, options)
+    training = images_for(options, "finetune", [base], limit=options.training_limit)
+    test = images_for(options, "test", [base], limit=options.limit)
     check_halves(test)
     directions = analysis.steering_directions(
         base,
@@ -172,11 +171,6 @@ def steer_all(
         **shared,
     )
     return directions, found
-
-
-def part_of(part: str, limit: int | None, model: HookedViT, options: Options) -> datasets.Dataset:
-    """Load one part of the images in the model's form."""
-    return images_of(options, part, model.hf_config, model.image_processor, limit=limit)
 
 
 def load(options: Options, model: HookedViT) -> Any:

@@ -23,17 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
-from mechvit.data.corruption_spec import CLEAN
-from mechvit.experiment.inputs import (
-    ModelDtype,
-    check_corruptions,
-    check_halves,
-    corruptions_named,
-    load_classifier,
-    names_of,
-    result_folder,
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    ImageOptions,
+    OutputOptions,
+    images_for,
+    models_of,
+    own_first,
 )
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.inputs import check_corruptions, check_halves, corrupted_named, names_of, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_common, check_some
 from mechvit.terminal import say
@@ -77,12 +77,13 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Swap, interpolate and search; print the smallest set, and write tables and figures as one folder."""
-    corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
-    if not corruptions:
-        raise ValueError("--corruptions must name one besides clean, under which there is a gain")
+    corruptions = corrupted_named(options.corruptions)
+    from mechvit.analysis.interventions.model_pair import check_weights_fit
+
     with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
-        base, tuned = load_pair(options.base, options.tuned, options.device, options.model_dtype)
-        images = images_of(options, "test", base.hf_config, base.image_processor, limit=options.limit)
+        base, tuned = models_of(options, (options.base, options.tuned))
+        check_weights_fit(base, tuned)
+        images = images_for(options, "test", [base], limit=options.limit)
         check_corruptions(corruptions, base.cfg.image_size)
         check_halves(images)
         tables = make_tables(base, tuned, images, corruptions, options)
@@ -93,15 +94,6 @@ def main(options: Options) -> None:
         shown = ["step", "added", "images", "value", "recovered", "recovered_low", "recovered_high"]
         say(tables["smallest_set"][shown].to_string(index=False, float_format="%.4f"))
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
-
-
-def load_pair(base: str, tuned: str, device: str | None, dtype: ModelDtype) -> tuple[HookedViT, HookedViT]:
-    """Load both models and check that their weights fit each other's place."""
-    from mechvit.analysis.interventions.model_pair import check_weights_fit
-
-    pair = load_classifier(base, device, dtype), load_classifier(tuned, device, dtype)
-    check_weights_fit(*pair)
-    return pair
 
 
 def make_tables(

@@ -69,15 +69,15 @@ class ImageCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentConfig:
-    """The paper as one run: fine-tune on each corruption, evaluate, look inside, train SAEs, judge the claims."""
+class RunConfig:
+    """Settings that both runs, of the paper and of transfer, take."""
 
     preset: Literal["photos", "imagenet"] = "photos"
-    """Preset that sets the defaults of all other settings."""
+    """Preset that sets all other defaults: a small ViT on embedded photographs, or ViT-B/16 on ImageNet."""
     out: str = "runs/photos"
     """Folder of the run; an interrupted run there is continued."""
     model: str | None = None
-    """Base model: folder or Hub id of a ViTForImageClassification. Without one, a small base is trained first."""
+    """Base model: folder or Hub id of an image classifier. Without one, a small base is trained first."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     limit: int | None = None
@@ -88,31 +88,38 @@ class ExperimentConfig:
     """Values of black and white in pictures of more than eight bits that do not state them, for example 0 4095."""
     unlabelled: Literal["error", "skip"] = "error"
     """Treatment of images without a label: stop and count them, or leave them out and warn."""
+    device: str | None = None
+    """Device to compute on; CUDA by default if there is a GPU."""
+    seed: int = 0
+    """Seed of the images' parts and crops, the noise, and every training."""
+    verify: bool = False
+    """Read every output of finished stages again and compare its hash; otherwise only those with a new size or time."""
+    fresh: bool = False
+    """Start over: run every stage again, including finished ones."""
+    shape: ViTShape = field(default_factory=ViTShape)
+    """Shape of a new base model."""
+    base: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Training of a new base model."""
+    finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """Fine-tuning of every model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(RunConfig):
+    """The paper as one run: fine-tune on each corruption, evaluate, look inside, train SAEs, judge the claims."""
+
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions to fine-tune on and evaluate under: FAMILY_LEVEL, as in gaussian_blur_4."""
     related: tuple[str, ...] = RELATED
     """Other filters under which the base and each family's strongest model are tested; those tuned on are left out."""
     sae_models: Literal["strongest", "all"] = "strongest"
     """Models whose SAEs are trained: the base and the model tuned on each family's strongest level, or every model."""
-    device: str | None = None
-    """Device to compute on; CUDA by default if there is a GPU."""
-    seed: int = 0
-    """Seed of the images' parts and crops, the noise, and every training."""
     example_images: int = 4
     """Images shown in the report."""
-    verify: bool = False
-    """Read every output of finished stages again and compare its hash; otherwise only those with a new size or time."""
-    fresh: bool = False
-    """Start over: run every stage again, including finished ones."""
     export: tuple[str, ...] = ()
     """Also write the figures as files of a paper's width: png, svg, pdf (commas or spaces between; needs kaleido,
     chromium)."""
     counts: ImageCounts = field(default_factory=ImageCounts)
-    shape: ViTShape = field(default_factory=ViTShape)
-    """Shape of a new base model."""
-    base: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Training of a new base model."""
-    finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     saes: SAEConfig = field(default_factory=SAEConfig)
     rules: Rules = field(default_factory=Rules)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mechvit.data.conditions import of_pixels, parse_condition
-from mechvit.data.corruption_spec import Condition
+from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.files import Lock, new_folder, write_json
 from mechvit.settings_checks import SettingError
@@ -93,6 +93,18 @@ def corruptions_named(keys: Collection[str]) -> tuple[Condition, ...]:
     if not keys:
         raise ValueError("--corruptions must name at least one, as in gaussian_blur_4")
     return tuple(dict.fromkeys(map(parse_condition, keys)))
+
+
+def corrupted_named(keys: Collection[str]) -> tuple[Condition, ...]:
+    """Parse corruptions as `corruptions_named` does, without the clean images, which the command always measures.
+
+    Raises:
+        ValueError: as in `corruptions_named`, or there is no other.
+    """
+    found = tuple(corruption for corruption in corruptions_named(keys) if corruption != CLEAN)
+    if not found:
+        raise SettingError("corruptions", "must name one besides clean, which is always measured")
+    return found
 
 
 def names_of(paths: Collection[str]) -> dict[str, str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
 
 from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import (
@@ -18,11 +17,10 @@ from mechvit.data.corruption_spec import (
     Corruption,
 )
 from mechvit.data.mixture_spec import Mixture, parse_training
-from mechvit.finetuning.config import FinetuneConfig, ViTShape
 from mechvit.saes.config import SAEConfig
 from mechvit.settings_checks import COUNT, RESAMPLES_RANGE, SettingError, check, check_common, listed
 
-from .config import IMAGENET, PHOTOS, ExperimentConfig, ImageCounts
+from .config import IMAGENET, PHOTOS, ExperimentConfig, ImageCounts, RunConfig
 
 FILTERS: tuple[str, ...] = (
     "gaussian_noise_4",
@@ -68,11 +66,9 @@ class TransferCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferConfig:
+class TransferConfig(RunConfig):
     """Train one model on each corruption, test all on all."""
 
-    preset: Literal["photos", "imagenet"] = "photos"
-    """Preset that sets all other defaults: a small ViT on embedded photographs, or ViT-B/16 on ImageNet."""
     out: str = "runs/transfer"
     """Folder of the run; an interrupted run there is continued."""
     corruptions: tuple[str, ...] = ("filters",)
@@ -87,37 +83,13 @@ class TransferConfig:
     """Further corruptions to test under, on which no model is trained."""
     control: bool = True
     """Also fine-tune a model on clean images: its gain comes from more training, not from corruption."""
-    model: str | None = None
-    """Base model: folder or Hub id of an image classifier. Without one, a small base is trained first."""
-    images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
-    limit: int | None = None
-    """Largest number of images in every part, for a quick look."""
-    bad_files: Literal["error", "skip"] = "error"
-    """Treatment of a file that cannot be read: stop and name it, or leave it out and count it."""
-    pixel_range: tuple[float, float] | None = None
-    """Values of black and white in pictures of more than eight bits that do not state them, for example 0 4095."""
-    unlabelled: Literal["error", "skip"] = "error"
-    """Treatment of images without a label: stop and count them, or leave them out and warn."""
-    device: str | None = None
-    """Device to compute on; CUDA by default if there is a GPU."""
     batch_size: int | None = None
     """Images per forward pass in tests; None uses 32 on a CPU, else 128. All models are in memory at once."""
-    verify: bool = False
-    """Read every output of finished stages again and compare its hash; otherwise only those with a new size or time."""
-    fresh: bool = False
-    """Start over: run every stage again, including finished ones."""
     seed: int = 0
     """Seed of the images' parts and crops, the noise, the mixtures' draws, every training and the bootstrap."""
     resamples: int = 2000
     """Number of bootstrap resamples over test images."""
     counts: TransferCounts = field(default_factory=TransferCounts)
-    shape: ViTShape = field(default_factory=ViTShape)
-    """Shape of a new base model."""
-    base: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Training of a new base model."""
-    finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """Fine-tuning of every model."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -163,23 +135,9 @@ class TransferConfig:
         """Return the settings shared with the paper's run: base, images, fine-tuning."""
         counts = {name: n for name, n in vars(self.counts).items() if name != "spectrum"}
         return ExperimentConfig(
-            preset=self.preset,
-            out=self.out,
-            model=self.model,
-            images=self.images,
-            limit=self.limit,
-            bad_files=self.bad_files,
-            pixel_range=self.pixel_range,
-            unlabelled=self.unlabelled,
+            **{setting.name: getattr(self, setting.name) for setting in fields(RunConfig)},
             corruptions=tuple(c.key for c in self.single),
-            device=self.device,
-            verify=self.verify,
-            fresh=self.fresh,
-            seed=self.seed,
             counts=replace(ImageCounts(), **counts),
-            shape=self.shape,
-            base=self.base,
-            finetuning=self.finetuning,
             saes=SAEConfig(hook_layer=0, k=1),  # none is trained; these fit any model
         )
 
