@@ -119,16 +119,15 @@ def conditioned_images(
     height, width = (side * cfg.patch_size for side in cfg.grid)
     for place, title in enumerate(titles):
         alone = batch.take(slice(place, place + 1))
-        seen = [corrupted(alone, c, seed=seed).images[0, :, :height, :width] for c in conditions]
-        inputs = []
-        for model in models.values():
-            one = alone.to(model.cfg.device)
-            inputs.append(torch.cat([pixel_values(model, corrupted(one, c, seed=seed)) for c in conditions]))
+        seen = [corrupted(alone, condition, seed=seed) for condition in conditions]
+        shown = (one.images[0, :, :height, :width] for one in seen)
         yield ConditionedImage(
             title=title,
             label=int(alone.labels),
-            pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in seen),
-            pixel_values=tuple(inputs),
+            pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in shown),
+            pixel_values=tuple(
+                torch.cat([pixel_values(model, one.to(model.cfg.device)) for one in seen]) for model in models.values()
+            ),
         )
 
 
