@@ -72,14 +72,12 @@ def study(
 
     Args:
         models: name -> model. Models too large to hold together can be studied in one call each, with the same numbers.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruptions: those to apply; clean images are always studied, too.
         attention_corruptions: those whose attention is compared with the clean one; None takes all, () none (attention
             then stays on SDPA, which is faster).
         attention_limit: the number of images, from the first, whose attention is measured; None takes all.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of clean patterns.
-        seed: seed of the noise.
-        progress: the label of a progress bar; None shows none.
+        images, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: no models, no images, attention asked for a corruption that is not applied, another input size,

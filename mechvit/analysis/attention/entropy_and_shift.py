@@ -99,11 +99,8 @@ def attention_entropy(
 
     Args:
         model: any HookedViT.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
-        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of kept activations.
-        seed: seed of the noise.
-        progress: the label of a progress bar; None shows none.
+        images, corruption, seed, progress: as in `evaluate`; labels are not read.
 
     Raises:
         ValueError: no images, another input size than the model's, or attention that is not finite.
@@ -133,12 +130,9 @@ def attention_shift(
 
     Args:
         model: any HookedViT.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
-        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of clean attention
             (patterns, or queries and keys) that is kept during the corrupted pass.
-        seed: seed of the noise.
-        progress: the label of a progress bar; None shows none.
+        images, corruption, seed, progress: as in `evaluate`; labels are not read.
 
     Raises:
         ValueError: no images, another input size than the model's, or attention that is not finite.

@@ -197,7 +197,7 @@ def evaluate(
         model: any HookedViT with a head.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: seed of the noise.
         progress: the label of a progress bar; None shows none.
 

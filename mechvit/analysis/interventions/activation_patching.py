@@ -13,23 +13,15 @@ from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import check_logits, unrounded
 from mechvit.analysis.finite import first_not_finite, model_name
-from mechvit.analysis.inputs import Images, default_batch_size, on_cpu
+from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
 from mechvit.models.runs.image_tokens import token_slice
 
-from .components import (
-    BY,
-    COMPONENT_KINDS,
-    ENDS,
-    Component,
-    component_frame,
-    components_of,
-    passes_needed,
-)
-from .model_pair import pair_batches
+from .components import BY, COMPONENT_KINDS, ENDS, Component, component_frame, components_of, passes_needed
+from .model_pair import check_copies, copies_at_once, pair_batches
 from .recovery import (
     GIVER,
     RECEIVER,
@@ -154,12 +146,12 @@ def patch_models(
     components = components_of(receiver.cfg, kinds, tokens)
     cfg = receiver.cfg
     kept = cfg.n_layers * cfg.n_tokens * cfg.d_model * 8  # for both models: residual streams, attention and MLP outputs
-    at_once = default_batch_size(receiver) if batch_size is None else batch_size
     parts = []
     for batch, *pixels in pair_batches(
         receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
     ):
-        parts.append(_patch_batch(receiver, giver, batch, pixels, components, max(1, at_once // len(batch))))
+        copies = copies_at_once(receiver, batch, batch_size)
+        parts.append(_patch_batch(receiver, giver, batch, pixels, components, copies))
     correct, difference, apart, own, given = zip(*parts, strict=True)
     return Patching(
         components,
@@ -207,7 +199,7 @@ def _patch_batch(
         patched = unrounded(receiver(entered, start_at_layer=start)).unflatten(0, (len(chosen), len(batch)))
         labels = batch.labels.expand(len(chosen), -1)
         who = f"the receiver {model_name(receiver)!r}, patched from block {start - 1} on,"
-        check_logits(patched.flatten(0, 1), labels.flatten(), batch.image_ids.repeat(len(chosen)), who, labelled=False)
+        check_copies(patched, batch, who)
         correct[chosen] = on_cpu(is_correct(patched, labels))
         difference[chosen] = on_cpu(logit_difference(patched, *about[:2]))
         apart[chosen] = divergence_from(giver_logits, patched)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from mechvit.analysis.statistics.correlation import Rows, agreement
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.correlation import PairedEffects
 from mechvit.arguments import checked
 
 from .activation_patching import Patching
 from .attribution_patching import Attribution
-from .components import Component, component_frame
+from .components import component_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +55,8 @@ def attribution_error(
 
     Source: attribution patching against activation patching, Syed et al., arXiv:2310.10348 (section 4).
     """
+    import pandas as pd
+
     shared = [component for component in patching.components if component in set(attribution.components)]
     if not shared or not torch.equal(attribution.image_id, patching.image_id):
         raise ValueError(
@@ -65,26 +66,8 @@ def attribution_error(
         )
     exact = patching.effect[[patching.components.index(c) for c in shared]]
     approximate = attribution.effect[[attribution.components.index(c) for c in shared]]
-    means = resampled_means(torch.cat([exact, approximate]).T.numpy(), resamples=resamples, seed=seed)
-    draws = means[:, : len(shared)], means[:, len(shared) :]
-    return AttributionError(_by_component(shared, *draws, level), _overall(shared, *draws, level))
-
-
-def _by_component(shared: list[Component], exact: Rows, approximate: Rows, level: float) -> pd.DataFrame:
-    columns: dict[str, np.ndarray] = {}
-    for name, drawn in (("exact", exact), ("approximate", approximate), ("error", approximate - exact)):
-        found = np.array([interval(column, level) for column in drawn.T])
-        columns |= dict(zip((name, f"{name}_low", f"{name}_high"), found.T, strict=True))
-    return component_frame(shared).assign(**columns)
-
-
-def _overall(shared: list[Component], exact: Rows, approximate: Rows, level: float) -> pd.DataFrame:
-    import pandas as pd
-
-    kinds = list(dict.fromkeys(component.kind for component in shared))
-    rows = []
-    for kind in ["all", *(kinds if len(kinds) > 1 else [])]:
-        chosen = [place for place, component in enumerate(shared) if kind in ("all", component.kind)]
-        quantities = agreement(exact[:, chosen], approximate[:, chosen])
-        rows += [(kind, len(chosen), name, *interval(drawn, level)) for name, drawn in quantities.items()]
-    return pd.DataFrame(rows, columns=["kind", "components", "quantity", "value", "low", "high"])
+    effects = PairedEffects.of(exact, approximate, resamples=resamples, seed=seed)
+    overall = effects.agreements([component.kind for component in shared], level)
+    names = ["kind", "components", "quantity", "value", "low", "high"]
+    components = component_frame(shared).assign(**effects.columns(level))
+    return AttributionError(components, pd.DataFrame(overall, columns=names))

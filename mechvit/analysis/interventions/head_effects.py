@@ -134,8 +134,7 @@ def head_links(
         patching: the result of `patch_models`, with the kind "head".
         tokens: tokens at which heads were patched.
         batch_size: images per pass; None takes 32 on a CPU, else 128, limited to 256 MiB of attention patterns.
-        seed: seed of the noise.
-        progress: the label of a progress bar; None shows none.
+        seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: models of different shapes, a patching without heads at these tokens or of other images, and as

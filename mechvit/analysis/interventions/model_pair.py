@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
 from torch import Tensor
 
-from mechvit.analysis.behaviour.performance import require_classifier
+from mechvit.analysis.behaviour.performance import check_logits, require_classifier
 from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
@@ -102,3 +103,17 @@ def pair_batches(
         shown = corrupted(batch, corruption, seed=seed)
         theirs = shown if giver_corruption is None else corrupted(batch, giver_corruption, seed=seed)
         yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)
+
+
+def copies_at_once(receiver: HookedViT, batch: ImageBatch, batch_size: int | None) -> int:
+    """Return how many patched copies of a batch share a forward pass of `batch_size` images, by default as many as suit
+    the receiver's device; at least one.
+    """
+    return max(1, (default_batch_size(receiver) if batch_size is None else batch_size) // len(batch))
+
+
+def check_copies(patched: Float[Tensor, "copy batch class"], batch: ImageBatch, who: str) -> None:
+    """Refuse logits of a batch's patched copies that are not finite; its labels were checked before the patching."""
+    copies = len(patched)
+    labels, ids = batch.labels.repeat(copies), batch.image_ids.repeat(copies)
+    check_logits(patched.flatten(0, 1), labels, ids, who, labelled=False)

@@ -11,19 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvit.analysis.behaviour.performance import check_logits
 from mechvit.analysis.finite import model_name
-from mechvit.analysis.inputs import Images, default_batch_size, on_cpu
-from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
-from mechvit.analysis.statistics.correlation import agreement
+from mechvit.analysis.inputs import Images, on_cpu
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.correlation import PairedEffects
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
-from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution_patching import Attribution, activations_and_gradients
-from .model_pair import pair_batches
+from .model_pair import check_copies, copies_at_once, pair_batches
 from .recovery import foils, logit_difference
 
 if TYPE_CHECKING:
@@ -65,10 +63,8 @@ class NeuronPatching:
         """
         import pandas as pd
 
-        frame = pd.DataFrame(self.neurons, columns=list(Neuron._fields))
-        exact, approximate = self._draws(resamples, seed)
-        for name, drawn in (("exact", exact), ("approximate", approximate), ("error", approximate - exact)):
-            frame[[name, f"{name}_low", f"{name}_high"]] = [interval(column, level) for column in drawn.T]
+        effects = PairedEffects.of(self.exact, self.approximate, resamples=resamples, seed=seed)
+        frame = pd.DataFrame(self.neurons, columns=list(Neuron._fields)).assign(**effects.columns(level))
         return labelled(frame, labels)
 
     def agreement(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
@@ -81,19 +77,9 @@ class NeuronPatching:
         """
         import pandas as pd
 
-        exact, approximate = self._draws(resamples, seed)
-        reasons = list(dict.fromkeys(neuron.chosen for neuron in self.neurons))
-        rows = []
-        for reason in ["all", *(reasons if len(reasons) > 1 else [])]:
-            own = [i for i, neuron in enumerate(self.neurons) if reason in ("all", neuron.chosen)]
-            found = agreement(exact[:, own], approximate[:, own])
-            rows += [(reason, len(own), name, *interval(drawn, level)) for name, drawn in found.items()]
+        effects = PairedEffects.of(self.exact, self.approximate, resamples=resamples, seed=seed)
+        rows = effects.agreements([neuron.chosen for neuron in self.neurons], level)
         return pd.DataFrame(rows, columns=["chosen", "neurons", "quantity", "value", "low", "high"])
-
-    def _draws(self, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        both = torch.cat([self.exact, self.approximate]).T.double().numpy()
-        means = resampled_means(both, resamples=resamples, seed=seed)
-        return means[:, : len(self.neurons)], means[:, len(self.neurons) :]
 
 
 @checked
@@ -152,7 +138,6 @@ def patch_neurons(
     posts = {layer: f"blocks.{layer}.mlp.hook_post" for layer in layers}
     resids = {layer: f"blocks.{layer}.hook_resid_post" for layer in layers}
     kept = 3 * cfg.n_layers * cfg.n_tokens * (4 * cfg.d_model + cfg.d_mlp)
-    at_once = default_batch_size(receiver) if batch_size is None else batch_size
     ids, exact, approximate = [], [], []
     for batch, pixels, theirs in pair_batches(
         receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
@@ -172,22 +157,17 @@ def patch_neurons(
             here = [i for i, neuron in enumerate(asked) if neuron.layer == layer]
             first_order[here] = on_cpu(slope[:, [asked[i].neuron for i in here]].T)
             rows = receiver.blocks[layer].mlp.W_out
-            copies = max(1, at_once // len(batch))
+            copies = copies_at_once(receiver, batch, batch_size)
             for chosen in (here[i : i + copies] for i in range(0, len(here), copies)):
                 written = [moved[..., asked[i].neuron, None] * rows[asked[i].neuron] for i in chosen]
                 entered = torch.cat([own[resids[layer]] + change for change in written])
                 patched = receiver(entered, start_at_layer=layer + 1).float().unflatten(0, (len(chosen), len(batch)))
-                _check_logits(patched, batch, f"the receiver {model_name(receiver)!r}, patched in block {layer},")
+                check_copies(patched, batch, f"the receiver {model_name(receiver)!r}, patched in block {layer},")
                 found[chosen] = on_cpu(logit_difference(patched, batch.labels, foil) - start)
         ids.append(on_cpu(batch.image_ids))
         exact.append(found)
         approximate.append(first_order)
     return NeuronPatching(asked, torch.cat(ids), torch.cat(exact, dim=1), torch.cat(approximate, dim=1))
-
-
-def _check_logits(patched: Float[Tensor, "copy batch class"], batch: ImageBatch, who: str) -> None:
-    copies = len(patched)
-    check_logits(patched.flatten(0, 1), batch.labels.repeat(copies), batch.image_ids.repeat(copies), who)
 
 
 def _check(neurons: Sequence[Neuron], n_layers: int, d_mlp: int) -> None:

@@ -175,9 +175,7 @@ def recovery(
             where it was measured divergence.
         references: the same images once with condition "receiver" and once with "giver".
         by: the columns that name an intervention, such as ("kind", "layer").
-        resamples: number of resamples of the bootstrap over images, paired over all interventions.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the percentile bootstrap over images, paired over all interventions.
 
     Returns:
         one row per intervention and quantity: by, quantity ("accuracy", "logit_difference" or "divergence"), value,

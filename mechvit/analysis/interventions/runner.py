@@ -64,9 +64,7 @@ def run_interventions(
         logits_of: pixels -> the logits of every intervention, and of the two unchanged models under the keys "receiver"
             and "giver", whose foils under each corruption are used for all interventions.
         score: function of logits, labels, foils, image ids and the giver's logits that returns the outcomes.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: seed of all random draws of the corruptions.
-        progress: the label of a progress bar; None shows none.
+        batch_size, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: no corruptions, no images, another input size, labels that are not classes, logits that are not

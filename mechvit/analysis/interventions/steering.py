@@ -195,9 +195,8 @@ def steer(
         scales: factors of each direction.
         controls: number of random directions of the same length for each direction, the same at all scales.
         selection_fraction: fraction of the images on which hook points and scales are chosen; the others are reported.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: seed of the draw of images, the corruptions and the random directions.
-        progress: the label of a progress bar; None shows none.
+        batch_size, progress: as in `evaluate`.
 
     Raises:
         ValueError: a direction that does not fit the model or is repeated, no direction or scale, models of different

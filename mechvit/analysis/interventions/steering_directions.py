@@ -91,9 +91,7 @@ def steering_directions(
         hook_names: hook points among a block's `STEERED_POINTS`; None takes the residual stream after every block.
         tokens: tokens over which the mean is taken, and at which the direction will be added.
         per_position: compute one direction for each of these tokens, by the mean over images only.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: seed of all random draws of the corruption.
-        progress: the label of a progress bar; None shows none.
+        batch_size, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: no hook point or one that cannot be steered, tokens that the model lacks, no images, another input

@@ -66,10 +66,7 @@ def compare_lenses(
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those that lenses were trained
             on; labels are the model's own class ids. An image without one (negative) has no probability (NaN) and no
             rank (-1), but a divergence and predictions.
-        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
-        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
-        seed: seed of the noise.
-        progress: the label of a progress bar; None shows none.
+        corruption, batch_size, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: no lens, a lens of another model, no images, another input size, labels that are not classes, logits
@@ -145,9 +142,7 @@ def lens_comparison_summary(
 
     Args:
         readings: `LensReading.to_frame` with the labels model, corruption and lens.
-        resamples: number of resamples of the bootstrap over images, paired over all rows.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the percentile bootstrap over images, paired over all rows.
 
     Returns:
         model, corruption, lens, layer, quantity (probability, of the images with a label, and divergence), value, low,

@@ -113,12 +113,8 @@ def logit_lens(
 
     Args:
         model: any HookedViT with a head.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
-        corruption: applied in [0, 1] at the model's input size; a string such as "gaussian_blur_4" is read.
         apply_ln: False applies the head without the final LayerNorm.
-        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
-        seed: seed of the noise.
-        progress: the label of a progress bar; None shows none.
+        images, corruption, batch_size, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: no images, another input size, labels that are not classes, logits that are not finite.

@@ -106,9 +106,7 @@ def depth_summary(
     Args:
         depths: `PredictionDepth.to_frame` with the labels model, corruption and lens.
         base: the model relative to which changes are computed.
-        resamples: number of resamples of the bootstrap over images, paired over models, corruptions and lenses.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the bootstrap over images, paired over models, corruptions and lenses.
 
     Returns:
         model, corruption, lens, subset, n, depth, low, high, change, change_low, change_high: in layers; negative is

@@ -102,7 +102,6 @@ def linear_cka(
     Args:
         model_a, model_b: they may differ in width, and with `every_pair` in depth; each sees the images as its own
             processor resizes them.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption_a, corruption_b: what each model sees; the same for both when `corruption_b` is None.
         tokens: the example that represents an image: its first token (`cls`), the `mean` of its patches, or one `patch`
             drawn at random, at the same place in both views. All of its patches would bias the unbiased estimator
@@ -112,9 +111,8 @@ def linear_cka(
             for a ViT-B/16 1.9 GB and 9.3 GB.
         debiased: the unbiased estimator (True) or the biased one.
         groups: number of random groups of images, for the interval.
-        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: seed of the noise and of the groups.
-        progress: the label of a progress bar; None shows none.
+        images, batch_size, progress: as in `evaluate`; labels are not read.
 
     Raises:
         ValueError: unknown tokens, fewer than two groups or two images per group, models that do not fit each other.

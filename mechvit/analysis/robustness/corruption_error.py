@@ -70,12 +70,9 @@ def corrupted_performance(
 
     Args:
         models: name -> model; each sees the images as its own processor resizes them.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
         corruptions: those to apply.
         clean: classify clean images first, even if `clean` is not among the corruptions.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: seed of all random draws of the corruptions.
-        progress: the label of a progress bar; None shows none.
+        images, batch_size, seed, progress: as in `evaluate`.
 
     Returns:
         One row per model, corruption and image: model, corruption, and the columns of `Performance.to_frame`.
@@ -134,9 +131,7 @@ def mean_corruption_error(
             `ALEXNET_ERROR`: a family's mean over its levels by its name, and `clean`.
         bands: family -> band of its measured frequencies (`family_bands`), over which means are taken too; none by
             default.
-        resamples: number of resamples of the bootstrap, paired over models and corruptions.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the percentile bootstrap, paired over models and corruptions.
 
     Returns:
         model, group, family, level, quantity, families, value, low, high. `level` 0 is a family's sum over its levels

@@ -77,11 +77,10 @@ def corruption_spectrum(
     """Compute the radial power spectrum of corrupted minus clean images.
 
     Args:
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         corruption: as `corrupt` takes it.
         image_processor: the checkpoint's own; needed for raw images only.
         batch_size: images at a time.
-        seed: seed of all random draws of the corruption.
+        images, seed: as in `evaluate`; labels are not read.
 
     Raises:
         ValueError: no images.
@@ -112,9 +111,7 @@ def spectrum_summary(
 
     Args:
         spectra: corruptions and their spectra over images.
-        resamples: number of resamples of the bootstrap over images.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the percentile bootstrap over images.
 
     Returns:
         corruption, family, level, group (ImageNet-C's), mean_squared_difference, centroid (the power's mean frequency,

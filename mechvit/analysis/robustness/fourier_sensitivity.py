@@ -107,16 +107,14 @@ def fourier_sensitivity(
 
     Args:
         model: any HookedViT with a head.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
         resolution: frequencies along each side of the map, evenly from -highest to highest (rounded; fewer where they
             coincide).
         highest: cycles per image; None takes the highest possible, half the input size.
         norm: L2 norm of the wave in each channel, for pixels in [0, 1]; None takes 15.7 at 224 pixels, the source's,
             and at other sizes the same per pixel (0.07).
         clip: clip perturbed images to [0, 1].
-        batch_size: images per forward pass; None picks 32 on a CPU, else 128.
         seed: seed of the signs.
-        progress: the label of a progress bar; None shows none.
+        images, batch_size, progress: as in `evaluate`.
 
     Raises:
         ValueError: a resolution below 1, a highest frequency beyond half the size, a norm that is not positive; no

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
 
 from mechvit.arguments import checked
+
+from .bootstrap import interval, resampled_means
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rows = Float[np.ndarray, "*draws n"]
 PERMUTATIONS = 9999
@@ -46,6 +55,40 @@ def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*d
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.asarray(np.linalg.norm(approximate - exact, axis=-1) / np.linalg.norm(exact, axis=-1))
     return found | {"relative_error": error}
+
+
+@dataclass(frozen=True)
+class PairedEffects:
+    """Draws of exact and approximate mean effects, all over the same resamples of images."""
+
+    exact: Float[np.ndarray, "draws effects"]
+    approximate: Float[np.ndarray, "draws effects"]
+
+    @classmethod
+    def of(cls, exact: Tensor, approximate: Tensor, *, resamples: int, seed: int) -> PairedEffects:
+        """Draw the means over images of two tensors [effects, images]."""
+        both = np.concatenate([exact.numpy(), approximate.numpy()]).T
+        means = resampled_means(both, resamples=resamples, seed=seed)
+        return cls(means[:, : len(exact)], means[:, len(exact) :])
+
+    def columns(self, level: float) -> dict[str, np.ndarray]:
+        """Return exact, approximate and error (approximate minus exact), each with _low and _high, by effect."""
+        columns: dict[str, np.ndarray] = {}
+        drawn = {"exact": self.exact, "approximate": self.approximate, "error": self.approximate - self.exact}
+        for name, draws in drawn.items():
+            found = np.array([interval(column, level) for column in draws.T])
+            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), found.T, strict=True))
+        return columns
+
+    def agreements(self, kinds: Sequence[str], level: float) -> list[tuple[str, int, str, float, float, float]]:
+        """Return (kind, number of effects, quantity, value, low, high) of all effects, and of each kind if several."""
+        rows = []
+        several = list(dict.fromkeys(kinds))
+        for kind in ["all", *(several if len(several) > 1 else [])]:
+            chosen = [place for place, own in enumerate(kinds) if kind in ("all", own)]
+            found = agreement(self.exact[:, chosen], self.approximate[:, chosen])
+            rows += [(kind, len(chosen), name, *interval(drawn, level)) for name, drawn in found.items()]
+        return rows
 
 
 @checked

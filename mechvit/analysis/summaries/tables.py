@@ -36,9 +36,7 @@ def performance_summary(
         performance: per image, as `study` returns it.
         base: the name of the model from which gains are computed (model minus base, paired over images); None leaves
             them NaN.
-        resamples: number of resamples of the bootstrap.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the percentile bootstrap.
 
     Returns:
         model, corruption, metric, value, low, high, gain, gain_low, gain_high; all fractions. Top-k is NaN, not
@@ -90,9 +88,7 @@ def first_correct_summary(
     Args:
         first: per image, as `first_correct` returns it.
         base: the name of the model from which differences are computed; None leaves them NaN.
-        resamples: number of resamples of the bootstrap.
-        level: coverage of the percentile intervals.
-        seed: seed of the bootstrap.
+        resamples, level, seed: settings of the percentile bootstrap.
 
     Returns:
         model, corruption, n (images right at some layer), mean, low, high, difference, difference_low, difference_high

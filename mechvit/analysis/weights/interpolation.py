@@ -104,9 +104,7 @@ def interpolate_weights(
         corruptions: those to apply, including `clean` if it is wanted.
         alphas: places on the line.
         parts: parts to interpolate, as in `blocks.3` or `head`, while the rest stays the base model's; None takes all.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: seed of all random draws of the corruptions.
-        progress: the label of a progress bar; None shows none.
+        batch_size, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: models of different configs, no alpha or a repeated one, an unknown part, and as `evaluate`.

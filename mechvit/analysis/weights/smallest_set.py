@@ -131,7 +131,7 @@ def smallest_set(
             negative for images without one.
         corruption: corruption under which the gain is measured.
         config: see `SmallestSetConfig`.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
+        batch_size: as in `evaluate`.
         seed: seed of the draw of images, the corruption and the bootstrap.
         progress: the label of a progress bar for each step; None shows none.
 

@@ -89,9 +89,7 @@ def swap_weights(
         parts: parts to swap one at a time, as in `blocks.3`, `blocks.3.attn`, `blocks.3.ln2+mlp`, `embed`, `head`; None
             takes every block and every part (see `model_parts`).
         cumulative: the unit in which the first k and the last k are swapped together, k from 0 to all; None skips this.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
-        seed: seed of all random draws of the corruptions.
-        progress: the label of a progress bar; None shows none.
+        batch_size, seed, progress: as in `evaluate`.
 
     Raises:
         ValueError: models of different configs, an unknown part, nothing to swap, and as `evaluate`.
