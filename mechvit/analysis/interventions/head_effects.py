@@ -14,7 +14,7 @@ from torch import Tensor
 from mechvit.analysis.attention.maps import head_numbers
 from mechvit.analysis.finite import check_finite, model_name
 from mechvit.analysis.inputs import Images, corrupted, image_batches, pixel_values
-from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, intervals, resampled_means
 from mechvit.analysis.statistics.correlation import permutation_p, rank_correlation
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
@@ -109,8 +109,7 @@ class HeadLinks:
 
     def _rows(self, values: Tensor, resamples: int, seed: int, level: float) -> Float[np.ndarray, "heads 3"]:
         """Return each head's mean with its interval."""
-        draws = resampled_means(values.flatten(1).numpy(), resamples=resamples, seed=seed)
-        return np.array([interval(column, level) for column in draws.T])
+        return intervals(resampled_means(values.flatten(1).numpy(), resamples=resamples, seed=seed), level).T
 
 
 @checked

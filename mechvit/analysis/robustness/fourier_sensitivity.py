@@ -14,7 +14,7 @@ from torch import Tensor
 from mechvit.analysis.behaviour.performance import check_logits, label_rank, require_classifier
 from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, image_batches, on_cpu
-from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, resampled_means
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.counter_rng import named_seed, uniform
@@ -65,15 +65,10 @@ class FourierSensitivity:
         values = torch.cat([self.wrong.view(images, n * n), self.clean_wrong[:, None]], 1).numpy()
         draws = resampled_means(values, resamples=resamples, seed=seed)
         error, increase = draws[:, :-1], draws[:, :-1] - draws[:, -1:]
-        tails = [(1 - level) / 2, (1 + level) / 2]
         vertical, horizontal = np.meshgrid(self.frequency.numpy(), self.frequency.numpy(), indexing="ij")
         columns: dict[str, object] = {"vertical": vertical.ravel(), "horizontal": horizontal.ravel()}
-        for name, low, high, found in (
-            ("error", "low", "high", error),
-            ("increase", "increase_low", "increase_high", increase),
-        ):
-            columns[name] = found[0]
-            columns[low], columns[high] = np.quantile(found[1:], tails, axis=0)
+        columns |= dict(zip(("error", "low", "high"), intervals(error, level), strict=True))
+        columns |= dict(zip(("increase", "increase_low", "increase_high"), intervals(increase, level), strict=True))
         return pd.DataFrame({**labels, **columns})
 
 

@@ -92,3 +92,10 @@ def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interv
     tail = (1 - level) / 2
     low, high = np.nanquantile(draws[1:], [tail, 1 - tail])
     return Interval(value, float(low), float(high))
+
+
+def intervals(draws: Float[np.ndarray, "draws statistics"], level: float = LEVEL) -> Float[np.ndarray, "3 statistics"]:
+    """Return each statistic's own value and the ends of its percentile interval; no draw may be NaN."""
+    check_number("level", level, LEVEL_RANGE)
+    tail = (1 - level) / 2
+    return np.stack([draws[0], *np.quantile(draws[1:], [tail, 1 - tail], axis=0)])

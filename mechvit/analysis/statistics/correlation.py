@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mechvit.arguments import checked
 
-from .bootstrap import interval, resampled_means
+from .bootstrap import interval, intervals, resampled_means
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,8 +76,7 @@ class PairedEffects:
         columns: dict[str, np.ndarray] = {}
         drawn = {"exact": self.exact, "approximate": self.approximate, "error": self.approximate - self.exact}
         for name, draws in drawn.items():
-            found = np.array([interval(column, level) for column in draws.T])
-            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), found.T, strict=True))
+            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), intervals(draws, level), strict=True))
         return columns
 
     def agreements(self, kinds: Sequence[str], level: float) -> list[tuple[str, int, str, float, float, float]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 
-from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, resampled_means
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
 from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, check_number
@@ -39,7 +38,7 @@ def first_correct_histogram(
     parts = []
     for (model, corruption), group in first.groupby(["model", "corruption"], sort=False):
         onehot = (group["layer"].to_numpy(int)[:, None] == layers).astype(float)
-        share, low, high = _intervals(resampled_means(onehot, resamples=resamples, seed=seed), level)
+        share, low, high = intervals(resampled_means(onehot, resamples=resamples, seed=seed), level)
         columns = {"layer": layers, "share": share, "low": low, "high": high, "images": len(group)}
         parts.append(pd.DataFrame({"model": model, "corruption": corruption, **columns}))
     return pd.concat(parts, ignore_index=True)
@@ -77,15 +76,9 @@ def cosine_histogram(
         image = pd.factorize(group["image_id"])[0] if known else np.zeros(len(values), int)
         counts = np.bincount(image * bins + place, minlength=bins * (image.max() + 1)).reshape(-1, bins)
         draws = resampled_means(counts, resamples=resamples if known else 1, seed=seed)
-        density, low, high = _intervals(draws / (draws.sum(1, keepdims=True) * width), level)
+        density, low, high = intervals(draws / (draws.sum(1, keepdims=True) * width), level)
         low, high = (low, high) if known else (np.full(bins, np.nan), np.full(bins, np.nan))
         about = {"model": model, "architecture": kind, "corruption": corruption}
         columns = {"left": edges[:-1], "right": edges[1:], "density": density, "low": low, "high": high}
         parts.append(pd.DataFrame({**about, **columns, "patches": len(values), "mean_cosine": values.mean()}))
     return pd.concat(parts, ignore_index=True)
-
-
-def _intervals(draws: Float[np.ndarray, "draws statistics"], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return each statistic's own value, and the ends of its percentile interval."""
-    low, high = np.quantile(draws[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return draws[0], low, high
