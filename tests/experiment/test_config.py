@@ -88,7 +88,7 @@ def test_limit_caps_every_part_and_raises_none():
         ({"corruptions": ()}, "must name at least one"),
         ({"corruptions": ("gaussian_blur_1", "clean")}, "must not name clean"),
         ({"corruptions": ("gaussian_blur_1", "gaussian_blur_1")}, "each once"),
-        ({"corruptions": ("gaussian_blur",)}, "written family_level"),
+        ({"corruptions": ("gaussian_blur",)}, "gaussian_blur needs its level"),
         ({"corruptions": ("smog_3",)}, "'smog'"),
         ({"corruptions": ("gaussian_noise_6",)}, "1 to 5; got 6"),
         ({"limit": 0}, "limit must be at least 1; got 0"),
