@@ -66,7 +66,7 @@ def test_a_latent_without_a_page_says_so(open_at, found):
 def test_a_number_beyond_the_last_latent_is_named(open_at):
     page = open_at("feature=99999999")
     assert page.locator("#detail h2").inner_text() == "Latent 99999999"
-    assert "There is no such latent: those of base standard are 0 to 47." in page.locator("#detail").inner_text()
+    assert "There is no such latent: base standard has 0 to 47." in page.locator("#detail").inner_text()
     page.locator("#detail nav a").click()
     assert page.locator("#detail h2").inner_text() == "Ask an image"
 

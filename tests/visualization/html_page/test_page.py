@@ -53,7 +53,8 @@ def test_scripts_cannot_end_their_element():
 def test_a_hostile_label_stays_text():
     spec = {"tokens": [HOSTILE], "panels": [], "sets": [], "layers": [0], "heads": [], "grid": [1, 1]}
     owed = notices("circuitsvis")
-    page = render("attention.html.j2", title=HOSTILE, spec=spec, circuitsvis="", notices=owed, licences=licences(owed))
+    known = {"circuitsvis": "", "provenance": {"images": HOSTILE}, "notices": owed, "licences": licences(owed)}
+    page = render("attention.html.j2", title=HOSTILE, spec=spec, **known)
     assert "<script>alert" not in page
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page  # the title, as text
     assert "\\u003c/script\\u003e\\u003cscript\\u003ealert(1)" in page  # the spec, as JSON
