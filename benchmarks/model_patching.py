@@ -90,11 +90,12 @@ class Bare:
     """Block evaluations of a patching, batch by batch, on tensors that exist already."""
 
     def __init__(self, receiver: HookedViT, giver: HookedViT, images: ImageBatch, components: tuple[Component, ...]):
-        from mechvit.analysis.inputs import corrupted, image_batches, pixel_values
+        from mechvit.analysis.condition_images import shown_to
+        from mechvit.analysis.inputs import image_batches, pixel_values
 
         self.receiver, self.giver, self.components = receiver, giver, components
         batches = image_batches(receiver, images)
-        self.pixels = [pixel_values(receiver, corrupted(batch, CORRUPTION, seed=0)) for batch in batches]
+        self.pixels = [pixel_values(receiver, shown_to(receiver, batch, CORRUPTION, seed=0)) for batch in batches]
         layers = range(receiver.cfg.n_layers)
         names = [f"blocks.{layer}.hook_resid_{where}" for layer in layers for where in ("pre", "mid", "post")]
         _, self.cache = receiver.run_with_cache(self.pixels[0], names_filter=names, return_cache_object=False)
@@ -125,11 +126,12 @@ def hook_by_hook(
     import torch
 
     from mechvit.analysis import foils, logit_difference
-    from mechvit.analysis.inputs import corrupted, image_batches, pixel_values
+    from mechvit.analysis.condition_images import shown_to
+    from mechvit.analysis.inputs import image_batches, pixel_values
 
     n_layers, parts = receiver.cfg.n_layers, []
     for batch in image_batches(receiver, images):
-        pixels = pixel_values(receiver, corrupted(batch, CORRUPTION, seed=0))
+        pixels = pixel_values(receiver, shown_to(receiver, batch, CORRUPTION, seed=0))
         names = [component.point(n_layers) for component in components]
         logits, given = giver.run_with_cache(pixels, names_filter=names, return_cache_object=False)
         foil, found = foils(batch.labels, receiver(pixels), logits), []

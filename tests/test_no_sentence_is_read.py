@@ -23,6 +23,7 @@ ALLOWED = {
     ("labels.py", "re"): "classes' names, which are the user's",
     ("image_origin.py", "split"): "JSON texts, which datasets sets apart so when it joins sets",
     ("corruption_spec.py", "re"): "corruptions' keys",
+    ("conditions.py", "re"): "conditions' keys",
     ("functions.py", "re"): "conditions' keys, and names of modules",
     ("mixture_spec.py", "re"): "mixtures' names",
     ("synsets.py", "re"): "WordNet ids",

@@ -38,6 +38,7 @@ LOOKED_AT = {
     "datasets.Dataset",
     "ImageBatch",
     "pd.DataFrame",
+    "Condition",
     "Corruption",
     "int",
     "float",
@@ -69,6 +70,9 @@ def test_every_public_function_looks_at_what_it_is_given():
             bare.append(name)
     assert bare == []
     assert len(FACES) > 90
+
+
+MIXTURE = Mixture.parse("fog_3+snow_2")
 
 
 class Given:
@@ -106,7 +110,7 @@ class Given:
                 {"image": [1]},
                 5,
             ],
-            "Corruption": [["gaussian_blur_4"], Mixture.parse("fog_3+snow_2"), 4, torch.zeros(3), model],
+            **{key: [["gaussian_blur_4"], MIXTURE, 4, torch.zeros(3), model] for key in ("Condition", "Corruption")},
             "pd.DataFrame": ["tables/lens.parquet", Path("tables/lens.parquet"), {"model": ["base"]}, [1, 2], None],
             "int": ["32", 2.5, True, [3], torch.zeros(3)],
             "float": ["0.5", True, [0.5]],

@@ -11,7 +11,8 @@ from torch import Tensor
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
 
-from .inputs import Images, SharedBatch, corrupted_batches
+from .condition_images import check_conditions, check_same_image, shown
+from .inputs import Images, model_batches
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -29,25 +30,17 @@ def common_batches(
 ) -> Iterator[tuple[Condition, dict[str, ImageBatch]]]:
     """Stream each condition with the batch that each model is shown, the same images in the same order.
 
-    The batches are those of `corrupted_batches`, of which each serves the models that resize alike; here those of all
-    models come together. Every condition of some images comes before the next images.
+    Every condition of some images comes before the next images.
 
     Raises:
-        ValueError: no condition, and as `corrupted_batches`.
+        ValueError: no condition, an attack on each model itself, and as `model_batches`.
     """
     if not conditions:
         raise ValueError("name at least one condition, as in clean or gaussian_blur_4; got none")
-    waiting: list[SharedBatch] = []
-    for shared in corrupted_batches(
-        models, images, conditions, batch_size, patterns=patterns, seed=seed, progress=progress
-    ):
-        waiting.append(shared)
-        if sum(len(each.models) for each in waiting) < len(models):
-            continue
-        for parts in zip(*(each.conditions for each in waiting), strict=True):
-            shown = {name: batch for each, (_, batch) in zip(waiting, parts, strict=True) for name in each.models}
-            yield parts[0][0], {name: shown[name] for name in models}
-        waiting = []
+    applied = check_conditions(check_same_image(conditions, "a comparison of answers", models), images)
+    for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
+        for condition in applied:
+            yield condition, shown(models, batches, condition, seed=seed)
 
 
 def common_residuals(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -12,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.data.conditions import as_condition, of_pixels
+from mechvit.data.conditions import Attack
 from mechvit.data.corruption_spec import Condition
-from mechvit.data.corruptions import corrupt
 from mechvit.data.pixels import normalize
 from mechvit.models.checkpoints.checks import check_one_dtype
 from mechvit.models.processors.preprocessing import check_alike, described, resizing_key, resizing_of, unequal
 from mechvit.settings_checks import COUNT, check_number
+
+from .condition_images import bound, check_conditions, shown
 
 if TYPE_CHECKING:
     import datasets
@@ -38,7 +39,7 @@ class SharedBatch:
     start: int
     """Index of its first image among all images."""
     conditions: Iterator[tuple[Condition, ImageBatch]]
-    """Each corruption with the corrupted batch, in the order asked for; computed as they are consumed, once."""
+    """Each condition with the batch as it shows it, in the order asked for; computed as they are consumed, once."""
 
 
 def corrupted_batches(
@@ -51,23 +52,38 @@ def corrupted_batches(
     seed: int = 0,
     progress: str | None = None,
 ) -> Iterator[SharedBatch]:
-    """Stream the same images to several models (`model_batches`) under several corruptions.
+    """Stream the same images to several models (`model_batches`) under several conditions (`shown`).
 
-    Each batch is corrupted once for all models that resize alike. `seed` determines all random draws of the
-    corruptions.
+    Each condition is applied once for all models that share its result; under an attack on each model itself no two do.
+    `seed` determines all random draws.
     """
+    applied = [bound(condition, models) for condition in check_conditions(corruptions, images)]
+    alone = any(isinstance(condition, Attack) and condition.victim == "self" for condition in applied)
     start = 0
     for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
-        for batch, names in distinct(batches):
-            yield SharedBatch(tuple(names), start, _conditions(batch, corruptions, seed))
-        start += len(batch)
+        groups = [[name] for name in models] if alone else [names for _, names in distinct(batches)]
+        attacked: dict[Condition, dict[str, ImageBatch]] = {}
+        for names in groups:
+            yield SharedBatch(tuple(names), start, _conditions(models, batches, names, applied, attacked, seed))
+        start += len(batches[groups[0][0]])
 
 
 def _conditions(
-    batch: ImageBatch, corruptions: Iterable[Condition | str], seed: int
+    models: Mapping[str, HookedViT],
+    batches: Mapping[str, ImageBatch],
+    names: list[str],
+    conditions: Iterable[Condition],
+    attacked: dict[Condition, dict[str, ImageBatch]],
+    seed: int,
 ) -> Iterator[tuple[Condition, ImageBatch]]:
-    for corruption in map(as_condition, corruptions):
-        yield corruption, corrupted(batch, corruption, seed=seed)
+    """Yield what models that share a batch are shown; attacks on one model are kept in `attacked` for the others."""
+    for condition in conditions:
+        if isinstance(condition, Attack) and condition.model is not None and len(names) < len(models):
+            if condition not in attacked:
+                attacked[condition] = shown(models, batches, condition, seed=seed)
+            yield condition, attacked[condition][names[0]]
+        else:
+            yield condition, shown(models, batches, condition, names=names, seed=seed)[names[0]]
 
 
 def image_batches(
@@ -75,6 +91,7 @@ def image_batches(
     images: Images,
     batch_size: int | None = None,
     *,
+    conditions: Iterable[Condition | str] = (),
     patterns: bool = False,
     progress: str | None = None,
 ) -> Iterator[ImageBatch]:
@@ -84,17 +101,19 @@ def image_batches(
         model: determines the device and, for raw images, the image processor.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`.
         batch_size: images per batch; the last one may be smaller. None takes `default_batch_size`.
+        conditions: those that the images will be shown under (`shown_to`), which the images must allow.
         patterns: whether attention patterns are kept, which lowers the default.
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: no image at all, a batch size below 1, images of a size other than the model's input, or resized
-            with settings other than the model's image processor's (named).
+        ValueError: no image at all, one without a partner, a batch size below 1, images of a size other than the
+            model's input, or resized with settings other than the model's image processor's (named).
     """
     batch_size = default_batch_size(model, patterns=patterns) if batch_size is None else batch_size
     check_number("batch_size", batch_size, COUNT)
     if len(images) == 0:
         raise ValueError("there is no image to look at; give at least one (an empty data set, or limit=0?)")
+    check_conditions(conditions, images)
     device = model.cfg.device
     batches: Iterator[ImageBatch]
     if isinstance(images, ImageBatch):
@@ -167,11 +186,6 @@ def distinct(batches: Mapping[str, ImageBatch]) -> Iterator[tuple[ImageBatch, li
     for name, batch in batches.items():
         found.setdefault(id(batch), (batch, []))[1].append(name)
     yield from found.values()
-
-
-def corrupted(batch: ImageBatch, corruption: Condition | str, *, seed: int) -> ImageBatch:
-    """Return the batch with its images corrupted in [0, 1]."""
-    return replace(batch, images=corrupt(batch.images, of_pixels(corruption), batch.image_ids, seed=seed))
 
 
 def check_resized(model: HookedViT, batch: ImageBatch) -> None:

@@ -79,7 +79,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Ablate for every corruption and model, print the changes, and write tables and figures."""
-    corruptions, names = corrupted_named(options.corruptions), names_of(options.model)
+    names = names_of(options.model)
+    corruptions = corrupted_named(options.corruptions, names)
     with result_folder(options, "ablation of latents", *options.model, options.sae) as folder:
         tables = make_tables(names, corruptions, options)
         write_tables(folder, tables)

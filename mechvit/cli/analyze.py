@@ -60,7 +60,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folder for tables and figures."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES. Clean images are always included."""
+    (severity); or any other condition (docs/conditions.md). Clean images are always included."""
     attention_limit: int | None = None
     """Largest number of images, from the first, on which attention is compared; None uses all."""
     batch_size: int | None = None
@@ -73,8 +73,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Study the models one after the other, then write tables and figures as one folder."""
-    corruptions = corrupted_named(options.corruptions)
     tuned = names_of(options.tuned)
+    corruptions = corrupted_named(options.corruptions, {"base": options.base, **tuned})
     if "base" in tuned:
         raise ValueError(f"a tuned model must not be called base, which names --base: rename {tuned['base']}")
     with result_folder(options, "analysis", options.base, *options.tuned) as folder:

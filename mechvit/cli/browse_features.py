@@ -81,7 +81,8 @@ def main(options: Options) -> None:
     """Describe the SAEs of one or two models on the same images, and write the page."""
     if (options.tuned is None) != (not options.tuned_saes):
         raise ValueError("--tuned and --tuned-saes go together: give both or neither")
-    corruptions = corruptions_named(options.corruptions)
+    checkpoints = [options.model] if options.tuned is None else [options.model, options.tuned]
+    corruptions = corruptions_named(options.corruptions, names_of(checkpoints))
     read = options.model, options.tuned, *options.saes, *options.tuned_saes
     with result_pages(options, [options.out], *read):
         draw(options, corruptions)

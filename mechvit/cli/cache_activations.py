@@ -51,8 +51,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Part of the images; no two parts share an image, except `sae_validation` and `finetune_validation`."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
-    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); for 25 others see
-    mechvit.data.CORRUPTION_FAMILIES."""
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); or any other condition
+    (docs/conditions.md)."""
     clean_fraction: float = 0.5
     """Share of images that stay clean; 1 corrupts none."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"

@@ -54,7 +54,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folder for tables, lenses and figures."""
     corruptions: tuple[str, ...]
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES. Clean images are always included."""
+    (severity); or any other condition (docs/conditions.md). Clean images are always included."""
     images: str = "photos"
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id. Everything is measured
     on the test part; lenses are trained on the part `sae`."""
@@ -81,7 +81,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Compare all models, print the change of prediction depth, and write tables, lenses and figures as one folder."""
-    corruptions, names = corrupted_named(options.corruptions), names_of(options.model)
+    names = names_of(options.model)
+    corruptions = corrupted_named(options.corruptions, names)
     if len(names) < 2:
         raise SettingError("model", "must name a base and at least one other")
     from mechvit.analysis.representations.cka import check_views, clean_and_corrupted

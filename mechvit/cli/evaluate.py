@@ -34,7 +34,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folders or Hub ids of ViTForImageClassification models with their image processors."""
     corruptions: tuple[str, ...] = tuple(c.key for c in (CLEAN, *PAPER_CORRUPTIONS))
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity), or clean; for 25 others see mechvit.data.CORRUPTION_FAMILIES."""
+    (severity), or clean; or any other condition (docs/conditions.md)."""
     out: str | None = None
     """Folder for the tables; None writes none."""
 
@@ -45,7 +45,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Evaluate the models one after the other, print one row per model and corruption, and write the tables."""
-    corruptions, names = corruptions_named(options.corruptions), names_of(options.model)
+    names = names_of(options.model)
+    corruptions = corruptions_named(options.corruptions, names)
     with nullcontext() if options.out is None else result_folder(options, "evaluation", *options.model) as folder:
         measure(options, corruptions, names, folder)
     if options.out is not None:

@@ -65,7 +65,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them, of any points."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
-    (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES. Clean images are always included."""
+    (severity); or any other condition (docs/conditions.md). Clean images are always included."""
     top_images: int = 16
     """Images kept for each latent, with the patch where it is strongest; 0 omits sae_features and sae_sensitivity."""
     dense_above: float = 0.1

@@ -44,8 +44,8 @@ class Options(ImageOptions, OutputOptions):
     """Folder or Hub id of a ViTForImageClassification with its image processor."""
     corruption: tuple[str, ...]
     """Condition of every image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or
-    gaussian_noise_2 (severity), or clean; for 25 others see mechvit.data.CORRUPTION_FAMILIES. With several, each image
-    gets one of them in each epoch, all equally often."""
+    gaussian_noise_2 (severity), or clean; or any other condition (docs/conditions.md): pgd_4 attacks the model as it is
+    at each step. With several, each image gets one of them in each epoch, all equally often."""
     out: str
     """Folder of the new checkpoint."""
     images: str = "photos"

@@ -60,7 +60,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     giver: str
     """Model that the activations are taken from; of the same shape and classes, or the same model."""
     corruption: str
-    """FAMILY_LEVEL, as in gaussian_blur_4, or clean: corruption of the receiver's images."""
+    """Condition of the receiver's images: FAMILY_LEVEL, as in gaussian_blur_4, clean, or any other; pgd_4@base attacks
+    the receiver, pgd_4@tuned the giver."""
     out: str
     """Folder for tables and figures."""
     giver_corruption: str | None = None
@@ -94,9 +95,13 @@ def main(options: Options) -> None:
         )
     if options.attribution and not sum(options.neurons):
         raise SettingError("neurons", f"must not both be 0; got {options.neurons}, or give --no-attribution")
+    from mechvit.analysis.condition_images import check_same_image
+
     with result_folder(options, "patching", options.receiver, options.giver) as folder:
         receiver, giver = models_of(options, (options.receiver, options.giver))
         check_corruptions((corruption, given), receiver.cfg.image_size)
+        pair = {"base": receiver, "tuned": giver}
+        corruption, given = (check_same_image([each], "patching", pair)[0] for each in (corruption, given))
         tables, passes = make_tables(receiver, giver, corruption, given, options)
         write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")

@@ -27,6 +27,7 @@ from mechvit.cli.options import (
     models_of,
     own_first,
 )
+from mechvit.data.conditions import of_pixels
 from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, IMAGENET_C, SEVERITIES, Corruption
 from mechvit.experiment.inputs import check_corruptions, names_of, result_folder
 from mechvit.files import write_tables
@@ -53,7 +54,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     out: str
     """Folder for tables and figures."""
     families: tuple[str, ...] = IMAGENET_C
-    """Corruptions over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate exist too."""
+    """Corruptions over which the mean is taken; speckle_noise, gaussian_blur_c, spatter and saturate exist too,
+    and so do registered functions, as my_file.py:haze."""
     levels: tuple[int, ...] = SEVERITIES
     """Severities of each corruption."""
     reference: Literal["first", "alexnet"] = "first"
@@ -69,7 +71,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Test all models, print their mean corruption errors, and write tables and figures as one folder."""
-    corruptions = [Corruption(family, level) for family in options.families for level in options.levels]
+    corruptions = [of_pixels(f"{family}_{level}") for family in options.families for level in options.levels]
     names = names_of(options.model)
     if not corruptions or "clean" in options.families:
         known = ", ".join(CORRUPTION_FAMILIES)

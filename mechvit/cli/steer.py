@@ -120,6 +120,7 @@ def steer_all(
 ) -> tuple[list[Direction], Steering]:
     """Compute directions from the training images, and apply them to the test images."""
     from mechvit import analysis
+    from mechvit.analysis.condition_images import check_same_image
     from mechvit.analysis.interventions.model_pair import check_weights_fit
 
     check_weights_fit(base, tuned)
@@ -127,6 +128,7 @@ def steer_all(
     if options.layers and max(options.layers) >= base.cfg.n_layers:
         raise SettingError("layers", f"must be below the model's {base.cfg.n_layers} blocks; got {max(options.layers)}")
     check_corruptions([corruption], base.cfg.image_size)
+    (corruption,) = check_same_image([corruption], "steering", {"base": base, "tuned": tuned})
     sae = load(options, base) if options.sae is not None else None
     if sae is not None and options.latents > sae.cfg.d_sae:
         raise SettingError("latents", f"must be at most the SAE's {sae.cfg.d_sae}; got {options.latents}")

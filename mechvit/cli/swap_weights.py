@@ -78,6 +78,7 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
 def main(options: Options) -> None:
     """Swap, interpolate and search; print the smallest set, and write tables and figures as one folder."""
     corruptions = corrupted_named(options.corruptions)
+    from mechvit.analysis.condition_images import check_same_image
     from mechvit.analysis.interventions.model_pair import check_weights_fit
 
     with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
@@ -85,6 +86,7 @@ def main(options: Options) -> None:
         check_weights_fit(base, tuned)
         images = images_for(options, "test", [base], limit=options.limit)
         check_corruptions(corruptions, base.cfg.image_size)
+        corruptions = check_same_image(corruptions, "swapping weights", {"base": base, "tuned": tuned})
         check_halves(images)
         tables = make_tables(base, tuned, images, corruptions, options)
         write_tables(folder, tables)

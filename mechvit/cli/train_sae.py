@@ -58,8 +58,8 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
-    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); for 25 others see
-    mechvit.data.CORRUPTION_FAMILIES."""
+    (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); or any other condition
+    (docs/conditions.md)."""
     limit: int | None = None
     """Largest number of training images; None uses the whole part."""
     validation_limit: int | None = None
@@ -153,9 +153,8 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     from mechvit.saes import ImageStreams, MixedStreams
     from mechvit.saes.activations.image_store import sae_input_widths
 
-    corruptions = corruptions_named(options.corruptions)
     assert options.model is not None
-    names_of([options.model, *options.also_model])  # refuses repeated ones
+    corruptions = corruptions_named(options.corruptions, names_of([options.model, *options.also_model]))
     model, *others = (load_model(name, device, options.model_dtype) for name in (options.model, *options.also_model))
     check_sizes(model, others, options.also_model)
     check_corruptions(corruptions, model.cfg.image_size)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.cli.options import DeviceOptions, OutputOptions, own_first
-from mechvit.data.conditions import of_pixels, parse_condition
+from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.experiment.inputs import check_corruptions, load_headed, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
@@ -43,8 +43,7 @@ class Options(DeviceOptions, OutputOptions):
     """Model tuned from it, shown beside it."""
     corruption: str = "gaussian_blur_4"
     """Condition shown beside the clean image: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's
-    input size) or gaussian_noise_2 (severity); for 25 others see mechvit.data.CORRUPTION_FAMILIES; clean shows that
-    one alone."""
+    input size) or gaussian_noise_2 (severity); or any other condition (docs/conditions.md); clean shows that alone."""
     layers: tuple[int, ...] | None = None
     """Blocks, 0 to n_layers - 1; None uses all, displayed one at a time."""
     heads: tuple[int, ...] | None = None
@@ -93,20 +92,23 @@ def draw(options: Options, corruption: Condition) -> None:
             title=f"Attention on {path_text(options.image.name)}",
         )
         for name, model in models.items()
-        for inputs in [inputs_of(model, picture, corruption, options.seed)]
+        for inputs in [inputs_of(model, picture, options.image.name, corruption, options.seed)]
     ]
     say(views[0].beside(*views[1:]).save(options.out))
 
 
-def inputs_of(model: HookedViT, picture: object, corruption: Condition, seed: int) -> dict[Condition, object]:
+def inputs_of(
+    model: HookedViT, picture: object, name: str, corruption: Condition, seed: int
+) -> dict[Condition, object]:
     """Return the pixel values [3, height, width] of the clean and the corrupted picture."""
     import torch
 
-    from mechvit.data import corrupt, normalize, unit_pixels
+    from mechvit.analysis.condition_images import shown_to
+    from mechvit.data import ImageBatch, normalize, unit_pixels
 
     unit = torch.from_numpy(unit_pixels([picture], model.image_processor)).float().div(255)
-    first = torch.zeros(1, dtype=torch.int64)
+    clean = ImageBatch(unit, torch.tensor([-1]), torch.tensor([0]), paths=(name,))
     return {
-        c: normalize(corrupt(unit, of_pixels(c), first, seed=seed), model.image_processor)[0]
+        c: normalize(shown_to(model, clean, c, seed=seed).images, model.image_processor)[0]
         for c in dict.fromkeys((CLEAN, corruption))
     }

@@ -34,6 +34,8 @@ class ImageBatch:
     image_ids: Int[Tensor, " batch"]
     resized_by: str | None = None
     """`mechvit.models.processors.preprocessing.resizing_key` of the processor that resized them; None if unknown."""
+    paths: tuple[str, ...] | None = None
+    """Each image's path below its folder, by which its partner in another folder is found; None if unknown."""
 
     def __post_init__(self) -> None:
         found = [tuple(getattr(part, "shape", ())) for part in (self.images, self.labels, self.image_ids)]
@@ -50,12 +52,16 @@ class ImageBatch:
 
     def take(self, rows: slice | np.ndarray | Int[Tensor, " row"]) -> ImageBatch:
         """Return some of the images, in the order of `rows`."""
-        return ImageBatch(self.images[rows], self.labels[rows], self.image_ids[rows], self.resized_by)
+        paths = self.paths
+        if paths is not None:
+            chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+            paths = tuple(np.asarray(paths, dtype=object)[chosen])
+        return ImageBatch(self.images[rows], self.labels[rows], self.image_ids[rows], self.resized_by, paths)
 
     def to(self, device: torch.device | str) -> ImageBatch:
         """Return the same images on a device."""
         images, labels, image_ids = (part.to(device) for part in (self.images, self.labels, self.image_ids))
-        return ImageBatch(images, labels, image_ids, self.resized_by)
+        return ImageBatch(images, labels, image_ids, self.resized_by, self.paths)
 
 
 @checked
@@ -102,6 +108,7 @@ def iter_batches(
     stored = dataset.select_columns([column])
     about = dataset.select_columns(["label", "image_id"]).with_format("numpy")[:]
     _check_labels(about["label"])
+    paths = np.asarray(dataset["path"][:], dtype=object) if "path" in columns else None
     views = _pixel_views(dataset, column) if column != "image" else None
     for start in progress_bar(range(0, len(rows), batch_size), progress, unit="batch", leave=False):
         chosen = rows[start : start + batch_size]
@@ -116,6 +123,7 @@ def iter_batches(
             labels=torch.as_tensor(about["label"][chosen], dtype=torch.int64, device=device),
             image_ids=torch.as_tensor(about["image_id"][chosen], dtype=torch.int64, device=device),
             resized_by=key,
+            paths=None if paths is None else tuple(paths[chosen]),
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mechvit.arguments import checked
 
-from .conditions import parse_condition
+from .conditions import PAIRED, parse_condition
 from .corruption_spec import CORRUPTION_FAMILIES, Condition, listed_order
 
 LONGEST_KEY = 120
@@ -64,5 +64,5 @@ class Mixture:
 @checked
 def parse_training(text: str) -> Condition | Mixture:
     """Parse what a model is trained on: a condition's key, or a mixture as `Mixture.parse` takes it."""
-    mixed = "+" in text or "=" in text
+    mixed = ("+" in text or "=" in text) and not text.startswith(PAIRED)
     return Mixture.parse(text) if mixed else parse_condition(text)

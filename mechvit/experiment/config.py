@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mechvit.data.conditions import parse_condition
+from mechvit.data.conditions import Attack, parse_condition
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.claims.evidence import Rules
 from mechvit.finetuning.config import FinetuneConfig, ViTShape
@@ -130,6 +131,12 @@ class ExperimentConfig(RunConfig):
         check(self, Range(2), "limit", or_none=True)
         check(self, COUNT, "example_images")
         check_some(self, "corruptions", "tuned")
+        if wrong := [c.key for c in (*self.tuned, *self.others) if isinstance(c, Attack) and c.victim]:
+            raise SettingError(
+                "corruptions",
+                f"must name an attack without its model, as in pgd_4: models are tuned under it as they are, and all "
+                f"are tested on the base's images; got {listed(wrong)}",
+            )
         if CLEAN in self.tuned:
             raise SettingError("corruptions", "must not name clean, which every model is tested on")
         if len(set(self.others)) < len(self.others):
@@ -158,13 +165,25 @@ class ExperimentConfig(RunConfig):
 
     @property
     def tuned(self) -> tuple[Condition, ...]:
-        """The corruptions, parsed."""
-        return tuple(parse_condition(key) for key in self.corruptions)
+        """The conditions, parsed; an attack is the one on the base, whose images all models are shown."""
+        return tuple(map(self.condition, self.corruptions))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the conditions, which name the models tuned on them."""
+        return tuple(c.key for c in self.tuned)
+
+    def condition(self, text: str) -> Condition:
+        """Parse a condition under which models are tested: an attack is on the base."""
+        found = parse_condition(text)
+        if not isinstance(found, Attack) or found.victim not in ("", "base"):
+            return found
+        return found.against(self.model or os.path.join(self.out, "models", "base"))
 
     @property
     def others(self) -> tuple[Condition, ...]:
         """Related filters that no model is tuned on."""
-        return tuple(c for c in map(parse_condition, self.related) if c not in (CLEAN, *self.tuned))
+        return tuple(c for c in map(self.condition, self.related) if c not in (CLEAN, *self.tuned))
 
     @property
     def strongest(self) -> tuple[Condition, ...]:

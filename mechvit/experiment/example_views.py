@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import corrupted, pixel_values
-from mechvit.data import CLEAN, corrupt
+from mechvit.analysis.inputs import pixel_values
+from mechvit.data import CLEAN
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.data.conditions import of_pixels
 from mechvit.experiment.runs.stages import write_json
 from mechvit.files import beside, new_folder
 from mechvit.views import attention_explorer, patch_lens_view
@@ -53,7 +53,7 @@ def make_views(
     names = images.features["label"].names
     pictures = {}
     for corruption in (CLEAN, *config.tuned):
-        pixels = corrupt(batch.images, of_pixels(corruption), batch.image_ids, seed=config.seed)
+        pixels = shown_to(models["base"], batch, corruption, seed=config.seed).images
         for image_id, image in zip(batch.image_ids.tolist(), pixels, strict=True):
             pictures[f"{image_id}/{corruption.key}"] = (image * 255).round().to(torch.uint8).numpy()
     listed = [
@@ -100,7 +100,7 @@ def spread(labels: np.ndarray, count: int) -> list[int]:
 def attention(model: HookedViT, image: ImageBatch, corruption: str, seed: int) -> np.ndarray:
     """Return every layer's pattern on one image: float16 [layer, head, query, key]."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    pixels = pixel_values(model, corrupted(image.to(model.cfg.device), corruption, seed=seed))
+    pixels = pixel_values(model, shown_to(model, image.to(model.cfg.device), corruption, seed=seed))
     _, cache = model.run_with_cache(pixels, names_filter=names)
     check_finite("attention weights", [cache[name] for name in names], model, image.image_ids)
     return np.stack([cache[name][0].float().cpu().numpy() for name in names]).astype(np.float16)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mechvit.data.conditions import of_pixels, parse_condition
-from mechvit.data.corruption_spec import CLEAN, Condition
+from mechvit.data.conditions import PAIRED, bound, parse_condition
+from mechvit.data.corruption_spec import CLEAN, Condition, Corruption
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.files import Lock, new_folder, write_json
 from mechvit.settings_checks import SettingError
@@ -30,9 +30,9 @@ def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
     """Return the files and folders that a command reads, which its output must not overlap; Hub ids are left out.
 
     Args:
-        names: models, SAEs, caches, pictures, and `--images` (`photos`, `folder:PATH` or a Hub id).
+        names: models, SAEs, caches, pictures, `--images` (`photos`, `folder:PATH` or a Hub id), and `paired:FOLDER`.
     """
-    given = [os.fspath(name) for name in names if name is not None and name != "photos"]
+    given = [os.fspath(name).removeprefix(PAIRED) for name in names if name is not None and name != "photos"]
     folders = [(FolderSource.parse(name), name) for name in given]
     paths = [Path(name).expanduser() if folder is None else folder.root for folder, name in folders]
     return [path for path in paths if path.exists()]
@@ -51,7 +51,9 @@ def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | Non
     """
     from mechvit.experiment.runs.provenance import provenance_of_command
 
-    read = local_inputs(options.images, *inputs)
+    named = [getattr(options, name, None) or () for name in ("corruption", "corruptions", "giver_corruption")]
+    conditions = [key for keys in named for key in ([keys] if isinstance(keys, str) else keys)]
+    read = local_inputs(options.images, *inputs, *(key for key in conditions if key.startswith(PAIRED)))
     with new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite") as folder:
         yield folder
         write_json(folder / "provenance.json", provenance_of_command(options, kind, inputs))
@@ -84,24 +86,31 @@ def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLi
         yield
 
 
-def corruptions_named(keys: Collection[str]) -> tuple[Condition, ...]:
-    """Parse corruptions such as `gaussian_blur_4`, each once.
+def corruptions_named(keys: Collection[str], models: Mapping[str, str] | None = None) -> tuple[Condition, ...]:
+    """Parse conditions such as `gaussian_blur_4`, each once.
+
+    Args:
+        keys: conditions as command lines write them.
+        models: name -> checkpoint of all models, the base first; an attack then knows its model, whichever of them is
+            loaded (`bound`).
 
     Raises:
-        ValueError: a corruption is unknown, or there is none.
+        ValueError: a condition is unknown, or there is none; an attack that does not say which of several models it
+            attacks.
     """
     if not keys:
         raise ValueError("--corruptions must name at least one, as in gaussian_blur_4")
-    return tuple(dict.fromkeys(map(parse_condition, keys)))
+    found = tuple(dict.fromkeys(map(parse_condition, keys)))
+    return found if models is None or len(models) < 2 else tuple(bound(condition, models) for condition in found)
 
 
-def corrupted_named(keys: Collection[str]) -> tuple[Condition, ...]:
+def corrupted_named(keys: Collection[str], models: Mapping[str, str] | None = None) -> tuple[Condition, ...]:
     """Parse corruptions as `corruptions_named` does, without the clean images, which the command always measures.
 
     Raises:
         ValueError: as in `corruptions_named`, or there is no other.
     """
-    found = tuple(corruption for corruption in corruptions_named(keys) if corruption != CLEAN)
+    found = tuple(corruption for corruption in corruptions_named(keys, models) if corruption != CLEAN)
     if not found:
         raise SettingError("corruptions", "must name one besides clean, which is always measured")
     return found
@@ -216,7 +225,8 @@ def check_corruptions(corruptions: Iterable[Condition], size: int) -> None:
     from mechvit.data import corrupt
 
     for corruption in dict.fromkeys(corruptions):
-        corrupt(torch.full((1, 3, size, size), 0.5), of_pixels(corruption), torch.tensor([0]))
+        if isinstance(corruption, Corruption):
+            corrupt(torch.full((1, 3, size, size), 0.5), corruption, torch.tensor([0]))
 
 
 def check_halves(images: Sized) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.arguments import checked
-from mechvit.data.conditions import parse_condition
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import write_json, write_tables
 
@@ -16,6 +15,7 @@ from .config import ExperimentConfig
 from .inputs import local_inputs
 from .preflight import Shape, preflight
 from .sae_stages import SAEStages
+from .shared_stages import known_by
 
 if TYPE_CHECKING:
     import datasets
@@ -59,7 +59,7 @@ class _Reproduction(SAEStages):
 
     def __init__(self, config: ExperimentConfig, folder: Path, say: Callable[[str], None]) -> None:
         super().__init__(config, folder, say)
-        self.keys = ["base", *config.corruptions]
+        self.keys = ["base", *config.keys]
         chosen = config.strongest if config.sae_models == "strongest" else config.tuned
         self.sae_keys = ["base", *(c.key for c in chosen)]
 
@@ -67,7 +67,7 @@ class _Reproduction(SAEStages):
         """Run all stages in order and return the path of the report."""
         self.base()
         self.prepare_all(PREPARED, shape)
-        for key in self.config.corruptions:
+        for key in self.config.keys:
             self.finetune(key)
         for key in self.keys:
             self.study(key)
@@ -101,7 +101,7 @@ class _Reproduction(SAEStages):
         self.stages.run(
             f"study/{key}",
             work,
-            settings=[key, config.corruptions, config.count("attention"), config.seed],
+            settings=[key, config.keys, config.count("attention"), config.seed, *known_by(config.tuned)],
             after=[self.made(key), "images/test"],
             outputs=[out],
         )
@@ -152,7 +152,7 @@ class _Reproduction(SAEStages):
             pair = Isolation(
                 base=base,
                 tuned=tuned,
-                corruption=parse_condition(key),
+                corruption=config.condition(key),
                 test=images("test"),
                 train=images("finetune"),
                 held_out=self.images("finetune_validation"),
@@ -209,7 +209,7 @@ class _Reproduction(SAEStages):
         self.stages.run(
             "views",
             views,
-            settings=[config.corruptions, config.example_images, config.seed],
+            settings=[config.keys, config.example_images, config.seed, *known_by(config.tuned)],
             after=[*map(self.made, self.keys), "images/test"],
             outputs=[folder / "views"],
         )
@@ -231,7 +231,7 @@ class _Reproduction(SAEStages):
         self.stages.run(
             "features",
             work,
-            settings=[config.corruptions, config.count("sae_test"), config.seed],
+            settings=[config.keys, config.count("sae_test"), config.seed, *known_by(config.tuned)],
             after=[*(f"saes/{key}" for key in shown), "images/test"],
             outputs=[self.folder / "features.html"],
         )

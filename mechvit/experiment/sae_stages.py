@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mechvit.data.conditions import parse_condition
 from mechvit.experiment.runs.stages import write_tables
 
-from .shared_stages import Run
+from .shared_stages import Run, known_by
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -39,7 +38,7 @@ class SAEStages(Run):
         self.stages.run(
             f"saes/{key}",
             work,
-            settings=[key, config.corruptions, settings],
+            settings=[key, config.keys, settings, *known_by(config.tuned)],
             after=[self.made(key), "images/sae", "images/sae_validation"],
             outputs=[out],
         )
@@ -54,7 +53,7 @@ class SAEStages(Run):
     def evaluate_saes(self, key: str) -> None:
         """Evaluate a model's SAEs, opened again by sae-lens: their quality and the cosines of their codes."""
         config, out = self.config, self.folder / "parts" / "saes" / key
-        strongest = [c.key for c in config.strongest] if config.sae_models == "strongest" else list(config.corruptions)
+        strongest = [c.key for c in config.strongest] if config.sae_models == "strongest" else list(config.keys)
         watched = [c for c in config.tuned if c.key in strongest]
 
         def work() -> None:
@@ -77,7 +76,7 @@ class SAEStages(Run):
         self.stages.run(
             f"sae-evaluation/{key}",
             work,
-            settings=[key, strongest, config.count("sae_test"), config.seed],
+            settings=[key, strongest, config.count("sae_test"), config.seed, *known_by(watched)],
             after=[self.made(key), f"saes/{key}", "images/test"],
             outputs=[out],
         )
@@ -104,7 +103,7 @@ class SAEStages(Run):
                     self.model(name),
                     self.images("sae"),
                     self.images("sae_validation"),
-                    corruptions=[parse_condition(key)],
+                    corruptions=[config.condition(key)],
                     config=settings,
                 )
                 for name in ("base", key)
@@ -115,7 +114,7 @@ class SAEStages(Run):
         self.stages.run(
             f"saes/shared/{key}",
             work,
-            settings=[key, settings],
+            settings=[key, settings, *known_by([key])],
             after=[*map(self.made, ("base", key)), "images/sae", "images/sae_validation"],
             outputs=[out],
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mechvit.data.conditions import fingerprints
+from mechvit.data.corruption_spec import Condition
+from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.folder_source import FolderSource
-from mechvit.experiment.runs.stages import Stages, fingerprint_folder, write_json
+from mechvit.experiment.runs.stages import Stages, write_json
 from mechvit.files.reading import read_object
 
 from .config import ExperimentConfig
@@ -18,6 +21,12 @@ if TYPE_CHECKING:
     import datasets
 
     from mechvit.models import HookedViT
+
+
+def known_by(conditions: Iterable[Condition | str]) -> list[dict[str, str]]:
+    """Return what a stage's settings hold of conditions besides their keys, which for most is nothing."""
+    found = fingerprints(conditions)
+    return [found] if found else []
 
 
 class Run:
@@ -198,7 +207,7 @@ class Run:
         self.stages.run(
             f"finetune/{key}",
             work,
-            settings=[key, settings],
+            settings=[key, settings, *known_by([key])],
             after=["base", "images/finetune", "images/finetune_validation"],
             outputs=[out],
         )

@@ -16,7 +16,7 @@ from mechvit.files.reading import read_object
 
 from .inputs import local_inputs
 from .preflight import Shape, preflight
-from .shared_stages import Run
+from .shared_stages import Run, known_by
 from .transfer_config import TransferConfig
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _TransferRun(Run):
         self.stages.run(
             f"finetune/{key}",
             work,
-            settings=[key, [member.key for member in members], settings],
+            settings=[key, [member.key for member in members], settings, *known_by(members)],
             after=["base", "images/finetune", "images/finetune_validation"],
             outputs=[out],
         )
@@ -113,7 +113,7 @@ class _TransferRun(Run):
             found = corrupted_performance(
                 self.models,
                 self.images("test"),
-                [corruption],
+                [self.config.condition(corruption.key)],
                 clean=False,
                 batch_size=self.transfer.batch_size,
                 seed=self.config.seed,
@@ -124,7 +124,7 @@ class _TransferRun(Run):
         self.stages.run(
             f"test/{corruption.key}",
             work,
-            settings=[corruption.key, list(self.trained), self.config.seed],
+            settings=[corruption.key, list(self.trained), self.config.seed, *known_by([corruption])],
             after=["images/test", *map(self.made, ("base", *self.trained))],
             outputs=[out],
         )
@@ -143,11 +143,19 @@ class _TransferRun(Run):
         import pandas as pd
 
         from mechvit.analysis import corruption_spectrum, spectrum_summary, transfer
+        from mechvit.models.processors.image_processor import read_image_processor
 
         test, seed = self.images("test"), self.config.seed
         some = test.select(range(min(self.transfer.counts.spectrum, len(test))))
+        processor = read_image_processor(self.checkpoint("base"))
         tested = [corruption for corruption in self.transfer.tested if corruption.family != "clean"]
-        spectra = [(corruption, corruption_spectrum(some, corruption, seed=seed)) for corruption in tested]
+        spectra = [
+            (
+                corruption,
+                corruption_spectrum(some, self.config.condition(corruption.key), image_processor=processor, seed=seed),
+            )
+            for corruption in tested
+        ]
         parts = [self.folder / "parts" / "test" / corruption.key for corruption in self.transfer.tested]
         performance = pd.concat([pd.read_parquet(part / "performance.parquet") for part in parts], ignore_index=True)
         found = transfer(

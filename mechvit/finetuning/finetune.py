@@ -1,9 +1,9 @@
-"""Training by `transformers.Trainer` on images that are corrupted batch by batch."""
+"""Training by `transformers.Trainer` on images that a condition is applied to batch by batch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from mechvit.analysis.condition_images import check_conditions
 from mechvit.arguments import checked
 from mechvit.data import (
     CLEAN,
@@ -18,11 +19,7 @@ from mechvit.data import (
     Mixture,
     check_aligned,
     config_classes,
-    corrupt,
-    corrupt_by_mixture,
-    normalize,
 )
-from mechvit.data.conditions import of_pixels
 from mechvit.data.image_origin import image_revisions
 from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.files import library_writes, new_folder, write_json
@@ -58,17 +55,18 @@ def finetune(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Fine-tune an image classifier on corrupted images and save it as an ordinary Hugging Face checkpoint.
+    """Fine-tune an image classifier under a condition and save it as an ordinary Hugging Face checkpoint.
 
     Args:
         checkpoint: folder or hub id of an image classifier of a supported family, with its image processor.
         train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
-        validation_images: prepared images by which the epoch to keep is chosen, corrupted alike.
+        validation_images: prepared images by which the epoch to keep is chosen, under the same condition.
         out: folder of the new checkpoint, written beside and renamed, with `training_log.json`: the corruption, the
             kept epoch, and the losses of all epochs.
-        corruption: applied to every image, with noise fixed by the config's seed and the image's id. Of a mixture each
-            image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image keeps the
-            first epoch's, so that losses of epochs can be compared.
+        corruption: any condition, under which every image is shown, with noise fixed by the config's seed and the
+            image's id; an attack (`pgd_4`) attacks the model as it is at each step: adversarial training. Of a mixture
+            each image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image
+            keeps the first epoch's, so that losses of epochs can be compared.
         config: the paper's by default: AdamW, lr 5e-5 falling linearly, up to 10 epochs, early stopping.
         save_dtype: dtype of the new checkpoint; None keeps the old. Weights are trained in float32 at least, whatever
             the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
@@ -196,23 +194,30 @@ def _train(
     progress: bool,
 ) -> None:
     """Train, and write the checkpoint into `out`."""
-    from transformers import PrinterCallback, ProgressCallback, Trainer
+    from transformers import PrinterCallback, ProgressCallback
 
+    from .adversarial import AttackingTrainer, condition_collator, members_of
     from .arguments import first_process, training_arguments
     from .callbacks import KeepBest, TrainingBar
     from .epochs import CountEpochs, EpochRows
     from .rounding import round_weights
 
+    members = members_of(corruption)
+    for images in (train_images, validation_images):
+        check_conditions(members, images)
     _check(model, processor, train_images, "training")
     _check(model, processor, validation_images, "validation")
     arguments = training_arguments(config, out, device, progress)
     best = KeepBest(config.patience)
     rows, held_out = train_images.with_format("numpy"), validation_images.with_format("numpy")
     mixed = EpochRows(rows) if isinstance(corruption, Mixture) else None
-    trainer = Trainer(
+    trainer = AttackingTrainer(
         model=model,
         args=arguments,
-        data_collator=corrupting_collator(
+        members=members,
+        processor=processor,
+        attack_seed=config.seed,
+        data_collator=condition_collator(
             corruption,
             processor,
             arguments.device,
@@ -246,36 +251,6 @@ def _train(
         model.to(getattr(torch, saved["dtype"])).save_pretrained(out)
         processor.save_pretrained(out)
     _write_log(out / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
-
-
-def corrupting_collator(
-    corruption: Condition | Mixture,
-    processor: Any,
-    device: torch.device,
-    seed: int,
-    *,
-    resized: bool = False,
-    column: str = "pixels",
-) -> Callable[[Sequence[dict[str, Any]]], dict[str, Any]]:
-    """Return a collator: prepared rows -> `pixel_values` [batch, 3, height, width] and `labels`, on the given device.
-
-    A mixture's member is drawn for the rows' `epoch`, or the first where they have none. `resized` asks the model to
-    resize its positions to the images; `column` holds the model's own pixels.
-    """
-    asked = {"interpolate_pos_encoding": True} if resized else {}
-
-    def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        pixels = torch.from_numpy(np.stack([row[column] for row in rows])).to(device)
-        image_ids = torch.tensor([int(row["image_id"]) for row in rows], device=device)
-        labels = torch.tensor([int(row["label"]) for row in rows], device=device)
-        images = pixels.to(torch.float32).div_(255)
-        if isinstance(corruption, Mixture):
-            images = corrupt_by_mixture(images, corruption, image_ids, epoch=rows[0].get("epoch", 0), seed=seed)
-        else:
-            images = corrupt(images, of_pixels(corruption), image_ids, seed=seed)
-        return {"pixel_values": normalize(images, processor), "labels": labels, **asked}
-
-    return collate
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:

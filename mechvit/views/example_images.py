@@ -113,20 +113,25 @@ def conditioned_images(
     """Yield each image as it is displayed, and as each model receives it."""
     import torch
 
-    from mechvit.analysis.inputs import corrupted, pixel_values
+    from mechvit.analysis.condition_images import bound, check_same_image, shown
+    from mechvit.analysis.inputs import pixel_values
 
+    applied = [bound(condition, models) for condition in conditions]
+    if len(models) > 1:
+        check_same_image(applied, "a view of several models on one picture", models)
     cfg = next(iter(models.values())).cfg
     height, width = (side * cfg.patch_size for side in cfg.grid)
     for place, title in enumerate(titles):
         alone = batch.take(slice(place, place + 1))
-        seen = [corrupted(alone, condition, seed=seed) for condition in conditions]
-        shown = (one.images[0, :, :height, :width] for one in seen)
+        clean = {name: alone.to(model.cfg.device) for name, model in models.items()}
+        seen = [shown(models, clean, condition, seed=seed) for condition in applied]
+        pictures = (next(iter(own.values())).images[0, :, :height, :width] for own in seen)
         yield ConditionedImage(
             title=title,
             label=int(alone.labels),
-            pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in shown),
+            pictures=tuple(picture_uri((image * 255).round().byte().cpu().numpy()) for image in pictures),
             pixel_values=tuple(
-                torch.cat([pixel_values(model, one.to(model.cfg.device)) for one in seen]) for model in models.values()
+                torch.cat([pixel_values(model, own[name]) for own in seen]) for name, model in models.items()
             ),
         )
 

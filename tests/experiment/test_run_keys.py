@@ -11,8 +11,12 @@ import huggingface_hub
 import pytest
 from transformers import ViTImageProcessorPil
 
+from mechvit.data import fingerprint, parse_condition, register_corruption
+from mechvit.data.corruption_spec import CORRUPTION_FAMILIES
+from mechvit.data.corruptions import CORRUPTIONS
 from mechvit.experiment.config import PRESETS
 from mechvit.experiment.runs.provenance import provenance
+from mechvit.experiment.runs.stages import plain
 from mechvit.experiment.shared_stages import Run
 from mechvit.files import begin
 from mechvit.models.checkpoints import revisions
@@ -111,3 +115,51 @@ def test_what_is_not_of_the_hub_has_no_commit(tmp_path, tiny_hf, hub):
     assert "revision" not in run.settings["base"]
     assert not (tmp_path / "run" / "stages" / "revisions.json").exists()
     assert json.dumps(run.settings["base"])
+
+
+def test_a_function_and_a_paired_folder_are_in_a_stage_s_key_and_built_in_corruptions_only_by_name(tmp_path):
+    (tmp_path / "night").mkdir()
+    paired = parse_condition(f"paired:{tmp_path / 'night'}")
+    keys = ("gaussian_blur_4", "haze_2", paired.key)
+
+    def settings() -> dict[str, object]:
+        run = run_of(tmp_path, model="owner/model")
+        for key in keys:
+            run.finetune(key)
+        return {key: plain(run.settings[f"finetune/{key}"]) for key in keys}
+
+    try:
+        register_corruption("haze", lambda images, level: images * 0.9**level)
+        before, again = settings(), settings()
+        register_corruption("haze", lambda images, level: images * 0.8**level)
+        (tmp_path / "night" / "0.png").touch()
+        after = settings()
+    finally:
+        CORRUPTION_FAMILIES.pop("haze")
+        CORRUPTIONS.pop("haze")
+    assert before == again
+    assert after["gaussian_blur_4"] == before["gaussian_blur_4"]
+    assert len(before["gaussian_blur_4"]) == 2  # as before there were other conditions
+    for key in ("haze_2", paired.key):
+        assert before[key][:2] == after[key][:2]
+        assert before[key][2][key] != after[key][2][key]
+
+
+def test_a_condition_in_settings_is_kept_with_its_fingerprint():
+    assert plain(parse_condition("fog_3")) == {"family": "fog", "level": 3}
+    try:
+        register_corruption("negative", lambda images: 1 - images)
+        negative = parse_condition("negative")
+        assert plain(negative) == {"family": "negative", "level": 0, "fingerprint": fingerprint(negative)}
+    finally:
+        CORRUPTION_FAMILIES.pop("negative")
+        CORRUPTIONS.pop("negative")
+
+
+def test_a_run_tests_all_models_on_the_attacked_base(tmp_path):
+    config = replace(PRESETS["photos"], out=str(tmp_path), corruptions=("pgd_4", "fog_3"))
+    attack = config.tuned[0]
+    assert (config.keys, attack.model) == (("pgd_4", "fog_3"), str(tmp_path / "models" / "base"))
+    assert config.condition("pgd_4@self").model is None
+    with pytest.raises(ValueError, match="must name an attack without its model, as in pgd_4"):
+        replace(config, corruptions=("pgd_4@tuned",))

@@ -11,8 +11,8 @@ from transformers import AutoImageProcessor, ViTForImageClassification
 
 from mechvit.data import CLEAN, Corruption, corrupt, iter_batches, load_images, prepare
 from mechvit.finetuning import FinetuneConfig, ViTShape, finetune, train_from_scratch
+from mechvit.finetuning.adversarial import condition_collator
 from mechvit.finetuning.callbacks import KeepBest
-from mechvit.finetuning.finetune import corrupting_collator
 from mechvit.finetuning.rounding import round_weights
 
 SHAPE = ViTShape(image_size=32, d_model=32, n_layers=2, n_heads=2, d_mlp=64)
@@ -170,7 +170,7 @@ def test_no_finite_loss_raises():
 
 def test_collator_gives_the_corrupted_normalised_images(images, tiny_processor):
     rows = [images["finetune"].with_format("numpy")[i] for i in (3, 7)]
-    batch = corrupting_collator(NOISE, tiny_processor, torch.device("cpu"), seed=5)(rows)
+    batch = condition_collator(NOISE, tiny_processor, torch.device("cpu"), seed=5)(rows)
     pixels = torch.tensor([images["finetune"][i]["pixels"] for i in (3, 7)])
     ids = torch.tensor([images["finetune"][i]["image_id"] for i in (3, 7)])
     expected = (corrupt(pixels / 255, NOISE, ids, seed=5) - 0.5) / 0.5

@@ -11,8 +11,8 @@ from transformers import ViTForImageClassification
 
 from mechvit.data import CLEAN, Corruption, Mixture, corrupt, drawn_members, iter_batches, load_images, prepare
 from mechvit.finetuning import FinetuneConfig, ViTShape, finetune, train_from_scratch
+from mechvit.finetuning.adversarial import condition_collator
 from mechvit.finetuning.epochs import EpochRows
-from mechvit.finetuning.finetune import corrupting_collator
 
 MIXTURE = Mixture((CLEAN, Corruption("gaussian_blur", 2), Corruption("gaussian_noise", 4)))
 CONFIG = FinetuneConfig(learning_rate=1e-3, epochs=3, batch_size=16, patience=3, seed=7)
@@ -124,6 +124,6 @@ def test_rows_carry_their_epoch(images, tiny_processor):
     batch = rows.__getitems__([3, 7])
     assert [row["epoch"] for row in batch] == [2, 2]
     assert [int(row["image_id"]) for row in batch] == [images["finetune"][i]["image_id"] for i in (3, 7)]
-    got = corrupting_collator(MIXTURE, tiny_processor, torch.device("cpu"), CONFIG.seed)(batch)["pixel_values"]
+    got = condition_collator(MIXTURE, tiny_processor, torch.device("cpu"), CONFIG.seed)(batch)["pixel_values"]
     wanted = expected(images["finetune"], 2)
     torch.testing.assert_close(got, torch.stack([wanted[3][1], wanted[7][1]]))

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -106,9 +107,9 @@ def attention_entropy(
         ValueError: no images, another input size than the model's, or attention that is not finite.
     """
     ids, entropies = [], []
-    for batch in image_batches(model, images, batch_size, patterns=True, progress=progress):
+    for batch in image_batches(model, images, batch_size, conditions=[corruption], patterns=True, progress=progress):
         with entropy_reading(model) as (hooks, found):
-            model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
+            model.run_with_hooks(pixel_values(model, shown_to(model, batch, corruption, seed=seed)), fwd_hooks=hooks)
         check_finite("attention weights", found, model, batch.image_ids)
         ids.append(on_cpu(batch.image_ids))
         entropies.append(on_cpu(torch.stack(found, dim=1)))
@@ -140,10 +141,10 @@ def attention_shift(
     Source: the paper's section 3.3. It does not fix the entropy difference's sign; ours is H(corrupted) - H(clean).
     """
     parts = []
-    for batch in image_batches(model, images, batch_size, patterns=True, progress=progress):
+    for batch in image_batches(model, images, batch_size, conditions=[corruption], patterns=True, progress=progress):
         clean = CleanAttention(model)
         model.run_with_hooks(pixel_values(model, batch), fwd_hooks=clean.hooks())
         hooks, found = clean.comparison()
-        model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
+        model.run_with_hooks(pixel_values(model, shown_to(model, batch, corruption, seed=seed)), fwd_hooks=hooks)
         parts.append(AttentionShift.of(batch.image_ids, clean, found))
     return AttentionShift.concatenate(parts)

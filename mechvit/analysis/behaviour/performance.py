@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import first_not_finite, model_name, origin
-from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -209,8 +210,8 @@ def evaluate(
     """
     require_classifier(model, images)
     parts = []
-    for batch in image_batches(model, images, batch_size, progress=progress):
-        pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
+    for batch in image_batches(model, images, batch_size, conditions=[corruption], progress=progress):
+        pixels = pixel_values(model, shown_to(model, batch, corruption, seed=seed))
         name, begins = f"the model {model_name(model)!r}", partial(first_not_finite, model, pixels)
         parts.append(score(model(pixels), batch.labels, batch.image_ids, name, begins))
     return Performance.concatenate(parts)

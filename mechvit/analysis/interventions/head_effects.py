@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.attention.maps import head_numbers
+from mechvit.analysis.condition_images import check_same_image, shown_to
 from mechvit.analysis.finite import check_finite, model_name
-from mechvit.analysis.inputs import Images, corrupted, image_batches, pixel_values
+from mechvit.analysis.inputs import Images, image_batches, pixel_values
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, intervals, resampled_means
 from mechvit.analysis.statistics.correlation import permutation_p, rank_correlation
 from mechvit.analysis.statistics.tidy_tables import labelled
@@ -149,11 +150,12 @@ def head_links(
             f'patching must hold every head at tokens {tokens!r}: call patch_models with kinds=("head",) and '
             f"tokens=({tokens!r},)"
         )
+    (applied,) = check_same_image([corruption], "a comparison of heads")
     ids: list[Tensor] = []
     found: dict[tuple[str, str], list[Tensor]] = {}
-    for batch in image_batches(receiver, images, batch_size, patterns=True, progress=progress):
+    for batch in image_batches(receiver, images, batch_size, conditions=[applied], patterns=True, progress=progress):
         ids.append(batch.image_ids.cpu())
-        conditions = batch, corrupted(batch, corruption, seed=seed)
+        conditions = batch, shown_to(receiver, batch, applied, seed=seed)
         for name, model in ((RECEIVER, receiver), (GIVER, giver)):
             clean, own = (_numbers(model, shown, f"{name} {model_name(model)}") for shown in conditions)
             for number, values in {**own, "entropy_difference": own["entropy"] - clean["entropy"]}.items():

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import check_logits, require_classifier
-from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, pixel_values
+from mechvit.analysis.condition_images import check_same_image, shown_to
+from mechvit.analysis.inputs import Images, default_batch_size, image_batches, pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.labels import check_aligned
@@ -99,9 +100,12 @@ def pair_batches(
     check_aligned(images, receiver.cfg.id2label)
     if batch_size is None:
         batch_size = default_batch_size(receiver, held=kept_per_image * receiver.cfg.dtype.itemsize, limit=_MEMORY)
-    for batch in image_batches(receiver, images, batch_size, progress=progress):
-        shown = corrupted(batch, corruption, seed=seed)
-        theirs = shown if giver_corruption is None else corrupted(batch, giver_corruption, seed=seed)
+    given = corruption if giver_corruption is None else giver_corruption
+    what = "taking one model's activations in the other's place"
+    own, other = (check_same_image([each], what)[0] for each in (corruption, given))
+    for batch in image_batches(receiver, images, batch_size, conditions=(own, other), progress=progress):
+        shown = shown_to(receiver, batch, own, seed=seed)
+        theirs = shown if other == own else shown_to(receiver, batch, other, seed=seed)
         yield batch, pixel_values(receiver, shown), pixel_values(giver, theirs)
 
 

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import check_logits, require_classifier
+from mechvit.analysis.condition_images import check_same_image
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import check_columns, labelled
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
-from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import Condition
 
 from .recovery import (
@@ -70,7 +70,7 @@ def run_interventions(
         ValueError: no corruptions, no images, another input size, labels that are not classes, logits that are not
             finite, or a model without a head.
     """
-    applied = dict.fromkeys(map(as_condition, corruptions))
+    applied = check_same_image(corruptions, "an intervention")
     if not applied:
         raise ValueError("name at least one corruption, as in gaussian_blur_4, or clean; got none")
     require_classifier(model, images)

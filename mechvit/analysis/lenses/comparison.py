@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import check_logits, label_rank, require_classifier, unrounded
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite, first_not_finite, model_name
-from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
@@ -81,9 +82,9 @@ def compare_lenses(
         if lens is not None:
             lens.check_model(model)
     parts: dict[str, list[LensReading]] = defaultdict(list)
-    for batch in image_batches(model, images, batch_size, progress=progress):
+    for batch in image_batches(model, images, batch_size, conditions=[corruption], progress=progress):
         hooks, residuals = residual_hooks(model)
-        pixels = pixel_values(model, corrupted(batch, corruption, seed=seed))
+        pixels = pixel_values(model, shown_to(model, batch, corruption, seed=seed))
         final = unrounded(model.run_with_hooks(pixels, fwd_hooks=hooks))
         begins = partial(first_not_finite, model, pixels)
         check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins, labelled=False)

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import check_logits, label_rank, require_classifier, unrounded
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import Images, corrupted, image_batches, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -124,8 +125,8 @@ def logit_lens(
     """
     require_classifier(model, images)
     parts = []
-    for batch in image_batches(model, images, batch_size, progress=progress):
+    for batch in image_batches(model, images, batch_size, conditions=[corruption], progress=progress):
         hooks, residuals = residual_hooks(model)
-        model.run_with_hooks(pixel_values(model, corrupted(batch, corruption, seed=seed)), fwd_hooks=hooks)
+        model.run_with_hooks(pixel_values(model, shown_to(model, batch, corruption, seed=seed)), fwd_hooks=hooks)
         parts.append(read_lens(model, residuals, batch.labels, batch.image_ids, apply_ln=apply_ln))
     return LogitLens.concatenate(parts)

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import require_classifier
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import Images, corrupted, image_batches, pixel_values
+from mechvit.analysis.inputs import Images, image_batches, pixel_values
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.conditions import as_condition
@@ -190,9 +191,9 @@ class _TranslatorInputs:
             chosen: Images = self.images.take(torch.from_numpy(order).to(self.images.labels.device))
         else:
             chosen = self.images if (np.diff(order) == 1).all() else self.images.select(order)
-        for place, batch in enumerate(image_batches(self.model, chosen, self.config.batch_size)):
+        for place, batch in enumerate(image_batches(self.model, chosen, self.config.batch_size, conditions=turns)):
             hooks, residuals = residual_hooks(self.model)
-            shown = corrupted(batch, turns[place % len(turns)], seed=self.config.seed)
+            shown = shown_to(self.model, batch, turns[place % len(turns)], seed=self.config.seed)
             with torch.no_grad():
                 logits = self.model.run_with_hooks(pixel_values(self.model, shown), fwd_hooks=hooks)
             check_finite("the residual stream", residuals, self.model, batch.image_ids)

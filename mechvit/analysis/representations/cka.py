@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.condition_images import check_same_image
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, SharedBatch, corrupted_batches, on_cpu, pixel_values, wide
 from mechvit.analysis.lenses.logit_lens import residual_hooks
@@ -256,6 +257,8 @@ def check_views(
             f"{len(images)} images"
         )
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))
+    between = [view.corruption for pair in comparisons if pair[0].model != pair[1].model for view in pair]
+    check_same_image(between, "CKA between models", models)
     if tokens == "patch":
         processors = {view.model: models[view.model].image_processor for view in views}
         check_alike(processors, "CKA of patches at one place", in_="place")

@@ -229,7 +229,7 @@ def _error_draws(performance: pd.DataFrame, resamples: int, seed: int) -> Draws:
 
 
 def _corruptions(errors: Draws) -> list[Condition]:
-    """Return the corruptions that every model was tested under, in the order of `CORRUPTION_FAMILIES`."""
+    """Return the corruptions that every model was tested under, in the order of `listed_order`."""
     tested: dict[str, set[str]] = {}
     for model, key in errors:
         tested.setdefault(model, set()).add(key)

@@ -11,14 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.condition_images import shown_to, victim_of
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.data.conditions import of_pixels
+from mechvit.data.conditions import Attack, as_condition
 from mechvit.data.corruption_spec import Condition
-from mechvit.data.corruptions import corrupt
+from mechvit.data.partners import shown_without_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,8 +78,8 @@ def corruption_spectrum(
     """Compute the radial power spectrum of corrupted minus clean images.
 
     Args:
-        corruption: as `corrupt` takes it.
-        image_processor: the checkpoint's own; needed for raw images only.
+        corruption: any condition; an attack needs its model (`Attack.against`).
+        image_processor: the checkpoint's own; needed for raw images and for paired ones.
         batch_size: images at a time.
         images, seed: as in `evaluate`; labels are not read.
 
@@ -92,11 +93,19 @@ def corruption_spectrum(
     batches = [images] if isinstance(images, ImageBatch) else iter_batches(images, image_processor, batch_size)
     ids, powers = [], []
     for batch in batches:
-        changed = corrupt(batch.images, of_pixels(corruption), batch.image_ids, seed=seed)
-        frequency, power = radial_power(changed - batch.images)
+        frequency, power = radial_power(_changed(batch, corruption, image_processor, seed) - batch.images)
         ids.append(on_cpu(batch.image_ids))
         powers.append(on_cpu(power))
     return CorruptionSpectrum(torch.cat(ids), on_cpu(frequency), torch.cat(powers))
+
+
+def _changed(
+    batch: ImageBatch, condition: Condition | str, image_processor: Any, seed: int
+) -> Float[Tensor, "batch 3 height width"]:
+    condition = as_condition(condition)
+    if isinstance(condition, Attack) and condition.model is not None:
+        return shown_to(victim_of(condition, batch.images.device, torch.float32), batch, condition, seed=seed).images
+    return shown_without_model(batch, condition, image_processor, seed=seed)
 
 
 @checked

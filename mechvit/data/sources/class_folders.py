@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import warnings
 from collections import deque
@@ -10,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from mechvit.files import is_litter
 from mechvit.terminal import printable, progress_bar
 
 from .class_names import as_text
@@ -105,6 +108,13 @@ def files_below(folder: Path) -> list[Path]:
                     seen.add(real)
                     plain.append((entry.path, (*chain, real)))
     return sorted(found)
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """Return a hash of a folder's names, sizes and modification times; links are followed, as when images are read."""
+    found = [(os.fspath(path.relative_to(folder)), path.stat()) for path in files_below(folder) if path.is_file()]
+    seen = [[name, about.st_size, about.st_mtime_ns] for name, about in found if not is_litter(name)]
+    return hashlib.sha256(json.dumps(seen, separators=(",", ":")).encode()).hexdigest()
 
 
 def _in_order(folders: list[str]) -> list[str]:

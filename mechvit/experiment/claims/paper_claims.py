@@ -12,7 +12,8 @@ from mechvit.analysis.statistics.bootstrap import Interval, interval
 from mechvit.analysis.statistics.verdicts import Verdict
 from mechvit.analysis.summaries.bootstrap_draws import TOP_K
 from mechvit.arguments import checked
-from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, Condition
+from mechvit.data.conditions import family_title
+from mechvit.data.corruption_spec import Condition
 
 from .evidence import Claim, ClaimWords, Evidence, Rules, judged, unmeasured
 
@@ -43,16 +44,12 @@ def claims(tables: Mapping[str, pd.DataFrame], rules: Rules | None = None) -> li
     return rows
 
 
-def _title(family: str) -> str:
-    return CORRUPTION_FAMILIES[family].title
-
-
 def _tuned_on(tuned: Sequence[Condition]) -> dict[str, str]:
     return {f"tuned on {c.level}": c.key for c in tuned}
 
 
 def _better(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
-    test, name = tuned[-1], _title(family)
+    test, name = tuned[-1], family_title(family)
     words = ClaimWords(
         f"better_{family}",
         f"Fine-tuning on {name} makes models better on new images with {name}",
@@ -65,7 +62,7 @@ def _better(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
 
 
 def _monotone(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
-    test, name = tuned[-1], _title(family)
+    test, name = tuned[-1], family_title(family)
     words = ClaimWords(
         f"monotone_{family}",
         f"The stronger the {name} in training, the larger the gain",
@@ -84,7 +81,7 @@ def _monotone(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
 
 
 def _ordering(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
-    test, name = tuned[-1], _title(family)
+    test, name = tuned[-1], family_title(family)
     words = ClaimWords(
         f"ordering_{family}",
         f"The gain on {name} is largest in top-1, then top-5, then top-10 accuracy",
@@ -118,7 +115,7 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     others = [levels[-1] for other, levels in ev.families.items() if other != family]
     words = ClaimWords(
         f"no_transfer_{family}",
-        f"Fine-tuning on {_title(family)} neither helps nor harms on the other family",
+        f"Fine-tuning on {family_title(family)} neither helps nor harms on the other family",
         "section 4.1",
         f"Gain on {others[0].title if others else 'another family'} in accuracy, top-5 and top-10",
         "percentage points",
@@ -129,7 +126,7 @@ def _transfer(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
 def _clean(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     words = ClaimWords(
         f"clean_unchanged_{family}",
-        f"Fine-tuning on {_title(family)} leaves performance on clean images unchanged",
+        f"Fine-tuning on {family_title(family)} leaves performance on clean images unchanged",
         "section 4.1",
         "Gain on clean images in accuracy, top-5 and top-10",
         "percentage points",
@@ -138,7 +135,7 @@ def _clean(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
 
 
 def _certainty(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
-    test, name = tuned[-1], _title(family)
+    test, name = tuned[-1], family_title(family)
     words = ClaimWords(
         f"certainty_{family}",
         f"Fine-tuning on {name} makes models more certain of the right class",
@@ -162,7 +159,7 @@ def _overtakes(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
     onset = interval(np.where(ahead_from_here.any(1), ahead_from_here.argmax(1), never).astype(float), rules.level)
     words = ClaimWords(
         f"overtakes_{family}",
-        f"From a middle or late layer on, the model tuned on the strongest {_title(family)} gives the right "
+        f"From a middle or late layer on, the model tuned on the strongest {family_title(family)} gives the right "
         "class more probability than the others",
         "section 4.2, Figure 4",
         f"First layer from which its mean probability on {test.title} stays more than {rules.ahead:g} above that of "
@@ -193,7 +190,7 @@ def _shift(ev: Evidence, model: str, corruption: str) -> np.ndarray:
 
 
 def _earlier(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Claim:
-    test, name = tuned[-1], _title(family)
+    test, name = tuned[-1], family_title(family)
     words = ClaimWords(
         f"earlier_{family}",
         f"Models tuned on {name} first predict the right class at an earlier layer",
@@ -229,7 +226,7 @@ def _entropy_sign(ev: Evidence, family: str, tuned: Sequence[Condition]) -> Clai
     half = mean.shape[1] // 2
     words = ClaimWords(
         f"entropy_sign_{family}",
-        f"Under {_title(family)}, attention entropy lies below the clean image's in the first layer and above "
+        f"Under {family_title(family)}, attention entropy lies below the clean image's in the first layer and above "
         "it in later ones",
         "section 4.3, Figures 7 and 8",
         f"H(corrupted) - H(clean) on {test.title}, averaged over the base and the tuned models: in the first layer "

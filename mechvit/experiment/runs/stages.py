@@ -16,7 +16,9 @@ from typing import Any
 
 from mechvit import files
 from mechvit.code_version import code_version, described
-from mechvit.files import is_litter, new_folder
+from mechvit.data.conditions import fingerprint
+from mechvit.data.corruption_spec import Condition
+from mechvit.files import new_folder
 from mechvit.files.reading import read_object
 
 TABLES = "tables"
@@ -203,7 +205,9 @@ def plain(value: object) -> Any:
         TypeError: the value is anything else, which could not be compared with a later run's.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        about = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        known = fingerprint(value) if isinstance(value, Condition) else None
+        return about if known is None else {**about, "fingerprint": known}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -224,14 +228,6 @@ def digest(value: object) -> str:
     """Return the SHA-256 of a value's canonical JSON."""
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fingerprint_folder(folder: Path) -> str:
-    """Return a hash of a folder's names, sizes and modification times; links are followed, as when images are read."""
-    from mechvit.data.sources.class_folders import files_below
-
-    found = [(os.fspath(path.relative_to(folder)), path.stat()) for path in files_below(folder) if path.is_file()]
-    return digest([[name, about.st_size, about.st_mtime_ns] for name, about in found if not is_litter(name)])
 
 
 def reset_peak_memory() -> None:

@@ -93,6 +93,8 @@ class Plan:
     """Every setting of the model's image processor; None in a cache written before they were recorded."""
     model_dtype: str | None = None
     """Precision in which the model computed; None in a cache written before it was recorded."""
+    conditions: dict[str, str] | None = None
+    """Key -> `fingerprint` of each condition that its key does not determine; None without any."""
 
     @property
     def n_rows(self) -> int:
@@ -132,7 +134,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         found = asdict(self) | {"corruptions": list(self.corruptions)}
-        for name in ("processor", "model_dtype"):
+        for name in ("processor", "model_dtype", "conditions"):
             if found[name] is None:  # absent from older plans, whose digests were computed without it
                 del found[name]
         return found

@@ -127,7 +127,7 @@ def _inputs(
     """Yield each batch, the index of each image's corruption, and the corrupted and normalised pixels."""
     seed = plan.seed * 1_000_003  # the seed of epoch 0 in ImageActivationsStore
     for batch in iter_batches(images, model.image_processor, plan.batch_size, device=model.cfg.device):
-        pixels, drawn = corrupt_some(batch, plan.corruptions, plan.clean_fraction, seed)
+        pixels, drawn = corrupt_some(model, batch, plan.corruptions, plan.clean_fraction, seed)
         yield batch, drawn, normalize(pixels, model.image_processor)
 
 

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit import files
+from mechvit.analysis.condition_images import check_conditions, shown_to
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
-from mechvit.data import Condition, corrupt, iter_batches, normalize
-from mechvit.data.conditions import of_pixels
+from mechvit.data import Condition, iter_batches, normalize
+from mechvit.data.conditions import fingerprints
 from mechvit.data.content import images_fingerprint
 from mechvit.data.image_origin import image_revisions
 from mechvit.models.checkpoints.checks import check_name
@@ -116,6 +117,7 @@ def _plan(model: HookedViT, images: datasets.Dataset, config: CacheConfig) -> Pl
         images_per_shard=max(config.shard_bytes // batch_bytes, 1) * config.batch_size,
         compiled=config.compiled,
         processor=all_settings(model.image_processor),
+        conditions=fingerprints(config.applied) or None,
         model_dtype=str(model.cfg.dtype).removeprefix("torch."),
     )
 
@@ -127,8 +129,8 @@ def _sample(
     if len(images) == 0:
         raise ValueError("a cache needs at least one image; the data set is empty")
     first = next(iter_batches(images.select([0]), model.image_processor, 1, device=model.cfg.device))
-    for corruption in corruptions:
-        corrupt(first.images, of_pixels(corruption), first.image_ids)
+    for corruption in check_conditions(corruptions, images):
+        shown_to(model, first, corruption)
     return normalize(first.images, model.image_processor)
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from sae_lens import ActivationsStore
 from torch import Tensor
 
+from mechvit.analysis.condition_images import shown_to
 from mechvit.arguments import checked
-from mechvit.data import CLEAN, Condition, ImageBatch, corrupt, iter_batches, normalize
-from mechvit.data.conditions import as_condition, of_pixels
+from mechvit.data import CLEAN, Condition, ImageBatch, iter_batches, normalize
+from mechvit.data.conditions import as_condition
 from mechvit.data.counter_rng import splitmix64
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.saes import distributed as parallel
@@ -80,9 +81,9 @@ def draw_corruptions(
 
 
 def corrupt_some(
-    batch: ImageBatch, corruptions: Sequence[Condition | str], clean_fraction: float, seed: int
+    model: HookedViT, batch: ImageBatch, corruptions: Sequence[Condition | str], clean_fraction: float, seed: int
 ) -> tuple[Float[Tensor, "batch 3 height width"], Int[Tensor, " batch"]]:
-    """Corrupt the images that do not stay clean, each by its own corruption (see `draw_corruptions`).
+    """Show the images that do not stay clean to a model under a condition each (see `draw_corruptions`).
 
     Returns:
         the images, and the index of each image's corruption, -1 for clean.
@@ -90,9 +91,9 @@ def corrupt_some(
     drawn = draw_corruptions(batch.image_ids, len(corruptions), clean_fraction, seed)
     images = batch.images
     for i, corruption in enumerate(corruptions):
-        if (hit := drawn == i).any():
+        if len(hit := (drawn == i).nonzero()[:, 0]):
             images = images.clone() if images is batch.images else images
-            images[hit] = corrupt(images[hit], of_pixels(corruption), batch.image_ids[hit], seed=seed)
+            images[hit] = shown_to(model, batch.take(hit), corruption, seed=seed).images
     return images, drawn
 
 
@@ -181,7 +182,7 @@ class ImageActivationsStore(ActivationsStore):
         processor = self.model.image_processor
         size = self.store_batch_size_prompts
         for batch in iter_batches(self.images, processor, size, rows=self.rows, device=self.device):
-            images, _ = corrupt_some(batch, self.corruptions, self.clean_fraction, self.mix_seed)
+            images, _ = corrupt_some(self.model, batch, self.corruptions, self.clean_fraction, self.mix_seed)
             yield normalize(images, processor), batch.image_ids
 
     def get_batch_tokens(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechvit.analysis.condition_images import check_same_image
 from mechvit.analysis.inputs import Images
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -66,6 +67,8 @@ def browse_features(
     """
     settings, asked, known = settings or Browsing(), features or {}, dict(described or {})
     parsed = dict.fromkeys(map(as_condition, corruptions))
+    if len({id(model) for model, _ in saes.values()}) > 1:
+        check_same_image(parsed, "a page of several models' latents on the same pictures")
     measured = tuple(c for c in parsed if c != CLEAN)
     groups = _groups(saes, asked, allow_other_model)
     stream = ImageStream(images, measured, settings)

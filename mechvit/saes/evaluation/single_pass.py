@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import model_name
-from mechvit.analysis.inputs import Images, corrupted, default_batch_size, image_batches, on_cpu
+from mechvit.analysis.inputs import Images, default_batch_size, image_batches, on_cpu
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
@@ -112,7 +113,9 @@ class SinglePass:
         if self.wanted.measured and self.model.cfg.no_softmax is None:
             self.mean = clean_mean(self.model, self.site, images, MEAN_IMAGES, batch_size)
         first_image = 0
-        for batch in image_batches(self.model, images, batch_size, progress=progress):
+        for batch in image_batches(
+            self.model, images, batch_size, conditions=self.wanted.conditions, progress=progress
+        ):
             self._check_labels(batch)
             self.add(batch, first_image)
             first_image += len(batch)
@@ -127,7 +130,7 @@ class SinglePass:
 
     def add(self, batch: ImageBatch, first_image: int) -> None:
         """Add a batch: the network runs once per condition, then the SAEs in turn, so that few codes are held."""
-        shown = ((c, corrupted(batch, c, seed=self.wanted.seed)) for c in self.wanted.conditions)
+        shown = ((c, shown_to(self.model, batch, c, seed=self.wanted.seed)) for c in self.wanted.conditions)
         seen = {c: read_site(self.model, self.site, images, c) for c, images in shown}
         if self.mean is not None:
             for corruption in self.wanted.measured:

@@ -11,7 +11,8 @@ from hf_zoo import ZOO
 from mechvit import HookedViT
 from mechvit.analysis import attention_entropy, attention_shift
 from mechvit.analysis.attention import capture as attention_reading
-from mechvit.analysis.inputs import corrupted, pixel_values
+from mechvit.analysis.condition_images import shown_to
+from mechvit.analysis.inputs import pixel_values
 from mechvit.data.batches import ImageBatch
 from mechvit.kernels import attention_statistics as statistics
 
@@ -64,7 +65,7 @@ def test_entropy_is_the_same_either_way(model, images, both):
     within, by_heads, fused = both(lambda: attention_entropy(model, images, "gaussian_noise_4", batch_size=3))
     assert fused >= 3 * model.cfg.n_layers
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    pixels = pixel_values(model, corrupted(images, "gaussian_noise_4", seed=0))
+    pixels = pixel_values(model, shown_to(model, images, "gaussian_noise_4", seed=0))
     _, cache = model.run_with_cache(pixels, names_filter=names)
     wanted = torch.stack([torch.special.entr(cache[name].double()).sum(-1).mean((1, 2)) for name in names], dim=1)
     for found in (within, by_heads):

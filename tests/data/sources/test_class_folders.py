@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from mechvit.data import load_images
-from mechvit.data.sources.class_folders import class_files, files_below
+from mechvit.data.sources.class_folders import class_files, files_below, fingerprint_folder
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.data.sources.load import count_images
-from mechvit.experiment.runs.stages import fingerprint_folder
 
 PARTS = ("finetune", "finetune_validation", "sae", "test")
 NOT_UTF8 = b"caf\xe9".decode("utf-8", "surrogateescape")

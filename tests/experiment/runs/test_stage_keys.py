@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from stage_chain import Settings
 
+from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.experiment.runs.stages import (
     digest,
-    fingerprint_folder,
     plain,
     write_json,
 )
