@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -144,11 +144,6 @@ def quantities_in(*tables: pd.DataFrame) -> list[str]:
     return [name for name in (*OUTCOME_COLUMNS, DIVERGENCE) if all(name in t and t[name].notna().any() for t in tables)]
 
 
-def with_outcome(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Return the rows of images that have an outcome: those without a label lack two of them."""
-    return table[table[quantity].notna()]
-
-
 @checked
 def recovery(
     interventions: pd.DataFrame,
@@ -195,8 +190,7 @@ def recovery(
     conditions = list(dict.fromkeys(interventions[by].itertuples(index=False, name=None)))
     rows = []
     for quantity in quantities_in(interventions, references):
-        measured = with_outcome(interventions, quantity), with_outcome(references, quantity)
-        drawn = _draws(*measured, by, quantity, resamples, seed)
+        drawn = outcome_draws(interventions, references, by, quantity, resamples=resamples, seed=seed)
         receiver, giver = drawn.pop(RECEIVER), drawn.pop(GIVER)
         gap = giver - receiver
         about = interval(gap, level)
@@ -212,10 +206,24 @@ def recovery(
     return pd.DataFrame(rows, columns=[*by, *names])
 
 
-def _draws(
-    interventions: pd.DataFrame, references: pd.DataFrame, by: list[str], quantity: str, resamples: int, seed: int
+def outcome_draws(
+    interventions: pd.DataFrame,
+    references: pd.DataFrame,
+    by: Sequence[str],
+    quantity: str,
+    *,
+    needed: Collection[str] = (RECEIVER, GIVER),
+    resamples: int,
+    seed: int,
 ) -> dict[Any, Float[np.ndarray, " draws"]]:
-    """Return condition (a tuple of `by`, or a reference's name) -> draws of the mean, all over the same resamples."""
+    """Return condition (a tuple of `by`, or a reference's name) -> draws of the mean, all over the same resamples.
+
+    Images without a value (those without a label) are left out.
+
+    Raises:
+        ValueError: a `needed` reference is missing, or images that some intervention or reference lacks.
+    """
+    interventions, references = (table[table[quantity].notna()] for table in (interventions, references))
     own, values = image_matrix(interventions, quantity, by)
     two, reference_values = image_matrix(references, quantity, ["condition"])
     ids = [sorted(frame["image_id"].unique()) for frame in (interventions, references)]
@@ -225,9 +233,9 @@ def _draws(
             f"{len(set(ids[0]) & set(ids[1]))} in common"
         )
     named = [condition for (condition,) in two]
-    if lacking := {RECEIVER, GIVER} - set(named):
+    if lacking := set(needed) - set(named):
         raise ValueError(
-            f"references must hold the conditions receiver and giver; {', '.join(sorted(lacking))} missing"
+            f"references must hold the conditions {' and '.join(needed)}; {', '.join(sorted(lacking))} missing"
         )
     means = resampled_means(np.hstack([values, reference_values]), resamples=resamples, seed=seed)
     return dict(zip([*own, *named], means.T, strict=True))

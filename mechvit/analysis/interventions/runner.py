@@ -13,9 +13,8 @@ from mechvit.analysis.behaviour.performance import check_logits, require_classif
 from mechvit.analysis.condition_images import check_same_image
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
-from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval
 from mechvit.analysis.statistics.tidy_tables import check_columns, labelled
-from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
 
@@ -25,14 +24,13 @@ from .recovery import (
     RECEIVER,
     Outcomes,
     foils,
+    outcome_draws,
     quantities_in,
     recovery,
     score_outcomes,
-    with_outcome,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from mechvit.models import HookedViT
@@ -166,10 +164,9 @@ def changes(
     """
     import pandas as pd
 
-    rows = []
+    own, rows = receiver.assign(condition=RECEIVER), []
     for quantity in quantities:
-        measured = with_outcome(frame, quantity), with_outcome(receiver, quantity)
-        drawn = _means(*measured, by, quantity, resamples, seed)
+        drawn = outcome_draws(frame, own, by, quantity, needed=(RECEIVER,), resamples=resamples, seed=seed)
         start = drawn.pop(RECEIVER)
         name = "accuracy" if quantity == "correct" else quantity
         for condition in dict.fromkeys(frame[list(by)].itertuples(index=False, name=None)):
@@ -177,21 +174,3 @@ def changes(
             rows.append((*condition, name, *interval(value, level), *interval(value - start, level)))
     names = ["quantity", "value", "low", "high", "change", "change_low", "change_high"]
     return pd.DataFrame(rows, columns=[*by, *names])
-
-
-def _means(
-    frame: pd.DataFrame, receiver: pd.DataFrame, by: Sequence[str], quantity: str, resamples: int, seed: int
-) -> dict[object, np.ndarray]:
-    """Return intervention (a tuple of `by`) or "receiver" -> draws of the mean, all over the same resamples."""
-    import numpy as np
-
-    conditions, values = image_matrix(frame, quantity, by)
-    _, own = image_matrix(receiver.assign(condition=RECEIVER), quantity, ["condition"])
-    ids = [sorted(table["image_id"].unique()) for table in (frame, receiver)]
-    if ids[0] != ids[1]:
-        raise ValueError(
-            f"interventions and the receiver must be of the same images; got {len(ids[0])} and {len(ids[1])} with "
-            f"{len(set(ids[0]) & set(ids[1]))} in common"
-        )
-    drawn = resampled_means(np.hstack([values, own]), resamples=resamples, seed=seed)
-    return dict(zip([*conditions, RECEIVER], drawn.T, strict=True))
