@@ -54,7 +54,7 @@ class PairedImages(Condition):
             )
         object.__setattr__(self, "root", root)
         word = re.sub(r"[^A-Za-z0-9]+", "_", self._name).strip("_")[:40]
-        object.__setattr__(self, "family", f"paired_{word}_{hashlib.sha256(os.fsencode(root)).hexdigest()[:6]}")
+        object.__setattr__(self, "family", f"paired_{word}_h{hashlib.sha256(os.fsencode(root)).hexdigest()[:6]}")
         _FOLDERS[self.key] = self
 
     @property
@@ -65,7 +65,7 @@ class PairedImages(Condition):
 
     @property
     def key(self) -> str:
-        """`paired_`, the folder's name and six digits of its path's hash."""
+        """`paired_`, the folder's name, and h with six digits of its path's hash."""
         return self.family
 
     @property

@@ -81,8 +81,7 @@ def register_corruption(
         raise ValueError(f"levels of {name!r} must be some whole numbers from 1, or None for any; got none")
     highest = 0 if takes == 1 else None if chosen is None else chosen[-1]
     title = title or name.replace("_", " ").capitalize()
-    about = f"a level of {title}, a whole number"
-    CORRUPTION_FAMILIES[name] = CorruptionFamily(title, GROUP, about, highest, chosen, function)
+    CORRUPTION_FAMILIES[name] = CorruptionFamily(title, GROUP, "a whole number", highest, chosen, function)
     _CHECKED.difference_update([known for known in _CHECKED if known[0] == name])
     from .corruptions import CORRUPTIONS
 

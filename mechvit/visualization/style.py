@@ -18,6 +18,7 @@ BASE = "#767b82"
 FONT = (
     "-apple-system, Inter, 'Helvetica Neue', 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans Condensed', sans-serif"
 )
+ATTACK_TITLES = {"pgd": "PGD", "fgsm": "FGSM"}
 FAMILY_TITLES = {"gaussian_blur": "blur", "gaussian_noise": "noise"}
 RAMPS: dict[str, tuple[tuple[str, str, str], tuple[str, str, str]]] = {
     "gaussian_blur": (("#6cbcec", "#1676b4", "#083a5e"), ("#2f709f", "#4fa8e2", "#a3d8fb")),
@@ -30,14 +31,16 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 def family_of(key: str) -> str:
-    """Return the family: `gaussian_blur` for `gaussian_blur_4`; names without a level, as `base`, are unchanged."""
+    """Return the family: `gaussian_blur` for `gaussian_blur_4`, `pgd@base` for `pgd_4@base`; names without a level, as
+    `base`, are unchanged."""
     stem, _, level = key.rpartition("_")
-    return stem if level.isdigit() else key
+    level, at, victim = level.partition("@")
+    return f"{stem}{at}{victim}" if level.isdigit() else key
 
 
 def level_of(key: str) -> int:
     """Return the severity, 4 for `gaussian_blur_4`; 0 for `base`, `clean` and names without one."""
-    level = key.rpartition("_")[2]
+    level = key.rpartition("_")[2].partition("@")[0]
     return int(level) if level.isdigit() else 0
 
 
@@ -48,14 +51,21 @@ def title_of(key: str, *, short: bool = False) -> str:
     if key in ("base", "clean"):
         return key.capitalize()
     family = family_of(key)
+    method, _, victim = family.partition("@")
+    if method in ATTACK_TITLES and 0 < level_of(key) < 256:
+        return f"{ATTACK_TITLES[method]} {level_of(key)}/255" + (f" on {victim}" if victim else "")
     name = FAMILY_TITLES.get(family, family.replace("_", " ")) if short else family.replace("_", " ")
     return f"{name.capitalize()} {level_of(key)}" if family != key else name.capitalize()
 
 
 def in_sentence(key: str) -> str:
-    """Return a model's or corruption's name for use within a sentence; only Gauss keeps his capital."""
+    """Return a model's or condition's name for use within a sentence; only Gauss and attacks keep their capitals."""
     title = title_of(key)
-    return title if key.startswith("gaussian") else title[:1].lower() + title[1:]
+    return (
+        title
+        if key.startswith("gaussian") or title.startswith(tuple(ATTACK_TITLES.values()))
+        else title[:1].lower() + title[1:]
+    )
 
 
 def in_order(keys: Iterable[str]) -> list[str]:

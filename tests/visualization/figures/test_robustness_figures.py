@@ -10,7 +10,7 @@ import pytest
 
 from mechvit.visualization.figures import corruption_errors, corruption_spectra, fourier_map
 from mechvit.visualization.figures.table_checks import pick
-from mechvit.visualization.style import DARK, colour, family_of, level_of, title_of
+from mechvit.visualization.style import DARK, colour, family_of, in_sentence, level_of, title_of
 
 
 @pytest.fixture(scope="module")
@@ -118,4 +118,8 @@ def test_names_without_a_level_are_drawn(summary):
     figure = corruption_errors(summary.replace({"model": {"gaussian_blur_4": "vit-large"}}))
     assert {trace.name for trace in figure.data} == {"Base", "Vit-large tuned"}
     assert (family_of("vit-large"), level_of("vit-large"), title_of("vit-large")) == ("vit-large", 0, "Vit-large")
+    attack = "pgd_4@base"
+    assert (family_of(attack), level_of(attack)) == ("pgd@base", 4)
+    assert (title_of(attack), in_sentence(attack)) == ("PGD 4/255 on base", "PGD 4/255 on base")
+    assert title_of("pgd_999") == "Pgd 999"  # a model's name, and no attack
     assert family_of("gaussian_blur_c_4") == "gaussian_blur_c"
