@@ -56,6 +56,10 @@ def say(*parts: object, end: str = "\n", file: TextIO | None = None) -> None:
         raise NobodyReads(error.errno, error.strerror) from error
 
 
+def silent(line: str) -> None:
+    """Print nothing, in the place of a function that prints a line."""
+
+
 def flush() -> None:
     """Flush the printed output.
 

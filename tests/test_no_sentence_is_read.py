@@ -20,6 +20,7 @@ ALLOWED = {
     ("class_names.py", "re"): "classes' names, which are the user's",
     ("folder_source.py", "re"): "names of folders",
     ("hub.py", "re"): "a set as a command line names it",
+    ("groups.py", "re"): "names of files, by the user's own expression",
     ("labels.py", "re"): "classes' names, which are the user's",
     ("image_origin.py", "split"): "JSON texts, which datasets sets apart so when it joins sets",
     ("corruption_spec.py", "re"): "corruptions' keys",

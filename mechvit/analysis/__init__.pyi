@@ -5,6 +5,7 @@ from .attention.rollout import attention_rollout
 from .behaviour.answers import BehaviourChange, behaviour_of_logits
 from .behaviour.behaviour_change import behaviour_change
 from .behaviour.performance import Performance, evaluate
+from .behaviour.predictions import Predictions, predict
 from .finite import first_not_finite
 from .interventions.activation_patching import Patching, patch_models
 from .interventions.attribution_error import AttributionError, attribution_error
@@ -36,6 +37,7 @@ from .statistics.correlation import permutation_p, rank_correlation
 from .statistics.verdicts import all_above, all_within
 from .study import StudyTables, study
 from .summaries.bootstrap_draws import attention_draws, first_correct_draws, lens_draws, performance_draws
+from .summaries.groups import performance_by_group
 from .summaries.histograms import cosine_histogram, first_correct_histogram
 from .summaries.tables import attention_summary, first_correct, first_correct_summary, lens_summary, performance_summary
 from .weights.change import WeightChange, WeightChanges, weight_change
@@ -76,6 +78,7 @@ __all__ = [
     "Patching",
     "Performance",
     "PredictionDepth",
+    "Predictions",
     "ResidualCosine",
     "ShortestRun",
     "SmallestSet",
@@ -139,9 +142,11 @@ __all__ = [
     "patch_lens",
     "patch_models",
     "patch_neurons",
+    "performance_by_group",
     "performance_draws",
     "performance_summary",
     "permutation_p",
+    "predict",
     "prediction_depth",
     "rank_correlation",
     "recovery",

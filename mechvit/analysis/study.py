@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from mechvit.analysis.attention.capture import CleanAttention
 from mechvit.analysis.attention.entropy_and_shift import AttentionShift
-from mechvit.analysis.behaviour.performance import Performance, require_classifier, score
+from mechvit.analysis.behaviour.performance import Performance, present_classes, require_classifier, score
 from mechvit.analysis.lenses.logit_lens import LogitLens, read_lens, residual_hooks
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -32,8 +34,8 @@ class StudyTables:
     """Tidy per-image tables; `model` is the name given to `study`, `corruption` a `Condition.key`."""
 
     performance: pd.DataFrame
-    """model, corruption, image_id, label, prediction, rank, confidence, probability, loss, classes (see
-    `Performance`)."""
+    """model, corruption, image_id, label, prediction, rank, confidence, probability, loss, classes,
+    rank_present (see `Performance`)."""
     lens: pd.DataFrame
     """model, corruption, image_id, layer 0..n_layers, probability, rank (see `LogitLens`)."""
     attention: pd.DataFrame
@@ -95,6 +97,7 @@ def study(
         names = ", ".join(sorted(c.key for c in unknown))
         raise ValueError(f"attention is compared only under corruptions of this study; add {names} to corruptions")
     found = {(name, c): _Results() for name in models for c in applied}
+    present = present_classes(images)
     for batch in corrupted_batches(
         models, images, applied, batch_size, patterns=bool(watched), seed=seed, progress=progress
     ):
@@ -103,7 +106,7 @@ def study(
         left = count if attention_limit is None else max(0, min(count, attention_limit - batch.start))
         for name in batch.models:
             own = {c: found[name, c] for c in applied}
-            _study_batch(name, models[name], shown, watched if left else set(), left, own)
+            _study_batch(name, models[name], shown, watched if left else set(), left, own, present)
     return _tables(found)
 
 
@@ -114,6 +117,7 @@ def _study_batch(
     watched: Collection[Condition],
     attention_count: int,
     found: Mapping[Condition, _Results],
+    present: Int[Tensor, " present"],
 ) -> None:
     """Run one model on one batch: first the clean pass (`batches` starts with CLEAN), then each corruption."""
     clean = CleanAttention(model)
@@ -127,7 +131,7 @@ def _study_batch(
             hooks = hooks + pattern_hooks
         pixels = pixel_values(model, batch)
         logits, begins = model.run_with_hooks(pixels, fwd_hooks=hooks), partial(first_not_finite, model, pixels)
-        scored = score(logits, batch.labels, batch.image_ids, f"the model {name!r}", begins)
+        scored = score(logits, batch.labels, batch.image_ids, f"the model {name!r}", begins, present=present)
         found[corruption].performance.append(scored)
         found[corruption].lens.append(read_lens(model, residuals, batch.labels, batch.image_ids, name=name))
         if shifts is not None:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.cli.options import (
     BatchOptions,
     DeviceOptions,
-    ImageOptions,
     OutputOptions,
+    PartOptions,
     images_for,
     models_of,
     own_first,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the ablation of latents."""
 
     model: tuple[str, ...]
@@ -54,8 +54,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     out: str
     """Folder for tables and figures."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id. Latents are selected on
-    the part `sae_validation` and ablated on the test part."""
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
+    Hub data set (ID:CONFIG@SPLIT). Latents are selected on the part `sae_validation` and ablated on the test part."""
     counts: tuple[int, ...] = (1, 4, 16, 64)
     """Numbers of latents to ablate together."""
     draws: int = 10

@@ -17,8 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    GroupOptions,
+    ImageOptions,
+    OutputOptions,
+    images_of,
+    own_first,
+)
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
+from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import (
     check_corruptions,
     corrupted_named,
@@ -49,7 +58,7 @@ FIGURES = {
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(ImageOptions, GroupOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the analysis."""
 
     base: str
@@ -91,6 +100,7 @@ def make_tables(
     import pandas as pd
 
     from mechvit import analysis
+    from mechvit.analysis.summaries.groups import with_image_groups
 
     parts = []
     processors = [read_checkpoint(checkpoint)[1] for checkpoint in models.values()]
@@ -99,7 +109,7 @@ def make_tables(
         if name == "base":
             classes = model.cfg.id2label
             check_corruptions(corruptions, model.cfg.image_size)
-            images = images_of(options, "test", model.hf_config, processors, limit=options.limit)
+            images = images_of(options, ALL, model.hf_config, processors, limit=options.limit)
         if model.cfg.id2label != classes:
             raise ValueError(f"{checkpoint} must have the base model's classes, in its order; its id2label differs")
         parts.append(
@@ -117,6 +127,10 @@ def make_tables(
     tables = {kind: pd.concat([getattr(part, kind) for part in parts], ignore_index=True) for kind in kinds}
     tables["first_correct"] = analysis.first_correct(tables["lens"])
     tables["performance_summary"] = analysis.performance_summary(tables["performance"])
+    if options.groups is not None:
+        grouped = with_image_groups(tables["performance"], images)
+        by = [name for name in grouped if name not in tables["performance"]]
+        tables["performance_by_group"] = analysis.performance_by_group(grouped, by)
     tables["lens_summary"] = analysis.lens_summary(tables["lens"])
     tables["attention_summary"] = analysis.attention_summary(tables["attention"])
     if "base" in set(tables["first_correct"]["model"]):

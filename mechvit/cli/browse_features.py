@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_for, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, OutputOptions, PartOptions, images_for, own_first
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the feature browser."""
 
     model: str

@@ -18,13 +18,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, OutputOptions, UnlabelledOptions, own_first
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import check_corruptions, check_device, corruptions_named, local_inputs
 from mechvit.files import check_out, check_replaceable, end_with_parent, out_folder
 from mechvit.saes.config import HookTokens
 from mechvit.settings_checks import COUNT, SHARE, check, check_common, check_some
-from mechvit.terminal import say
+from mechvit.terminal import say, silent
 
 if TYPE_CHECKING:
     import datasets
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the activation cache."""
 
     model: str
@@ -46,9 +46,12 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     tokens: HookTokens = "all"
     """Tokens to store: all of them, the image patches only, or the class token only."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
-    part: Literal["sae", "sae_validation", "finetune", "finetune_validation", "test"] = "sae"
-    """Part of the images; no two parts share an image, except `sae_validation` and `finetune_validation`."""
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
+    Hub data set (ID:CONFIG@SPLIT),
+    with labels or without."""
+    part: Literal["sae", "sae_validation", "finetune", "finetune_validation", "test", "all"] = "sae"
+    """Part of the images, or all; no two parts share an image, except `sae_validation` and `finetune_validation` (and
+    `sae` and `finetune`, where both are a folder's own train folder)."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
     (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); or any other condition
@@ -141,14 +144,16 @@ def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
     """Load the images without resizing, which each process does for its own; a classifier's with its own class ids.
 
     Raises:
-        ValueError: the model has no image processor, or the classifier lacks a class of the images.
+        ValueError: the model has no image processor.
     """
-    from mechvit.data import align_labels, config_classes, load_images
+    from mechvit.data import load_images
+    from mechvit.experiment.image_inputs import aligned
 
     if model.image_processor is None:
         raise ValueError(
             f"{options.model} has no image processor (preprocessor_config.json); save one beside the model"
         )
+    tell = say if os.environ.get("RANK", "0") == "0" else silent
     images = load_images(
         options.images,
         options.part,
@@ -158,5 +163,6 @@ def raw_images(options: Options, model: HookedViT) -> datasets.Dataset:
         bad_files=options.bad_files,
         pixel_range=options.pixel_range,
         unlabelled=options.unlabelled,
+        say=tell,
     )
-    return images if model.cfg.no_softmax else align_labels(images, config_classes(model.hf_config))
+    return images if model.cfg.no_softmax else aligned(images, model.hf_config, options.unlabelled, False, tell)

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.cli.options import (
     BatchOptions,
     DeviceOptions,
-    ImageOptions,
     OutputOptions,
+    UnlabelledOptions,
     images_for,
     models_of,
     own_first,
 )
 from mechvit.data.corruption_spec import CLEAN
+from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import check_corruptions, corrupted_named, load_headed, names_of, result_folder
 from mechvit.files import note, write_tables
 from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the comparison of representations."""
 
     model: tuple[str, ...]
@@ -56,8 +57,10 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
     (severity); or any other condition (docs/conditions.md). Clean images are always included."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id. Everything is measured
-    on the test part; lenses are trained on the part `sae`."""
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
+    Hub data set (ID:CONFIG@SPLIT).
+    Lenses are trained on the part `sae`, and everything is measured on the test part; without lenses (of images without
+    labels, or --lens-epochs 0) on all images."""
     tokens: Literal["cls", "mean", "patch"] = "mean"
     """Vector that represents an image for CKA: its class token, the mean of its patches, or one random patch."""
     every_pair: bool = False
@@ -90,24 +93,38 @@ def main(options: Options) -> None:
     with result_folder(options, "representations", *options.model) as folder:
         models = dict(zip(names, models_of(options, names.values(), load_headed), strict=True))
         check_corruptions(corruptions, next(iter(models.values())).cfg.image_size)
-        images = images_for(options, "test", models.values(), limit=options.limit)
+        images, plain = measured_images(options, models)
         compared = clean_and_corrupted(models, corruptions)
         check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair)
-        plain = [f"{name} ({model.cfg.no_softmax})" for name, model in models.items() if model.cfg.no_softmax]
         lenses = trained_lenses(models, corruptions, options) if options.lens_epochs and not plain else {}
-        tables = make_tables(models, lenses, images, corruptions, options)
+        tables = make_tables(models, lenses, images, corruptions, options, with_lenses=not plain)
         write_tables(folder, tables)
         note(folder / "lenses", under=True)
         for name, lens in lenses.items():
             lens.save(folder / "lenses" / name)
         drawn = draw(tables, folder / "figures")
     if plain:
-        say(f"{len(images)} images; no lenses, which need softmax classifiers: {', '.join(plain)}")
+        say(f"no lenses, which need {plain}")
     else:
         shown = tables["depth_change"].query("subset == 'all'").drop(columns="subset")
-        say(f"{len(images)} images; prediction depth in layers, its change from {next(iter(models))}'s\n")
+        say(f"prediction depth in layers, its change from {next(iter(models))}'s\n")
         say(shown.to_string(index=False, float_format="%.3f"))
     say(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
+
+
+def measured_images(options: Options, models: dict[str, HookedViT]) -> tuple[datasets.Dataset, str]:
+    """Load the images that everything is measured on, and say why lenses cannot be among it; empty where they can.
+
+    They are the test part where lenses are trained on others, else all.
+    """
+    lacking = [f"{name} ({model.cfg.no_softmax})" for name, model in models.items() if model.cfg.no_softmax]
+    plain = f"softmax classifiers: {', '.join(lacking)}" if lacking else ""
+    trains = bool(options.lens_epochs) and not plain
+    taken: Any = {"limit": options.limit, "needs_labels": False}
+    images = images_for(options, "test" if trains else ALL, models.values(), **taken)
+    if plain or min(images["label"][:]) >= 0:
+        return images, plain
+    return (images_for(options, ALL, models.values(), **taken) if trains else images), "labels of all images"
 
 
 def trained_lenses(
@@ -133,6 +150,8 @@ def make_tables(
     images: datasets.Dataset,
     corruptions: tuple[Any, ...],
     options: Options,
+    *,
+    with_lenses: bool,
 ) -> dict[str, pd.DataFrame]:
     """Compute every table; the first model keeps its name, and changes are relative to it."""
     import pandas as pd
@@ -154,7 +173,7 @@ def make_tables(
         found.to_frame(model_a=a.model, corruption_a=a.corruption.key, model_b=b.model, corruption_b=b.corruption.key)
         for (a, b), found in similar.items()
     ]
-    if any(model.cfg.no_softmax for model in models.values()):
+    if not with_lenses:
         return {"cka": pd.concat(cka, ignore_index=True)}
     readings, depths = [], []
     for name, model in models.items():

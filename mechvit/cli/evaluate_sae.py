@@ -24,7 +24,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, ImageOptions, OutputOptions, images_for, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, OutputOptions, PartOptions, images_for, own_first
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -56,7 +56,7 @@ PRINTED_METRICS = (
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the evaluation of SAEs."""
 
     model: str

@@ -13,10 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_for, models_of, own_first
+from mechvit.cli.options import (
+    DeviceOptions,
+    OutputOptions,
+    PictureOptions,
+    UnlabelledOptions,
+    images_for,
+    models_of,
+    opened_pictures,
+    own_first,
+)
 from mechvit.data.corruption_spec import Condition
+from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_headed, names_of, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
@@ -27,19 +37,13 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, OutputOptions):
+class Options(PictureOptions, UnlabelledOptions, DeviceOptions, OutputOptions):
     """Options of the attention explorer."""
 
     model: tuple[str, ...]
     """Folders or Hub ids of classifiers of one shape with their image processors; two are displayed initially."""
     out: Path
     """Path of the explorer's page, an .html file."""
-    pictures: tuple[Path, ...] | None = None
-    """Picture files in any format that Pillow opens, instead of --images."""
-    bad_files: Literal["error", "skip"] = "error"
-    """Treatment of a file of --images that cannot be read: stop and name it, or leave it out and warn."""
-    unlabelled: Literal["error", "skip"] = "error"
-    """Treatment of images of --images without a label: stop and count them, or leave them out and warn."""
     lens: Path | None = None
     """Path of the patch lens's page, an .html file; None writes none."""
     corruptions: tuple[str, ...] = ("gaussian_blur_4",)
@@ -94,10 +98,5 @@ def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, st
 def shown(options: Options, model: HookedViT) -> Any:
     """Return the picture files by caption, or the first test images."""
     if options.pictures is None:
-        return images_for(options, "test", [model], limit=options.limit)
-    from mechvit.data import open_pictures
-    from mechvit.data.sources.picture import path_text
-
-    captions = {path: path_text(name) for name, path in names_of([str(path) for path in options.pictures]).items()}
-    opened = open_pictures({path: path for path in captions}, pixel_range=options.pixel_range)
-    return {captions[path]: picture for path, picture in opened.items()}
+        return images_for(options, ALL, [model], limit=options.limit, needs_labels=False, is_measured=False)
+    return opened_pictures(options)

@@ -19,7 +19,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mechvit.cli.options import ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import OutputOptions, PartOptions, images_of, own_first
 from mechvit.data.mixture_spec import Mixture
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -37,7 +37,7 @@ from mechvit.terminal import say
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, OutputOptions):
+class Options(PartOptions, OutputOptions):
     """Options of a fine-tuning."""
 
     model: str
@@ -48,8 +48,6 @@ class Options(ImageOptions, OutputOptions):
     at each step. With several, each image gets one of them in each epoch, all equally often."""
     out: str
     """Folder of the new checkpoint."""
-    images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
     limit: int | None = None
     """Largest number of training images; None uses the whole part."""
     validation_limit: int | None = None

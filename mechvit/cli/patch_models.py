@@ -36,6 +36,7 @@ from mechvit.cli.options import (
 )
 from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import Condition
+from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import check_corruptions, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
@@ -125,7 +126,7 @@ def make_tables(
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
-    images = images_for(options, "test", [receiver], limit=options.limit)
+    images = images_for(options, ALL, [receiver], limit=options.limit)
     shared: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     patching = analysis.patch_models(
         receiver,

@@ -29,6 +29,7 @@ from mechvit.cli.options import (
 )
 from mechvit.data.conditions import of_pixels
 from mechvit.data.corruption_spec import CORRUPTION_FAMILIES, IMAGENET_C, SEVERITIES, Corruption
+from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import check_corruptions, names_of, result_folder
 from mechvit.files import write_tables
 from mechvit.settings_checks import Range, SettingError, check, check_common, check_some
@@ -83,7 +84,7 @@ def main(options: Options) -> None:
             classes = len(first.cfg.id2label)
             raise SettingError("reference", f"alexnet is for ImageNet's 1000 classes; {options.model[0]} has {classes}")
         check_corruptions(corruptions, first.cfg.image_size)
-        images = images_for(options, "test", models.values(), limit=options.limit)
+        images = images_for(options, ALL, models.values(), limit=options.limit)
         tables, spectra = make_tables(models, images, corruptions, options)
         write_tables(folder, tables)
         drawn = draw(tables, spectra, folder / "figures")

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.cli.options import (
     BatchOptions,
     DeviceOptions,
-    ImageOptions,
     OutputOptions,
+    PartOptions,
     images_for,
     models_of,
     own_first,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the steering."""
 
     base: str
@@ -58,8 +58,8 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     out: str
     """Folder for tables and figures."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a Hub data set's id; directions are computed
-    from its finetune part, and the test part is steered."""
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
+    Hub data set (ID:CONFIG@SPLIT); directions are computed from the part `finetune`, and the test part is steered."""
     layers: tuple[int, ...] = ()
     """Blocks after which the direction is added, one at a time; all by default."""
     tokens: Literal["all", "patches", "cls"] = "all"

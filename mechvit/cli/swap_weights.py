@@ -26,16 +26,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.cli.options import (
     BatchOptions,
     DeviceOptions,
-    ImageOptions,
     OutputOptions,
+    UnlabelledOptions,
     images_for,
     models_of,
     own_first,
 )
 from mechvit.data.corruption_spec import CLEAN
+from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import check_corruptions, check_halves, corrupted_named, names_of, result_folder
 from mechvit.files import write_tables
-from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_common, check_some
+from mechvit.settings_checks import SHARE_ABOVE_ZERO, SettingError, check, check_common, check_some
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the swapping of weights."""
 
     base: str
@@ -66,8 +67,9 @@ class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Share of the gain that the smallest set must carry."""
     unit: Literal["blocks", "branches", "parts"] = "branches"
     """Unit of which the smallest set consists."""
-    quantity: Literal["logit_difference", "accuracy"] = "logit_difference"
-    """Quantity by which the smallest set's share is measured, and which the figures of swaps show."""
+    quantity: Literal["logit_difference", "accuracy", "divergence"] = "logit_difference"
+    """Quantity by which the smallest set's share is measured, and which the figures of swaps show; divergence, the KL
+    divergence from the tuned model, needs no labels."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -84,7 +86,9 @@ def main(options: Options) -> None:
     with result_folder(options, "swapped weights", options.base, options.tuned) as folder:
         base, tuned = models_of(options, (options.base, options.tuned))
         check_weights_fit(base, tuned)
-        images = images_for(options, "test", [base], limit=options.limit)
+        images = images_for(options, ALL, [base], limit=options.limit, needs_labels=False)
+        if min(images["label"][:]) < 0 and options.quantity != "divergence":
+            raise SettingError("quantity", "must be divergence, which needs no labels, for images without labels")
         check_corruptions(corruptions, base.cfg.image_size)
         corruptions = check_same_image(corruptions, "swapping weights", {"base": base, "tuned": tuned})
         check_halves(images)

@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
-from mechvit.cli.options import DeviceOptions, ImageOptions, OutputOptions, images_of, own_first
+from mechvit.cli.options import DeviceOptions, OutputOptions, UnlabelledOptions, images_of, own_first
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, OutputOptions):
     """Options of an SAE training."""
 
     model: str | None = None
@@ -55,7 +55,9 @@ class Options(ImageOptions, DeviceOptions, OutputOptions):
     validation_cache: str | None = None
     """Cache of held-out images (--part sae_validation), by which the best epoch is selected."""
     images: str = "photos"
-    """`photos` (embedded), `folder:PATH` (a sub-folder for each class) or a hub data set's id."""
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
+    Hub data set (ID:CONFIG@SPLIT),
+    with labels or without."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """Corruptions of the images that do not stay clean, each applied equally often: FAMILY_LEVEL, as in gaussian_blur_4
     (deviation in pixels at the model's input size) or gaussian_noise_2 (severity); or any other condition
@@ -162,7 +164,7 @@ def image_streams(options: Options, device: str | None) -> tuple[ActivationStrea
     classes = model.hf_config if model.cfg.n_classes else None
     processors = [each.image_processor for each in (model, *others)]
     images, validation = (
-        images_of(options, part, classes, processors, limit=limit)
+        images_of(options, part, classes, processors, limit=limit, needs_labels=False)
         for part, limit in (("sae", options.limit), ("sae_validation", options.validation_limit))
     )
     streams = [

@@ -1,8 +1,8 @@
-"""Show attention on one image, clean and corrupted, of one model or of two side by side.
+"""Show attention on pictures, clean and corrupted, of one model or of two side by side.
 
     mechvit visualize-attention --model runs/photos/models/base \\
-        --image photo.jpg --out attention.html
-    mechvit visualize-attention --model BASE --tuned TUNED --image photo.jpg \\
+        --pictures photo.jpg --out attention.html
+    mechvit visualize-attention --model BASE --tuned TUNED --pictures photo.jpg \\
         --corruption gaussian_noise_4 --layers 9 10 11 --heads 0 5 \\
         --out attention.html
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import DeviceOptions, OutputOptions, own_first
+from mechvit.cli.options import DeviceOptions, OutputOptions, opened_pictures, own_first
 from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.experiment.inputs import check_corruptions, load_headed, result_pages
@@ -33,10 +33,10 @@ class Options(DeviceOptions, OutputOptions):
 
     model: str
     """Folder or Hub id of a ViTForImageClassification with its image processor."""
-    image: Path
-    """Picture file in any format that Pillow opens."""
+    pictures: tuple[Path, ...]
+    """Picture files in any format that Pillow opens, shown beside each other."""
     pixel_range: tuple[float, float] | None = None
-    """Values of black and white in a picture of more than eight bits that does not state them, for example 0 4095."""
+    """Values of black and white in pictures of more than eight bits that do not state them, for example 0 4095."""
     out: Path
     """Path of the page, an .html file."""
     tuned: str | None = None
@@ -57,24 +57,22 @@ class Options(DeviceOptions, OutputOptions):
 
     def __post_init__(self) -> None:
         check_common(self)
+        check_some(self, "pictures")
         check_some(self, "layers", "heads", or_none=True)
         check(self, COUNT_OR_ZERO, "layers", "heads", or_none=True)
         check(self, COUNT, "max_tokens", or_none=True)
 
 
 def main(options: Options) -> None:
-    """Corrupt the image at the models' input size, and show their attention."""
+    """Corrupt the pictures at the models' input size, and show the models' attention."""
     corruption = parse_condition(options.corruption)
-    with result_pages(options, [options.out], options.model, options.tuned, options.image):
+    with result_pages(options, [options.out], options.model, options.tuned, *options.pictures):
         draw(options, corruption)
 
 
 def draw(options: Options, corruption: Condition) -> None:
     """Compute the page and write it."""
-    from mechvit.data import open_picture
-    from mechvit.data.sources.picture import path_text
-
-    picture = open_picture(options.image, pixel_range=options.pixel_range)
+    pictures = opened_pictures(options)
     models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}
     if options.tuned is not None:
         models["Tuned"] = load_headed(options.tuned, options.device, options.model_dtype)
@@ -85,29 +83,36 @@ def draw(options: Options, corruption: Condition) -> None:
     views = [
         attention_view(
             model,
-            {f"{name}, {c.title.lower()}" if name else c.title: pixels for c, pixels in inputs.items()},
+            {panel(name, caption if len(pictures) > 1 else "", c): pixels for c, pixels in inputs.items()},
             options.layers,
             options.heads,
             max_tokens=options.max_tokens,
-            title=f"Attention on {path_text(options.image.name)}",
+            title=f"Attention on {', '.join(pictures)}",
         )
+        for place, (caption, picture) in enumerate(pictures.items())
         for name, model in models.items()
-        for inputs in [inputs_of(model, picture, options.image.name, corruption, options.seed)]
+        for inputs in [inputs_of(model, picture, options.pictures[place].name, corruption, options.seed, place)]
     ]
     say(views[0].beside(*views[1:]).save(options.out))
 
 
+def panel(model: str, caption: str, corruption: Condition) -> str:
+    """Return the name of a panel: the model and the picture, where there are several, and the corruption."""
+    before = [name for name in (model, caption) if name]
+    return ", ".join([*before, corruption.title.lower()]) if before else corruption.title
+
+
 def inputs_of(
-    model: HookedViT, picture: object, name: str, corruption: Condition, seed: int
+    model: HookedViT, picture: object, name: str, corruption: Condition, seed: int, place: int
 ) -> dict[Condition, object]:
-    """Return the pixel values [3, height, width] of the clean and the corrupted picture."""
+    """Return the pixel values [3, height, width] of the clean and the corrupted picture, the `place`-th."""
     import torch
 
     from mechvit.analysis.condition_images import shown_to
     from mechvit.data import ImageBatch, normalize, unit_pixels
 
     unit = torch.from_numpy(unit_pixels([picture], model.image_processor)).float().div(255)
-    clean = ImageBatch(unit, torch.tensor([-1]), torch.tensor([0]), paths=(name,))
+    clean = ImageBatch(unit, torch.tensor([-1]), torch.tensor([place]), paths=(name,))
     return {
         c: normalize(shown_to(model, clean, c, seed=seed).images, model.image_processor)[0]
         for c in dict.fromkeys((CLEAN, corruption))

@@ -16,10 +16,12 @@ from .functions import register_corruption
 from .mixture_spec import Mixture, parse_training
 from .mixtures import corrupt_by_mixture, drawn_members
 from .pixels import normalize, prepare, unit_pixels
+from .sources.folders.groups import group_columns
 from .sources.labels import InferredLabels, align_labels, check_aligned, config_classes
-from .sources.load import load_images
+from .sources.load import load_images, load_pictures
 from .sources.picture import open_picture, open_pictures
 from .sources.picture_column import PictureColumn
+from .training_images import without_training_images
 
 __all__ = [
     "CLEAN",
@@ -43,8 +45,10 @@ __all__ = [
     "corrupt_by_mixture",
     "drawn_members",
     "fingerprint",
+    "group_columns",
     "iter_batches",
     "load_images",
+    "load_pictures",
     "normalize",
     "open_picture",
     "open_pictures",
@@ -54,4 +58,5 @@ __all__ = [
     "register_corruption",
     "severities",
     "unit_pixels",
+    "without_training_images",
 ]

@@ -1,4 +1,4 @@
-"""Hashes of a data set's content: every id, label and pixel, computed once."""
+"""Hashes of a data set's content: of every id, label and pixel at once, computed once; and of each image's file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .prepared import CONTENT, described_by, pixel_column, resized_by
 if TYPE_CHECKING:
     import datasets
 
+HASH = "sha256"
+"""Column of a prepared set with the hash of each image's file."""
 _CHUNK = 256
 """Images that are read at a time."""
 _KNOWN: dict[str, str] = {}
@@ -42,6 +44,32 @@ def images_fingerprint(images: datasets.Dataset, image_processor: Any = None) ->
     if key not in _KNOWN:
         _KNOWN[key] = _hashed(images, column)
     return _KNOWN[key]
+
+
+def picture_hashes(images: datasets.Dataset) -> list[str]:
+    """Return 32 hex digits of the SHA-256 of each image's file, as prepared or read now.
+
+    An image that has never been in a file is hashed by its encoding in `datasets`; one that is no picture there, by its
+    array.
+    """
+    if HASH in images.column_names:
+        return list(images[HASH])
+    if not is_encoded(images):
+        return [_digest(np.asarray(row["image"]).tobytes()) for row in images.select_columns(["image"])]
+    rows = _undecoded(images)
+    return [
+        _digest(_bytes_of(row))
+        for start in range(0, len(rows), _CHUNK)
+        for row in rows[start : start + _CHUNK]["image"]
+    ]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _bytes_of(row: dict[str, Any]) -> bytes:
+    return row["bytes"] if row["bytes"] is not None else Path(row["path"]).read_bytes()
 
 
 def record_content(folder: Path) -> None:
@@ -77,8 +105,7 @@ def _pictures(images: datasets.Dataset, column: str) -> Iterator[bytes]:
     yield repr(getattr(images.features["image"], "pixel_range", None)).encode()
     for start in range(0, len(images), _CHUNK):
         for row in _undecoded(images)[start : start + _CHUNK]["image"]:
-            content = row["bytes"] if row["bytes"] is not None else Path(row["path"]).read_bytes()
-            yield hashlib.sha256(content).digest()
+            yield hashlib.sha256(_bytes_of(row)).digest()
 
 
 def _undecoded(images: datasets.Dataset) -> datasets.Dataset:
@@ -92,12 +119,19 @@ def _arrow_files(images: datasets.Dataset) -> list[list[Any]]:
     return [_seen(Path(file["filename"])) for file in images.cache_files]
 
 
+def is_encoded(images: datasets.Dataset) -> bool:
+    """Return whether a set's column `image` holds files or their bytes, as `datasets` stores pictures."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(images.data.column("image").type))
+
+
 def _picture_files(images: datasets.Dataset, column: str) -> list[list[Any]]:
     """Return the same for the picture files that a raw set refers to."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if column != "image" or not pa.types.is_struct(images.data.column("image").type):
+    if column != "image" or not is_encoded(images):
         return []
     stored = pa.chunked_array(images.data.column("image"))
     named = stored.filter(pc.struct_field(stored, "bytes").is_null())

@@ -15,7 +15,7 @@ from mechvit.data.sources.picture import open_picture
 from mechvit.files import library_writes, new_folder
 from mechvit.models.processors.pixel_values import pixel_scale, resized_bytes
 
-from .content import record_content
+from .content import HASH, picture_hashes, record_content
 from .prepared import FIRST, pixel_columns, record_columns
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def prepare(
 ) -> datasets.Dataset:
     """Resize every image once, into the columns `pixels` (uint8 [3, height, width]), `label` and `image_id`.
 
-    Other columns of text or numbers are kept (a folder's `path`, say), except `file`.
+    Other columns of text or numbers are kept (a folder's `path`, groups), except `file`; `sha256` is the hash of each
+    image's file, by which it is recognised wherever it is.
 
     Args:
         dataset: the columns `image`, `label` and `image_id`, as `load_images` returns them.
@@ -77,6 +78,7 @@ def prepare(
     from mechvit.data.sources.picture_column import opened_here
 
     columns, dataset = pixel_columns(image_processor), opened_here(dataset)
+    hashes = picture_hashes(dataset)
 
     def resized(images: Sequence[Any]) -> dict[str, np.ndarray]:
         return {name: unit_pixels(images, each) for name, each in columns.items()}
@@ -88,11 +90,13 @@ def prepare(
             "label": dataset.features["label"],
             "image_id": datasets.Value("int64"),
             **_kept(dataset),
+            HASH: datasets.Value("string"),
         }
     )
     prepared = dataset.map(
-        lambda rows: resized(rows["image"]),
+        lambda rows, places: {**resized(rows["image"]), HASH: [hashes[place] for place in places]},
         batched=True,
+        with_indices=True,
         batch_size=batch_size,
         remove_columns=[c for c in dataset.column_names if c not in features],
         features=features,
@@ -114,7 +118,7 @@ def _kept(dataset: datasets.Dataset) -> dict[str, Any]:
     """Return the features of the columns about an image that stay beside its pixels."""
     import datasets
 
-    replaced = {"image", "label", "image_id", "file"}
+    replaced = {"image", "label", "image_id", "file", HASH}
     return {
         name: feature
         for name, feature in dataset.features.items()

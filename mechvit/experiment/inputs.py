@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,10 +15,9 @@ from mechvit.files import Lock, new_folder, write_json
 from mechvit.settings_checks import SettingError
 
 from .device_checks import check_device as check_device
+from .image_inputs import prepared_images as prepared_images
 
 if TYPE_CHECKING:
-    import datasets
-
     from mechvit.models import HookedViT
 
 Config = TypeVar("Config")
@@ -38,6 +37,12 @@ def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
+def read_files(options: Any) -> list[str]:
+    """Return the pictures and the table of groups that a command's options name."""
+    groups = getattr(options, "groups", None)
+    return [*map(str, getattr(options, "pictures", None) or ()), *([groups] if groups is not None else [])]
+
+
 @contextmanager
 def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | None) -> Iterator[Path]:
     """Yield a folder to write into, which becomes `options.out` when the block ends; see `mechvit.files.new_folder`.
@@ -53,7 +58,8 @@ def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | Non
 
     named = [getattr(options, name, None) or () for name in ("corruption", "corruptions", "giver_corruption")]
     conditions = [key for keys in named for key in ([keys] if isinstance(keys, str) else keys)]
-    read = local_inputs(options.images, *inputs, *(key for key in conditions if key.startswith(PAIRED)))
+    paired = (key for key in conditions if key.startswith(PAIRED))
+    read = local_inputs(options.images, *read_files(options), *inputs, *paired)
     with new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite") as folder:
         yield folder
         write_json(folder / "provenance.json", provenance_of_command(options, kind, inputs))
@@ -74,7 +80,8 @@ def result_pages(options: Any, pages: Collection[Path], *inputs: str | os.PathLi
     """
     from mechvit.visualization.html_page.page import check_page
 
-    read = [path.resolve() for path in local_inputs(getattr(options, "images", None), *inputs)]
+    read = local_inputs(getattr(options, "images", None), *read_files(options), *inputs)
+    read = [path.resolve() for path in read]
     with ExitStack() as held:
         for page in pages:
             place = check_page(page).resolve()
@@ -233,57 +240,3 @@ def check_halves(images: Sized) -> None:
     """Raise a ValueError unless there are at least two images, to choose on and to report on."""
     if len(images) < 2:
         raise SettingError("limit", f"must leave at least 2 images, to choose on and to report on; got {len(images)}")
-
-
-def prepared_images(
-    source: str,
-    split: str,
-    hf_config: Any,
-    image_processor: Any,
-    *,
-    limit: int | None,
-    seed: int,
-    bad_files: Literal["error", "skip"] = "error",
-    pixel_range: tuple[float, float] | None = None,
-    unlabelled: Literal["error", "skip"] = "error",
-    path: str | os.PathLike[str] | None = None,
-) -> datasets.Dataset:
-    """Load one part of the images in the form that a checkpoint takes: resized, with its own class ids.
-
-    Args:
-        source, split, limit, seed, bad_files, pixel_range, unlabelled: see `mechvit.data.load_images`.
-        hf_config: config of the checkpoint, for its class ids; with None (a model without classes) or a head that is no
-            softmax classifier, the images keep their own.
-        image_processor: image processor of the checkpoint, whose output size is that of the crops of `photos`; or a
-            list of the processors of all compared models, each of which then receives the images as its own processor
-            resizes them.
-        path: folder of the result (see `mechvit.data.prepare`); in memory when None.
-
-    Raises:
-        ValueError: as in `load_images` and `align_labels`, or a processor does not produce squares of one size.
-    """
-    from mechvit.data import align_labels, config_classes, load_images, prepare
-    from mechvit.models.config import no_softmax
-    from mechvit.models.processors.image_processor import output_size
-
-    processors = image_processor if isinstance(image_processor, Sequence) else [image_processor]
-    sizes = [output_size(each) for each in processors]
-    if None in sizes:
-        raise ValueError(
-            f"the image processor must turn every image into a square of one size; this "
-            f"{type(processors[sizes.index(None)]).__name__} keeps other shapes: give it do_resize and a size, or "
-            "do_center_crop and a crop_size"
-        )
-    images = load_images(
-        source,
-        split,
-        limit=limit,
-        seed=seed,
-        image_size=sizes[0] or 0,
-        bad_files=bad_files,
-        pixel_range=pixel_range,
-        unlabelled=unlabelled,
-    )
-    if hf_config is not None and no_softmax(hf_config.num_labels, hf_config.problem_type) is None:
-        images = align_labels(images, config_classes(hf_config))
-    return prepare(images, processors, path=path)

@@ -181,6 +181,7 @@ class Run:
             bad_files=config.bad_files,
             pixel_range=config.pixel_range,
             unlabelled=config.unlabelled,
+            say=self.stages.say,
             path=out,
         )
 

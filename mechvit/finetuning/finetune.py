@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,7 @@ from mechvit.data import (
 )
 from mechvit.data.image_origin import image_revisions
 from mechvit.data.prepared import pixel_column, resized_by
+from mechvit.data.training_images import record_training_images
 from mechvit.files import library_writes, new_folder, write_json
 from mechvit.models.config import no_softmax
 from mechvit.models.families import find_family, input_size
@@ -61,8 +63,9 @@ def finetune(
         checkpoint: folder or hub id of an image classifier of a supported family, with its image processor.
         train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
         validation_images: prepared images by which the epoch to keep is chosen, under the same condition.
-        out: folder of the new checkpoint, written beside and renamed, with `training_log.json`: the corruption, the
-            kept epoch, and the losses of all epochs.
+        out: folder of the new checkpoint, written beside and renamed, with `training_log.json` (the corruption, the
+            config, the kept epoch, and the losses of all epochs) and `training_images.parquet` (ids and hashes of all
+            images, so that comparisons can leave them out: `mechvit.data.without_training_images`).
         corruption: any condition, under which every image is shown, with noise fixed by the config's seed and the
             image's id; an attack (`pgd_4`) attacks the model as it is at each step: adversarial training. Of a mixture
             each image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image
@@ -241,6 +244,11 @@ def _train(
     saved: dict[str, Any] = {} if commit is None else {"base": model.config.name_or_path, "base_revision": commit}
     both = {"image_revisions": train_images, "validation_image_revisions": validation_images}
     saved |= {name: commits for name, images in both.items() if (commits := image_revisions(images))}
+    saved |= {
+        "recipe": asdict(config),
+        "training_images": len(train_images),
+        "validation_images": len(validation_images),
+    }
     saved |= {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
     if torch.promote_types(save_dtype, torch.float32) != save_dtype:
         found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}
@@ -250,6 +258,7 @@ def _train(
     with library_writes(out):
         model.to(getattr(torch, saved["dtype"])).save_pretrained(out)
         processor.save_pretrained(out)
+    record_training_images(out, train_images, validation_images)
     _write_log(out / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
 
 
@@ -304,7 +313,7 @@ def _write_log(
     history: list[dict[str, float]],
     kept_epoch: float,
 ) -> None:
-    """Write the corruption and one row per epoch, without timings, so that equal runs write equal files."""
+    """Write the corruption, the recipe and one row per epoch, without timings, so that equal runs write equal files."""
     members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
     about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
     about |= saved

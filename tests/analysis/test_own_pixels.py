@@ -49,7 +49,7 @@ def images(raw):
 
 
 def test_a_set_for_several_models_has_a_column_for_each_way_of_resizing(images):
-    assert set(images.column_names) == {"pixels", "pixels_2", "pixels_3", "label", "image_id"}
+    assert set(images.column_names) == {"pixels", "pixels_2", "pixels_3", "label", "image_id", "sha256"}
 
 
 @pytest.mark.parametrize("kind", ["raw", "prepared"])

@@ -22,7 +22,7 @@ GOOD: dict[str, dict[str, str]] = {
     },
     "evaluate_sae": {"model": "BASE", "saes": "SAES", "out": "OUT", "device": "cpu"},
     "explore_attention": {"model": "BASE", "out": "OUT", "device": "cpu"},
-    "visualize_attention": {"model": "BASE", "image": "PICTURE", "out": "OUT", "device": "cpu"},
+    "visualize_attention": {"model": "BASE", "pictures": "PICTURE", "out": "OUT", "device": "cpu"},
     "patch_models": {"receiver": "BASE", "giver": "TUNED", "corruption": BLUR, "out": "OUT", "device": "cpu"},
     "steer": {"base": "BASE", "tuned": "TUNED", "corruption": BLUR, "out": "OUT", "device": "cpu"},
     "swap_weights": {"base": "BASE", "tuned": "TUNED", "corruptions": BLUR, "out": "OUT", "device": "cpu"},
@@ -198,7 +198,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--max-tokens 1", "--max-tokens must leave room"),
         ("--heads 9", "got [9]"),
         ("--corruption gaussian_blur_400", "gaussian_blur at level 400 mirrors"),
-        ("--image nowhere.png", "nowhere.png"),
+        ("--pictures nowhere.png", "nowhere.png"),
     ),
     "patch_models": (
         ("--neurons 0 0", "--neurons must not both be 0"),

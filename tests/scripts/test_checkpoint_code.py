@@ -48,8 +48,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "train_sae": ("--model", "CHECKPOINT", "--out", "OUT"),
     "train_sae, another": ("--model", "GOOD", "--also-model", "CHECKPOINT", "--out", "OUT"),
     "transfer": ("--model", "CHECKPOINT", "--limit", "19", "--out", "OUT"),
-    "visualize_attention": ("--model", "CHECKPOINT", "--image", "PICTURE", "--out", "OUT"),
-    "visualize_attention, tuned": ("--model", "GOOD", "--tuned", "CHECKPOINT", "--image", "PICTURE", "--out", "OUT"),
+    "visualize_attention": ("--model", "CHECKPOINT", "--pictures", "PICTURE", "--out", "OUT"),
+    "visualize_attention, tuned": ("--model", "GOOD", "--tuned", "CHECKPOINT", "--pictures", "PICTURE", "--out", "OUT"),
 }
 """Every command that reads a checkpoint's weights and image processor, with the least that it takes."""
 BY_CONFIG_ALONE = {"hook_points": ("--model", "CHECKPOINT")}

@@ -23,11 +23,19 @@ BAD = {
     "clean alone": ("analyze", {"tuned": ("x",), "out": "OUT", "corruptions": ("clean",)}, "besides clean"),
     "no checkpoint": ("train_sae", {"model": "./nowhere", "out": "OUT"}, "./nowhere"),
     "no sae": ("evaluate_sae", {"saes": ("MODEL",)}, "holds no SAE"),
-    "no picture": ("visualize_attention", {"image": Path("none.png"), "out": Path("OUT")}, "none.png"),
-    "not a picture": ("visualize_attention", {"image": Path(__file__), "out": Path("OUT")}, "test_command_lines.py"),
+    "no picture": ("visualize_attention", {"pictures": (Path("none.png"),), "out": Path("OUT")}, "none.png"),
+    "not a picture": (
+        "visualize_attention",
+        {"pictures": (Path(__file__),), "out": Path("OUT")},
+        "test_command_lines.py",
+    ),
     "no such head": ("explore_attention", {"heads": (9,), "out": Path("OUT")}, "got [9]"),
     "one page twice": ("explore_attention", {"out": Path("OUT"), "lens": Path("OUT")}, "must be two pages"),
-    "no such layer": ("visualize_attention", {"image": "PICTURE", "layers": (7,), "out": Path("OUT")}, "got [7]"),
+    "no such layer": (
+        "visualize_attention",
+        {"pictures": ("PICTURE",), "layers": (7,), "out": Path("OUT")},
+        "got [7]",
+    ),
 }
 
 
@@ -40,7 +48,7 @@ def test_bad_input_ends_in_one_line(case, checkpoints, tmp_path, monkeypatch, ca
     base = checkpoints["base"]
     several = name in ("evaluate", "explore_attention")
     options.setdefault("base" if name == "analyze" else "model", (base,) if several else base)
-    stand_ins = {("MODEL",): (base,), "PICTURE": Path("picture.png")}
+    stand_ins = {("MODEL",): (base,), ("PICTURE",): (Path("picture.png"),)}
     options = {key: stand_ins.get(value, value) for key, value in options.items()}
     module = script(name)
     capsys.readouterr()

@@ -13,7 +13,7 @@ from script_calls import call
 
 from mechvit import HookedViT
 from mechvit.analysis import evaluate
-from mechvit.data import align_labels, load_images, prepare
+from mechvit.data import align_labels, load_images, prepare, without_training_images
 
 FAMILIES = {"dinov2 classifier": 48, "clip classifier": 48, "siglip classifier": 32, "beit classifier, shared bias": 32}
 
@@ -63,7 +63,9 @@ def test_a_family_from_images_to_tables(checkpoint, pictures, tmp_path):
     call("analyze", base=str(base), tuned=(tuned,), out=str(tmp_path / "analysis"), **shared)
     model = HookedViT.from_pretrained(tuned, device="cpu")
     assert model.cfg.image_size == side
-    images = prepare(align_labels(load_images(pictures, "test"), model.hf_config.id2label), model.image_processor)
+    new, n_left_out = without_training_images(load_images(pictures), [tuned])
+    assert n_left_out == len(load_images(pictures)) - len(new) > 0
+    images = prepare(align_labels(new, model.hf_config.id2label), model.image_processor)
     assert images.features["pixels"].shape == (3, side, side)
     table = pd.read_parquet(tmp_path / "analysis" / "performance.parquet")
     rows = table[(table["model"] == "gaussian_noise_2") & (table["corruption"] == "clean")]
@@ -84,7 +86,7 @@ def test_a_family_from_images_to_tables(checkpoint, pictures, tmp_path):
         "visualize_attention",
         model=str(base),
         tuned=tuned,
-        image=picture,
+        pictures=(picture,),
         corruption="gaussian_noise_2",
         layers=(0,),
         heads=(0,),

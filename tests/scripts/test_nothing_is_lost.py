@@ -84,7 +84,7 @@ def commands(checkpoints, saes) -> dict[str, Command]:
         "finetune": command("finetune", model=base, corruption=(BLUR,), limit=38, validation_limit=19, config=TRAINING),
         "train_sae": command("train_sae", model=base, corruptions=(BLUR,), limit=38, validation_limit=19, config=SAES),
         "cache_activations": command("cache_activations", model=base, **some),
-        "visualize_attention": page("visualize_attention", model=base, image=picture, corruption=BLUR),
+        "visualize_attention": page("visualize_attention", model=base, pictures=(picture,), corruption=BLUR),
         "explore_attention": page("explore_attention", model=(base,), corruptions=(BLUR,), limit=2),
         "browse_features": page("browse_features", model=base, saes=(sae,), n_features=4, n_images=2, **some),
         "hook_points": lambda out: call_hook_points(out.with_suffix(".md"), base),

@@ -35,9 +35,9 @@ def phone(tmp_path):
 def test_attention_pages_of_one_picture_are_alike(checkpoint, phone, tmp_path):
     sideways, plain = phone
     with pytest.raises(ValueError, match=r"phone.png: 16-bit values of at most [\d,]+,.*pixel_range=\(LOW, HIGH\)"):
-        call("visualize_attention", model=checkpoint, image=sideways, out=tmp_path / "no.html")
-    call("visualize_attention", model=checkpoint, image=sideways, out=tmp_path / "a.html", pixel_range=(0, 4095))
-    call("visualize_attention", model=checkpoint, image=plain, out=tmp_path / "b.html")
+        call("visualize_attention", model=checkpoint, pictures=(sideways,), out=tmp_path / "no.html")
+    call("visualize_attention", model=checkpoint, pictures=(sideways,), out=tmp_path / "a.html", pixel_range=(0, 4095))
+    call("visualize_attention", model=checkpoint, pictures=(plain,), out=tmp_path / "b.html")
     assert (tmp_path / "a.html").read_text() == (tmp_path / "b.html").read_text()
 
 
@@ -60,7 +60,7 @@ def test_explorer_pages_of_pictures_are_alike(checkpoint, phone, tmp_path):
 def test_names_that_are_not_utf8_are_shown_escaped(checkpoint, phone, tmp_path):
     odd = tmp_path / b"caf\xe9.png".decode("utf-8", "surrogateescape")
     phone[1].rename(odd)
-    call("visualize_attention", model=checkpoint, image=odd, out=tmp_path / "a.html")
+    call("visualize_attention", model=checkpoint, pictures=(odd,), out=tmp_path / "a.html")
     call("explore_attention", model=(checkpoint,), pictures=(odd,), out=tmp_path / "b.html")
     assert r"<title>Attention on caf\xe9.png</title>" in (tmp_path / "a.html").read_text()
     assert r'"title":"caf\\xe9.png"' in (tmp_path / "b.html").read_text()
@@ -70,8 +70,7 @@ def test_names_that_are_not_utf8_are_shown_escaped(checkpoint, phone, tmp_path):
 def test_a_path_that_is_no_picture_is_named_whole(name, checkpoint, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     for path in (Path("/dev/null"), tmp_path / "notes.txt", tmp_path / "absent.png", tmp_path):
-        given = {"image": path} if name == "visualize_attention" else {"pictures": (path,)}
-        given["model"] = checkpoint if name == "visualize_attention" else (checkpoint,)
+        given = {"pictures": (path,), "model": checkpoint if name == "visualize_attention" else (checkpoint,)}
         with pytest.raises(ValueError, match=rf"^{path} (is not an image|cannot be read).*, such as a PNG or JPEG"):
             call(name, out=tmp_path.parent / f"{name}.html", **given)
 
@@ -93,7 +92,7 @@ def test_a_set_of_twelve_bits_is_evaluated_as_its_bytes(checkpoint, tmp_path):
     call("evaluate", images=f"folder:{tmp_path / 'deep'}", pixel_range=(0, 4095), out=str(tmp_path / "a"), **options)
     call("evaluate", images=f"folder:{tmp_path / 'plain'}", out=str(tmp_path / "b"), **options)
     ours, theirs = (pd.read_parquet(tmp_path / name / "performance.parquet") for name in ("a", "b"))
-    assert len(ours) == 8
+    assert len(ours) == 40
     pd.testing.assert_frame_equal(ours, theirs)
 
 

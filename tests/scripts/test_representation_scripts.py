@@ -140,7 +140,7 @@ def test_one_sae_for_two_models_on_the_command_line(checkpoints, tmp_path):
     )
     with pytest.raises(ValueError, match="each once"):
         call("train_sae", also_model=(base,), config=config, **shared)
-    with pytest.raises(ValueError, match="--also-model: a cache"):
+    with pytest.raises(ValueError, match="--also-model: the cache fixes this"):
         call("train_sae", also_model=(other,), cache="a", validation_cache="b", out=str(out))
 
 

@@ -16,6 +16,7 @@ from mechvit.analysis.finite import first_not_finite, model_name, origin
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
+from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.sources.labels import check_aligned
 
@@ -44,11 +45,21 @@ class Performance(PerImage):
     """Cross-entropy of the label, nats."""
     classes: Int[Tensor, " images"]
     """Number of classes that the model chooses between, the same for every image."""
+    rank_present: Int[Tensor, " images"]
+    """Number of classes that score above the label, of those that some image of the data set has."""
 
     @property
     def accuracy(self) -> float:
         """Fraction of images whose label is the prediction."""
         return self.top(1)
+
+    @property
+    def accuracy_present_classes(self) -> float:
+        """The same where the prediction is the best of the classes that some image of the data set has.
+
+        On ten of ImageNet's classes, say, a model of all 1,000 may call a church a castle, which is none of the ten.
+        """
+        return float((self.rank_present == 0).double().mean())
 
     def top(self, k: int) -> float:
         """Return the fraction of images whose label is among the k classes that score highest; k below the number of
@@ -71,7 +82,7 @@ class Performance(PerImage):
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per image; `labels` are constant columns put first, as in `model="base"`."""
-        names = ("label", "prediction", "rank", "confidence", "probability", "loss", "classes")
+        names = ("label", "prediction", "rank", "confidence", "probability", "loss", "classes", "rank_present")
         return tidy(self.image_id, {name: getattr(self, name) for name in names}, labels)
 
 
@@ -92,11 +103,25 @@ def strongest(
     return logits.softmax(-1).gather(-1, classes).float(), classes
 
 
-def label_rank(logits: Float[Tensor, "*batch classes"], labels: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-    """Count the classes that score above the label; among equals the lower index is first, as in `argmax`."""
+def label_rank(
+    logits: Float[Tensor, "*batch classes"],
+    labels: Int[Tensor, "*batch"],
+    among: Int[Tensor, " some"] | None = None,
+) -> Int[Tensor, "*batch"]:
+    """Count the classes that score above the label; among equals the lower index is first, as in `argmax`.
+
+    Only classes in `among` are counted, or all.
+    """
     own = logits.gather(-1, labels[..., None])
-    earlier = torch.arange(logits.shape[-1], device=logits.device) < labels[..., None]
-    return ((logits > own) | ((logits == own) & earlier)).sum(-1)
+    index = torch.arange(logits.shape[-1], device=logits.device)
+    above = (logits > own) | ((logits == own) & (index < labels[..., None]))
+    return above.sum(-1) if among is None else above[..., among.to(logits.device)].sum(-1)
+
+
+def present_classes(images: Images) -> Int[Tensor, " present"]:
+    """Return the classes that some image has, in order."""
+    labels = images.labels if isinstance(images, ImageBatch) else torch.as_tensor(images.with_format(None)["label"][:])
+    return labels[labels >= 0].unique().cpu()
 
 
 def require_classifier(model: HookedViT, images: Images | None = None) -> None:
@@ -165,8 +190,12 @@ def score(
     image_ids: Int[Tensor, " batch"],
     model: str = "the model",
     begins: Callable[[], str | None] | None = None,
+    *,
+    present: Int[Tensor, " present"] | None = None,
 ) -> Performance:
     """Score one batch of logits; the prediction is the argmax.
+
+    `present` are the classes that images of the data set have (`present_classes`); None counts all as present.
 
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model; `model` names it in the
@@ -177,7 +206,8 @@ def score(
     prediction, log_probability = logits.argmax(-1), logits.log_softmax(-1)
     confidence, own = (log_probability.gather(-1, of[:, None])[:, 0].float() for of in (prediction, labels))
     classes = torch.full_like(labels, logits.shape[-1])
-    found = (image_ids, labels, prediction, label_rank(logits, labels), confidence.exp(), own.exp(), -own, classes)
+    rank, among = label_rank(logits, labels), label_rank(logits, labels, present)
+    found = (image_ids, labels, prediction, rank, confidence.exp(), own.exp(), -own, classes, among)
     return Performance(*(on_cpu(tensor) for tensor in found))
 
 
@@ -209,9 +239,9 @@ def evaluate(
     Source: the paper's section 4.1; ECE, arXiv:1706.04599 (section 2).
     """
     require_classifier(model, images)
-    parts = []
+    parts, present = [], present_classes(images)
     for batch in image_batches(model, images, batch_size, conditions=[corruption], progress=progress):
         pixels = pixel_values(model, shown_to(model, batch, corruption, seed=seed))
         name, begins = f"the model {model_name(model)!r}", partial(first_not_finite, model, pixels)
-        parts.append(score(model(pixels), batch.labels, batch.image_ids, name, begins))
+        parts.append(score(model(pixels), batch.labels, batch.image_ids, name, begins, present=present))
     return Performance.concatenate(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mechvit.analysis.behaviour.performance import Performance, require_classifier, score
+from mechvit.analysis.behaviour.performance import Performance, present_classes, require_classifier, score
 from mechvit.analysis.finite import first_not_finite
 from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
@@ -91,12 +91,14 @@ def corrupted_performance(
     if not applied:
         raise ValueError("there is no condition to classify under; give at least one corruption, or clean=True")
     found: dict[tuple[str, Condition], list[Performance]] = {(name, c): [] for name in models for c in applied}
+    present = present_classes(images)
     for batch in corrupted_batches(models, images, applied, batch_size, seed=seed, progress=progress):
         for c, shown in batch.conditions:
             for name in batch.models:
                 pixels = pixel_values(models[name], shown)
                 who, begins = f"the model {name!r}", partial(first_not_finite, models[name], pixels)
-                found[name, c].append(score(models[name](pixels), shown.labels, shown.image_ids, who, begins))
+                logits = models[name](pixels)
+                found[name, c].append(score(logits, shown.labels, shown.image_ids, who, begins, present=present))
     frames = [
         Performance.concatenate(parts).to_frame(model=name, corruption=c.key) for (name, c), parts in found.items()
     ]

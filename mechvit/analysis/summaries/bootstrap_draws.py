@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Draws = dict[tuple[Any, ...], Float[np.ndarray, " draws"]]
 TOP_K: dict[str, int] = {"accuracy": 1, "top5": 5, "top10": 10}
 """Metric -> k, the number of highest classes among which the label may be."""
+PRESENT = "accuracy_present_classes"
+"""Metric: accuracy where the prediction is the best of the classes that some image of the data set has."""
 
 
 def image_matrix(
@@ -60,6 +62,8 @@ def image_matrix(
 def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
     """Return draws of accuracy, top5, top10, ece and the label's mean probability, by (model, corruption, metric).
 
+    Where the table has the column `rank_present`, `accuracy_present_classes` is among them.
+
     Top-k is NaN where k is not below the number of classes (the column `classes`; a table without it has enough). ECE
     is recomputed in each resample: 15 bins, L1. Being a sum of absolute values it is biased upwards in small samples,
     and its resamples more so than the sample.
@@ -75,13 +79,18 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
     means[-1] = np.abs(means[-1]).reshape(len(means[-1]), len(conditions), -1).sum(-1)
     names = [*TOP_K, "probability", "ece"]
     classes = performance.groupby(list(by))["classes"].min() if "classes" in performance else {}
-    return {
+    draws_of = {
         (*condition, name): draws[:, i]
         if TOP_K.get(name, 0) < classes.get(condition, np.inf)
         else np.full(len(draws), np.nan)
         for name, draws in zip(names, means, strict=True)
         for i, condition in enumerate(conditions)
     }
+    if "rank_present" not in performance:
+        return draws_of
+    conditions, among = image_matrix(performance, "rank_present", by)
+    present = resampled_means((among == 0).astype(np.float64), resamples=resamples, seed=seed)
+    return draws_of | {(*condition, PRESENT): present[:, i] for i, condition in enumerate(conditions)}
 
 
 def _calibration_gaps(

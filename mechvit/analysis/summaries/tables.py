@@ -10,12 +10,12 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval
 from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.arguments import checked
 
-from .bootstrap_draws import TOP_K, Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
+from .bootstrap_draws import PRESENT, TOP_K, Draws, attention_draws, first_correct_draws, lens_draws, performance_draws
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS: tuple[str, ...] = (*TOP_K, "ece")
+METRICS: tuple[str, ...] = (*TOP_K, "ece", PRESENT)
 """Metrics of a performance summary."""
 ATTENTION_QUANTITIES: tuple[str, ...] = ("entropy_difference", "cosine", "squared_difference")
 """Quantities of an attention summary."""
@@ -31,6 +31,9 @@ def performance_summary(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compute each model's accuracy, top5, top10 and ece under each corruption, and its gain over the base model.
+
+    `accuracy` is over all the model's classes; `accuracy_present_classes` is the same where the prediction is the best
+    of the classes that some image of the data set has. They are equal where images have every class.
 
     Args:
         performance: per image, as `study` returns it.

@@ -1,4 +1,4 @@
-"""Image folders with a sub-folder for each class: their files, with links followed."""
+"""Image folders, with a sub-folder for each class or without classes: their files, with links followed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mechvit.files import is_litter
 from mechvit.terminal import printable, progress_bar
 
 from .class_names import as_text
-from .folder_source import FolderSource, check_kinds, check_place, check_splits
+from .folder_source import FolderSource, check_kinds, check_place, check_splits, visible_folders
 from .picture import path_text
 
 _HIDDEN_ON_WINDOWS = ("thumbs.db", "desktop.ini")
@@ -27,6 +27,8 @@ _RESOURCE_FORK = "._"
 def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tuple[list[str], list[tuple[int, Path]]]:
     """List the classes of an image folder, and the class and path of every visible file in it, in order.
 
+    A folder without sub-folders has no classes, and its files the class -1.
+
     Raises:
         ValueError: no folder, no image in it, a system or home folder, sub-folders named like splits and not declared
             as classes, a class without files, a folder that two classes share, or a name that is not UTF-8 or a picture
@@ -36,7 +38,7 @@ def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tu
     if not root.is_dir():
         raise ValueError(f"folder:{shown} is not a folder; give one with a sub-folder of images for each class")
     check_place(root)
-    names = _in_order([entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")])
+    names = _in_order(visible_folders(root))
     if wrong := [path_text(name) for name in names if not _is_utf8(name)]:
         raise ValueError(f"{shown} has class folders whose names are not UTF-8: {', '.join(wrong)}; rename them")
     check_splits(root, names, source.classes)
@@ -48,9 +50,14 @@ def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tu
     hidden = [_is_hidden(path.relative_to(root)) for _, path in listed]
     _check_left_out(source, [path for (_, path), left in zip(listed, hidden, strict=True) if left], bad_files)
     listed = [found for found, left in zip(listed, hidden, strict=True) if not left]
+    listed = listed if names else [(-1, path) for path in _own_files(root)]
     if not listed:
-        raise ValueError(f"{shown} has no images: it must hold a sub-folder for each class with its images in it")
-    kinds = dict.fromkeys(path.relative_to(root).parts[:2] for _, path in listed if path.parent.parent != root)
+        raise ValueError(
+            f"{shown} has no images: it must hold a sub-folder for each class with its images in it, or images without "
+            "labels"
+        )
+    deep = [path.relative_to(root).parts for _, path in listed]
+    kinds = dict.fromkeys(parts[:2] for parts in deep if len(parts) > 2)
     check_kinds(root, [(name, kind) for name, kind in kinds], source.classes)
     if unknown := set(source.classes) - {*names, *(kind for _, kind in kinds)}:
         raise ValueError(f"{shown} has no folder {printable(', '.join(sorted(unknown)))}, which :class= names")
@@ -72,6 +79,11 @@ def class_files(source: FolderSource, bad_files: Literal["error", "skip"]) -> tu
             f"left out {len(unnamed)} files whose names are not UTF-8: {'; '.join(unnamed[:5])}", stacklevel=4
         )
     return names, [(label, path) for label, path in listed if _is_utf8(os.fspath(path))]
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """Return the visible files of a folder itself, sorted, including broken links."""
+    return sorted(path for path in folder.iterdir() if not path.is_dir() and not _is_hidden(Path(path.name)))
 
 
 def files_below(folder: Path) -> list[Path]:

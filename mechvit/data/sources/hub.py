@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.image_origin import with_origin
 from mechvit.models.checkpoints.revisions import hub_revision
@@ -24,23 +25,25 @@ _MOST_ENTRIES = 20_000
 _PREFERRED_SPLITS = ("validation", "valid", "val", "test", "train")
 
 
-def load_hub(source: str) -> datasets.Dataset:
-    """Load one split of a hub data set, undecoded, with the columns image, label, image_id and file.
+def load_hub(source: str, *, needs_labels: bool = True) -> tuple[datasets.Dataset, str]:
+    """Load one split of a hub data set, undecoded, with the columns image, label, image_id and file; and its name.
 
     Everything that a process loads of it is from one commit (`hub_revision`).
 
     Only the files of that split are downloaded: for ImageNet the 50,000 validation images, not the training set.
 
     Args:
-        source: `owner/name`, or `owner/name@split`; by default the first of validation, test and train that it has.
-            Where there are several columns of images or classes, name one, as in
-            `owner/name:image=COLUMN:label=COLUMN`; a column of text or whole numbers is taken as classes only where it
-            is named.
+        source: `owner/name`, `owner/name@split`, `owner/name:config` or `owner/name:config@split`; by default the first
+            of validation, test and train that it has. Where there are several columns of images or classes, name one,
+            as in `owner/name:image=COLUMN:label=COLUMN`; a column of text or whole numbers is taken as classes only
+            where it is named.
+        needs_labels: whether a set without a column of classes is refused; else its images have the label -1.
 
     Raises:
         PermissionError: the set is gated or private.
         ConnectionError: the hub cannot be reached.
-        ValueError: no such set, split or column, no column of images or classes, or several and none of them named.
+        ValueError: no such set, config, split or column, several configs and none of them named, no column of images
+            or classes, or several and none of them named.
     """
     import datasets
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
@@ -55,17 +58,18 @@ def load_hub(source: str) -> datasets.Dataset:
     if Path(name).is_dir() and not _has_parquet(Path(name)):
         raise ValueError(f"{printable(name)} is a folder: write folder:{printable(name)} to load a folder of images")
     revision = hub_revision(name, "dataset")
-    pinned = {} if revision is None else {"revision": revision}
+    pinned: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
-        builder = datasets.load_dataset_builder(name, **pinned)
+        builder = _builder(hub, pinned)
         files = builder.config.data_files or {}
         split = split or next((s for s in _PREFERRED_SPLITS if s in files), "")
         if split not in files:
             raise ValueError(
-                f"{name} has the splits {printable(', '.join(map(str, files)) or 'none')}; got {split!r}: write "
-                f"{name}@SPLIT"
+                f"{hub.with_config} has the splits {printable(', '.join(map(str, files)) or 'none')}; got {split!r}: "
+                f"write {hub.with_config}@SPLIT"
             )
-        rows = datasets.load_dataset(name, data_files={split: list(files[split])}, split=split, **pinned)
+        named = {"name": hub.config} if hub.config else {}
+        rows = datasets.load_dataset(name, data_files={split: list(files[split])}, split=split, **named, **pinned)
     except DataFilesNotFoundError as error:
         raise ValueError(f"{name} holds no data files that datasets can read: {error}") from error
     except DatasetNotFoundError as error:
@@ -79,7 +83,29 @@ def load_hub(source: str) -> datasets.Dataset:
             f"the data set {name} could not be loaded from the hub ({type(error).__name__}: {error}). Check the "
             "network; offline, use photos (embedded) or folder:PATH"
         ) from error
-    return with_origin(_tidy(rows, hub), f"{name}@{split}", revision)
+    return with_origin(_tidy(rows, hub, needs_labels), f"{hub.with_config}@{split}", revision), split
+
+
+def _builder(hub: HubSet, pinned: Mapping[str, Any]) -> datasets.DatasetBuilder:
+    """Return the builder of a set's config.
+
+    Raises:
+        ValueError: several configs and none of them named, or no such config; names those that exist.
+    """
+    import datasets
+
+    named = {"name": hub.config} if hub.config else {}
+    try:
+        return datasets.load_dataset_builder(hub.name, **named, **pinned)
+    except ValueError as error:
+        configs = datasets.get_dataset_config_names(hub.name, **pinned)
+        if hub.config in configs or (not hub.config and len(configs) < 2):
+            raise
+        got = f"got {hub.config!r}" if hub.config else "none is named"
+        raise ValueError(
+            f"{hub.name} has the configs {printable(', '.join(configs))}; {got}: write {hub.name}:CONFIG"
+            f"{f'@{hub.split}' if hub.split else ''}"
+        ) from error
 
 
 def _has_parquet(folder: Path) -> bool:
@@ -113,7 +139,7 @@ def _not_found(name: str, error: Exception) -> Exception:
 
 @dataclass(frozen=True)
 class HubSet:
-    """Hub data set as written on a command line: NAME[@SPLIT][:image=COLUMN][:label=COLUMN]."""
+    """Hub data set as written on a command line: NAME[:CONFIG][@SPLIT][:image=COLUMN][:label=COLUMN]."""
 
     name: str
     split: str = ""
@@ -121,6 +147,12 @@ class HubSet:
     label: str | None = None
     written: str = ""
     """The source as it was given."""
+    config: str = ""
+
+    @property
+    def with_config(self) -> str:
+        """The set's name with its config."""
+        return f"{self.name}:{self.config}" if self.config else self.name
 
     @classmethod
     def parse(cls, source: str) -> HubSet:
@@ -130,16 +162,17 @@ class HubSet:
             ValueError: an option other than image and label, a repeated one, or an empty one.
         """
         where, *options = re.split(r":(?=\w+=)", source)
-        name, _, split = where.partition("@")
+        name, _, split = (where, "", "") if Path(where).exists() else where.partition("@")
+        name, _, config = (name, "", "") if Path(name).exists() else name.partition(":")
         columns = dict(option.split("=", 1) for option in options)
         if len(columns) < len(options) or set(columns) - {"image", "label"} or not all(columns.values()):
             raise ValueError(
                 f"a hub set's columns are named once each, as in {where}:image=COLUMN:label=COLUMN; got {source!r}"
             )
-        return cls(name, split, columns.get("image"), columns.get("label"), source)
+        return cls(name, split, columns.get("image"), columns.get("label"), source, config)
 
 
-def _tidy(rows: datasets.Dataset, hub: HubSet) -> datasets.Dataset:
+def _tidy(rows: datasets.Dataset, hub: HubSet, needs_labels: bool) -> datasets.Dataset:
     """Return the image and class columns under their common names, an id for each row, and nothing else."""
     import datasets
 
@@ -148,6 +181,10 @@ def _tidy(rows: datasets.Dataset, hub: HubSet) -> datasets.Dataset:
     if not kinds[image]:
         raise ValueError(f"the column {image!r} of {hub.name} holds no images; {_columns(rows)}")
     classes = [c for c, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    if not classes and hub.label is None and not needs_labels:
+        rows = rows.select_columns([image])
+        rows = rows.add_column("no label", [-1] * len(rows), feature=datasets.ClassLabel(names=[]))
+        classes = ["no label"]
     label = _column(rows, hub, "label", classes)
     rows = rows.select_columns([image, label]).rename_columns({image: "image", label: "label"})
     rows = as_classes(rows, "label")

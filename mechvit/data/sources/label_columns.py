@@ -88,14 +88,16 @@ def _numbered(codes: list[int], column: str) -> list[str]:
 
 def check_unlabelled(unlabelled: str) -> None:
     """Refuse an unknown choice for images without a label."""
-    if unlabelled not in ("error", "skip"):
-        raise ValueError(f"unlabelled must be 'error' or 'skip'; got {unlabelled!r}")
+    if unlabelled not in ("error", "skip", "keep"):
+        raise ValueError(f"unlabelled must be 'error', 'skip' or 'keep'; got {unlabelled!r}")
 
 
 def without_unlabelled(
-    dataset: datasets.Dataset, unlabelled: Literal["error", "skip"], where: str = "the data set"
+    dataset: datasets.Dataset, unlabelled: Literal["error", "skip", "keep"], where: str = "the data set"
 ) -> datasets.Dataset:
     """Return the images that have a label (the column `label`, ClassLabel), and report how many are left out.
+
+    Under `keep` all images stay, those without a label with -1.
 
     Raises:
         ValueError: images without a label (None, -1, -100) under `error`, or no others; labels that are not classes;
@@ -110,6 +112,8 @@ def without_unlabelled(
         raise ValueError(f"the labels of {where} must be its classes, 0 to {n - 1}; got {wrong.tolist()[:8]}")
     if not missing.any():
         return dataset
+    if unlabelled == "keep":
+        return with_classes(dataset, "label", np.where(missing, -1, codes).tolist(), dataset.features["label"].names)
     count = f"{missing.sum():,} of {len(codes):,} images of {where} have no label (None, -1 or -100)"
     if unlabelled == "error" or missing.all():
         raise ValueError(

@@ -32,6 +32,10 @@ class InferredLabels(UserWarning):
     """Warning that classes were matched by something other than exact names; the message names it."""
 
 
+class UnmatchedLabels(ValueError):
+    """Error: classes of a data set that match no class of the checkpoint, or not with certainty."""
+
+
 @dataclass(frozen=True)
 class Matching:
     """The checkpoint's class for each class of a data set."""
@@ -49,7 +53,7 @@ def align_labels(
     dataset: datasets.Dataset,
     id2label: Mapping[int, object],
     *,
-    unlabelled: Literal["error", "skip"] = "error",
+    unlabelled: Literal["error", "skip", "keep"] = "error",
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
     """Replace every image's label by the checkpoint's own class index.
@@ -60,22 +64,25 @@ def align_labels(
         dataset: its column `label` holds classes (ClassLabel), names, or class indices.
         id2label: the checkpoint's classes, 0 to n - 1.
         unlabelled: what to do with images that have no label (None, -1, -100): `error` counts them, `skip` leaves them
-            out and warns.
+            out and warns, `keep` keeps them with the label -1.
         say: receives a message for every inferred match; None warns (`InferredLabels`), once per process for each
             message.
 
     Raises:
-        ValueError: classes that the checkpoint lacks or that may be several of its; the message names both sides.
+        UnmatchedLabels: a ValueError; classes that the checkpoint lacks or that may be several of its; the message
+            names both sides.
+        ValueError: images without a label, under `error`.
     """
     labels = class_names(id2label)
     labelled = without_unlabelled(as_classes(dataset, "label"), unlabelled)
     names = [as_text(name) for name in labelled.features["label"].names]
     found = match_classes(names, dict(enumerate(labels)))
     codes = np.asarray(labelled["label"], dtype=np.int64)
-    _refuse([(names[i], found.faults[names[i]]) for i in np.unique(codes) if found.classes[i] is None], names, labels)
+    present = np.unique(codes[codes >= 0])
+    _refuse([(names[i], found.faults[names[i]]) for i in present if found.classes[i] is None], names, labels)
     feature = dataset.features["label"]
     whole = type(feature).__name__ == "Value" and "int" in feature.dtype
-    if whole and (other := [int(i) for i in np.unique(codes) if found.classes[i] != i]):
+    if whole and (other := [int(i) for i in present if found.classes[i] != i]):
         raise ValueError(
             f"the column 'label' holds whole numbers, as {other[0]}, and the checkpoint calls its class "
             f"{found.classes[other[0]]} {names[other[0]]!r}: make the column text if its numbers are names, "
@@ -88,7 +95,7 @@ def align_labels(
         )
     for sentence in found.inferred:
         (say or _warn)(sentence)
-    index_of = np.asarray([-1 if index is None else index for index in found.classes])
+    index_of = np.asarray([*(-1 if index is None else index for index in found.classes), -1])  # the last is no label's
     return with_classes(labelled, "label", index_of[codes].tolist(), unique_names(labels))
 
 
@@ -287,7 +294,7 @@ def _refuse(faults: Sequence[tuple[str, str]], names: Sequence[str], labels: Seq
         return
     lacking = "are not among" if all(why == "is none of them" for _, why in faults) else "cannot be matched with"
     told = [name if why == "is none of them" else f"{name!r} {why}" for name, why in faults]
-    raise ValueError(
+    raise UnmatchedLabels(
         f"{len(faults)} of the data set's {len(names)} classes {lacking} the checkpoint's {len(labels)}: "
         f"{_some(told)}. Name the class folders as the checkpoint's id2label does ({_some(labels, 3)}), by WordNet id "
         f"(ImageNet), or by class index, all of 0 to {len(labels) - 1}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,11 +12,11 @@ import numpy as np
 from mechvit.arguments import checked
 from mechvit.data.image_origin import with_origin
 from mechvit.settings_checks import COUNT, SEED, check_number
+from mechvit.terminal import silent
 
 from .bit_depth import checked_range
-from .class_folders import class_files
-from .class_names import as_text
 from .folder_source import FolderSource
+from .folders.folder_rows import PART_OF_IMAGE, ChosenRows, folder_part, rows_in_turn
 from .image_validation import readable_rows
 from .label_columns import check_unlabelled, without_unlabelled
 from .photos import SPLITS, load_photos
@@ -24,66 +25,64 @@ from .picture import path_text, refuse_needless
 if TYPE_CHECKING:
     import datasets
 
-_PART_OF_IMAGE = (
-    "train",
-    "test",
-    "train",
-    "sae",
-    "train",
-    "validation",
-    "train",
-    "sae",
-    "test",
-    "train",
-)
-"""Part of an image by its index in its class: half train, two tenths each test and sae, one tenth validation."""
+ALL = "all"
+"""Split of all images."""
 
 
 @checked
 def load_images(
     source: str,
-    split: str = "test",
+    split: str = ALL,
     *,
     limit: int | None = None,
     seed: int = 0,
     image_size: int = 64,
     bad_files: Literal["error", "skip"] = "error",
-    unlabelled: Literal["error", "skip"] = "error",
+    unlabelled: Literal["error", "skip", "keep"] = "error",
     pixel_range: tuple[float, float] | None = None,
+    groups: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
-    """Load the images of one split.
+    """Load images: all of a source, or the images of one part of it.
 
     Args:
-        source: `photos` (embedded, no download), `folder:PATH` (an image folder with a sub-folder for each class;
-            sub-folders called as splits are refused unless they are said to be classes, as in `folder:PATH:class=train`
-            of a set of vehicles), or a hub data set's id such as `ILSVRC/imagenet-1k` (its validation split where it
-            has one; write `id@train` for another). Where a hub set has several columns of images or classes, name one:
+        source: `photos` (embedded, no download); `folder:DIR` (an image folder with a sub-folder for each class, or
+            images without labels; where it has train, val or test folders one is named, as in `folder:DIR@val`, unless
+            they are said to be classes, as in `folder:DIR:class=train` of a set of vehicles); or a hub data set's id
+            (its validation split where it has one; write `id@train` for another, and `id:config@train` where it has
+            several configs). Where a hub set has several columns of images or classes, name one:
             `uoft-cs/cifar100:label=fine_label` (or `id@train:image=picture:label=species`).
-        split: `finetune`, `finetune_validation`, `sae`, `sae_validation` or `test`; `photos` also has `train`, the base
-            model's. Images of different parts never overlap: every image of a folder or hub set belongs to one part
-            only, and the crops of `photos` come from disjoint cells.
+        split: `all`; or a part, `finetune`, `finetune_validation`, `sae`, `sae_validation` or `test`; `photos` also has
+            `train`, the base model's, and all of it are the crops of its part `test`. Images of different parts never
+            overlap: every image of a folder or hub set belongs to one part only, and the crops of `photos` come from
+            disjoint cells. A folder that consists of train, val and test folders has these as its parts (`finetune` and
+            `sae` are both train).
         limit: at most this many images, the first of a class-balanced order; None takes all (of photos: 1,900).
         seed: seed of the random order within classes, or of the crops.
         image_size: side of the crops of `photos`, in pixels; other sources keep their own sizes.
         bad_files: what to do with an image that is truncated, missing or otherwise not readable: `error` names it,
             `skip` leaves it out and warns with names and count.
-        unlabelled: what to do with images of a hub set that have no label (None, -1, -100): `error` counts them, `skip`
-            leaves them out and warns.
+        unlabelled: what to do with images that have no label (a folder's without sub-folders; of a hub set None, -1,
+            -100): `error` counts them, `skip` leaves them out and warns, `keep` keeps them with the label -1.
         pixel_range: the values of black and white in pictures of more than eight bits per channel, where they do not
             state them; see `open_picture`, which reads every image.
+        groups: what the images of a folder are grouped by, in columns of text: `parent`, a regular expression with
+            named groups, or a table; see `mechvit.data.sources.folders.groups`.
+        say: receives one line on which images these are, as in "36 of 180 images: the part `test`".
 
     Returns:
         The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source), `file`,
-        and of a folder `path`, the file's path below it with / between its parts.
+        of a folder `path`, the file's path below it with / between its parts, and the groups.
 
     Raises:
         ValueError: an unknown split, an empty folder or class, a folder that mixes splits and classes or holds a whole
             system, a bad file, 16-bit values of at most 4,095 without a `pixel_range`, or one for pictures of eight
-            bits, images without a label, a hub set without images or classes, or with several columns of them.
+            bits, images without a label, a hub set without images or classes, or with several columns of them, groups
+            that do not fit the images.
         ConnectionError, PermissionError: a hub set that cannot be reached, or is gated; the message says what to do.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+    if split != ALL and split not in SPLITS:
+        raise ValueError(f"split must be {ALL} or one of {', '.join(SPLITS)}; got {split!r}")
     check_number("seed", seed, SEED)
     if limit is not None:
         check_number("limit", limit, COUNT)
@@ -91,24 +90,83 @@ def load_images(
         check_number("image_size", image_size, COUNT)
     pixel_range = checked_range(pixel_range)
     check_unlabelled(unlabelled)
+    folder = FolderSource.parse(source)
+    if groups is not None and folder is None:
+        raise ValueError(f"groups are of the files of a folder (folder:DIR); got {source}")
     if source == "photos":
         refuse_needless(["photos"], 1, pixel_range)
-        return with_origin(load_photos(split, limit=limit, seed=seed, image_size=image_size), source)
-    if (folder := FolderSource.parse(source)) is not None:
-        rows = with_origin(_folder(folder, bad_files), f"folder:{folder.root.resolve().name}")
+        part = "test" if split == ALL else split
+        photos = load_photos(part, limit=limit, seed=seed, image_size=image_size)
+        (say or silent)(f"{len(photos):,} images: crops of photographs, the part `{SPLITS[part]}`")
+        return with_origin(photos, source)
+    part = SPLITS.get(split, ALL)
+    if folder is not None:
+        found = folder_part(folder, part, seed, bad_files, groups=groups)
     else:
-        from .hub import load_hub
-
-        rows = without_unlabelled(load_hub(source), unlabelled, source)
-    order = _rows_of_part(np.asarray(rows["label"]), SPLITS[split], seed)
-    if len(order) == 0:
-        raise ValueError(
-            f"{source} has {len(rows)} images, too few to give any to the split {split!r}; ten images or more are "
-            "needed, and more of each class to judge a model"
-        )
-    chosen = readable_rows(rows, order, limit, bad_files, pixel_range)
+        found = _hub_part(source, part, seed, unlabelled)
+    _check_found(found, source, split, unlabelled)
+    chosen = readable_rows(found.rows, found.order, limit, bad_files, pixel_range)
+    labels = np.asarray(found.rows["label"], dtype=np.int64)[chosen]
+    (say or silent)(_line(found, part, labels))
     from .picture_column import PictureColumn
 
+    return found.rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
+
+
+@checked
+def load_pictures(
+    pictures: Sequence[str | os.PathLike[str]],
+    *,
+    bad_files: Literal["error", "skip"] = "error",
+    pixel_range: tuple[float, float] | None = None,
+    groups: str | None = None,
+) -> datasets.Dataset:
+    """Load picture files, in the given order, as images without labels.
+
+    Args:
+        pictures: paths of files, each once.
+        bad_files, pixel_range, groups: as in `load_images`; `path` is the path as it is given.
+
+    Returns:
+        The columns image, label (-1), image_id (0, 1, ...), file, path and the groups.
+
+    Raises:
+        ValueError: no picture, one given twice or that cannot be read, or groups that do not fit.
+    """
+    import datasets
+
+    from .folders.groups import with_groups
+    from .picture_column import PictureColumn
+
+    files = [os.fspath(picture) for picture in pictures]
+    if not files:
+        raise ValueError("there is no picture to look at; give at least one")
+    if twice := sorted({file for file in files if files.count(file) > 1}):
+        raise ValueError(f"give each picture once; {path_text(twice[0])} is given several times")
+    if folders := [file for file in files if Path(file).is_dir()]:
+        raise ValueError(
+            f"{path_text(folders[0])} is a folder, not a picture: load it as folder:{path_text(folders[0])}"
+        )
+    features = datasets.Features(
+        {
+            "image": datasets.Image(decode=False),
+            "label": datasets.ClassLabel(names=[]),
+            "image_id": datasets.Value("int64"),
+            "file": datasets.Value("string"),
+            "path": datasets.Value("string"),
+        }
+    )
+    columns = {
+        "image": [{"path": file, "bytes": None} for file in files],
+        "label": [-1] * len(files),
+        "image_id": list(range(len(files))),
+        "file": files,
+        "path": [Path(file).as_posix() for file in files],
+    }
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    if groups is not None:
+        rows = with_groups(rows, groups, Path.cwd().name)
+    chosen = readable_rows(rows, np.arange(len(files)), None, bad_files, checked_range(pixel_range))
     return rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
 
 
@@ -122,55 +180,39 @@ def count_images(
     """
     if (folder := FolderSource.parse(source)) is None:
         return None
-    rows = _folder(folder, bad_files)
-    return len(_rows_of_part(np.asarray(rows["label"]), SPLITS[split], seed))
+    return len(folder_part(folder, SPLITS[split], seed, bad_files).order)
 
 
-def _rows_of_part(labels: np.ndarray, part: str, seed: int) -> np.ndarray:
-    """Return the rows of one part, classes in turn; the part of a row depends only on the labels and the seed."""
-    rng = np.random.default_rng(seed)
-    place = np.empty(len(labels), dtype=np.int64)
-    depth = np.empty(len(labels))
-    for label in np.unique(labels):
-        own = rng.permutation(np.flatnonzero(labels == label))
-        place[own] = np.arange(len(own)) + label
-        depth[own] = np.arange(len(own)) / len(own)
-    parts = np.asarray(_PART_OF_IMAGE)[place % len(_PART_OF_IMAGE)]
-    order = np.lexsort((labels, depth))
-    return order[parts[order] == part]
+def _hub_part(source: str, part: str, seed: int, unlabelled: Literal["error", "skip", "keep"]) -> ChosenRows:
+    from .hub import load_hub
+
+    rows, split = load_hub(source, needs_labels=unlabelled != "keep")
+    rows = without_unlabelled(rows, unlabelled, source)
+    order = rows_in_turn(np.asarray(rows["label"]), part, seed, None if part == ALL else PART_OF_IMAGE)
+    return ChosenRows(rows, order, f"of the split {split}")
 
 
-def _folder(source: FolderSource, bad_files: Literal["error", "skip"]) -> datasets.Dataset:
-    """Return every file of every class sub-folder, in sorted order, not yet decoded."""
-    import datasets
-
-    names, listed = class_files(source, bad_files)
-    files = [os.fspath(path) for _, path in listed]
-    columns = {
-        "image": [{"path": file, "bytes": None} for file in files],
-        "label": [label for label, _ in listed],
-        "image_id": list(range(len(listed))),
-        "file": files,
-        "path": [path.relative_to(source.root).as_posix() for _, path in listed],
-    }
-    features = datasets.Features(
-        {
-            "image": datasets.Image(decode=False),
-            "label": datasets.ClassLabel(names=_class_names(names, source.root)),
-            "image_id": datasets.Value("int64"),
-            "file": datasets.Value("string"),
-            "path": datasets.Value("string"),
-        }
-    )
-    return datasets.Dataset.from_dict(columns, features=features)
-
-
-def _class_names(folders: list[str], root: Path) -> list[str]:
-    """Return the names of the classes in NFC (macOS stores accents separately); refuse two that coincide."""
-    names = [as_text(name) for name in folders]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+def _check_found(found: ChosenRows, source: str, split: str, unlabelled: str) -> None:
+    """Refuse a part without images, and a folder without labels where they are needed."""
+    if len(found.order) == 0:
         raise ValueError(
-            f"{path_text(root)} has two folders called {twice[0]!r}, which differ only in how Unicode composes their "
-            "letters: put their images into one"
+            f"{source} has {len(found.rows)} images, too few to give any to the split {split!r}; ten images or more "
+            "are needed, and more of each class to judge a model"
         )
-    return names
+    if not found.rows.features["label"].names and unlabelled != "keep":
+        raise ValueError(
+            f"the {len(found.rows):,} images of {source} have no labels, which are needed here, since the folder has "
+            "no sub-folders: put the images of each class into a sub-folder named after it"
+        )
+
+
+def _line(found: ChosenRows, part: str, labels: np.ndarray) -> str:
+    """Return in one line how many images are taken, and which; `labels` are theirs."""
+    whole, count, without = len(found.rows), len(labels), int((labels < 0).sum())
+    line = f"{count:,} of {whole:,} images" if count < whole else f"{count:,} images"
+    line += f" {found.place}" if found.place else ""
+    if part != ALL:
+        line += f": {'the first of ' if count < len(found.order) else ''}the part `{part}`"
+    elif count < whole:
+        line += ": the first" if without == count else ": the first, classes in turn"
+    return line + ("" if not without else ", without labels" if without == count else f", {without:,} without a label")

@@ -33,7 +33,7 @@ def swap_recovery(summary: pd.DataFrame, *, quantity: str = "logit_difference") 
 
     Args:
         summary: `Swaps.summary()`; its rows of kind `single` are drawn.
-        quantity: `logit_difference` or `accuracy`.
+        quantity: `logit_difference`, `accuracy` or `divergence`.
 
     Raises:
         ValueError: a column is missing, or there is no such row.
@@ -84,7 +84,7 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
 
     Args:
         summary: `Swaps.summary()`; its rows of kind `first` and `last` are drawn.
-        quantity: `logit_difference` or `accuracy`.
+        quantity: `logit_difference`, `accuracy` or `divergence`.
 
     Raises:
         ValueError: a column is missing, or there is no such row.

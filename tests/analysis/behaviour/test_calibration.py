@@ -37,7 +37,7 @@ def performance(correct, confidence) -> Performance:
     n, confidence = len(correct), torch.as_tensor(confidence)
     rank = 1 - torch.as_tensor(correct).long()
     zeros = torch.zeros(n, dtype=torch.int64)
-    return Performance(torch.arange(n), zeros, rank, rank, confidence, confidence, -confidence.log(), zeros + 19)
+    return Performance(torch.arange(n), zeros, rank, rank, confidence, confidence, -confidence.log(), zeros + 19, rank)
 
 
 def torchmetrics_ece(logits, labels) -> float:

@@ -99,7 +99,7 @@ def test_evaluate_invariant_to_batch_size(tiny_model, tiny_images):
 def test_to_frame_holds_every_image(tiny_model, tiny_images):
     performance = evaluate(tiny_model, tiny_images)
     frame = performance.to_frame(model="base", corruption="clean")
-    names = "model corruption image_id label prediction rank confidence probability loss classes"
+    names = "model corruption image_id label prediction rank confidence probability loss classes rank_present"
     assert list(frame.columns) == names.split()
     assert (frame["rank"] == 0).mean() == pytest.approx(performance.accuracy)
     assert frame["image_id"].tolist() == tiny_images["image_id"][:]

@@ -73,7 +73,7 @@ TOP = {"accuracy": 1, "top5": 5, "top10": 10}
 
 def test_performance_summary_matches_torchmetrics(performance, logits):
     summary = performance_summary(performance, resamples=50).set_index(["model", "corruption", "metric"])
-    assert len(summary) == 2 * 2 * 4
+    assert len(summary) == 2 * 2 * 5
     expected = {condition: metrics(x, labels()) for condition, x in logits.items()}
     for (model, corruption), values in expected.items():
         for metric, value in values.items():

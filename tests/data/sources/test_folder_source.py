@@ -42,7 +42,7 @@ def test_splits_among_classes_are_refused_by_name(tmp_path, split):
 
 def test_a_root_of_splits_alone_is_refused(tmp_path):
     fill(tmp_path / "one", "train/cat", "train/dog")
-    with pytest.raises(ValueError, match=r"not like classes \(train\): load one split, as in folder:\S+/one/train, or"):
+    with pytest.raises(ValueError, match=r"like classes \(train\): name one of them, as in folder:\S+/one@train, or"):
         load_images(f"folder:{tmp_path / 'one'}")
     assert classes(f"folder:{tmp_path / 'one' / 'train'}") == ["cat", "dog"]
     fill(tmp_path / "two", "test/cat", "Train/cat", "val/cat")

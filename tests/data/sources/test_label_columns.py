@@ -45,8 +45,10 @@ def test_the_last_class_is_not_what_is_unlabelled():
         align_labels(images, {0: "cat", 1: "dog"})
     with pytest.raises(ValueError, match="from -2 to 1"):
         align_labels(of_values([-2, 1], "int64"), {0: "cat", 1: "dog"})
-    with pytest.raises(ValueError, match="'error' or 'skip'; got 'keep'"):
-        align_labels(images, {0: "cat", 1: "dog"}, unlabelled="keep")
+    with pytest.raises(ValueError, match="'error', 'skip' or 'keep'; got 'drop'"):
+        align_labels(images, {0: "cat", 1: "dog"}, unlabelled="drop")
+    kept = align_labels(images, {0: "dog", 1: "elk", 2: "cat"}, unlabelled="keep")
+    assert kept["label"] == [2, -1, 0, -1]
 
 
 @pytest.mark.parametrize("keys", [(1, 2), (0, 2), ("0", "x"), (0, "0")])

@@ -331,7 +331,7 @@ def test_folder_without_prefix_is_explained(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "testing"}, "split must be one of"),
+        ({"split": "testing"}, "split must be all or one of"),
         ({"limit": 0}, "limit must be at least 1"),
     ],
 )
@@ -376,4 +376,4 @@ def test_the_path_below_the_folder_stays_with_each_image(folder, tiny_processor)
     aligned = align_labels(images, {0: "elk", 1: "dog", 2: "cat"})
     prepared = prepare(aligned, tiny_processor)
     assert prepared["path"] == images["path"]
-    assert prepared.column_names == ["pixels", "label", "image_id", "path"]
+    assert prepared.column_names == ["pixels", "label", "image_id", "path", "sha256"]

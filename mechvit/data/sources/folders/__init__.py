@@ -1,0 +1,1 @@
+"""Image folders as rows: their parts, and groups of their images."""

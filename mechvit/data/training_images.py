@@ -1,0 +1,89 @@
+"""Images that a checkpoint was trained on: their record beside it, and comparisons without them.
+
+An image is recognised by the hash of its file, so that a file that was renamed, moved or copied is the same image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechvit.arguments import checked
+from mechvit.files import write_table
+
+from .content import HASH, picture_hashes
+
+if TYPE_CHECKING:
+    import datasets
+
+RECORD = "training_images.parquet"
+"""File beside a checkpoint: image_id, sha256 and use (`training`, or `validation` by which the epoch was chosen)."""
+
+
+def record_training_images(folder: Path, training: datasets.Dataset, validation: datasets.Dataset) -> None:
+    """Write which images a checkpoint in `folder` was trained on, and by which its epoch was chosen.
+
+    Sets that were prepared without hashes are not recorded.
+    """
+    import pandas as pd
+
+    parts = [
+        pd.DataFrame({"image_id": images["image_id"][:], HASH: images[HASH][:], "use": use})
+        for use, images in (("training", training), ("validation", validation))
+        if HASH in images.column_names
+    ]
+    if parts:
+        write_table(folder / RECORD, pd.concat(parts, ignore_index=True))
+
+
+def trained_on(checkpoint: str | os.PathLike[str]) -> frozenset[str]:
+    """Return the hashes of the images that a checkpoint was trained on or its epoch chosen by.
+
+    The result is empty for a checkpoint without a record, and for one that is not a local folder.
+
+    Raises:
+        ValueError: the record cannot be read.
+    """
+    import pandas as pd
+
+    path = Path(checkpoint).expanduser() / RECORD
+    if not path.is_file():
+        return frozenset()
+    try:
+        return frozenset(pd.read_parquet(path, columns=[HASH])[HASH])
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path}, the record of what the checkpoint was trained on, cannot be read ({error}): copy the checkpoint "
+            "again"
+        ) from error
+
+
+@checked
+def without_training_images(
+    images: datasets.Dataset, checkpoints: Iterable[str | os.PathLike[str]]
+) -> tuple[datasets.Dataset, int]:
+    """Return the images that no checkpoint was trained on nor its epoch chosen by, and the number left out.
+
+    Args:
+        images: prepared or raw.
+        checkpoints: folders as `mechvit.finetuning.finetune` writes them; those without a record count as trained on
+            none of the images.
+
+    Raises:
+        ValueError: no image is left.
+    """
+    known = {os.fspath(each): trained_on(each) for each in checkpoints}
+    if not any(known.values()):
+        return images, 0
+    hashes = picture_hashes(images)
+    seen = np.asarray([any(each in own for own in known.values()) for each in hashes])
+    if seen.all():
+        whose = ", ".join(name for name, own in known.items() if not own.isdisjoint(hashes))
+        raise ValueError(
+            f"all {len(images):,} images are some that {whose} was trained on, or its epoch chosen by: give others"
+        )
+    return (images.select(np.flatnonzero(~seen)), int(seen.sum())) if seen.any() else (images, 0)

@@ -1,0 +1,82 @@
+"""The record of a checkpoint's training images: recognised wherever the files are, and left out of comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mechvit.data import load_images, prepare, without_training_images
+from mechvit.data.training_images import RECORD, record_training_images, trained_on
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for place, name in enumerate(("cat", "dog")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = np.random.default_rng(100 * place + i).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{i:02}.{'jpg' if i % 2 else 'png'}")
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def checkpoint(root, tmp_path, tiny_processor) -> Path:
+    """A folder with the record of a training on the parts of `root`."""
+    (tmp_path / "tuned").mkdir()
+    parts = (prepare(load_images(f"folder:{root}", part), tiny_processor) for part in PARTS)
+    record_training_images(tmp_path / "tuned", *parts)
+    return tmp_path / "tuned"
+
+
+PARTS = ("finetune", "finetune_validation")
+
+
+def test_the_record_is_of_the_files_themselves(root, checkpoint):
+    table = pd.read_parquet(checkpoint / RECORD)
+    for part, use in zip(PARTS, ("training", "validation"), strict=True):
+        images = load_images(f"folder:{root}", part)
+        own = table[table["use"] == use]
+        assert own["image_id"].tolist() == images["image_id"]
+        assert own["sha256"].tolist() == [
+            hashlib.sha256(Path(file).read_bytes()).hexdigest()[:32] for file in images["file"]
+        ]
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_renamed_and_moved_files_are_recognised(root, checkpoint, tmp_path, tiny_processor, is_prepared):
+    seen = {Path(file) for part in PARTS for file in load_images(f"folder:{root}", part)["file"]}
+    kept = set()
+    for place, path in enumerate(sorted(root.rglob("*.*"))):
+        there = tmp_path / "other" / path.parent.name / f"{1000 - place}{path.suffix}"
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, there)
+        if path not in seen:
+            kept.add(f"{path.parent.name}/{there.name}")
+    images = load_images(f"folder:{tmp_path / 'other'}")
+    left, n_left_out = without_training_images(
+        prepare(images, tiny_processor) if is_prepared else images, [tmp_path / "nowhere", "owner/model", checkpoint]
+    )
+    assert set(left["path"]) == kept
+    assert n_left_out == len(seen) == 40 - len(kept)
+
+
+def test_what_was_not_trained_on_stays(root, checkpoint):
+    images = load_images(f"folder:{root}", "test")
+    assert without_training_images(images, [checkpoint]) == (images, 0)
+    photos = load_images("photos", limit=19)
+    assert without_training_images(photos, [checkpoint]) == (photos, 0)
+    assert without_training_images(images, [])[1] == 0
+
+
+def test_nothing_left_is_refused(root, checkpoint):
+    with pytest.raises(ValueError, match=r"all 20 images are some that .*tuned was trained on"):
+        without_training_images(load_images(f"folder:{root}", "finetune"), [checkpoint])
+    (checkpoint / RECORD).write_bytes(b"no table")
+    with pytest.raises(ValueError, match=r"training_images.parquet, the record of .* cannot be read"):
+        trained_on(checkpoint)
