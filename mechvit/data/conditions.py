@@ -158,9 +158,16 @@ def as_condition(condition: Condition | str) -> Condition:
     return parse_condition(condition) if isinstance(condition, str) else condition
 
 
-def bound(condition: Condition | str, models: Mapping[str, HookedViT | str]) -> Condition:
+def bound(
+    condition: Condition | str, models: Mapping[str, HookedViT | str], *, plain_is_base: bool = False
+) -> Condition:
     """Return a condition in which an attack knows its model: the base is the model of that name or the first, the tuned
     one that of its name or the other of two.
+
+    Args:
+        condition: any; others than attacks, and those that know their model, are returned as they are.
+        models: name -> model or checkpoint.
+        plain_is_base: take an attack that names no model as one on the base, as in a comparison of a pair.
 
     Raises:
         ValueError: several models and an attack that does not say which, or a model that is not among them.
@@ -170,23 +177,23 @@ def bound(condition: Condition | str, models: Mapping[str, HookedViT | str]) -> 
         return condition
     plain = f"{condition.family}_{condition.level}"
     names = list(models)
-    if not condition.victim:
+    if not condition.victim and not plain_is_base:
         if len(names) > 1:
             raise ValueError(
                 f"{plain} must say which of {len(names)} models it attacks: {plain}@self (each that is shown the "
                 f"image), {plain}@base ({names[0]}) or {plain}@tuned"
             )
-        return condition.against(models[names[0]])
+        return condition.against(models[names[0]], uses_labels=condition.uses_labels)
     base = "base" if "base" in names else names[0]
     others = [name for name in names if name != base]
-    name = base if condition.victim == "base" else "tuned" if "tuned" in names else others[0] if others else ""
-    if len(names) < 2 or (name != "tuned" and condition.victim == "tuned" and len(others) > 1):
+    name = base if condition.victim != "tuned" else "tuned" if "tuned" in names else others[0] if others else ""
+    if (len(names) < 2 and condition.victim) or (name != "tuned" and condition.victim == "tuned" and len(others) > 1):
         raise ValueError(
             f"{condition.key} attacks the {condition.victim} of two models, and {len(names)} "
             f"{'is' if len(names) == 1 else 'are'} given: name the model, as in "
             f"Attack({condition.family!r}, {condition.level}).against(model)"
         )
-    return condition.against(models[name])
+    return condition.against(models[name], uses_labels=condition.uses_labels)
 
 
 def family_title(family: str) -> str:
@@ -214,6 +221,12 @@ def fingerprints(conditions: Iterable[Condition | str]) -> dict[str, str]:
     """Return key -> `fingerprint` of those conditions that their keys do not determine."""
     known = {condition.key: fingerprint(condition) for condition in map(as_condition, conditions)}
     return {key: found for key, found in known.items() if found is not None}
+
+
+def condition_record(conditions: Iterable[Condition | str]) -> dict[str, dict[str, str]]:
+    """Return what a record holds of conditions besides their keys: `fingerprints` under `conditions`, or nothing."""
+    found = fingerprints(conditions)
+    return {"conditions": found} if found else {}
 
 
 @checked

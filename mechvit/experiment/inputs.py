@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mechvit.data.conditions import PAIRED, bound, parse_condition
+from mechvit.data.conditions import PAIRED, bound, condition_record, parse_condition
 from mechvit.data.corruption_spec import CLEAN, Condition, Corruption
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.files import Lock, new_folder, write_json
@@ -62,7 +62,8 @@ def result_folder(options: Any, kind: str, *inputs: str | os.PathLike[str] | Non
     read = local_inputs(options.images, *read_files(options), *inputs, *paired)
     with new_folder(options.out, kind, overwrite=options.overwrite, inputs=read, flag="--overwrite") as folder:
         yield folder
-        write_json(folder / "provenance.json", provenance_of_command(options, kind, inputs))
+        about = provenance_of_command(options, kind, inputs)
+        write_json(folder / "provenance.json", about | condition_record(conditions))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mechvit.data import (
     check_aligned,
     config_classes,
 )
+from mechvit.data.conditions import condition_record
 from mechvit.data.image_origin import image_revisions
 from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.data.training_images import record_training_images
@@ -316,7 +317,7 @@ def _write_log(
     """Write the corruption, the recipe and one row per epoch, without timings, so that equal runs write equal files."""
     members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
     about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
-    about |= saved
+    about |= {**condition_record(members), **saved}
     epochs: dict[float, dict[str, float]] = {}
     for entry in history:
         if "loss" in entry or "eval_loss" in entry:

@@ -133,6 +133,12 @@ def test_an_attack_knows_its_model_by_name_or_place():
         assert isinstance(found, Attack)
         assert found.model == model
         assert found.key == text
+    pair = bound("pgd_4", two, plain_is_base=True)
+    assert isinstance(pair, Attack)
+    assert (pair.key, pair.model) == ("pgd_4", "A")
+    kept = bound(Attack("pgd", 4, "base", uses_labels=False), two)
+    assert isinstance(kept, Attack)
+    assert (kept.model, kept.uses_labels) == ("A", False)
     assert bound("pgd_4@self", two) == Attack("pgd", 4, "self")
     for text, models, said in [
         ("pgd_4", two, r"pgd_4 must say which of 2 models it attacks: pgd_4@self .*, pgd_4@base \(a\) or pgd_4@tuned"),

@@ -87,6 +87,7 @@ class CachedStreams:
             "checkpoint_hash": plan.checkpoint_hash,
             "hook_tokens": plan.tokens,
             "corruptions": list(plan.corruptions),
+            **({} if plan.conditions is None else {"conditions": plan.conditions}),
             "clean_fraction": plan.clean_fraction,
             "data_fingerprint": plan.data_fingerprint,
             "validation_fingerprint": self.validation.plan.data_fingerprint,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mechvit.analysis.finite import model_name
 from mechvit.arguments import checked
-from mechvit.data.conditions import as_condition
+from mechvit.data.conditions import as_condition, condition_record
 from mechvit.data.content import images_fingerprint
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.image_origin import image_revisions
@@ -155,6 +155,7 @@ class ImageStreams:
             "validation_fingerprint": images_fingerprint(self.validation_images, self.model.image_processor),
             "processor": all_settings(self.model.image_processor),
             "model_dtype": str(self.model.cfg.dtype).removeprefix("torch."),
+            **condition_record(self.corruptions),
         }
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mechvit.data import Corruption, load_images, prepare
+from mechvit.data import Corruption, load_images, prepare, register_corruption
 from mechvit.data.content import images_fingerprint
+from mechvit.data.corruption_spec import CORRUPTION_FAMILIES
+from mechvit.data.corruptions import CORRUPTIONS as CORRUPTIONS_BY_NAME
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
 from mechvit.saes import ImageStreams, StreamConfig
 
@@ -82,6 +84,23 @@ def test_about_tells_the_model_the_mix_and_the_images(make, tiny_model, tiny_ima
     assert about["checkpoint_hash"] == checkpoint_hash(tiny_model)
     assert about["data_fingerprint"] == images_fingerprint(tiny_images)
     assert about["validation_fingerprint"] == images_fingerprint(tiny_images.select(range(9)))
+
+
+def test_about_changes_with_a_function_of_ones_own(make, tiny_model, tiny_images):
+    """So that no training continues under another function of the same name."""
+    assert "conditions" not in make().about()
+    found = []
+    try:
+        for share in (0.5, 0.6):
+            register_corruption("dark", lambda images, share=share: images * share)
+            given = {"corruptions": ["dark"], "config": StreamConfig(**SIZES)}
+            found.append(ImageStreams(tiny_model, tiny_images, tiny_images.select(range(9)), **given).about())
+    finally:
+        CORRUPTION_FAMILIES.pop("dark")
+        CORRUPTIONS_BY_NAME.pop("dark")
+    first, second = found
+    assert first["corruptions"] == second["corruptions"] == ["dark"]
+    assert first["conditions"]["dark"] != second["conditions"]["dark"]
 
 
 def test_the_fingerprint_is_that_of_the_content(tiny_processor, tmp_path):
