@@ -35,6 +35,7 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 	$(BIN)/python benchmarks/sae_training.py --overwrite --out runs/benchmarks/sae_training
 	$(BIN)/python benchmarks/sae_step.py --overwrite --out runs/benchmarks/sae_step
 	$(BIN)/python benchmarks/store.py --overwrite --out runs/benchmarks/store
+	$(BIN)/python benchmarks/kinship.py --overwrite --out runs/benchmarks/kinship
 	$(BIN)/python benchmarks/startup.py --overwrite --out runs/benchmarks/startup
 	$(BIN)/python benchmarks/report_load.py --overwrite --out runs/benchmarks/report_load
 

@@ -34,8 +34,10 @@ INSIDE = {
     "data": ("sources", "corruptions"),
     "analysis": (
         "statistics",
+        "pairs",
         "behaviour",
         "summaries",
+        "heads",
         "lenses",
         "attention",
         "interventions",

@@ -7,6 +7,10 @@ from .behaviour.behaviour_change import behaviour_change
 from .behaviour.performance import Performance, evaluate
 from .behaviour.predictions import Predictions, predict
 from .finite import first_not_finite
+from .heads.choice import HeadChoice, choose_head
+from .heads.combinations import HeadCombinations, head_combinations
+from .heads.probe import Probe, cross_fitted, fit_probe, fit_shared_probe, with_probe
+from .heads.ridge import RidgeHead
 from .interventions.activation_patching import Patching, patch_models
 from .interventions.attribution_error import AttributionError, attribution_error
 from .interventions.attribution_patching import Attribution, attribution_patching
@@ -24,9 +28,13 @@ from .lenses.patch_lens import ClassTrajectories, PatchLens, class_trajectories,
 from .lenses.prediction_depth import PredictionDepth, depth_summary, prediction_depth
 from .lenses.tuned_lens import TunedLens
 from .lenses.tuned_lens_training import LensTraining, train_tuned_lens
+from .pairs.kinship import Kinship, kinship, require_kin
+from .pairs.matching import MatchedMatrix
+from .pairs.unrelated import unrelated_cosine
 from .representations.cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
 from .representations.hsic import cka_of
 from .representations.residual_cosine import ResidualCosine, residual_cosine
+from .requirements import REQUIREMENTS, Requirement, unmet
 from .robustness.corruption_error import ALEXNET_ERROR, corrupted_performance, mean_corruption_error
 from .robustness.corruption_spectrum import CorruptionSpectrum, corruption_spectrum, family_bands, spectrum_summary
 from .robustness.fourier_sensitivity import FourierSensitivity, fourier_sensitivity
@@ -50,6 +58,7 @@ from .weights.swapping import Swaps, swap_weights
 __all__ = [
     "ALEXNET_ERROR",
     "CKA",
+    "REQUIREMENTS",
     "AttentionChange",
     "AttentionEntropy",
     "AttentionMaps",
@@ -63,13 +72,17 @@ __all__ = [
     "DifferenceLens",
     "Direction",
     "FourierSensitivity",
+    "HeadChoice",
+    "HeadCombinations",
     "HeadLinks",
     "HeadNumbers",
     "Interpolation",
     "Interval",
+    "Kinship",
     "LensReading",
     "LensTraining",
     "LogitLens",
+    "MatchedMatrix",
     "Neuron",
     "NeuronPatching",
     "NoGap",
@@ -79,7 +92,10 @@ __all__ = [
     "Performance",
     "PredictionDepth",
     "Predictions",
+    "Probe",
+    "Requirement",
     "ResidualCosine",
+    "RidgeHead",
     "ShortestRun",
     "SmallestSet",
     "SmallestSetConfig",
@@ -104,6 +120,7 @@ __all__ = [
     "attribution_patching",
     "behaviour_change",
     "behaviour_of_logits",
+    "choose_head",
     "choose_neurons",
     "cka_of",
     "class_trajectories",
@@ -113,6 +130,7 @@ __all__ = [
     "corrupted_performance",
     "corruption_spectrum",
     "cosine_histogram",
+    "cross_fitted",
     "depth_summary",
     "difference_lens",
     "effects",
@@ -123,13 +141,17 @@ __all__ = [
     "first_correct_histogram",
     "first_correct_summary",
     "first_not_finite",
+    "fit_probe",
+    "fit_shared_probe",
     "foils",
     "fourier_sensitivity",
+    "head_combinations",
     "head_links",
     "head_numbers",
     "interpolate_weights",
     "interval",
     "js_distance",
+    "kinship",
     "lens_comparison_summary",
     "lens_draws",
     "lens_summary",
@@ -151,6 +173,7 @@ __all__ = [
     "rank_correlation",
     "recovery",
     "relabelling_p_value",
+    "require_kin",
     "resampled_means",
     "residual_cosine",
     "score_outcomes",
@@ -166,6 +189,9 @@ __all__ = [
     "train_tuned_lens",
     "transfer",
     "tuned_lens",
+    "unmet",
+    "unrelated_cosine",
     "weight_change",
     "weights_replaced",
+    "with_probe",
 ]

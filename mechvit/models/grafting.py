@@ -43,6 +43,7 @@ def is_encoder(name: str) -> bool:
 
 
 @checked
+@torch.inference_mode(False)
 def graft_head(encoder: HookedViT, head_of: HookedViT) -> HookedViT:
     """Return the encoder of one model with the head of another.
 
@@ -66,7 +67,7 @@ def graft_head(encoder: HookedViT, head_of: HookedViT) -> HookedViT:
         >>> grafted.cfg.id2label == tuned_classifier.cfg.id2label
         True
     """
-    _check_graft(encoder.cfg, head_of.cfg)
+    check_graft(encoder.cfg, head_of.cfg)
     head = {name: getattr(head_of.cfg, name) for name in _HEAD_FIELDS}
     hf_config = copy.deepcopy(head_of.hf_config)
     own, theirs = (getattr(config, "vision_config", config) for config in (encoder.hf_config, hf_config))
@@ -75,12 +76,13 @@ def graft_head(encoder: HookedViT, head_of: HookedViT) -> HookedViT:
             setattr(theirs, name, getattr(own, name))
     weights = {name: t for name, t in _own_weights(encoder).items() if is_encoder(name)}
     weights |= {name: t for name, t in _own_weights(head_of).items() if not is_encoder(name)}
-    model = _assembled(dataclasses.replace(encoder.cfg, **head), hf_config, encoder.image_processor, weights)
+    model = _assembled(encoder, dataclasses.replace(encoder.cfg, **head), hf_config, weights)
     model.carried.keep(head_of.carried.weights())
     return model
 
 
-def _check_graft(own: HookedViTConfig, other: HookedViTConfig) -> None:
+def check_graft(own: HookedViTConfig, other: HookedViTConfig) -> None:
+    """Raise a ValueError unless the head of the second config fits the encoder of the first."""
     if not other.n_classes:
         raise ValueError(
             f"the model whose head is grafted must have one; this {other.architecture} has no classification head: "
@@ -104,6 +106,7 @@ def _check_graft(own: HookedViTConfig, other: HookedViTConfig) -> None:
 
 
 @checked
+@torch.inference_mode(False)  # the models serve outside of the caller's, too
 def linear_head(
     model: HookedViT,
     weight: Float[Tensor, "class d_head_input"],
@@ -141,7 +144,7 @@ def linear_head(
         weights |= {f"ln_final.{kind}": model.state_dict()[f"pooler.{kind}"] for kind in "wb"}
     if cfg.final_norm == "none":
         weights = {name: t for name, t in weights.items() if not name.startswith("ln_final.")}
-    weight, bias = (t.detach().to(device=cfg.device, dtype=cfg.dtype) for t in (weight, bias))
+    weight, bias = (t.detach().to(device=cfg.device, dtype=cfg.dtype, copy=True) for t in (weight, bias))
     if cfg.pooling == "cls+distillation":  # the mean of two classifiers
         halves = (2 * weight).chunk(2, dim=1)
         head = {f"head.{name}.weight": half for name, half in zip(("cls", "distillation"), halves, strict=True)}
@@ -149,7 +152,7 @@ def linear_head(
     else:
         head = {"head.weight": weight, "head.bias": bias}
     weights |= {name: nn.Parameter(tensor) for name, tensor in head.items()}
-    linear = _assembled(cfg, hf_config, model.image_processor, weights)
+    linear = _assembled(model, cfg, hf_config, weights)
     linear.carried.keep(model.carried.weights())
     return linear
 
@@ -169,6 +172,8 @@ def headed_config(model: HookedViT, id2label: Mapping[int, str]) -> HookedViTCon
         projection_bias=False,
         logit_bias=False,
         pooler="attention" if cfg.pooling == "attention" else "none",
+        pooler_size=0,
+        pooler_act="tanh",
         processing=tuple(step for step in cfg.processing if step != "center_unembed"),
     )
 
@@ -191,13 +196,23 @@ def _own_weights(model: HookedViT) -> dict[str, Tensor]:
     return dict(model.named_parameters())
 
 
-def _assembled(cfg: HookedViTConfig, hf_config: Any, image_processor: Any, weights: Mapping[str, Tensor]) -> HookedViT:
+def encoder_source(model: HookedViT) -> HookedViT | None:
+    """Return the model whose encoder a grafted model shares; None where its weights are its own (a copy's, too)."""
+    source = None if model.encoder_of is None else model.encoder_of()
+    if source is None:
+        return None
+    own, other = ({n: t.data_ptr() for n, t in _own_weights(m).items() if is_encoder(n)} for m in (model, source))
+    return source if own == other else None
+
+
+def _assembled(encoder: HookedViT, cfg: HookedViTConfig, hf_config: Any, weights: Mapping[str, Tensor]) -> HookedViT:
     """Build a model around given weights, which it shares; each has a parameter of its own."""
     with torch.device("meta"):
-        model = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), hf_config, image_processor)
+        model = HookedViT(dataclasses.replace(cfg, device=torch.device("meta")), hf_config, encoder.image_processor)
     model.load_state_dict({name: weight.detach() for name, weight in weights.items()}, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(weights[name].requires_grad)
     model.cfg = model.embed.cfg = cfg
-    model.shares_weights = True
+    source = encoder_source(encoder) or encoder
+    model.encoder_of = lambda: source
     return model

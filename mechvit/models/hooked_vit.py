@@ -47,7 +47,8 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         head: the classifier; None for a bare encoder.
         pooler: module that computes a bare encoder's `pooler_output` from its last hidden state; None where it has no
             weights.
-        shares_weights: whether its weights are other models' too (`mechvit.models.graft_head`).
+        encoder_of: function that returns the model whose encoder this one shares (`mechvit.models.graft_head`); None
+            where all weights are its own.
     """
 
     def __init__(self, cfg: HookedViTConfig, hf_config: Any, image_processor: Any = None) -> None:
@@ -69,7 +70,8 @@ class HookedViT(HookedRuns, SplicedSAEs, NamedWeights):
         if self.head is not None:
             self.hook_head_input = HookPoint()  # [batch, d_head_input]
             self.hook_logits = HookPoint()  # [batch, class]
-        self.carried, self.left_hooked, self.shares_weights = CarriedWeights(), [], False
+        self.carried, self.left_hooked = CarriedWeights(), []
+        self.encoder_of: Callable[[], HookedViT] | None = None
         self.to(device=cfg.device, dtype=cfg.dtype)
         self.eval()
         self.setup()

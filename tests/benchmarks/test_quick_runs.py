@@ -11,6 +11,7 @@ import attention_statistics
 import cache_activations
 import cache_contenders as ways
 import contenders
+import kinship
 import model_patching
 import pytest
 import startup
@@ -219,3 +220,17 @@ def test_peak_memory_is_what_a_call_holds():
     command = [sys.executable, "-c", HOLDING]
     done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True)
     assert [int(line) for line in done.stdout.split()] == [pytest.approx(48 * 2**20, rel=0.1)] * 2
+
+
+@pytest.mark.slow
+def test_kinship(tmp_path, capsys):
+    kinship.main(kinship.Options(out=str(tmp_path / "out"), quick=True, seeds=2, rounds=2))
+    result = read(tmp_path / "out", capsys)
+    rows = {row.contender: row for row in result.measures}
+    assert list(rows) == [
+        kinship.APART,
+        *(kinship.TUNED.format(rate=r) for r in kinship.TUNING_RATES),
+        kinship.UNRELATED,
+    ]
+    assert all(row.bound is None for row in result.measures)
+    assert rows[kinship.APART].value.median < 0 < rows[kinship.TUNED.format(rate=1e-4)].value.median

@@ -14,7 +14,7 @@ from zoo_options import daily
 from mechvit import HookedViT
 from mechvit.analysis.weights.model_parts import weights_replaced
 from mechvit.models import graft_head, linear_head
-from mechvit.models.grafting import is_encoder
+from mechvit.models.grafting import encoder_source, is_encoder
 
 classifiers = pytest.mark.parametrize("name", daily(CLASSIFIERS))
 NAMES = {0: "fox", 1: "gnu", 2: "hen"}
@@ -140,6 +140,9 @@ def test_what_is_done_to_a_graft_leaves_its_models_alone(pixels):
     assert torch.equal(base(pixels), before[0])
     assert torch.equal(tuned(pixels), before[1])
     torch.testing.assert_close(folded(pixels).softmax(-1), before[1].softmax(-1))
+    twice = linear_head(graft_head(base, tuned), torch.zeros(3, 32), torch.zeros(3), NAMES)
+    assert encoder_source(twice) is base
+    assert encoder_source(base) is encoder_source(copy.deepcopy(twice)) is encoder_source(folded) is None
     graft_head(base, tuned).to(torch.float64)
     assert base.cfg.dtype == next(base.parameters()).dtype == torch.float32
 
@@ -217,6 +220,16 @@ def test_a_linear_head_on_a_classifier_reads_what_its_own_reads(name):
         close(run_reference(headed.to_hf(), draw()).logits, headed(draw()), 1e-8)
         assert headed.to_hf().config.id2label == NAMES
     assert model.cfg.n_classes == 5
+
+
+def test_models_made_where_gradients_are_off_have_gradients():
+    base = build("vit classifier", torch.float32)
+    with torch.inference_mode():
+        made = [graft_head(base, base), linear_head(base, torch.randn(3, 32), torch.zeros(3), NAMES)]
+    for model in made:
+        model(draw(dtype=torch.float32)).sum().backward()
+        assert model.head.weight.grad is not None
+        assert base.head.weight.grad is None
 
 
 def test_a_linear_head_of_another_shape_is_refused():

@@ -45,7 +45,7 @@ def process_weights(
     }
     _check_valid(model, steps)
     with sigint_held():
-        if model.shares_weights:
+        if model.encoder_of is not None:
             _own_copies(model)
         if fold_ln:
             fold_layer_norms(model)
@@ -64,7 +64,7 @@ def _own_copies(model: HookedViT) -> None:
     """Copy the weights of a grafted model, so that the models that it was made of stay as they are."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    model.shares_weights = False
+    model.encoder_of = None
 
 
 def _check_valid(model: HookedViT, steps: dict[str, bool]) -> None:

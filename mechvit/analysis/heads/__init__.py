@@ -1,0 +1,5 @@
+"""Heads for models that share none: probes, the choice of one, the combinations of two (names in `__init__.pyi`)."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
