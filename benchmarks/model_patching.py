@@ -68,7 +68,7 @@ class Options:
 
 
 def make_pair(shape: str, n_images: int, options: Options) -> tuple[HookedViT, HookedViT, ImageBatch]:
-    """Return two models of one shape with different random weights, and random images in memory."""
+    """Return a model of random weights, one a third of the way to another such model, and random images in memory."""
     import torch
     from contenders import make_models
     from transformers import ViTImageProcessorPil
@@ -78,6 +78,9 @@ def make_pair(shape: str, n_images: int, options: Options) -> tuple[HookedViT, H
     device = options.device or "cpu"
     pair = [make_models(shape, 1, device, options.dtype, options.seed + i).hooked for i in range(2)]
     size, classes = pair[0].cfg.image_size, pair[0].cfg.n_classes
+    with torch.no_grad():
+        for name, parameter in pair[1].named_parameters():
+            parameter.lerp_(pair[0].get_parameter(name), 2 / 3)
     for model in pair:
         model.image_processor = ViTImageProcessorPil(size={"height": size, "width": size})
     generator = torch.Generator().manual_seed(options.seed)

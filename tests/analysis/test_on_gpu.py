@@ -11,8 +11,10 @@ from shifted_models import shifted
 from mechvit.analysis import (
     attribution_patching,
     compare_lenses,
+    fit_shared_probe,
     head_links,
     interpolate_weights,
+    kinship,
     linear_cka,
     patch_models,
     patch_neurons,
@@ -20,7 +22,9 @@ from mechvit.analysis import (
     steering_directions,
     swap_weights,
     train_tuned_lens,
+    with_probe,
 )
+from mechvit.models import graft_head
 
 NOISE = "gaussian_noise_2"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -75,3 +79,13 @@ def test_representations(pairs, batch):
         divergences.append({name: reading.divergence.mean() for name, reading in read.items()})
     for name, value in divergences[0].items():
         torch.testing.assert_close(divergences[1][name], value, rtol=0.1, atol=1e-2)
+
+
+def test_heads_and_kinship(pairs, batch):
+    found = [kinship(*pair) for pair in pairs]
+    assert found[1].value == pytest.approx(found[0].value, abs=1e-4)
+    pixels = torch.randn(2, 3, 32, 32)
+    grafted = [graft_head(*pair) for pair in pairs]
+    torch.testing.assert_close(grafted[1](pixels).cpu(), grafted[0](pixels), **CLOSE)
+    probed = [with_probe(base, fit_shared_probe({"base": base, "tuned": tuned}, batch)) for base, tuned in pairs]
+    torch.testing.assert_close(probed[1](pixels).cpu(), probed[0](pixels), rtol=1e-2, atol=5e-2)

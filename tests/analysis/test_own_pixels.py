@@ -121,14 +121,25 @@ def test_a_giver_normalises_its_own_pixels(models, images, raw):
         np.testing.assert_array_equal(part["correct"], (alone.rank == 0).numpy())
 
 
-@pytest.mark.parametrize("other", ["another filter", "another crop", "another mean"])
+@pytest.mark.parametrize("other", ["another filter", "another crop"])
 def test_weights_are_not_swapped_between_different_pixels(models, images, other):
-    named = {"another filter": "resample", "another crop": "crop_size", "another mean": "image_mean"}[other]
+    named = {"another filter": "resample", "another crop": "crop_size"}[other]
     for call in (swap_weights, interpolate_weights):
         with pytest.raises(ValueError, match=rf"weights of one in the other's place needs .*{named}"):
             call(models["own"], models[other], images, [BLUR])
     with pytest.raises(ValueError, match=rf"weights of one in the other's place needs .*{named}"):
         smallest_set(models["own"], models[other], images, BLUR)
+
+
+def test_a_giver_s_embedding_normalises_its_own_pixels(models, images, raw):
+    """Of two means each embedding has its own; no line lies between the two embeddings."""
+    found = swap_weights(models["own"], models["another mean"], images, [BLUR]).reference_frame()
+    for condition, name in (("receiver", "own"), ("giver", "another mean")):
+        alone = evaluate(models[name], raw, BLUR)
+        part = found[found["condition"] == condition]
+        np.testing.assert_array_equal(part["correct"], (alone.rank == 0).numpy())
+    with pytest.raises(ValueError, match=r"to interpolate the embedding needs .*image_mean"):
+        interpolate_weights(models["own"], models["another mean"], images, [BLUR])
 
 
 def test_images_prepared_for_another_model_are_refused(models, raw):
@@ -155,5 +166,5 @@ def test_pixels_of_unknown_origin_are_for_models_that_resize_alike(models):
     batch = ImageBatch(torch.rand(8, 3, 32, 32), torch.arange(8) % 5, torch.arange(8))
     evaluate(models["another crop"], batch)
     corrupted_performance({name: models[name] for name in ("own", "another mean")}, batch, [BLUR])
-    with pytest.raises(ValueError, match=r"resized already, needs .*of own and another filter differ in resample"):
+    with pytest.raises(ValueError, match=r"already resized, needs .*of own and another filter differ in resample"):
         corrupted_performance(models, batch, [BLUR])

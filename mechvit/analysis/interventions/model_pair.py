@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,10 +12,11 @@ from torch import Tensor
 from mechvit.analysis.behaviour.performance import check_logits, require_classifier
 from mechvit.analysis.condition_images import check_same_image, shown_to
 from mechvit.analysis.inputs import Images, default_batch_size, image_batches, pixel_values
+from mechvit.analysis.pairs.kinship import require_kin
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.labels import check_aligned
-from mechvit.models.processors.preprocessing import check_alike
+from mechvit.models.processors.preprocessing import check_alike, scale_of
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
@@ -23,51 +24,95 @@ if TYPE_CHECKING:
 _MEMORY = 2**30
 
 
-def check_weights_fit(receiver: HookedViT, giver: HookedViT) -> None:
+_UNREAD = frozenset({"dropout", "family", "architecture"})
+"""Fields of the config that no forward pass reads: dropout is never applied, and the others are names."""
+
+
+def check_weights_fit(
+    receiver: HookedViT, giver: HookedViT, what: str = "taking weights of one in the other's place"
+) -> None:
     """Refuse two models whose weights cannot replace each other.
 
+    The encoders must have one shape and be kin, and the heads one shape and the same classes: each model's own, or one
+    that both have (`mechvit.models.graft_head`, `mechvit.analysis.with_probe`). Pixels may be normalised differently,
+    which is part of each model's embedding (`giver_pixels`).
+
     Raises:
-        ValueError: they differ in shape, classes, dtype or device, or in a setting of their image processors (named).
+        ValueError: they differ in shape, classes, dtype or device, or in the resizing of their image processors
+            (named), or are not kin.
     """
     for field in fields(receiver.cfg):
         own, other = getattr(receiver.cfg, field.name), getattr(giver.cfg, field.name)
-        if field.name != "dropout" and own != other:  # dropout is never applied
+        if field.name not in _UNREAD and own != other:
+            step = " (mechvit.models.graft_head gives both one head)" if field.name in _HEAD else ""
             raise ValueError(
-                f"models that exchange weights must have the same config; their {field.name} is {own} and {other}: "
-                "give a model and one fine-tuned from it, on one device and in one dtype (from_pretrained takes "
-                "dtype=torch.float32)"
+                f"models that exchange weights must have the same config; their {field.name} is {own} and "
+                f"{other}{step}: give a model and one fine-tuned from it, on one device and in one dtype "
+                "(from_pretrained takes dtype=torch.float32)"
             )
     processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
-    check_alike(processors, "to take weights of one in the other's place", in_="everything")
+    check_alike(processors, "to take weights of one in the other's place")
+    if receiver is not giver:
+        require_kin(receiver, giver, what)
 
 
-def check_weights_comparable(base: HookedViT, tuned: HookedViT) -> None:
-    """Refuse two models whose weights cannot be compared one by one.
+_HEAD = frozenset({"n_classes", "id2label", "pooling", "final_norm", "pooler", "zero_shot"})
+"""Fields of the config that belong to the head."""
+
+
+def giver_pixels(
+    receiver: HookedViT, giver: HookedViT, pixels: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch 3 height width"]:
+    """Return the receiver's pixels as the giver's image processor normalises them; themselves where both agree."""
+    own, other = scale_of(receiver.image_processor), scale_of(giver.image_processor)
+    return pixels if own.is_same(other) else other.values(own.unit(pixels))
+
+
+class LeftOut(NamedTuple):
+    """A weight that cannot be compared: only one of two models has it, or it has another shape in each."""
+
+    weight: str
+    base_shape: tuple[int, ...] | None
+    """Shape in the base; None where it has no such weight."""
+    tuned_shape: tuple[int, ...] | None
+    """Shape in the tuned model; None where it has no such weight."""
+
+
+def comparable_weights(base: HookedViT, tuned: HookedViT) -> tuple[list[str], tuple[LeftOut, ...]]:
+    """Return the names of the weights that two models have in the same shape, and those that are left out.
 
     Raises:
-        ValueError: a weight that one of them lacks, or that differs in shape or device.
+        ValueError: the models are on two devices, or not kin.
     """
-    own, other = ({n: (list(t.shape), t.device) for n, t in m.own_state_dict().items()} for m in (base, tuned))
-    for name in dict.fromkeys((*own, *other)):
-        if own.get(name) != other.get(name):
-            first, second = (" on ".join(map(str, w[name])) if name in w else "not there" for w in (own, other))
-            raise ValueError(
-                f"both models must have the same weights; {name} is {first} and {second}: give a model and one "
-                "fine-tuned from it"
-            )
+    if base.cfg.device != tuned.cfg.device:
+        raise ValueError(
+            f"weights to be compared must be on one device; they are on {base.cfg.device} and {tuned.cfg.device}"
+        )
+    if base is not tuned:
+        require_kin(base, tuned, "comparing weights one by one")
+    own, other = ({n: tuple(t.shape) for n, t in model.own_state_dict().items()} for model in (base, tuned))
+    names = dict.fromkeys((*own, *other))
+    return [name for name in names if own.get(name) == other.get(name)], tuple(
+        LeftOut(name, own.get(name), other.get(name)) for name in names if own.get(name) != other.get(name)
+    )
 
 
 def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
     """Raise a ValueError unless both models are classifiers whose activations can replace each other."""
     for name, model in (("receiver", receiver), ("giver", giver)):
         if model.head is None:
-            raise ValueError(f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier")
+            raise ValueError(
+                f"the {name}, a {model.cfg.architecture}, has no classification head; give a classifier, or one "
+                "head to both (mechvit.models.graft_head, mechvit.analysis.with_probe)"
+            )
         require_classifier(model)
     names = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_prefix_tokens", "image_size", "n_tokens")
     for name in (*names, "id2label", "dtype", "device"):
         own, given = getattr(receiver.cfg, name), getattr(giver.cfg, name)
         if own != given:
-            what = f"{name}, {own} and {given}" if name != "id2label" else "classes (id2label)"
+            what = f"{name}, {own} and {given}"
+            if name == "id2label":
+                what = "classes (id2label; mechvit.models.graft_head gives both one head)"
             raise ValueError(
                 f"receiver and giver must have the same shape, so that activations of one fit the other; they differ "
                 f"in {what}: give two checkpoints of one architecture, on one device and in one dtype (from_pretrained "
@@ -75,6 +120,8 @@ def check_activations_fit(receiver: HookedViT, giver: HookedViT) -> None:
             )
     processors = {"the receiver": receiver.image_processor, "the giver": giver.image_processor}
     check_alike(processors, "to take activations of one in the other's place")
+    if receiver is not giver:
+        require_kin(receiver, giver, "taking activations of one in the other's place")
 
 
 def pair_batches(

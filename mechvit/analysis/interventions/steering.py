@@ -21,7 +21,7 @@ from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 from mechvit.settings_checks import COUNT_OR_ZERO, FINITE, check_number
 
-from .model_pair import check_weights_fit
+from .model_pair import check_weights_fit, giver_pixels
 from .recovery import GIVER, RECEIVER, quantities_in
 from .runner import Found, effects, outcome_frame, run_interventions
 from .steering_directions import Direction, check_point
@@ -204,7 +204,7 @@ def steer(
 
     Source: activation addition, arXiv:2308.10248, section 3; contrastive activation addition, arXiv:2312.06681.
     """
-    check_weights_fit(receiver, giver)
+    check_weights_fit(receiver, giver, "steering one model along its difference from the other")
     if not directions or not scales:
         raise ValueError(f"give at least one direction and one scale; got {len(directions)} and {len(scales)}")
     check_number("controls", controls, COUNT_OR_ZERO)
@@ -226,8 +226,8 @@ def steer(
     order = [way for layer in ways.values() for way in layer]
 
     def logits_of(pixels: Tensor) -> dict[Steer | str, Tensor]:
-        logits = steered_logits(receiver, pixels, ways)
-        return {RECEIVER: logits[None], GIVER: giver(pixels), **{way: logits[way] for way in order}}
+        logits, theirs = steered_logits(receiver, pixels, ways), giver(giver_pixels(receiver, giver, pixels))
+        return {RECEIVER: logits[None], GIVER: theirs, **{way: logits[way] for way in order}}
 
     conditions = dict.fromkeys((CLEAN, *map(as_condition, corruptions)))
     found = run_interventions(

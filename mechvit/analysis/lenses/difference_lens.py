@@ -18,6 +18,7 @@ from torch import Tensor
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.pair_checks import check_same_shape
+from mechvit.analysis.pairs.kinship import require_kin
 from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.analysis.statistics.jackknife import jackknife_interval
 from mechvit.analysis.statistics.tidy_tables import labelled
@@ -228,13 +229,15 @@ def difference_lens(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: models of two shapes or crops, an unknown layer, fewer than two unrelated images, another input
-            size, activations that are not finite.
+        ValueError: models of two shapes or crops, or that are not kin, an unknown layer, fewer than two unrelated
+            images, another input size, activations that are not finite.
 
     Source: reading mean differences on unrelated inputs, arXiv:2510.13900 (there of language models).
     """
     shape = ("d_model", "n_layers", "grid", "n_prefix_tokens")
     check_same_shape(base, tuned, "the difference of two models' residual streams", shape)
+    if base is not tuned:
+        require_kin(base, tuned, "the difference of two models' residual streams")
     chosen = _layers(layers, base.cfg.n_layers)
     models = {"base": base, "tuned": tuned}
     if unrelated is None:

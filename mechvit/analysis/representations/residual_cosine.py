@@ -15,6 +15,7 @@ from mechvit.analysis.common_batches import common_batches, common_residuals
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, on_cpu, pixel_values
 from mechvit.analysis.pair_checks import check_same_shape
+from mechvit.analysis.pairs.kinship import require_kin
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import tidy
 from mechvit.arguments import checked
@@ -93,11 +94,13 @@ def residual_cosine(
         progress: the label of a progress bar; None shows none.
 
     Raises:
-        ValueError: models of two shapes or crops, no images, no conditions, another input size, or activations that are
-            not finite.
+        ValueError: models of two shapes or crops, or that are not kin, no images, no conditions, another input size, or
+            activations that are not finite.
     """
     shape = ("d_model", "n_layers", "grid", "n_prefix_tokens")
     check_same_shape(base, tuned, "the cosine between two models' residual streams", shape)
+    if base is not tuned:
+        require_kin(base, tuned, "the cosine between two models' residual streams")
     models = {"base": base, "tuned": tuned}
     places = {"cls": slice(0, 1)} if base.cfg.cls_token and tuned.cfg.cls_token else {}
     places |= {"head": base.head_tokens} if base.head_tokens == tuned.head_tokens else {}

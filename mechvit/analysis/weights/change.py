@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechvit.analysis.interventions.model_pair import check_weights_comparable
+from mechvit.analysis.interventions.model_pair import LeftOut, comparable_weights
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
@@ -94,6 +94,15 @@ class WeightChanges:
     """Changes of all weight tensors, in the order of a forward pass."""
 
     weights: tuple[WeightChange, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """Weights that only one model has, or that differ in shape (another head, another input size)."""
+
+    def left_out_frame(self, **labels: str) -> pd.DataFrame:
+        """Return one row per weight that is left out: the labels, weight, base_shape, tuned_shape (as in 32x64)."""
+        import pandas as pd
+
+        rows = [(w, *("" if s is None else "x".join(map(str, s)) for s in shapes)) for w, *shapes in self.left_out]
+        return labelled(pd.DataFrame(rows, columns=list(LeftOut._fields)), labels)
 
     def to_frame(self, *, top: Sequence[int] = RANKS, **labels: str) -> pd.DataFrame:
         """Return one row per tensor.
@@ -187,20 +196,21 @@ def weight_change(base: HookedViT, tuned: HookedViT, *, directions: bool = True)
     other, with two spectra per changed matrix (`mechvit.analysis.weights.spectra`).
 
     Args:
-        base, tuned: two models with weights of the same names and shapes; no head is needed.
+        base, tuned: two models of which one was trained from the other; no head is needed. Weights that only one has,
+            or that differ in shape, are listed (`left_out`).
         directions: compare the directions of the change with those of the base, which takes a second spectrum of every
             changed matrix and most of the time.
 
     Raises:
-        ValueError: the names, shapes or devices of the weights differ.
+        ValueError: the models are not kin, or on two devices.
 
     Source: subspace overlap as in LoRA, arXiv:2106.09685, section 7.2, eq. 4 (there between two changes).
     """
-    check_weights_comparable(base, tuned)
-    own, other = base.own_state_dict(), tuned.own_state_dict()
-    named = [(part, name) for part, names in model_parts(base).items() for name in names]
+    common, left_out = comparable_weights(base, tuned)
+    own, other, both = base.own_state_dict(), tuned.own_state_dict(), set(common)
+    named = [(part, name) for part, names in model_parts(base).items() for name in names if name in both]
     found = [_compare(part, name, own[name], other[name], directions) for part, name in named]
-    return WeightChanges(tuple(found))
+    return WeightChanges(tuple(found), left_out)
 
 
 def _compare(part: str, weight: str, base: Tensor, tuned: Tensor, directions: bool) -> WeightChange:

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mechvit.analysis.inputs import Images, on_cpu
-from mechvit.analysis.interventions.model_pair import check_weights_fit
+from mechvit.analysis.interventions.model_pair import check_weights_fit, giver_pixels
 from mechvit.analysis.interventions.recovery import GIVER, RECEIVER, Outcomes, quantities_in, score_outcomes
 from mechvit.analysis.interventions.runner import Found, changes, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
+from mechvit.models.processors.preprocessing import check_alike
 from mechvit.settings_checks import FINITE, check_number
 
 from .model_parts import groups_named, model_parts, weights_of, weights_replaced
@@ -111,7 +112,7 @@ def interpolate_weights(
 
     Source: WiSE-FT, arXiv:2109.01903, section 3; beyond the ends, task arithmetic, arXiv:2212.04089, section 2.
     """
-    check_weights_fit(base, tuned)
+    check_weights_fit(base, tuned, "interpolating weights")
     alphas = [float(alpha) for alpha in alphas]
     for alpha in alphas:
         check_number("alphas", alpha, FINITE)
@@ -120,9 +121,15 @@ def interpolate_weights(
     groups = [tuple(model_parts(base))] if parts is None else list(groups_named(base, parts).values())
     chosen = frozenset(part for group in groups for part in group)
     ends = weights_of(base, chosen), weights_of(tuned, chosen)
+    if "embed" in chosen:
+        processors = {"the base": base.image_processor, "the tuned model": tuned.image_processor}
+        check_alike(processors, "to interpolate the embedding", in_="everything")
 
     def logits_of(pixels: Tensor) -> dict[float | str, Tensor]:
-        found: dict[float | str, Tensor] = {RECEIVER: base(pixels), GIVER: tuned(pixels)}
+        found: dict[float | str, Tensor] = {
+            RECEIVER: base(pixels),
+            GIVER: tuned(giver_pixels(base, tuned, pixels)),
+        }
         for alpha in alphas:
             with weights_replaced(base, {name: between(ends[0][name], ends[1][name], alpha) for name in ends[0]}):
                 found[alpha] = base(pixels)

@@ -89,6 +89,18 @@ def groups_named(model: HookedViT, names: Sequence[str]) -> dict[str, tuple[str,
     return {name: known[name] for name in names}
 
 
+def shared_parts(receiver: HookedViT, giver: HookedViT) -> tuple[str, ...]:
+    """Return the parts of the head whose weights are one in memory, as grafted heads are; none for a model itself."""
+    if receiver is giver:
+        return ()
+    own, other = receiver.own_state_dict(), giver.own_state_dict()
+    return tuple(
+        part
+        for part, names in model_parts(receiver).items()
+        if part in ("ln_final", "head") and all(n in other and own[n].data_ptr() == other[n].data_ptr() for n in names)
+    )
+
+
 def weights_of(model: HookedViT, parts: Sequence[str] | frozenset[str]) -> dict[str, Tensor]:
     """Return the tensors of some parts, by name, without copying."""
     tensors, named = model.own_state_dict(), model_parts(model)

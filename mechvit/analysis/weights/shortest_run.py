@@ -115,7 +115,7 @@ def shortest_run(
 
     Source: one layer's weights set back, arXiv:1902.01996; runs of them and the rule are ours.
     """
-    check_weights_fit(base, tuned)
+    check_weights_fit(base, tuned, "finding the shortest run of blocks")
     check_number("share", share, SHARE_ABOVE_ZERO)
     n = base.cfg.n_layers
     longest = max(1, n - 1) if longest is None else min(longest, n)

@@ -20,7 +20,7 @@ from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_choice
 
-from .model_parts import Unit, model_parts, part_groups, weights_of, weights_replaced
+from .model_parts import Unit, model_parts, part_groups, shared_parts, weights_of, weights_replaced
 from .swapping import mixed_logits
 
 if TYPE_CHECKING:
@@ -143,8 +143,11 @@ def smallest_set(
     optimisation).
     """
     config = config or SmallestSetConfig()
-    check_weights_fit(receiver, giver)
-    groups, greedy = part_groups(receiver, config.unit), config.method == "greedy"
+    check_weights_fit(receiver, giver, "finding the smallest set of weights")
+    shared, greedy = shared_parts(receiver, giver), config.method == "greedy"
+    groups = {
+        name: parts for name, parts in part_groups(receiver, config.unit).items() if not set(parts) <= set(shared)
+    }
     if not greedy and len(groups) > EXHAUSTIVE:
         raise ValueError(
             f"an exhaustive search takes at most {EXHAUSTIVE} groups; this model has {len(groups)} {config.unit}: use "

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.inputs import Images
-from mechvit.analysis.interventions.model_pair import check_weights_fit
+from mechvit.analysis.interventions.model_pair import check_weights_fit, giver_pixels
 from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
 from mechvit.analysis.interventions.runner import Found, Key, effects, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
 
-from .model_parts import Unit, groups_named, model_parts, part_groups, weights_replaced
+from .model_parts import Unit, groups_named, model_parts, part_groups, shared_parts, weights_replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,8 @@ class Swaps:
     """(corruption, swap) -> outcomes of the receiver with those weights of the giver."""
     references: Found[str]
     """(corruption, "receiver" or "giver") -> outcomes of the unchanged model, scored with the foils of both."""
+    shared: tuple[str, ...] = ()
+    """Parts that both models have in common (a grafted head), which are not swapped unless they are named."""
 
     def to_frame(self) -> pd.DataFrame:
         """Return rows by image, corruption and swap: corruption, kind, part, k, and the columns of `Outcomes`."""
@@ -82,7 +84,8 @@ def swap_weights(
     suffices for the gain; with the two exchanged, that the gain needs it. No model is copied, and none is left changed.
 
     Args:
-        receiver, giver: two models of the same config.
+        receiver, giver: two models of the same config, of which one was trained from the other; models without a head
+            in common take one (`mechvit.models.graft_head`, `mechvit.analysis.with_probe`).
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids,
             negative for images without one.
         corruptions: those to apply, including `clean` if it is wanted.
@@ -97,13 +100,14 @@ def swap_weights(
     Source: arXiv:1902.01996 (one layer's weights set back to an earlier checkpoint's); grafting of a tuned model's
     weights onto the base, arXiv:2302.06600.
     """
-    check_weights_fit(receiver, giver)
-    groups = groups_named(receiver, parts) if parts is not None else _every_group(receiver)
+    check_weights_fit(receiver, giver, "swapping weights")
+    shared = shared_parts(receiver, giver)
+    groups = groups_named(receiver, parts) if parts is not None else _but(_every_group(receiver), shared)
     swaps: dict[Swap | str, frozenset[str]] = {
         Swap("single", name, 1): frozenset(group) for name, group in groups.items()
     }
     if cumulative is not None:
-        swaps |= _from_either_end(part_groups(receiver, cumulative))
+        swaps |= _from_either_end(_but(part_groups(receiver, cumulative), shared))
     mixes = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps}
     found = run_interventions(
         receiver,
@@ -117,7 +121,12 @@ def swap_weights(
     return Swaps(
         {(c, swap): found[c, swap] for c, swap in found if isinstance(swap, Swap)},
         {(c, name): found[c, name] for c, name in found if not isinstance(name, Swap)},
+        shared,
     )
+
+
+def _but(groups: Mapping[str, tuple[str, ...]], shared: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    return {name: parts for name, parts in groups.items() if not set(parts) <= set(shared)}
 
 
 def _every_group(model: HookedViT) -> dict[str, tuple[str, ...]]:
@@ -153,12 +162,13 @@ def mixed_logits(
         the logits of every mix, in the order of `mixes`.
     """
     n_layers, parts, theirs = receiver.cfg.n_layers, model_parts(receiver), giver.own_state_dict()
+    shown = {True: giver_pixels(receiver, giver, pixels), False: pixels}
     starts: dict[tuple[bool, int], list[Key]] = {}
     for key, chosen in mixes.items():
         starts.setdefault(_shared_with(chosen, parts, n_layers), []).append(key)
     streams = {True: giver, False: receiver}
     needed = {side: max((layer for s, layer in starts if s == side), default=-1) for side in streams}
-    resids = {side: model(pixels, stop_at_layer=0) for side, model in streams.items() if needed[side] >= 0}
+    resids = {side: model(shown[side], stop_at_layer=0) for side, model in streams.items() if needed[side] >= 0}
     found: dict[Key, Tensor] = {}
     for layer in range(n_layers + 1):
         for side, resid in resids.items():

@@ -322,7 +322,7 @@ def test_the_divergence_needs_no_labels(tiny_model, batch):
 def test_refuses_what_cannot_be_patched(tiny_model, batch, make_other):
     with pytest.raises(ValueError, match="they differ in n_layers, 3 and 2"):
         patch_models(tiny_model, make_other(num_hidden_layers=2), batch, NOISE)
-    with pytest.raises(ValueError, match=r"they differ in classes \(id2label\)"):
+    with pytest.raises(ValueError, match=r"they differ in classes \(id2label; mechvit.models.graft_head"):
         patch_models(tiny_model, make_other(id2label=dict(enumerate("abcde"))), batch, NOISE)
     with pytest.raises(ValueError, match="they differ in dtype"):
         patch_models(tiny_model, copy.deepcopy(tiny_model).double(), batch, NOISE)
