@@ -23,7 +23,7 @@ from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
-    load_headed,
+    load_model,
     names_of,
     result_pages,
     sae_folders,
@@ -120,7 +120,7 @@ def named_saes(options: Options) -> dict[str, tuple[HookedViT, SAE]]:
     given = {options.model: options.saes} | ({options.tuned: options.tuned_saes} if options.tuned else {})
     found: dict[str, tuple[HookedViT, SAE]] = {}
     for name, checkpoint in names_of(given).items():
-        model = load_headed(checkpoint, options.device, options.model_dtype)
+        model = load_model(checkpoint, options.device, options.model_dtype)
         for key, folder in sae_folders(given[checkpoint]).items():
             shown = f"{name} {key}" if len(given) > 1 else key
             found[shown] = (model, load_sae(folder, device=str(model.cfg.device)))

@@ -29,7 +29,7 @@ from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import (
     check_corruptions,
     corruptions_named,
-    load_headed,
+    load_model,
     names_of,
     result_folder,
     sae_folders,
@@ -39,8 +39,10 @@ from mechvit.settings_checks import COUNT_OR_ZERO, SHARE, check, check_common, c
 from mechvit.terminal import say
 
 if TYPE_CHECKING:
+    import datasets
     import pandas as pd
 
+    from mechvit.models import HookedViT
     from mechvit.saes import SAEEvaluation
 
 PRINTED_METRICS = (
@@ -73,6 +75,9 @@ class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     stability: bool = False
     """Match the latents of every two SAEs of one kind and hook point, such as those of two seeds, by the cosine of
     their decoder directions."""
+    probe: bool = False
+    """Measure accuracy through a linear probe on the part `train` in place of the model's head, which a bare encoder
+    lacks; without a head and without a probe the reconstruction alone is measured."""
     allow_other_model: bool = False
     """Accept SAEs that were trained on other weights than the model's."""
     batch_size: int | None = None
@@ -106,7 +111,11 @@ def measure(options: Options, folders: dict[str, str], folder: Path | None) -> d
         .rename_axis(columns=None)
         .reset_index()
     )
-    say(wide[["architecture", "corruption", *PRINTED_METRICS]].to_string(index=False, float_format="%.4g"))
+    say(
+        wide[["architecture", "corruption", *(name for name in PRINTED_METRICS if name in wide)]].to_string(
+            index=False, float_format="%.4g"
+        )
+    )
     if "sae_matches" in tables:
         live = tables["sae_matches"].query("firing_rate > 0")
         cosines = live.groupby(["sae_a", "sae_b"], sort=False)[["cosine", "nearest_cosine"]].mean().reset_index()
@@ -127,7 +136,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     from mechvit.saes.hook_site import sae_site
 
     corruptions = tuple(c for c in corruptions_named(options.corruptions) if c != CLEAN)
-    model = load_headed(options.model, options.device, options.model_dtype)
+    model = load_model(options.model, options.device, options.model_dtype)
     check_corruptions(corruptions, model.cfg.image_size)
     (name,) = names_of([options.model])
     sites: dict[Any, dict[str, Any]] = {}
@@ -135,6 +144,8 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
         sae = load_sae(folder, device=str(model.cfg.device))
         sites.setdefault(sae_site(model, sae, f"the SAE {key!r}"), {})[key] = sae
     images = images_for(options, "test", [model], limit=options.limit)
+    if options.probe:
+        model = probed(model, images_for(options, "train", [model], limit=options.limit))
     parts: dict[str, list[pd.DataFrame]] = {}
     for site, saes in sites.items():
         found = evaluate_saes(
@@ -164,6 +175,15 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
         for table, frame in own.items():
             parts.setdefault(table, []).append(frame)
     return {table: pd.concat(frames, ignore_index=True) for table, frames in parts.items() if frames}
+
+
+def probed(model: HookedViT, images: datasets.Dataset) -> HookedViT:
+    """Return the model with a probe in place of its head, fitted on other images than those that are measured."""
+    from mechvit.analysis import fit_shared_probe, with_probe
+
+    head = fit_shared_probe({"model": model}, images, progress="probe")
+    say(str(head))
+    return with_probe(model, head)
 
 
 def matches(saes: dict[str, Any], found: SAEEvaluation, settings: pd.DataFrame) -> list[pd.DataFrame]:

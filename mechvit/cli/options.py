@@ -123,9 +123,10 @@ def models_of(
 def images_for(
     options: Any, part: str, models: Collection[HookedViT], *, limit: int | None, **more: Any
 ) -> datasets.Dataset:
-    """Load one part of the images in each model's form, with the classes of the first; `more` is for `images_of`."""
+    """Load one part of the images in each model's form, with the classes of the first, or their own where it has none;
+    `more` is for `images_of`."""
     first, processors = next(iter(models)), [model.image_processor for model in models]
-    return images_of(options, part, first.hf_config, processors, limit=limit, **more)
+    return images_of(options, part, first.hf_config if first.cfg.n_classes else None, processors, limit=limit, **more)
 
 
 def images_of(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
+from mechvit.models.grafting import encoder_source
 from mechvit.models.hook_table import points_of, sizes
 from mechvit.models.processors.preprocessing import changed_since, described
 from mechvit.models.sae_checks import check_reconstructs, check_unhooked
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from sae_lens import SAE
 
     from mechvit.models import HookedViT
+
+
+IN_ENCODER = ("blocks.", "hook_embed", "hook_pos_embed", "ln_pre.")
+"""Beginnings of the names of hook points that no head changes."""
 
 
 class Site(NamedTuple):
@@ -107,9 +112,13 @@ def check_checkpoint(model: HookedViT, saes: Mapping[str, SAE]) -> None:
             processors differ.
     """
     said = {name: sae.cfg.metadata for name, sae in saes.items() if sae.cfg.metadata.checkpoint_hash is not None}
-    own = checkpoint_hash(model) if said else ""
+    whole = checkpoint_hash(model) if said else ""
+    source = encoder_source(model) if said else None  # of a model with a grafted head or a probe
+    encoder = whole if source is None else checkpoint_hash(source)
     for name, about in said.items():
-        if own not in (about.checkpoint_hashes or [about.checkpoint_hash]):  # an SAE of several models names all
+        named = about.checkpoint_hashes or [about.checkpoint_hash]  # an SAE of several models names all
+        own = encoder if encoder in named and str(about.hook_name).startswith(IN_ENCODER) else whole
+        if own not in named:
             raise ValueError(
                 f"the SAE {name!r} was trained on another model ({about.model_name}, checkpoint hash "
                 f"{str(about.checkpoint_hash)[:12]}) than this one ({own[:12]}): give that model, or allow_other_model "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import transformers
 from sae_lens import SAE, JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from script_calls import call
@@ -165,3 +167,22 @@ def test_features_can_be_left_out(model, sweep, tmp_path, capsys):
     assert names == TABLES - {"sae_features", "sae_sensitivity", "sae_matches"}
     assert SAE.load_from_disk(sweep / "seed0" / "standard").cfg.d_sae == 64
     assert "matched" not in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_a_bare_encoder_is_evaluated_without_answers_and_through_a_probe(model, sweep, tmp_path, capsys):
+    classifier = transformers.ViTForImageClassification.from_pretrained(model)
+    classifier.vit.save_pretrained(tmp_path / "bare")
+    shutil.copy(Path(model) / "preprocessor_config.json", tmp_path / "bare")
+    settings = {"model": str(tmp_path / "bare"), "saes": (str(sweep / "seed0" / "standard"),), "limit": 57}
+    settings |= {"top_images": 2, "allow_other_model": True}
+    evaluate_sae(**settings, out=str(tmp_path / "plain"))
+    plain = pd.read_parquet(tmp_path / "plain" / "sae_quality.parquet")
+    assert "accuracy" not in set(plain["metric"])
+    assert "explained_variance" in set(plain["metric"])
+    evaluate_sae(**settings, probe=True, out=str(tmp_path / "probed"))
+    assert "RidgeHead(19 classes of 32 values, fitted on 4" in capsys.readouterr().out
+    probed = pd.read_parquet(tmp_path / "probed" / "sae_quality.parquet")
+    assert {"accuracy", "cross_entropy_recovered"} <= set(probed["metric"])
+    kept = probed[probed["metric"].isin(plain["metric"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept.drop(columns="model"), plain.drop(columns="model"))
