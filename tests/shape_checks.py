@@ -13,14 +13,16 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from importlib.machinery import SourceFileLoader
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, Self, TextIO, get_type_hints
+from unittest import mock
 
 import jaxtyping
 import pytest
 import torch
 from beartype import BeartypeConf, FrozenDict, beartype
-from jaxtyping import jaxtyped
+from jaxtyping import _import_hook, jaxtyped
 
 LOOSER: dict[Any, Any] = {
     Self: Any,  # beartype knows it in a decorated class alone, and the hook decorates functions
@@ -103,12 +105,29 @@ def _pause(change: int) -> None:
     _paused += change
 
 
+class _Loader(_import_hook._JaxtypingLoader):
+    """The hook's loader, with the hook's name for bytecode in place while a module's own code is looked up alone.
+
+    In jaxtyping's own it is in place while the module runs: what it imports (2,400 files of libraries) is then compiled
+    anew in every process, since none of it has bytecode of that name.
+    """
+
+    def exec_module(self, module: ModuleType) -> None:
+        SourceFileLoader.exec_module(self, module)
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        named = functools.partial(_import_hook._optimized_cache_from_source, self._typechecker.get_hash())
+        with mock.patch("importlib._bootstrap_external.cache_from_source", named):
+            return super().get_code(fullname)
+
+
 def install() -> None:
     """Check all of mechvit from its import on, but where `pytest.raises` expects an error.
 
     There mechvit's own refusal of the wrong argument must speak, and not the annotation.
     """
     jaxtyping.jaxtyped = lambda typechecker: checked  # what the hook decorates with
+    _import_hook._JaxtypingLoader = _Loader
     jaxtyping.install_import_hook("mechvit", None)
     enter, leave = pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__
 
