@@ -62,7 +62,7 @@ def test_dead_latents_bring_the_auxiliary_loss():
         for learner in made:
             with torch.enable_grad():
                 output = learner.step(rows[0])
-            assert (float(output.losses["auxiliary_reconstruction_loss"]) > 0) == dead
+            assert (float(output.losses["auxiliary_reconstruction_loss"].detach()) > 0) == dead
 
 
 @pytest.mark.parametrize("architecture", ["standard", "batchtopk"])

@@ -48,7 +48,7 @@ def test_the_auxiliary_loss_leaves_the_decoder_bias_out(make_pair, tokens, forwa
 @pytest.mark.parametrize("fast", [True, False])
 def test_batchtopk_keeps_no_negative_pre_activations(make_pair, tokens, forward_backward, fast):
     sae = make_pair("batchtopk", k=20, rare=4.0)[not fast]
-    codes = forward_backward(sae, tokens())[0].feature_acts.to_dense()
+    codes = forward_backward(sae, tokens())[0].feature_acts.to_dense().detach()
     pre = (tokens() - sae.b_dec) @ sae.W_enc + sae.b_enc
     assert int((pre > 0).sum()) < 20 * 300, "there must be too few positive ones, or nothing is shown"
     assert float(codes.min()) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
@@ -10,7 +11,15 @@ import pytest
 from script_calls import call, script
 
 from mechvit.cli.command_line import run
-from mechvit.data import load_images
+from mechvit.data import InferredLabels, load_images
+
+BY_NUMBER = "19 classes matched by their numbers, which are class indices"
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    """Have what a process says once be said in each test."""
+    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +53,10 @@ def test_a_column_must_be_named_and_unlabelled_images_left_out(checkpoints, hub_
         call("evaluate", images=hub_folder, **asked)
     with pytest.raises(ValueError, match=r"38 of 190 images .* with unlabelled='skip'"):
         call("evaluate", images=f"{hub_folder}:label=name", **asked)
-    tables = []
-    for column in ("name", "number"):
+    tables, inferred = [], {"name": nullcontext(), "number": pytest.warns(InferredLabels, match=BY_NUMBER)}
+    for column in inferred:
         out = tmp_path / column
-        with pytest.warns(UserWarning, match="left out 38 of 190"):
+        with inferred[column], pytest.warns(UserWarning, match="left out 38 of 190"):
             call("evaluate", images=f"{hub_folder}:label={column}", unlabelled="skip", out=str(out), **asked)
         tables.append(pd.read_parquet(out / "performance.parquet").set_index("image_id"))
     true = load_images("photos", "test", limit=190, image_size=32)["label"]
@@ -56,8 +65,7 @@ def test_a_column_must_be_named_and_unlabelled_images_left_out(checkpoints, hub_
         assert table["label"].to_dict() == {row: true[row] for row in table.index}
 
 
-def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys, monkeypatch):
-    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
+def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys):
     evaluate = script("evaluate")
     options = evaluate.Options(
         model=tuple(checkpoints.values()),
@@ -66,9 +74,10 @@ def test_an_inferred_matching_is_said_once(checkpoints, hub_folder, capsys, monk
         corruptions=("clean",),
         device="cpu",
     )
-    run(evaluate.main, options)
+    with pytest.warns(UserWarning, match="left out 38 of 190"):
+        run(evaluate.main, options)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert said == ["note: 19 classes matched by their numbers, which are class indices"]
+    assert said == [f"note: {BY_NUMBER}"]
 
 
 @pytest.mark.long

@@ -103,10 +103,15 @@ class RelativePositionBias(nn.Module):
         return table[index].permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
+@torch.compiler.assume_constant_result  # torch.compile warns of a cached function that it finds itself
+def _relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"]:
+    """Return the table row of each pair of tokens, made once."""
+    return _new_relative_index(grid, device)
+
+
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)  # the cached value must be usable in training, too
-def _relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"]:
-    """Return the table row of each pair of tokens."""
+def _new_relative_index(grid: Grid, device: torch.device) -> Int[Tensor, "query key"]:
     rows, columns = grid
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")).flatten(1)
     apart = place[:, :, None] - place[:, None, :] + torch.tensor([rows - 1, columns - 1])[:, None, None]

@@ -31,6 +31,7 @@ def stock_store(folder, hook, n_tokens, d_in, images_at_once):
     )
 
 
+@pytest.mark.filterwarnings("ignore:All samples in the training dataset have been exhausted")  # meant: it reads on
 @pytest.mark.parametrize(("tokens", "n_tokens"), [("all", 17), ("cls", 1)])
 def test_stock_store_reads_the_same_values(make_cache, tmp_path, tokens, n_tokens):
     cache = make_cache(hooks=HOOKS, tokens=tokens, dtype="bfloat16")

@@ -242,7 +242,6 @@ def test_activations_are_cast_to_the_saes_dtype(tiny_model, batch):
     assert precise.explained_variance != found.explained_variance
 
 
-@pytest.mark.filterwarnings("ignore:the standard SAE's L0 never came down")
 def test_published_saes_of_train_saes_load_and_evaluate(tiny_model, tiny_images, tmp_path):
     config = SAEConfig(
         epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=64, tokens="patches", l1_coefficient=0.1

@@ -214,6 +214,7 @@ def test_summary_matches_explicit_resampling(tiny_model, batch):
     wide = found.per_image.query("corruption == @KEY").pivot(
         index="image_id", columns=["kind", "n", "draw"], values="loss"
     )
+    wide = wide.sort_index(axis=1)
     own, controls, untouched = wide["sensitive", 16, 0], wide["control", 16].mean(axis=1), wide["untouched", 0, 0]
     rng = np.random.default_rng(5)
     for name, values in (("", own), ("change", own - untouched), ("beyond", own - controls)):
