@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -39,6 +40,11 @@ def draw(size: tuple[int, int] = (32, 32), batch: int = BATCH, dtype: torch.dtyp
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> HookedViT:
     """A new model."""
+    return copy.deepcopy(_converted(name, dtype))
+
+
+@functools.cache
+def _converted(name: str, dtype: torch.dtype) -> HookedViT:
     entry = ZOO[name]
     return HookedViT.from_hf(entry(dtype), **entry.zero_shot_head(dtype))
 

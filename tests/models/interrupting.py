@@ -26,7 +26,7 @@ def run_to_line(act: Callable[[], Any], line: int | None, skipped: tuple[str, ..
     weakref and transformer_lens do.
 
     Returns:
-        how many lines there were, and the one at which the signal came.
+        how many lines there were, up to the signal, and the one at which it came.
     """
     count = 0
     place: list[str] = []
@@ -36,10 +36,9 @@ def run_to_line(act: Callable[[], Any], line: int | None, skipped: tuple[str, ..
         if event == "line":
             if count == line:
                 place.append(f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})")
-                count += 1
                 signal.raise_signal(signal.SIGINT)
-            else:
-                count += 1
+                sys.settrace(None)  # where the signal is held back: what follows need not be counted
+            count += 1
         return at_line
 
     def at_call(frame: FrameType, event: str, arg: Any) -> Any:
@@ -89,10 +88,10 @@ def state_of(module: torch.nn.Module) -> dict[str, Any]:
     """Everything that a temporary change might leave behind: modules, hooks, names, flags and where the weights lie."""
     found: dict[str, Any] = {"SIGINT": signal.getsignal(signal.SIGINT)}
     for name, part in module.named_modules():
-        fields = ("name", "training", "cfg", "mix", "context_level", "is_caching", "ctx")
-        kept: dict[str, Any] = {field: getattr(part, field, None) for field in fields} | {"module": id(part)}
+        own, fields = vars(part), ("name", "training", "cfg", "mix", "context_level", "is_caching", "ctx")
+        kept: dict[str, Any] = {field: own.get(field) for field in fields} | {"module": id(part)}
         for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            kept[kind] = list(getattr(part, kind).values())
+            kept[kind] = list(own[kind].values())
         if isinstance(part, HookPoint):
             kept["handles"] = [handle.hook.id for handle in (*part.fwd_hooks, *part.bwd_hooks)]
         found[name] = kept

@@ -7,6 +7,7 @@ whole zoo by `make test-all`.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -81,6 +82,7 @@ def daily_but(first: object, others: Iterable[object], names: Iterable[str] = ZO
     return every
 
 
+@functools.cache
 def options_met(name: str) -> set[tuple[str, object]]:
     """Return the options of an entry's configuration, and the weights and hook points that they lead to."""
     entry = ZOO[name]

@@ -42,7 +42,15 @@ def test_a_half_precision_base_compares_with_its_float32_offspring(half, checkpo
     found = {}
     for kind in ("half", "wide"):
         base, out = half[f"{kind} {name}"], tmp_path / kind
-        call("patch_models", receiver=base, giver=checkpoints[BLUR], corruption=BLUR, limit=8, out=str(out / "patch"))
+        call(
+            "patch_models",
+            receiver=base,
+            giver=checkpoints[BLUR],
+            corruption=BLUR,
+            limit=8,
+            neurons=(2, 2),
+            out=str(out / "patch"),
+        )
         call("swap_weights", base=base, tuned=checkpoints[BLUR], corruptions=(BLUR,), limit=8, out=str(out / "swap"))
         found[kind] = tables(out / "patch") | tables(out / "swap")
     assert len(found["wide"]) > 8

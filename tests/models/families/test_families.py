@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from itertools import pairwise
 
@@ -34,6 +35,21 @@ def draw(size=(32, 32), batch=4, dtype=torch.float32):
 
 def convert(entry, hf_model):
     return HookedViT.from_hf(hf_model, **entry.zero_shot_head(hf_model.dtype))
+
+
+@functools.cache
+def built(name, dtype):
+    """Return a Hugging Face model and its HookedViT, for tests that leave both as they are."""
+    hf_model = ZOO[name](dtype)
+    return hf_model, convert(ZOO[name], hf_model)
+
+
+@functools.cache
+def wide(name, dtype):
+    """Return the Hugging Face model of a half dtype with the same weights in float64."""
+    hf_model = ZOO[name](torch.float64)
+    hf_model.load_state_dict(built(name, dtype)[0].state_dict())
+    return hf_model
 
 
 def output(reference):
@@ -103,8 +119,7 @@ def test_reference_cuts_patches_as_siglip2s_image_processor():
 @pytest.mark.parametrize("dtype", WIDE_DTYPES, ids=str)
 def test_logits_and_hidden_states_match_hugging_face(name, dtype):
     entry, pixels = ZOO[name], draw(dtype=dtype)
-    hf_model = entry(dtype)
-    model = convert(entry, hf_model)
+    hf_model, model = built(name, dtype)
     theirs, tolerance = run_reference(hf_model, pixels, text_embeds=entry.text_embeds(dtype)), WIDE_DTYPES[dtype]
     close(model(pixels), output(theirs), tolerance)
     out, fused = model.run_with_cache(pixels, names_filter=is_resid)
@@ -119,10 +134,8 @@ def test_logits_and_hidden_states_match_hugging_face(name, dtype):
 @every
 @pytest.mark.parametrize("dtype", WIDE_DTYPES, ids=str)
 def test_patterns_match_hugging_face(name, dtype):
-    entry, pixels = ZOO[name], draw(dtype=dtype)
-    hf_model = entry(dtype)
+    pixels, (hf_model, model) = draw(dtype=dtype), built(name, dtype)
     theirs = run_reference(hf_model, pixels, attention="eager" if dtype == torch.float32 else "exact")
-    model = convert(entry, hf_model)
     _, cache = model.run_with_cache(pixels, names_filter=lambda point: point.endswith("hook_pattern"))
     assert model.cfg.n_layers == len(theirs.attentions)
     for layer, expected in enumerate(theirs.attentions):
@@ -135,11 +148,9 @@ def test_patterns_match_hugging_face(name, dtype):
 def test_half_precision_errs_no_more_than_hugging_face(name, dtype, watched):
     """Against float64 with the same weights, at most twice the error of Hugging Face in the same dtype."""
     entry, pixels = ZOO[name], draw(batch=8).to(dtype)
-    hf_half, hf_exact, text = entry(dtype), entry(torch.float64), entry.text_embeds(dtype)
-    hf_exact.load_state_dict(hf_half.state_dict())
-    exact = run_reference(hf_exact, pixels.double(), text_embeds=None if text is None else text.double())
+    (hf_half, model), text = built(name, dtype), entry.text_embeds(dtype)
+    exact = run_reference(wide(name, dtype), pixels.double(), text_embeds=None if text is None else text.double())
     theirs = run_reference(hf_half, pixels, attention="eager" if watched else "sdpa", text_embeds=text)
-    model = convert(entry, hf_half)
     out, cache = model.run_with_cache(pixels, names_filter=None if watched else is_resid)
     triples = [(out, output(theirs), output(exact))]
     triples += list(zip(streams(cache, model), theirs.hidden_states, exact.hidden_states, strict=True))
@@ -195,9 +206,8 @@ def test_from_pretrained_reads_what_save_pretrained_wrote(name, tmp_path):
 @pytest.mark.parametrize("name", exact(name for name in ZOO if "classifier" not in name and "shot" not in name))
 @pytest.mark.parametrize("dtype", WIDE_DTYPES, ids=str)
 def test_pooler_matches_hugging_face(name, dtype):
-    entry, pixels = ZOO[name], draw(dtype=dtype)
-    hf_model = entry(dtype)
-    model, theirs = convert(entry, hf_model), run_reference(hf_model, pixels)
+    entry, pixels, (hf_model, model) = ZOO[name], draw(dtype=dtype), built(name, dtype)
+    theirs = run_reference(hf_model, pixels)
     if theirs.logits is not None:
         assert entry.architecture == "DeiTForImageClassificationWithTeacher"
     elif theirs.pooler_output is None or torch.equal(theirs.pooler_output, theirs.last_hidden_state[:, 0]):
@@ -210,9 +220,7 @@ def test_pooler_matches_hugging_face(name, dtype):
 def test_other_image_sizes_match_hugging_face(name, size):
     """In float64. SigLIP 2 alone to 1e-5: Hugging Face resizes its positions by weights taken in float32."""
     entry, pixels = ZOO[name], draw(size, dtype=torch.float64)
-    hf_model = entry(torch.float64)
-    model = convert(entry, hf_model)
-    text = entry.text_embeds(torch.float64)
+    (hf_model, model), text = built(name, torch.float64), entry.text_embeds(torch.float64)
     theirs = run_reference(hf_model, pixels, interpolate=True, text_embeds=text)
     tolerance = 1e-5 if entry.family.startswith("siglip2") and size != (32, 32) else 1e-10
     close(model(pixels, interpolate_pos_encoding=True), output(theirs), tolerance)
@@ -230,17 +238,16 @@ def test_other_image_sizes_match_hugging_face(name, size):
 @pytest.mark.parametrize("name", exact(name for name, entry in ZOO.items() if not entry.family.startswith("siglip2")))
 def test_pixels_beyond_the_last_whole_patch_are_left_out_as_by_hugging_face(name):
     entry, pixels = ZOO[name], draw((37, 47), dtype=torch.float64)
-    hf_model, text = entry(torch.float64), entry.text_embeds(torch.float64)
+    (hf_model, model), text = built(name, torch.float64), entry.text_embeds(torch.float64)
     theirs = run_reference(hf_model, pixels, interpolate=True, text_embeds=text)
-    close(convert(entry, hf_model)(pixels, interpolate_pos_encoding=True), output(theirs), 1e-10)
+    close(model(pixels, interpolate_pos_encoding=True), output(theirs), 1e-10)
 
 
 @pytest.mark.parametrize(("name", "watched"), daily_but(False, [True]))
 def test_loss_and_its_gradient_match_hugging_face(name, watched):
     """A bare encoder's is a fixed random projection of what it returns."""
     entry, labels = ZOO[name], torch.tensor([3, 0, 4, 1])
-    hf_model = entry(torch.float64)
-    model, text = convert(entry, hf_model), entry.text_embeds(torch.float64)
+    (hf_model, model), text = built(name, torch.float64), entry.text_embeds(torch.float64)
     ours, theirs = (draw(dtype=torch.float64).requires_grad_() for _ in range(2))
     reference = run_reference(hf_model, theirs, text_embeds=text)
     hooks = [(lambda point: True, lambda tensor, hook: None)] if watched else []
@@ -252,8 +259,8 @@ def test_loss_and_its_gradient_match_hugging_face(name, watched):
         else:
             loss, expected = model(ours, "loss", labels=labels), F.cross_entropy(reference.logits, labels)
     close(loss, expected, 1e-9)
-    loss.backward()
-    expected.backward()
+    loss.backward(inputs=[ours])  # the models are others' too: their weights take no gradient
+    expected.backward(inputs=[theirs])
     assert theirs.grad.abs().max() > 1e-4
     close(ours.grad, theirs.grad, 1e-9)
 

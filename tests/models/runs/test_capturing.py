@@ -49,8 +49,8 @@ def test_matches_run_with_cache(name):
 def test_any_number_of_caches_can_be_compiled():
     model = build("vit classifier")
     for _ in range(10):
-        cache = model.compile_cache(NAMES[0], stop_at_layer=2, batch_size=4, backend="eager")
-        assert_same(cache(draw()), model, draw(), 2)
+        cache = model.compile_cache(NAMES[1], stop_at_layer=1, batch_size=4, backend="eager")
+        assert_same(cache(draw()), model, draw(), 1)
         assert cache.compiled
 
 

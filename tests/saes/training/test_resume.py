@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mechvit import HookedViT
 from mechvit.data import Corruption
 from mechvit.files import MARKER, replacing
 from mechvit.saes import ImageStreams, SAEConfig, Sweep, TrainConfig, read_history, train_on
@@ -38,13 +40,30 @@ CONFIG = SAEConfig(
 STEPS = 6  # an epoch of either stream
 
 
-@pytest.fixture(params=["images", "memory"])
-def streams(request, make_streams, tiny_model, tiny_images):
-    """Image streams, which go on where they were, and streams without a state, which are read again."""
-    if request.param == "memory":
-        return make_streams(batch=64, steps=STEPS)
-    corruptions = (Corruption("gaussian_noise", 2),)
-    return ImageStreams(tiny_model, tiny_images, tiny_images.select(range(5)), corruptions=corruptions, config=CONFIG)
+@pytest.fixture(scope="module")
+def streams_of(make_streams, tiny_hf, tiny_processor, tiny_images):
+    """Make image streams, which go on where they were, or streams without a state, which are read again."""
+
+    def make(kind):
+        if kind == "memory":
+            return make_streams(batch=64, steps=STEPS)
+        model, corruptions = HookedViT.from_hf(tiny_hf, tiny_processor), (Corruption("gaussian_noise", 2),)
+        return ImageStreams(model, tiny_images, tiny_images.select(range(5)), corruptions=corruptions, config=CONFIG)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(streams_of, tmp_path_factory):
+    """Return what a training on streams of one kind leaves where nothing cuts it off."""
+
+    @functools.cache
+    def trained(kind):
+        out = tmp_path_factory.mktemp(kind) / "whole"
+        train(streams_of(kind), out)
+        return everything(out)
+
+    return trained
 
 
 def train(streams, out, config=CONFIG, **options):
@@ -76,7 +95,6 @@ def cut_after(monkeypatch, owner, name, calls):
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:the .* SAE's L0 never came down")
 @pytest.mark.parametrize(
     ("owner", "name", "calls"),
     [
@@ -89,10 +107,11 @@ def cut_after(monkeypatch, owner, name, calls):
         (publishing_module, "model_card", 1),  # in publishing
     ],
 )
-def test_goes_on_to_the_same_bits(streams, tmp_path, monkeypatch, owner, name, calls):
+@pytest.mark.parametrize("kind", ["images", "memory"])
+def test_goes_on_to_the_same_bits(streams_of, whole, tmp_path, monkeypatch, kind, owner, name, calls):
     for function in ("save", "load"):  # nothing is pickled
         monkeypatch.setattr(torch, function, None)
-    train(streams, tmp_path / "whole")
+    streams, expected = streams_of(kind), whole(kind)
     with monkeypatch.context() as cut:
         cut_after(cut, owner, name, calls)
         with pytest.raises(Cut):
@@ -102,18 +121,16 @@ def test_goes_on_to_the_same_bits(streams, tmp_path, monkeypatch, owner, name, c
     steps = []
     monkeypatch.setattr(Learner, "step", lambda self, batch, step=Learner.step: (steps.append(1), step(self, batch))[1])
     train(streams, tmp_path / "cut")
-    whole, again = everything(tmp_path / "whole"), everything(tmp_path / "cut")
-    assert {"history.parquet", "metrics.csv", "settings.json", "batchtopk/sae_weights.safetensors"} <= whole.keys()
-    assert whole == again
+    assert {"history.parquet", "metrics.csv", "settings.json", "batchtopk/sae_weights.safetensors"} <= expected.keys()
+    assert everything(tmp_path / "cut") == expected
     assert not (tmp_path / "cut.partial").exists()
     if calls:
         assert len(steps) < 3 * 3 * STEPS, "it must go on, not begin anew"
 
 
 @pytest.mark.long
-def test_many_cuts_in_a_row(make_streams, tmp_path, monkeypatch):
-    streams = make_streams(batch=64, steps=STEPS)
-    train(streams, tmp_path / "whole")
+def test_many_cuts_in_a_row(streams_of, whole, tmp_path, monkeypatch):
+    streams = streams_of("memory")
     for _ in range(30):
         with monkeypatch.context() as cut:
             cut_after(cut, Learner, "step", 3 * 4)  # as far as the next checkpoint
@@ -122,7 +139,7 @@ def test_many_cuts_in_a_row(make_streams, tmp_path, monkeypatch):
                 break
             except Cut:
                 pass
-    assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
+    assert everything(tmp_path / "cut") == whole("memory")
 
 
 def test_a_finished_training_is_not_done_again(make_streams, tmp_path, monkeypatch):
@@ -190,10 +207,9 @@ def test_a_foreign_folder_is_never_touched(make_streams, tmp_path):
     assert everything(tmp_path / "letters") == {"mother.txt": b"Dear"}
 
 
-def test_a_full_disk_loses_nothing(make_streams, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing(streams_of, whole, tmp_path, monkeypatch):
     """The checkpoint that cannot be written leaves the one before; the training goes on from that."""
-    streams = make_streams(batch=64, steps=STEPS)
-    train(streams, tmp_path / "whole")
+    streams = streams_of("memory")
 
     def full(tensors, path, real=checkpoints_module.save_file, left=[8]):  # noqa: B006
         left[0] -= 1
@@ -210,7 +226,7 @@ def test_a_full_disk_loses_nothing(make_streams, tmp_path, monkeypatch):
             train(streams, tmp_path / "cut")
     assert [path.name for path in (tmp_path / "cut.partial").glob("step-*")] == ["step-000000006-epoch-0001"]
     train(streams, tmp_path / "cut")
-    assert everything(tmp_path / "whole") == everything(tmp_path / "cut")
+    assert everything(tmp_path / "cut") == whole("memory")
 
 
 def test_changed_names_every_difference():
