@@ -85,6 +85,12 @@ def render_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def report_html(run: RunResults) -> str:
     """Return the text of the whole page."""
+    views = {  # read before anything is drawn: what cannot be read is named at once
+        "examples": _examples(run),
+        "attention": _attention(run),
+        "explorer": run.view("explorer"),
+        "lens": _lens(run),
+    }
     offers = Offers()
     forest = next(iter(_page_figures(run, (CLAIMS,), offers)), None)
     parts = [_page_section(run, section, offers) for section in sections(run)]
@@ -104,10 +110,7 @@ def report_html(run: RunResults) -> str:
         sections=parts,
         offers=list(offers.held.values()),
         features=(run.path / "features.html").is_file(),
-        examples=_examples(run),
-        attention=_attention(run),
-        explorer=run.view("explorer"),
-        lens=_lens(run),
+        **views,
         config=made.rows(run.config),
         provenance=made.provenance(run),
         parquet=made.table_rows(run),
