@@ -3,8 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PY_VERSION = -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 PRESET ?= photos
-# One process a core and one thread a process: whole files go to whichever process is free.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# Bytecode is kept, whatever the shell says: each process of the tests, and each that they start, reads all of mechvit.
+export PYTHONDONTWRITEBYTECODE =
+# One process a core and one thread a process: whole files go to whichever process is free, in their order (by number of
+# tests, files of few long tests came last, to one process while the others waited).
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup reproduce benchmarks benchmarks-cuda test test-fast test-all coverage lint format clean
 
@@ -71,3 +74,4 @@ format: setup    ## let ruff mend what it can
 
 clean:           ## remove caches and runs, keep .venv
 	rm -rf runs .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

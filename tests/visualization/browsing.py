@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,43 @@ needs_chromium = pytest.mark.browser
 
 FRAME = 16  # milliseconds
 SLACK = 4  # a shared machine is slower than a reader's
+
+
+class Visits:
+    """Files opened offline, and every console message, page error and request of another kind."""
+
+    def __init__(self, browser) -> None:
+        self.browser = browser
+        self.faults: list[str] = []
+        self.contexts: list = []
+        self.kept: dict[Path, object] = {}
+
+    def open(self, path: Path, width: int = 1280, theme: str = "light", touch: bool = False):
+        context = self.browser.new_context(
+            offline=True, viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch
+        )
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: self.faults.append(f"console {said.type}: {said.text}"))
+        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", self.request)
+        page.goto(path.as_uri())
+        return page
+
+    def open_once(self, path: Path):
+        """Return the page of an earlier call, as it was left."""
+        if path not in self.kept:
+            self.kept[path] = self.open(path)
+        return self.kept[path]
+
+    def request(self, asked) -> None:
+        if not asked.url.startswith(("file:", "data:", "blob:")):
+            self.faults.append(f"request: {asked.url}")
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
 
 
 def until(page, condition: str, arg: object = None) -> None:

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # how fast pages are is measured there
 
-from browsing import CHROMIUM
+from browsing import CHROMIUM, Visits
 from fake_run import write_fake_run
 from feature_pages import make_browser
 
@@ -52,31 +52,29 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def visit(browser) -> Iterator[Callable]:
-    """Open a file offline; every console message, page error and request of another kind fails the test at its end."""
-    faults: list[str] = []
-    contexts = []
+    """Open a file offline; what `Visits` hears of its pages fails the test at its end."""
+    visits = Visits(browser)
+    yield visits.open
+    visits.close()
+    assert visits.faults == []
 
-    def request(asked) -> None:
-        if not asked.url.startswith(("file:", "data:", "blob:")):
-            faults.append(f"request: {asked.url}")
 
-    def open_page(path: Path, width: int = 1280, theme: str = "light", touch: bool = False):
-        context = browser.new_context(
-            offline=True, viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda said: faults.append(f"console {said.type}: {said.text}"))
-        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", request)
-        page.goto(path.as_uri())
-        return page
+@pytest.fixture(scope="module")
+def visits_of_module(browser) -> Iterator[Visits]:
+    visits = Visits(browser)
+    yield visits
+    visits.close()
+    assert visits.faults == []
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert faults == []
+
+@pytest.fixture
+def visit_once(visits_of_module) -> Iterator[Callable]:
+    """Open a file as `visit` does, or return to the page as an earlier test of the module left it: a report takes
+    seconds to draw."""
+    yield visits_of_module.open_once
+    heard = visits_of_module.faults.copy()
+    visits_of_module.faults.clear()
+    assert heard == []
 
 
 @pytest.fixture(scope="module")

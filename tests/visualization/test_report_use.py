@@ -27,9 +27,9 @@ def path(run_folder, tmp_path_factory):
     return render_report(run)
 
 
-def test_everything_is_drawn_without_scrolling(visit, path):
+def test_everything_is_drawn_without_scrolling(visit_once, path):
     """While the browser is idle: what is printed, or jumped to, is there."""
-    page = visit(path)
+    page = visit_once(path)
     until(page, READY)
     assert page.evaluate("scrollY") == 0
     assert page.locator(".cv-slot canvas").count() == 0  # but for circuitsvis, which takes seconds
@@ -66,8 +66,8 @@ def test_on_paper_nothing_is_cut_off(visit, path):
     until(page, "() => document.querySelector('.plot .main-svg').getBoundingClientRect().width > 800")
 
 
-def test_a_pdf_has_few_pages_and_every_figure(visit, path, tmp_path):
-    page = visit(path)
+def test_a_pdf_has_few_pages_and_every_figure(visit_once, path, tmp_path):
+    page = visit_once(path)
     until(page, READY)
     page.pdf(path=tmp_path / "report.pdf", format="A4", print_background=True)
     data = (tmp_path / "report.pdf").read_bytes()
@@ -76,8 +76,8 @@ def test_a_pdf_has_few_pages_and_every_figure(visit, path, tmp_path):
     assert not page.locator(".on-paper").is_visible()
 
 
-def test_tab_reaches_everything_in_reading_order(visit, path):
-    page = visit(path)
+def test_tab_reaches_everything_in_reading_order(visit_once, path):
+    page = visit_once(path)
     until(page, READY)
     seen, last = [], -1
     for _ in range(400):
@@ -108,8 +108,8 @@ def test_tab_reaches_everything_in_reading_order(visit, path):
     assert seen.count("stage") == 9 + 6  # of the explorer, and of the lens of three models
 
 
-def test_a_claim_leads_to_its_figure_and_back(visit, path):
-    page = visit(path)
+def test_a_claim_leads_to_its_figure_and_back(visit_once, path):
+    page = visit_once(path)
     page.locator("#claim-entropy_sign_gaussian_noise .source a").first.press("Enter")
     assert page.evaluate("location.hash") == "#entropy"
     until(page, "() => Math.abs(document.querySelector('#entropy').getBoundingClientRect().top) < 120")
@@ -122,8 +122,8 @@ def test_a_claim_leads_to_its_figure_and_back(visit, path):
     )
 
 
-def test_contents_lead_to_the_features_page(visit, path):
-    page = visit(path)
+def test_contents_lead_to_the_features_page(visit_once, path):
+    page = visit_once(path)
     page.locator(".contents a", has_text="SAE features").click()
     until(page, "() => document.title === 'features'")
     assert page.url.startswith("file:")

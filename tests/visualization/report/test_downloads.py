@@ -31,8 +31,8 @@ def saved(page, press) -> tuple[str, str]:
         return waiting.value.suggested_filename, file.read()
 
 
-def test_every_figure_saves_its_table(visit, run_folder, run):
-    page = visit(run_folder / "report.html")
+def test_every_figure_saves_its_table(visit_once, run_folder, run):
+    page = visit_once(run_folder / "report.html")
     for spec in SPECS:
         button = page.locator(f"#{spec.id} button.csv")
         name, text = saved(page, button.click)
@@ -43,8 +43,8 @@ def test_every_figure_saves_its_table(visit, run_folder, run):
         assert button.get_attribute("aria-label").startswith("Save the data of ")
 
 
-def test_claims_are_saved_with_hostile_parts_as_text(visit, run_folder, run):
-    page = visit(run_folder / "report.html")
+def test_claims_are_saved_with_hostile_parts_as_text(visit_once, run_folder, run):
+    page = visit_once(run_folder / "report.html")
     _, text = saved(page, page.locator("#claims-figure button.csv").click)
     pd.testing.assert_frame_equal(
         pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""]).fillna({"part": ""}),
@@ -55,8 +55,8 @@ def test_claims_are_saved_with_hostile_parts_as_text(visit, run_folder, run):
     assert "<img src=x onerror=alert(2)> first layer" in text
 
 
-def test_the_keyboard_saves_table_one(visit, run_folder, run):
-    page = visit(run_folder / "report.html")
+def test_the_keyboard_saves_table_one(visit_once, run_folder, run):
+    page = visit_once(run_folder / "report.html")
     button = page.locator("#performance .table button.csv")
     button.focus()
     name, text = saved(page, lambda: page.keyboard.press("Enter"))

@@ -44,8 +44,8 @@ def short(run_folder) -> Path:
     return run_folder / "report.html"
 
 
-def test_report_draws_everything_offline(visit, short):
-    page = visit(short)
+def test_report_draws_everything_offline(visit_once, short):
+    page = visit_once(short)
     scroll_through(page)
     until(page, "n => document.querySelectorAll('.plot.js-plotly-plot').length === n", FIGURES)
     assert page.locator(".plot").count() == FIGURES
@@ -87,9 +87,9 @@ def test_switching_corruption_layer_and_head(visit, short):
     assert [node.get_attribute("aria-label") for node in pressed.all()] == ["Head 2"] * 4
 
 
-def test_page_decodes_the_very_patterns(visit, short, run):
+def test_page_decodes_the_very_patterns(visit_once, short, run):
     """The colour scale's top is the highest attention of the four panels at the shown layer, in four digits."""
-    page = visit(short)
+    page = visit_once(short)
     page.locator("#views .cv").scroll_into_view_if_needed()
     _, patterns = run.attention()
     models, conditions = ("base", "gaussian_blur_4"), ("clean", "gaussian_blur_4")
@@ -117,8 +117,8 @@ def test_themes(visit, short):
     assert page.evaluate("document.querySelector('.js-plotly-plot').layout.paper_bgcolor") == "#17191d"
 
 
-def test_drawn_numbers_are_the_tables(visit, short, run):
-    page = visit(short)
+def test_drawn_numbers_are_the_tables(visit_once, short, run):
+    page = visit_once(short)
     page.locator("#class-probability").scroll_into_view_if_needed()
     until(page, "() => document.querySelector('#class-probability .js-plotly-plot')?._fullData?.length")
     drawn = page.evaluate(
@@ -128,8 +128,8 @@ def test_drawn_numbers_are_the_tables(visit, short, run):
     np.testing.assert_allclose(drawn, rows["probability"], rtol=1e-6)
 
 
-def test_explorer_and_lens_work_in_the_report(visit, short):
-    page = visit(short)
+def test_explorer_and_lens_work_in_the_report(visit_once, short):
+    page = visit_once(short)
     page.locator(".ex:not(.pl)").scroll_into_view_if_needed()
     until(page, "() => document.querySelector('.ex:not(.pl)').dataset.drawn")
     page.locator(".ex-panel .ex-stage").first.hover(position={"x": 2, "y": 2})
@@ -143,6 +143,7 @@ def test_explorer_and_lens_work_in_the_report(visit, short):
     assert page.locator(".pl-list").first.locator("li").count() == 3
     page.locator("#theme").click()
     until(page, "() => document.querySelector('.pl-plot').layout.paper_bgcolor === '#17191d'")
+    page.locator("#theme").click()
 
 
 def test_narrow_page_never_scrolls_sideways(visit, short):
@@ -156,10 +157,17 @@ def test_narrow_page_never_scrolls_sideways(visit, short):
     assert clipped == []
 
 
+LONG = [letter * 10_000 for letter in "xyz"]
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Path:
+    return render_report(write_fake_run(tmp_path_factory.mktemp("long") / "run", labels=LONG))
+
+
 @pytest.mark.parametrize("width", [1280, 400])
-def test_long_labels_break_nothing(visit, tmp_path, width):
-    labels = [letter * 10_000 for letter in "xyz"]
-    page = visit(render_report(write_fake_run(tmp_path / "run", labels=labels)), width=width)
+def test_long_labels_break_nothing(visit, long, width):
+    page = visit(long, width=width)
     scroll_through(page)
     page.locator("#views .cv").scroll_into_view_if_needed()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -171,7 +179,7 @@ def test_long_labels_break_nothing(visit, tmp_path, width):
     }
     for selector, most in lines.items():
         shown = page.locator(selector).first
-        assert shown.text_content() in labels
+        assert shown.text_content() in LONG
         height, line = shown.evaluate("e => [e.offsetHeight, parseFloat(getComputedStyle(e).lineHeight)]")
         assert height < (most + 0.5) * line, selector
     assert len(page.locator("#views .question .clip").get_attribute("title")) == 300
