@@ -52,7 +52,7 @@ def test_no_message_of_the_package_names_a_flag():
 @pytest.fixture
 def writers(tiny_model, tiny_processor) -> dict[str, Callable[[Any], Any]]:
     """Functions that write a result, with its path as the one argument that is left."""
-    picture, photos = Image.new("RGB", (32, 32), "red"), load_images("photos", "test", limit=19)
+    picture, photos = Image.new("RGB", (32, 32), "red"), load_images("photos", "test", limit=19, image_size=32)
     return {
         "model": tiny_model.save_pretrained,
         "images": lambda path: prepare(photos, tiny_processor, path=path),

@@ -40,6 +40,7 @@ def images():
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_family_is_fine_tuned_and_then_analysed(name, images, tmp_path):
     processor, prepared = images[CLASSIFIERS[name]]

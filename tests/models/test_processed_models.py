@@ -29,6 +29,7 @@ def test_processing_after_a_conversion_and_before(name):
     assert first.process_weights_(**steps)(draw()).dtype == torch.float64
 
 
+@pytest.mark.long
 @every
 def test_from_pretrained_processes_what_it_loads(name, tmp_path):
     entry, steps = ZOO[name], valid_steps(name)
@@ -44,6 +45,7 @@ def test_from_pretrained_processes_what_it_loads(name, tmp_path):
             HookedViT.from_pretrained(tmp_path, "cpu", **{step: True}, **entry.zero_shot_head())
 
 
+@pytest.mark.long
 @every
 def test_to_hf_is_the_same_function_or_names_what_has_no_place(name):
     """Folding makes biases that some classes lack; the text embeddings of a zero-shot model are not given back."""

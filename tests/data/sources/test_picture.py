@@ -26,13 +26,14 @@ def test_every_holder_gives_the_same_pixels(tmp_path):
     pixels = RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)
     data, path = saved(Image.fromarray(pixels)), tmp_path / "a.png"
     path.write_bytes(data)
+    opened = Image.open(path)
     holders = [
         path,
         str(path),
         data,
         bytearray(data),
         memoryview(data),
-        Image.open(path),
+        opened,
         Image.fromarray(pixels),
         pixels,
         {"bytes": data, "path": None},
@@ -40,8 +41,9 @@ def test_every_holder_gives_the_same_pixels(tmp_path):
         {"path": str(path)},
         {"bytes": data, "path": "elsewhere.png"},
     ]
-    for holder in holders:
-        np.testing.assert_array_equal(seen(holder), pixels)
+    with opened:
+        for holder in holders:
+            np.testing.assert_array_equal(seen(holder), pixels)
 
 
 def test_a_picture_is_not_changed_by_opening_it():

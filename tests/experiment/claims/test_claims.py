@@ -124,6 +124,7 @@ def test_every_claim_is_open_where_the_data_cannot_tell():
     assert verdicts(plant_tables(*loose)) == dict.fromkeys(IDS, OPEN)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("planted", "turned", "loose"), TURNS)
 @pytest.mark.parametrize("family", LEVELS)
 def test_one_planted_change_turns_its_own_claims_only(planted, turned, loose, family):

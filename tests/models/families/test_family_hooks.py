@@ -137,6 +137,7 @@ def test_each_point_holds_what_is_computed_from_the_others(name, on_request):
     assert_untouched(model, before)
 
 
+@pytest.mark.long
 @every
 def test_each_point_edits_the_output_and_lets_go(name):
     _, model = build(name)
@@ -152,6 +153,7 @@ def test_each_point_edits_the_output_and_lets_go(name):
     assert_untouched(model, before)
 
 
+@pytest.mark.long
 @every
 def test_a_gradient_reaches_each_point(name):
     """No gradient is zero; of the kinds of edit that change nothing, each has a gradient of zero."""
@@ -283,6 +285,7 @@ def test_watching_a_layer_leaves_the_others_fused(name, point, fused):
         assert all(torch.equal(query, expected) for (query, _), (expected, _) in zip(fused, whole, strict=True))
 
 
+@pytest.mark.long
 @each
 def test_an_exception_in_a_hook_leaves_nothing_behind(name, fused):
     _, model = build(name)

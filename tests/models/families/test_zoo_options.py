@@ -19,6 +19,7 @@ def options_of(names: tuple[str, ...]) -> set[tuple[str, object]]:
     return set().union(*map(options_met, names))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [tuple(ZOO), tuple(CLASSIFIERS)], ids=["all", "classifiers"])
 def test_the_daily_entries_meet_every_option(names):
     """A test of classifiers takes the classifiers among them, which meet what all classifiers do."""
