@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def streams_of(make_streams, tiny_hf, tiny_processor, tiny_images):
     return make
 
 
+def said_of(kind):
+    """Expect what is said at the end of a training on so few images that not every SAE's L0 came down to k."""
+    return pytest.warns(UserWarning, match="SAE's L0 never came down") if kind == "images" else nullcontext()
+
+
 @pytest.fixture(scope="module")
 def whole(streams_of, tmp_path_factory):
     """Return what a training on streams of one kind leaves where nothing cuts it off."""
@@ -60,7 +66,8 @@ def whole(streams_of, tmp_path_factory):
     @functools.cache
     def trained(kind):
         out = tmp_path_factory.mktemp(kind) / "whole"
-        train(streams_of(kind), out)
+        with said_of(kind):
+            train(streams_of(kind), out)
         return everything(out)
 
     return trained
@@ -112,15 +119,17 @@ def test_goes_on_to_the_same_bits(streams_of, whole, tmp_path, monkeypatch, kind
     for function in ("save", "load"):  # nothing is pickled
         monkeypatch.setattr(torch, function, None)
     streams, expected = streams_of(kind), whole(kind)
-    with monkeypatch.context() as cut:
-        cut_after(cut, owner, name, calls)
-        with pytest.raises(Cut):
-            train(streams, tmp_path / "cut")
-    assert not (tmp_path / "cut").exists()
-    torch.manual_seed(calls)  # the caller's random numbers change nothing
     steps = []
-    monkeypatch.setattr(Learner, "step", lambda self, batch, step=Learner.step: (steps.append(1), step(self, batch))[1])
-    train(streams, tmp_path / "cut")
+    with said_of(kind):
+        with monkeypatch.context() as cut:
+            cut_after(cut, owner, name, calls)
+            with pytest.raises(Cut):
+                train(streams, tmp_path / "cut")
+        assert not (tmp_path / "cut").exists()
+        torch.manual_seed(calls)  # the caller's random numbers change nothing
+        step = Learner.step
+        monkeypatch.setattr(Learner, "step", lambda self, batch: (steps.append(1), step(self, batch))[1])
+        train(streams, tmp_path / "cut")
     assert {"history.parquet", "metrics.csv", "settings.json", "batchtopk/sae_weights.safetensors"} <= expected.keys()
     assert everything(tmp_path / "cut") == expected
     assert not (tmp_path / "cut.partial").exists()
