@@ -248,13 +248,13 @@ def test_killed_run_ends_with_the_same_tables(run, tmp_path):
     kills = 0
     for patience in range(1, 40):
         command = [sys.executable, "-c", code, str(tmp_path / "killed"), str(Path(__file__).parent)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert process.stdout is not None
-        started = _until(process.stdout, patience)
-        if process.poll() is None and started:
-            time.sleep(0.05 * (patience % 5))
-            os.kill(process.pid, signal.SIGKILL)
-        if process.wait() == 0:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            started = _until(process.stdout, patience)
+            if process.poll() is None and started:
+                time.sleep(0.05 * (patience % 5))
+                os.kill(process.pid, signal.SIGKILL)
+        if process.returncode == 0:
             break
         kills += 1
     assert kills >= 3

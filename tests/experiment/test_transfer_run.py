@@ -165,16 +165,16 @@ def test_a_killed_run_ends_with_the_same_tables(run, tmp_path):
     kills = 0
     for patience in range(1, 40, 3):
         command = [sys.executable, "-c", code, str(tmp_path / "killed"), str(Path(__file__).parent)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         begun = 0
-        for line in process.stdout:
-            begun += line.strip().endswith("...")
-            if begun >= patience:
-                break
-        if process.poll() is None and begun >= patience:
-            time.sleep(0.05 * (patience % 5))
-            os.kill(process.pid, signal.SIGKILL)
-        if process.wait() == 0:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            for line in process.stdout:
+                begun += line.strip().endswith("...")
+                if begun >= patience:
+                    break
+            if process.poll() is None and begun >= patience:
+                time.sleep(0.05 * (patience % 5))
+                os.kill(process.pid, signal.SIGKILL)
+        if process.returncode == 0:
             break
         kills += 1
     assert kills >= 3

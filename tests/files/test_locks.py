@@ -30,7 +30,8 @@ time.sleep(60)
 def holder(place: Path, how: str = "exclusive") -> subprocess.Popen:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(place), how], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+    with process.stdout as said:
+        assert said.readline() == "held\n"
     return process
 
 

@@ -316,18 +316,18 @@ def test_output_that_cannot_be_written_is_one_line():
 
 @pytest.mark.processes
 def test_a_reader_that_ended_is_one_line():
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", f"input()\n{PRINTS}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    process.stdout.close()
-    process.stdin.write("\n")
-    process.stdin.close()
-    assert process.stderr.read() == "error: the output cannot be printed (Broken pipe)\n"
-    assert process.wait() == 2
+    ) as process:
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == "error: the output cannot be printed (Broken pipe)\n"
+        assert process.wait() == 2
 
 
 @pytest.mark.processes
