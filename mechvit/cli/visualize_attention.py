@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechvit.cli.options import DeviceOptions, OutputOptions, opened_pictures, own_first
-from mechvit.data.conditions import parse_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
-from mechvit.experiment.inputs import check_corruptions, load_headed, result_pages
+from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_headed, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
@@ -65,7 +64,8 @@ class Options(DeviceOptions, OutputOptions):
 
 def main(options: Options) -> None:
     """Corrupt the pictures at the models' input size, and show the models' attention."""
-    corruption = parse_condition(options.corruption)
+    pair = {"base": options.model} | ({"tuned": options.tuned} if options.tuned else {})
+    (corruption,) = corruptions_named([options.corruption], pair)
     with result_pages(options, [options.out], options.model, options.tuned, *options.pictures):
         draw(options, corruption)
 
