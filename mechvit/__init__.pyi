@@ -1,4 +1,5 @@
+from .experiment.comparison import compare
 from .models import HookedViT
 
-__all__ = ["HookedViT"]
+__all__ = ["HookedViT", "compare"]
 __version__: str

@@ -48,7 +48,7 @@ INSIDE = {
         "robustness",
     ),
     "saes": ("activations", "activation_cache", "training", "latents", "evaluation", "crosscoders", "dashboard"),
-    "visualization": ("html_page", "figures", "attention", "pages", "report", "export"),
+    "visualization": ("html_page", "figures", "attention", "pages", "report", "comparison", "export"),
 }
 """The same among the folders of one."""
 CROWDED = {"families", "figures", "cli"}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def a_run(tmp_path, monkeypatch):
-    """`runs/photos` with two random models of six layers and an SAE, in an empty folder."""
+    """`runs/photos` with a random model of six layers, one that is tuned from it a little, and an SAE."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
@@ -31,10 +31,14 @@ def a_run(tmp_path, monkeypatch):
         intermediate_size=32,
         num_labels=19,
     )
-    for seed, key in enumerate(["base", "gaussian_blur_4"]):
-        torch.manual_seed(seed)
-        ViTForImageClassification(config).save_pretrained(f"runs/photos/models/{key}")
+    torch.manual_seed(0)
+    tuned = ViTForImageClassification(config)
+    for key in ("base", "gaussian_blur_4"):
+        tuned.save_pretrained(f"runs/photos/models/{key}")
         processor.save_pretrained(f"runs/photos/models/{key}")
+        with torch.no_grad():
+            for parameter in tuned.parameters():
+                parameter.add_(0.005 * torch.randn_like(parameter))
     model = HookedViT.from_pretrained("runs/photos/models/base", device="cpu")
     images = prepare(load_images("photos", "sae", limit=19), processor)
     settings = SAEConfig(epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=64, images_per_batch=16)
@@ -54,7 +58,7 @@ def run_python(name: str) -> dict[str, object]:
 def test_every_page_with_python_is_run():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
     found = {str(page.relative_to(ROOT)) for page in pages if "```python" in page.read_text(encoding="utf-8")}
-    assert found == {"README.md", "docs/python.md", "docs/gain.md"}
+    assert found == {"README.md", "docs/python.md", "docs/gain.md", "docs/conditions.md"}
 
 
 def test_the_readmes_python_runs(a_run, capsys):
@@ -76,3 +80,17 @@ def test_the_examples_of_where_the_gain_lives_run(a_run, capsys):
     scope = run_python("docs/gain.md")
     assert len(scope["found"].components) == 7 + 6 + 6 + 12
     assert "recovered" in capsys.readouterr().out
+
+
+def test_the_example_of_a_condition_of_ones_own_runs():
+    import torch
+
+    from mechvit.data import corrupt
+    from mechvit.data.corruption_spec import CORRUPTION_FAMILIES
+
+    try:
+        run_python("docs/conditions.md")
+        images = torch.full((1, 3, 8, 8), 0.5)
+        assert torch.allclose(corrupt(images, "haze_4", torch.tensor([0])), torch.full_like(images, 0.7))
+    finally:
+        CORRUPTION_FAMILIES.pop("haze", None)

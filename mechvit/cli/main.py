@@ -25,6 +25,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "hook-points": "the hook points of a checkpoint, or of every family",
     },
     "What changed inside": {
+        "compare": "any base and any models tuned from it, on any images: one report",
+        "look": "one picture in one or more models: attention, patch lens, latents",
         "analyze": "performance, logit lens and attention of a base model and tuned ones",
         "compare-representations": "CKA, tuned lens and prediction depth",
         "patch-models": "activations of one model patched into another, part by part",
@@ -47,7 +49,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 NAMES = [name for group in COMMANDS.values() for name in group]
 EXAMPLES = """\
   mechvit reproduce
-  mechvit analyze --base runs/photos/models/base --tuned runs/photos/models/gaussian_blur_4 --out analysis
+  mechvit compare runs/photos/models/base runs/photos/models/gaussian_blur_4 --out comparison
   mechvit COMMAND --help"""
 
 

@@ -238,11 +238,11 @@ class _Reproduction(SAEStages):
 
     def _write_report(self) -> Path:
         """Write the report, in every call: it is quick, and it contains the times of all stages."""
-        from mechvit.experiment.runs.provenance import provenance
+        from mechvit.experiment.runs.provenance import provenance, seeds_of
         from mechvit.visualization import render_report
 
         write_json(self.folder / "config.json", self.config)
-        about = provenance(self.stages.records(), self.config, self.revisions)
+        about = provenance(self.stages.records(), self.config.device, self.revisions, seeds_of(self.config))
         write_json(self.folder / "provenance.json", about)
         self.stages.say("report ...")
         report = render_report(self.folder)

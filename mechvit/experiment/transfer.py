@@ -185,12 +185,12 @@ class _TransferRun(Run):
 
     def _write_report(self) -> Path:
         """Write the page, in every call: it is quick, and it contains the times of all stages."""
-        from mechvit.experiment.runs.provenance import provenance
+        from mechvit.experiment.runs.provenance import provenance, seeds_of
         from mechvit.visualization.report.transfer_page import render_transfer
 
-        about = provenance(self.stages.records(), self.config, self.revisions)
-        about["seeds"] = {name: seed for name, seed in about["seeds"].items() if name != "SAEs"}
-        about["seeds"]["bootstrap"] = self.config.seed
+        seeds = {name: seed for name, seed in seeds_of(self.config).items() if name != "SAEs"}
+        seeds["bootstrap"] = self.config.seed
+        about = provenance(self.stages.records(), self.config.device, self.revisions, seeds)
         write_json(self.folder / "config.json", self.transfer)
         write_json(self.folder / "provenance.json", about)
         self.stages.say("report ...")

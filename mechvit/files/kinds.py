@@ -115,6 +115,7 @@ FOLDER_KINDS: dict[str, Known] = {
     # a run of the whole experiment, and its parts
     "reproduction of the paper": Known(),
     "transfer between corruptions": Known(),
+    "comparison": Known(),
     "tables": Known(),
     "views": Known(),
     "figures": Known(),

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,31 +34,37 @@ PACKAGES = (
 
 
 def provenance(
-    stages: list[dict[str, Any]], config: ExperimentConfig, revisions: dict[str, str | None]
+    stages: list[dict[str, Any]], device: str | None, revisions: Mapping[str, str | None], seeds: Mapping[str, int]
 ) -> dict[str, Any]:
     """Return the content of `provenance.json`: the code's commit, versions, hardware, seeds, the Hub's commits, stages
     (with seconds and peak memory), start and end.
 
     Args:
         stages: records of the run's stages.
-        config: settings of the run.
-        revisions: commits of the Hub's model and images; None for those not from the Hub.
+        device: the device that was asked for.
+        revisions: commits of the Hub's models and images; None for those not from the Hub.
+        seeds: use -> seed.
     """
     return {
         "code": code_version(),
         "versions": versions(),
-        "hardware": hardware(config.device),
-        "revisions": revisions,
-        "seeds": {
-            "images and noise": config.seed,
-            "base": config.base.seed + config.seed,
-            "fine-tuning": config.finetuning.seed + config.seed,
-            "SAEs": config.saes.seed + config.seed,
-            "bootstrap": config.rules.seed,
-        },
+        "hardware": hardware(device),
+        "revisions": dict(revisions),
+        "seeds": dict(seeds),
         "stages": stages,
         "started": min(stage["started"] for stage in stages),
         "finished": max(stage["finished"] for stage in stages),
+    }
+
+
+def seeds_of(config: ExperimentConfig) -> dict[str, int]:
+    """Return the seeds of a run of the experiment, by use."""
+    return {
+        "images and noise": config.seed,
+        "base": config.base.seed + config.seed,
+        "fine-tuning": config.finetuning.seed + config.seed,
+        "SAEs": config.saes.seed + config.seed,
+        "bootstrap": config.rules.seed,
     }
 
 

@@ -28,7 +28,7 @@ KIND_STYLES = {
 }
 """Name, colour and symbol of each kind of component."""
 TOKEN_TITLES = {"all": "all tokens", "cls": "CLS", "patches": "patches"}
-OUTCOME_TITLES = {"logit_difference": "logit difference", "accuracy": "accuracy"}
+OUTCOME_TITLES = {"logit_difference": "logit difference", "accuracy": "accuracy", "divergence": "KL from the giver"}
 MODELS = {
     "receiver": ("Receiver", BASE),
     "giver": ("Giver", _BLUE[1]),

@@ -21,6 +21,7 @@ OUTCOME_AXES = {
     "accuracy": "accuracy (fraction of images)",
     "logit_difference": "logit difference (label − foil)",
     "loss": "loss (nats, lower is better)",
+    "divergence": "KL from the tuned model (nats)",
 }
 """Quantities drawn along the line between two models, with their units."""
 
@@ -113,17 +114,20 @@ def swap_curves(summary: pd.DataFrame, *, quantity: str = "logit_difference") ->
 
 
 @checked
-def interpolation_curves(summary: pd.DataFrame) -> go.Figure:
+def interpolation_curves(
+    summary: pd.DataFrame, quantities: Sequence[str] = ("accuracy", "logit_difference", "loss")
+) -> go.Figure:
     """Draw accuracy, logit difference and loss along the line between two models' weights, per condition, with bands.
 
     Args:
         summary: `Interpolation.summary()`.
+        quantities: those to draw, keys of `OUTCOME_AXES`; the table may lack some.
 
     Raises:
         ValueError: a column is missing or the table is empty.
     """
     require(summary, ("corruption", "alpha", "quantity", "value", "low", "high"), "interpolation")
-    shown = [quantity for quantity in OUTCOME_AXES if quantity in set(summary["quantity"])]
+    shown = [quantity for quantity in quantities if quantity in set(summary["quantity"])]
     figure = panels([quantity.replace("_", " ").capitalize() for quantity in shown], shared_yaxes=False, spacing=0.08)
     for (col, quantity), corruption in product(enumerate(shown, start=1), in_order(summary["corruption"])):
         line = pick(summary, quantity=quantity, corruption=corruption).sort_values("alpha")

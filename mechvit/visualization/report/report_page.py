@@ -64,6 +64,18 @@ class PageSection:
         return [(fold, list(group)) for fold, group in groupby(self.figures, lambda figure: figure.spec.fold)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FigureSection:
+    """One section of a page that holds figures alone."""
+
+    id: str
+    title: str
+    lead: str
+    figures: list[PageFigure]
+    missing: str = ""
+    """Text shown if there is nothing to draw."""
+
+
 @checked
 def render_report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a finished run and return its path.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mechvit.visualization.style import DARK
 
 from . import provenance_rows as made
 from . import transfer_captions as readings
-from .report_page import PageFigure, page_figure
+from .report_page import FigureSection, PageFigure, page_figure
 from .run_figures import RunFigure
 from .run_results import RunResults, read_provenance
 from .sections import FigureSpec
@@ -62,18 +61,6 @@ MEANS = FigureSpec(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransferSection:
-    """One section of the page."""
-
-    id: str
-    title: str
-    lead: str
-    figures: list[PageFigure]
-    missing: str = ""
-    """Text shown if there is nothing to draw."""
-
-
 @checked
 def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a finished transfer run and return its path.
@@ -112,22 +99,22 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
     return write_whole(Path(out) if out is not None else path / "transfer.html", text)
 
 
-def _sections(run: RunResults, offers: Offers) -> list[TransferSection]:
+def _sections(run: RunResults, offers: Offers) -> list[FigureSection]:
     matrix, means, similarity = (run.table(f"transfer{end}") for end in ("", "_means", "_similarity"))
     return [
-        TransferSection(
+        FigureSection(
             id="matrix",
             title="The matrix",
             lead="One model for each corruption (rows), tested under every one (columns).",
             figures=[_figure(GAINS, matrix, offers), _figure(SHARES, matrix, offers)],
         ),
-        TransferSection(
+        FigureSection(
             id="relations",
             title="Within and across",
             lead="Does the gain transfer between the filters of one group, and between groups?",
             figures=[_figure(MEANS, means, offers)],
         ),
-        TransferSection(
+        FigureSection(
             id="spectra",
             title="Spectra",
             lead="Does transfer depend on which spatial frequencies the corruptions change?",

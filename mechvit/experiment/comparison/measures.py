@@ -1,0 +1,225 @@
+"""The sections of a comparison: each measures one pair and returns tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mechvit.data.corruption_spec import CLEAN
+
+from .pair import Pair
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit.analysis.behaviour.behaviour_change import BehaviourChange
+
+Tables = dict[str, "pd.DataFrame"]
+FEW = 8
+"""Fewest images for a similarity of representations with an interval."""
+
+
+def behaviour(pair: Pair, count: int) -> Tables:
+    """Compare predictions through each head, and encoders with every head that they can have.
+
+    behaviour: head, and the columns of `BehaviourChange.images`; behaviour_summary: head, and those of
+    `BehaviourChange.summary`; with labels and other heads than each model's own, combinations and combination_gains,
+    as `HeadCombinations.summary` and `gains`.
+    """
+    import pandas as pd
+
+    from mechvit import analysis
+
+    images, tables, summaries = pair.first(count), [], []
+    for head in pair.choice.heads:
+        found = _of_probes(pair, images) if head == "probe" else _of_heads(pair, images, head)
+        tables.append(found.to_frame(head=head))
+        summaries.append(found.summary(**pair.bootstrap).assign(head=head))
+    made = {
+        "behaviour": pd.concat(tables, ignore_index=True),
+        "behaviour_summary": pd.concat(summaries, ignore_index=True),
+    }
+    if pair.labelled and pair.choice.heads != ("own",):
+        every = analysis.head_combinations(
+            pair.base, pair.tuned, images, kin=pair.kin, progress="Encoders and heads", **pair.asked
+        )
+        made |= {"combinations": every.summary(**pair.bootstrap), "combination_gains": every.gains(**pair.bootstrap)}
+    return made
+
+
+def _of_heads(pair: Pair, images: datasets.Dataset, head: str) -> BehaviourChange:
+    from mechvit import analysis
+
+    reading = next(each for each in pair.readings if each.head == head)
+    return analysis.behaviour_change(
+        reading.base, reading.tuned, images, pair.one_image, by=pair.groups, progress="Predictions", **pair.asked
+    )
+
+
+def _of_probes(pair: Pair, images: datasets.Dataset) -> BehaviourChange:
+    """Compare cross-fitted probes, one for each model, fitted on clean images."""
+    from mechvit import analysis
+
+    probes = {
+        name: analysis.fit_probe(model, images, progress=f"Probe of the {name} model", **pair.asked)
+        for name, model in pair.models.items()
+    }
+    groups = {name: images[name][:] for name in pair.groups}
+    classes = [probes["base"].id2label[index] for index in range(len(probes["base"].id2label))]
+    parts = []
+    for condition in pair.one_image:
+        shown = {
+            name: probe
+            if condition == CLEAN
+            else analysis.cross_fitted(pair.models[name], probe, images, condition, **pair.asked)
+            for name, probe in probes.items()
+        }
+        parts.append(
+            analysis.behaviour_of_logits(
+                shown["base"].logits,
+                shown["tuned"].logits,
+                shown["base"].label,
+                shown["base"].image_id,
+                condition=condition.key,
+                groups=groups,
+                classes=classes,
+            )
+        )
+    return analysis.BehaviourChange.concatenate(parts)
+
+
+def depth(pair: Pair, count: int) -> Tables:
+    """Compare residual streams of the same images, layer by layer, and what each head reads there.
+
+    residual_cosine: as `ResidualCosine.summary` (kin of one shape only); cka: condition, layer_base, layer_tuned, cka,
+    low, high; lens: head, and the columns of `lens_comparison_summary`; depth_change: head, and those of
+    `depth_summary`.
+    """
+    import pandas as pd
+
+    from mechvit import analysis
+
+    images, found = pair.first(count), dict[str, pd.DataFrame]()
+    if pair.unmet("residual_cosine") is None:
+        cosine = analysis.residual_cosine(
+            pair.base, pair.tuned, images, pair.one_image, progress="Residual streams", **pair.asked
+        )
+        found["residual_cosine"] = cosine.summary(**pair.bootstrap)
+    if len(images) >= FEW:
+        found["cka"] = _cka(pair, count)
+    readings, depths = [], []
+    for reading in pair.readings:
+        shown = pair.first(count, reading.head)
+        for name, model in reading.models.items():
+            for condition in pair.one_image:
+                read = analysis.compare_lenses(
+                    model, {"logit": None}, shown, condition, progress=f"Lens of the {name} model", **pair.asked
+                )["logit"]
+                labels = {"head": reading.head, "model": name, "corruption": condition.key, "lens": "logit"}
+                readings.append(read.to_frame(**labels))
+                depths.append(analysis.PredictionDepth.of(read).to_frame(**labels))
+    if readings:
+        found["lens"] = _by_head(pd.concat(readings), analysis.lens_comparison_summary, pair)
+        found["depth_change"] = _by_head(pd.concat(depths), analysis.depth_summary, pair)
+    return found
+
+
+def _by_head(table: pd.DataFrame, summarise: Callable[..., pd.DataFrame], pair: Pair) -> pd.DataFrame:
+    """Compute the summary of each head's rows apart."""
+    import pandas as pd
+
+    parts = [
+        summarise(part.drop(columns="head"), **pair.bootstrap).assign(head=head)
+        for head, part in table.groupby("head", sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _cka(pair: Pair, count: int) -> pd.DataFrame:
+    import pandas as pd
+
+    from mechvit import analysis
+    from mechvit.analysis.representations.cka import View
+
+    images, models = pair.first(count), pair.models
+    views = [(View("base", condition), View("tuned", condition)) for condition in pair.one_image]
+    groups = min(10, len(images) // 2)
+    similar = analysis.compare_views(models, images, views, groups=groups, progress="CKA", **pair.asked)
+    frames = [
+        found.to_frame(level=pair.bootstrap["level"], condition=own.corruption.key)
+        for (own, _), found in similar.items()
+    ]
+    return pd.concat(frames, ignore_index=True).rename(columns={"layer_a": "layer_base", "layer_b": "layer_tuned"})
+
+
+def attention(pair: Pair, count: int) -> Tables:
+    """Compare attention patterns on the same images: attention_heads and attention_layers, as
+    `AttentionChange.summary`.
+    """
+    from mechvit import analysis
+
+    found = analysis.attention_change(
+        pair.base, pair.tuned, pair.first(count), pair.one_image, progress="Attention", **pair.asked
+    )
+    return {
+        "attention_heads": found.summary(**pair.bootstrap),
+        "attention_layers": found.summary(by="layer", **pair.bootstrap),
+    }
+
+
+def weights(pair: Pair, count: int) -> Tables:
+    """Measure the change of every weight: weight_change (per tensor) and weight_parts (per part)."""
+    from mechvit import analysis
+
+    found = analysis.weight_change(pair.base, pair.tuned)
+    return {"weight_change": found.to_frame(), "weight_parts": found.part_frame()}
+
+
+def difference(pair: Pair, count: int) -> Tables:
+    """Read the mean difference on unrelated images: difference (size, spectrum), difference_readings,
+    difference_classes, difference_spectrum.
+    """
+    from mechvit import analysis
+
+    unrelated = pair.unrelated.select(range(min(count, len(pair.unrelated))))
+    found = analysis.difference_lens(
+        pair.base, pair.tuned, pair.first(count), unrelated, progress="Difference lens", **pair.asked
+    )
+    level = pair.bootstrap["level"]
+    return {
+        "difference": found.summary(level=level),
+        "difference_readings": found.reading_frame(level=level),
+        "difference_classes": found.to_frame(level=level),
+        "difference_spectrum": found.spectrum_frame(),
+    }
+
+
+def conditions(pair: Pair, count: int) -> Tables:
+    """Measure each model's performance, lens and attention under every condition, as the paper does.
+
+    performance_summary, lens_summary, attention_summary and, with labels, first_correct_summary; each with a column
+    head.
+    """
+    import pandas as pd
+
+    from mechvit import analysis
+
+    shifted = [condition for condition in pair.conditions if condition != CLEAN]
+    found: dict[str, list[pd.DataFrame]] = {}
+    for reading in pair.readings:
+        tables = analysis.study(
+            reading.models,
+            pair.first(count, reading.head),
+            shifted,
+            progress=f"Conditions ({reading.head} head)",
+            **pair.asked,
+        )
+        own = {
+            "performance_summary": analysis.performance_summary(tables.performance, **pair.bootstrap),
+            "lens_summary": analysis.lens_summary(tables.lens, **pair.bootstrap),
+            "attention_summary": analysis.attention_summary(tables.attention, **pair.bootstrap),
+        }
+        for name, table in own.items():
+            found.setdefault(name, []).append(table.assign(head=reading.head))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}

@@ -1,0 +1,176 @@
+"""Two loaded models, the heads through which they are read, and the images that they are shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .config import CompareConfig
+
+if TYPE_CHECKING:
+    import datasets
+
+    from mechvit.analysis.heads.choice import HeadChoice
+    from mechvit.analysis.pairs.kinship import Kinship
+    from mechvit.data.conditions import Condition
+    from mechvit.models import HookedViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPair:
+    """Both models with heads of the same classes."""
+
+    head: str
+    """`own`, `tuned` or `probe`."""
+    base: HookedViT
+    tuned: HookedViT
+
+    @property
+    def models(self) -> dict[str, HookedViT]:
+        """Both models by their place in the comparison."""
+        return {"base": self.base, "tuned": self.tuned}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A base and one tuned model, as every section takes them."""
+
+    base: HookedViT
+    """The base as it was loaded, with or without a head."""
+    tuned: HookedViT
+    kin: Kinship
+    choice: HeadChoice
+    images: datasets.Dataset
+    """Images that are shown, with class ids; labels are -1 where there are none."""
+    unrelated: datasets.Dataset
+    """Images of another kind, for the difference lens."""
+    asked_for: tuple[Condition, ...]
+    """Conditions as they were asked for, clean first."""
+    groups: tuple[str, ...] = ()
+    """Columns of the images by which behaviour is tabled, too."""
+    batch_size: int | None = None
+    seed: int = 0
+    recovered: float = 0.9
+    bootstrap: dict[str, Any] = field(default_factory=lambda: {"resamples": 2000, "level": 0.95, "seed": 0})
+    """Arguments resamples, level and seed of every interval."""
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return bool(len(self.images)) and min(self.images["label"][:]) >= 0
+
+    @cached_property
+    def readings(self) -> tuple[ReadPair, ...]:
+        """Both models with each head that was chosen; a probe is shared by both, and fitted on `fitted_on`."""
+        return tuple(self._read(head) for head in self.choice.heads)
+
+    def _read(self, head: str) -> ReadPair:
+        from mechvit.analysis import fit_shared_probe, with_probe
+        from mechvit.models import graft_head
+
+        if head == "own":
+            return ReadPair(head=head, base=self.base, tuned=self.tuned)
+        if head == "tuned":
+            return ReadPair(head=head, base=graft_head(self.base, self.tuned), tuned=self.tuned)
+        probe = fit_shared_probe(self.models, self.fitted_on, progress="Shared probe", **self.asked)
+        return ReadPair(head=head, base=with_probe(self.base, probe), tuned=with_probe(self.tuned, probe))
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Conditions, clean first; an attack that names no model attacks the base, and each its model's first head."""
+        return tuple(self._bound(condition) for condition in self.asked_for)
+
+    def _bound(self, condition: Condition) -> Condition:
+        from mechvit.data.conditions import Attack
+
+        if not isinstance(condition, Attack) or condition.victim == "self" or not self.readings:
+            return condition
+        victim = condition.victim or "base"
+        model = self.readings[0].models[victim]
+        return replace(condition, victim=victim).against(model, uses_labels=self.labelled)
+
+    @property
+    def one_image(self) -> tuple[Condition, ...]:
+        """Conditions under which both models are shown the same image: all but an attack on each itself."""
+        return tuple(each for each in self.conditions if getattr(each, "victim", "") != "self")
+
+    @property
+    def models(self) -> dict[str, HookedViT]:
+        """The models as they were loaded, by their place in the comparison."""
+        return {"base": self.base, "tuned": self.tuned}
+
+    @cached_property
+    def _halves(self) -> tuple[datasets.Dataset, datasets.Dataset]:
+        from mechvit.analysis.held_out_split import split_images
+
+        return split_images(self.images, 0.5, seed=self.seed)
+
+    @property
+    def apart(self) -> datasets.Dataset:
+        """The other half of the images."""
+        return self._halves[1]
+
+    @property
+    def fitted_on(self) -> datasets.Dataset:
+        """Half of the images, on which a shared probe is fitted and SAEs are trained."""
+        return self._halves[0]
+
+    def first(self, count: int, head: str | None = None) -> datasets.Dataset:
+        """Return the first images; for models with a probe, of those that it was not fitted on."""
+        images = self._halves[1] if head == "probe" else self.images
+        return images.select(range(min(count, len(images))))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Arguments that every streamed analysis takes."""
+        return {"batch_size": self.batch_size, "seed": self.seed}
+
+    @property
+    def bootstrap_of_images(self) -> dict[str, Any]:
+        """Arguments resamples and level, where an analysis takes the seed itself."""
+        return {name: value for name, value in self.bootstrap.items() if name != "seed"}
+
+    def unmet(self, quantity: str) -> str | None:
+        """Return the reason why a quantity cannot be measured here; None where it can."""
+        from mechvit.analysis.requirements import unmet
+
+        shared = bool(self.choice.heads) and self.choice.heads != ("own",)
+        return unmet(quantity, self.base, self.tuned, kin=self.kin, shared_head=shared)
+
+
+def open_pair(
+    base: str,
+    tuned: str,
+    images: datasets.Dataset,
+    unrelated: datasets.Dataset,
+    conditions: tuple[Condition, ...],
+    config: CompareConfig,
+) -> Pair:
+    """Load two checkpoints, judge their kinship, and choose the heads.
+
+    Raises:
+        ValueError: as in `load_model`, or a head was asked for that cannot be had.
+    """
+    from mechvit.analysis import choose_head, kinship
+    from mechvit.experiment.inputs import load_model
+
+    models = [load_model(checkpoint, config.device, config.model_dtype) for checkpoint in (base, tuned)]
+    kin = kinship(*models)
+    labelled = bool(len(images)) and min(images["label"][:]) >= 0
+    known = {"pixels", "label", "image_id", "file", "path", "sha256"}
+    groups = [name for name in images.column_names if name not in known and not name.startswith("pixels_")]
+    return Pair(
+        base=models[0],
+        tuned=models[1],
+        kin=kin,
+        choice=choose_head(*models, labels=labelled, asked=config.head, kin=kin),
+        images=images,
+        unrelated=unrelated,
+        asked_for=conditions,
+        groups=tuple(groups) if config.groups is not None else (),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        recovered=config.recovered,
+        bootstrap={"resamples": 2000, "level": 0.95, "seed": config.seed},
+    )

@@ -1,0 +1,116 @@
+"""The sections of a comparison that a pair allows, their images, and an estimate of the time they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mechvit.visualization.report.provenance_rows import duration
+
+from .causes import KINDS, causes, single_swaps
+from .config import CompareConfig
+from .measures import Tables, attention, behaviour, conditions, depth, difference, weights
+from .pair import Pair
+
+TIMED = 4
+"""Images of the batch by which the time is estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedSection:
+    """One section of a comparison."""
+
+    name: str
+    measure: Callable[[Pair, int], Tables]
+    images: int
+    """Number of images it takes."""
+    passes: float
+    """Forward passes of one model per image, all conditions and heads together."""
+    needs: tuple[str, ...] = ()
+    """Quantities of `mechvit.analysis.requirements` without which it cannot run."""
+    needs_head: bool = False
+
+
+def planned_sections(config: CompareConfig, pair: Pair) -> list[PlannedSection]:
+    """Return the sections that were asked for, in order, with their costs."""
+    shown, heads, layers = len(pair.asked_for), max(1, len(pair.choice.heads)), pair.base.cfg.n_layers
+    each = 2 * shown
+    swapped = single_swaps if config.quick else causes
+    known = {
+        "behaviour": (behaviour, each * heads, (), True),
+        "depth": (depth, each * (2 + heads), (), False),
+        "attention": (attention, 1.3 * each, ("attention",), False),
+        "weights": (weights, 0.0, ("weight_change",), False),
+        "difference": (difference, 3.0, ("difference_lens",), False),
+        "causes": (swapped, shown * _passes_of_causes(pair, layers, quick=config.quick), ("swaps", "patching"), True),
+        "conditions": (conditions, 2.6 * shown * heads, (), True),
+    }
+    return [
+        PlannedSection(
+            name=name,
+            measure=known[name][0],
+            images=min(config.count(name), len(pair.unrelated if name == "difference" else pair.images)),
+            passes=known[name][1],
+            needs=known[name][2],
+            needs_head=known[name][3],
+        )
+        for name in config.chosen
+        if name in known
+    ]
+
+
+def _passes_of_causes(pair: Pair, layers: int, *, quick: bool) -> float:
+    """Return passes per image and condition: swaps from a block on take half a pass on average."""
+    from mechvit.analysis.interventions.components import components_of, passes_needed
+
+    singles = 2 * (2 + layers / 2)
+    if quick:
+        return singles
+    cfg = pair.base.cfg
+    branches, ends, line = 3 * layers / 2, layers, 8
+    patched = passes_needed(cfg, components_of(cfg, KINDS, ("all",)))
+    smallest = 2 * layers * layers / 4
+    runs = 2 * (layers + 2) * (layers + 1) / 6
+    return 2 * (2 + branches + ends) + line + 2 * patched + smallest + runs
+
+
+def seconds_per_pass(pair: Pair) -> float:
+    """Measure the time of one forward pass of an image, the mean of both models, on a small batch."""
+    import torch
+
+    from mechvit.analysis.inputs import model_batches, pixel_values
+
+    images = pair.first(TIMED)
+    taken = 0.0
+    with torch.inference_mode():
+        for batches in model_batches(pair.models, images, TIMED):
+            for name, batch in batches.items():
+                model = pair.models[name]
+                pixels = pixel_values(model, batch)
+                model(pixels)
+                start = time.perf_counter()
+                model(pixels)
+                taken += time.perf_counter() - start
+    return taken / 2 / len(images)
+
+
+def plan_lines(sections: list[PlannedSection], seconds: float) -> list[str]:
+    """Return one line per section: images, passes and an estimate of the time."""
+    lines = []
+    for section in sections:
+        cost = section.images * section.passes * seconds
+        images = f"{section.images:,} image{'' if section.images == 1 else 's'}" if section.passes else "weights alone"
+        about = f"about {duration(cost)}" if section.passes else "seconds"
+        lines.append(f"  {section.name:12} {images}, {about}")
+    total = sum(section.images * section.passes * seconds for section in sections)
+    return [*lines, f"  altogether about {duration(total)}"]
+
+
+def why_not(section: PlannedSection, pair: Pair) -> str | None:
+    """Return the reason why a section cannot be measured on a pair; None where it can."""
+    if section.needs_head and not pair.choice.heads:
+        return f"it needs a head on both models: {pair.choice.reason}"
+    if section.name == "conditions" and not pair.labelled:
+        return "it needs images with labels"
+    return next((why for need in section.needs if (why := pair.unmet(need)) is not None), None)

@@ -1,0 +1,344 @@
+"""Any base against any tuned models, from images to report, as one run that can be interrupted and continued."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechvit.arguments import checked
+from mechvit.data.conditions import fingerprint, parse_condition
+from mechvit.data.corruption_spec import CLEAN
+from mechvit.data.sources.class_folders import fingerprint_folder
+from mechvit.experiment.inputs import check_device, local_inputs, names_of
+from mechvit.experiment.runs.run_folder import open_run
+from mechvit.experiment.runs.stages import Stages, write_json, write_tables
+from mechvit.files.reading import read_json, read_objects
+
+from .config import CompareConfig
+from .facts import model_facts, number
+from .images import ImagesName, image_settings, prepare_images, with_labels
+from .pair import Pair, open_pair
+from .plan import PlannedSection, plan_lines, planned_sections, seconds_per_pass, why_not
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
+
+    from mechvit.data.conditions import Condition
+    from mechvit.models import HookedViT
+
+KIND = "comparison"
+PAIR_FACTS = ("heads", "head_reason", "kinship", "identical")
+"""Facts of each pair in `comparison.json`."""
+
+
+@checked
+def run_comparison(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
+    """Run the whole comparison, or its unfinished stages, into `config.out`.
+
+    Folder: `images/` (resized once for each input size), `parts/` (tables of each pair), `tables/` (Parquet, all pairs,
+    with the tuned model's name in the column `tuned`), `views/`, `stages/` (records of finished stages),
+    `comparison.json` (models, heads, kinship, what was not measured), `config.json`, `provenance.json`, `report.html`.
+
+    Args:
+        config: what to compare.
+        say: called with a line for each stage, and with the plan before the first measurement.
+
+    Returns:
+        the path of the report.
+
+    Raises:
+        ValueError, ConnectionError, PermissionError: a model, the images or a condition cannot be used; the message
+            gives the reason.
+    """
+    check_device(config.device)
+    for key in config.conditions:
+        parse_condition(key)
+    inputs = local_inputs(*config.models, *config.pictures, config.images, config.unrelated)
+    with open_run(config.out, KIND, inputs) as folder:
+        return _ComparisonRun(config, folder, say).report()
+
+
+class _ComparisonRun:
+    """The stages of one comparison: models and images, then every section of every pair, then the report."""
+
+    def __init__(self, config: CompareConfig, folder: Path, say: Callable[[str], None]) -> None:
+        self.config, self.folder, self.say = config, folder, say
+        self.stages = Stages(folder, say, verify=config.verify, fresh=config.fresh)
+        self.checkpoints = names_of(config.models)
+        self.base, *self.tuned = self.checkpoints
+        self.conditions: tuple[Condition, ...] = (CLEAN, *map(parse_condition, config.conditions))
+        self.unmeasured: list[dict[str, Any]] = []
+        self.done: dict[str, list[str]] = {}
+        """Tuned model -> the sections that were measured."""
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, dict[str, Any]] = {}
+        self._labelled: dict[str, datasets.Dataset] = {}
+
+    def report(self) -> Path:
+        """Run all stages in order and return the path of the report."""
+        for name in self.checkpoints:
+            self.model(name)
+        self.prepare("images")
+        if "difference" in self.config.chosen:
+            self.prepare("unrelated")
+        for tuned in self.tuned:
+            self.measure(tuned)
+        return self.finish()
+
+    def model(self, name: str) -> None:
+        """Check that a model can be read, before anything depends on it."""
+        from mechvit.experiment.inputs import load_model
+        from mechvit.models.checkpoints.revisions import hub_revision
+
+        checkpoint = self.checkpoints[name]
+        local = Path(checkpoint).expanduser()
+        content = fingerprint_folder(local) if local.is_dir() else None
+        settings = {"model": checkpoint, "content": content, "revision": hub_revision(checkpoint)}
+        self.stages.run(
+            f"models/{name}",
+            lambda: load_model(checkpoint, self.config.device, self.config.model_dtype),
+            settings=[settings, self.config.model_dtype],
+        )
+
+    def prepare(self, what: ImagesName) -> None:
+        """Resize images once, for every model's image processor; the stage's key holds all their settings."""
+        outputs = [self.folder / what, self.folder / f"{what}.json"]
+        self.stages.run(
+            what,
+            lambda: prepare_images(self.config, what, self.checkpoints, *outputs, say=self.say),
+            settings=image_settings(self.config, what, self.checkpoints),
+            after=[f"models/{name}" for name in self.checkpoints],
+            outputs=outputs,
+        )
+
+    def images(self, what: str) -> datasets.Dataset:
+        import datasets
+
+        return datasets.load_from_disk(str(self.folder / what))
+
+    def labelled_images(self, tuned: str) -> datasets.Dataset:
+        """Return the images with the class ids of a pair: the tuned model's, else the base's, else their own."""
+        if tuned not in self._labelled:
+            checkpoints = [self.checkpoints[tuned], self.checkpoints[self.base]]
+            self._labelled[tuned] = with_labels(self.images("images"), checkpoints, self.config, self.say)
+        return self._labelled[tuned]
+
+    def measure(self, tuned: str) -> None:
+        """Run every section that one pair allows; the others are listed with the reason."""
+        pair = self.pair(tuned)
+        sections = planned_sections(self.config, pair)
+        allowed = []
+        for section in sections:
+            reason = why_not(section, pair)
+            if reason is None:
+                allowed.append(section)
+            else:
+                self.unmeasured.append({"what": section.name, "tuned": tuned, "why": reason})
+        self._note(tuned, pair)
+        for condition in set(pair.conditions) - set(pair.one_image):
+            why = "it shows each model an image of its own, so that nothing was exchanged or compared image by image"
+            self.unmeasured.append({"what": condition.key, "tuned": tuned, "why": why})
+        kin = pair.kin.reason[0].upper() + pair.kin.reason[1:]
+        self.say(f"{tuned} against {self.base}. {pair.choice.sentence} {kin}. Sections:")
+        for line in plan_lines(allowed, seconds_per_pass(pair)):
+            self.say(line)
+        for section in allowed:
+            self.section(section, tuned, pair)
+        self.done[tuned] = [section.name for section in allowed]
+        if "saes" in self.config.chosen:
+            self.dictionaries(tuned, pair)
+            self.done[tuned].append("saes")
+        del pair
+        gc.collect()
+
+    def pair(self, tuned: str) -> Pair:
+        """Load both models, judge their kinship and choose the heads."""
+        config = self.config
+        unrelated = self.images("unrelated") if "difference" in config.chosen else self.images("images")
+        return open_pair(
+            self.checkpoints[self.base],
+            self.checkpoints[tuned],
+            self.labelled_images(tuned),
+            unrelated,
+            self.conditions,
+            config,
+        )
+
+    def _note(self, tuned: str, pair: Pair) -> None:
+        """Keep the facts of a pair for the report."""
+        for name, model in ((self.base, pair.base), (tuned, pair.tuned)):
+            self.models.setdefault(name, model_facts(name, self.checkpoints[name], model))
+        self.facts[tuned] = {
+            "heads": list(pair.choice.heads),
+            "head_reason": pair.choice.reason,
+            "kinship": {"value": number(pair.kin.value), "bound": number(pair.kin.bound), "reason": pair.kin.reason}
+            | {"is_kin": pair.kin.is_kin},
+            "identical": self.models[self.base]["hash"] == self.models[tuned]["hash"],
+            "labelled": pair.labelled,
+            "groups": pair.groups,
+        }
+
+    def section(self, section: PlannedSection, tuned: str, pair: Pair) -> None:
+        """Measure one section of one pair."""
+        out = self.folder / "parts" / section.name / tuned
+        config = self.config
+        after = [f"models/{self.base}", f"models/{tuned}", "images"]
+        self.stages.run(
+            f"{section.name}/{tuned}",
+            lambda: write_tables(out, section.measure(pair, section.images)),
+            settings=[
+                section.name,
+                section.images,
+                config.seed,
+                config.recovered,
+                config.quick,
+                self.config.groups,
+                self.config.head,
+                self._condition_keys(),
+            ],
+            after=[*after, "unrelated"] if section.name == "difference" else after,
+            outputs=[out],
+        )
+
+    def dictionaries(self, tuned: str, pair: Pair) -> None:
+        """Train SAEs if asked to, and measure those of one pair."""
+        from .dictionaries import saes, train_sae
+
+        config, names = self.config, {"base": self.base, "tuned": tuned}
+        training = config.saes == ("train",)
+        given = dict(zip(self.checkpoints, config.saes, strict=False))
+        folders = {
+            place: self.folder / "saes" / name if training else Path(given[name]).expanduser()
+            for place, name in names.items()
+        }
+        for place, name in names.items() if training else ():
+            out, model = folders[place], pair.models[place]
+            self.stages.run(
+                f"sae-training/{name}",
+                partial(train_sae, model, pair.fitted_on, config, out, name),
+                settings=[config.sae_training, config.seed, self._condition_keys()],
+                after=[f"models/{name}", "images"],
+                outputs=[out],
+            )
+        count, out = config.count("saes"), self.folder / "parts" / "saes" / tuned
+        self.stages.run(
+            f"saes/{tuned}",
+            lambda: write_tables(out, saes(pair, count, folders)),
+            settings=[
+                count,
+                config.head,
+                config.seed,
+                self._condition_keys(),
+                [] if training else [fingerprint_folder(folder) for folder in folders.values()],
+            ],
+            after=[
+                *(f"models/{name}" for name in names.values()),
+                "images",
+                *(f"sae-training/{name}" for name in names.values() if training),
+            ],
+            outputs=[out],
+        )
+
+    def _condition_keys(self) -> list[list[str | None]]:
+        """Return what identifies the conditions in a stage's key."""
+        return [[condition.key, fingerprint(condition)] for condition in self.conditions]
+
+    def finish(self) -> Path:
+        """Join the tables of all pairs, choose the pictures, and write the report."""
+        made = [f"{name}/{tuned}" for tuned, names in self.done.items() for name in names]
+        self.stages.run(
+            "tables",
+            lambda: write_tables(self.folder / "tables", self._joined()),
+            settings=self.done,
+            after=made,
+            outputs=[self.folder / "tables"],
+        )
+        shown = {tuned: pair for tuned, pair in self.facts.items() if "behaviour" in self.done[tuned]}
+        if "pictures" in self.config.chosen and shown:
+            self.stages.run(
+                "pictures",
+                lambda: self._pictures(list(shown)),
+                settings=[list(shown), self.config.count("pictures"), self.config.seed],
+                after=[*(f"behaviour/{tuned}" for tuned in shown), "images"],
+                outputs=[self.folder / "views"],
+            )
+            self.unmeasured += read_objects(self.folder / "views" / "missing.json")
+        return self._write_report()
+
+    def _joined(self) -> dict[str, pd.DataFrame]:
+        """Return each table of all pairs, with the tuned model's name in the first column."""
+        import pandas as pd
+
+        from mechvit.analysis.statistics.tidy_tables import labelled
+
+        found: dict[str, list[pd.DataFrame]] = {}
+        for tuned, names in self.done.items():
+            for name in names:
+                for path in sorted((self.folder / "parts" / name / tuned).glob("*.parquet")):
+                    found.setdefault(path.stem, []).append(labelled(pd.read_parquet(path), {"tuned": tuned}))
+        return {name: pd.concat(frames, ignore_index=True) for name, frames in found.items()}
+
+    def _pictures(self, shown: list[str]) -> None:
+        import pandas as pd
+
+        from .pictures import write_views
+
+        behaviours: dict[str, pd.DataFrame] = {}
+        models: dict[str, HookedViT] = {}
+        read: dict[str, HookedViT] = {}
+        classes: dict[str, list[str]] = {}
+        for tuned in shown:
+            pair = self.pair(tuned)
+            behaviours[tuned] = pd.read_parquet(self.folder / "parts" / "behaviour" / tuned / "behaviour.parquet")
+            reading = pair.readings[0]
+            models |= {self.base: pair.base, tuned: pair.tuned}
+            read |= {self.base: reading.base, tuned: reading.tuned}
+            classes[tuned] = [reading.tuned.cfg.id2label[index] for index in range(reading.tuned.cfg.n_classes)]
+        write_views(
+            self.folder / "views",
+            behaviours,
+            classes,
+            models,
+            read,
+            self.images("images"),
+            self.conditions[1:],
+            count=self.config.count("pictures"),
+            seed=self.config.seed,
+        )
+
+    def _write_report(self) -> Path:
+        """Write the report, in every call: it is quick, and it contains the times of all stages."""
+        from mechvit.experiment.runs.provenance import provenance, revisions_of
+        from mechvit.visualization.comparison.page import render_comparison
+
+        config = self.config
+        write_json(self.folder / "config.json", config)
+        write_json(self.folder / "comparison.json", self._about())
+        seeds = {"noise, folds, directions and bootstrap": config.seed}
+        about = provenance(
+            self.stages.records(), config.device, revisions_of(self.checkpoints.values(), config.images), seeds
+        )
+        write_json(self.folder / "provenance.json", about)
+        self.say("report ...")
+        return render_comparison(self.folder)
+
+    def _about(self) -> dict[str, Any]:
+        """Return what was compared, for the report and for other programs."""
+        images = self.images("images")
+        return {
+            "base": self.base,
+            "tuned": self.tuned,
+            "models": list(self.models.values()),
+            "images": {"source": self.config.images, "n": len(images), "notes": read_json(self.folder / "images.json")},
+            "labelled": any(facts["labelled"] for facts in self.facts.values()),
+            "groups": list(next(iter(self.facts.values()))["groups"]),
+            "conditions": [condition.key for condition in self.conditions],
+            "sizes_differ": len({(row["image_size"], row["patch_size"]) for row in self.models.values()}) > 1,
+            "dtype": self.config.model_dtype,
+            **{name: {tuned: facts[name] for tuned, facts in self.facts.items()} for name in PAIR_FACTS},
+            "unmeasured": self.unmeasured,
+        }

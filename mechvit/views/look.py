@@ -1,0 +1,113 @@
+"""One picture in one or more models, by one call: answers, attention, patch lens and top latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mechvit.arguments import checked
+from mechvit.visualization.pages.picture_page import PicturePage, ShownLatent, lit
+
+from .attention_explorer import attention_explorer
+from .example_images import captioned_images
+from .page_provenance import page_provenance
+from .patch_lens import patch_lens_view
+
+if TYPE_CHECKING:
+    from sae_lens import SAE
+
+    from mechvit.data.conditions import Condition
+    from mechvit.models import HookedViT
+
+NAMED = 5
+"""Number of classes that are named for each model."""
+
+
+@checked
+def look(
+    picture: Any,
+    models: Mapping[str, HookedViT],
+    saes: Mapping[str, SAE] | None = None,
+    *,
+    conditions: Sequence[Condition | str] = (),
+    latents: int = 8,
+    seed: int = 0,
+    title: str = "",
+) -> PicturePage:
+    """Show what models make of one picture.
+
+        look("cat.jpg", {"base": base, "tuned": tuned})
+
+    What some of the models do not allow (attention side by side needs one shape, the patch lens the same classes) is
+    left out, and the page says why.
+
+    Args:
+        picture: a picture as `mechvit.data.open_picture` takes it: a path, a PIL image, an array.
+        models: title -> model.
+        saes: model's title -> an SAE of that model, whose latents are shown.
+        conditions: conditions beside the clean picture, such as "gaussian_blur_4".
+        latents: number of latents of each SAE.
+        seed: seed of the conditions.
+        title: title of the page; the file's name when empty.
+
+    Raises:
+        ValueError: no model, a picture that cannot be read, an unknown condition, an SAE whose model is not given or
+            that does not fit it.
+    """
+    from mechvit.saes import top_latents
+
+    saes = saes or {}
+    if not models:
+        raise ValueError("there is no model to look with; give a mapping of at least one name to a HookedViT")
+    if unknown := [name for name in saes if name not in models]:
+        raise ValueError(f"each SAE is named after its model, one of {', '.join(models)}; got {', '.join(unknown)}")
+    name = title or (str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "picture")
+    one, missing = {name: picture}, []
+    made: dict[str, Any] = {}
+    for kind, view in (("explorer", attention_explorer), ("lens", patch_lens_view)):
+        try:
+            made[kind] = view(models, one, conditions, seed=seed)
+        except ValueError as error:
+            missing.append(f"{'Attention' if kind == 'explorer' else 'Patch lens'} left out: {error}")
+    shown = {sae: _latents(models[sae], saes[sae], picture, latents, top_latents) for sae in saes}
+    return PicturePage(
+        title=name,
+        models=tuple(models),
+        answers={title: _answers(model, one) for title, model in models.items() if model.head is not None},
+        latents=shown,
+        missing=tuple(missing),
+        provenance=page_provenance(models),
+        **made,
+    )
+
+
+def _answers(model: HookedViT, one: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Return the strongest classes of a clean picture with their probabilities; nothing for another kind of head."""
+    import torch
+
+    from mechvit.analysis.inputs import pixel_values
+
+    if model.cfg.no_softmax is not None:
+        return ()
+    batch, _ = captioned_images(model, one, 1)
+    with torch.inference_mode():
+        found = model(pixel_values(model, batch)).float().softmax(-1)[0].topk(min(NAMED, model.cfg.n_classes))
+    return tuple((model.cfg.id2label[int(i)], float(p)) for p, i in zip(found.values, found.indices, strict=True))
+
+
+def _latents(model: HookedViT, sae: SAE, picture: Any, count: int, top_latents: Any) -> tuple[ShownLatent, ...]:
+    batch, _ = captioned_images(model, {"picture": picture}, 1)
+    found = top_latents(model, sae, batch, count=count)
+    height, width = (side * model.cfg.patch_size for side in model.cfg.grid)
+    pixels = (batch.images[0, :, :height, :width] * 255).round().byte().cpu().numpy()
+    maps, rows = found.patch_maps().numpy(), found.to_frame().to_dict("records")
+    return tuple(
+        ShownLatent(
+            index=int(row["latent"]),
+            activation=float(row["activation"]),
+            share=float(row["share"]),
+            where=f"row {row['row']}, column {row['column']}" if row["row"] >= 0 else "a token before the patches",
+            picture=lit(pixels, heat),
+        )
+        for row, heat in zip(rows, maps, strict=True)
+    )

@@ -1,0 +1,3 @@
+from .page import render_comparison
+
+__all__ = ["render_comparison"]

@@ -1,0 +1,252 @@
+"""Sentences of a comparison's report, each computed from the table that its figure shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mechvit.visualization.figures.table_checks import pick
+from mechvit.visualization.number_format import interval, listing, share, signed
+from mechvit.visualization.style import in_sentence
+
+if TYPE_CHECKING:
+    from mechvit.visualization.report.run_results import RunResults
+
+KINDS = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "one head"}
+
+
+def percent(value: float) -> str:
+    """Format a share as `12.3%`, a whole percentage as `90%`."""
+    return f"{100 * value:.1f}".removesuffix(".0") + "%"
+
+
+def points(value: float, low: float, high: float) -> str:
+    """Format a difference of shares in percentage points, with its interval."""
+    return f"{signed(100 * value)} points [{interval(100 * low, 100 * high)}]"
+
+
+def span(row: Any, digits: int = 3) -> str:
+    """Format a value with its interval."""
+    return f"{row.value:.{digits}g} [{row.low:.{digits}g}, {row.high:.{digits}g}]"
+
+
+def answers(table: pd.DataFrame) -> list[str]:
+    """State each model's accuracy under each condition."""
+    accuracy = pick(table, panel="accuracy")
+    told = []
+    for group, part in accuracy.groupby("group", sort=False):
+        shown = ", ".join(f"{row.model} {percent(row.value)}" for row in part.itertuples())
+        told.append(f"{group}: {shown}.")
+    return [" ".join(told)]
+
+
+def flips(table: pd.DataFrame) -> list[str]:
+    """State how many predictions differ."""
+    told = []
+    for (model, group), part in table.groupby(["model", "group"], sort=False):
+        told.append(f"{model}, {str(group).lower()}: {percent(part['value'].sum())} of {int(part['n'].max())} images.")
+    return [" ".join(told)]
+
+
+def divergence(table: pd.DataFrame) -> list[str]:
+    """State how far apart the outputs are."""
+    own = pick(table, panel="kl")
+    return [" ".join(f"{row.model}, {row.group.lower()}: {span(row)} nats." for row in own.itertuples())]
+
+
+def groups(table: pd.DataFrame, *, name: str, most: int) -> list[str]:
+    """State which groups change most, and how many surely do."""
+    sure = int(((table["low"] > 0) | (table["high"] < 0)).sum())
+    first, last = table.iloc[0], table.iloc[-1]
+    told = [
+        f"From {first['group']} ({signed(100 * first['value'])} points) to {last['group']} "
+        f"({signed(100 * last['value'])})."
+    ]
+    told.append(
+        f"Of {len(table)} intervals shown {sure} exclude 0; with so many, one in twenty does where nothing differs. "
+        f"At most {most} of the groups are shown, those that differ most."
+    )
+    return [" ".join(told)]
+
+
+def streams(table: pd.DataFrame) -> list[str]:
+    """State where the streams part."""
+    told = []
+    for panel, name in (("cls", "The cosine at CLS"), ("patches", "The cosine at patches"), ("cka", "CKA")):
+        part = pick(table, panel=panel).sort_values("layer")
+        if len(part):
+            last = part.iloc[-1]
+            lowest = part.loc[part["value"].idxmin()]
+            told.append(
+                f"{name} is {lowest['value']:.3f} at its lowest (layer {lowest['layer']}) and {last['value']:.3f} at "
+                "the last layer."
+            )
+    told.append("The largest difference in a residual stream is nearly always late, and says not where it arises.")
+    return [" ".join(told)]
+
+
+def lens(table: pd.DataFrame) -> list[str]:
+    """State the layer by which half of the divergence is gone."""
+    own = pick(table, panel="divergence")
+    told = []
+    for (model, condition), part in own.groupby(["model", "condition"], sort=False):
+        far = part.sort_values("layer")
+        half = far[far["value"] <= far["value"].iloc[0] / 2]
+        if len(half):
+            told.append(
+                f"{model}, {condition.lower()}: half of the divergence is gone at layer {half['layer'].iloc[0]}."
+            )
+    return [" ".join(told)] if told else []
+
+
+def depth(table: pd.DataFrame) -> list[str]:
+    """State by how much the prediction is settled earlier or later."""
+    return [
+        " ".join(f"{row.model}, {row.group.lower()}: {span(row)} layers, {row.n} images." for row in table.itertuples())
+    ]
+
+
+def heads(table: pd.DataFrame) -> list[str]:
+    """Name the heads whose patterns are furthest apart."""
+    own = pick(table, panel="js_distance").sort_values("value", ascending=False, kind="stable")
+    if not own["value"].any():
+        return ["No head's pattern differs at all."]
+    told = [f"layer {row.layer}, head {row.head} ({row.value:.3f})" for row in own.head(3).itertuples()]
+    return [
+        f"The patterns are furthest apart in {', '.join(told)}; the median head's distance is "
+        f"{own['value'].median():.3f}."
+    ]
+
+
+def attention_layers(table: pd.DataFrame) -> list[str]:
+    """Count the layers whose entropy differs."""
+    own = pick(table, panel="entropy_change")
+    told = []
+    for (model, condition), part in own.groupby(["model", "condition"], sort=False):
+        up, down = int((part["low"] > 0).sum()), int((part["high"] < 0).sum())
+        told.append(
+            f"{model}, {condition.lower()}: entropy is surely higher in {up} and lower in {down} of {len(part)} layers."
+        )
+    told.append("Any tuning does as much: only tuning on clean images tells what is usual.")
+    return [" ".join(told)]
+
+
+def weight_parts(table: pd.DataFrame) -> list[str]:
+    """Name the parts that changed most."""
+    told = []
+    for model, part in table.groupby("model", sort=False):
+        order = part.sort_values("relative", ascending=False, kind="stable")
+        changed = order[order["relative"] > 0]
+        if changed.empty:
+            told.append(f"{model}: no weight differs.")
+            continue
+        shown = ", ".join(f"{row.group} ({row.relative:.2g})" for row in changed.head(3).itertuples())
+        told.append(f"{model}: {len(changed)} of {len(order)} parts differ, most in relation to their size {shown}.")
+    return [" ".join(told)]
+
+
+def difference_size(table: pd.DataFrame) -> list[str]:
+    """State where the mean difference is largest."""
+    own = pick(table, panel="relative")
+    told = []
+    for (model, tokens), part in own.groupby(["model", "condition"], sort=False):
+        top = part.loc[part["value"].idxmax()]
+        told.append(f"{model}, {tokens}: at most {top['value']:.3g} of the base's mean (layer {top['layer']}).")
+    return [" ".join(told)]
+
+
+def difference_read(table: pd.DataFrame, *, run: RunResults) -> list[str]:
+    """Name the classes that the mean difference raises most at the last layer."""
+    classes = run.table("difference_classes")
+    last = pick(classes[classes["layer"] == classes["layer"].max()], direction="rises")
+    told = []
+    for (tuned, tokens, head), part in last.groupby(["tuned", "tokens", "head"], sort=False):
+        names = ", ".join(part.sort_values("place")["name"].head(3).astype(str))
+        told.append(f"{tuned}, {tokens}, {head} head: {names} rise most at the last layer.")
+    return [" ".join(told)]
+
+
+def swaps(table: pd.DataFrame, *, direction: str, run: RunResults, tuned: str) -> list[str]:
+    """Name the parts that recover most, and the place of the difference if there is one."""
+    told = []
+    for condition, part in table.groupby("corruption", sort=False):
+        known = part.dropna(subset="recovered").sort_values("recovered", ascending=False, kind="stable")
+        if known.empty:
+            told.append(f"{condition}: there is no difference to recover.")
+            continue
+        shown = ", ".join(f"{row.part} ({share(row.recovered)})" for row in known.head(3).itertuples())
+        told.append(f"{condition}: most is recovered by {shown}.")
+    if run.has("place") and direction == "tuned into base":
+        told += [place_sentence(row, run) for row in places(run, tuned)]
+    return [" ".join(told)]
+
+
+def places(run: RunResults, tuned: str) -> list[Any]:
+    """Return, for each condition, the row that says where the difference sits."""
+    own = pick(run.table("place"), tuned=tuned)
+    return list(own.drop_duplicates("condition").itertuples())
+
+
+def place_sentence(row: Any, run: RunResults) -> str:
+    """State where the difference sits, or that it is in no single place."""
+    share_asked = percent(float(run.config["recovered"]))
+    shown = "On clean images" if row.condition == "clean" else f"Under {in_sentence(row.condition)}"
+    if row.reason in ("no_gap", "same_answers"):
+        return f"{shown} the difference is too small to be placed."
+    if row.place_first < 0:
+        return (
+            f"{shown} the difference is in no single place: no run of blocks recovers {share_asked} of it in both "
+            "directions on images that did not choose it."
+        )
+    one = row.place_first == row.place_last
+    blocks = f"block {row.place_first}" if one else f"blocks {row.place_first} to {row.place_last}"
+    return (
+        f"{shown} the difference sits in {blocks}: exchanged, {'it recovers' if one else 'they recover'} at least "
+        f"{share_asked} of it in both directions, on images that did not choose {'it' if one else 'them'}."
+    )
+
+
+def patching(table: pd.DataFrame) -> list[str]:
+    """Name the best component of each kind but the stream."""
+    told = []
+    for kind in ("attn", "mlp", "head"):
+        known = pick(table, kind=kind).dropna(subset="recovered")
+        if len(known):
+            best = known.loc[known["recovered"].idxmax()]
+            name = f"head {best['head']}" if kind == "head" else KINDS[kind]
+            told.append(f"{name} of block {best['layer']} ({share(best['recovered'])})")
+    return [f"Most is recovered by {listing(told)}."] if told else []
+
+
+def interpolation(table: pd.DataFrame) -> list[str]:
+    """State at which point of the line the loss is lowest; nothing without labels."""
+    loss = pick(table, quantity="loss").dropna(subset="value")
+    told = [
+        f"{condition}: the loss is lowest at alpha {part.loc[part['value'].idxmin(), 'alpha']:g}."
+        for condition, part in loss.groupby("corruption", sort=False)
+    ]
+    return [" ".join(told)] if told else []
+
+
+def condition_lens(table: pd.DataFrame) -> list[str]:
+    """State each model's probability of the label at the end."""
+    last = table[table["layer"] == table["layer"].max()]
+    return [" ".join(f"{row.model}, {row.condition.lower()}: {row.value:.3f}." for row in last.itertuples())]
+
+
+def condition_attention(table: pd.DataFrame) -> list[str]:
+    """State where a condition spreads attention out or draws it together."""
+    told = []
+    for (model, condition), part in table.groupby(["model", "condition"], sort=False):
+        most = part.loc[part["value"].abs().idxmax()]
+        told.append(
+            f"{model}, {condition.lower()}: {signed(most['value'], 3)} nats at layer {most['layer']}, the largest."
+        )
+    return [" ".join(told)]
+
+
+def dictionaries(table: pd.DataFrame) -> list[str]:
+    """State the first quantity of every dictionary on every model."""
+    first = pick(table, panel=table["panel"].iloc[0])
+    return [" ".join(f"{row.model} on {row.group}: {row.value:.3f}." for row in first.itertuples())]

@@ -1,0 +1,109 @@
+"""The report of a comparison, one self-contained offline page, with every number read from the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mechvit.arguments import checked
+from mechvit.files.reading import read_object
+from mechvit.visualization.html_page.licence_notices import licences, notices
+from mechvit.visualization.html_page.page import escaped_json, picture_uri, plotly_script, render, write_whole
+from mechvit.visualization.report import provenance_rows as made
+from mechvit.visualization.report.report_page import FigureSection, PageFigure, page_figure
+from mechvit.visualization.report.run_figures import draw_figure
+from mechvit.visualization.report.run_results import RunResults, read_provenance
+from mechvit.visualization.report.table_downloads import Offers
+from mechvit.visualization.style import DARK
+
+from . import lead as words
+from .sections import comparison_sections
+
+REQUIRED = ("comparison.json", "config.json", "provenance.json")
+
+
+@checked
+def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a finished comparison and return its path.
+
+    It is one file that requests nothing, written atomically.
+
+    Args:
+        run: folder of the run, with at least the files of `REQUIRED`.
+        out: path of the page; `report.html` in the run's folder when None.
+
+    Raises:
+        FileNotFoundError: the run is not finished: a file that the page needs is missing.
+        ValueError: a table cannot be drawn.
+    """
+    path = Path(run)
+    if lacking := [name for name in REQUIRED if not (path / name).is_file()]:
+        raise FileNotFoundError(
+            f"the report of a comparison needs {', '.join(REQUIRED)}; {path} lacks {', '.join(lacking)}: finish the "
+            "run first, or name another folder"
+        )
+    about, config = read_object(path / REQUIRED[0]), read_object(path / REQUIRED[1])
+    opened = RunResults(path=path, claims=[], config=config, provenance=read_provenance(path / REQUIRED[2]))
+    offers = Offers()
+    sections = _sections(opened, about, offers)
+    explorer, lens = opened.view("explorer"), opened.view("lens")
+    owed = notices("plotly.js")
+    text = render(
+        "comparison.html.j2",
+        run=opened,
+        title=words.title(about),
+        lead=words.lead(opened, about),
+        model_columns=words.MODEL_COLUMNS,
+        models=words.models(about),
+        compared=words.compared(about),
+        sections=sections,
+        gallery=_gallery(opened),
+        gallery_lead="Clean images in order of KL(base ‖ tuned), the largest first, as the base sees them.",
+        explorer=explorer,
+        lens=lens and {"spec": lens["spec"], "figures": [escaped_json(figure) for figure in lens["figures"]]},
+        unmeasured=words.unmeasured(about),
+        base=about["models"][0]["checkpoint"],
+        offers=offers.held.values(),
+        config=made.rows(config),
+        provenance=made.provenance(opened),
+        parquet=made.table_rows(opened),
+        notices=owed,
+        licences=licences(owed),
+        dark=DARK,
+        plotly=plotly_script(),
+    )
+    return write_whole(Path(out) if out is not None else path / "report.html", text)
+
+
+def comparison_lead(run: str | Path) -> list[str]:
+    """Return the first paragraphs of a finished comparison's report, one for each tuned model."""
+    path = Path(run)
+    about, config = read_object(path / REQUIRED[0]), read_object(path / REQUIRED[1])
+    return words.lead(RunResults(path=path, claims=[], config=config, provenance={}), about)
+
+
+def _sections(run: RunResults, about: dict[str, Any], offers: Offers) -> list[FigureSection]:
+    found = []
+    for section in comparison_sections(run, about):
+        drawn = [draw_figure(run, spec) for spec in section.figures]
+        figures: list[PageFigure] = [page_figure(one, offers) for one in drawn if one is not None]
+        if figures:
+            found.append(FigureSection(id=section.id, title=section.title, lead=section.lead, figures=figures))
+    return found
+
+
+def _gallery(run: RunResults) -> list[dict[str, Any]]:
+    """Return the pictures that differ most, with what each model answers, for each tuned model."""
+    listed, arrays = run.examples()
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in listed:
+        pixels = arrays[row["key"]]
+        parts.setdefault(row["tuned"], []).append(
+            {
+                "uri": picture_uri(pixels),
+                "side": max(96, min(224, pixels.shape[-1])),
+                "alt": f"image {row['image_id']}",
+                "lines": row["lines"],
+            }
+        )
+    return [{"title": tuned, "pictures": pictures} for tuned, pictures in parts.items()]

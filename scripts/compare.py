@@ -1,0 +1,8 @@
+"""`mechvit compare`, for a checkout."""
+
+import sys
+
+from mechvit.cli.main import main
+
+if __name__ == "__main__":
+    main(["compare", *sys.argv[1:]])
