@@ -50,6 +50,8 @@ def title_of(key: str, *, short: bool = False) -> str:
         return " + ".join(title_of(part, short=short) for part in key.split("+")).capitalize()
     if key in ("base", "clean"):
         return key.capitalize()
+    if key.startswith("paired_"):  # the folder's name, then six digits of its path's hash
+        return f"Partners in {key.removeprefix('paired_').rpartition('_h')[0]}"
     family = family_of(key)
     method, _, victim = family.partition("@")
     if method in ATTACK_TITLES and 0 < level_of(key) < 256:

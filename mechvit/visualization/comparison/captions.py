@@ -21,6 +21,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}".removesuffix(".0") + "%"
 
 
+def uncapitalised(title: str) -> str:
+    """Return a title for use after a comma; abbreviations keep their capitals."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
 def points(value: float, low: float, high: float) -> str:
     """Format a difference of shares in percentage points, with its interval."""
     return f"{signed(100 * value)} points [{interval(100 * low, 100 * high)}]"
@@ -45,14 +50,16 @@ def flips(table: pd.DataFrame) -> list[str]:
     """State how many predictions differ."""
     told = []
     for (model, group), part in table.groupby(["model", "group"], sort=False):
-        told.append(f"{model}, {str(group).lower()}: {percent(part['value'].sum())} of {int(part['n'].max())} images.")
+        told.append(
+            f"{model}, {uncapitalised(group)}: {percent(part['value'].sum())} of {int(part['n'].max())} images."
+        )
     return [" ".join(told)]
 
 
 def divergence(table: pd.DataFrame) -> list[str]:
     """State how far apart the outputs are."""
     own = pick(table, panel="kl")
-    return [" ".join(f"{row.model}, {row.group.lower()}: {span(row)} nats." for row in own.itertuples())]
+    return [" ".join(f"{row.model}, {uncapitalised(row.group)}: {span(row)} nats." for row in own.itertuples())]
 
 
 def groups(table: pd.DataFrame, *, name: str, most: int) -> list[str]:
@@ -95,7 +102,7 @@ def lens(table: pd.DataFrame) -> list[str]:
         half = far[far["value"] <= far["value"].iloc[0] / 2]
         if len(half):
             told.append(
-                f"{model}, {condition.lower()}: half of the divergence is gone at layer {half['layer'].iloc[0]}."
+                f"{model}, {uncapitalised(condition)}: half of the divergence is gone at layer {half['layer'].iloc[0]}."
             )
     return [" ".join(told)] if told else []
 
@@ -103,7 +110,10 @@ def lens(table: pd.DataFrame) -> list[str]:
 def depth(table: pd.DataFrame) -> list[str]:
     """State by how much the prediction is settled earlier or later."""
     return [
-        " ".join(f"{row.model}, {row.group.lower()}: {span(row)} layers, {row.n} images." for row in table.itertuples())
+        " ".join(
+            f"{row.model}, {uncapitalised(row.group)}: {span(row)} layers, {row.n} images."
+            for row in table.itertuples()
+        )
     ]
 
 
@@ -126,7 +136,7 @@ def attention_layers(table: pd.DataFrame) -> list[str]:
     for (model, condition), part in own.groupby(["model", "condition"], sort=False):
         up, down = int((part["low"] > 0).sum()), int((part["high"] < 0).sum())
         told.append(
-            f"{model}, {condition.lower()}: entropy is surely higher in {up} and lower in {down} of {len(part)} layers."
+            f"{model}, {uncapitalised(condition)}: entropy is surely higher in {up} and lower in {down} of {len(part)} layers."
         )
     told.append("Any tuning does as much: only tuning on clean images tells what is usual.")
     return [" ".join(told)]
@@ -232,7 +242,7 @@ def interpolation(table: pd.DataFrame) -> list[str]:
 def condition_lens(table: pd.DataFrame) -> list[str]:
     """State each model's probability of the label at the end."""
     last = table[table["layer"] == table["layer"].max()]
-    return [" ".join(f"{row.model}, {row.condition.lower()}: {row.value:.3f}." for row in last.itertuples())]
+    return [" ".join(f"{row.model}, {uncapitalised(row.condition)}: {row.value:.3f}." for row in last.itertuples())]
 
 
 def condition_attention(table: pd.DataFrame) -> list[str]:
@@ -241,7 +251,7 @@ def condition_attention(table: pd.DataFrame) -> list[str]:
     for (model, condition), part in table.groupby(["model", "condition"], sort=False):
         most = part.loc[part["value"].abs().idxmax()]
         told.append(
-            f"{model}, {condition.lower()}: {signed(most['value'], 3)} nats at layer {most['layer']}, the largest."
+            f"{model}, {uncapitalised(condition)}: {signed(most['value'], 3)} nats at layer {most['layer']}, the largest."
         )
     return [" ".join(told)]
 
