@@ -51,7 +51,8 @@ def resampled_means(
         seed: seed of the counts.
 
     Returns:
-        float64, 1 + resamples rows: row 0 is the sample itself.
+        float64, 1 + resamples rows: row 0 is the sample itself. The others are NaN if there is one image, from which
+        nothing is known of the variation.
 
     Raises:
         ValueError: no images, values that are not finite, or no resamples.
@@ -65,6 +66,8 @@ def resampled_means(
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"values to resample must be finite; {int((~np.isfinite(values)).sum())} are not")
+    if images == 1:
+        return np.concatenate([values, np.full((resamples, values.shape[1]), np.nan)])
     generator = np.random.default_rng(seed)
     rows = max(1, _CHUNK // images)
     draws = [values.mean(0, keepdims=True)]
@@ -80,22 +83,25 @@ def resampled_means(
 def interval(draws: Float[np.ndarray, " draws"], level: float = LEVEL) -> Interval:
     """Return the percentile interval of a statistic's draws, of which the first is the sample's own value.
 
-    Draws that are NaN (a mean over no image) are left out; where the sample's own is NaN, so is the interval.
+    Draws that are NaN (a mean over no image) are left out; where the sample's own is NaN, or all others are, so is the
+    interval.
 
     Raises:
-        ValueError: a level outside (0, 1).
+        ValueError: a level outside (0, 1), or no draw besides the sample's own.
     """
     check_number("level", level, LEVEL_RANGE)
+    if len(draws) < 2:
+        raise ValueError(f"an interval needs the sample's own value and at least one draw; got {len(draws)} in all")
     value = float(draws[0])
-    if np.isnan(value):
-        return Interval(value, value, value)
+    if np.isnan(value) or np.isnan(draws[1:]).all():
+        return Interval(value, np.nan, np.nan)
     tail = (1 - level) / 2
     low, high = np.nanquantile(draws[1:], [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
 def intervals(draws: Float[np.ndarray, "draws statistics"], level: float = LEVEL) -> Float[np.ndarray, "3 statistics"]:
-    """Return each statistic's own value and the ends of its percentile interval; no draw may be NaN."""
+    """Return each statistic's own value and the ends of its percentile interval, NaN where a draw is NaN."""
     check_number("level", level, LEVEL_RANGE)
     tail = (1 - level) / 2
     return np.stack([draws[0], *np.quantile(draws[1:], [tail, 1 - tail], axis=0)])

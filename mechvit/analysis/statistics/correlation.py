@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechvit.arguments import checked
+from mechvit.settings_checks import COUNT, check_number
 
 from .bootstrap import interval, intervals, resampled_means
 
@@ -24,11 +25,19 @@ PERMUTATIONS = 9999
 def correlation(x: Rows, y: Rows) -> Float[np.ndarray, "*draws"]:
     """Compute Pearson's correlation of each row of x with that of y; NaN where one is constant or contains NaN.
 
+    Raises:
+        ValueError: rows of different lengths.
+
     Source: Pearson, Proceedings of the Royal Society of London 58 (1895).
     """
+    _check_paired(x, y)
+    if x.shape[-1] == 0:
+        return np.full(x.shape[:-1], np.nan)
+    constant = (x == x[..., :1]).all(-1) | (y == y[..., :1]).all(-1)  # the mean of equal numbers may be another
     x, y = (values - values.mean(-1, keepdims=True) for values in (x, y))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))  # of single rows too
+        found = (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.where(constant, np.nan, found)
 
 
 @checked
@@ -48,7 +57,11 @@ def agreement(exact: Rows, approximate: Rows) -> dict[str, Float[np.ndarray, "*d
 
     Returns:
         pearson and spearman (for three or more effects), and relative_error, |approximate - exact| / |exact| (L2).
+
+    Raises:
+        ValueError: rows of different lengths.
     """
+    _check_paired(exact, approximate)
     found = {}
     if exact.shape[-1] > 2:
         found = {"pearson": correlation(exact, approximate), "spearman": rank_correlation(exact, approximate)}
@@ -101,6 +114,7 @@ def permutation_p(
 
     Source: Phipson and Smyth, Statistical Applications in Genetics and Molecular Biology 9 (2010).
     """
+    check_number("permutations", permutations, COUNT)
     ranks, other = _ranks(x), _ranks(y)
     own = float(correlation(ranks, other))
     if np.isnan(own):
@@ -108,6 +122,12 @@ def permutation_p(
     shuffled = np.random.default_rng(seed).permuted(np.tile(ranks, (permutations, 1)), axis=1)
     beyond = np.abs(correlation(shuffled, np.broadcast_to(other, shuffled.shape))) >= abs(own) - 1e-12
     return float((1 + beyond.sum()) / (1 + permutations))
+
+
+def _check_paired(x: Rows, y: Rows) -> None:
+    """Refuse two lists that would be stretched to one length."""
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"numbers are compared in pairs; got {x.shape[-1]} and {y.shape[-1]}")
 
 
 def _ranks(rows: Rows) -> Rows:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+ROUNDING = 1e-3
+"""Largest step by which rounding in half precision may carry a share or a cosine beyond its bounds."""
+
 
 @dataclass(frozen=True)
 class PerImage:
@@ -31,6 +34,42 @@ def check_columns(frame: pd.DataFrame, *columns: str) -> None:
     if missing := set(columns) - set(frame.columns):
         has = ", ".join(map(str, frame.columns)) or "none"
         raise ValueError(f"the table lacks the columns {', '.join(sorted(missing))}; it has {has}")
+
+
+def check_known(frame: pd.DataFrame, *columns: str) -> None:
+    """Refuse a table without rows, or with missing values in columns that name a row, which pandas would leave out.
+
+    Raises:
+        ValueError: a missing column, no rows, or rows without a name, counted.
+    """
+    check_columns(frame, *columns)
+    if len(frame) == 0:
+        raise ValueError("the table has no rows; there is nothing to summarise")
+    for column in columns:
+        if missing := int(frame[column].isna().sum()):
+            raise ValueError(f"every row must have a {column}; {missing} of {len(frame)} have none")
+
+
+def check_numbers(frame: pd.DataFrame, column: str, low: float, high: float = np.inf, *, whole: bool = False) -> None:
+    """Refuse a column with another value than a number from `low` to `high`.
+
+    Args:
+        frame, column: the table and its column.
+        low, high: bounds, which are allowed.
+        whole: whether only whole numbers are allowed.
+
+    Raises:
+        ValueError: names the first such value.
+    """
+    kind = frame[column].dtype.kind
+    values = frame[column].to_numpy(np.float64) if kind in "iufb" else np.full(len(frame), np.nan)
+    wrong = ~((values >= low) & (values <= high)) | (whole & (values != np.floor(values)))
+    if wrong.any():
+        bounds = f"from {low:g} to {high:g}" if np.isfinite(high) else f"of at least {low:g}"
+        raise ValueError(
+            f"{column} must hold {'whole ' if whole else ''}numbers {bounds}; {int(wrong.sum())} of {len(frame)} are "
+            f"others, as {frame[column].to_numpy()[int(wrong.argmax())]!r}"
+        )
 
 
 def tidy(image_id: Tensor, columns: Mapping[str, Tensor], labels: Mapping[str, object]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechvit.analysis.statistics.bootstrap import RESAMPLES, resampled_means
-from mechvit.analysis.statistics.tidy_tables import check_columns
+from mechvit.analysis.statistics.tidy_tables import ROUNDING, check_columns, check_known, check_numbers
 from mechvit.arguments import checked
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def image_matrix(
     check_columns(frame, value, "image_id", *by)
     if len(frame) == 0:
         raise ValueError(f"the table with the column {value!r} has no rows; there is nothing to summarise")
+    check_known(frame, "image_id", *by)
     if frame.duplicated(["image_id", *by]).any():
         raise ValueError(f"each image may appear once for each {', '.join(by)}; some appear twice")
     wide = frame.pivot(index="image_id", columns=list(by), values=value)
@@ -69,6 +70,9 @@ def performance_draws(performance: pd.DataFrame, *, resamples: int = RESAMPLES, 
     and its resamples more so than the sample.
     """
     by = ("model", "corruption")
+    check_columns(performance, "rank", "confidence", "probability", "image_id", *by)
+    check_numbers(performance, "rank", 0, whole=True)
+    check_numbers(performance, "confidence", -ROUNDING, 1 + ROUNDING)
     conditions, rank = image_matrix(performance, "rank", by)
     _, confidence = image_matrix(performance, "confidence", by)
     _, probability = image_matrix(performance, "probability", by)
@@ -134,6 +138,8 @@ def first_correct_draws(
     """
     if len(first) == 0:
         return {}
+    check_columns(first, "layer")
+    check_numbers(first, "layer", 0, whole=True)
     columns, layers = image_matrix(first, "layer", ("model", "corruption"), complete=False)
     position = {column: i for i, column in enumerate(columns)}
     right = ~np.isnan(layers)

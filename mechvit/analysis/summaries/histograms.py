@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
-from mechvit.analysis.statistics.tidy_tables import check_columns
+from mechvit.analysis.statistics.tidy_tables import ROUNDING, check_known, check_numbers
 from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, check_number
 
@@ -33,7 +33,10 @@ def first_correct_histogram(
     """
     import pandas as pd
 
-    check_columns(first, "model", "corruption", "layer")
+    check_known(first, "model", "corruption", "image_id")
+    check_numbers(first, "layer", 0, whole=True)
+    if first.duplicated(["model", "corruption", "image_id"]).any():
+        raise ValueError("each image may appear once for each model and corruption; some appear twice")
     layers = np.arange(int(first["layer"].max()) + 1)
     parts = []
     for (model, corruption), group in first.groupby(["model", "corruption"], sort=False):
@@ -66,7 +69,8 @@ def cosine_histogram(
     import pandas as pd
 
     check_number("bins", bins, COUNT)
-    check_columns(cosine, "model", "architecture", "corruption", "cosine")
+    check_known(cosine, "model", "architecture", "corruption", *(["image_id"] if "image_id" in cosine else []))
+    check_numbers(cosine, "cosine", -1 - ROUNDING, 1 + ROUNDING)
     edges = np.linspace(-1.0 if cosine["cosine"].min() < 0 else 0.0, 1.0, bins + 1)
     width, parts = edges[1] - edges[0], []
     for (model, kind, corruption), group in cosine.groupby(["model", "architecture", "corruption"], sort=False):

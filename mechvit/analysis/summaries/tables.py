@@ -150,4 +150,5 @@ def _check_base(frame: pd.DataFrame, base: str | None) -> None:
     check_columns(frame, "model")
     models = list(frame["model"].unique())
     if base is not None and base not in models:
-        raise ValueError(f"base must be one of the table's models, {', '.join(models)}, or None; got {base!r}")
+        known = f"one of the table's models, {', '.join(map(str, models))}, or None"
+        raise ValueError(f"base must be {known if models else 'None: the table has no rows'}; got {base!r}")
