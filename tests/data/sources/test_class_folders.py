@@ -91,7 +91,10 @@ def test_classes_without_a_file_are_refused_by_name(root):
     (root / "gnu").mkdir()
     (root / "gnu" / ".hidden.png").write_bytes(b"")
     (root / ".git").mkdir()
-    with pytest.raises(ValueError, match=r"has 3 class folders without a file: elk, fox, gnu; put images into them"):
+    with (
+        pytest.warns(UserWarning, match=r"left out 1 hidden picture \(gnu/.hidden.png\)"),
+        pytest.raises(ValueError, match=r"has 3 class folders without a file: elk, fox, gnu; put images into them"),
+    ):
         load_images(f"folder:{root}")
 
 
