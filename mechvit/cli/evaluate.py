@@ -69,6 +69,8 @@ class Options(ImageOptions, PictureOptions, GroupOptions, DeviceOptions, BatchOp
     def __post_init__(self) -> None:
         check_common(self)
         check_some(self, "model", "corruptions")
+        if self.pictures is not None:
+            check_some(self, "pictures")
 
 
 def main(options: Options) -> None:

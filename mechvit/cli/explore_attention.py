@@ -66,7 +66,9 @@ class Options(PictureOptions, UnlabelledOptions, DeviceOptions, OutputOptions):
         check_common(self)
         check_some(self, "model", "corruptions")
         check(self, COUNT, "max_bytes")
-        check_some(self, "layers", "heads", "pictures", or_none=True)
+        check_some(self, "layers", "heads", or_none=True)
+        if self.pictures is not None:
+            check_some(self, "pictures")
         check(self, COUNT_OR_ZERO, "layers", "heads", or_none=True)
 
 

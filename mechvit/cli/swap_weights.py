@@ -140,8 +140,9 @@ def draw(tables: dict[str, pd.DataFrame], quantity: str, folder: Path) -> int:
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 
+    along = ("accuracy", "logit_difference", "loss", *(["divergence"] if quantity == "divergence" else []))
     drawn = {
-        "interpolation_curves": figures.interpolation_curves(tables["interpolation"]),
+        "interpolation_curves": figures.interpolation_curves(tables["interpolation"], along),
         "weight_changes": figures.weight_changes(tables["weight_change_parts"]),
     }
     for name in ("swaps", "swaps_reverse"):

@@ -98,6 +98,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--model BASE BASE", "--model must name each once"),
         ("--model nowhere/at/all", "nowhere/at/all"),
         ("--corruptions", "--corruptions must name at least one"),
+        ("--pictures", "--pictures must name at least one"),
         ("--corruptions gaussian_blur_2 gaussian_blur_400", "gaussian_blur at level 400 mirrors"),
         ("--limit 2.5", "--limit"),
         ("--device EMPTY", "--device must not be empty"),

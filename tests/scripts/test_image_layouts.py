@@ -130,6 +130,13 @@ def test_what_needs_no_labels_works_without(checkpoints, own, tmp_path, capsys):
     call(
         "cache_activations", model=base, images=source, part="all", out=str(tmp_path / "cache"), corruptions=("clean",)
     )
+    pair = {"base": base, "tuned": checkpoints["gaussian_blur_2"], "corruptions": ("gaussian_blur_2",)}
+    with pytest.raises(ValueError, match="quantity must be divergence"):
+        call("swap_weights", images=source, out=str(tmp_path / "no"), **pair)
+    call("swap_weights", images=source, out=str(tmp_path / "swaps"), quantity="divergence", **pair)
+    swaps = pd.read_parquet(tmp_path / "swaps" / "swaps.parquet")
+    assert swaps.loc[swaps["quantity"] == "divergence", "recovered"].notna().any()
+    assert (tmp_path / "swaps" / "figures" / "interpolation_curves.html").exists()
     for name, options in {
         "analyze": {"base": base, "tuned": (checkpoints["gaussian_blur_2"],), "out": str(tmp_path / "no")},
         "finetune": {"model": base, "corruption": ("clean",), "out": str(tmp_path / "no")},
