@@ -24,7 +24,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, OutputOptions, PartOptions, images_for, own_first
+from mechvit.cli.options import BatchOptions, DeviceOptions, OutputOptions, UnlabelledOptions, images_for, own_first
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -58,13 +58,16 @@ PRINTED_METRICS = (
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the evaluation of SAEs."""
 
     model: str
     """Folder or Hub id of the model on whose activations the SAEs were trained."""
     saes: tuple[str, ...]
     """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them, of any points."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
+    Hub data set (ID:CONFIG@SPLIT); the test part. Without labels the reconstruction alone is measured."""
     corruptions: tuple[str, ...] = tuple(c.key for c in PAPER_CORRUPTIONS)
     """FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the model's input size) or gaussian_noise_2
     (severity); or any other condition (docs/conditions.md). Clean images are always included."""
@@ -143,7 +146,7 @@ def make_tables(folders: dict[str, str], options: Options) -> dict[str, pd.DataF
     for key, folder in folders.items():
         sae = load_sae(folder, device=str(model.cfg.device))
         sites.setdefault(sae_site(model, sae, f"the SAE {key!r}"), {})[key] = sae
-    images = images_for(options, "test", [model], limit=options.limit)
+    images = images_for(options, "test", [model], limit=options.limit, needs_labels=False)
     if options.probe:
         model = probed(model, images_for(options, "train", [model], limit=options.limit))
     parts: dict[str, list[pd.DataFrame]] = {}

@@ -10,10 +10,17 @@ import pytest
 from PIL import Image
 from script_calls import call
 
+from mechvit.data import InferredLabels
 from mechvit.data.sources.synsets import synset_names
 
 TEN = [list(synset_names())[i] for i in (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)]
 """WordNet ids of Imagenette."""
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch):
+    """Let every test say how classes were matched."""
+    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
 
 
 def picture(path: Path, seed: int) -> None:
@@ -59,7 +66,8 @@ def test_imagenette_is_classified_among_all_classes_and_among_its_own(imagenet, 
     with pytest.raises(ValueError, match=r"name one of them, as in folder:.*nette@val"):
         evaluated(imagenet, tmp_path / "out", images=f"folder:{tmp_path / 'nette'}")
     capsys.readouterr()
-    tables = evaluated(imagenet, tmp_path / "out", images=f"folder:{tmp_path / 'nette'}@val")
+    with pytest.warns(InferredLabels, match="^10 classes matched by WordNet id"):
+        tables = evaluated(imagenet, tmp_path / "out", images=f"folder:{tmp_path / 'nette'}@val")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "20 images of the folder val"
     assert "accuracy is over all 1,000 classes of the model" in " ".join(said)
@@ -74,7 +82,8 @@ def test_imagenette_is_classified_among_all_classes_and_among_its_own(imagenet, 
 def test_folders_of_numbers_are_imagenets_classes_if_there_are_all(imagenet, tmp_path):
     for k in range(1000):
         picture(tmp_path / "v2" / str(k) / "0.jpeg", k % 7)
-    table = evaluated(imagenet, tmp_path / "out", images=f"folder:{tmp_path / 'v2'}", limit=100)["performance"]
+    with pytest.warns(InferredLabels, match="^1,000 classes matched by their numbers"):
+        table = evaluated(imagenet, tmp_path / "out", images=f"folder:{tmp_path / 'v2'}", limit=100)["performance"]
     assert len(set(table["label"])) == 100
     for k in range(10, 1000):
         (tmp_path / "v2" / str(k) / "0.jpeg").unlink()

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.behaviour.performance import present_classes
 from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, default_batch_size, image_batches, on_cpu
@@ -110,7 +111,10 @@ class SinglePass:
         if batch_size is None:
             codes = 4 * self.n_tokens * max(sae.cfg.d_sae for sae in self.saes.values())
             batch_size = default_batch_size(self.model, held=codes)
-        if self.wanted.measured and self.model.cfg.no_softmax is None:
+        labelled = len(present_classes(images)) > 0
+        if not labelled:
+            self.features = {}  # they are described by the labels of their images
+        if labelled and self.wanted.measured and self.model.cfg.no_softmax is None:
             self.mean = clean_mean(self.model, self.site, images, MEAN_IMAGES, batch_size)
         first_image = 0
         for batch in image_batches(

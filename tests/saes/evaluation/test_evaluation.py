@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -256,3 +257,19 @@ def test_published_saes_of_train_saes_load_and_evaluate(tiny_model, tiny_images,
             assert torch.equal(parameter, same)
         assert found.quality[name, "clean"].explained_variance < 1
         assert found.cosine[name, "gaussian_blur_4"].cosine.shape == (24, 16)
+
+
+def test_images_without_labels_are_reconstructed_as_with_them(tiny_model, batch):
+    """The reconstruction is measured all the same; accuracy and descriptions of latents, which need labels, are not."""
+    saes = {"sae": random_sae("batchtopk")}
+    unlabelled = replace(batch, labels=torch.full_like(batch.labels, -1))
+    known, found = (
+        evaluate_saes(tiny_model, saes, images, CORRUPTIONS[:1], top_images=3, seed=3) for images in (batch, unlabelled)
+    )
+    assert known.features
+    assert not found.features
+    assert not found.baselines
+    for key, quality in found.quality.items():
+        for name in ("explained_variance", "l0", "cosine", "dead_fraction"):
+            assert getattr(quality, name) == getattr(known.quality[key], name)
+        assert quality.accuracy is None
