@@ -6,7 +6,7 @@ import csv
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -68,10 +68,7 @@ def with_groups(rows: datasets.Dataset, groups: str, root: str) -> datasets.Data
     """
     import datasets
 
-    columns = _columns(rows, groups, root)
-    if taken := [name for name in columns if name in RESERVED or name.startswith("pixels")]:
-        raise ValueError(f"groups cannot be called {', '.join(taken)}, which other columns are: rename them")
-    for name, values in columns.items():
+    for name, values in _columns(rows, groups, root).items():
         rows = rows.add_column(name, list(values), feature=datasets.Value("string"))
     return rows
 
@@ -102,11 +99,18 @@ def _columns(rows: datasets.Dataset, groups: str, root: str) -> dict[str, Sequen
     )
 
 
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse groups with the names of other columns."""
+    if taken := [name for name in names if name in RESERVED or name.startswith("pixels")]:
+        raise ValueError(f"groups cannot be called {', '.join(taken)}, as other columns are: rename them")
+
+
 def _from_names(pattern: str, paths: Sequence[str]) -> dict[str, Sequence[str | None]]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"groups is no regular expression: {error}; got {pattern!r}") from error
+    _check_names(expression.groupindex)
     found = [(path, expression.search(path)) for path in paths]
     if missed := [path for path, match in found if match is None]:
         raise ValueError(
@@ -120,6 +124,8 @@ def _from_table(table: Path, paths: Sequence[str], files: Sequence[str]) -> dict
     """Match the rows of a table with the images; rows and images without a partner are named in warnings."""
     shown = path_text(table)
     key, rows = _read(table)
+    names = [name for name in rows[0] if name not in _KEYS]
+    _check_names(names)
     places = _places(key, paths, files)
     row_of: dict[int, dict[str, str]] = {}
     unmatched: list[str] = []
@@ -143,7 +149,6 @@ def _from_table(table: Path, paths: Sequence[str], files: Sequence[str]) -> dict
         warnings.warn(f"rows of {shown} that name no image: {len(unmatched):,} ({_some(unmatched)})", stacklevel=2)
     if missed := [path for i, path in enumerate(paths) if i not in row_of]:
         warnings.warn(f"images that have no row in {shown}: {len(missed):,} ({_some(missed)})", stacklevel=2)
-    names = [name for name in rows[0] if name not in _KEYS]
     return {name: [row_of[i][name] or None if i in row_of else None for i in range(len(paths))] for name in names}
 
 
