@@ -129,7 +129,11 @@ def _listed(faults: list[str]) -> str:
 
 
 def _weight_files(where: str) -> list[Path]:
-    """Return the single weight file, or the shards that an index names."""
+    """Return the single weight file, or the shards that an index names.
+
+    Raises:
+        ValueError: neither is there, or both are in one folder.
+    """
     needs = f"{where} must hold its weights as whole safetensors files"
     with quiet():
         try:
@@ -144,6 +148,13 @@ def _weight_files(where: str) -> list[Path]:
             raise ValueError(f"{needs}; {one_line(error)} Save them with `save_pretrained`.") from error
     if single is None:
         raise ValueError(f"{needs}; it has no {SINGLE}. Nothing is unpickled: save them with `save_pretrained`.")
+    index_beside = Path(where) / INDEX
+    named = {*_shard_names(index_beside)} - {SINGLE} if index_beside.is_file() else {}
+    if any((Path(where) / name).is_file() for name in named):
+        raise ValueError(
+            f"{where} holds its weights twice, in {SINGLE} and in the files that {INDEX} names, and they may differ: "
+            "move one of the two away."
+        )
     return [Path(single)]
 
 

@@ -126,6 +126,20 @@ def test_shards_are_one_model(sharded, whole_checkpoint):
     assert all(torch.equal(found[name], wanted[name]) for name in found)
 
 
+def test_weights_that_are_there_twice_are_refused(sharded, whole_checkpoint):
+    """A whole file and shards, of which transformers takes the file in silence; an index of what is gone is none."""
+    shutil.copy(whole_checkpoint / "model.safetensors", sharded)
+    line = refusal(sharded)
+    assert "holds its weights twice, in model.safetensors and in the files that model.safetensors.index.json" in line
+    for shard in ("one.safetensors", "two.safetensors"):
+        (sharded / shard).unlink()
+    assert HookedViT.from_pretrained(sharded, device="cpu").cfg.n_layers > 0
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())
+    index["weight_map"] = dict.fromkeys(index["weight_map"], "model.safetensors")
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert HookedViT.from_pretrained(sharded, device="cpu").cfg.n_layers > 0
+
+
 @pytest.mark.parametrize(
     "file", ["../outside.safetensors", "/outside.safetensors", "..", "a\\b.safetensors", "one.bin", 3, ["x"]]
 )
