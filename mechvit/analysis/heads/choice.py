@@ -50,7 +50,13 @@ _TITLES: dict[str, str] = {
 
 @checked
 def choose_head(
-    base: HookedViT, tuned: HookedViT, *, labels: bool, asked: Asked = "auto", kin: Kinship | None = None
+    base: HookedViT,
+    tuned: HookedViT,
+    *,
+    labels: bool,
+    asked: Asked = "auto",
+    kin: Kinship | None = None,
+    no_probe: str | None = None,
 ) -> HeadChoice:
     """Choose the head through which two models are compared.
 
@@ -63,6 +69,7 @@ def choose_head(
         labels: whether the images have labels.
         asked: `auto`, or one head.
         kin: what `kinship` found; None asks it, where it matters.
+        no_probe: reason why no probe can be fitted although there are labels, such as too few images.
 
     Raises:
         ValueError: a head that was asked for and cannot be had.
@@ -74,7 +81,7 @@ def choose_head(
     no_own = why_not_own(base, tuned)
     if asked == "auto" and no_own is None:
         return HeadChoice(("own",), "the classes are the same")
-    no_probe = None if labels else "the images have no labels to fit a probe on"
+    no_probe = no_probe if labels else "the images have no labels to fit a probe on"
     no_tuned = None if asked in ("own", "probe") else why_no_graft(base, tuned, kin)
     missing: dict[str, str | None] = {"own": no_own, "tuned": no_tuned, "probe": no_probe}
     if asked != "auto":

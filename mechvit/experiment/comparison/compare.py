@@ -95,7 +95,7 @@ def compare(
     Raises:
         ValueError, ConnectionError, PermissionError: as in `run_comparison`; an unknown setting.
     """
-    known = CompareConfig.__dataclass_fields__
+    known = [name for name in CompareConfig.__dataclass_fields__ if name not in ("models", "images", "pictures", "out")]
     if unknown := [name for name in settings if name not in known]:
         raise ValueError(f"a setting is one of {', '.join(known)}; got {', '.join(unknown)}")
     models = tuple(os.fspath(model) for model in (base, *tuned))
@@ -107,14 +107,23 @@ def _images(images: Pictures) -> dict[str, Any]:
     """Return the settings that stand for what a caller gave as images.
 
     Raises:
-        ValueError: pictures in memory, or nothing.
+        ValueError: pictures in memory, or nothing; says what it is.
     """
     if isinstance(images, (str, os.PathLike)):
         path = Path(images).expanduser()
         if path.is_dir():
             return {"images": f"folder:{path}"}
         return {"pictures": (os.fspath(path),)} if path.is_file() else {"images": os.fspath(images)}
-    listed = list(images)
-    if not listed:
-        raise ValueError("images must be photos, a folder, a Hub data set's id, or picture files; got an empty list")
-    return {"pictures": tuple(os.fspath(picture) for picture in listed)}
+    kinds = "photos, a folder, a Hub data set's id, or a list of picture files"
+    if not isinstance(images, Sequence) or not images:
+        raise ValueError(f"images must be {kinds}; got {_named(images)}")
+    if other := [picture for picture in images if not isinstance(picture, (str, os.PathLike))]:
+        raise ValueError(
+            f"images must be {kinds}; got a list that holds {_named(other[0])}: save pictures in memory as files first"
+        )
+    return {"pictures": tuple(os.fspath(picture) for picture in images)}
+
+
+def _named(value: object) -> str:
+    """Return what a value is, for a message."""
+    return "an empty list" if isinstance(value, Sequence) and not value else f"{type(value).__name__}"

@@ -119,6 +119,7 @@ class CompareConfig:
     """Start over: run every stage again, including finished ones."""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         check_common(self)
         check_some(self, "models", "sections")
         check_some(self, "conditions", "saes", or_none=True)
@@ -133,6 +134,51 @@ class CompareConfig:
                 f"must be `train`, or one folder for each of the {len(self.models)} models, in their order; got "
                 f"{len(self.saes)}",
             )
+        self._check_sections()
+
+    def _check_kinds(self) -> None:
+        """Refuse values of another kind, as a call in Python may give them, and turn lists into tuples.
+
+        Raises:
+            SettingError: names the first of these.
+        """
+        for name in ("models", "conditions", "saes", "sections", "pictures"):
+            given = getattr(self, name)
+            if not isinstance(given, (list, tuple)):
+                raise SettingError(name, f"must be a list, as in [{given!r}]; got {type(given).__name__}")
+            if other := [each for each in given if not isinstance(each, str)]:
+                raise SettingError(name, f"must be a list of texts; it holds a {type(other[0]).__name__}")
+            object.__setattr__(self, name, tuple(given))
+        for names, kind in (
+            (("quick", "verify", "fresh"), bool),
+            (("limits",), SectionLimits),
+            (("sae_training",), SAEConfig),
+            (("images", "unrelated", "out"), str),
+            (("groups", "device"), (str, type(None))),
+        ):
+            for name in names:
+                if not isinstance(given := getattr(self, name), kind):
+                    wanted = kind[0].__name__ if isinstance(kind, tuple) else kind.__name__
+                    raise SettingError(name, f"must be a {wanted}; got {given!r}")
+
+    def _check_sections(self) -> None:
+        """Refuse sections and SAEs that were asked for and would be left out.
+
+        Raises:
+            SettingError: names them and what leaves them out.
+        """
+        if self.saes and "saes" not in self.chosen:
+            why = "a quick comparison leaves them out" if self.quick else "the sections leave them out"
+            raise SettingError("saes", f"must not be given, for {why}; got {', '.join(self.saes)}")
+        if tuple(self.sections) == SECTIONS:
+            return
+        reasons = {"conditions": "conditions", "saes": "SAEs"}
+        for name in self.sections:
+            if name not in self.chosen:
+                why = f"needs {reasons[name]}" if name in reasons else "a quick comparison leaves out"
+                raise SettingError("sections", f"must hold only what is measured; got {name}, which {why}")
+        if "pictures" in self.sections and "behaviour" not in self.sections:
+            raise SettingError("sections", "must hold behaviour where it holds pictures, which are chosen by it")
 
     @property
     def chosen(self) -> tuple[str, ...]:

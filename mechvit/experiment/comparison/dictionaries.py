@@ -36,17 +36,23 @@ def train_sae(model: HookedViT, images: datasets.Dataset, config: CompareConfig,
 
     from mechvit.saes import train_saes
 
-    validation = max(1, len(images) // VALIDATION)
+    training, validation = training_parts(images)
     train_saes(
         model,
-        images.select(range(validation, len(images))),
-        images.select(range(validation)),
+        training,
+        validation,
         out,
         corruptions=config.conditions,
         config=replace(config.sae_training, seed=config.sae_training.seed + config.seed),
         overwrite=True,
         progress=f"SAE of {name}",
     )
+
+
+def training_parts(images: datasets.Dataset) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Return the images that train an SAE, and those that choose its epoch."""
+    validation = max(1, len(images) // VALIDATION)
+    return images.select(range(validation, len(images))), images.select(range(validation))
 
 
 def opened(folder: Path, device: str) -> tuple[str, SAE]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +31,7 @@ def image_settings(config: CompareConfig, what: ImagesName, checkpoints: Mapping
         "source": source,
         "content": None if folder is None else fingerprint_folder(folder.root),
         "revision": revisions_of([], source),
-        "pictures": [[name, os.stat(name).st_size, os.stat(name).st_mtime_ns] for name in pictures],
+        "pictures": [_file(name) for name in pictures],
         "unlabelled": config.unlabelled,
         "groups": config.groups,
         "limit": _limit(config, what),
@@ -41,6 +40,12 @@ def image_settings(config: CompareConfig, what: ImagesName, checkpoints: Mapping
         "pixel_range": config.pixel_range,
         "processors": [all_settings(read_checkpoint(checkpoint)[1]) for checkpoint in checkpoints.values()],
     }
+
+
+def _file(name: str) -> list[Any]:
+    """Return a picture's name, size and time; the name alone of a missing one, which reading it refuses."""
+    path = Path(name).expanduser()
+    return [name, path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [name]
 
 
 def prepare_images(

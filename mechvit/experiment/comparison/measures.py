@@ -24,8 +24,8 @@ def behaviour(pair: Pair, count: int) -> Tables:
     """Compare predictions through each head, and encoders with every head that they can have.
 
     behaviour: head, and the columns of `BehaviourChange.images`; behaviour_summary: head, and those of
-    `BehaviourChange.summary`; with labels and other heads than each model's own, combinations and combination_gains,
-    as `HeadCombinations.summary` and `gains`.
+    `BehaviourChange.summary`; where probes can be fitted, and with other heads than each model's own, combinations and
+    combination_gains, as `HeadCombinations.summary` and `gains`.
     """
     import pandas as pd
 
@@ -40,7 +40,7 @@ def behaviour(pair: Pair, count: int) -> Tables:
         "behaviour": pd.concat(tables, ignore_index=True),
         "behaviour_summary": pd.concat(summaries, ignore_index=True),
     }
-    if pair.labelled and pair.choice.heads != ("own",):
+    if pair.no_probe is None and pair.choice.heads != ("own",):
         every = analysis.head_combinations(
             pair.base, pair.tuned, images, kin=pair.kin, progress="Encoders and heads", **pair.asked
         )

@@ -52,6 +52,8 @@ class Pair:
     batch_size: int | None = None
     seed: int = 0
     recovered: float = 0.9
+    most: int = 10_000
+    """Largest number of images whose predictions are compared."""
     bootstrap: dict[str, Any] = field(default_factory=lambda: {"resamples": 2000, "level": 0.95, "seed": 0})
     """Arguments resamples, level and seed of every interval."""
 
@@ -89,6 +91,11 @@ class Pair:
         victim = condition.victim or "base"
         model = self.readings[0].models[victim]
         return replace(condition, victim=victim).against(model, uses_labels=self.labelled)
+
+    @property
+    def no_probe(self) -> str | None:
+        """Reason why no probe can be fitted on the images; None where one can."""
+        return why_no_probe(self.images, self.most)
 
     @property
     def one_image(self) -> tuple[Condition, ...]:
@@ -139,6 +146,18 @@ class Pair:
         return unmet(quantity, self.base, self.tuned, kin=self.kin, shared_head=shared)
 
 
+def why_no_probe(images: datasets.Dataset, most: int) -> str | None:
+    """Return the reason why no cross-fitted probe can be fitted on the first images; None where one can."""
+    from mechvit.analysis.heads.probe import FOLDS
+
+    labels = images["label"][: min(most, len(images))]
+    if not labels or min(labels) < 0:
+        return "the images have no labels to fit a probe on"
+    if len(labels) < 2 * FOLDS:
+        return f"a probe needs at least {2 * FOLDS} images, and there are {len(labels)}"
+    return None if len(set(labels)) > 1 else "a probe needs images of several classes, and all are of one"
+
+
 def open_pair(
     base: str,
     tuned: str,
@@ -146,8 +165,9 @@ def open_pair(
     unrelated: datasets.Dataset,
     conditions: tuple[Condition, ...],
     config: CompareConfig,
+    kin: Kinship | None = None,
 ) -> Pair:
-    """Load two checkpoints, judge their kinship, and choose the heads.
+    """Load two checkpoints, judge their kinship unless it is given, and choose the heads.
 
     Raises:
         ValueError: as in `load_model`, or a head was asked for that cannot be had.
@@ -156,7 +176,8 @@ def open_pair(
     from mechvit.experiment.inputs import load_model
 
     models = [load_model(checkpoint, config.device, config.model_dtype) for checkpoint in (base, tuned)]
-    kin = kinship(*models)
+    kin = kin or kinship(*models)
+    most = config.count("behaviour")
     labelled = bool(len(images)) and min(images["label"][:]) >= 0
     known = {"pixels", "label", "image_id", "file", "path", "sha256"}
     groups = [name for name in images.column_names if name not in known and not name.startswith("pixels_")]
@@ -164,7 +185,7 @@ def open_pair(
         base=models[0],
         tuned=models[1],
         kin=kin,
-        choice=choose_head(*models, labels=labelled, asked=config.head, kin=kin),
+        choice=choose_head(*models, labels=labelled, asked=config.head, kin=kin, no_probe=why_no_probe(images, most)),
         images=images,
         unrelated=unrelated,
         asked_for=conditions,
@@ -172,5 +193,6 @@ def open_pair(
         batch_size=config.batch_size,
         seed=config.seed,
         recovered=config.recovered,
+        most=most,
         bootstrap={"resamples": 2000, "level": 0.95, "seed": config.seed},
     )

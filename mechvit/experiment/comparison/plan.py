@@ -95,16 +95,24 @@ def seconds_per_pass(pair: Pair) -> float:
     return taken / 2 / len(images)
 
 
-def plan_lines(sections: list[PlannedSection], seconds: float) -> list[str]:
-    """Return one line per section: images, passes and an estimate of the time."""
+def plan_lines(sections: list[PlannedSection], seconds: float, config: CompareConfig, pair: Pair) -> list[str]:
+    """Return one line per section: images and an estimate of the time, and last the sum of these."""
     lines = []
     for section in sections:
         cost = section.images * section.passes * seconds
         images = f"{section.images:,} image{'' if section.images == 1 else 's'}" if section.passes else "weights alone"
         about = f"about {duration(cost)}" if section.passes else "seconds"
         lines.append(f"  {section.name:12} {images}, {about}")
+    if "saes" in config.chosen:
+        trained = len(pair.fitted_on) if config.saes == ("train",) else 0
+        training = (
+            f"up to {config.sae_training.epochs} epochs of training on {trained:,} images, then " if trained else ""
+        )
+        measured = min(config.count("saes"), len(pair.apart))
+        lines.append(f"  {'saes':12} {training}{measured:,} image{'' if measured == 1 else 's'}, no estimate")
     total = sum(section.images * section.passes * seconds for section in sections)
-    return [*lines, f"  altogether about {duration(total)}"]
+    rest = ", without SAEs" if "saes" in config.chosen else ""
+    return [*lines, f"  altogether about {duration(total)}{rest}"]
 
 
 def why_not(section: PlannedSection, pair: Pair) -> str | None:
@@ -113,4 +121,6 @@ def why_not(section: PlannedSection, pair: Pair) -> str | None:
         return f"it needs a head on both models: {pair.choice.reason}"
     if section.name == "conditions" and not pair.labelled:
         return "it needs images with labels"
+    if section.measure is causes and len(pair.first(section.images, pair.choice.heads[0])) < 2:
+        return "it needs 2 images, one to choose a place and one to confirm it"
     return next((why for need in section.needs if (why := pair.unmet(need)) is not None), None)

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
-from mechvit.data.conditions import fingerprint, parse_condition
+from mechvit.data.conditions import PAIRED, fingerprint, parse_condition
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.data.sources.class_folders import fingerprint_folder
-from mechvit.experiment.inputs import check_device, local_inputs, names_of
+from mechvit.experiment.inputs import check_device, local_inputs
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import Stages, write_json, write_tables
 from mechvit.files.reading import read_json, read_objects
 
+from .checks import check_conditions, check_dictionaries, short_names
 from .config import CompareConfig
 from .facts import model_facts, number
 from .images import ImagesName, image_settings, prepare_images, with_labels
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     import datasets
     import pandas as pd
 
+    from mechvit.analysis.pairs.kinship import Kinship
     from mechvit.data.conditions import Condition
     from mechvit.models import HookedViT
 
 KIND = "comparison"
-PAIR_FACTS = ("heads", "head_reason", "kinship", "identical")
+PAIR_FACTS = ("heads", "head_reason", "kinship", "identical", "pixels")
 """Facts of each pair in `comparison.json`."""
 
 
@@ -57,7 +59,11 @@ def run_comparison(config: CompareConfig, say: Callable[[str], None] = print) ->
     check_device(config.device)
     for key in config.conditions:
         parse_condition(key)
-    inputs = local_inputs(*config.models, *config.pictures, config.images, config.unrelated)
+    paired = (key for key in config.conditions if key.startswith(PAIRED))
+    saes = config.saes if config.saes != ("train",) else ()
+    inputs = local_inputs(
+        *config.models, *config.pictures, config.images, config.unrelated, config.groups, *paired, *saes
+    )
     with open_run(config.out, KIND, inputs) as folder:
         return _ComparisonRun(config, folder, say).report()
 
@@ -68,7 +74,7 @@ class _ComparisonRun:
     def __init__(self, config: CompareConfig, folder: Path, say: Callable[[str], None]) -> None:
         self.config, self.folder, self.say = config, folder, say
         self.stages = Stages(folder, say, verify=config.verify, fresh=config.fresh)
-        self.checkpoints = names_of(config.models)
+        self.checkpoints = short_names(config.models)
         self.base, *self.tuned = self.checkpoints
         self.conditions: tuple[Condition, ...] = (CLEAN, *map(parse_condition, config.conditions))
         self.unmeasured: list[dict[str, Any]] = []
@@ -76,6 +82,7 @@ class _ComparisonRun:
         """Tuned model -> the sections that were measured."""
         self.facts: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
+        self.kin: dict[str, Kinship] = {}
         self._labelled: dict[str, datasets.Dataset] = {}
 
     def report(self) -> Path:
@@ -85,8 +92,9 @@ class _ComparisonRun:
         self.prepare("images")
         if "difference" in self.config.chosen:
             self.prepare("unrelated")
-        for tuned in self.tuned:
-            self.measure(tuned)
+        allowed = {tuned: self.plan(tuned) for tuned in self.tuned}  # of all pairs, before any is measured
+        for tuned, sections in allowed.items():
+            self.measure(tuned, sections)
         return self.finish()
 
     def model(self, name: str) -> None:
@@ -127,12 +135,17 @@ class _ComparisonRun:
             self._labelled[tuned] = with_labels(self.images("images"), checkpoints, self.config, self.say)
         return self._labelled[tuned]
 
-    def measure(self, tuned: str) -> None:
-        """Run every section that one pair allows; the others are listed with the reason."""
+    def plan(self, tuned: str) -> list[PlannedSection]:
+        """Return the sections that one pair allows, and print them; the others are listed with the reason.
+
+        What cannot be used, of the conditions and the SAEs too, is refused here.
+        """
         pair = self.pair(tuned)
-        sections = planned_sections(self.config, pair)
+        check_conditions(pair)
+        if "saes" in self.config.chosen:
+            check_dictionaries(pair, self.config, {} if self.trains else self.sae_folders(tuned))
         allowed = []
-        for section in sections:
+        for section in planned_sections(self.config, pair):
             reason = why_not(section, pair)
             if reason is None:
                 allowed.append(section)
@@ -144,11 +157,16 @@ class _ComparisonRun:
             self.unmeasured.append({"what": condition.key, "tuned": tuned, "why": why})
         kin = pair.kin.reason[0].upper() + pair.kin.reason[1:]
         self.say(f"{tuned} against {self.base}. {pair.choice.sentence} {kin}. Sections:")
-        for line in plan_lines(allowed, seconds_per_pass(pair)):
+        for line in plan_lines(allowed, seconds_per_pass(pair), self.config, pair):
             self.say(line)
-        for section in allowed:
+        return allowed
+
+    def measure(self, tuned: str, sections: list[PlannedSection]) -> None:
+        """Run the sections of one pair."""
+        pair = self.pair(tuned)
+        for section in sections:
             self.section(section, tuned, pair)
-        self.done[tuned] = [section.name for section in allowed]
+        self.done[tuned] = [section.name for section in sections]
         if "saes" in self.config.chosen:
             self.dictionaries(tuned, pair)
             self.done[tuned].append("saes")
@@ -159,17 +177,23 @@ class _ComparisonRun:
         """Load both models, judge their kinship and choose the heads."""
         config = self.config
         unrelated = self.images("unrelated") if "difference" in config.chosen else self.images("images")
-        return open_pair(
+        pair = open_pair(
             self.checkpoints[self.base],
             self.checkpoints[tuned],
             self.labelled_images(tuned),
             unrelated,
             self.conditions,
             config,
+            self.kin.get(tuned),
         )
+        self.kin[tuned] = pair.kin
+        return pair
 
     def _note(self, tuned: str, pair: Pair) -> None:
         """Keep the facts of a pair for the report."""
+        from mechvit.models.processors.preprocessing import described, differences
+
+        differing = differences(pair.base.image_processor, pair.tuned.image_processor)
         for name, model in ((self.base, pair.base), (tuned, pair.tuned)):
             self.models.setdefault(name, model_facts(name, self.checkpoints[name], model))
         self.facts[tuned] = {
@@ -178,6 +202,7 @@ class _ComparisonRun:
             "kinship": {"value": number(pair.kin.value), "bound": number(pair.kin.bound), "reason": pair.kin.reason}
             | {"is_kin": pair.kin.is_kin},
             "identical": self.models[self.base]["hash"] == self.models[tuned]["hash"],
+            "pixels": described(differing.resizing | differing.scale),
             "labelled": pair.labelled,
             "groups": pair.groups,
         }
@@ -194,27 +219,33 @@ class _ComparisonRun:
                 section.name,
                 section.images,
                 config.seed,
-                config.recovered,
-                config.quick,
-                self.config.groups,
-                self.config.head,
+                config.head,
                 self._condition_keys(),
+                [config.recovered, config.quick] if section.name == "causes" else [],
             ],
             after=[*after, "unrelated"] if section.name == "difference" else after,
             outputs=[out],
         )
+
+    @property
+    def trains(self) -> bool:
+        """Whether SAEs are trained, rather than given."""
+        return self.config.saes == ("train",)
+
+    def sae_folders(self, tuned: str) -> dict[str, Path]:
+        """Return the folders of the SAEs of one pair."""
+        given = dict(zip(self.checkpoints, self.config.saes, strict=False))
+        return {
+            place: self.folder / "saes" / name if self.trains else Path(given[name]).expanduser()
+            for place, name in {"base": self.base, "tuned": tuned}.items()
+        }
 
     def dictionaries(self, tuned: str, pair: Pair) -> None:
         """Train SAEs if asked to, and measure those of one pair."""
         from .dictionaries import saes, train_sae
 
         config, names = self.config, {"base": self.base, "tuned": tuned}
-        training = config.saes == ("train",)
-        given = dict(zip(self.checkpoints, config.saes, strict=False))
-        folders = {
-            place: self.folder / "saes" / name if training else Path(given[name]).expanduser()
-            for place, name in names.items()
-        }
+        training, folders = self.trains, self.sae_folders(tuned)
         for place, name in names.items() if training else ():
             out, model = folders[place], pair.models[place]
             self.stages.run(
@@ -258,6 +289,8 @@ class _ComparisonRun:
             outputs=[self.folder / "tables"],
         )
         shown = {tuned: pair for tuned, pair in self.facts.items() if "behaviour" in self.done[tuned]}
+        for tuned in set(self.facts) - set(shown) if "pictures" in self.config.chosen else ():
+            self.unmeasured.append({"what": "pictures", "tuned": tuned, "why": "they are chosen by behaviour"})
         if "pictures" in self.config.chosen and shown:
             self.stages.run(
                 "pictures",
@@ -291,9 +324,11 @@ class _ComparisonRun:
         models: dict[str, HookedViT] = {}
         read: dict[str, HookedViT] = {}
         classes: dict[str, list[str]] = {}
+        shared: list[Condition] = []
         for tuned in shown:
             pair = self.pair(tuned)
             behaviours[tuned] = pd.read_parquet(self.folder / "parts" / "behaviour" / tuned / "behaviour.parquet")
+            shared = [*shared, *pair.one_image][: len(pair.one_image)]  # of the first pair: attacks know their model
             reading = pair.readings[0]
             models |= {self.base: pair.base, tuned: pair.tuned}
             read |= {self.base: reading.base, tuned: reading.tuned}
@@ -305,7 +340,7 @@ class _ComparisonRun:
             models,
             read,
             self.images("images"),
-            self.conditions[1:],
+            shared[1:],
             count=self.config.count("pictures"),
             seed=self.config.seed,
         )
@@ -335,6 +370,7 @@ class _ComparisonRun:
             "models": list(self.models.values()),
             "images": {"source": self.config.images, "n": len(images), "notes": read_json(self.folder / "images.json")},
             "labelled": any(facts["labelled"] for facts in self.facts.values()),
+            "labels_of": {tuned: facts["labelled"] for tuned, facts in self.facts.items()},
             "groups": list(next(iter(self.facts.values()))["groups"]),
             "conditions": [condition.key for condition in self.conditions],
             "sizes_differ": len({(row["image_size"], row["patch_size"]) for row in self.models.values()}) > 1,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import interval, listing, share, signed
-from mechvit.visualization.style import in_sentence
+from mechvit.visualization.style import in_sentence, title_of
 
 if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults
@@ -22,8 +22,9 @@ def percent(value: float) -> str:
 
 
 def uncapitalised(title: str) -> str:
-    """Return a title for use after a comma; abbreviations keep their capitals."""
-    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+    """Return a title for use after a comma; abbreviations and Gauss keep their capitals."""
+    kept = title[1:2].isupper() or title.startswith("Gaussian")
+    return title if kept else title[:1].lower() + title[1:]
 
 
 def points(value: float, low: float, high: float) -> str:
@@ -32,8 +33,18 @@ def points(value: float, low: float, high: float) -> str:
 
 
 def span(row: Any, digits: int = 3) -> str:
-    """Format a value with its interval."""
-    return f"{row.value:.{digits}g} [{row.low:.{digits}g}, {row.high:.{digits}g}]"
+    """Format a value with its interval, with a true minus."""
+    value, low, high = (f"{each + 0:.{digits}g}".replace("-", "−") for each in (row.value, row.low, row.high))
+    return f"{value} [{low}, {high}]"
+
+
+def part_of(count: float, of: int) -> str:
+    """Format a share as images and percentage: `3 of 30 images (10%)`; no small share is rounded to none."""
+    images = round(count)
+    shown = percent(images / of) if of else "none"
+    if 0 < images < of and shown in ("0%", "100%"):
+        shown = "under 0.1%" if shown == "0%" else "over 99.9%"
+    return f"{images:,} of {of:,} image{'' if of == 1 else 's'} ({shown})"
 
 
 def answers(table: pd.DataFrame) -> list[str]:
@@ -50,9 +61,8 @@ def flips(table: pd.DataFrame) -> list[str]:
     """State how many predictions differ."""
     told = []
     for (model, group), part in table.groupby(["model", "group"], sort=False):
-        told.append(
-            f"{model}, {uncapitalised(group)}: {percent(part['value'].sum())} of {int(part['n'].max())} images."
-        )
+        of = int(part["n"].max())
+        told.append(f"{model}, {uncapitalised(str(group))}: {part_of(part['value'].sum() * of, of)}.")
     return [" ".join(told)]
 
 
@@ -64,6 +74,8 @@ def divergence(table: pd.DataFrame) -> list[str]:
 
 def groups(table: pd.DataFrame, *, name: str, most: int) -> list[str]:
     """State which groups change most, and how many surely do."""
+    if not table["value"].any():
+        return [f"No {name} differs in accuracy."]
     sure = int(((table["low"] > 0) | (table["high"] < 0)).sum())
     first, last = table.iloc[0], table.iloc[-1]
     told = [
@@ -79,16 +91,18 @@ def groups(table: pd.DataFrame, *, name: str, most: int) -> list[str]:
 
 def streams(table: pd.DataFrame) -> list[str]:
     """State where the streams part."""
-    told = []
-    for panel, name in (("cls", "The cosine at CLS"), ("patches", "The cosine at patches"), ("cka", "CKA")):
-        part = pick(table, panel=panel).sort_values("layer")
-        if len(part):
-            last = part.iloc[-1]
-            lowest = part.loc[part["value"].idxmin()]
-            told.append(
-                f"{name} is {lowest['value']:.3f} at its lowest (layer {lowest['layer']}) and {last['value']:.3f} at "
-                "the last layer."
-            )
+    told, clean = [], pick(table, condition="Clean").dropna(subset="value")
+    for model in dict.fromkeys(clean["model"]):
+        shown = []
+        for panel, name in (("cls", "the cosine at CLS"), ("patches", "the cosine at patches"), ("cka", "CKA")):
+            part = pick(clean, panel=panel, model=model).sort_values("layer")
+            if len(part):
+                last, lowest = part.iloc[-1], part.loc[part["value"].idxmin()]
+                shown.append(
+                    f"{name} is {lowest['value']:.3f} at its lowest (layer {lowest['layer']}) and {last['value']:.3f} "
+                    "at the last layer"
+                )
+        told.append(f"{model}, clean: {'; '.join(shown)}.")
     told.append("The largest difference in a residual stream is nearly always late, and says not where it arises.")
     return [" ".join(told)]
 
@@ -99,7 +113,7 @@ def lens(table: pd.DataFrame) -> list[str]:
     told = []
     for (model, condition), part in own.groupby(["model", "condition"], sort=False):
         far = part.sort_values("layer")
-        half = far[far["value"] <= far["value"].iloc[0] / 2]
+        half = far[far["value"] <= far["value"].iloc[0] / 2] if far["value"].iloc[0] > 0 else far[:0]
         if len(half):
             told.append(
                 f"{model}, {uncapitalised(condition)}: half of the divergence is gone at layer {half['layer'].iloc[0]}."
@@ -111,7 +125,7 @@ def depth(table: pd.DataFrame) -> list[str]:
     """State by how much the prediction is settled earlier or later."""
     return [
         " ".join(
-            f"{row.model}, {uncapitalised(row.group)}: {span(row)} layers, {row.n} images."
+            f"{row.model}, {uncapitalised(row.group)}: {span(row)} layers, {row.n} image{'' if row.n == 1 else 's'}."
             for row in table.itertuples()
         )
     ]
@@ -122,11 +136,14 @@ def heads(table: pd.DataFrame) -> list[str]:
     own = pick(table, panel="js_distance").sort_values("value", ascending=False, kind="stable")
     if not own["value"].any():
         return ["No head's pattern differs at all."]
-    told = [f"layer {row.layer}, head {row.head} ({row.value:.3f})" for row in own.head(3).itertuples()]
-    return [
-        f"The patterns are furthest apart in {', '.join(told)}; the median head's distance is "
-        f"{own['value'].median():.3f}."
-    ]
+    several, told = own["model"].nunique() > 1, []
+    for model, part in own.groupby("model", sort=False):
+        shown = [f"layer {row.layer}, head {row.head} ({row.value:.3f})" for row in part.head(3).itertuples()]
+        told.append(
+            f"{f'{model}: the' if several else 'The'} patterns are furthest apart in {'; '.join(shown)}. The median "
+            f"head’s distance is {part['value'].median():.3f}."
+        )
+    return [" ".join(told)]
 
 
 def attention_layers(table: pd.DataFrame) -> list[str]:
@@ -136,9 +153,10 @@ def attention_layers(table: pd.DataFrame) -> list[str]:
     for (model, condition), part in own.groupby(["model", "condition"], sort=False):
         up, down = int((part["low"] > 0).sum()), int((part["high"] < 0).sum())
         told.append(
-            f"{model}, {uncapitalised(condition)}: entropy is surely higher in {up} and lower in {down} of {len(part)} layers."
+            f"{model}, {uncapitalised(condition)}: of {len(part)} layers entropy is higher in {up} and lower in "
+            f"{down}, by intervals that exclude 0."
         )
-    told.append("Any tuning does as much: only tuning on clean images tells what is usual.")
+    told.append("Every tuning moves some: only tuning on clean images tells what is usual.")
     return [" ".join(told)]
 
 
@@ -183,10 +201,11 @@ def swaps(table: pd.DataFrame, *, direction: str, run: RunResults, tuned: str) -
     for condition, part in table.groupby("corruption", sort=False):
         known = part.dropna(subset="recovered").sort_values("recovered", ascending=False, kind="stable")
         if known.empty:
-            told.append(f"{condition}: there is no difference to recover.")
+            told.append(f"{title_of(condition)}: the difference is too small to be shared out.")
             continue
+        known = known[known["recovered"] > 0]
         shown = ", ".join(f"{row.part} ({share(row.recovered)})" for row in known.head(3).itertuples())
-        told.append(f"{condition}: most is recovered by {shown}.")
+        told.append(f"{title_of(condition)}: {f'most is recovered by {shown}' if shown else 'no part recovers any'}.")
     if run.has("place") and direction == "tuned into base":
         told += [place_sentence(row, run) for row in places(run, tuned)]
     return [" ".join(told)]
@@ -206,8 +225,8 @@ def place_sentence(row: Any, run: RunResults) -> str:
         return f"{shown} the difference is too small to be placed."
     if row.place_first < 0:
         return (
-            f"{shown} the difference is in no single place: no run of blocks recovers {share_asked} of it in both "
-            "directions on images that did not choose it."
+            f"{shown} the difference is in no single place: no run of blocks, short of all, recovers {share_asked} of "
+            "it in both directions on images that did not choose it."
         )
     one = row.place_first == row.place_last
     blocks = f"block {row.place_first}" if one else f"blocks {row.place_first} to {row.place_last}"
@@ -222,7 +241,7 @@ def patching(table: pd.DataFrame) -> list[str]:
     told = []
     for kind in ("attn", "mlp", "head"):
         known = pick(table, kind=kind).dropna(subset="recovered")
-        if len(known):
+        if (known["recovered"] > 0).any():
             best = known.loc[known["recovered"].idxmax()]
             name = f"head {best['head']}" if kind == "head" else KINDS[kind]
             told.append(f"{name} of block {best['layer']} ({share(best['recovered'])})")
@@ -233,7 +252,7 @@ def interpolation(table: pd.DataFrame) -> list[str]:
     """State at which point of the line the loss is lowest; nothing without labels."""
     loss = pick(table, quantity="loss").dropna(subset="value")
     told = [
-        f"{condition}: the loss is lowest at alpha {part.loc[part['value'].idxmin(), 'alpha']:g}."
+        f"{title_of(condition)}: the loss is lowest at alpha {part.loc[part['value'].idxmin(), 'alpha']:g}."
         for condition, part in loss.groupby("corruption", sort=False)
     ]
     return [" ".join(told)] if told else []
@@ -251,7 +270,8 @@ def condition_attention(table: pd.DataFrame) -> list[str]:
     for (model, condition), part in table.groupby(["model", "condition"], sort=False):
         most = part.loc[part["value"].abs().idxmax()]
         told.append(
-            f"{model}, {uncapitalised(condition)}: {signed(most['value'], 3)} nats at layer {most['layer']}, the largest."
+            f"{model}, {uncapitalised(condition)}: {signed(most['value'], 3)} nats at layer {most['layer']}, "
+            "the largest."
         )
     return [" ".join(told)]
 

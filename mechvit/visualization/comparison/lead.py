@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import in_sentence
 
-from .captions import percent, place_sentence, places, points, span
+from .captions import part_of, percent, place_sentence, places, points, span
 
 if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults
@@ -44,9 +44,16 @@ def lead(run: RunResults, about: Mapping[str, Any]) -> list[str]:
 
 def _of_one(run: RunResults, about: Mapping[str, Any], tuned: str) -> list[str]:
     base = about["base"]
-    if about["identical"][tuned]:
-        return [f"{tuned} is identical to {base}: every weight is equal."]
+    pixels = about["pixels"][tuned]
+    if about["identical"][tuned] and not pixels:
+        return [f"{tuned} is identical to {base}: every weight is equal, and so are the image processors."]
     said = [f"{tuned} differs from {base}."]
+    if about["identical"][tuned]:
+        said = [
+            f"Every weight of {tuned} equals that of {base}; only what the image processors make of a picture differs."
+        ]
+    if pixels:
+        said.append(f"Their image processors differ: {pixels}.")
     if run.has("behaviour_summary"):
         heads = about["heads"][tuned]
         said += [sentence for head in heads for sentence in _behaviour(run, about, tuned, head, len(heads) > 1)]
@@ -69,7 +76,7 @@ def _behaviour(run: RunResults, about: Mapping[str, Any], tuned: str, head: str,
         n = int(rows["kl"].n)
         text = (
             f"{shown_images(str(condition), n)}{through} their predictions differ for "
-            f"{percent(1 - rows['agreement'].value)}, and KL(base ‖ tuned) is {span(rows['kl'])} nats"
+            f"{part_of((1 - rows['agreement'].value) * n, n)}, and KL(base ‖ tuned) is {span(rows['kl'])} nats"
         )
         if "accuracy_change" in rows:
             change = rows["accuracy_change"]
@@ -83,7 +90,12 @@ def _behaviour(run: RunResults, about: Mapping[str, Any], tuned: str, head: str,
 
 def shown_images(condition: str, count: int) -> str:
     """Return `On 114 clean images`, or `On 114 images under fog 3`."""
-    return f"On {count} clean images" if condition == "clean" else f"On {count} images under {in_sentence(condition)}"
+    images = "image" if count == 1 else "images"
+    return (
+        f"On {count:,} clean {images}"
+        if condition == "clean"
+        else f"On {count:,} {images} under {in_sentence(condition)}"
+    )
 
 
 def models(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -112,7 +124,7 @@ def compared(about: Mapping[str, Any]) -> list[str]:
         f"{row['name']}: {row['checkpoint']}{', commit ' + row['revision'][:12] if row['revision'] else ''}."
         for row in about["models"]
     ]
-    said.append(f"Images ({'with' if about['labelled'] else 'without'} labels): {'; '.join(images['notes'])}.")
+    said.append(f"Images ({_labels(about)}): {'; '.join(images['notes'])}.")
     if len(about["conditions"]) > 1:
         shown = ", ".join(map(in_sentence, about["conditions"]))
         said.append(f"Conditions: {shown}.")
@@ -131,8 +143,16 @@ def compared(about: Mapping[str, Any]) -> list[str]:
             if kin["value"] is not None
             else f"{tuned}: {kin['reason']}."
         )
-    said.append(f"Both models compute in {about['dtype']}, whatever they are stored in.")
+    said.append(f"The models compute in {about['dtype']}, whatever they are stored in.")
     return said
+
+
+def _labels(about: Mapping[str, Any]) -> str:
+    """State which models' classes the images have."""
+    named = [tuned for tuned, labelled in about["labels_of"].items() if labelled]
+    if len(named) in (0, len(about["tuned"])):
+        return "with labels" if named else "without labels"
+    return f"with labels for {', '.join(named)} alone"
 
 
 def unmeasured(about: Mapping[str, Any]) -> list[tuple[str, str]]:

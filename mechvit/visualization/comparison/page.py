@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         explorer=explorer,
         lens=lens and {"spec": lens["spec"], "figures": [escaped_json(figure) for figure in lens["figures"]]},
         unmeasured=words.unmeasured(about),
-        base=about["models"][0]["checkpoint"],
+        base=shlex.quote(about["models"][0]["checkpoint"]),
+        images=None if config["pictures"] else shlex.quote(config["images"]),
         offers=offers.held.values(),
         config=made.rows(config),
         provenance=made.provenance(opened),

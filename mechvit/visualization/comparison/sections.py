@@ -57,15 +57,20 @@ def _spec(id: str, table: str, definition: str, source: str, **more: Any) -> Fig
     return FigureSpec(id=id, table=table, definition=DEFINITIONS[definition], source=source, **more)
 
 
+def _through(about: dict[str, Any], head: str) -> str:
+    """Return what a figure's title says of its head, where there are several."""
+    return f", through {HEAD_TITLES[head]}" if len(_heads(about)) > 1 else ""
+
+
 def _heads(about: dict[str, Any]) -> list[str]:
     """Return the heads through which some pair was read, in order."""
     return list(dict.fromkeys(head for heads in about["heads"].values() for head in heads))
 
 
 def _behaviour(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
-    base, several = about["base"], len(_heads(about)) > 1
+    base = about["base"]
     for head in _heads(about):
-        says = f", through {HEAD_TITLES[head]}" if several else ""
+        says = _through(about, head)
         of_head = partial(rows.of_all, head=head)
         if about["labelled"]:
             yield _spec(
@@ -88,7 +93,7 @@ def _behaviour(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
             "flips",
             "Flips",
             summarise=lambda table, of_head=of_head: rows.flip_rows(of_head(table)),
-            figure=draw.flip_bars,
+            figure=lambda table, says=says: draw.flip_bars(table, f"Images with another prediction{says}"),
             reading=readings.flips,
         )
         yield _spec(
@@ -140,15 +145,16 @@ def _depth(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
         reading=readings.streams,
     )
     for head in _heads(about):
+        says = _through(about, head)
         yield _spec(
             f"lens-{head}",
             "lens",
             "lens",
             "Logit lens",
             summarise=lambda table, head=head: rows.lens_rows(pick(table, head=head), about["base"]),
-            figure=lambda table: draw.layer_curves(
+            figure=lambda table, says=says: draw.layer_curves(
                 table,
-                "What the head reads at each layer",
+                f"What the head reads at each layer{says}",
                 {"probability": "probability of the label", "divergence": "KL(final ‖ lens), nats"},
                 base=about["base"],
             ),
@@ -160,8 +166,8 @@ def _depth(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
             "depth",
             "Prediction depth",
             summarise=lambda table, head=head: rows.depth_rows(pick(table, head=head)),
-            figure=lambda table: draw.grouped_dots(
-                table, "Change of prediction depth", {"change": "layers, tuned − base"}, zero=True
+            figure=lambda table, says=says: draw.grouped_dots(
+                table, f"Change of prediction depth{says}", {"change": "layers, tuned − base"}, zero=True
             ),
             reading=readings.depth,
         )
@@ -301,6 +307,7 @@ def _saes(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
 
 def _conditions(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
     for head in _heads(about):
+        says = _through(about, head)
         yield _spec(
             f"condition-lens-{head}",
             "lens_summary",
@@ -309,8 +316,8 @@ def _conditions(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
             summarise=lambda table, head=head: rows.condition_rows(
                 pick(table, head=head), about["base"], "probability"
             ),
-            figure=lambda table: draw.layer_curves(
-                table, "Probability of the label by layer", {"probability": "probability"}, base=about["base"]
+            figure=lambda table, says=says: draw.layer_curves(
+                table, f"Probability of the label by layer{says}", {"probability": "probability"}, base=about["base"]
             ),
             reading=readings.condition_lens,
         )

@@ -95,11 +95,12 @@ def grouped_dots(
 
 
 @checked
-def flip_bars(table: pd.DataFrame) -> go.Figure:
+def flip_bars(table: pd.DataFrame, title: str = "Images with another prediction") -> go.Figure:
     """Draw the share of images whose prediction differs, by kind of flip: one bar per model and condition.
 
     Args:
         table: model, group (a condition), quantity (a key of `FLIP_TITLES`), value, low, high.
+        title: title of the figure.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -124,7 +125,7 @@ def flip_bars(table: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"{says}: %{{x:.1f}}% [%{{customdata[0]:.1f}}, %{{customdata[1]:.1f}}]<extra></extra>",
             )
         )
-    finish(figure, "Images with another prediction", height=170 + 40 * len(bars))
+    finish(figure, title, height=170 + 40 * len(bars))
     figure.update_yaxes(tickvals=list(range(len(bars))), ticktext=names, range=[len(bars) - 0.4, -0.6], showgrid=False)
     figure.update_xaxes(title_text="% of images", showgrid=True, rangemode="tozero")
     return figure.update_layout(barmode="stack", margin={"l": 60 + 6 * max(map(len, names)), "t": 84})

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from mechvit.data import load_images
-from mechvit.experiment.comparison import CompareConfig, SectionLimits, run_comparison
+from mechvit.experiment.comparison import CompareConfig, SectionLimits, compare, run_comparison
+from mechvit.experiment.comparison.checks import short_names
+from mechvit.visualization.comparison.captions import part_of
+from mechvit.visualization.comparison.page import comparison_lead
 
 LIMITS = SectionLimits(behaviour=19, depth=19, attention=8, difference=10, causes=8, conditions=12, pictures=2)
+CAUSES_NEED = "it needs 2 images, one to choose a place and one to confirm it"
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +191,138 @@ def test_two_tuned_models_under_a_condition(models, tmp_path):
 def test_settings_are_refused_before_anything_is_read(changes, says):
     with pytest.raises(ValueError, match=says):
         CompareConfig(**{"out": "run", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sections": ("difference",), "quick": True}, "got difference, which a quick comparison leaves out"),
+        ({"sections": ("behaviour", "conditions")}, "got conditions, which needs conditions"),
+        ({"sections": ("saes",)}, "got saes, which needs SAEs"),
+        ({"sections": ("pictures",)}, "must hold behaviour where it holds pictures"),
+        ({"saes": ("train",), "quick": True}, "a quick comparison leaves them out"),
+        ({"saes": ("train",), "sections": ("behaviour",)}, "the sections leave them out"),
+    ],
+)
+def test_what_was_asked_for_is_not_left_out_in_silence(changes, says):
+    with pytest.raises(ValueError, match=says):
+        CompareConfig(models=("a", "b"), out="run", **changes)
+
+
+def test_names_that_are_shared_grow_until_they_differ(tmp_path):
+    names = short_names([str(tmp_path / "one" / "m"), str(tmp_path / "two" / "m"), "google/vit"])
+    assert list(names) == ["one-m", "two-m", "vit"]
+    assert not any("/" in name for name in names)
+    with pytest.raises(ValueError, match="must name each once"):
+        short_names([str(tmp_path), str(tmp_path / "x" / "..")])
+    assert len(short_names(["/a-b/c", "/a/b/c", "/b/c", "/c"])) == 4
+
+
+def test_models_called_alike_are_compared_into_the_run_alone(models, tmp_path):
+    for place, name in (("one", "base"), ("two", "tuned")):
+        shutil.copytree(models[name], tmp_path / place / "m")
+    before = sorted((tmp_path / "two").rglob("*"))
+    folder = run(tmp_path, *(str(tmp_path / place / "m") for place in ("one", "two")), sections=("weights",))
+    assert about(folder)["tuned"] == ["two-m"]
+    assert sorted((tmp_path / "two").rglob("*")) == before
+    assert (folder / "parts" / "weights" / "two-m").is_dir()
+
+
+REFUSED = {
+    "the second pair has no head of its own": (("base", "stranger", "three"), {"head": "own"}, "cannot be had here"),
+    "no SAE": (("base", "tuned"), {"saes": ("nowhere", "bare2")}, "holds no SAE"),
+    "too few images for an SAE": (("base", "tuned"), {"saes": ("train",)}, "one batch takes 4096 tokens"),
+    "an attack without a head": (("bare", "bare2"), {"conditions": ("pgd_4",), "unlabelled": "keep"}, "no attack"),
+    "no partner": (("base", "tuned"), {"conditions": ("paired:bare2",)}, "found by each image's path"),
+    "no such picture": (("base", "tuned"), {"pictures": ("nothing.png",)}, "nothing.png"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_refused_before_anything_is_measured(models, tmp_path, monkeypatch, case):
+    names, settings, says = REFUSED[case]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models["bare"], tmp_path / "bare2")
+    paths = [str(tmp_path / "bare2") if name == "bare2" else models[name] for name in names]
+    with pytest.raises(ValueError, match=says):
+        run(tmp_path, *paths, **({"head": "none"} if "bare" in names else {}) | settings)
+    assert not (tmp_path / "run" / "parts").exists()
+
+
+def test_one_picture_is_compared_and_what_needs_two_is_named(models, tmp_path):
+    picture = tmp_path / "one.png"
+    load_images("photos", "test", limit=1, image_size=40)["image"][0].save(picture)
+    folder = run(tmp_path, models["bare"], models["tuned"], pictures=(str(picture),))
+    assert {"what": "causes", "tuned": "tuned", "why": CAUSES_NEED} in about(folder)["unmeasured"]
+    assert len(table(folder, "behaviour")) == 1
+
+
+def test_too_few_labelled_images_have_no_probe(models, tmp_path):
+    folder = run(tmp_path, models["bare"], models["tuned"], limit=4, sections=("behaviour",))
+    found = about(folder)
+    assert found["heads"] == {"tuned": ["tuned"]}
+    assert "a probe needs at least 10 images, and there are 4" in found["head_reason"]["tuned"]
+    assert not (folder / "tables" / "combinations.parquet").exists()
+
+
+def test_another_share_repeats_the_causes_alone(models, tmp_path):
+    said: list[str] = []
+    config = {"models": (models["base"], models["tuned"]), "out": str(tmp_path / "run"), "device": "cpu", "limit": 12}
+    config |= {"sections": ("behaviour", "weights", "causes"), "limits": LIMITS}
+    run_comparison(CompareConfig(**config), said.append)
+    said.clear()
+    run_comparison(CompareConfig(**config, recovered=0.8), said.append)
+    assert [line for line in said if line.endswith("/tuned ...")] == ["causes/tuned ..."]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"images": None}, "images must be photos, .*; got NoneType"),
+        ({"images": Image.new("RGB", (8, 8))}, "images must be photos, .*; got Image"),
+        ({"images": [np.zeros((8, 8, 3))]}, "a list that holds ndarray: save pictures in memory as files first"),
+        ({"images": []}, "got an empty list"),
+        ({"images": 3}, "got int"),
+        ({"conditions": "fog_3"}, "conditions must be a list, as in \\['fog_3'\\]; got str"),
+        ({"saes": "train"}, "saes must be a list"),
+        ({"sections": [3]}, "sections must be a list of texts; it holds an? int"),
+        ({"quick": "yes"}, "quick must be a bool; got 'yes'"),
+        ({"limits": {"causes": 3}}, "limits must be a SectionLimits"),
+        ({"pictures": ("a.png",)}, "a setting is one of .*; got pictures"),
+        ({"models": ("a", "b")}, "a setting is one of .*; got models"),
+    ],
+)
+def test_a_call_in_python_refuses_what_it_cannot_take(settings, says):
+    with pytest.raises(ValueError, match=says):
+        compare("base", "tuned", **settings)
+
+
+def test_lists_are_tuples_of_settings():
+    config = CompareConfig(models=["a", "b"], out="run", saes=["train"], conditions=["fog_3"])
+    assert config.saes == ("train",)
+    assert config.conditions == ("fog_3",)
+
+
+def test_equal_weights_behind_other_pixels_are_not_called_identical(models, tmp_path):
+    shutil.copytree(models["base"], tmp_path / "other")
+    settings = tmp_path / "other" / "preprocessor_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    folder = run(tmp_path, models["base"], str(tmp_path / "other"), sections=("behaviour",))
+    first = comparison_lead(folder)[0]
+    assert "Every weight of other equals that of base" in first
+    assert "image_mean" in first
+    assert "their predictions differ for" in first
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "says"),
+    [
+        (0, 30, "0 of 30 images (0%)"),
+        (3, 30, "3 of 30 images (10%)"),
+        (1, 1, "1 of 1 image (100%)"),
+        (1, 10_000, "1 of 10,000 images (under 0.1%)"),
+        (9_999, 10_000, "9,999 of 10,000 images (over 99.9%)"),
+    ],
+)
+def test_no_small_share_is_rounded_to_none(count, of, says):
+    assert part_of(count, of) == says
