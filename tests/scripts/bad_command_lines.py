@@ -29,6 +29,8 @@ GOOD: dict[str, dict[str, str]] = {
     "compare_representations": {"model": "BASE TUNED", "corruptions": BLUR, "out": "OUT", "device": "cpu"},
     "ablate_features": {"model": "BASE", "sae": "SAE", "corruptions": BLUR, "out": "OUT", "device": "cpu"},
     "browse_features": {"model": "BASE", "saes": "SAES", "out": "OUT", "device": "cpu"},
+    "compare": {"": "BASE TUNED", "out": "OUT", "device": "cpu"},
+    "look": {"": "PICTURE", "model": "BASE", "out": "OUT", "device": "cpu"},
     "export_figures": {"run": "nowhere"},
     "hook_points": {},
     "screenshots": {"run": "nowhere", "out": "OUT"},
@@ -46,6 +48,7 @@ GOOD: dict[str, dict[str, str]] = {
             "store",
         )
     },
+    "kinship": {"out": "OUT"},
     "startup": {"out": "OUT"},
     "report_load": {"out": "OUT"},
 }
@@ -184,6 +187,28 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--batch-size 0", "--batch-size must be at least 1; got 0"),
         ("--saes BASE", "holds no SAE"),
         ("--corruptions gaussian_blur_400", "gaussian_blur at level 400 mirrors"),
+    ),
+    "compare": (
+        ("--limit 0", "--limit must be at least 1; got 0"),
+        ("--limits.causes 1", "--limits.causes must be at least 2; got 1"),
+        ("--recovered 0", "--recovered must be in (0, 1]; got 0"),
+        ("--head mine", "--head"),
+        ("--sections everything", "--sections"),
+        ("--conditions gaussian_blur_4 gaussian_blur_4", "--conditions must name each once"),
+        ("--conditions nonsense_2", "nonsense"),
+        ("--saes a b c", "--saes must be"),
+        ("--batch-size 0", "--batch-size must be at least 1; got 0"),
+        ("--images folder:nowhere", "nowhere"),
+    ),
+    "look": (
+        ("--latents 0", "--latents must be at least 1; got 0"),
+        ("--sae a b", "--sae must name one for each of the 1 models; got 2"),
+        ("--conditions nonsense_2", "nonsense"),
+        ("--model nowhere", "nowhere"),
+    ),
+    "kinship": (
+        ("--seeds 0", "--seeds must be"),
+        ("--steps 0", "--steps must be"),
     ),
     "explore_attention": (
         ("--layers -1", "--layers must be at least 0; got -1"),

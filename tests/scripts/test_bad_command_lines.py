@@ -54,12 +54,13 @@ def places(checkpoints, saes, tmp_path_factory) -> dict[str, str]:
 
 
 def words_of(name: str, changes: str, places: dict[str, str]) -> list[str]:
-    """A good command line with some flags in place of its own."""
+    """A good command line with some flags in place of its own; words under an empty flag stand alone, first."""
     flags: dict[str, list[str]] = {flag: value.split() for flag, value in GOOD[name].items()}
     for part in f" {changes}".split(" --")[1:]:
         flag, *values = part.split()
         flags[flag] = values
-    return [places.get(word, word) for flag, values in flags.items() for word in (f"--{flag}", *values)]
+    named = [word for flag, values in flags.items() for word in (*([f"--{flag}"] if flag else []), *values)]
+    return [places.get(word, word) for word in named]
 
 
 def options_of(module: ModuleType, words: list[str]) -> Any:

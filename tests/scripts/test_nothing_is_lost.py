@@ -87,6 +87,7 @@ def commands(checkpoints, saes) -> dict[str, Command]:
         "visualize_attention": page("visualize_attention", model=base, pictures=(picture,), corruption=BLUR),
         "explore_attention": page("explore_attention", model=(base,), corruptions=(BLUR,), limit=2),
         "browse_features": page("browse_features", model=base, saes=(sae,), n_features=4, n_images=2, **some),
+        "look": page("look", picture=picture, model=(base,)),
         "hook_points": lambda out: call_hook_points(out.with_suffix(".md"), base),
     }
 
@@ -114,12 +115,14 @@ NAMES = (
     "visualize_attention",
     "explore_attention",
     "browse_features",
+    "look",
     "hook_points",
 )
 PAGES = {
     "visualize_attention": "out.html",
     "explore_attention": "out.html",
     "browse_features": "out.html",
+    "look": "out.html",
     "hook_points": "out.md",
 }
 
@@ -127,7 +130,8 @@ PAGES = {
 def test_every_command_is_here(commands):
     assert set(commands) == set(NAMES)
     there = {path.stem for path in (Path(__file__).parents[2] / "scripts").glob("*.py")}
-    elsewhere = {"reproduce", "transfer", "export_figures", "screenshots"}  # runs: tests/experiment; figures; pictures
+    # runs: tests/experiment; figures; pictures
+    elsewhere = {"reproduce", "transfer", "compare", "export_figures", "screenshots"}
     assert there == set(NAMES) | elsewhere
 
 

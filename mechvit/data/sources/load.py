@@ -173,14 +173,14 @@ def load_pictures(
 def count_images(
     source: str, split: str, *, seed: int = 0, bad_files: Literal["error", "skip"] = "error"
 ) -> int | None:
-    """Count the images of a folder's split from file names alone; return None for other sources.
+    """Count a folder's images, all or those of a split, from file names alone; return None for other sources.
 
     Raises:
         ValueError: no folder, or one without images, and what `load_images` refuses in files' names.
     """
     if (folder := FolderSource.parse(source)) is None:
         return None
-    return len(folder_part(folder, SPLITS[split], seed, bad_files).order)
+    return len(folder_part(folder, SPLITS.get(split, ALL), seed, bad_files).order)
 
 
 def _hub_part(source: str, part: str, seed: int, unlabelled: Literal["error", "skip", "keep"]) -> ChosenRows:

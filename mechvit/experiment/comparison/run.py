@@ -12,6 +12,7 @@ from mechvit.arguments import checked
 from mechvit.data.conditions import PAIRED, fingerprint, parse_condition
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.data.sources.class_folders import fingerprint_folder
+from mechvit.data.sources.load import count_images
 from mechvit.experiment.inputs import check_device, local_inputs
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import Stages, write_json, write_tables
@@ -59,6 +60,8 @@ def run_comparison(config: CompareConfig, say: Callable[[str], None] = print) ->
     check_device(config.device)
     for key in config.conditions:
         parse_condition(key)
+    for source in () if config.pictures else (config.images, config.unrelated):
+        count_images(source, "all", seed=config.seed, bad_files=config.bad_files)
     paired = (key for key in config.conditions if key.startswith(PAIRED))
     saes = config.saes if config.saes != ("train",) else ()
     inputs = local_inputs(
