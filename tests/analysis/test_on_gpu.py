@@ -12,18 +12,21 @@ from mechvit.analysis import (
     attribution_patching,
     compare_lenses,
     fit_shared_probe,
+    foils,
     head_links,
     interpolate_weights,
     kinship,
     linear_cka,
     patch_models,
     patch_neurons,
+    score_outcomes,
     steer,
     steering_directions,
     swap_weights,
     train_tuned_lens,
     with_probe,
 )
+from mechvit.analysis.behaviour.performance import score
 from mechvit.models import graft_head
 
 NOISE = "gaussian_noise_2"
@@ -49,6 +52,17 @@ def test_patching_and_its_approximation(pairs, batch):
     heads = [head_links(*pair, batch, NOISE, patch_models(*pair, batch, NOISE, kinds=("head",))) for pair in pairs]
     for key, values in heads[0].numbers.items():
         torch.testing.assert_close(heads[1].numbers[key], values, **CLOSE)
+
+
+def test_scores_of_labels_on_the_cpu():
+    logits, labels, ids = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, -1]), torch.arange(6)
+    foil = foils(labels, logits)
+    here, there = (score_outcomes(values, labels, foil, ids) for values in (logits, logits.cuda()))
+    assert foils(labels, logits.cuda()).tolist() == foil.tolist()
+    assert there.correct.tolist() == here.correct.tolist()
+    torch.testing.assert_close(there.logit_difference, here.logit_difference, equal_nan=True)
+    found = score(logits[:5].cuda(), labels[:5], ids[:5])
+    assert found.rank.tolist() == score(logits[:5], labels[:5], ids[:5]).rank.tolist()
 
 
 def test_weights(pairs, batch):

@@ -112,6 +112,7 @@ def label_rank(
 
     Only classes in `among` are counted, or all.
     """
+    labels = labels.to(logits.device)
     own = logits.gather(-1, labels[..., None])
     index = torch.arange(logits.shape[-1], device=logits.device)
     above = (logits > own) | ((logits == own) & (index < labels[..., None]))
@@ -201,6 +202,7 @@ def score(
         ValueError: logits that are not finite, or labels that are not classes of the model; `model` names it in the
             error, and `begins` finds where such logits begin.
     """
+    labels = labels.to(logits.device)
     check_logits(logits, labels, image_ids, model, begins)
     logits = unrounded(logits)
     prediction, log_probability = logits.argmax(-1), logits.log_softmax(-1)

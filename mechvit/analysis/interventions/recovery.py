@@ -85,13 +85,14 @@ def foils(labels: Int[Tensor, " batch"], *logits: Float[Tensor, "batch class"]) 
     if classes < 2:
         raise ValueError(f"a foil is a wrong class, and needs a model of at least 2 classes; got {classes}")
     together = torch.stack([own.float().log_softmax(-1) for own in logits]).mean(0)
-    return together.scatter(-1, labels.clamp_min(0)[:, None], -torch.inf).argmax(-1)
+    return together.scatter(-1, labels.to(together.device).clamp_min(0)[:, None], -torch.inf).argmax(-1)
 
 
 def logit_difference(
     logits: Float[Tensor, "*condition batch class"], labels: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
 ) -> Float[Tensor, "*condition batch"]:
-    """Compute the label's logit minus the foil's, NaN without a label; differentiable."""
+    """Compute the label's logit minus the foil's, NaN without a label; differentiable, on the logits' device."""
+    labels, foil = labels.to(logits.device), foil.to(logits.device)
     batch = torch.arange(len(labels), device=logits.device)
     difference = logits[..., batch, labels.clamp_min(0)] - logits[..., batch, foil]
     return difference if bool((labels >= 0).all()) else difference.where(labels >= 0, torch.nan)
@@ -126,6 +127,7 @@ def score_outcomes(
     Raises:
         ValueError: logits that are not finite, or labels that are not classes of the model.
     """
+    labels = labels.to(logits.device)
     check_logits(logits, labels, image_ids, labelled=False)
     difference = logit_difference(unrounded(logits), labels, foil).float()
     found = (image_ids, is_correct(logits, labels), difference, divergence_from(giver, logits))

@@ -8,6 +8,7 @@ import pytest
 import scipy.special
 import torch
 
+from mechvit.analysis.behaviour.performance import label_rank
 from mechvit.analysis.interventions.recovery import Outcomes, foils, recovery, score_outcomes
 
 
@@ -23,6 +24,12 @@ def table(conditions: dict[str, np.ndarray], correct: dict[str, np.ndarray], col
         for name, values in conditions.items()
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def test_labels_follow_the_logits_to_their_device(logits):
+    labels = torch.tensor([0, 3, 1])
+    assert foils(labels, logits.to("meta")).is_meta
+    assert label_rank(logits.to("meta"), labels).is_meta
 
 
 def test_foils_are_the_strongest_wrong_class_of_all_models_together(logits):
