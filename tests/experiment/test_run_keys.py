@@ -91,7 +91,7 @@ def test_commits_of_model_and_images_are_in_the_keys_and_the_provenance(tmp_path
     assert first.settings["base"]["revision"] == "1" * 40
     assert first.settings["images/test"]["revision"] == "2" * 40
     stage = {"started": "2026-01-01", "finished": "2026-01-02"}
-    found = provenance([stage], first.config, first.revisions)
+    found = provenance([stage], "cpu", first.revisions, {"noise": 0})
     assert found["revisions"] == {"model": "1" * 40, "images": "2" * 40}
     hub["dataset"] = "3" * 40
     second = keyed(tmp_path)

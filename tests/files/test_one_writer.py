@@ -38,6 +38,7 @@ ALLOWED = {
     # file, call: reason
     ("mechvit/analysis/", "rename"): "pandas and datasets: columns",
     ("mechvit/saes/evaluation/results.py", "rename"): "pandas: columns",
+    ("mechvit/experiment/comparison/measures.py", "rename"): "pandas: columns",
     ("mechvit/visualization/", "rename"): "pandas: columns",
     ("mechvit/visualization/html_page/csv_text.py", "to_csv"): "into a string",
     ("mechvit/data/pixels.py", "save_to_disk"): "into a new folder, inside library_writes",
@@ -48,6 +49,7 @@ ALLOWED = {
     ("mechvit/saes/training/checkpoints.py", "save_file"): "into a whole_folder",
     ("mechvit/saes/training/train.py", "copytree"): "into a new folder, inside library_writes",
     ("mechvit/experiment/example_views.py", "save_file"): "into a path that files.beside gives",
+    ("mechvit/experiment/comparison/pictures.py", "save_file"): "into a path that files.beside gives",
     ("mechvit/experiment/runs/stages.py", "write_text"): "/proc/self/clear_refs, which is no file",
     (
         "mechvit/saes/training/training_log.py",
