@@ -129,12 +129,11 @@ def _file(where: str, text: str) -> ModuleType:
     name = f"mechvit_condition_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     _forget(name)
     sys.modules[name] = module  # where inspect looks for a function's source
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, path, "exec"), vars(module))  # bytecode might be of an earlier edit in the same second
     except Exception as error:
         del sys.modules[name]
         raise ValueError(f"{printable(where)} cannot be imported: {_told(error, path)}") from error

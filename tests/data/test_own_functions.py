@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import partial
 
 import pytest
@@ -152,9 +154,11 @@ register_corruption("mist", lambda images, level: images * 0.9 ** level, levels=
 """
 
 
-def test_a_file_is_imported_and_its_function_registered(tmp_path, photos):
+def test_a_file_is_imported_and_its_function_registered(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "my_file.py"
     path.write_text(FILE)
+    os.utime(path, (1e9, 1e9))
     assert parse_condition(f"{path}:haze_3") == as_condition("haze_3") == Corruption("haze", 3)
     assert torch.equal(corrupt(photos, "haze_3", IDS), haze(photos, 3))
     assert parse_condition(f"{path}:mist_2").title == "Mist 2"
@@ -162,6 +166,7 @@ def test_a_file_is_imported_and_its_function_registered(tmp_path, photos):
         parse_condition(f"{path}:mist_3")
     before = fingerprint("haze_3")
     path.write_text(FILE.replace("/ 10", "/ 20"))  # edited: the new one counts, also in this process
+    os.utime(path, (1e9 + 0.5, 1e9 + 0.5))  # and in the same second, to which bytecode is dated
     parse_condition(f"{path}:haze_3")
     assert torch.equal(corrupt(photos, "haze_3", IDS), photos + (1 - photos) * 3 / 20)
     assert fingerprint("haze_3") != before
