@@ -106,7 +106,7 @@ def depth(pair: Pair, count: int) -> Tables:
             pair.base, pair.tuned, images, pair.one_image, progress="Residual streams", **pair.asked
         )
         found["residual_cosine"] = cosine.summary(**pair.bootstrap)
-    if len(images) >= FEW:
+    if len(images) >= FEW and not (pair.quick and found):
         found["cka"] = _cka(pair, count)
     readings, depths = [], []
     for reading in pair.readings:
@@ -172,7 +172,7 @@ def weights(pair: Pair, count: int) -> Tables:
     """Measure the change of every weight: weight_change (per tensor) and weight_parts (per part)."""
     from mechvit import analysis
 
-    found = analysis.weight_change(pair.base, pair.tuned)
+    found = analysis.weight_change(pair.base, pair.tuned, directions=not pair.quick)
     return {"weight_change": found.to_frame(), "weight_parts": found.part_frame()}
 
 

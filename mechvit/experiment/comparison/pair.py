@@ -54,6 +54,8 @@ class Pair:
     recovered: float = 0.9
     most: int = 10_000
     """Largest number of images whose predictions are compared."""
+    quick: bool = False
+    """Whether what is dear is left out: CKA, and the directions of weight changes."""
     bootstrap: dict[str, Any] = field(default_factory=lambda: {"resamples": 2000, "level": 0.95, "seed": 0})
     """Arguments resamples, level and seed of every interval."""
 
@@ -193,6 +195,7 @@ def open_pair(
         batch_size=config.batch_size,
         seed=config.seed,
         recovered=config.recovered,
+        quick=config.quick,
         most=most,
         bootstrap={"resamples": 2000, "level": 0.95, "seed": config.seed},
     )
