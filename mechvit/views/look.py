@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechvit.arguments import checked
+from mechvit.settings_checks import SettingError
 from mechvit.visualization.pages.picture_page import PicturePage, ShownLatent, lit
 
 from .attention_explorer import attention_explorer
@@ -51,7 +52,8 @@ def look(
         title: title of the page; the file's name when empty.
 
     Raises:
-        ValueError: no model, a picture that cannot be read, an unknown condition, an SAE whose model is not given or
+        ValueError: no model, a picture that cannot be read, an unknown condition, partner pictures (one picture has no
+            partner), an attack on a model that is no softmax classifier, an SAE whose model is not given or
             that does not fit it.
     """
     from mechvit.saes import top_latents
@@ -61,6 +63,7 @@ def look(
         raise ValueError("there is no model to look with; give a mapping of at least one name to a HookedViT")
     if unknown := [name for name in saes if name not in models]:
         raise ValueError(f"each SAE is named after its model, one of {', '.join(models)}; got {', '.join(unknown)}")
+    _check_conditions(conditions, models)
     name = title or (str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "picture")
     one, missing = {name: picture}, []
     made: dict[str, Any] = {}
@@ -79,6 +82,23 @@ def look(
         provenance=page_provenance(models),
         **made,
     )
+
+
+def _check_conditions(conditions: Sequence[Condition | str], models: Mapping[str, HookedViT]) -> None:
+    """Refuse conditions that no view of one picture can show, which would leave out every view.
+
+    Raises:
+        ValueError: names the condition.
+    """
+    from mechvit.data.conditions import Attack, PairedImages, as_condition
+
+    for condition in map(as_condition, conditions):
+        if isinstance(condition, PairedImages):
+            raise SettingError(
+                "conditions", f"must name no partner pictures, which one picture lacks; got {condition.key}"
+            )
+        if isinstance(condition, Attack) and condition.victim == "" and len(models) == 1:
+            condition.against(next(iter(models.values())))
 
 
 def _answers(model: HookedViT, one: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -58,3 +58,8 @@ def test_a_lit_picture_keeps_the_strongest_patch_and_dims_the_rest():
     shown = np.asarray(Image.open(BytesIO(b64decode(uri.partition(",")[2]))))
     assert (shown[:4, 4:] == 255).all()
     assert (shown[4:] == round(255 * DIM)).all()
+
+
+def test_partner_pictures_of_one_picture_are_refused(tiny_model, picture, tmp_path):
+    with pytest.raises(ValueError, match="conditions must name no partner pictures, which one picture lacks"):
+        look(picture, {"base": tiny_model}, conditions=[f"paired:{tmp_path}"])
