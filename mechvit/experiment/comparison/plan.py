@@ -121,6 +121,8 @@ def why_not(section: PlannedSection, pair: Pair) -> str | None:
         return f"it needs a head on both models: {pair.choice.reason}"
     if section.name == "conditions" and not pair.labelled:
         return "it needs images with labels"
+    if section.name == "difference" and section.images < 2:
+        return "an interval needs at least 2 unrelated images"
     if section.measure is causes and len(pair.first(section.images, pair.choice.heads[0])) < 2:
         return "it needs 2 images, one to choose a place and one to confirm it"
     return next((why for need in section.needs if (why := pair.unmet(need)) is not None), None)

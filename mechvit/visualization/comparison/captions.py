@@ -29,13 +29,14 @@ def uncapitalised(title: str) -> str:
 
 def points(value: float, low: float, high: float) -> str:
     """Format a difference of shares in percentage points, with its interval."""
-    return f"{signed(100 * value)} points [{interval(100 * low, 100 * high)}]"
+    shown = f"{signed(100 * value)} points"
+    return shown if pd.isna(low) else f"{shown} [{interval(100 * low, 100 * high)}]"
 
 
 def span(row: Any, digits: int = 3) -> str:
-    """Format a value with its interval, with a true minus."""
+    """Format a value with its interval, with a true minus; one image has no interval."""
     value, low, high = (f"{each + 0:.{digits}g}".replace("-", "−") for each in (row.value, row.low, row.high))
-    return f"{value} [{low}, {high}]"
+    return value if pd.isna(row.low) else f"{value} [{low}, {high}]"
 
 
 def part_of(count: float, of: int) -> str:
