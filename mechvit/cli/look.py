@@ -58,7 +58,8 @@ def main(options: Options) -> None:
 
         picture = open_picture(options.picture, pixel_range=options.pixel_range)
         models = {name: load_model(path, options.device, options.model_dtype) for name, path in names.items()}
-        saes = {name: load_sae(path, options.device) for name, path in zip(names, options.sae, strict=False)}
+        folders = dict(zip(names, options.sae, strict=True)) if options.sae else {}
+        saes = {name: load_sae(path, options.device) for name, path in folders.items()}
         page = look(picture, models, saes, conditions=conditions, latents=options.latents, title=options.picture.name)
         for why in page.missing:
             say(why)

@@ -111,7 +111,7 @@ class Attack(Condition):
 
     @property
     def key(self) -> str:
-        """As in `pgd_4` or `pgd_4@self`."""
+        """Name in tables and files, as in `pgd_4` or `pgd_4@self`."""
         return f"{self.family}_{self.level}" + (f"@{self.victim}" if self.victim else "")
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -77,7 +78,7 @@ IMAGENET_C_EXTRA: tuple[str, ...] = ("speckle_noise", "gaussian_blur_c", "spatte
 
 
 @total_ordering
-class Condition:
+class Condition(ABC):
     """Treatment of an image before it is shown: nothing, a corruption, a function, a partner's picture, an attack.
 
     Conditions are compared, sorted and hashed by what they are.
@@ -89,23 +90,23 @@ class Condition:
     """Its strength; 0 where there is only one."""
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """Name in tables and files."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """Name in prose."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def group(self) -> str:
         """One of `GROUPS`, or another word for conditions of one kind."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _place(self) -> tuple[Any, ...]:
         """Return what conditions are sorted by: a number for the kind, then what its members are sorted by."""
-        raise NotImplementedError
 
     def __lt__(self, other: object) -> bool:
         return self._place() < other._place() if isinstance(other, Condition) else NotImplemented

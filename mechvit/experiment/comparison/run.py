@@ -237,7 +237,7 @@ class _ComparisonRun:
 
     def sae_folders(self, tuned: str) -> dict[str, Path]:
         """Return the folders of the SAEs of one pair."""
-        given = dict(zip(self.checkpoints, self.config.saes, strict=False))
+        given = {} if self.trains else dict(zip(self.checkpoints, self.config.saes, strict=True))
         return {
             place: self.folder / "saes" / name if self.trains else Path(given[name]).expanduser()
             for place, name in {"base": self.base, "tuned": tuned}.items()

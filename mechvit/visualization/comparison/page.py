@@ -8,12 +8,12 @@ from typing import Any
 
 from mechvit.arguments import checked
 from mechvit.files.reading import read_object
-from mechvit.visualization.html_page.licence_notices import licences, notices
-from mechvit.visualization.html_page.page import escaped_json, picture_uri, plotly_script, render, write_whole
+from mechvit.visualization.html_page.licence_notices import embedded
+from mechvit.visualization.html_page.page import escaped_json, picture_uri, render, write_whole
 from mechvit.visualization.report import provenance_rows as made
 from mechvit.visualization.report.report_page import FigureSection, PageFigure, page_figure
 from mechvit.visualization.report.run_figures import draw_figure
-from mechvit.visualization.report.run_results import RunResults, read_provenance
+from mechvit.visualization.report.run_results import RunResults, read_run_of_page
 from mechvit.visualization.report.table_downloads import Offers
 from mechvit.visualization.style import DARK
 
@@ -37,18 +37,11 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         FileNotFoundError: the run is not finished: a file that the page needs is missing.
         ValueError: a table cannot be drawn.
     """
-    path = Path(run)
-    if lacking := [name for name in REQUIRED if not (path / name).is_file()]:
-        raise FileNotFoundError(
-            f"the report of a comparison needs {', '.join(REQUIRED)}; {path} lacks {', '.join(lacking)}: finish the "
-            "run first, or name another folder"
-        )
-    about, config = read_object(path / REQUIRED[0]), read_object(path / REQUIRED[1])
-    opened = RunResults(path=path, claims=[], config=config, provenance=read_provenance(path / REQUIRED[2]))
+    opened = read_run_of_page(Path(run), "the report of a comparison", REQUIRED)
+    about, config = read_object(opened.path / REQUIRED[0]), opened.config
     offers = Offers()
     sections = _sections(opened, about, offers)
     explorer, lens = opened.view("explorer"), opened.view("lens")
-    owed = notices("plotly.js")
     text = render(
         "comparison.html.j2",
         run=opened,
@@ -69,12 +62,10 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         config=made.rows(config),
         provenance=made.provenance(opened),
         parquet=made.table_rows(opened),
-        notices=owed,
-        licences=licences(owed),
         dark=DARK,
-        plotly=plotly_script(),
+        **embedded("plotly.js"),
     )
-    return write_whole(Path(out) if out is not None else path / "report.html", text)
+    return write_whole(Path(out) if out is not None else opened.path / "report.html", text)
 
 
 def comparison_lead(run: str | Path) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mechvit.visualization.attention.explorer import AttentionExplorer
-from mechvit.visualization.html_page.licence_notices import licences, notices
-from mechvit.visualization.html_page.page import Page, escaped_json, picture_uri, plotly_script, render
+from mechvit.visualization.html_page.licence_notices import embedded
+from mechvit.visualization.html_page.page import Page, escaped_json, picture_uri, render
 from mechvit.visualization.style import DARK
 
 from .patch_lens import PatchLensView
@@ -57,18 +57,15 @@ class PicturePage(Page):
 
     def html(self) -> str:
         """Return the whole page: self-contained and offline."""
-        owed = notices("plotly.js") if self.lens is not None else []
         return render(
             "picture.html.j2",
             page=self,
             explorer=None if self.explorer is None else self.explorer.spec(),
             lens=None if self.lens is None else self.lens.spec(),
             figures=[] if self.lens is None else [escaped_json(figure) for figure in self.lens.figures()],
-            notices=owed,
-            licences=licences(owed),
             provenance=self.provenance,
             dark=DARK,
-            plotly=plotly_script(),
+            **embedded(*([] if self.lens is None else ["plotly.js"])),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,27 @@ def read_run(run: str | Path) -> RunResults:
     asked = [claim for claim in claims if claim["verdict"] in ANSWERS]
     claims = [claim for claim in claims if claim not in asked]
     return RunResults(path=path, claims=claims, questions=asked, config=config, provenance=provenance)
+
+
+def read_run_of_page(path: Path, page: str, required: Sequence[str]) -> RunResults:
+    """Open the folder of a run without claims, for its page.
+
+    Args:
+        path: folder of the run.
+        page: the page, as the subject of the error's sentence.
+        required: files that the page needs, config.json and provenance.json among them.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+        ValueError: a JSON file cannot be read or lacks a key.
+    """
+    if lacking := [name for name in required if not (path / name).is_file()]:
+        raise FileNotFoundError(
+            f"{page} needs {', '.join(required)}; {path} lacks {', '.join(lacking)}: finish the run first, or name "
+            "another folder"
+        )
+    config, provenance = read_object(path / "config.json"), read_provenance(path / "provenance.json")
+    return RunResults(path=path, claims=[], config=config, provenance=provenance)
 
 
 def read_claims(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from mechvit.arguments import checked
-from mechvit.files.reading import read_object
 from mechvit.visualization.figures import transfers
 from mechvit.visualization.html_page.licence_notices import embedded
 from mechvit.visualization.html_page.page import render, write_whole
@@ -18,7 +17,7 @@ from . import provenance_rows as made
 from . import transfer_captions as readings
 from .report_page import FigureSection, PageFigure, page_figure
 from .run_figures import RunFigure
-from .run_results import RunResults, read_provenance
+from .run_results import RunResults, read_run_of_page
 from .sections import FigureSpec
 from .table_downloads import Offers
 
@@ -75,14 +74,7 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
         FileNotFoundError: the run is not finished: a file that the page needs is missing.
         ValueError: a table cannot be drawn.
     """
-    path = Path(run)
-    if lacking := [name for name in REQUIRED if not (path / name).is_file()]:
-        raise FileNotFoundError(
-            f"the page of a transfer run needs {', '.join(REQUIRED)}; {path} lacks {', '.join(lacking)}: finish the "
-            "run first, or name another folder"
-        )
-    config, provenance = read_object(path / REQUIRED[0]), read_provenance(path / REQUIRED[1])
-    opened = RunResults(path=path, claims=[], config=config, provenance=provenance)
+    opened = read_run_of_page(Path(run), "the page of a transfer run", REQUIRED)
     offers = Offers()
     text = render(
         "transfer.html.j2",
@@ -90,13 +82,13 @@ def render_transfer(run: str | Path, out: str | Path | None = None) -> Path:
         lead=readings.lead(opened.table("transfer_means")),
         sections=_sections(opened, offers),
         offers=offers.held.values(),
-        config=made.rows(config),
+        config=made.rows(opened.config),
         provenance=made.provenance(opened),
         parquet=made.table_rows(opened),
         dark=DARK,
         **embedded("plotly.js"),
     )
-    return write_whole(Path(out) if out is not None else path / "transfer.html", text)
+    return write_whole(Path(out) if out is not None else opened.path / "transfer.html", text)
 
 
 def _sections(run: RunResults, offers: Offers) -> list[FigureSection]:

@@ -49,7 +49,7 @@ class ChosenRows:
     order: np.ndarray
     """Indices of the chosen ones."""
     place: str = ""
-    """Where all rows are, for the line about them: "of the folder val"; empty for all of the source."""
+    """Place of all rows, for the line about them: "of the folder val"; empty for all of the source."""
 
 
 def folder_part(
