@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 shape_checks.install()
 
 ASKED = ("git", "file")
-"""What libraries ask for their version, and for the machine that they run on."""
+"""Commands by which libraries ask for their version, and for the machine that they run on."""
 STARTED: list[str] = []
-"""What the test of the moment has started."""
+"""Processes that the test of the moment has started."""
 
 
 def _note_a_start(event: str, args: tuple[Any, ...]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CUTS = {"split", "rsplit", "partition", "rpartition", "removeprefix", "removesuffix"}
-"""What takes a text apart; only at a mark that keys and file names have, such as `_`, is it no sentence."""
+"""Calls that take a text apart; only at a mark that keys and file names have, such as `_`, is it no sentence."""
 STARTS = {"startswith", "endswith", "find", "rfind", "index", "rindex"}
 LIBRARY = "tyro's box of lines: it has no public object for a missing or unknown argument or a bad value"
 ALLOWED = {

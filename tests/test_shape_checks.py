@@ -40,7 +40,7 @@ def test_a_shape_or_dtype_that_the_code_would_broadcast_is_found(origin, said):
 
 
 def test_types_alone_are_checked_where_that_is_asked_for(monkeypatch):
-    """Of functions and of a dataclass's fields, what comes in and what goes out; an int is a float."""
+    """Arguments, results and a dataclass's fields are checked; an int is a float."""
 
     def made():
         @checked

@@ -1,4 +1,4 @@
-"""What each model is shown under a condition: attacks, paired pictures, functions, models of unequal input size."""
+"""Images under a condition: attacks, paired pictures, functions; models of unequal input size."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_weights_are_not_swapped_between_different_pixels(models, images, other)
 
 
 def test_a_giver_s_embedding_normalises_its_own_pixels(models, images, raw):
-    """Of two means each embedding has its own; no line lies between the two embeddings."""
+    """With two means each embedding has its own; no line lies between the two embeddings."""
     found = swap_weights(models["own"], models["another mean"], images, [BLUR]).reference_frame()
     for condition, name in (("receiver", "own"), ("giver", "another mean")):
         alone = evaluate(models[name], raw, BLUR)

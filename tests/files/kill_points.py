@@ -78,5 +78,5 @@ def lay(root: Path, names: tuple[str, ...]) -> dict[Path, str]:
 
 
 def unharmed(files: dict[Path, str]) -> bool:
-    """Tell whether all of a user's files are as they were."""
+    """Return whether all of a user's files are as they were."""
     return all(path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == was for path, was in files.items())

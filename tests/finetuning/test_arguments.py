@@ -1,4 +1,4 @@
-"""Where a training runs: on the one device that was asked for, or on several processes with the same batches."""
+"""Devices of a training: on the one device that was asked for, or on several processes with the same batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoints can be fine-tuned: every family's ordinary classifier, and the others say why not."""
+"""Checkpoints that can be fine-tuned: every family's ordinary classifier, and the others say why not."""
 
 from __future__ import annotations
 

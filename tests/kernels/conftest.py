@@ -18,5 +18,5 @@ def kernels(monkeypatch):
 
 @pytest.fixture
 def device() -> str:
-    """Where the kernels run."""
+    """Device of the kernels."""
     return DEVICE

@@ -1,4 +1,4 @@
-"""Where Triton cannot launch a kernel, PyTorch's own operators take its place, after one warning."""
+"""PyTorch's own operators take the place of kernels that Triton cannot launch, after one warning."""
 
 from __future__ import annotations
 

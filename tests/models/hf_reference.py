@@ -23,11 +23,11 @@ class Reference:
     last_hidden_state: Tensor
     """[batch, token, d_model]"""
     hidden_states: tuple[Tensor, ...]
-    """What enters each block, and what leaves the last; each [batch, token, d_model]."""
+    """Stream that enters each block, and what leaves the last; each [batch, token, d_model]."""
     attentions: tuple[Tensor, ...] | None
     """Each block's pattern [batch, head, query, key]; None with "sdpa"."""
     pooler_output: Tensor | None
-    """Of the encoder, or of `get_image_features` (projected) where the class has that; None where it has no pooler."""
+    """The encoder's, or that of `get_image_features` (projected) where the class has it; None without a pooler."""
 
 
 def run_reference(

@@ -49,7 +49,7 @@ class Entry:
     """`config.model_type`."""
     architecture: str
     changes: dict[str, Any] = field(default_factory=dict)
-    """What its (vision) config has beside the shape."""
+    """Settings that its (vision) config has beside the shape."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the class beside the config."""
     zero_shot: bool = False

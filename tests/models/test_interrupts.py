@@ -117,7 +117,7 @@ def test_an_interrupt_at_any_line_of_a_real_pass(model, pixels):
 
 @pytest.fixture
 def few_loggers(monkeypatch):
-    """Let logging know ten loggers: it visits each at every change, and a thousand take a hundred times the lines."""
+    """Leave logging ten loggers: it visits each at every change, and a thousand take a hundred times the lines."""
     manager = logging.Logger.manager
     first = sorted(manager.loggerDict, key=lambda name: (not name.startswith("transformers"), name.count(".")))[:10]
     assert "transformers" in first

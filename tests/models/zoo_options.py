@@ -39,7 +39,7 @@ DAILY = (
     "siglip2 classifier",
 )
 SIZES = ("n_classes", "n_registers", "projection_dim", "pooler_size")
-"""Of these, only whether they are 0 is an option."""
+"""Options of which only whether they are 0 is an option."""
 NO_OPTIONS = (
     "architecture",
     "n_layers",

@@ -27,7 +27,7 @@ WRONG: dict[Any, list[Any]] = {
     bool: ["x", None, 1, 0, "true", [], {}],
     str: ["x", None, 3, [], True, ["none"], {}],
 }
-"""What no setting of a type may be, by its type."""
+"""Values that no setting of a type may be, by its type."""
 
 
 def publish(folder: Path, architecture: str) -> Path:

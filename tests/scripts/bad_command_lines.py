@@ -381,6 +381,6 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
     "startup": (("--rounds 0", "--rounds must be at least 1; got 0"),),
     "report_load": (("--rounds 0", "--rounds must be at least 1; got 0"), ("--run nowhere", "has no report.html")),
 }
-"""What is added to each, or takes a flag's place, and what the answer says."""
+"""Words added to each, or in a flag's place, and what the answer says."""
 
 ROWS = [(name, words, said) for name, rows in BAD.items() for words, said in rows]

@@ -19,7 +19,7 @@ TEN = [list(synset_names())[i] for i in (0, 217, 482, 491, 497, 566, 569, 571, 5
 
 @pytest.fixture(autouse=True)
 def said(monkeypatch):
-    """Let every test say how classes were matched."""
+    """Make every test say how classes were matched."""
     monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
 
 

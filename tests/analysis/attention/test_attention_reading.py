@@ -119,7 +119,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was(images):
 
 @pytest.mark.parametrize("ways", ["within", "queries and keys"])
 def test_no_pattern_is_ever_made(ways, images, monkeypatch):
-    """Of 17 x 17 scores a head, blocks of 50 hold two rows."""
+    """Among 17 x 17 scores a head, blocks of 50 hold two rows."""
     if ways == "queries and keys":
         by_heads(monkeypatch)
     monkeypatch.setattr("mechvit.kernels.blocks.BLOCK", 50)

@@ -107,7 +107,7 @@ def test_top_k_only_below_the_number_of_classes(tiny_model, tiny_images):
 
 
 def test_summaries_say_not_applicable(tiny_model, tiny_images):
-    """Of 5 classes top-5 and top-10 are NaN; of 6, the same ranks' top-5 is their mean."""
+    """Among 5 classes top-5 and top-10 are NaN; of 6, the same ranks' top-5 is their mean."""
     frame = analysis.evaluate(tiny_model, tiny_images).to_frame(model="base", corruption="clean")
     summary = analysis.performance_summary(frame, resamples=20).set_index("metric")
     assert summary.loc[["top5", "top10"], ["value", "low", "high", "gain"]].isna().all(axis=None)

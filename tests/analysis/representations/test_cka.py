@@ -153,7 +153,7 @@ def test_a_model_is_like_itself_and_a_planted_change_shows_from_its_layer_on(pla
 
 
 def test_jackknife_covers_the_value_of_many_examples():
-    """Of correlated data, the interval from 80 examples holds the value of 20,000 about as often as it says."""
+    """For correlated data, the interval from 80 examples holds the value of 20,000 about as often as it says."""
     mix = draw(9, 5, 5, mean=0)
 
     def pair(seed, n):

@@ -116,7 +116,7 @@ def test_a_relative_error_needs_a_cost_that_is_sure():
 
 
 def test_intervals_are_paired(performance):
-    """Of two models wrong on the same images the ratio is certain; of models that differ it is not."""
+    """For two models wrong on the same images the ratio is certain; of models that differ it is not."""
     copy = performance[performance["model"] == "base"].assign(model="copy")
     summary = mean_corruption_error(pd.concat([performance, copy]), resamples=300)
     rows = summary[(summary["family"] == "fog") & (summary["level"] == 0)].set_index(["model", "quantity"])

@@ -86,7 +86,7 @@ def pairs_of(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_p_value_matches_all_relabellings():
-    """Of 5 things all 120 relabellings can be gone through."""
+    """Among 5 things all 120 relabellings can be gone through."""
     generator = np.random.default_rng(3)
     points = generator.normal(size=(5, 2))
     distance = np.linalg.norm(points[:, None] - points, axis=-1)

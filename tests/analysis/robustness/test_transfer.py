@@ -25,7 +25,7 @@ GAINS = {
     "gaussian_noise_4": (-8, -10, -20, 4, 50, 36),
     "both": (-2, 8, 22, 30, 42, 30),
 }
-"""How many more each model has right."""
+"""Number of images that each model has right beyond the base's."""
 
 
 @pytest.fixture(scope="module")

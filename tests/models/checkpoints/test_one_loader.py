@@ -20,7 +20,7 @@ LOADERS = {
 }
 """The only places that may load configs, processors and models by transformers, each by one call."""
 OF_THIS_PACKAGE = ("HookedViT.",)
-"""Whose `from_pretrained` may be called anywhere: it is the loader."""
+"""Classes whose `from_pretrained` may be called anywhere: it is the loader."""
 UNPICKLERS = {
     "pickle.load",
     "pickle.loads",

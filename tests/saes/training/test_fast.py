@@ -16,7 +16,7 @@ from mechvit.saes.training import sparse_step as fast
 from mechvit.saes.training.sparse_step import MAX_DENSITY, reconstruct
 
 RARE = {"standard": 7.0, "batchtopk": 0.0}
-"""What b_enc is lowered by, so that few entries of the vanilla SAE are positive."""
+"""Amount by which b_enc is lowered, so that few entries of the vanilla SAE are positive."""
 
 
 def dead_latents(share, d_sae=96):
