@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mechvit.data.corruption_spec import CLEAN, Condition
 
+from .sections.exchanges import (
+    CLEAN_INTO_CORRUPTED,
+    INTO_BASE,
+    INTO_TUNED,
+    Exchange,
+    Tables,
+    interpolation,
+    patched,
+    patching_table,
+    smallest_set,
+    steered,
+    swaps,
+)
+
 if TYPE_CHECKING:
     import datasets
-    import pandas as pd
     from sae_lens import SAE
 
     from mechvit.models import HookedViT
 
-Tables = dict[str, "pd.DataFrame"]
-INTO_BASE, INTO_TUNED, CLEAN_INTO_CORRUPTED = "tuned into base", "base into tuned", "clean into corrupted"
-"""Directions of patching: the tuned model's component into the base, the reverse, and the clean image's into the
-corrupted one's within the base."""
-ALPHAS = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-"""Points on the line from the base's weights to the tuned model's."""
-SCALES = (1.0, 2.0, 4.0)
-"""Multiples of a steering direction."""
-CONTROLS = 2
-"""Number of random directions of the same length per direction."""
 MOST_COST = 0.02
 """Largest loss of clean accuracy, 0 to 1, with which a block and scale may be chosen."""
 NO_ABLATION = ["model", "corruption", "kind", "n", "quantity"]
@@ -34,14 +37,13 @@ ABLATED_COUNTS = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Isolation:
-    """A base and a tuned model, the corruption that it was tuned on, and disjoint sets of images."""
+class Isolation(Exchange):
+    """A base and a tuned model, the corruption that it was tuned on, and disjoint sets of images.
 
-    base: HookedViT
-    tuned: HookedViT
+    Everything is measured on `images`.
+    """
+
     corruption: Condition
-    test: datasets.Dataset
-    """Images on which everything is measured."""
     train: datasets.Dataset
     """Images from which steering directions, translators and latents are derived."""
     held_out: datasets.Dataset
@@ -50,15 +52,6 @@ class Isolation:
     """SAEs of `base` and `tuned`, at the same hook point."""
     shared: SAE
     """An SAE trained on both models."""
-    seed: int
-    """Seed of the corruptions' noise."""
-    bootstrap: Mapping[str, Any]
-    """The arguments resamples, level and seed of every interval."""
-
-    @property
-    def models(self) -> dict[str, HookedViT]:
-        """Both models by name."""
-        return {"base": self.base, "tuned": self.tuned}
 
 
 def isolate(pair: Isolation) -> Tables:
@@ -77,43 +70,22 @@ def patching(pair: Isolation) -> Tables:
     gain_neuron_agreement: as `NeuronPatching.to_frame` and `agreement`; gain_heads: as `HeadLinks.to_frame`;
     gain_head_correlations: as `HeadLinks.correlations`.
     """
-    import pandas as pd
-
     from mechvit import analysis
     from mechvit.analysis.interventions.components import COMPONENT_KINDS, ENDS
 
     base, tuned, corruption = pair.base, pair.tuned, pair.corruption
     every, branches = (*COMPONENT_KINDS, *ENDS), ("resid", "attn", "mlp")
-    ways = {
-        INTO_BASE: (base, tuned, corruption, every),
-        INTO_TUNED: (tuned, base, corruption, every),
-        CLEAN_INTO_CORRUPTED: (base, base, CLEAN, branches),
-    }
-    found = {
-        way: analysis.patch_models(
-            receiver,
-            giver,
-            pair.test,
-            corruption,
-            giver_corruption=other,
-            kinds=kinds,
-            seed=pair.seed,
-            progress=f"Patching, {way}",
-        )
-        for way, (receiver, giver, other, kinds) in ways.items()
-    }
+    found = patched(pair, corruption, {INTO_BASE: every, INTO_TUNED: every, CLEAN_INTO_CORRUPTED: branches})
     places = analysis.patch_models(
-        base, tuned, pair.test, corruption, kinds=("resid",), tokens=_places(base), seed=pair.seed
+        base, tuned, pair.images, corruption, kinds=("resid",), tokens=_places(base), **pair.asked
     )
-    summaries = [way.summary(**pair.bootstrap).assign(direction=name) for name, way in found.items()]
-    summaries.append(places.summary(**pair.bootstrap).assign(direction=INTO_BASE))
-    approximate = analysis.attribution_patching(base, tuned, pair.test, corruption, seed=pair.seed)
+    approximate = analysis.attribution_patching(base, tuned, pair.images, corruption, **pair.asked)
     error = analysis.attribution_error(approximate, found[INTO_BASE], **pair.bootstrap)
     chosen = analysis.choose_neurons(approximate, top=16, random=16, seed=pair.seed)
-    neurons = analysis.patch_neurons(base, tuned, pair.test, corruption, chosen, seed=pair.seed, progress="Neurons")
-    heads = analysis.head_links(base, tuned, pair.test, corruption, found[INTO_BASE], seed=pair.seed)
+    neurons = analysis.patch_neurons(base, tuned, pair.images, corruption, chosen, **pair.asked, progress="Neurons")
+    heads = analysis.head_links(base, tuned, pair.images, corruption, found[INTO_BASE], **pair.asked)
     return {
-        "gain_patching": pd.concat(summaries, ignore_index=True),
+        "gain_patching": patching_table([*found.items(), (INTO_BASE, places)], pair.bootstrap),
         "gain_attribution": error.overall,
         "gain_attribution_components": error.components,
         "gain_neurons": neurons.to_frame(**pair.bootstrap),
@@ -133,57 +105,17 @@ def weights(pair: Isolation) -> Tables:
     gain_swaps: direction, and the columns of `Swaps.summary`; gain_interpolation; gain_weight_change: one row per part;
     gain_smallest_set: as `SmallestSet.to_frame`, without rows if there is no gain.
     """
-    import pandas as pd
-
     from mechvit import analysis
 
-    base, tuned = pair.base, pair.tuned
-    asked: dict[str, Any] = {"seed": pair.seed}
-    needed = analysis.swap_weights(
-        tuned,
-        base,
-        pair.test,
-        [pair.corruption],
-        parts=tuple(analysis.part_groups(base, "branches")),
-        cumulative=None,
-        progress=f"Swapping, {INTO_TUNED}",
-        **asked,
-    )
-    enough = analysis.swap_weights(
-        base, tuned, pair.test, [pair.corruption], progress=f"Swapping, {INTO_BASE}", **asked
-    )
-    swaps = [
-        found.summary(**pair.bootstrap).assign(direction=name)
-        for name, found in ((INTO_BASE, enough), (INTO_TUNED, needed))
-    ]
-    line = analysis.interpolate_weights(
-        base, tuned, pair.test, [CLEAN, pair.corruption], alphas=ALPHAS, progress="Interpolation", **asked
-    )
+    branches = tuple(analysis.part_groups(pair.base, "branches"))
     return {
-        "gain_swaps": pd.concat(swaps, ignore_index=True),
-        "gain_interpolation": line.summary(**pair.bootstrap),
-        "gain_weight_change": analysis.weight_change(base, tuned).part_frame(),
-        "gain_smallest_set": _smallest_set(pair),
+        "gain_swaps": swaps(
+            pair, [pair.corruption], {INTO_BASE: {}, INTO_TUNED: {"parts": branches, "cumulative": None}}
+        ),
+        "gain_interpolation": interpolation(pair, [CLEAN, pair.corruption]),
+        "gain_weight_change": analysis.weight_change(pair.base, pair.tuned).part_frame(),
+        "gain_smallest_set": smallest_set(pair, pair.corruption),
     }
-
-
-def _smallest_set(pair: Isolation) -> pd.DataFrame:
-    """Return the smallest set, with the number of all parts in the column `of`; no rows if there is no gap."""
-    import pandas as pd
-
-    from mechvit import analysis
-    from mechvit.analysis.weights.smallest_set import NoGap
-
-    parts = len(analysis.part_groups(pair.base, "branches"))
-    settings: dict[str, Any] = {name: value for name, value in pair.bootstrap.items() if name != "seed"}
-    config = analysis.SmallestSetConfig(**settings)
-    try:
-        found = analysis.smallest_set(
-            pair.base, pair.tuned, pair.test, pair.corruption, config=config, seed=pair.seed, progress="Smallest set"
-        )
-    except NoGap:
-        return pd.DataFrame(columns=["step", "groups", "images", "of"])
-    return found.to_frame().assign(of=parts)
 
 
 def control(pair: Isolation) -> Tables:
@@ -193,9 +125,8 @@ def control(pair: Isolation) -> Tables:
     from mechvit.saes import sae_steering_direction
     from mechvit.saes.latents.steering import MOST_LATENTS
 
-    hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(0, pair.base.cfg.n_layers, 2)]
     directions = analysis.steering_directions(
-        pair.base, pair.train, pair.corruption, hook_names=hooks, seed=pair.seed, progress="Directions"
+        pair.base, pair.train, pair.corruption, hook_names=pair.steered_hooks, progress="Directions", **pair.asked
     )
     sae = pair.saes["base"]
     directions.append(
@@ -203,17 +134,7 @@ def control(pair: Isolation) -> Tables:
             pair.base, sae, pair.train, pair.corruption, n_latents=min(MOST_LATENTS, sae.cfg.d_sae), seed=pair.seed
         )
     )
-    found = analysis.steer(
-        pair.base,
-        pair.tuned,
-        pair.test,
-        [pair.corruption],
-        directions,
-        scales=SCALES,
-        controls=CONTROLS,
-        seed=pair.seed,
-        progress="Steering",
-    )
+    found = steered(pair, pair.corruption, directions)
     return {
         "gain_steering": found.summary(**pair.bootstrap),
         "gain_steering_chosen": found.chosen(most_cost=MOST_COST, **pair.bootstrap),
@@ -231,12 +152,12 @@ def representations(pair: Isolation) -> Tables:
     from mechvit import analysis
 
     comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
-    groups = min(10, len(pair.test) // 2)  # of images, for the interval; fewer in a quick look
-    few = len(pair.test) < 8
+    groups = min(10, len(pair.images) // 2)  # of images, for the interval; fewer in a quick look
+    few = len(pair.images) < 8
     similar = (
         {}
         if few
-        else analysis.compare_views(pair.models, pair.test, comparisons, groups=groups, seed=pair.seed, progress="CKA")
+        else analysis.compare_views(pair.models, pair.images, comparisons, groups=groups, **pair.asked, progress="CKA")
     )
     cka = [
         found.to_frame(
@@ -260,7 +181,7 @@ def representations(pair: Isolation) -> Tables:
         )
         lenses = {"logit": None, "tuned": translator}
         for corruption in (CLEAN, pair.corruption):
-            for lens, read in analysis.compare_lenses(model, lenses, pair.test, corruption, seed=pair.seed).items():
+            for lens, read in analysis.compare_lenses(model, lenses, pair.images, corruption, **pair.asked).items():
                 labels = {"model": name, "corruption": corruption.key, "lens": lens}
                 readings.append(read.to_frame(**labels))
                 depths.append(analysis.PredictionDepth.of(read).to_frame(**labels))
@@ -286,14 +207,14 @@ def features(pair: Isolation) -> Tables:
     moved = saes.feature_change(
         pair.models,
         pair.saes,
-        pair.test,
+        pair.images,
         pair.corruption,
         matches={"tuned": match},
         seed=pair.seed,
         progress="Latents under corruption",
     )
     together = saes.feature_change(
-        pair.models, pair.shared, pair.test, pair.corruption, seed=pair.seed, progress="Shared latents"
+        pair.models, pair.shared, pair.images, pair.corruption, seed=pair.seed, progress="Shared latents"
     )
     ablations = []
     for name, model in pair.models.items():
@@ -308,7 +229,7 @@ def features(pair: Isolation) -> Tables:
         found = saes.ablate_features(
             model,
             sae,
-            pair.test,
+            pair.images,
             [pair.corruption],
             sets,
             counts=counts,

@@ -153,7 +153,7 @@ class _Reproduction(SAEStages):
                 base=base,
                 tuned=tuned,
                 corruption=config.condition(key),
-                test=images("test"),
+                images=images("test"),
                 train=images("finetune"),
                 held_out=self.images("finetune_validation"),
                 saes={name: found[architecture] for name, found in saes.items()},

@@ -135,11 +135,6 @@ class Pair:
         """Arguments that every streamed analysis takes."""
         return {"batch_size": self.batch_size, "seed": self.seed}
 
-    @property
-    def bootstrap_of_images(self) -> dict[str, Any]:
-        """Arguments resamples and level, where an analysis takes the seed itself."""
-        return {name: value for name, value in self.bootstrap.items() if name != "seed"}
-
     def unmet(self, quantity: str) -> str | None:
         """Return the reason why a quantity cannot be measured here; None where it can."""
         from mechvit.analysis.requirements import unmet

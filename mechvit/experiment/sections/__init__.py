@@ -1,0 +1,1 @@
+"""Sections of the runs: each function takes models, images and conditions, and returns tidy tables."""
