@@ -1,0 +1,5 @@
+"""Intervals whose units are clusters of images, and seeds of training (names in `__init__.pyi`)."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
