@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -89,15 +89,23 @@ class Steering:
         return effects(own, references, by=Steer._fields, resamples=resamples, level=level, seed=seed)
 
     def chosen(
-        self, *, most_cost: float = 1.0, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+        self,
+        *,
+        by: Literal["accuracy", "divergence"] = "accuracy",
+        most_cost: float = 1.0,
+        resamples: int = RESAMPLES,
+        level: float = LEVEL,
+        seed: int = 0,
     ) -> pd.DataFrame:
         """Choose the best hook point and scale for each source and corruption on the selection; report on held-out
         images.
 
-        Best is the highest accuracy under the corruption, then the highest logit difference. The same choice is made
-        for each random direction of a source, of which there are equally many at each hook point.
+        The same choice is made for each random direction of a source, of which there are equally many at each hook
+        point. Clean images count as a corruption only where no other was steered.
 
         Args:
+            by: what is best: the highest accuracy, then the highest logit difference; or the lowest divergence from the
+                giver, which needs no labels.
             most_cost: choose only among settings that lose at most this much accuracy on the selection's clean images.
 
         Returns:
@@ -108,35 +116,40 @@ class Steering:
             setting that is cheap enough has no row.
 
         Raises:
-            ValueError: images without labels, on which no accuracy can be lost.
+            ValueError: images without labels, on which no accuracy can be had or lost.
         """
         import pandas as pd
 
+        best_first = {"accuracy": (["accuracy", "logit_difference"], False), "divergence": (["divergence"], True)}
+        if by not in best_first:
+            raise ValueError(f"by must be accuracy or divergence; got {by!r}")
         settings: Any = {"resamples": resamples, "level": level, "seed": seed}
         selection = self.summary(selection=True, **settings).pivot(
             index=["corruption", *Steer._fields], columns="quantity", values=["value", "change"]
         )
-        if "accuracy" not in selection["value"]:
+        labelled = "accuracy" in selection["value"]
+        if not labelled and (by == "accuracy" or most_cost < 1):
             raise ValueError("settings are chosen by accuracy and logit difference, and the images have no labels")
         held_out = self.summary(**settings)
-        cost = -selection["change", "accuracy"].xs(CLEAN.key)
-        cheap = cost.index[cost <= most_cost + 1e-12]
-        by, rows = ["source", "control"], []
-        for corruption in dict.fromkeys(held_out["corruption"]):
-            if corruption == CLEAN.key:
-                continue
+        cheap = selection.index.droplevel("corruption").drop_duplicates()
+        if labelled:
+            cost = -selection["change", "accuracy"].xs(CLEAN.key)
+            cheap = cost.index[cost <= most_cost + 1e-12]
+        own, rows = ["source", "control"], []
+        columns, ascending = best_first[by]
+        every = list(dict.fromkeys(held_out["corruption"]))
+        for corruption in [key for key in every if key != CLEAN.key] or every:
             here = selection["value"].xs(corruption).loc[cheap].reset_index()
-            here = here.sort_values(["accuracy", "logit_difference"], ascending=False, kind="stable")
-            best = here.groupby(by, sort=False).head(1)
+            best = here.sort_values(columns, ascending=ascending, kind="stable").groupby(own, sort=False).head(1)
             rows.append(best[[*Steer._fields]].assign(corruption=corruption))
         names = ["change", "change_low", "change_high"]
         clean = held_out[held_out["corruption"] == CLEAN.key][[*Steer._fields, "quantity", *names]]
         clean = clean.rename(columns={name: f"clean_{name}" for name in names})
         found = pd.concat(rows, ignore_index=True).merge(held_out, on=["corruption", *Steer._fields])
         found = found.merge(clean, on=[*Steer._fields, "quantity"])
-        found = found.merge(self._beyond_random(found, settings), on=["corruption", *by, "quantity"], how="left")
+        found = found.merge(self._beyond_random(found, settings), on=["corruption", *own, "quantity"], how="left")
         return found[["corruption", *(c for c in found if c != "corruption")]].sort_values(
-            ["corruption", *by], kind="stable", ignore_index=True
+            ["corruption", *own], kind="stable", ignore_index=True
         )
 
     def _beyond_random(self, chosen: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:

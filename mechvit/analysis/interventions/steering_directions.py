@@ -1,4 +1,5 @@
-"""Steering directions of the residual stream: from corrupted towards clean images, and random controls."""
+"""Steering directions of the residual stream: from corrupted towards clean images or from one model towards another,
+and random controls."""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.runs.image_tokens import token_slice
 
+from .model_pair import check_weights_fit
+
 if TYPE_CHECKING:
+    from mechvit.data import ImageBatch
     from mechvit.models import HookedViT
 
 Tokens = Literal["all", "cls", "patches"]
@@ -37,7 +41,7 @@ class Direction:
     vector: Float[Tensor, "#token d_model"]
     """One row for all of these tokens, or one for each, on the CPU, as added at scale 1."""
     source: str
-    """Origin of the direction, such as `mean_difference`."""
+    """Origin of the direction, such as `mean_difference` or `between_models`."""
 
     @property
     def layer(self) -> int:
@@ -74,6 +78,7 @@ def steering_directions(
     images: Images,
     corruption: Condition | str,
     *,
+    towards: HookedViT | None = None,
     hook_names: Sequence[str] | None = None,
     tokens: Tokens = "all",
     per_position: bool = False,
@@ -82,12 +87,13 @@ def steering_directions(
     progress: str | None = None,
 ) -> list[Direction]:
     """Compute the mean clean minus the mean corrupted activation of the same images, at several hook points in one
-    pass.
+    pass; or, towards another model, its mean activation minus the model's own under one condition.
 
     Args:
         model: the model to be steered; no head is needed.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`, disjoint from those steered later.
-        corruption: the corruption that the direction leads away from.
+        corruption: the corruption that the direction leads away from; towards another model, any condition.
+        towards: a model tuned from it; None for the way to the model's own activations on clean images.
         hook_names: hook points among a block's `STEERED_POINTS`; None takes the residual stream after every block.
         tokens: tokens over which the mean is taken, and at which the direction will be added.
         per_position: compute one direction for each of these tokens, by the mean over images only.
@@ -95,7 +101,7 @@ def steering_directions(
 
     Raises:
         ValueError: no hook point or one that cannot be steered, tokens that the model lacks, no images, another input
-            size, or activations that are not finite.
+            size, activations that are not finite, or models of different configs.
 
     Source: contrastive activation addition, arXiv:2312.06681, section 3 (means over a data set of pairs); one pair of
     prompts in arXiv:2308.10248.
@@ -107,26 +113,41 @@ def steering_directions(
     for name in names:
         check_point(model, name)
     places = token_slice(model.cfg, tokens)
-    stop = 1 + max(int(name.split(".")[1]) for name in names)
     total = {name: torch.zeros((), dtype=torch.float64, device=model.cfg.device) for name in names}
-    conditions = (CLEAN, as_condition(corruption))
-    for batch in corrupted_batches({"steered": model}, images, conditions, batch_size, seed=seed, progress=progress):
-        for (condition, shown), sign in zip(batch.conditions, (1, -1), strict=True):
-            pixels = pixel_values(model, shown)
-            _, cache = model.run_with_cache(pixels, names_filter=names, stop_at_layer=stop, return_cache_object=False)
-            check_finite(
-                f"activations under {condition.key}",
-                [cache[name] for name in names],
-                model,
-                shown.image_ids,
-                numbers=[int(name.split(".")[1]) for name in names],
-            )
-            for name in names:
-                total[name] = total[name] + sign * cache[name][:, places].double().sum(0)
+    models, conditions = {"steered": model}, [CLEAN, as_condition(corruption)]
+    signs: dict[str, tuple[int, ...]] = {"steered": (1, -1)}
+    if towards is not None:
+        check_weights_fit(model, towards, "steering one model along its difference from the other")
+        models, conditions = {"base": model, "tuned": towards}, conditions[1:]
+        signs = {"base": (-1,), "tuned": (1,)}
+    for batch in corrupted_batches(models, images, conditions, batch_size, seed=seed, progress=progress):
+        for place, (condition, shown) in zip(range(len(conditions)), batch.conditions, strict=True):
+            for who in batch.models:
+                for name, values in _sums(models[who], shown, names, places, condition).items():
+                    total[name] = total[name] + signs[who][place] * values
     vectors = {name: difference / len(images) for name, difference in total.items()}
     if not per_position:
         vectors = {name: vector.mean(0, keepdim=True) for name, vector in vectors.items()}
-    return [Direction(n, tokens, v.to("cpu", torch.float32), "mean_difference") for n, v in vectors.items()]
+    source = "mean_difference" if towards is None else "between_models"
+    return [Direction(n, tokens, v.to("cpu", torch.float32), source) for n, v in vectors.items()]
+
+
+def _sums(
+    model: HookedViT, shown: ImageBatch, names: Sequence[str], places: slice, condition: Condition
+) -> dict[str, Float[Tensor, "token d_model"]]:
+    """Return the sums of activations over a batch's images, float64."""
+    stop = 1 + max(int(name.split(".")[1]) for name in names)
+    _, cache = model.run_with_cache(
+        pixel_values(model, shown), names_filter=names, stop_at_layer=stop, return_cache_object=False
+    )
+    check_finite(
+        f"activations under {condition.key}",
+        [cache[name] for name in names],
+        model,
+        shown.image_ids,
+        numbers=[int(name.split(".")[1]) for name in names],
+    )
+    return {name: cache[name][:, places].double().sum(0) for name in names}
 
 
 @checked

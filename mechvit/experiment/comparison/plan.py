@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mechvit.experiment.sections.exchanges import CONTROLS, SCALES
 from mechvit.visualization.report.provenance_rows import duration
 
-from .causes import KINDS, causes, single_swaps
+from .causes import FEWEST_STEERED, KINDS, causes, single_swaps
 from .config import CompareConfig
 from .measures import Tables, attention, behaviour, conditions, depth, difference, weights
 from .pair import Pair
@@ -30,6 +31,8 @@ class PlannedSection:
     needs: tuple[str, ...] = ()
     """Quantities of `mechvit.analysis.requirements` without which it cannot run."""
     needs_head: bool = False
+    output_format: int = 1
+    """Number to raise whenever it writes other tables from the same inputs."""
 
 
 def planned_sections(config: CompareConfig, pair: Pair) -> list[PlannedSection]:
@@ -43,7 +46,7 @@ def planned_sections(config: CompareConfig, pair: Pair) -> list[PlannedSection]:
         "attention": (attention, 1.3 * each, ("attention",), False),
         "weights": (weights, 0.0, ("weight_change",), False),
         "difference": (difference, 3.0, ("difference_lens",), False),
-        "causes": (swapped, shown * _passes_of_causes(pair, layers, quick=config.quick), ("swaps", "patching"), True),
+        "causes": (swapped, _passes_of_causes(pair, layers, shown, quick=config.quick), ("swaps", "patching"), True),
         "conditions": (conditions, 2.6 * shown * heads, (), True),
     }
     return [
@@ -54,25 +57,28 @@ def planned_sections(config: CompareConfig, pair: Pair) -> list[PlannedSection]:
             passes=known[name][1],
             needs=known[name][2],
             needs_head=known[name][3],
+            output_format=2 if known[name][0] is causes else 1,  # 2: with steering
         )
         for name in config.chosen
         if name in known
     ]
 
 
-def _passes_of_causes(pair: Pair, layers: int, *, quick: bool) -> float:
-    """Return passes per image and condition: swaps from a block on take half a pass on average."""
+def _passes_of_causes(pair: Pair, layers: int, shown: int, *, quick: bool) -> float:
+    """Return passes per image, under all conditions: swaps from a block on take half a pass on average."""
     from mechvit.analysis.interventions.components import components_of, passes_needed
 
     singles = 2 * (2 + layers / 2)
     if quick:
-        return singles
+        return shown * singles
     cfg = pair.base.cfg
     branches, ends, line = 3 * layers / 2, layers, 8
     patched = passes_needed(cfg, components_of(cfg, KINDS, ("all",)))
     smallest = 2 * layers * layers / 4
     runs = 2 * (layers + 2) * (layers + 1) / 6
-    return 2 * (2 + branches + ends) + line + 2 * patched + smallest + runs
+    steered = layers / 2 * len(SCALES) * (1 + CONTROLS) / 2  # a direction; on half of the images
+    steering = (4 + steered + (shown - 1) * (8 + 4 * steered)) / 2  # two directions under a condition, and clean, too
+    return shown * (2 * (2 + branches + ends) + line + 2 * patched + smallest + runs) + steering
 
 
 def seconds_per_pass(pair: Pair) -> float:
@@ -126,3 +132,10 @@ def why_not(section: PlannedSection, pair: Pair) -> str | None:
     if section.measure is causes and len(pair.first(section.images, pair.choice.heads[0])) < 2:
         return "it needs 2 images, one to choose a place and one to confirm it"
     return next((why for need in section.needs if (why := pair.unmet(need)) is not None), None)
+
+
+def why_no_steering(section: PlannedSection, pair: Pair) -> str | None:
+    """Return the reason why a section of causes leaves out steering; None where it does not."""
+    if section.measure is not causes or len(pair.first(section.images, pair.choice.heads[0])) >= FEWEST_STEERED:
+        return None
+    return f"it needs {FEWEST_STEERED} images: two give directions, one chooses among them, and one confirms the choice"

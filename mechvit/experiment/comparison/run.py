@@ -23,7 +23,7 @@ from .config import CompareConfig
 from .facts import model_facts, number
 from .images import ImagesName, image_settings, prepare_images, with_labels
 from .pair import Pair, open_pair
-from .plan import PlannedSection, plan_lines, planned_sections, seconds_per_pass, why_not
+from .plan import PlannedSection, plan_lines, planned_sections, seconds_per_pass, why_no_steering, why_not
 
 if TYPE_CHECKING:
     import datasets
@@ -152,6 +152,8 @@ class _ComparisonRun:
             reason = why_not(section, pair)
             if reason is None:
                 allowed.append(section)
+                if (unsteered := why_no_steering(section, pair)) is not None:
+                    self.unmeasured.append({"what": "steering", "tuned": tuned, "why": unsteered})
             else:
                 self.unmeasured.append({"what": section.name, "tuned": tuned, "why": reason})
         self._note(tuned, pair)
@@ -228,6 +230,7 @@ class _ComparisonRun:
             ],
             after=[*after, "unrelated"] if section.name == "difference" else after,
             outputs=[out],
+            output_format=section.output_format,
         )
 
     @property

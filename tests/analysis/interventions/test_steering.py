@@ -45,6 +45,33 @@ def test_directions_are_mean_differences(tiny_model, batch, tokens, per_position
     torch.testing.assert_close(one.vector, found[0].vector)
 
 
+@pytest.mark.parametrize("key", ["clean", NOISE])
+def test_directions_towards_another_model_are_differences_of_their_means(tiny_model, batch, key):
+    """Both models see the same images; a vector that block 1 writes is found after it, and nothing before it."""
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(3))
+    tuned = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        tuned.blocks[1].mlp.fc2.bias.add_(vector)
+    found = steering_directions(tiny_model, batch, key, towards=tuned, batch_size=7, seed=2)
+    assert {direction.source for direction in found} == {"between_models"}
+    assert torch.equal(found[0].vector, torch.zeros(1, 32))
+    torch.testing.assert_close(found[1].vector[0], vector, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        caches = [model.run_with_cache(pixels_of(tiny_model, batch, key, 2))[1] for model in (tuned, tiny_model)]
+    last = [cache["blocks.2.hook_resid_post"].double().mean((0, 1)) for cache in caches]
+    torch.testing.assert_close(found[2].vector[0].double(), last[0] - last[1], rtol=1e-4, atol=1e-5)
+
+
+def test_towards_a_stranger_there_is_no_direction(tiny_model, batch):
+    stranger = copy.deepcopy(tiny_model)
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in stranger.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    with pytest.raises(ValueError, match="difference from the other needs models of which one was trained"):
+        steering_directions(tiny_model, batch, "clean", towards=stranger)
+
+
 def test_every_block_is_the_default(tiny_model, batch):
     found = steering_directions(tiny_model, batch, NOISE)
     assert [(d.hook_name, d.layer, d.tokens, d.source) for d in found] == [
@@ -226,3 +253,25 @@ def test_what_does_not_fit_is_refused(tiny_model, batch):
         attempt(scales=(1.0, float("nan")))
     with pytest.raises(ValueError, match="name at least one hook point"):
         steering_directions(tiny_model, batch, NOISE, hook_names=[])
+
+
+@pytest.mark.parametrize("corruptions", [["clean"], [NOISE]])
+def test_without_labels_the_closest_to_the_giver_is_chosen(planted_direction, corruptions):
+    """The difference of the models is the planted vector: at scale 1 after block 1 the base is the tuned model."""
+    base, tuned, images, _ = planted_direction
+    unlabelled = ImageBatch(images.images, torch.full_like(images.labels, -1), images.image_ids)
+    (key,) = corruptions
+    directions = steering_directions(base, unlabelled, key, towards=tuned)[1:]
+    found = steer(base, tuned, unlabelled, corruptions, directions, scales=(0.5, 1, 2), controls=2)
+    table = found.chosen(by="divergence", resamples=100)
+    assert set(table["quantity"]) == {"divergence"}
+    assert set(table["corruption"]) == {key}
+    best = table.query("control == 0").iloc[0]
+    assert (best["source"], best["hook_name"], best["scale"]) == ("between_models", "blocks.1.hook_resid_post", 1)
+    assert best["recovered"] == pytest.approx(1, abs=1e-6)
+    assert best["beyond"] < 0  # nats closer to the tuned model than random directions are
+    assert (table.query("control > 0")["recovered"] < 0.95).all()
+    with pytest.raises(ValueError, match="chosen by accuracy and logit difference, and the images have no labels"):
+        found.chosen(resamples=10)
+    with pytest.raises(ValueError, match="the images have no labels"):
+        found.chosen(by="divergence", most_cost=0.02, resamples=10)

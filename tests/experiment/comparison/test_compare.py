@@ -99,7 +99,8 @@ def test_identical_models_differ_in_nothing(models, tmp_path):
     heads = table(folder, "attention_heads")
     assert (heads[heads["quantity"].str.endswith(("_change", "js_distance"))]["value"] == 0).all()
     assert (table(folder, "weight_parts")["change_norm"] == 0).all()
-    assert table(folder, "swaps")["recovered"].isna().all()
+    for name in ("swaps", "steering"):
+        assert table(folder, name)["recovered"].isna().all()
     assert "identical" in (folder / "report.html").read_text()
 
 
@@ -255,6 +256,27 @@ def test_one_picture_is_compared_and_what_needs_two_is_named(models, tmp_path):
     folder = run(tmp_path, models["bare"], models["tuned"], pictures=(str(picture),))
     assert {"what": "causes", "tuned": "tuned", "why": CAUSES_NEED} in about(folder)["unmeasured"]
     assert len(table(folder, "behaviour")) == 1
+
+
+def test_the_base_is_steered_towards_the_tuned_model_and_back_from_a_condition(models, tmp_path):
+    folder = run(
+        tmp_path, models["base"], models["tuned"], conditions=("gaussian_blur_2",), sections=("behaviour", "causes")
+    )
+    found = table(folder, "steering")
+    sources = found.query("control == 0").groupby("condition")["source"].agg(set).to_dict()
+    assert sources == {"clean": {"between_models"}, "gaussian_blur_2": {"between_models", "mean_difference"}}
+    assert set(found["control"]) == {0, 1, 2}
+    assert set(found["hook_name"]) <= {"blocks.0.hook_resid_post", "blocks.2.hook_resid_post"}
+    own = found.query("quantity == 'divergence' and source == 'between_models' and control == 0")
+    assert own["beyond"].notna().all()
+
+
+def test_three_images_are_too_few_to_steer_with(models, tmp_path):
+    folder = run(tmp_path, models["base"], models["tuned"], limit=3, sections=("causes",))
+    (why,) = [row["why"] for row in about(folder)["unmeasured"] if row["what"] == "steering"]
+    assert why.startswith("it needs 4 images")
+    assert (folder / "tables" / "swaps.parquet").exists()
+    assert not (folder / "tables" / "steering.parquet").exists()
 
 
 def test_too_few_labelled_images_have_no_probe(models, tmp_path):
