@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,12 +124,13 @@ def measure(
 
 def evaluated_images(options: Options, model: HookedViT, *, quiet: bool) -> datasets.Dataset:
     """Load the images in the model's form: those with a label, or all if none has one."""
-    from mechvit.data.sources.label_columns import without_unlabelled
+    from mechvit.data.sources.label_columns import NoLabels
 
-    images = images_for(options, ALL, [model], limit=options.limit, unlabelled="keep", quiet=quiet)
-    if max(images["label"][:]) < 0:
-        return images
-    return without_unlabelled(images, options.unlabelled, options.images)
+    load = partial(images_for, options, ALL, [model], limit=options.limit, quiet=quiet)
+    try:
+        return load(unlabelled="keep" if options.pictures else None)
+    except NoLabels:
+        return load(unlabelled="keep")
 
 
 def summaries(performance: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:

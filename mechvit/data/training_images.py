@@ -76,14 +76,21 @@ def without_training_images(
     Raises:
         ValueError: no image is left.
     """
-    known = {os.fspath(each): trained_on(each) for each in checkpoints}
-    if not any(known.values()):
+    checkpoints = list(checkpoints)
+    if not (known := all_trained_on(checkpoints)):
         return images, 0
-    hashes = picture_hashes(images)
-    seen = np.asarray([any(each in own for own in known.values()) for each in hashes])
+    seen = np.asarray([each in known for each in picture_hashes(images)])
     if seen.all():
-        whose = ", ".join(name for name, own in known.items() if not own.isdisjoint(hashes))
-        raise ValueError(
-            f"all {len(images):,} images are some that {whose} was trained on, or its epoch chosen by: give others"
-        )
+        raise nothing_left(len(images), checkpoints)
     return (images.select(np.flatnonzero(~seen)), int(seen.sum())) if seen.any() else (images, 0)
+
+
+def all_trained_on(checkpoints: Iterable[str | os.PathLike[str]]) -> frozenset[str]:
+    """Return the hashes of the images that any of some checkpoints was trained on, or its epoch chosen by."""
+    return frozenset().union(*(trained_on(each) for each in checkpoints))
+
+
+def nothing_left(count: int, checkpoints: Iterable[str | os.PathLike[str]]) -> ValueError:
+    """Return the error of a set of images that the checkpoints were trained on, all of them."""
+    named = ", ".join(os.fspath(each) for each in checkpoints if trained_on(each))
+    return ValueError(f"all {count:,} images are some that {named} was trained on, or its epoch chosen by: give others")

@@ -42,15 +42,15 @@ def prepared_images(
         needs_classes: whether images whose classes are not the checkpoint's are refused; else they are taken without
             labels, and a line says so.
         pictures: files to take instead of the source, without labels.
-        apart_from: checkpoints; images that one of them was trained on are left out.
+        apart_from: checkpoints; images that one of them was trained on are left out before the limit counts.
         say: receives one line on which images these are, and one on what is left out.
         path: folder of the result (see `mechvit.data.prepare`); in memory when None.
 
     Raises:
-        ValueError: as in `load_images`, `load_pictures`, `align_labels` and `without_training_images`, or a processor
+        ValueError: as in `load_images`, `load_pictures` and `align_labels`, or a processor
             does not produce squares of one size.
     """
-    from mechvit.data import load_images, load_pictures, prepare, without_training_images
+    from mechvit.data import load_images, load_pictures, prepare
     from mechvit.models.processors.image_processor import output_size
 
     processors = image_processor if isinstance(image_processor, Sequence) else [image_processor]
@@ -62,17 +62,13 @@ def prepared_images(
             "do_center_crop and a crop_size"
         )
     say = say or silent
-    shared: dict[str, Any] = {"bad_files": bad_files, "pixel_range": pixel_range, "groups": groups}
+    shared: dict[str, Any] = {"bad_files": bad_files, "pixel_range": pixel_range, "groups": groups, "say": say}
+    shared |= {"limit": limit, "apart_from": apart_from}
     if pictures:
         images = load_pictures(pictures, **shared)
-        say(f"{len(images):,} {'picture' if len(images) == 1 else 'pictures'}, without labels")
     else:
-        images = load_images(
-            source, split, limit=limit, seed=seed, image_size=sizes[0] or 0, unlabelled=unlabelled, say=say, **shared
-        )
-    images, left_out = without_training_images(images, apart_from)
-    if left_out:
-        say(f"left out {left_out:,} that a model was trained on, or its epoch chosen by: {len(images):,} images")
+        own: dict[str, Any] = {"image_size": sizes[0] or 0, "unlabelled": unlabelled}
+        images = load_images(source, split, seed=seed, **own, **shared)
     return prepare(aligned(images, hf_config, unlabelled, needs_classes, say), processors, path=path)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mechvit.data import load_images, prepare, without_training_images
+from mechvit.data import load_images, load_pictures, prepare, without_training_images
 from mechvit.data.training_images import RECORD, record_training_images, trained_on
 
 
@@ -80,3 +80,42 @@ def test_nothing_left_is_refused(root, checkpoint):
     (checkpoint / RECORD).write_bytes(b"no table")
     with pytest.raises(ValueError, match=r"training_images.parquet, the record of .* cannot be read"):
         trained_on(checkpoint)
+
+
+def test_the_limit_counts_what_is_left(root, checkpoint):
+    """Of 40 images 16 are left, so that a limit of 16 gives all of these; bad files count no more than seen ones."""
+    source, said = f"folder:{root}", []
+    left = set(without_training_images(load_images(source), [checkpoint])[0]["image_id"])
+    assert len(left) == 16
+    for limit in (None, 16, 10):
+        images = load_images(source, limit=limit, apart_from=[checkpoint], say=said.append)
+        assert len(images) == (limit or 16)
+        assert set(images["image_id"]) <= left
+    assert said[:2] == ["left out 24 that a model was trained on, or its epoch chosen by", "16 of 40 images"]
+    assert said[5] == "10 of 40 images: the first, classes in turn"
+    bad = next(row for row in load_images(source, limit=10, apart_from=[checkpoint]))["file"]
+    Path(bad).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="left out 1 of 16 files"):
+        images = load_images(source, limit=15, apart_from=[checkpoint], bad_files="skip", say=said.append)
+    assert len(images) == 15
+    assert said[-1].startswith("15 of 40 images")
+
+
+def test_a_missing_file_is_named_and_not_known(root, checkpoint):
+    missing = root / "cat" / "lost.png"
+    missing.symlink_to(root / "nowhere.png")
+    with pytest.raises(ValueError, match=r"lost\.png"):
+        load_images(f"folder:{root}", apart_from=[checkpoint])
+    with pytest.warns(UserWarning, match="lost.png"):
+        images = load_images(f"folder:{root}", apart_from=[checkpoint], bad_files="skip")
+    assert len(images) == 16
+
+
+def test_named_pictures_count_after_those_that_were_trained_on(root, checkpoint):
+    files, said = sorted(root.rglob("*.*")), []
+    kept = load_pictures(files, apart_from=[checkpoint], limit=3, say=said.append)
+    assert len(kept) == 3
+    assert said[-1] == "3 of 40 pictures: the first, without labels"
+    seen = load_images(f"folder:{root}", "finetune", limit=1)["file"]
+    with pytest.raises(ValueError, match=r"all 1 images are some that .*tuned was trained on"):
+        load_pictures(seen, apart_from=[checkpoint])

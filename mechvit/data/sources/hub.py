@@ -15,7 +15,7 @@ from mechvit.models.checkpoints.revisions import hub_revision
 from mechvit.terminal import printable
 
 from .folder_source import check_place
-from .label_columns import as_classes, is_class_column
+from .label_columns import NoLabels, as_classes, is_class_column
 
 if TYPE_CHECKING:
     import datasets
@@ -216,7 +216,8 @@ def _column(rows: datasets.Dataset, hub: HubSet, role: Literal["image", "label"]
     advice = (
         f": name the column that holds the classes, as in {hub.written}:label={printable(can_be[0])}" if can_be else ""
     )
-    raise ValueError(f"{hub.name} must have {kind}; {_columns(rows)}{advice}")
+    error = NoLabels if role == "label" else ValueError
+    raise error(f"{hub.name} must have {kind}; {_columns(rows)}{advice}")
 
 
 def _columns(rows: datasets.Dataset) -> str:

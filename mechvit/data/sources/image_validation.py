@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from mechvit.data.content import picture_hashes
 from mechvit.terminal import printable, progress_bar
 
 from .picture import Decoded, decode, refuse_needless, refuse_unstated
@@ -23,18 +24,33 @@ _NO_PIXELS = Image.new("RGB", (1, 1))
 """Placeholder for checked pixels, so that they are not kept."""
 
 
+@dataclass(frozen=True)
+class ReadableRows:
+    """Rows whose images can be read."""
+
+    rows: list[int]
+    """Their indices."""
+    left_out: int
+    """Number of rows before the last of these that were left out because their files' hashes are known."""
+    is_cut: bool
+    """Whether the limit was reached, and rows behind it were not looked at."""
+
+
 def readable_rows(
     rows: datasets.Dataset,
     order: np.ndarray,
     limit: int | None,
     bad_files: Literal["error", "skip"],
     pixel_range: tuple[float, float] | None = None,
-) -> list[int]:
+    *,
+    known: Collection[str] = (),
+) -> ReadableRows:
     """Return the first `limit` rows of `order` whose images can be read, under the same settings as later use.
 
     Args:
         rows: the columns `image` (undecoded), `label` and `file`.
         pixel_range: see `mechvit.data.open_picture`.
+        known: hashes of files (`picture_hashes`); the rows of these are left out before they count.
 
     Raises:
         ValueError: a bad file under `error`, every file of the set or of a class bad, 16-bit values that may well be of
@@ -45,6 +61,7 @@ def readable_rows(
     wanted = len(order) if limit is None else min(limit, len(order))
     good: dict[int, Decoded] = {}
     bad: dict[int, str] = {}
+    left_out = 0
     with (
         ThreadPoolExecutor() as pool,
         progress_bar(label="Checking images", total=wanted, delay=2, leave=False) as bar,
@@ -53,7 +70,9 @@ def readable_rows(
         while len(good) < wanted and at < len(order):
             chunk = [int(row) for row in order[at : at + min(_CHUNK, wanted - len(good))]]
             at += len(chunk)
-            batch = rows[chunk]
+            unknown = _unknown(rows, chunk, known)
+            left_out += len(chunk) - len(unknown)
+            chunk, batch = unknown, rows[unknown]
             tried = pool.map(lambda image, file: _tried(image, file, pixel_range), batch["image"], batch["file"])
             for row, found in zip(chunk, tried, strict=True):
                 if isinstance(found, Decoded):
@@ -63,6 +82,8 @@ def readable_rows(
                     raise ValueError(f"{found}; repair or remove it, or pass bad_files='skip' to leave such files out")
                 else:
                     bad[row] = found
+    if not good and not bad:
+        return ReadableRows([], left_out, False)
     if not good:
         first = next(iter(bad.values()))
         raise ValueError(f"none of the {len(bad)} files could be read as an image; the first: {first}")
@@ -78,7 +99,18 @@ def readable_rows(
     if several := [names[row]["file"] for row, found in good.items() if found.has_more_frames]:
         first = printable(_some(several))
         warnings.warn(f"{len(several)} files have several frames; the first of each is used: {first}", stacklevel=3)
-    return list(good)
+    return ReadableRows(list(good), left_out, at < len(order))
+
+
+def _unknown(rows: datasets.Dataset, chunk: list[int], known: Collection[str]) -> list[int]:
+    """Return the rows whose files have none of the known hashes; those of a missing file are not known."""
+    if not known:
+        return chunk
+    try:
+        hashes = picture_hashes(rows.select(chunk))
+    except OSError:
+        return chunk if len(chunk) == 1 else [row for each in chunk for row in _unknown(rows, [each], known)]
+    return [row for row, own in zip(chunk, hashes, strict=True) if own not in known]
 
 
 def _tried(image: Any, file: str, pixel_range: tuple[float, float] | None) -> Decoded | str:

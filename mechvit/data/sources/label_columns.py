@@ -15,6 +15,11 @@ from .class_names import as_text
 if TYPE_CHECKING:
     import datasets
 
+
+class NoLabels(ValueError):
+    """Error: none of the images has a label, and labels are needed."""
+
+
 UNLABELLED = (-1, -100)
 """Values of a missing label, besides None: datasets' own mark, and the one that torch's losses ignore."""
 _MOST_NUMBERED = 100_000
@@ -116,7 +121,7 @@ def without_unlabelled(
         return with_classes(dataset, "label", np.where(missing, -1, codes).tolist(), dataset.features["label"].names)
     count = f"{missing.sum():,} of {len(codes):,} images of {where} have no label (None, -1 or -100)"
     if unlabelled == "error" or missing.all():
-        raise ValueError(
+        raise (NoLabels if missing.all() else ValueError)(
             f"{count}, as is common in test splits: take another split"
             + ("" if missing.all() else ", or leave them out with unlabelled='skip'")
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,14 +11,15 @@ import numpy as np
 
 from mechvit.arguments import checked
 from mechvit.data.image_origin import with_origin
+from mechvit.data.training_images import all_trained_on, nothing_left, without_training_images
 from mechvit.settings_checks import COUNT, SEED, check_number
 from mechvit.terminal import silent
 
 from .bit_depth import checked_range
 from .folder_source import FolderSource
 from .folders.folder_rows import PART_OF_IMAGE, ChosenRows, folder_part, rows_in_turn
-from .image_validation import readable_rows
-from .label_columns import check_unlabelled, without_unlabelled
+from .image_validation import ReadableRows, readable_rows
+from .label_columns import NoLabels, check_unlabelled, without_unlabelled
 from .photos import SPLITS, load_photos
 from .picture import path_text, refuse_needless
 
@@ -41,6 +42,7 @@ def load_images(
     unlabelled: Literal["error", "skip", "keep"] = "error",
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
+    apart_from: Iterable[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
     """Load images: all of a source, or the images of one part of it.
@@ -68,7 +70,10 @@ def load_images(
             state them; see `open_picture`, which reads every image.
         groups: what the images of a folder are grouped by, in columns of text: `parent`, a regular expression with
             named groups, or a table; see `mechvit.data.sources.folders.groups`.
-        say: receives one line on which images these are, as in "36 of 180 images: the part `test`".
+        apart_from: checkpoints; images that one of them was trained on, or its epoch chosen by, are left out before the
+            limit counts (see `without_training_images`).
+        say: receives one line on which images these are, as in "36 of 180 images: the part `test`", and one on how many
+            were left out.
 
     Returns:
         The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source), `file`,
@@ -78,7 +83,8 @@ def load_images(
         ValueError: an unknown split, an empty folder or class, a folder that mixes splits and classes or holds a whole
             system, a bad file, 16-bit values of at most 4,095 without a `pixel_range`, or one for pictures of eight
             bits, images without a label, a hub set without images or classes, or with several columns of them, groups
-            that do not fit the images.
+            that do not fit the images, or no image that no checkpoint was trained on. It is `NoLabels` where no image
+            has a label.
         ConnectionError, PermissionError: a hub set that cannot be reached, or is gated; the message says what to do.
     """
     if split != ALL and split not in SPLITS:
@@ -97,7 +103,8 @@ def load_images(
         refuse_needless(["photos"], 1, pixel_range)
         part = "test" if split == ALL else split
         photos = load_photos(part, limit=limit, seed=seed, image_size=image_size)
-        (say or silent)(f"{len(photos):,} images: crops of photographs, the part `{SPLITS[part]}`")
+        photos, left_out = without_training_images(photos, apart_from)
+        _say(say, f"{len(photos):,} images: crops of photographs, the part `{SPLITS[part]}`", left_out)
         return with_origin(photos, source)
     part = SPLITS.get(split, ALL)
     if folder is not None:
@@ -105,33 +112,37 @@ def load_images(
     else:
         found = _hub_part(source, part, seed, unlabelled)
     _check_found(found, source, split, unlabelled)
-    chosen = readable_rows(found.rows, found.order, limit, bad_files, pixel_range)
-    labels = np.asarray(found.rows["label"], dtype=np.int64)[chosen]
-    (say or silent)(_line(found, part, labels))
+    chosen = _readable(found.rows, found.order, limit, bad_files, pixel_range, list(apart_from))
+    _say(say, _line(found, part, chosen), chosen.left_out)
     from .picture_column import PictureColumn
 
-    return found.rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
+    return found.rows.select(chosen.rows).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
 
 
 @checked
 def load_pictures(
     pictures: Sequence[str | os.PathLike[str]],
     *,
+    limit: int | None = None,
     bad_files: Literal["error", "skip"] = "error",
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
+    apart_from: Iterable[str | os.PathLike[str]] = (),
+    say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
     """Load picture files, in the given order, as images without labels.
 
     Args:
         pictures: paths of files, each once.
-        bad_files, pixel_range, groups: as in `load_images`; `path` is the path as it is given.
+        limit: at most this many, the first; None takes all.
+        bad_files, pixel_range, groups, apart_from, say: as in `load_images`; `path` is the path as it is given.
 
     Returns:
         The columns image, label (-1), image_id (0, 1, ...), file, path and the groups.
 
     Raises:
-        ValueError: no picture, one given twice or that cannot be read, or groups that do not fit.
+        ValueError: no picture, one given twice or that cannot be read, groups that do not fit, or no picture that no
+            checkpoint was trained on.
     """
     import datasets
 
@@ -166,8 +177,15 @@ def load_pictures(
     rows = datasets.Dataset.from_dict(columns, features=features)
     if groups is not None:
         rows = with_groups(rows, groups, Path.cwd().name)
-    chosen = readable_rows(rows, np.arange(len(files)), None, bad_files, checked_range(pixel_range))
-    return rows.select(chosen).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
+    if limit is not None:
+        check_number("limit", limit, COUNT)
+    order, pixel_range = np.arange(len(files)), checked_range(pixel_range)
+    chosen = _readable(rows, order, limit, bad_files, pixel_range, list(apart_from))
+    count, whole = len(chosen.rows), len(files)
+    of_all = f"{count:,} of {whole:,}" if count < whole else f"{count:,}"
+    first = ": the first" if chosen.is_cut else ""
+    _say(say, f"{of_all} {'picture' if whole == 1 else 'pictures'}{first}, without labels", chosen.left_out)
+    return rows.select(chosen.rows).cast_column("image", PictureColumn(pixel_range=pixel_range, is_settled=True))
 
 
 def count_images(
@@ -192,6 +210,21 @@ def _hub_part(source: str, part: str, seed: int, unlabelled: Literal["error", "s
     return ChosenRows(rows, order, f"of the split {split}")
 
 
+def _readable(
+    rows: datasets.Dataset,
+    order: np.ndarray,
+    limit: int | None,
+    bad_files: Literal["error", "skip"],
+    pixel_range: tuple[float, float] | None,
+    checkpoints: list[str | os.PathLike[str]],
+) -> ReadableRows:
+    """Choose rows as `readable_rows`, of images that no checkpoint was trained on; refuse a set without any."""
+    chosen = readable_rows(rows, order, limit, bad_files, pixel_range, known=all_trained_on(checkpoints))
+    if not chosen.rows:
+        raise nothing_left(len(order), checkpoints)
+    return chosen
+
+
 def _check_found(found: ChosenRows, source: str, split: str, unlabelled: str) -> None:
     """Refuse a part without images, and a folder without labels where they are needed."""
     if len(found.order) == 0:
@@ -200,19 +233,28 @@ def _check_found(found: ChosenRows, source: str, split: str, unlabelled: str) ->
             "are needed, and more of each class to judge a model"
         )
     if not found.rows.features["label"].names and unlabelled != "keep":
-        raise ValueError(
+        raise NoLabels(
             f"the {len(found.rows):,} images of {source} have no labels, which are needed here, since the folder has "
             "no sub-folders: put the images of each class into a sub-folder named after it"
         )
 
 
-def _line(found: ChosenRows, part: str, labels: np.ndarray) -> str:
-    """Return in one line how many images are taken, and which; `labels` are theirs."""
+def _line(found: ChosenRows, part: str, chosen: ReadableRows) -> str:
+    """Return in one line how many images are taken, and which."""
+    labels = np.asarray(found.rows["label"], dtype=np.int64)[chosen.rows]
     whole, count, without = len(found.rows), len(labels), int((labels < 0).sum())
     line = f"{count:,} of {whole:,} images" if count < whole else f"{count:,} images"
     line += f" {found.place}" if found.place else ""
     if part != ALL:
-        line += f": {'the first of ' if count < len(found.order) else ''}the part `{part}`"
-    elif count < whole:
+        line += f": {'the first of ' if chosen.is_cut else ''}the part `{part}`"
+    elif chosen.is_cut:
         line += ": the first" if without == count else ": the first, classes in turn"
     return line + ("" if not without else ", without labels" if without == count else f", {without:,} without a label")
+
+
+def _say(say: Callable[[str], None] | None, line: str, left_out: int = 0) -> None:
+    """Say which images are taken, and how many were left out that a model was trained on."""
+    say = say or silent
+    if left_out:
+        say(f"left out {left_out:,} that a model was trained on, or its epoch chosen by")
+    say(line)
