@@ -5,6 +5,8 @@
     mechvit browse-features --model BASE --saes saes/base/batchtopk \\
         --tuned TUNED --tuned-saes saes/tuned/batchtopk \\
         --images folder:DIR --corruptions gaussian_blur_4 --out features.html
+    mechvit browse-features --model BASE --saes saes/base/batchtopk \\
+        --pictures a.jpg b.jpg --out features.html
 
 The page contains a table of all latents; details of each chosen latent (example images with activation maps, classes,
 logits, the effect of ablating it, nearest directions, clean against corrupted); and images whose patches can be
@@ -18,7 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechvit.cli.options import BatchOptions, DeviceOptions, OutputOptions, PartOptions, images_for, own_first
+from mechvit.cli.options import (
+    BatchOptions,
+    DeviceOptions,
+    OutputOptions,
+    PictureOptions,
+    UnlabelledOptions,
+    images_for,
+    own_first,
+)
 from mechvit.data.corruption_spec import PAPER_CORRUPTIONS, Condition
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -39,7 +49,7 @@ if TYPE_CHECKING:
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(PictureOptions, UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the feature browser."""
 
     model: str
@@ -48,6 +58,9 @@ class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Folders of SAEs (with cfg.json), or folders of such folders, as mechvit train-sae writes them."""
     out: Path
     """The page, an .html file."""
+    images: str = "photos"
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class, or images without labels; train, val and test
+    folders are its parts) or a Hub data set (ID:CONFIG@SPLIT); the test part. Without labels no latent has a class."""
     tuned: str | None = None
     """Model tuned from it, whose SAEs are shown beside the others."""
     tuned_saes: tuple[str, ...] = ()
@@ -73,6 +86,8 @@ class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     def __post_init__(self) -> None:
         check_common(self)
         check_some(self, "saes", "corruptions")
+        if self.pictures is not None:
+            check_some(self, "pictures")
         check(self, COUNT, "n_features", "n_images")
         check(self, COUNT_OR_ZERO, "features")
 
@@ -93,7 +108,7 @@ def draw(options: Options, corruptions: Sequence[Condition]) -> None:
     saes = named_saes(options)
     model = next(iter(saes.values()))[0]
     check_corruptions(corruptions, model.cfg.image_size)
-    images = images_for(options, "test", [model], limit=options.limit)
+    images = images_for(options, "test", [model], limit=options.limit, needs_labels=False, is_measured=False)
     from mechvit.saes.dashboard.results import Browsing
     from mechvit.views import feature_browser
 

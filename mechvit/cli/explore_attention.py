@@ -34,6 +34,9 @@ from mechvit.terminal import say
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
+DEFAULT_COUNT = 8
+"""Number of images that are shown where no limit is given."""
+
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,8 @@ class Options(PictureOptions, UnlabelledOptions, DeviceOptions, OutputOptions):
     """Blocks, 0 to n_layers - 1; None uses all."""
     heads: tuple[int, ...] | None = None
     """Heads, 0 to n_heads - 1; None uses all."""
-    limit: int = 8
-    """Largest number of pictures."""
+    limit: int | None = None
+    """Largest number of pictures; None takes eight of --images, or all of --pictures."""
     max_bytes: int = 20_000_000
     """Largest size of all patterns in the page: the pictures that fit are stored patch by patch, others in blocks."""
     seed: int = 0
@@ -87,18 +90,22 @@ def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, st
     models = dict(zip(names, models_of(options, names.values(), load_headed), strict=True))
     first = next(iter(models.values()))
     check_corruptions(corruptions, first.cfg.image_size)
-    images = shown(options, first)
+    limit = options.limit or (len(options.pictures) if options.pictures else DEFAULT_COUNT)
+    images = shown(options, first, limit)
     from mechvit.views import attention_explorer, patch_lens_view
 
-    shared: dict[str, Any] = {"limit": options.limit, "seed": options.seed}
+    shared: dict[str, Any] = {"limit": limit, "seed": options.seed}
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("layers", "heads", "max_bytes")}
     say(attention_explorer(models, images, corruptions, **chosen, **shared).save(options.out))
     if options.lens is not None:
         say(patch_lens_view(models, images, corruptions, **shared).save(options.lens))
 
 
-def shown(options: Options, model: HookedViT) -> Any:
-    """Return the picture files by caption, or the first test images."""
+def shown(options: Options, model: HookedViT, limit: int) -> Any:
+    """Return the picture files by caption, or the first images, and print which they are."""
     if options.pictures is None:
-        return images_for(options, ALL, [model], limit=options.limit, needs_labels=False, is_measured=False)
-    return opened_pictures(options)
+        return images_for(options, ALL, [model], limit=limit, needs_labels=False, is_measured=False)
+    pictures = opened_pictures(options)
+    if limit < len(pictures):
+        say(f"{limit:,} of {len(pictures):,} pictures: the first")
+    return pictures

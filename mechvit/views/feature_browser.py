@@ -40,7 +40,7 @@ def feature_browser(
     Args:
         saes: the SAEs by name, each with the model that it reads, such as two architectures, or a base's and a tuned
             model's. Latents of SAEs at one hook point are matched and linked.
-        images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids.
+        images: a `datasets.Dataset` or an `ImageBatch`, with the models' own class ids, or without labels.
         corruptions: keys such as `gaussian_blur_4`.
         features, described, settings, allow_other_model, progress: as in
             `mechvit.saes.dashboard.collect.browse_features`.

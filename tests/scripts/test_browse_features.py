@@ -97,6 +97,23 @@ def test_one_model_keeps_the_saes_own_names(folder, tmp_path):
     assert spec["title"] == "SAE features"
 
 
+def test_pictures_and_folders_without_labels_are_browsed(folder, tmp_path, capsys):
+    """The latents of pictures are those of the same images in a folder, without classes and named by their files."""
+    (tmp_path / "own").mkdir()
+    for i, image in enumerate(load_images("photos", "test", limit=30, image_size=32)["image"]):
+        image.save(tmp_path / "own" / f"{i:02}.png")
+    pictures = tuple(sorted((tmp_path / "own").iterdir()))[:4]
+    few = spec_of(browse(folder, pictures=pictures, limit=None, out=tmp_path / "few.html"))
+    assert capsys.readouterr().out.splitlines()[0] == "4 pictures, without labels"
+    assert {image["file"] for image in few["images"]} <= {path.name for path in pictures}
+    assert {image["label"] for image in few["images"]} == {-1}
+    assert few["nImages"] == 4
+    whole = spec_of(browse(folder, images=f"folder:{tmp_path / 'own'}", limit=None, out=tmp_path / "whole.html"))
+    assert capsys.readouterr().out.splitlines()[0] == "6 of 30 images: the part `test`, without labels"
+    assert whole["saes"][0]["pages"][0]["ablation"]["logit"] is None
+    assert whole["saes"][0]["pages"][0]["labels"] == []
+
+
 def test_what_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="--tuned and --tuned-saes go together"):
         browse(folder, out=tmp_path / "features.html", tuned="tuned")

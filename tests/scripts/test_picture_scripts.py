@@ -129,3 +129,17 @@ def test_a_run_takes_a_range():
     for preset in (PRESETS["imagenet"], TRANSFER_PRESETS["imagenet"]):
         with pytest.raises(ValueError, match=r"pixel_range must be the value of black and a larger one of white"):
             replace(preset, pixel_range=(4095, 0))
+
+
+def test_every_named_picture_is_explored_unless_there_is_a_limit(checkpoint, tmp_path, capsys):
+    pictures = []
+    for i, image in enumerate(load_images("photos", "test", limit=10, image_size=32)["image"]):
+        image.save(tmp_path / f"{i}.png")
+        pictures.append(tmp_path / f"{i}.png")
+    asked = {"model": (checkpoint,), "pictures": tuple(pictures), "corruptions": ("clean",)}
+    for limit, count in ((None, 10), (3, 3)):
+        page = tmp_path / f"{limit}.html"
+        call("explore_attention", limit=limit, out=page, **asked)
+        titles = [name for name in (path.name for path in pictures) if f'"{name}"' in page.read_text()]
+        assert len(titles) == count
+    assert "3 of 10 pictures: the first" in capsys.readouterr().out.splitlines()

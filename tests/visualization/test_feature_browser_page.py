@@ -218,6 +218,21 @@ def test_other_tokens_and_no_head(visit, tiny_hf, tiny_processor, tiny_images, t
     assert (np.abs(seen[0] - seen[1]).mean() > 1) == (tokens == "patches")
 
 
+def test_images_without_labels_are_named_by_their_files(visit, tiny_hf, tiny_processor, tiny_images, tmp_path):
+    unlabelled = tiny_images.map(lambda row: {"label": -1, "path": f"day/{row['image_id']}.png"})
+    model = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
+    browser = feature_browser({"one": (model, make_sae(hook_tokens="all"))}, unlabelled, settings=SMALL)
+    page = visit(browser.save(tmp_path / "features.html"))
+    first = browser.found.shown[0]
+    assert page.locator(".under .clip").first.inner_text() == f"{int(browser.found.image_ids[first])}.png"
+    page.locator("#list tbody a").first.click()
+    text = page.locator("#detail").inner_text()
+    assert "Without it" in text
+    assert "The label" not in text
+    assert "undefined" not in text
+    assert "Share of all its activation" not in text
+
+
 def test_an_sae_that_never_fires(visit, tiny_hf, tiny_processor, tiny_images, tmp_path):
     sae = make_sae(hook_tokens="all")
     with torch.no_grad():

@@ -253,7 +253,7 @@ def _line(found: ChosenRows, part: str, chosen: ReadableRows) -> str:
 
 
 def _say(say: Callable[[str], None] | None, line: str, left_out: int = 0) -> None:
-    """Say which images are taken, and how many were left out that a model was trained on."""
+    """Report which images are taken, and how many were left out that a model was trained on."""
     say = say or silent
     if left_out:
         say(f"left out {left_out:,} that a model was trained on, or its epoch chosen by")

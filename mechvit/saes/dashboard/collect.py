@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,8 @@ def browse_features(
 
     Args:
         saes: the SAEs by name, each with the model that it reads; those of one model and hook point share each pass.
-        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids.
+        images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the models' own class ids,
+            negative for images without one.
         corruptions: corruptions whose effect on every latent is measured; the most severe of each of the first families
             is displayed (`settings.drawn_corruptions`).
         features: latents to include, by the SAE's name; the rest are selected automatically (see `CHOICE`).
@@ -108,6 +110,7 @@ def browse_features(
         class_names=_class_names(groups[0].model, images, stream.labels),
         image_ids=column(images, "image_id"),
         labels=stream.labels,
+        files=_file_names(images),
         shown=tuple(stream.shown.tolist()),
         pictures=stream.pictures,
         example_kinds=(
@@ -136,6 +139,14 @@ def _groups(
     processors = {name: model.image_processor for name, (model, _) in saes.items()}
     check_alike(processors, "a browser of several models, which shows their latents on one picture,")
     return list(groups.values())
+
+
+def _file_names(images: Images) -> tuple[str, ...]:
+    """Return the names of the images' files, without their folders."""
+    if isinstance(images, ImageBatch):
+        return tuple(PurePath(path).name for path in images.paths or [""] * len(images))
+    column = next((name for name in ("path", "file") if name in images.column_names), None)
+    return tuple(PurePath(path).name for path in images[column][:]) if column else ("",) * len(images)
 
 
 def _class_names(model: HookedViT, images: Images, labels: Int[Tensor, " image"]) -> tuple[str, ...]:

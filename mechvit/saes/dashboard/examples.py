@@ -44,10 +44,11 @@ class ChosenTally:
         _, _, latent = fired = (codes > 0).nonzero(as_tuple=True)
         place = (codes[fired] / self.top.to(codes)[latent] * BINS).ceil().long().clamp_(1, BINS) - 1
         self.counts += torch.bincount(latent * BINS + place, minlength=self.counts.numel()).view_as(self.counts).cpu()
-        self.mass.index_add_(0, labels.cpu(), codes.sum(1).double().cpu())
+        known = labels.cpu() >= 0
+        self.mass.index_add_(0, labels.cpu()[known], codes.sum(1).double().cpu()[known])
 
     def label_share(self) -> Float[Tensor, "chosen label"]:
-        """Return `BrowsedSAE.label_share`; NaN for a dead latent."""
+        """Return `BrowsedSAE.label_share`; NaN for a dead latent, no column without labels."""
         return (self.mass / self.mass.sum(0)).T
 
 
@@ -164,14 +165,15 @@ class AblationTally:
         labels: Int[Tensor, " pair"],
     ) -> None:
         """Add pairs of a latent and one of its images, with the logits before and after the ablation."""
-        label = labels[:, None].to(before.device)
+        label, unknown = labels[:, None].clamp_min(0).to(before.device), labels.cpu() < 0
         logit = (after - before).double()
         logit = (logit - logit.mean(1, keepdim=True)).gather(1, label)[:, 0].cpu()
         probability = (after.double().softmax(1) - before.double().softmax(1)).cpu()
         changed = (after.argmax(1) != before.argmax(1)).double().cpu()
         self.images.index_add_(0, latent, torch.ones_like(changed))
-        self.logit.index_add_(0, latent, logit)
-        self.probability.index_add_(0, latent, probability.gather(1, label.cpu())[:, 0])
+        own = probability.gather(1, label.cpu())[:, 0]
+        self.logit.index_add_(0, latent, logit.masked_fill(unknown, torch.nan))
+        self.probability.index_add_(0, latent, own.masked_fill(unknown, torch.nan))
         self.changed.index_add_(0, latent, changed)
         self.classes.index_add_(0, latent, probability)
 

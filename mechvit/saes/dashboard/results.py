@@ -60,9 +60,10 @@ class Ablation:
     images: Int[Tensor, " chosen"]
     """Number of images that the means are over."""
     label_logit: Float[Tensor, " chosen"]
-    """Change of the label's logit minus the mean change of all classes, which does not affect a softmax."""
+    """Change of the label's logit minus the mean change of all classes, which does not affect a softmax; NaN where an
+    image has no label."""
     label_probability: Float[Tensor, " chosen"]
-    """Change of the label's probability, -1 to 1."""
+    """Change of the label's probability, -1 to 1; NaN where an image has no label."""
     changed: Float[Tensor, " chosen"]
     """Share of the images whose predicted class changes."""
     lowered: Int[Tensor, "chosen top"]
@@ -117,7 +118,7 @@ class BrowsedSAE:
     histogram: Int[Tensor, "chosen bin"]
     """Number of clean tokens per activation bin; bins are equal, from 0 (excluded) to the maximum."""
     label_share: Float[Tensor, "chosen label"]
-    """Share of the latent's total activation that falls on the images of each label."""
+    """Share of the latent's activation on labelled images that falls on those of each label; no column without any."""
     example_row: Int[Tensor, "chosen example"]
     """Rows of the data set, in the order of `BrowsedFeatures.example_kinds`; -1 where there is none."""
     example_score: Float[Tensor, "chosen example"]
@@ -146,6 +147,9 @@ class BrowsedFeatures:
     class_names: tuple[str, ...]
     image_ids: Int[Tensor, " image"]
     labels: Int[Tensor, " image"]
+    """Class ids; negative for an image without a label."""
+    files: tuple[str, ...]
+    """Names of the images' files; empty where they are unknown."""
     shown: tuple[int, ...]
     """Rows of the displayed images, for every token of which the strongest latents are known."""
     pictures: Mapping[tuple[int, str], UInt8[Tensor, "3 height width"]]

@@ -75,7 +75,7 @@ def evaluate_saes(
         saes: published SAEs, which read and write raw activations, by name, at any hook point with one vector per
             token; after `hook_resid_pre` and `hook_resid_post` the network continues without a hook, which is faster.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are the model's own class ids.
-            Of images without labels only the reconstruction is measured, and no latent is described.
+            Of images without labels only the reconstruction is measured, and latents are described without classes.
         corruptions: conditions to measure besides clean.
         cosine_corruptions: those corruptions whose codes are compared with the clean ones; None compares all.
         top_images: number of images with which to describe each latent (see `sae_features`); None describes none.
@@ -171,8 +171,7 @@ def sae_features(
         model, sae, images, corruptions, batch_size, seed, allow_other_model, progress: as in `evaluate_saes`.
 
     Raises:
-        ValueError: as in `evaluate_saes`; labels are negative, `top_images` is below 1, or codes may be negative
-            (abstopk).
+        ValueError: as in `evaluate_saes`; `top_images` is below 1, or codes may be negative (abstopk).
     """
     wanted = Wanted(
         described=tuple(dict.fromkeys(map(as_condition, corruptions))),

@@ -112,25 +112,17 @@ class SinglePass:
             codes = 4 * self.n_tokens * max(sae.cfg.d_sae for sae in self.saes.values())
             batch_size = default_batch_size(self.model, held=codes)
         labelled = len(present_classes(images)) > 0
-        if not labelled:
-            self.features = {}  # they are described by the labels of their images
         if labelled and self.wanted.measured and self.model.cfg.no_softmax is None:
             self.mean = clean_mean(self.model, self.site, images, MEAN_IMAGES, batch_size)
         first_image = 0
         for batch in image_batches(
             self.model, images, batch_size, conditions=self.wanted.conditions, progress=progress
         ):
-            self._check_labels(batch)
             self.add(batch, first_image)
             first_image += len(batch)
             self.image_ids.append(on_cpu(batch.image_ids))
             self.labels.append(on_cpu(batch.labels))
         return self.result()
-
-    def _check_labels(self, batch: ImageBatch) -> None:
-        if self.features and int(batch.labels.min()) < 0:
-            ids = batch.image_ids[batch.labels < 0].tolist()[:8]
-            raise ValueError(f"labels must not be negative; they are on the image ids {ids}: leave these images out")
 
     def add(self, batch: ImageBatch, first_image: int) -> None:
         """Add a batch: the network runs once per condition, then the SAEs in turn, so that few codes are held."""

@@ -67,15 +67,16 @@ class SAEFeatures:
     """Index in the image of the strongest patch, in reading order; CLS and other special tokens have indices below 0
     (the last of them -1)."""
     top_label: Int[Tensor, " d_sae"]
-    """Most frequent label of the top images; -1 for a dead latent."""
+    """Most frequent label of the top images; -1 for a dead latent, and without labels."""
     top_label_purity: Float[Tensor, " d_sae"]
-    """Share of the top images with that label; NaN for a dead latent."""
+    """Share of the labelled top images with that label; NaN for a dead latent, and without labels."""
     mass_label: Int[Tensor, " d_sae"]
-    """Label whose images hold the largest part of the latent's total activation; -1 for a dead latent."""
+    """Label whose images hold the largest part of the latent's activation on labelled images; -1 for a dead latent, and
+    without labels."""
     mass_label_purity: Float[Tensor, " d_sae"]
-    """Share of the total activation in these images: purity over all images, weighted by activation."""
+    """That part as a share: purity over all labelled images, weighted by activation; NaN without labels."""
     selective_label: Int[Tensor, " d_sae"]
-    """Label whose images have the highest mean activation; -1 for a dead latent."""
+    """Label whose images have the highest mean activation; -1 for a dead latent, and without labels."""
     selectivity: Float[Tensor, " d_sae"]
     """(a - b) / (a + b), with a that mean and b the mean of the other labels' means: 0 (none) to 1 (this class only).
 
@@ -89,7 +90,7 @@ class SAEFeatures:
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per latent, `labels` and `feature` first; top images and classes are lists, strongest first.
 
-        A dead latent's labels are missing (`pandas.NA`).
+        A dead latent's labels are missing (`pandas.NA`), and without labels those of all.
         """
         import pandas as pd
 

@@ -86,12 +86,13 @@ class FeatureTally:
         assert self.mass is not None
         if new := max(0, int(labels.max()) + 1 - len(self.mass)):
             self.mass = torch.cat([self.mass, self.mass.new_zeros(new, self.mass.shape[1])])
-        self.mass.index_add_(0, labels.to(codes.device), per_image.to(self.mass))
+        known = labels.to(codes.device) >= 0
+        self.mass.index_add_(0, labels.to(codes.device)[known], per_image[known].to(self.mass))
 
     def result(
         self, image_ids: Int[Tensor, " images"], labels: Int[Tensor, " images"], logits: LogitEffects | None
     ) -> SAEFeatures:
-        """Describe every latent, given the ids and labels of all images."""
+        """Describe every latent, given the ids and labels of all images; those without a label have a negative one."""
         assert self.images is not None
         assert self.mass is not None
         score, place = wide(self.images.score).T.cpu(), self.images.place.T.cpu()
@@ -107,7 +108,7 @@ class FeatureTally:
             top_patch=torch.where(present, token - self.first_patch, 0),
             top_label=top_label,
             top_label_purity=top_purity,
-            **label_statistics(self.mass.cpu(), torch.bincount(labels, minlength=len(self.mass))),
+            **label_statistics(self.mass.cpu(), torch.bincount(labels[labels >= 0], minlength=len(self.mass))),
             logits=logits,
             sensitivity={key: pair.result() for key, pair in self.pairs.items()},
         )
@@ -126,7 +127,14 @@ def purity(labels: Int[Tensor, "d_sae top"]) -> tuple[Int[Tensor, " d_sae"], Flo
 def label_statistics(
     mass: Float[Tensor, "label d_sae"], images: Int[Tensor, " label"]
 ) -> dict[str, Int[Tensor, " d_sae"] | Float[Tensor, " d_sae"]]:
-    """Compute purity by activation and class selectivity from the activation and the number of images of each label."""
+    """Compute purity by activation and class selectivity from the activation and the number of images of each label.
+
+    Without any label the classes are -1 and the numbers NaN.
+    """
+    if not len(images):
+        unknown, none = torch.full((mass.shape[1],), torch.nan), torch.full((mass.shape[1],), -1)
+        known = {"mass_label": none, "mass_label_purity": unknown.double()}
+        return known | {"selective_label": none, "selectivity": unknown.double()}
     mass, dead = mass.double(), mass.sum(0) == 0
     seen = images > 0
     means = torch.where(seen[:, None], mass / images.clamp(min=1)[:, None], -1)

@@ -49,6 +49,7 @@ class FeatureBrowser(Page):
                 {
                     "id": int(found.image_ids[row]),
                     "label": int(found.labels[row]),
+                    "file": found.files[row],
                     "picture": _picture(found.pictures[row, "clean"].numpy()),
                 }
                 for row in rows

@@ -272,6 +272,37 @@ def test_a_bare_encoder_has_no_ablation(tiny_hf, tiny_processor, batch):
     assert page.features.logits is None
 
 
+@pytest.mark.parametrize("n_unlabelled", [7, 24])
+def test_images_without_labels_change_nothing_but_classes(make, batch, n_unlabelled):
+    """The maps, the choice and what an ablation changes are those of labelled images; shares are of the labelled."""
+    labels = batch.labels.clone()
+    labels[:n_unlabelled] = -1
+    sae, paths = random_sae(), tuple(f"day/{i}.png" for i in range(24))
+    known, found = (
+        make(sae, ImageBatch(batch.images, own, batch.image_ids, paths=paths)) for own in (batch.labels, labels)
+    )
+    one, other = known.saes["one"], found.saes["one"]
+    common, i, j = np.intersect1d(one.chosen.numpy(), other.chosen.numpy(), return_indices=True)
+    assert len(common) > 5
+    drawn = [k for k, kind in enumerate(found.example_kinds) if kind != "random"]
+    assert torch.equal(one.histogram[i], other.histogram[j])
+    torch.testing.assert_close(one.example_score[i][:, drawn], other.example_score[j][:, drawn], equal_nan=True)
+    torch.testing.assert_close(one.ablation.changed[i], other.ablation.changed[j])
+    torch.testing.assert_close(one.ablation.raised_by[i], other.ablation.raised_by[j])
+    assert found.files[3] == "3.png"
+    if n_unlabelled == 24:
+        assert other.label_share.shape[1] == 0
+        assert other.ablation.label_logit.isnan().all()
+        assert (other.features.mass_label == -1).all()
+        return
+    assert not other.ablation.label_logit.isnan().all()
+    labelled = make(sae, batch.take(torch.arange(7, 24))).saes["one"]
+    _, i, j = np.intersect1d(labelled.chosen.numpy(), other.chosen.numpy(), return_indices=True)
+    torch.testing.assert_close(labelled.label_share[i], other.label_share[j], equal_nan=True)
+    assert torch.equal(labelled.features.mass_label, other.features.mass_label)
+    torch.testing.assert_close(labelled.features.selectivity, other.features.selectivity, equal_nan=True)
+
+
 def test_another_hook_point(make, tiny_model, batch, hf_logits):
     """One in the middle of a block, where the network goes on through a hook."""
     sae = random_sae(hook="blocks.1.hook_mlp_out")
@@ -381,8 +412,6 @@ def test_what_is_refused(make, tiny_model, batch):
         Browsing(n_features=0)
     with pytest.raises(ValueError, match="random_images must be at least 0; got -1"):
         Browsing(random_images=-1)
-    with pytest.raises(ValueError, match="labels must not be negative"):
-        make(random_sae(), ImageBatch(batch.images, batch.labels - 1, batch.image_ids))
     sae = empty_sae()
     sae.cfg.normalize_activations = "layer_norm"
     with pytest.raises(ValueError, match="normalises its input"):

@@ -260,15 +260,22 @@ def test_published_saes_of_train_saes_load_and_evaluate(tiny_model, tiny_images,
 
 
 def test_images_without_labels_are_reconstructed_as_with_them(tiny_model, batch):
-    """The reconstruction is measured all the same; accuracy and descriptions of latents, which need labels, are not."""
+    """The reconstruction is measured all the same, accuracy is not, and latents are described without classes."""
     saes = {"sae": random_sae("batchtopk")}
     unlabelled = replace(batch, labels=torch.full_like(batch.labels, -1))
     known, found = (
         evaluate_saes(tiny_model, saes, images, CORRUPTIONS[:1], top_images=3, seed=3) for images in (batch, unlabelled)
     )
-    assert known.features
-    assert not found.features
     assert not found.baselines
+    own, with_classes = found.features["sae"], known.features["sae"]
+    for name in ("firing_rate", "mean_activation", "max_activation", "top_score", "top_image", "top_patch"):
+        torch.testing.assert_close(getattr(own, name), getattr(with_classes, name), equal_nan=True, rtol=0, atol=0)
+    for name in ("top_label", "mass_label", "selective_label"):
+        assert (getattr(own, name) == -1).all()
+        assert (getattr(with_classes, name) >= 0).any()
+    for name in ("top_label_purity", "mass_label_purity", "selectivity"):
+        assert getattr(own, name).isnan().all()
+    assert own.to_frame()["mass_label"].isna().all()
     for key, quality in found.quality.items():
         for name in ("explained_variance", "l0", "cosine", "dead_fraction"):
             assert getattr(quality, name) == getattr(known.quality[key], name)

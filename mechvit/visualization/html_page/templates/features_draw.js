@@ -29,6 +29,7 @@ const Features = (() => {
   const signed = (value) => (value > 0 ? "+" : "") + number(value);
   const percent = (value) => (value === null || Number.isNaN(value) ? "–" : `${Math.round(100 * value)}%`);
   const named = (label) => (label < 0 ? "–" : spec.classes[label]);
+  const caption = ({ label, file }) => (label < 0 ? file || "–" : spec.classes[label]);
 
   spec.saes.forEach((sae) => {
     for (const name of ["rate", "mean", "max", "purity", "selectivity"]) sae.table[name] = floats(sae.table[name]);
@@ -168,5 +169,6 @@ const Features = (() => {
     return make("div", {}, box, axis);
   };
 
-  return { spec, state, make, number, signed, percent, named, mapOf, draw, setMode, tile, choice, bars, histogram };
+  return { spec, state, make, number, signed, percent, named, caption, mapOf, draw, setMode, tile, choice, bars,
+    histogram };
 })();

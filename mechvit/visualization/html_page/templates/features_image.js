@@ -1,7 +1,8 @@
 // Feature browser: images whose patches can be selected to list the latents that write most into them.
 "use strict";
 Features.imagePage = (() => {
-  const { spec, state, make, number, percent, named, draw, bars, address, toFeature, conditions, panel, card, under } = Features;
+  const { spec, state, make, number, percent, named, caption, draw, bars, address, toFeature, conditions, panel, card,
+    under } = Features;
 
   // The strongest latents at one token of a shown image: [latent, activation].
   const strongest = (sae, image, token, condition = state.condition) => {
@@ -88,7 +89,7 @@ Features.imagePage = (() => {
       strip(token),
       make("div.look", {},
         make("div", {}, canvas,
-          make("div.under", {}, make("b.clip", {}, named(spec.images[spec.shown[state.image].image].label)),
+          make("div.under", {}, make("b.clip", {}, caption(spec.images[spec.shown[state.image].image])),
             make("span", {}, special)),
           guess && panel("Predicted", null,
             bars(guess.map(([label, share]) => [named(label), share, percent(share)]), { top: 1 })),

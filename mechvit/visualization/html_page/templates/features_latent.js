@@ -1,7 +1,7 @@
 // Feature browser: one latent's page, and the parts that the images' page shares with it.
 "use strict";
 Object.assign(Features, (() => {
-  const { spec, state, make, number, signed, percent, named, mapOf, tile, choice, bars, histogram, list } = Features;
+  const { spec, state, make, number, signed, percent, named, caption, mapOf, tile, choice, bars, histogram, list } = Features;
   const address = (parts) => `#${Object.entries(parts).map(([key, value]) => `${key}=${value}`).join("&")}`;
   const toFeature = (sae, feature) => address({ sae, feature });
   const conditions = () => spec.conditions.length > 1 && choice("", "condition",
@@ -62,7 +62,7 @@ Object.assign(Features, (() => {
       : make("a", { href: address({ sae: state.sae, image: shown }), title: "Ask this image" }, canvas);
     return make("figure.tile", {}, framed, make("figcaption", {}, value,
       map[best] > 0 && best < sae.special.length && ` at ${sae.special[best]}`,
-      spec.kinds[i] !== "top" && ` · ${spec.kinds[i]}`, make("span.clip.block", {}, named(spec.images[at].label))));
+      spec.kinds[i] !== "top" && ` · ${spec.kinds[i]}`, make("span.clip.block", {}, caption(spec.images[at]))));
   };
 
   const fact = (title, value, note) => make("div", {}, make("dt", {}, title),
@@ -152,7 +152,7 @@ Object.assign(Features, (() => {
     return [
       panel("Activations", "Clean tokens on which it fires; heights are logarithmic.",
         histogram(page.histogram, sae.table.max[latent])),
-      panel("Classes", "Share of all its activation.",
+      page.labels.length > 0 && panel("Classes", "Share of all its activation.",
         bars([...classes(page.labels.filter(([, share]) => share > 0), percent),
           ...(page.otherLabels > 0.005 ? [["other classes", page.otherLabels, percent(page.otherLabels)]] : [])])),
       page.corrupted.length > 0 && panel("Clean against corrupted",
@@ -165,7 +165,8 @@ Object.assign(Features, (() => {
         bars(classes([...page.raised, ...[...page.lowered].reverse()], signed))),
       ablation?.images > 0 && panel("Without it",
         `Ablated on its ${ablation.images} top images, everything else unchanged: mean change of probability. ` +
-        `The label's logit changes by ${signed(ablation.logit)}, its probability by ${signed(ablation.probability)}; ` +
+        (ablation.logit === null ? "" :
+          `The label's logit changes by ${signed(ablation.logit)}, its probability by ${signed(ablation.probability)}; `) +
         `${percent(ablation.changed)} of the predictions change.`,
         bars(classes([...ablation.lowered.filter(([, by]) => by < 0),
           ...[...ablation.raised].reverse().filter(([, by]) => by > 0)], signed))),
