@@ -1,0 +1,5 @@
+"""Null models: the limits of one more of their kind, false discoveries among many rows (names in `__init__.pyi`)."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
