@@ -33,11 +33,13 @@ def common_batches(
     Every condition of some images comes before the next images.
 
     Raises:
-        ValueError: no condition, an attack on each model itself, and as `model_batches`.
+        ValueError: no condition, an attack on each of several models itself, and as `model_batches`.
     """
     if not conditions:
         raise ValueError("name at least one condition, as in clean or gaussian_blur_4; got none")
-    applied = check_conditions(check_same_image(conditions, "a comparison of answers", models), images)
+    if len(models) > 1:
+        conditions = check_same_image(conditions, "a comparison of answers", models)
+    applied = check_conditions(conditions, images)
     for batches in model_batches(models, images, batch_size, patterns=patterns, progress=progress):
         for condition in applied:
             yield condition, shown(models, batches, condition, seed=seed)

@@ -1,42 +1,47 @@
 """Attention of two models on the same images, head by head: entropy, distance, CLS mass, and how far patterns differ.
 
-The models advance block by block, so that one layer's patterns of both are held at a time.
+Patterns are computed from the queries and keys of a pass, a few images at a time; none is kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechvit.analysis.common_batches import common_batches
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import Images, default_batch_size, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.pair_checks import check_same_shape
+from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
 
+from .capture import pattern_hooks
 from .maps import head_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mechvit.models import HookedViT
-    from mechvit.models.layers.positions import TokenLayout
 
 JS_DISTANCE = "js_distance"
 """Name of the distance between patterns."""
 HEAD_NUMBERS: tuple[str, ...] = ("entropy", "distance", "cls_mass")
 """Names of the statistics of one head (`head_numbers`); the last is left out without CLS."""
+WEIGHTS_AT_ONCE = 2**19
+"""Most attention weights of each model that are reduced at once: the pattern of one image in one layer of a ViT-B/16.
+More leave the processor's cache."""
 Numbers = dict[str, Float[Tensor, "batch head"]]
+Patterns = Callable[[slice], Float[Tensor, "some head query key"]]
+"""Function of rows of a batch that returns their patterns, in float32 on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,7 @@ def attention_change(
         base, tuned: two models of one grid of patches and as many layers and heads; no head to classify is needed.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are not read.
         conditions: what is done to the images before they are shown.
-        batch_size: images per forward pass; None takes 32 on a CPU, else 128, limited to 256 MiB of both models'
-            patterns of one layer.
+        batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: seed of all random draws of the conditions.
         progress: the label of a progress bar; None shows none.
 
@@ -184,52 +188,75 @@ def attention_change(
 
     Source: entropy, the paper's equation 1; mean attention distance, arXiv:2010.11929 (figure 7).
     """
-    shape = ("grid", "n_prefix_tokens", "n_layers", "n_heads")
-    check_same_shape(base, tuned, "a comparison of attention, head by head and patch by patch,", shape)
+    found = AttentionMeasurement(base, tuned)
     models = {"base": base, "tuned": tuned}
-    if batch_size is None:
-        held = 2 * (4 + 8) * base.cfg.n_heads * base.cfg.n_tokens**2  # in float32, and for one image in float64
-        batch_size = min(default_batch_size(model, held=held) for model in models.values())
-    ids: list[Tensor] = []
-    found: dict[tuple[str, str], list[Tensor]] = {}
-    first = None
-    for condition, shown in common_batches(models, images, conditions, batch_size, seed=seed, progress=progress):
-        first = first or condition
-        if condition == first:
-            ids.append(on_cpu(shown["base"].image_ids))
-        pixels = {name: pixel_values(models[name], batch) for name, batch in shown.items()}
-        for name, values in _compare(models, pixels, shown["base"].image_ids).items():
-            found.setdefault((condition.key, name), []).append(values)
-    return AttentionChange(torch.cat(ids), {key: torch.cat(parts) for key, parts in found.items()})
+    run_together(models, images, conditions, [found], batch_size, seed=seed, progress=progress)
+    return found.result()
 
 
-def _compare(
-    models: Mapping[str, HookedViT], pixels: Mapping[str, Tensor], image_ids: Tensor
-) -> dict[str, Float[Tensor, "batch layer head"]]:
-    """Run both models block by block and reduce each layer's patterns."""
-    places = {name: model.place(model.cfg.grid) for name, model in models.items()}
-    resids = {name: model(pixels[name], stop_at_layer=0) for name, model in models.items()}
-    layers: list[Numbers] = []
-    for layer in range(models["base"].cfg.n_layers):
-        patterns: dict[str, Tensor] = {}
-        for name, model in models.items():
-            patterns[name], resids[name] = _block(model, layer, resids[name], places[name])
-            check_finite("attention weights", [patterns[name]], model, image_ids, numbers=[layer])
-        parts = [_numbers(models, *pair) for pair in zip(*(p.split(1) for p in patterns.values()), strict=True)]
-        layers.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-    return {name: torch.stack([layer[name] for layer in layers], dim=1) for name in layers[0]}
+class AttentionMeasurement(PassMeasurement):
+    """Statistics of every head of the two models of a pass, `base` and `tuned`.
+
+    Args:
+        base, tuned: the models that run.
+
+    Raises:
+        ValueError: as `attention_change`.
+    """
+
+    def __init__(self, base: HookedViT, tuned: HookedViT) -> None:
+        shape = ("grid", "n_prefix_tokens", "n_layers", "n_heads")
+        check_same_shape(base, tuned, "a comparison of attention, head by head and patch by patch,", shape)
+        self._of_base: list[Patterns] = []
+        """The base's patterns that wait for the tuned model's."""
+        self._layers: list[Numbers] = []
+        self._ids: dict[str, list[Tensor]] = {}
+        self._found: dict[tuple[str, str], list[Tensor]] = {}
+
+    def hooks(self, batch: PassBatch, name: str, layer: int) -> Hooks:
+        """Return hooks that keep the base's queries and keys, and reduce them beside the tuned model's."""
+
+        def take(patterns: Patterns) -> None:
+            if name == "base":
+                self._of_base.append(patterns)
+            else:
+                self._layers.append(_reduced(batch, layer, self._of_base.pop(), patterns))
+
+        return pattern_hooks(batch.models[name], layer, lambda: batch.places[name], take)
+
+    def read(self, batch: PassBatch) -> None:
+        """Join the layers of a batch."""
+        key = batch.condition.key
+        self._ids.setdefault(key, []).append(on_cpu(batch.image_ids))
+        for name in self._layers[0]:
+            values = torch.stack([layer[name] for layer in self._layers], dim=1)
+            self._found.setdefault((key, name), []).append(values)
+        self._layers.clear()
+
+    def result(self) -> AttentionChange:
+        """Return all that was read."""
+        ids = next(iter(self._ids.values()))
+        return AttentionChange(torch.cat(ids), {key: torch.cat(parts) for key, parts in self._found.items()})
 
 
-def _block(model: HookedViT, layer: int, resid: Tensor, place: TokenLayout) -> tuple[Tensor, Tensor]:
-    """Run one block; return its pattern, in float32 on the CPU, and the residual stream that leaves it."""
-    kept: list[Tensor] = []
+def _reduced(batch: PassBatch, layer: int, base: Patterns, tuned: Patterns) -> Numbers:
+    """Return the statistics of one layer of both models.
 
-    def keep(pattern: Tensor, hook: Any) -> None:
-        kept.append(pattern.float().cpu())
+    Raises:
+        ValueError: attention that is not finite.
+    """
+    parts = [_numbers(batch.models, base(rows), tuned(rows)) for rows in _few(batch)]
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    for name, model in batch.models.items():
+        check_finite("attention weights", [found[f"entropy_{name}"]], model, batch.image_ids, numbers=[layer])
+    return found
 
-    with model.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", keep)]):
-        left = model.blocks[layer](resid, place)
-    return kept[0], left
+
+def _few(batch: PassBatch) -> Iterator[slice]:
+    """Yield slices of a batch whose patterns are reduced at once."""
+    cfg = batch.models["base"].cfg
+    step = max(1, WEIGHTS_AT_ONCE // (cfg.n_heads * cfg.n_tokens**2))
+    yield from (slice(start, start + step) for start in range(0, len(batch.image_ids), step))
 
 
 def _numbers(

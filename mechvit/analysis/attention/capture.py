@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.inputs import wide
-from mechvit.analysis.lenses.logit_lens import Hooks
+from mechvit.analysis.shared_pass import Hooks
 from mechvit.kernels.attention_pair import attention_pair, cosine_of_norms
 from mechvit.kernels.attention_statistics import FUSED_KEYS, attention_statistics, row_entropy
 from mechvit.models.interrupts import temporary
@@ -105,6 +105,28 @@ def _hooks(
     """Return the hooks of some layers; they read patterns if asked to, or where the caller's hooks may edit them."""
     place = functools.cache(lambda: model.place(model.cfg.grid))  # one for all layers of the pass
     return [hook for layer in layers for hook in _layer_hooks(model, layer, as_pattern, place, on_pattern, on_heads)]
+
+
+def pattern_hooks(
+    model: HookedViT,
+    layer: int,
+    place: Callable[[], TokenLayout],
+    take: Callable[[Callable[[slice], Tensor]], None],
+) -> Hooks:
+    """Return hooks that give `take` a layer's patterns, as a function of rows of the batch: in float32 on the CPU.
+
+    The pass stays fused: patterns are computed from queries and keys, as the model's own softmax does, unless the
+    caller's hooks may edit them.
+    """
+
+    def of_pattern(pattern: Tensor) -> None:
+        take(lambda rows: pattern[rows].cpu())
+
+    def of_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
+        attn = model.blocks[layer].attn
+        take(lambda rows: attn.pattern(attn.scores(q[rows], k[rows], bias)).float().cpu())
+
+    return _layer_hooks(model, layer, False, place, of_pattern, of_heads)
 
 
 @temporary

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechvit.analysis.common_batches import common_batches
 from mechvit.analysis.finite import first_not_finite, model_name
-from mechvit.analysis.inputs import Images, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, on_cpu
+from mechvit.analysis.shared_pass import PassBatch, PassMeasurement, run_together
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -57,19 +57,42 @@ def behaviour_change(
         ValueError: a model that is no softmax classifier, other classes, a column that the data set lacks, no images,
             no conditions, another input size, labels that are not classes, logits that are not finite.
     """
-    models = {"base": base, "tuned": tuned}
-    for model in models.values():
-        require_classifier(model, images)
-    check_same_classes(base, tuned)
-    groups = _columns(images, by)
-    found: dict[str, list[pd.DataFrame]] = {}
-    for condition, shown in common_batches(models, images, conditions, batch_size, seed=seed, progress=progress):
-        logits = {name: _logits(name, models[name], batch) for name, batch in shown.items()}
-        own = shown["base"]
-        found.setdefault(condition.key, []).append(table_of(logits["base"], logits["tuned"], own.labels, own.image_ids))
-    classes = tuple(unique_names([base.cfg.id2label[index] for index in range(base.cfg.n_classes)]))
-    parts = [assembled(key, tables, groups, classes) for key, tables in found.items()]
-    return BehaviourChange.concatenate(parts)
+    found = BehaviourMeasurement(base, tuned, images, by)
+    run_together(found.models, images, conditions, [found], batch_size, seed=seed, progress=progress)
+    return found.result()
+
+
+class BehaviourMeasurement(PassMeasurement):
+    """Answers of two models, or of their encoders under other heads, as one pass gives them.
+
+    Args:
+        base, tuned: two classifiers of the same classes: the models that run, or models that share their encoders.
+        images: the images that are read, in order.
+        by: columns of the data set that group the images.
+
+    Raises:
+        ValueError: as `behaviour_change`.
+    """
+
+    def __init__(self, base: HookedViT, tuned: HookedViT, images: Images, by: Sequence[str] = ()) -> None:
+        self.models = {"base": base, "tuned": tuned}
+        for model in self.models.values():
+            require_classifier(model, images)
+        check_same_classes(base, tuned)
+        self._groups = _columns(images, by)
+        self._found: dict[str, list[pd.DataFrame]] = {}
+
+    def read(self, batch: PassBatch) -> None:
+        """Compare the logits of a batch."""
+        base, tuned = (_logits(batch, name, model) for name, model in self.models.items())
+        self._found.setdefault(batch.condition.key, []).append(table_of(base, tuned, batch.labels, batch.image_ids))
+
+    def result(self) -> BehaviourChange:
+        """Return all that was read."""
+        base = self.models["base"].cfg
+        classes = tuple(unique_names([base.id2label[index] for index in range(base.n_classes)]))
+        parts = [assembled(key, tables, self._groups, classes) for key, tables in self._found.items()]
+        return BehaviourChange.concatenate(parts)
 
 
 def check_same_classes(base: HookedViT, tuned: HookedViT) -> None:
@@ -92,10 +115,9 @@ def check_same_classes(base: HookedViT, tuned: HookedViT) -> None:
     )
 
 
-def _logits(name: str, model: HookedViT, batch: ImageBatch) -> Float[Tensor, "batch classes"]:
-    pixels = pixel_values(model, batch)
-    logits = model(pixels)
-    who, begins = f"the {name} model {model_name(model)!r}", partial(first_not_finite, model, pixels)
+def _logits(batch: PassBatch, name: str, model: HookedViT) -> Float[Tensor, "batch classes"]:
+    logits = batch.logits(name, model)
+    who, begins = f"the {name} model {model_name(model)!r}", partial(first_not_finite, model, batch.pixels[name])
     check_logits(logits, batch.labels, batch.image_ids, who, begins, labelled=False)
     return on_cpu(logits)
 

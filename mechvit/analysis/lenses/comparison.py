@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.behaviour.performance import check_logits, label_rank, require_classifier, unrounded
-from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite, first_not_finite, model_name
-from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, on_cpu
+from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
@@ -75,26 +74,61 @@ def compare_lenses(
 
     Source: arXiv:2303.08112, section 3.
     """
-    if not lenses:
-        raise ValueError('lenses must name at least one lens, as in {"logit": None}; got none')
-    require_classifier(model, images)
-    for lens in lenses.values():
-        if lens is not None:
-            lens.check_model(model)
-    parts: dict[str, list[LensReading]] = defaultdict(list)
-    for batch in image_batches(model, images, batch_size, conditions=[corruption], progress=progress):
-        hooks, residuals = residual_hooks(model)
-        pixels = pixel_values(model, shown_to(model, batch, corruption, seed=seed))
-        final = unrounded(model.run_with_hooks(pixels, fwd_hooks=hooks))
-        begins = partial(first_not_finite, model, pixels)
+    found = LensMeasurement("", model, lenses, images)
+    run_together({"": model}, images, [corruption], [found], batch_size, seed=seed, progress=progress)
+    return next(iter(found.result().values()))
+
+
+class LensMeasurement(PassMeasurement):
+    """Readings of one model's layers, as one pass gives them.
+
+    Args:
+        name: name in the pass of the model that runs.
+        model: that model, or one that shares its encoder; its head reads the layers.
+        lenses: name -> tuned lens, or None for the logit lens.
+        images: the images that are read.
+
+    Raises:
+        ValueError: as `compare_lenses`.
+    """
+
+    def __init__(self, name: str, model: HookedViT, lenses: Mapping[str, TunedLens | None], images: Images) -> None:
+        if not lenses:
+            raise ValueError('lenses must name at least one lens, as in {"logit": None}; got none')
+        require_classifier(model, images)
+        for lens in lenses.values():
+            if lens is not None:
+                lens.check_model(model)
+        self.name, self.model, self.lenses = name, model, lenses
+        self._hooks, self._residuals = residual_hooks(model)
+        self._found: dict[str, dict[str, list[LensReading]]] = {}
+
+    def hooks(self, batch: PassBatch, name: str, layer: int) -> Hooks:
+        """Return the hooks that keep the residual stream at the head's tokens."""
+        at = f"blocks.{layer}."
+        return [(point, hook) for point, hook in self._hooks if name == self.name and str(point).startswith(at)]
+
+    def read(self, batch: PassBatch) -> None:
+        """Read the layers of a batch through every lens."""
+        residuals, model = list(self._residuals), self.model
+        self._residuals.clear()
+        final = unrounded(batch.logits(self.name, model))
+        begins = partial(first_not_finite, model, batch.pixels[self.name])
         check_logits(final, batch.labels, batch.image_ids, f"the model {model_name(model)!r}", begins, labelled=False)
-        for name, lens in lenses.items():
+        parts = self._found.setdefault(batch.condition.key, {name: [] for name in self.lenses})
+        for name, lens in self.lenses.items():
             read = torch.stack((residuals if lens is None else lens.translate(residuals))[:-1])
             earlier = unrounded(model.unembed_residual(read.flatten(0, 1))).view(len(read), *final.shape)
             check_finite(f"logits of the lens {name!r}", list(earlier), model, batch.image_ids)
             found = _read(torch.cat([earlier, final[None]]), batch.labels)
             parts[name].append(LensReading(*map(on_cpu, (batch.image_ids, batch.labels, *found))))
-    return {name: LensReading.concatenate(found) for name, found in parts.items()}
+
+    def result(self) -> dict[str, dict[str, LensReading]]:
+        """Return condition -> lens -> all that was read."""
+        return {
+            key: {name: LensReading.concatenate(found) for name, found in parts.items()}
+            for key, parts in self._found.items()
+        }
 
 
 def _read(logits: Float[Tensor, "layer batch class"], labels: Int[Tensor, " batch"]) -> list[Tensor]:

@@ -14,6 +14,7 @@ from mechvit.analysis.behaviour.performance import check_logits, label_rank, req
 from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
+from mechvit.analysis.shared_pass import Hooks
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechvit.models import HookedViT
-
-Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 
 
 @dataclass(frozen=True)

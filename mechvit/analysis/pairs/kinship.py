@@ -98,16 +98,17 @@ def kinship(base: HookedViT, tuned: HookedViT) -> Kinship:
 
 
 @checked
-def require_kin(base: HookedViT, tuned: HookedViT, what: str) -> Kinship:
+def require_kin(base: HookedViT, tuned: HookedViT, what: str, kin: Kinship | None = None) -> Kinship:
     """Refuse two models that are not kin, for a quantity that needs it.
 
     Args:
         what: the quantity, as the subject of the error's sentence: "swapping weights".
+        kin: what `kinship` found of these models; None asks it.
 
     Raises:
         ValueError: the models are not kin; gives the reason.
     """
-    found = kinship(base, tuned)
+    found = kin or kinship(base, tuned)
     if not found.is_kin:
         raise ValueError(
             f"{what} needs models of which one was trained from the other, so that their weights share a basis; "

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from mechvit.analysis.common_batches import common_batches, common_residuals
 from mechvit.analysis.finite import check_finite
-from mechvit.analysis.inputs import Images, on_cpu, pixel_values
+from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.pair_checks import check_same_shape
-from mechvit.analysis.pairs.kinship import require_kin
+from mechvit.analysis.pairs.kinship import Kinship, require_kin
+from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.tidy_tables import tidy
 from mechvit.arguments import checked
@@ -76,6 +77,7 @@ def residual_cosine(
     images: Images,
     conditions: Collection[Condition | str] = (CLEAN,),
     *,
+    kin: Kinship | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -89,6 +91,7 @@ def residual_cosine(
         base, tuned: two models of one width, depth and grid of patches; no head is needed.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are not read.
         conditions: what is done to the images before they are shown.
+        kin: what `kinship` found of these models; None asks it.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: seed of all random draws of the conditions.
         progress: the label of a progress bar; None shows none.
@@ -97,29 +100,68 @@ def residual_cosine(
         ValueError: models of two shapes or crops, or that are not kin, no images, no conditions, another input size, or
             activations that are not finite.
     """
-    shape = ("d_model", "n_layers", "grid", "n_prefix_tokens")
-    check_same_shape(base, tuned, "the cosine between two models' residual streams", shape)
-    if base is not tuned:
-        require_kin(base, tuned, "the cosine between two models' residual streams")
+    found = CosineMeasurement(base, tuned, kin)
     models = {"base": base, "tuned": tuned}
-    places = {"cls": slice(0, 1)} if base.cfg.cls_token and tuned.cfg.cls_token else {}
-    places |= {"head": base.head_tokens} if base.head_tokens == tuned.head_tokens else {}
-    places |= {"patches": slice(base.cfg.n_prefix_tokens, None)}
-    ids: list[Tensor] = []
-    found: dict[tuple[str, str], list[Tensor]] = {}
-    for condition, shown in common_batches(models, images, conditions, batch_size, seed=seed, progress=progress):
-        image_ids = shown["base"].image_ids
-        pixels = {name: pixel_values(models[name], batch) for name, batch in shown.items()}
-        layers = []
-        for layer, resids in enumerate(common_residuals(models, pixels)):
-            for name, resid in resids.items():
-                what = f"the residual stream under {condition.key}"
-                check_finite(what, [resid], models[name], image_ids, numbers=[layer])
-            own, other = (on_cpu(resid).double() for resid in resids.values())
-            layers.append(F.cosine_similarity(own, other, dim=-1))
-        cosine = torch.stack(layers, dim=1)
-        for tokens, place in places.items():
-            found.setdefault((condition.key, tokens), []).append(cosine[:, :, place].mean(-1))
-        if len(found[condition.key, "patches"]) > len(ids):
-            ids.append(on_cpu(image_ids))
-    return ResidualCosine(torch.cat(ids), {key: torch.cat(parts) for key, parts in found.items()})
+    run_together(models, images, conditions, [found], batch_size, seed=seed, progress=progress)
+    return found.result()
+
+
+class CosineMeasurement(PassMeasurement):
+    """Cosines between the residual streams of the two models of a pass, `base` and `tuned`.
+
+    Args:
+        base, tuned: the models that run.
+        kin: what `kinship` found of these models; None asks it.
+
+    Raises:
+        ValueError: as `residual_cosine`.
+    """
+
+    def __init__(self, base: HookedViT, tuned: HookedViT, kin: Kinship | None = None) -> None:
+        what, shape = "the cosine between two models' residual streams", ("d_model", "n_layers", "grid")
+        check_same_shape(base, tuned, what, (*shape, "n_prefix_tokens"))
+        if base is not tuned:
+            require_kin(base, tuned, what, kin)
+        self._places = {"cls": slice(0, 1)} if base.cfg.cls_token and tuned.cfg.cls_token else {}
+        self._places |= {"head": base.head_tokens} if base.head_tokens == tuned.head_tokens else {}
+        self._places |= {"patches": slice(base.cfg.n_prefix_tokens, None)}
+        self._of_base: list[Tensor] = []
+        """The base's streams that wait for the tuned model's."""
+        self._layers: list[Float[Tensor, "batch token"]] = []
+        self._ids: list[Tensor] = []
+        self._found: dict[tuple[str, str], list[Tensor]] = {}
+
+    def hooks(self, batch: PassBatch, name: str, layer: int) -> Hooks:
+        """Return hooks that compare the stream entering a block, and that leaving the last."""
+        points = ["hook_resid_pre"] + ["hook_resid_post"] * (layer == batch.models[name].cfg.n_layers - 1)
+
+        def see(resid: Tensor, hook: Any, number: int) -> None:
+            what = f"the residual stream under {batch.condition.key}"
+            check_finite(what, [resid], batch.models[name], batch.image_ids, numbers=[number])
+            if name == "base":
+                self._of_base.append(on_cpu(resid))
+            else:
+                self._layers.append(_cosine(self._of_base.pop(0), on_cpu(resid)))
+
+        return [(f"blocks.{layer}.{point}", partial(see, number=layer + after)) for after, point in enumerate(points)]
+
+    def read(self, batch: PassBatch) -> None:
+        """Take the means over tokens of a batch."""
+        cosine = torch.stack(self._layers, dim=1)
+        self._layers.clear()
+        for tokens, place in self._places.items():
+            self._found.setdefault((batch.condition.key, tokens), []).append(cosine[:, :, place].mean(-1))
+        if len(self._found[batch.condition.key, "patches"]) > len(self._ids):
+            self._ids.append(on_cpu(batch.image_ids))
+
+    def result(self) -> ResidualCosine:
+        """Return all that was read."""
+        return ResidualCosine(torch.cat(self._ids), {key: torch.cat(parts) for key, parts in self._found.items()})
+
+
+def _cosine(
+    own: Float[Tensor, "batch token d_model"], other: Float[Tensor, "batch token d_model"]
+) -> Float[Tensor, "batch token"]:
+    """Return the cosine of every token in float64; image by image, since large float64 copies are slow to make."""
+    pairs = zip(own.split(1), other.split(1), strict=True)
+    return torch.cat([F.cosine_similarity(first.double(), second.double(), dim=-1) for first, second in pairs])

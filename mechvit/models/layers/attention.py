@@ -93,10 +93,23 @@ class Attention(nn.Module):
             if self.mix is not None:
                 return self.mix(q, k, v, bias)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.hook_pattern(self.pattern(self.hook_attn_scores(self.scores(q, k, bias)))) @ v
+
+    def scores(
+        self,
+        q: Float[Tensor, "batch head query d_head"],
+        k: Float[Tensor, "batch head key d_head"],
+        bias: Float[Tensor, "1 head query key"] | None,
+    ) -> Float[Tensor, "batch head query key"]:
+        """Return q kᵀ / √d_head + bias; no hook fires."""
         scores = q @ k.transpose(-1, -2) * self.d_head**-0.5
-        scores = self.hook_attn_scores(scores if bias is None else scores + bias)
-        wide = torch.promote_types(scores.dtype, torch.float32)  # the softmax of half types is taken in float32
-        return self.hook_pattern(scores.softmax(-1, dtype=wide).to(scores.dtype)) @ v
+        return scores if bias is None else scores + bias
+
+    @staticmethod
+    def pattern(scores: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        """Return the softmax over keys, which half types take in float32; no hook fires."""
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        return scores.softmax(-1, dtype=wide).to(scores.dtype)
 
     def _project(
         self, linear: nn.Linear, x: Float[Tensor, "batch token *head d_model"]
