@@ -12,11 +12,12 @@ base model as receiver and its tuned model as giver, this locates the gain; swap
 depends on; with one model twice and clean images for the giver, it shows through which components the corruption does
 harm.
 
-OUT contains summary.parquet (accuracy and logit difference of every component, and the share of the giver's lead that
-it recovers, with bootstrap intervals), patching.parquet and references.parquet (per image); with --attribution,
-first-order effects of components and MLP neurons (attribution.parquet, neurons.parquet) and their errors
+OUT contains summary.parquet (accuracy, logit difference and divergence of every component, and the share of the giver's
+lead that it recovers, with bootstrap intervals), patching.parquet and references.parquet (per image); with
+--attribution, first-order effects of components and MLP neurons (attribution.parquet, neurons.parquet) and their errors
 (attribution_error.parquet, attribution_agreement.parquet); if heads are patched, statistics of their attention with
-their effects (head_links.parquet, head_correlations.parquet); and figures/*.html, each readable offline.
+their effects (head_links.parquet, head_correlations.parquet); and figures/*.html, each readable offline. Where an image
+has no label, effects are on KL(giver | receiver), in nats, in the place of the logit difference, for all images.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mechvit.cli.options import (
     BatchOptions,
     DeviceOptions,
-    ImageOptions,
     OutputOptions,
+    UnlabelledOptions,
     images_for,
     models_of,
     own_first,
@@ -53,7 +54,7 @@ ComponentKind = Literal["resid", "attn", "mlp", "head", "head_input", "logits"]
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(ImageOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the patching of activations."""
 
     receiver: str
@@ -107,10 +108,16 @@ def main(options: Options) -> None:
         write_tables(folder, tables)
         drawn = draw(tables, folder / "figures")
     summary, references = tables["summary"], tables["references"].groupby("condition")["correct"].mean()
-    shown = summary.query("quantity == 'logit_difference'").drop(columns=["quantity", "recovered_reason"])
+    quantity = quantity_of(tables)
+    shown = summary[summary["quantity"] == quantity].drop(columns=["quantity", "recovered_reason"])
+    how = (
+        f"accuracy of the receiver {references['receiver']:.3f}, of the giver {references['giver']:.3f}"
+        if quantity == "logit_difference"
+        else "recovered is 1 - KL(giver | patched) / KL(giver | receiver), which needs no labels"
+    )
     say(
         f"{len(tables['references']) // 2} images, {len(shown)} components, {passes:.1f} forward passes an image; "
-        f"accuracy of the receiver {references['receiver']:.3f}, of the giver {references['giver']:.3f}\n"
+        f"{how}\n"
     )
     say(shown.nlargest(12, "recovered").to_string(index=False, float_format="%.3f"))
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
@@ -126,7 +133,8 @@ def make_tables(
 
     check_activations_fit(receiver, giver)
     components_of(receiver.cfg, options.kinds, options.tokens)
-    images = images_for(options, ALL, [receiver], limit=options.limit)
+    images = images_for(options, ALL, [receiver], limit=options.limit, needs_labels=False)
+    quantity: Any = "logit_difference" if min(images["label"][:]) >= 0 else "divergence"
     shared: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed}
     patching = analysis.patch_models(
         receiver,
@@ -153,6 +161,7 @@ def make_tables(
             giver_corruption=given,
             kinds=tuple(kind for kind in options.kinds if kind in COMPONENT_KINDS) or COMPONENT_KINDS,
             tokens=options.tokens,
+            quantity=quantity,
             progress="Gradients",
             **shared,
         )
@@ -162,14 +171,22 @@ def make_tables(
             tables |= {"attribution_error": error.components, "attribution_agreement": error.overall}
         top, random = options.neurons
         chosen = analysis.choose_neurons(attribution, top=top, random=random, seed=options.seed)
+        shared["quantity"] = quantity
         exact = analysis.patch_neurons(
             receiver, giver, images, corruption, chosen, giver_corruption=given, progress="Neurons", **shared
         )
         tables |= {"neuron_error": exact.to_frame(), "neuron_agreement": exact.agreement()}
     if "head" in options.kinds and "all" in options.tokens:
+        shared["quantity"] = quantity
         links = analysis.head_links(receiver, giver, images, corruption, patching, progress="Attention", **shared)
         tables |= {"head_links": links.to_frame(), "head_correlations": links.correlations()}
     return tables, patching.passes
+
+
+def quantity_of(tables: dict[str, pd.DataFrame]) -> str:
+    """Return the quantity whose changes are effects: the divergence where an image has no label."""
+    unlabelled = tables["references"]["logit_difference"].isna().any()
+    return "divergence" if unlabelled else "logit_difference"
 
 
 def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
@@ -177,13 +194,14 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 
+    effect = quantity_of(tables)
     drawn: dict[str, go.Figure] = {
         f"patching_{quantity}": figures.patching_map(tables["summary"], quantity=quantity)
-        for quantity in ("logit_difference", "accuracy")
+        for quantity in (("logit_difference", "accuracy") if effect == "logit_difference" else ("divergence",))
     }
     if "attribution_error" in tables:
         error = tables["attribution_error"], tables["attribution_agreement"]
-        drawn["attribution"] = figures.attribution_scatter(*error)
+        drawn["attribution"] = figures.attribution_scatter(*error, quantity=effect)
     if "head_links" in tables:
-        drawn["head_links"] = figures.head_links(tables["head_links"], tables["head_correlations"])
+        drawn["head_links"] = figures.head_links(tables["head_links"], tables["head_correlations"], quantity=effect)
     return write_figure_pages(drawn, folder)

@@ -10,7 +10,8 @@
 The direction is the mean clean minus the mean corrupted residual stream over training images, after each block; with
 --sae, also the part of it that the most different latents write. Test images are split: hook point and scale are chosen
 on one half and reported on the other, with random directions of the same length chosen in the same way. Prints the
-choice. OUT contains steering.parquet (every direction and scale on the held-out half: accuracy, logit difference, their
+choice, made by accuracy or, where an image has no label, by the KL divergence from the tuned model. OUT contains
+steering.parquet (every direction and scale on the held-out half: accuracy, logit difference and divergence, their
 change, and the recovered share of the gap to the tuned model; also on clean images), chosen.parquet, directions.parquet
 (hook point, tokens, length) and figures/*.html, each readable offline.
 """
@@ -25,7 +26,7 @@ from mechvit.cli.options import (
     BatchOptions,
     DeviceOptions,
     OutputOptions,
-    PartOptions,
+    UnlabelledOptions,
     images_for,
     models_of,
     own_first,
@@ -43,10 +44,13 @@ if TYPE_CHECKING:
     from mechvit import HookedViT
     from mechvit.analysis import Direction, Steering
 
+Quantity = Literal["accuracy", "divergence"]
+"""Quantity by which a hook point and scale are chosen: the divergence from the tuned model where a label is missing."""
+
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
+class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the steering."""
 
     base: str
@@ -58,8 +62,9 @@ class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     out: str
     """Folder for tables and figures."""
     images: str = "photos"
-    """`photos` (embedded), `folder:DIR` (a sub-folder for each class; train, val and test folders are its parts) or a
-    Hub data set (ID:CONFIG@SPLIT); directions are computed from the part `finetune`, and the test part is steered."""
+    """`photos` (embedded), `folder:DIR` (a sub-folder for each class, or images without labels; train, val and test
+    folders are its parts) or a Hub data set (ID:CONFIG@SPLIT); directions are computed from the part `finetune`, and
+    the test part is steered."""
     layers: tuple[int, ...] = ()
     """Blocks after which the direction is added, one at a time; all by default."""
     tokens: Literal["all", "patches", "cls"] = "all"
@@ -71,7 +76,7 @@ class Options(PartOptions, DeviceOptions, BatchOptions, OutputOptions):
     controls: int = 3
     """Number of random directions of the same length per direction."""
     most_cost: float = 1.0
-    """Largest loss of clean accuracy, as in 0.01, with which a hook point and scale may be chosen."""
+    """Largest loss of clean accuracy, as in 0.01, with which a hook point and scale may be chosen; needs labels."""
     sae: str | None = None
     """Folder of an SAE of the base model (with cfg.json) with whose latents to steer as well."""
     latents: int = 32
@@ -100,16 +105,17 @@ def main(options: Options) -> None:
         raise SettingError("corruption", "must not be clean, which the direction leads to")
     with result_folder(options, "steering", options.base, options.tuned, options.sae) as folder:
         base, tuned = models_of(options, (options.base, options.tuned))
-        directions, found = steer_all(base, tuned, corruption, options)
-        tables = make_tables(directions, found, options.most_cost)
+        directions, found, quantity = steer_all(base, tuned, corruption, options)
+        tables = make_tables(directions, found, quantity, options.most_cost)
         write_tables(folder, tables)
-        drawn = draw(tables, folder / "figures")
+        drawn = draw(tables, quantity, folder / "figures")
     shown = ["source", "control", "hook_name", "scale", "value", "change", "recovered", "clean_change"]
-    say(f"accuracy under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
-    accuracy = tables["chosen"].query("quantity == 'accuracy'")
+    what = "accuracy" if quantity == "accuracy" else "KL divergence from the tuned model"
+    say(f"{what} under {corruption.key} on held-out images (control 0: the direction itself; others: random)\n")
+    chosen = tables["chosen"].query(f"quantity == '{quantity}'")
     say(
-        accuracy[shown].to_string(index=False, float_format="%.4f")
-        if len(accuracy)
+        chosen[shown].to_string(index=False, float_format="%.4f")
+        if len(chosen)
         else "no direction keeps enough accuracy on clean images"
     )
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
@@ -117,8 +123,8 @@ def main(options: Options) -> None:
 
 def steer_all(
     base: HookedViT, tuned: HookedViT, corruption: Condition, options: Options
-) -> tuple[list[Direction], Steering]:
-    """Compute directions from the training images, and apply them to the test images."""
+) -> tuple[list[Direction], Steering, Quantity]:
+    """Compute directions from the training images, apply them to the test images, and say by what they are chosen."""
     from mechvit import analysis
     from mechvit.analysis.condition_images import check_same_image
     from mechvit.analysis.interventions.model_pair import check_weights_fit
@@ -133,9 +139,12 @@ def steer_all(
     if sae is not None and options.latents > sae.cfg.d_sae:
         raise SettingError("latents", f"must be at most the SAE's {sae.cfg.d_sae}; got {options.latents}")
     shared: Any = {"batch_size": options.batch_size, "seed": options.seed}
-    training = images_for(options, "finetune", [base], limit=options.training_limit)
-    test = images_for(options, "test", [base], limit=options.limit)
+    training = images_for(options, "finetune", [base], limit=options.training_limit, needs_labels=False)
+    test = images_for(options, "test", [base], limit=options.limit, needs_labels=False)
     check_halves(test)
+    quantity: Quantity = "accuracy" if min(test["label"][:]) >= 0 else "divergence"
+    if quantity == "divergence" and options.most_cost < 1:
+        raise SettingError("most_cost", "needs a label of every image, and some have none: leave it out")
     directions = analysis.steering_directions(
         base,
         training,
@@ -172,7 +181,7 @@ def steer_all(
         progress="Steering",
         **shared,
     )
-    return directions, found
+    return directions, found, quantity
 
 
 def load(options: Options, model: HookedViT) -> Any:
@@ -189,25 +198,26 @@ def load(options: Options, model: HookedViT) -> Any:
     return sae
 
 
-def make_tables(directions: list[Direction], found: Steering, most_cost: float) -> dict[str, pd.DataFrame]:
+def make_tables(
+    directions: list[Direction], found: Steering, quantity: Quantity, most_cost: float
+) -> dict[str, pd.DataFrame]:
     """Compute every table."""
     import pandas as pd
 
     rows = [(d.source, d.hook_name, d.tokens, len(d.vector), d.norm) for d in directions]
     return {
         "steering": found.summary(),
-        "chosen": found.chosen(most_cost=most_cost),
+        "chosen": found.chosen(by=quantity, most_cost=most_cost),
         "directions": pd.DataFrame(rows, columns=["source", "hook_name", "tokens", "rows", "norm"]),
     }
 
 
-def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
+def draw(tables: dict[str, pd.DataFrame], quantity: Quantity, folder: Path) -> int:
     """Draw what the tables allow and return the number of figures."""
     from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 
-    drawn = {"steering_by_scale": figures.steering_by_scale(tables["steering"])}
-    accuracy = tables["chosen"].query("quantity == 'accuracy' and recovered == recovered")
-    if len(accuracy):
-        drawn["steering_cost"] = figures.steering_cost(tables["chosen"])
+    drawn = {"steering_by_scale": figures.steering_by_scale(tables["steering"], quantity=quantity)}
+    if len(tables["chosen"].query(f"quantity == '{quantity}' and recovered == recovered")):
+        drawn["steering_cost"] = figures.steering_cost(tables["chosen"], quantity=quantity)
     return write_figure_pages(drawn, folder)

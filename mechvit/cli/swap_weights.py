@@ -10,11 +10,11 @@
 Every block, attention, MLP and LayerNorm of the tuned model is put into the base one at a time, then the first k and
 the last k parts together; base + alpha (tuned - base) is evaluated from alpha -0.25 to 1.5; and under the first of
 --corruptions, the smallest set of parts that carries --share of the gain is searched on half of the images and reported
-on the others. Prints that set. OUT contains swaps.parquet (accuracy and logit difference with intervals, and the
-recovered share of the gap to the tuned model: 0 the base, 1 the tuned model), with --reverse swaps_reverse.parquet (the
-base model's parts in the tuned one), interpolation.parquet, smallest_set.parquet, weight_change.parquet (one row per
-tensor: relative change, ranks, overlaps), weight_change_parts.parquet, weight_change_spectra.parquet, and
-figures/*.html, each readable offline.
+on the others. Prints that set. OUT contains swaps.parquet (accuracy, logit difference and divergence with intervals,
+and the recovered share of the gap to the tuned model: 0 the base, 1 the tuned model), with --reverse
+swaps_reverse.parquet (the base model's parts in the tuned one), interpolation.parquet, smallest_set.parquet,
+weight_change.parquet (one row per tensor: relative change, ranks, overlaps), weight_change_parts.parquet,
+weight_change_spectra.parquet, and figures/*.html, each readable offline.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from mechvit import HookedViT
 
+Quantity = Literal["logit_difference", "accuracy", "divergence"]
+
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +69,9 @@ class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Share of the gain that the smallest set must carry."""
     unit: Literal["blocks", "branches", "parts"] = "branches"
     """Unit of which the smallest set consists."""
-    quantity: Literal["logit_difference", "accuracy", "divergence"] = "logit_difference"
-    """Quantity by which the smallest set's share is measured, and which the figures of swaps show; divergence, the KL
-    divergence from the tuned model, needs no labels."""
+    quantity: Quantity | None = None
+    """Quantity by which the smallest set's share is measured, and which the figures of swaps show: None takes the logit
+    difference, or where an image has no label the divergence, KL(giver | mixed), which needs none."""
 
     def __post_init__(self) -> None:
         check_common(self)
@@ -87,14 +89,15 @@ def main(options: Options) -> None:
         base, tuned = models_of(options, (options.base, options.tuned))
         check_weights_fit(base, tuned)
         images = images_for(options, ALL, [base], limit=options.limit, needs_labels=False)
-        if min(images["label"][:]) < 0 and options.quantity != "divergence":
-            raise SettingError("quantity", "must be divergence, which needs no labels, for images without labels")
+        quantity = quantity_for(images, options.quantity)
         check_corruptions(corruptions, base.cfg.image_size)
         corruptions = check_same_image(corruptions, "swapping weights", {"base": base, "tuned": tuned})
         check_halves(images)
-        tables = make_tables(base, tuned, images, corruptions, options)
+        tables = make_tables(base, tuned, images, corruptions, quantity, options)
         write_tables(folder, tables)
-        drawn = draw(tables, options.quantity, folder / "figures")
+        drawn = draw(tables, quantity, folder / "figures")
+    if quantity == "divergence":
+        say("shares are 1 - KL(tuned | mixed) / KL(tuned | base), which needs no labels")
     if "smallest_set" in tables:
         say(f"the smallest set of {options.unit} with {options.share:.0%} of the gain under {corruptions[0].key}\n")
         shown = ["step", "added", "images", "value", "recovered", "recovered_low", "recovered_high"]
@@ -102,8 +105,21 @@ def main(options: Options) -> None:
     say(f"\n{options.out}: {len(tables)} tables, {drawn} figures")
 
 
+def quantity_for(images: Any, asked: Quantity | None) -> Quantity:
+    """Return the quantity to measure: the one that is asked for, else the divergence where an image has no label."""
+    labelled = min(images["label"][:]) >= 0
+    if asked not in (None, "divergence") and not labelled and max(images["label"][:]) < 0:
+        raise SettingError("quantity", "must be divergence, which needs no labels, for images without labels")
+    return asked or ("logit_difference" if labelled else "divergence")
+
+
 def make_tables(
-    base: HookedViT, tuned: HookedViT, images: Any, corruptions: tuple[Any, ...], options: Options
+    base: HookedViT,
+    tuned: HookedViT,
+    images: Any,
+    corruptions: tuple[Any, ...],
+    quantity: Quantity,
+    options: Options,
 ) -> dict[str, pd.DataFrame]:
     """Compute every table."""
     from mechvit import analysis
@@ -116,7 +132,7 @@ def make_tables(
     swaps = analysis.swap_weights(base, tuned, images, conditions, progress="Swaps", **swapped)
     tables = {"swaps": swaps.summary()}
     try:
-        config = analysis.SmallestSetConfig(share=options.share, quantity=options.quantity, unit=options.unit)
+        config = analysis.SmallestSetConfig(share=options.share, quantity=quantity, unit=options.unit)
         found = analysis.smallest_set(
             base, tuned, images, corruptions[0], config=config, progress="Smallest set", **shared
         )

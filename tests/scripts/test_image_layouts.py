@@ -141,8 +141,8 @@ def test_what_needs_no_labels_works_without(checkpoints, own, tmp_path, capsys):
     )
     pair = {"base": base, "tuned": checkpoints["gaussian_blur_2"], "corruptions": ("gaussian_blur_2",)}
     with pytest.raises(ValueError, match="quantity must be divergence"):
-        call("swap_weights", images=source, out=str(tmp_path / "no"), **pair)
-    call("swap_weights", images=source, out=str(tmp_path / "swaps"), quantity="divergence", **pair)
+        call("swap_weights", images=source, out=str(tmp_path / "no"), quantity="accuracy", **pair)
+    call("swap_weights", images=source, out=str(tmp_path / "swaps"), **pair)
     swaps = pd.read_parquet(tmp_path / "swaps" / "swaps.parquet")
     assert swaps.loc[swaps["quantity"] == "divergence", "recovered"].notna().any()
     assert (tmp_path / "swaps" / "figures" / "interpolation_curves.html").exists()
@@ -160,6 +160,38 @@ def test_what_needs_no_labels_works_without(checkpoints, own, tmp_path, capsys):
     capsys.readouterr()
     call("explore_attention", model=(base,), images=f"folder:{other}", out=tmp_path / "b.html", limit=2)
     assert "their classes are not used: 2 of the data set's 2 classes" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_causes_are_measured_without_labels(checkpoints, tmp_path, capsys):
+    """Patching and steering on pictures without labels: shares of KL(giver | receiver), tables and figures of these."""
+    flat = tmp_path / "flat"
+    for i in range(20):
+        picture(flat / f"{i}.png", i)
+    source, base, tuned = f"folder:{flat}", checkpoints["base"], checkpoints["gaussian_blur_2"]
+    out = tmp_path / "patching"
+    call("patch_models", receiver=base, giver=tuned, corruption="clean", images=source, neurons=(2, 2), out=str(out))
+    said = capsys.readouterr().out
+    assert "20 images, without labels" in said
+    assert "recovered is 1 - KL(giver | patched) / KL(giver | receiver)" in said
+    tables = {path.stem: pd.read_parquet(path) for path in out.glob("*.parquet")}
+    assert len(tables) == 11
+    assert set(tables["summary"]["quantity"]) == {"divergence"}
+    whole = tables["summary"].query("kind == 'resid' and layer == 3")
+    assert whole["recovered"].item() > 0.5  # all but the head and the final norm
+    figures = sorted(path.stem for path in (out / "figures").iterdir())
+    assert figures == ["attribution", "head_links", "patching_divergence"]
+    out, asked = (
+        tmp_path / "steering",
+        {"base": base, "tuned": tuned, "images": source, "corruption": "gaussian_blur_2"},
+    )
+    with pytest.raises(ValueError, match="most_cost needs a label of every image"):
+        call("steer", most_cost=0.01, out=str(out), **asked)
+    call("steer", layers=(1,), scales=(1.0,), controls=1, out=str(out), **asked)
+    assert "KL divergence from the tuned model under gaussian_blur_2" in capsys.readouterr().out
+    chosen = pd.read_parquet(out / "chosen.parquet")
+    assert set(chosen["quantity"]) == {"divergence"}
+    assert (out / "figures" / "steering_by_scale.html").exists()
 
 
 @pytest.mark.long

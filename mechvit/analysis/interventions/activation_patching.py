@@ -25,6 +25,7 @@ from .model_pair import check_copies, copies_at_once, pair_batches
 from .recovery import (
     GIVER,
     RECEIVER,
+    Effect,
     Outcomes,
     correct_or_nan,
     divergence_from,
@@ -70,6 +71,10 @@ class Patching:
     def effect(self) -> Float[Tensor, "components images"]:
         """Logit difference with the component patched minus the receiver's own; positive favours the label."""
         return self.logit_difference - self.receiver.logit_difference
+
+    def effect_on(self, quantity: Effect) -> Float[Tensor, "components images"]:
+        """Return the change that patching a component makes in a quantity; of the logit difference it is `effect`."""
+        return self.effect if quantity == "logit_difference" else self.divergence - self.receiver.divergence
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Tabulate components and images: the labels, kind, layer, head, tokens, image_id, correct (NaN without a

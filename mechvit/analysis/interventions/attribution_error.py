@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttributionError:
-    """Exact and approximate effects, in logits; all intervals are from a paired bootstrap over images."""
+    """Exact and approximate effects, in logits (on the divergence in nats); all intervals are from a paired bootstrap
+    over images."""
 
     components: pd.DataFrame
     """One row per component: kind, layer, head, tokens, and exact, approximate and error (approximate minus exact),
@@ -64,7 +65,7 @@ def attribution_error(
             f"{len(attribution.image_id)} and {len(patching.image_id)} images and share {len(shared)} components: "
             "compute both with the same images, kinds and tokens"
         )
-    exact = patching.effect[[patching.components.index(c) for c in shared]]
+    exact = patching.effect_on(attribution.quantity)[[patching.components.index(c) for c in shared]]
     approximate = attribution.effect[[attribution.components.index(c) for c in shared]]
     effects = PairedEffects.of(exact, approximate, resamples=resamples, seed=seed)
     overall = effects.agreements([component.kind for component in shared], level)

@@ -22,7 +22,7 @@ from mechvit.models.runs.image_tokens import token_slice
 
 from .components import COMPONENT_KINDS, Component, component_frame, components_of
 from .model_pair import pair_batches
-from .recovery import foils, logit_difference
+from .recovery import Effect, check_labelled, effect_metric, foils
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attribution:
-    """The first-order effect of taking each component from the giver, in logits; on the CPU.
+    """The first-order effect of taking each component from the giver; on the CPU.
 
-    An effect is the change of the label's logit minus the foil's (see `foils`); positive favours the label.
+    An effect is the change of the label's logit minus the foil's (see `foils`), in logits: positive favours the label.
+    Of the divergence it is the change of KL(giver | receiver), in nats: negative is nearer to the giver.
     """
 
     components: tuple[Component, ...]
@@ -44,6 +45,8 @@ class Attribution:
     """Mean over images of each MLP neuron's (`mlp.hook_post`) effect, at all tokens; float64."""
     neuron_square: Float[Tensor, "layers neurons"]
     """Mean over images of the effect's square; float64."""
+    quantity: Effect = "logit_difference"
+    """Quantity that is changed."""
 
     @property
     def neuron_error(self) -> Float[Tensor, "layers neurons"]:
@@ -86,24 +89,27 @@ def attribution_patching(
     giver_corruption: Condition | str | None = None,
     kinds: Sequence[str] = COMPONENT_KINDS,
     tokens: Sequence[str] = ("all",),
+    quantity: Effect = "logit_difference",
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
 ) -> Attribution:
     """Approximate the effects of `patch_models` by the gradient, for all components and all MLP neurons at once.
 
-        effect = (a_giver - a_receiver) . dM/da at the receiver, M = logit(label) - logit(foil)
+        effect = (a_giver - a_receiver) . dM/da at the receiver
 
+    with M = logit(label) - logit(foil), or KL(giver | receiver), which needs no labels,
     summed over the patched tokens. It takes one pass of the giver and one forward and backward of the receiver, however
     many components there are. It is exact where M is linear in the component, and misses what the difference does
     through curvature (a saturated softmax, LayerNorm's scale): `attribution_error` compares it with the exact effect.
 
     Args:
         receiver, giver, images, corruption, giver_corruption, kinds, tokens, seed, progress: as in `patch_models`.
+        quantity: M: "logit_difference" or "divergence".
         batch_size: images per pass; None takes 32 on a CPU, else 128, and holds at most 1 GiB of activations.
 
     Raises:
-        ValueError: as `patch_models`.
+        ValueError: as `patch_models`; an image without a label, for the logit difference.
 
     Source: Nanda, "Attribution patching: activation patching at industrial scale" (2023); Syed et al., arXiv:2310.10348
     (section 2).
@@ -119,7 +125,7 @@ def attribution_patching(
         receiver, giver, images, corruption, giver_corruption, kept, batch_size, seed=seed, progress=progress
     ):
         logits, given = giver.run_with_cache(giver_pixels, names_filter=names, return_cache_object=False)
-        own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names)
+        own, gradients = activations_and_gradients(receiver, pixels, logits, batch, names, quantity)
         products = {name: (wide(given[name]) - wide(own[name])).float() * gradients[name].float() for name in names}
         ids.append(on_cpu(batch.image_ids))
         effects.append(on_cpu(torch.stack([_sum(receiver, component, products) for component in components])))
@@ -127,7 +133,8 @@ def attribution_patching(
             per_image = on_cpu(products[name].sum(1)).double()
             sums[:, layer] += torch.stack([per_image.sum(0), per_image.square().sum(0)])
     found = torch.cat(ids)
-    return Attribution(components, found, torch.cat(effects, dim=1), *sums / len(found))
+    mean, square = sums / len(found)
+    return Attribution(components, found, torch.cat(effects, dim=1), mean, square, quantity)
 
 
 def activations_and_gradients(
@@ -136,8 +143,10 @@ def activations_and_gradients(
     giver_logits: Float[Tensor, "batch class"],
     batch: ImageBatch,
     names: Sequence[str],
+    quantity: Effect = "logit_difference",
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the receiver's activations by hook point, and the gradients of each image's logit difference at them."""
+    """Return the receiver's activations by hook point, and the gradients of each image's metric at them."""
+    check_labelled(batch.labels, quantity)
     own: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -148,10 +157,10 @@ def activations_and_gradients(
         entered = entered.requires_grad_()  # so that weights need no gradients
         logits = receiver.run_with_hooks(entered, start_at_layer=0, fwd_hooks=[(name, keep) for name in names])
         who, begins = f"the receiver {model_name(receiver)!r}", partial(first_not_finite, receiver, pixels)
-        check_logits(logits, batch.labels, batch.image_ids, who, begins)
-        check_logits(giver_logits, batch.labels, batch.image_ids, "the giver")
+        check_logits(logits, batch.labels, batch.image_ids, who, begins, labelled=False)
+        check_logits(giver_logits, batch.labels, batch.image_ids, "the giver", labelled=False)
         foil = foils(batch.labels, logits.detach(), giver_logits)
-        total = logit_difference(logits, batch.labels, foil).sum()
+        total = effect_metric(quantity, logits, batch.labels, foil, giver_logits).sum()
         found = torch.autograd.grad(total, [own[name] for name in names])
     return {name: tensor.detach() for name, tensor in own.items()}, dict(zip(names, found, strict=True))
 

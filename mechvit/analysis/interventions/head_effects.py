@@ -24,7 +24,7 @@ from mechvit.data.corruption_spec import Condition
 
 from .activation_patching import Patching
 from .model_pair import check_activations_fit
-from .recovery import GIVER, RECEIVER
+from .recovery import GIVER, RECEIVER, Effect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,9 @@ class HeadLinks:
     corruption spread it out).
     """
     effect: Float[Tensor, "images layers heads"]
-    """Logit difference with the head's z taken from the giver, minus the receiver's own."""
+    """The quantity with the head's z taken from the giver, minus the receiver's own."""
+    quantity: Effect = "logit_difference"
+    """Quantity that is changed: the logit difference, or KL(giver | receiver) in nats (negative is nearer to it)."""
 
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
@@ -123,6 +125,7 @@ def head_links(
     patching: Patching,
     *,
     tokens: str = "all",
+    quantity: Effect = "logit_difference",
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -133,6 +136,7 @@ def head_links(
         receiver, giver, images, corruption: as given to `patch_models`.
         patching: the result of `patch_models`, with the kind "head".
         tokens: tokens at which heads were patched.
+        quantity: the one on which the effect is measured, "logit_difference" or "divergence", which needs no labels.
         batch_size: images per pass; None takes 32 on a CPU, else 128, limited to 256 MiB of attention patterns.
         seed, progress: as in `evaluate`.
 
@@ -171,8 +175,8 @@ def head_links(
         for (name, number), values in list(numbers.items())
         if name == RECEIVER
     }
-    effect = patching.effect[places].T.double().unflatten(1, (cfg.n_layers, cfg.n_heads))
-    return HeadLinks(image_id, tokens, numbers, effect)
+    effect = patching.effect_on(quantity)[places].T.double().unflatten(1, (cfg.n_layers, cfg.n_heads))
+    return HeadLinks(image_id, tokens, numbers, effect, quantity)
 
 
 def _numbers(model: HookedViT, batch: ImageBatch, name: str) -> dict[str, Float[Tensor, "batch layer head"]]:

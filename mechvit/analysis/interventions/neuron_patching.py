@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from mechvit.settings_checks import COUNT_OR_ZERO, check_number
 
 from .attribution_patching import Attribution, activations_and_gradients
 from .model_pair import check_copies, copies_at_once, pair_batches
-from .recovery import foils, logit_difference
+from .recovery import Effect, divergence_from, foils, logit_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,17 +42,16 @@ class Neuron(NamedTuple):
 
 @dataclass(frozen=True)
 class NeuronPatching:
-    """Effects of taking each neuron, at all tokens, from the giver, in logits; on the CPU.
-
-    An effect is the change of the label's logit minus the foil's (see `foils`); positive favours the label.
-    """
+    """Effects of taking each neuron, at all tokens, from the giver, as those of an `Attribution`; on the CPU."""
 
     neurons: tuple[Neuron, ...]
     image_id: Int[Tensor, " images"]
     exact: Float[Tensor, "neurons images"]
-    """Logit difference of the patched receiver minus the receiver's own."""
+    """The quantity of the patched receiver minus the receiver's own."""
     approximate: Float[Tensor, "neurons images"]
     """First-order approximation, as in `attribution_patching`."""
+    quantity: Effect = "logit_difference"
+    """Quantity that is changed."""
 
     def to_frame(
         self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0, **labels: str
@@ -114,6 +114,7 @@ def patch_neurons(
     neurons: Sequence[Neuron | tuple[int, int]],
     *,
     giver_corruption: Condition | str | None = None,
+    quantity: Effect = "logit_difference",
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -126,6 +127,7 @@ def patch_neurons(
     Args:
         receiver, giver, images, corruption, giver_corruption, seed, progress: as in `patch_models`.
         neurons: (layer, neuron) pairs, or the result of `choose_neurons`.
+        quantity: as in `attribution_patching`.
         batch_size: images in a forward pass, patched copies counted; None takes 32 on a CPU, else 128.
 
     Raises:
@@ -144,11 +146,12 @@ def patch_neurons(
     ):
         giver_logits, given = giver.run_with_cache(theirs, names_filter=list(posts.values()), return_cache_object=False)
         own, gradients = activations_and_gradients(
-            receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values(), "hook_logits"]
+            receiver, pixels, giver_logits, batch, [*posts.values(), *resids.values(), "hook_logits"], quantity
         )
         logits = own["hook_logits"]
         foil = foils(batch.labels, logits, giver_logits)
-        start = logit_difference(logits.float(), batch.labels, foil)
+        measured = partial(_measured, quantity=quantity, labels=batch.labels, foil=foil, giver=giver_logits)
+        start = measured(logits.float())
         found = torch.empty(len(asked), len(batch))
         first_order = torch.empty(len(asked), len(batch))
         for layer in layers:
@@ -163,11 +166,20 @@ def patch_neurons(
                 entered = torch.cat([own[resids[layer]] + change for change in written])
                 patched = receiver(entered, start_at_layer=layer + 1).float().unflatten(0, (len(chosen), len(batch)))
                 check_copies(patched, batch, f"the receiver {model_name(receiver)!r}, patched in block {layer},")
-                found[chosen] = on_cpu(logit_difference(patched, batch.labels, foil) - start)
+                found[chosen] = on_cpu(measured(patched) - start).float()
         ids.append(on_cpu(batch.image_ids))
         exact.append(found)
         approximate.append(first_order)
-    return NeuronPatching(asked, torch.cat(ids), torch.cat(exact, dim=1), torch.cat(approximate, dim=1))
+    return NeuronPatching(asked, torch.cat(ids), torch.cat(exact, dim=1), torch.cat(approximate, dim=1), quantity)
+
+
+def _measured(
+    logits: Float[Tensor, "*copy batch class"], *, quantity: Effect, labels: Tensor, foil: Tensor, giver: Tensor
+) -> Float[Tensor, "*copy batch"]:
+    """Compute the quantity whose change is an effect; the divergence in float64 on the CPU."""
+    if quantity == "divergence":
+        return divergence_from(giver, logits)
+    return logit_difference(logits, labels, foil)
 
 
 def _check(neurons: Sequence[Neuron], n_layers: int, d_mlp: int) -> None:

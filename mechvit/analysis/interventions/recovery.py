@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ OUTCOME_COLUMNS = ("correct", "logit_difference")
 """Columns of outcomes that need labels."""
 DIVERGENCE = "divergence"
 """Column of the outcome that needs none."""
+Effect: TypeAlias = Literal["logit_difference", "divergence"]
+"""Quantity whose change is an effect: the logit difference (positive favours the label), or KL(giver | receiver), which
+needs no labels (negative is nearer to the giver)."""
 NO_SHARE: tuple[str, ...] = ("", "no_gap", "same_answers")
 """Reasons why there is no recovered share: none (there is one); the interval of the gap between receiver and giver
 holds 0; or the two differ on no image at all.
@@ -96,6 +99,28 @@ def logit_difference(
     batch = torch.arange(len(labels), device=logits.device)
     difference = logits[..., batch, labels.clamp_min(0)] - logits[..., batch, foil]
     return difference if bool((labels >= 0).all()) else difference.where(labels >= 0, torch.nan)
+
+
+def check_labelled(labels: Int[Tensor, " images"], quantity: Effect) -> None:
+    """Refuse images without a label where the logit difference is asked for."""
+    if quantity == "logit_difference" and (count := int((labels < 0).sum())):
+        raise ValueError(
+            f"effects on the logit difference need a label of every image; {count:,} of {len(labels):,} have none: "
+            "leave them out, or take quantity='divergence'"
+        )
+
+
+def effect_metric(
+    quantity: Effect,
+    logits: Float[Tensor, "batch class"],
+    labels: Int[Tensor, " batch"],
+    foil: Int[Tensor, " batch"],
+    giver: Float[Tensor, "batch class"],
+) -> Float[Tensor, " batch"]:
+    """Compute the quantity whose change is an effect; differentiable, on the logits' device."""
+    if quantity == "logit_difference":
+        return logit_difference(logits, labels, foil)
+    return divergence(giver.to(logits.device).float().log_softmax(-1), logits.float().log_softmax(-1))
 
 
 def divergence_from(

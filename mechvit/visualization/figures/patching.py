@@ -34,6 +34,11 @@ MODELS = {
     "giver": ("Giver", _BLUE[1]),
     "change": ("Giver minus receiver (Δ)", _GREEN[1]),
 }
+EFFECT_UNITS = {
+    "logit_difference": "logits; positive helps the label",
+    "divergence": "change of KL from the giver, nats; negative is nearer",
+}
+"""Unit and sign of an effect on each quantity."""
 HEAD_AXES = {
     "distance": "attention distance (patches)",
     "cls_mass": "attention to CLS (fraction)",
@@ -49,7 +54,7 @@ def patching_map(summary: pd.DataFrame, *, quantity: str = "logit_difference") -
     Args:
         summary: `Patching.summary`, one row per component and quantity; for several models with a column `model`, which
             names the panels.
-        quantity: "logit_difference" or "accuracy".
+        quantity: "logit_difference", "accuracy" or "divergence".
 
     Raises:
         ValueError: a column is missing, or no row has this quantity.
@@ -110,11 +115,14 @@ def _cells(part: pd.DataFrame, rows: list[tuple[str, int]], names: list[str]) ->
 
 
 @checked
-def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.Figure:
+def attribution_scatter(
+    components: pd.DataFrame, overall: pd.DataFrame, *, quantity: str = "logit_difference"
+) -> go.Figure:
     """Draw every component's approximate effect against its exact one, with intervals and the line of equality.
 
     Args:
         components, overall: the tables of an `AttributionError`.
+        quantity: the one whose change is an effect, "logit_difference" or "divergence".
 
     Raises:
         ValueError: a column is missing or a table is empty.
@@ -155,19 +163,20 @@ def attribution_scatter(components: pd.DataFrame, overall: pd.DataFrame) -> go.F
     ]
     place = {"xref": "paper", "yref": "paper", "x": 0.98, "y": 0.03, "xanchor": "right", "align": "right"}
     figure.add_annotation(text="<br>".join(said), showarrow=False, font={"size": 12, "color": MUTED}, **place)
-    figure.update_xaxes(title_text="exact effect (logits; positive helps the label)", showgrid=True)
-    figure.update_yaxes(title_text="first-order effect (logits; positive helps the label)")
+    figure.update_xaxes(title_text=f"exact effect ({EFFECT_UNITS[quantity]})", showgrid=True)
+    figure.update_yaxes(title_text=f"first-order effect ({EFFECT_UNITS[quantity]})")
     return figure.update_layout(legend_y=1.03)
 
 
 @checked
-def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
+def head_links(links: pd.DataFrame, correlations: pd.DataFrame, *, quantity: str = "logit_difference") -> go.Figure:
     """Draw each head's effect against statistics of its attention, with their rank correlation; one row per model.
 
     Heads whose effect's interval excludes 0 are filled.
 
     Args:
         links, correlations: `HeadLinks.to_frame` and `HeadLinks.correlations`.
+        quantity: the one whose change is an effect, "logit_difference" or "divergence".
 
     Raises:
         ValueError: a column is missing or a table is empty.
@@ -215,5 +224,6 @@ def head_links(links: pd.DataFrame, correlations: pd.DataFrame) -> go.Figure:
         figure.update_xaxes(title_text=says, title_font={"size": 11.5, "color": MUTED}, row=row + 1, col=col + 1)
     zero_line(figure)
     finish(figure, "Heads' effects against statistics of their attention", height=150 + 240 * len(models))
-    figure.update_yaxes(title_text="effect (logits)", col=1)
+    unit = "logits" if quantity == "logit_difference" else "change of KL, nats"
+    figure.update_yaxes(title_text=f"effect ({unit})", col=1)
     return figure.update_layout(legend_y=1.04)

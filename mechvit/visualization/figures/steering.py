@@ -16,6 +16,12 @@ EFFECT_COLUMNS = ("change", "change_low", "change_high", "recovered", "recovered
 COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *EFFECT_COLUMNS)
 SOURCES = {"mean_difference": "Mean difference", "sae": "SAE latents"}
 TINTS = {"mean_difference": RAMPS["gaussian_blur"][0][1], "sae": RAMPS["gaussian_noise"][0][1]}
+CHANGES = {
+    "accuracy": "fraction of images, negative = cost",
+    "logit_difference": "logits, negative = cost",
+    "divergence": "KL from the tuned model, nats",
+}
+"""Unit and sign of each quantity's change."""
 SYMBOLS = {"mean_difference": "circle", "sae": "diamond"}
 
 
@@ -28,7 +34,7 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
 
     Args:
         summary: `Steering.summary()`, with one corruption besides clean.
-        quantity: `accuracy` or `logit_difference`.
+        quantity: `accuracy`, `logit_difference` or `divergence` (KL from the tuned model).
 
     Raises:
         ValueError: a column is missing, the table is empty, or it does not hold exactly one corruption besides clean.
@@ -74,24 +80,24 @@ def steering_by_scale(summary: pd.DataFrame, *, quantity: str = "accuracy") -> g
     figure.update_xaxes(type="log", tickvals=scales, ticktext=[f"{scale:g}" for scale in scales])
     figure.update_xaxes(title_text="scale", row=2)
     figure.update_yaxes(title_text=f"recovered {quantity.replace('_', ' ')}<br>(0 = base, 1 = tuned)", row=1, col=1)
-    unit = "fraction of images" if quantity == "accuracy" else "logits"
-    figure.update_yaxes(title_text=f"change on clean images<br>({unit}, negative = cost)", row=2, col=1)
+    figure.update_yaxes(title_text=f"change on clean images<br>({CHANGES[quantity]})", row=2, col=1)
     return figure.update_layout(legend={"yref": "container", "y": 1 - 36 / 560, "yanchor": "top"})
 
 
 @checked
-def steering_cost(chosen: pd.DataFrame) -> go.Figure:
+def steering_cost(chosen: pd.DataFrame, *, quantity: str = "accuracy") -> go.Figure:
     """Draw the recovered share of each source at its chosen hook point and scale against its clean cost, held out.
 
     Args:
-        chosen: `Steering.chosen()`; its accuracy is drawn, one panel per corruption.
+        chosen: `Steering.chosen()`, one panel per corruption.
+        quantity: the one that is drawn, `accuracy` or `divergence` (KL from the tuned model).
 
     Raises:
         ValueError: a column is missing or the table is empty.
     """
     require(chosen, (*COLUMNS, "clean_change", "clean_change_low", "clean_change_high"), "steering_chosen")
-    rows = chosen[(chosen["quantity"] == "accuracy") & chosen["recovered"].notna()]
-    require(rows, COLUMNS, "steering_chosen (accuracy, under a corruption with a gap)")
+    rows = chosen[(chosen["quantity"] == quantity) & chosen["recovered"].notna()]
+    require(rows, COLUMNS, f"steering_chosen ({quantity}, under a corruption with a gap)")
     corruptions = in_order(rows["corruption"])
     figure = panels([title_of(corruption) for corruption in corruptions], spacing=0.04)
     shown: set[str] = set()
@@ -119,8 +125,9 @@ def steering_cost(chosen: pd.DataFrame) -> go.Figure:
         zero_line(figure, row=1, col=col)
         zero_line(figure, axis="x", row=1, col=col)
     finish(figure, "Recovered gain and clean cost of steering, on held-out images", height=430)
-    figure.update_xaxes(title_text="change of clean accuracy (negative = cost)", showgrid=True)
-    figure.update_yaxes(title_text="recovered accuracy (0 = base, 1 = tuned)", row=1, col=1)
+    says = "clean accuracy (negative = cost)" if quantity == "accuracy" else f"clean {CHANGES[quantity]}"
+    figure.update_xaxes(title_text=f"change of {says}", showgrid=True)
+    figure.update_yaxes(title_text=f"recovered {quantity} (0 = base, 1 = tuned)", row=1, col=1)
     return figure
 
 

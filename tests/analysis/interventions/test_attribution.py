@@ -49,8 +49,10 @@ def first(batch: ImageBatch, n: int) -> ImageBatch:
     return ImageBatch(batch.images[:n], batch.labels[:n], batch.image_ids[:n])
 
 
-def slope(receiver: HookedViT, giver: HookedViT, batch: ImageBatch, name: str, chosen: tuple) -> Tensor:
-    """d/de of each image's logit difference as the activation moves by e towards the giver's: central differences."""
+def slope(
+    receiver: HookedViT, giver: HookedViT, batch: ImageBatch, name: str, chosen: tuple, quantity="logit_difference"
+) -> Tensor:
+    """d/de of each image's quantity as the activation moves by e towards the giver's: central differences."""
     with torch.no_grad():
         pixels, n = pixels_of(receiver, batch, NOISE), torch.arange(len(batch))
         plain, cache = receiver.run_with_cache(pixels)
@@ -61,20 +63,46 @@ def slope(receiver: HookedViT, giver: HookedViT, batch: ImageBatch, name: str, c
 
         def margin(step: float) -> Tensor:
             logits = receiver.run_with_hooks(pixels, fwd_hooks=[(name, lambda x, hook: x + step * move)])
+            if quantity == "divergence":
+                theirs = giver(pixels_of(giver, batch, NOISE)).log_softmax(-1)
+                own = logits.log_softmax(-1)
+                return torch.nn.functional.kl_div(own, theirs, reduction="none", log_target=True).sum(-1)
             return logits[n, batch.labels] - logits[n, foil]
 
         return (margin(1e-4) - margin(-1e-4)) / 2e-4
 
 
-def test_matches_finite_differences(wide, other, batch):
+@pytest.mark.parametrize("quantity", ["logit_difference", "divergence"])
+def test_matches_finite_differences(wide, other, batch, quantity):
     few = first(batch, 3)
-    found = attribution_patching(wide, other, few, NOISE, tokens=LABELS, batch_size=2)
+    if quantity == "divergence":
+        few = ImageBatch(few.images, torch.full_like(few.labels, -1), few.image_ids)
+    found = attribution_patching(wide, other, few, NOISE, tokens=LABELS, batch_size=2, quantity=quantity)
     assert len(found.components) == (4 + 3 + 3 + 6) * 3
     for component, effect in zip(found.components, found.effect, strict=True):
         chosen = (slice(None), TOKENS[component.tokens]) + ((component.head,) if component.head >= 0 else ())
-        wanted = slope(wide, other, few, component.point(3), chosen)
+        wanted = slope(wide, other, few, component.point(3), chosen, quantity)
         torch.testing.assert_close(effect.double(), wanted, rtol=1e-4, atol=1e-5)
-    assert found.effect.abs().amax(1).sum() > 1
+    assert found.effect.abs().amax(1).sum() > (1 if quantity == "logit_difference" else 0.1)
+    assert found.quantity == quantity
+
+
+def test_errors_on_the_divergence_are_of_the_same_quantity(tiny_model, batch):
+    """Exact effects are changes of KL(giver | receiver); without labels the logit difference is refused."""
+    giver = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        for parameter in giver.blocks[1].parameters():
+            parameter.mul_(1.1)
+    unlabelled = ImageBatch(batch.images, torch.full_like(batch.labels, -1), batch.image_ids)
+    patching = patch_models(tiny_model, giver, unlabelled, NOISE)
+    approximate = attribution_patching(tiny_model, giver, unlabelled, NOISE, quantity="divergence")
+    table = attribution_error(approximate, patching, resamples=20).components
+    wanted = patching.divergence.mean(1) - patching.receiver.divergence.mean()
+    np.testing.assert_allclose(table["exact"], wanted, rtol=1e-6, atol=1e-9)
+    whole = table.query("kind == 'resid' and layer == 3 and tokens == 'all'")  # all of the giver: nothing is left
+    assert whole["exact"].item() == pytest.approx(-float(patching.receiver.divergence.mean()), rel=1e-5)
+    with pytest.raises(ValueError, match=r"need a label of every image; \d+ of \d+ have none: .*quantity='divergence'"):
+        attribution_patching(tiny_model, giver, unlabelled, NOISE)
 
 
 def test_neurons_match_finite_differences(wide, other, batch):

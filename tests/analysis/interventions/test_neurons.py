@@ -27,7 +27,12 @@ def pixels_of(model: HookedViT, batch: ImageBatch, key: str) -> Tensor:
     return normalize(corrupt(batch.images, key, batch.image_ids, seed=0), model.image_processor)
 
 
-def one_by_one(receiver, giver, batch, giver_key, places) -> Tensor:
+def divergence(giver: Tensor, logits: Tensor) -> Tensor:
+    own, theirs = (part.double().log_softmax(-1) for part in (logits, giver))
+    return torch.nn.functional.kl_div(own, theirs, reduction="none", log_target=True).sum(-1)
+
+
+def one_by_one(receiver, giver, batch, giver_key, places, quantity="logit_difference") -> Tensor:
     """The effect of each neuron from a whole forward pass with one hook."""
     found = []
     with torch.no_grad():
@@ -44,6 +49,9 @@ def one_by_one(receiver, giver, batch, giver_key, places) -> Tensor:
                 return x
 
             patched = receiver.run_with_hooks(pixels, fwd_hooks=[(name, swap)])
+            if quantity == "divergence":
+                found.append(divergence(other, patched) - divergence(other, plain))
+                continue
             margins = (logit_difference(logits, batch.labels, foil) for logits in (patched, plain))
             found.append(next(margins) - next(margins))
     return torch.stack(found)
@@ -63,6 +71,19 @@ def test_matches_one_hook_at_a_time(name, batch, tiny_processor, batch_size, giv
     for place, own in zip(places, found.approximate, strict=True):
         assert own.mean() == pytest.approx(float(whole.neuron_effect[place]), rel=1e-3, abs=1e-6)
     assert found.image_id.tolist() == few.image_ids.tolist()
+
+
+def test_the_divergence_matches_one_hook_at_a_time(batch, tiny_processor):
+    receiver = HookedViT.from_hf(ZOO["vit classifier"](), tiny_processor)
+    few = ImageBatch(batch.images[:5], torch.full_like(batch.labels[:5], -1), batch.image_ids[:5])
+    giver, places = shifted(copy.deepcopy(receiver)), [(2, 0), (0, 5), (1, 3)]
+    found = patch_neurons(receiver, giver, few, NOISE, places, quantity="divergence", batch_size=3)
+    wanted = one_by_one(receiver, giver, few, NOISE, places, "divergence")
+    torch.testing.assert_close(found.exact.double(), wanted, rtol=1e-3, atol=1e-7)
+    assert found.exact.abs().max() > 1e-5
+    whole = attribution_patching(receiver, giver, few, NOISE, kinds=("mlp",), quantity="divergence")
+    for place, own in zip(places, found.approximate, strict=True):
+        assert own.mean() == pytest.approx(float(whole.neuron_effect[place]), rel=1e-3, abs=1e-7)
 
 
 def test_nothing_changes_from_itself_or_where_nothing_differs(tiny_model, planted):
