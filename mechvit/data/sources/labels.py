@@ -42,8 +42,8 @@ class Matching:
 
     classes: tuple[int | None, ...]
     """The checkpoint's class for each; None for those in `faults`. No class occurs twice."""
-    faults: Mapping[str, str] = field(default_factory=dict)
-    """Name -> why it matches no class of the checkpoint, or not with certainty."""
+    faults: Mapping[str, str | None] = field(default_factory=dict)
+    """Name -> why it matches no class of the checkpoint, or not with certainty; None: it is none of them."""
     inferred: tuple[str, ...] = ()
     """Matches by something other than exact names, one sentence each."""
 
@@ -186,12 +186,12 @@ def _one_to_one(names: Sequence[str], labels: Sequence[str], found: Sequence[Mea
         if len(meaning.classes) == 1:
             claims[meaning.classes[0]].append(name)
     classes: list[int | None] = []
-    faults: dict[str, str] = {}
+    faults: dict[str, str | None] = {}
     rules: dict[str, list[str]] = defaultdict(list)
     for name, meaning in zip(names, found, strict=True):
         index = meaning.classes[0] if len(meaning.classes) == 1 else None
         if not meaning.classes:
-            faults[name] = "is none of them"
+            faults[name] = None
         elif meaning.rule == "taken":
             faults[name] = f"could only be {_class(meaning.classes[0], labels)}, which another name matches exactly"
         elif meaning.rule == "overlap" and index is not None:
@@ -241,11 +241,7 @@ def _by_name_of_synset(names: Sequence[str], labels: Sequence[str]) -> Matching:
     found = _one_to_one(names, list(table.values()), meanings(names, list(table.values())))
     class_of = {place: labels.index(synset) for place, synset in enumerate(table) if synset in labels}
     classes = tuple(None if place is None else class_of.get(place) for place in found.classes)
-    faults = {
-        name: found.faults.get(name, "is none of them")
-        for name, index in zip(names, classes, strict=True)
-        if index is None
-    }
+    faults = {name: found.faults.get(name) for name, index in zip(names, classes, strict=True) if index is None}
     matched = len(names) - len(faults)
     how = "matched by the WordNet ids that are the checkpoint's classes"
     return Matching(classes, faults, (f"{_classes(matched)} {how}", *found.inferred) if matched else ())
@@ -289,11 +285,11 @@ def _named_as(labels: Sequence[str], table: Sequence[str]) -> bool:
     )
 
 
-def _refuse(faults: Sequence[tuple[str, str]], names: Sequence[str], labels: Sequence[str]) -> None:
+def _refuse(faults: Sequence[tuple[str, str | None]], names: Sequence[str], labels: Sequence[str]) -> None:
     if not faults:
         return
-    lacking = "are not among" if all(why == "is none of them" for _, why in faults) else "cannot be matched with"
-    told = [name if why == "is none of them" else f"{name!r} {why}" for name, why in faults]
+    lacking = "are not among" if all(why is None for _, why in faults) else "cannot be matched with"
+    told = [name if why is None else f"{name!r} {why}" for name, why in faults]
     raise UnmatchedLabels(
         f"{len(faults)} of the data set's {len(names)} classes {lacking} the checkpoint's {len(labels)}: "
         f"{_some(told)}. Name the class folders as the checkpoint's id2label does ({_some(labels, 3)}), by WordNet id "
