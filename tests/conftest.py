@@ -45,6 +45,8 @@ def _note_a_start(event: str, args: tuple[Any, ...]) -> None:
 
 sys.addaudithook(_note_a_start)
 
+os.fsync = lambda descriptor: None  # a power cut is no test's matter, and waiting for disks takes a minute
+
 
 gc.disable()  # nearly all that is made while tests are collected stays
 
@@ -61,11 +63,14 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Draw the same random numbers in a test and in the fixtures that it builds, whatever ran before it."""
+    """Draw the same random numbers in a test and in the fixtures that it builds, and have what a process says once be
+    said in each test, whatever ran before it."""
     import torch
 
     torch.manual_seed(0)
     STARTED.clear()
+    if (labels := sys.modules.get("mechvit.data.sources.labels")) is not None:
+        labels._SAID.clear()
     if item.get_closest_marker("browser") and shutil.which("chromium") is None:
         pytest.skip("needs Debian's chromium on the PATH")
 

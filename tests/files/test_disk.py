@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from safetensors import SafetensorError
 
+from mechvit import files
 from mechvit.files.disk import DiskFull, disk_errors, error_number
 
 FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
@@ -36,3 +41,25 @@ def test_a_full_disk_names_the_file_and_other_errors_stay(error, tmp_path):
     assert full.value.errno == errno.ENOSPC
     with pytest.raises(SafetensorError, match="too large"), disk_errors(tmp_path / "a"):
         raise SafetensorError("File too large (os error 27)")
+
+
+def test_files_are_on_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    """So that a power cut leaves the old or the new; in the other tests `os.fsync` does nothing."""
+    synced: set[int] = set()
+    placed: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+
+    def put(part, whole) -> None:
+        assert Path(part).is_dir() or Path(part).stat().st_ino in synced, f"{whole} was not synced"
+        placed.append(Path(whole).name)
+        replace(part, whole)
+
+    monkeypatch.setattr(os, "replace", put)
+    with files.new_folder(tmp_path / "out", "analysis") as folder:
+        files.write_table(folder / "table.parquet", pd.DataFrame({"a": [1]}))
+        files.write_tensors(folder / "weights.safetensors", {"w": torch.zeros(2)})
+        files.write_json(folder / "about.json", 1)
+        files.write_text(folder / "notes.txt", "a")
+    assert {"table.parquet", "weights.safetensors", "about.json", "notes.txt", files.MARKER, "out"} <= set(placed)
+    assert tmp_path.stat().st_ino in synced, "the new folder's name"

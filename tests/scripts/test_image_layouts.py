@@ -17,12 +17,6 @@ TEN = [list(synset_names())[i] for i in (0, 217, 482, 491, 497, 566, 569, 571, 5
 """WordNet ids of Imagenette."""
 
 
-@pytest.fixture(autouse=True)
-def said(monkeypatch):
-    """Make every test say how classes were matched."""
-    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
-
-
 def picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 10, 3), dtype=np.uint8)).save(path)

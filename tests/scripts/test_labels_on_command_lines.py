@@ -16,12 +16,6 @@ from mechvit.data import InferredLabels, load_images
 BY_NUMBER = "19 classes matched by their numbers, which are class indices"
 
 
-@pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
-    """Have what a process says once be said in each test."""
-    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
-
-
 @pytest.fixture(scope="module")
 def hub_folder(tmp_path_factory) -> str:
     """Photographs in the hub's layout, a fifth of them without a label; their classes by name and by number."""

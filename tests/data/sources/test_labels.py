@@ -94,8 +94,7 @@ def test_numbers_that_prove_nothing_are_refused(names, id2label, message):
         align_labels(labelled(names), id2label)
 
 
-def test_inferred_matchings_are_said_once(monkeypatch):
-    monkeypatch.setattr("mechvit.data.sources.labels._SAID", set())
+def test_inferred_matchings_are_said_once():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
