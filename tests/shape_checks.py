@@ -6,14 +6,17 @@ that is imported for type checking alone) is checked by mypy alone.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import inspect
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, Self, TextIO, get_type_hints
 from unittest import mock
@@ -49,6 +52,8 @@ def checked(function: Callable[..., Any]) -> Any:
         if dataclasses.is_dataclass(function) and "__init__" in vars(function):
             type.__setattr__(function, "__init__", checked(vars(function)["__init__"]))
         return function
+    if not (EVERY_TYPE or _may_name_shapes(function)):
+        return function
     with_checks: Any = None
 
     @functools.wraps(function)
@@ -61,6 +66,34 @@ def checked(function: Callable[..., Any]) -> Any:
         return with_checks(*args, **options)
 
     return chosen
+
+
+def _may_name_shapes(function: Callable[..., Any]) -> bool:
+    """Return whether an annotation names something of jaxtyping's, an alias that is text, or what is not there yet.
+
+    Most functions name nothing of the kind, and half a million calls of wrappers take seconds.
+    """
+    names = function.__globals__
+    unread = _for_type_checkers(names.get("__file__"))
+    for annotation in filter(None, function.__annotations__.values()):
+        heads = set(_HEADS.findall(annotation)) - _BUILTINS if isinstance(annotation, str) else {""}
+        named = [] if heads & unread else [names.get(head, "") for head in heads]
+        if any(isinstance(one, str) or "jaxtyping" in repr(one) for one in named):
+            return True
+    return False
+
+
+_HEADS = re.compile(r"""(?<![\w.'"])[A-Za-z_]\w*(?![\w'"])""")
+"""Names that stand in an annotation, the first of each dotted one."""
+_BUILTINS = frozenset(vars(builtins))
+
+
+@functools.cache
+def _for_type_checkers(path: str | None) -> frozenset[str]:
+    """Return the words of a file's `if TYPE_CHECKING:`; to `_hint`, an annotation with one of these is anything."""
+    text = Path(path).read_text(encoding="utf-8") if path else ""
+    blocks = re.findall(r"^if TYPE_CHECKING:\n((?:[ \t].*\n|\n)+)", text, re.MULTILINE)
+    return frozenset(re.findall(r"\w+", " ".join(blocks)))
 
 
 def _with_checks(function: Callable[..., Any]) -> Callable[..., Any]:
