@@ -8,17 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from tiny_runs import tables, tiny
 
-from mechvit.experiment import PRESETS, ExperimentConfig, ImageCounts, Rules, reproduce
-from mechvit.finetuning import FinetuneConfig, ViTShape
-from mechvit.saes import SAEConfig
+from mechvit.experiment import Rules, reproduce
 
 TABLES = {
     "performance",
@@ -55,38 +51,6 @@ TABLES = {
     "gain_neurons",
     "gain_neuron_agreement",
 }
-
-
-def tiny(out: Path, **changes: object) -> ExperimentConfig:
-    """Two corruptions, a ViT of 2 layers and width 16 on 32 px photographs."""
-    quick = FinetuneConfig(learning_rate=1e-3, epochs=1, batch_size=32)
-    config = ExperimentConfig(
-        out=str(out),
-        corruptions=("gaussian_blur_2", "gaussian_noise_4"),
-        device="cpu",
-        counts=ImageCounts(
-            train=95,
-            validation=38,
-            finetune=57,
-            finetune_validation=19,
-            sae=38,
-            sae_validation=19,
-            test=38,
-            attention=19,
-            isolation=24,
-        ),
-        related=("box_blur_2", "shot_noise_3"),
-        shape=ViTShape(image_size=32, d_model=16, n_layers=2, n_heads=2, d_mlp=32),
-        base=quick,
-        finetuning=quick,
-        saes=SAEConfig(epochs=1, k=4, expansion_factor=4, train_batch_size_tokens=128, images_per_batch=16),
-        rules=Rules(resamples=50),
-    )
-    return replace(config, **changes)
-
-
-def tables(run: Path) -> dict[str, pd.DataFrame]:
-    return {path.stem: pd.read_parquet(path) for path in sorted((run / "tables").glob("*.parquet"))}
 
 
 def assert_same_tables(first: Path, second: Path) -> None:
@@ -242,7 +206,7 @@ def test_killed_run_ends_with_the_same_tables(run, tmp_path):
     """SIGKILL again and again, each time a little later, until the run gets through."""
     reproduce(tiny(run), say=lambda line: None)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from test_reproduce import tiny; "
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from tiny_runs import tiny; "
         "from mechvit.experiment import reproduce; reproduce(tiny(Path(sys.argv[1])))"
     )
     kills = 0
@@ -270,101 +234,6 @@ def _until(lines, count: int) -> list[str]:
             if len(begun) == count:
                 break
     return begun
-
-
-def save_checkpoint(folder: Path, *, size: int, classes: list[str], **shape: int) -> None:
-    """A ViT of random weights with its image processor."""
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
-
-    torch.manual_seed(0)
-    config = ViTConfig(image_size=size, id2label=dict(enumerate(classes)), **shape)
-    ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
-
-
-def save_photographs(folder: Path, names: list[str], count: int) -> None:
-    """Crops of real photographs as files, one sub-folder a class."""
-    from mechvit.data.sources.photos import photograph
-
-    rng = np.random.default_rng(0)
-    for name in names:
-        (folder / name).mkdir(parents=True)
-        image = photograph(name)
-        for i in range(count):
-            left, top = rng.integers(image.width - 100), rng.integers(image.height - 100)
-            Image.fromarray(np.asarray(image)[top : top + 100, left : left + 100]).save(folder / name / f"{i}.png")
-
-
-NAMES = ["astronaut", "coffee", "chelsea"]
-
-
-@pytest.mark.long
-def test_imagenet_path_on_a_checkpoint_and_a_folder(tmp_path):
-    save_checkpoint(
-        tmp_path / "model",
-        size=32,
-        classes=[*NAMES, "other"],
-        patch_size=8,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    save_photographs(tmp_path / "images", NAMES, 20)
-    small = tiny(tmp_path)
-    config = replace(
-        PRESETS["imagenet"],
-        out=str(tmp_path / "run"),
-        model=str(tmp_path / "model"),
-        limit=24,
-        device="cpu",
-        images=f"folder:{tmp_path / 'images'}",
-        corruptions=small.corruptions,
-        finetuning=small.finetuning,
-        saes=small.saes,
-        rules=small.rules,
-    )
-    report = reproduce(config, say=lambda line: None)
-    assert report.is_file()
-    performance = tables(tmp_path / "run")["performance"]
-    assert set(performance["label"]) == {0, 1, 2}
-    assert performance["image_id"].nunique() == 12, "a fifth of 60"
-
-
-@pytest.mark.slow
-def test_imagenet_path_on_a_vit_b_16(tmp_path):
-    """The paper's own shapes: ViT-B/16 at 224 px and SAEs of 24,576 latents, on a few photographs."""
-    save_checkpoint(tmp_path / "model", size=224, classes=NAMES)
-    save_photographs(tmp_path / "images", NAMES, 12)
-    config = replace(
-        PRESETS["imagenet"],
-        out=str(tmp_path / "run"),
-        model=str(tmp_path / "model"),
-        limit=6,
-        device="cpu",
-        images=f"folder:{tmp_path / 'images'}",
-        corruptions=("gaussian_blur_4", "gaussian_noise_4"),
-        finetuning=FinetuneConfig(epochs=1, batch_size=4),
-        saes=SAEConfig(epochs=1, train_batch_size_tokens=512),
-        rules=Rules(resamples=50),
-    )
-    assert reproduce(config, say=lambda line: None).is_file()
-    quality = tables(tmp_path / "run")["sae_quality"]
-    assert np.isfinite(quality.loc[quality["metric"] == "l0", "value"]).all()
-    lens = tables(tmp_path / "run")["lens"]
-    assert lens["layer"].max() == 12
-
-
-def test_own_images_need_a_model():
-    with pytest.raises(ValueError, match="model must be given with images of your own"):
-        ExperimentConfig(images="folder:somewhere")
-
-
-def test_model_without_an_image_processor_is_refused(tmp_path, tiny_hf):
-    tiny_hf.save_pretrained(tmp_path / "model")
-    with pytest.raises(ValueError, match="has no image processor"):
-        reproduce(tiny(tmp_path / "run", model=str(tmp_path / "model")), say=lambda line: None)
 
 
 @pytest.mark.slow
