@@ -43,18 +43,6 @@ from mechvit.terminal import say
 if TYPE_CHECKING:
     import pandas as pd
 
-FIGURES = {
-    "table_one": "performance_summary",
-    "gains": "performance_summary",
-    "transfer": "performance_summary",
-    "class_probability": "lens_summary",
-    "first_correct_layers": "first_correct",
-    "first_correct_difference": "first_correct_summary",
-    "entropy_difference": "attention_summary",
-    "pattern_change": "attention_summary",
-}
-"""Figures of `mechvit.visualization.figures`, each with the table that it draws."""
-
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +89,7 @@ def make_tables(
 
     from mechvit import analysis
     from mechvit.analysis.summaries.groups import with_image_groups
+    from mechvit.experiment.sections.study import study_summaries
 
     parts = []
     processors = [read_checkpoint(checkpoint)[1] for checkpoint in models.values()]
@@ -125,17 +114,13 @@ def make_tables(
         )
     kinds = ("performance", "lens", "attention")
     tables = {kind: pd.concat([getattr(part, kind) for part in parts], ignore_index=True) for kind in kinds}
-    tables["first_correct"] = analysis.first_correct(tables["lens"])
-    tables["performance_summary"] = analysis.performance_summary(tables["performance"])
+    tables |= study_summaries(tables)
     if options.groups is not None:
         grouped = with_image_groups(tables["performance"], images)
         by = [name for name in grouped if name not in tables["performance"]]
         tables["performance_by_group"] = analysis.performance_by_group(grouped, by)
-    tables["lens_summary"] = analysis.lens_summary(tables["lens"])
-    tables["attention_summary"] = analysis.attention_summary(tables["attention"])
-    if "base" in set(tables["first_correct"]["model"]):
-        tables["first_correct_summary"] = analysis.first_correct_summary(tables["first_correct"])
-    else:
+    if "base" not in set(tables["first_correct"]["model"]):
+        tables.pop("first_correct_summary", None)
         say("no first_correct_summary: the base model gets no image right at any layer")
     return tables
 
@@ -149,13 +134,14 @@ def draw(tables: dict[str, pd.DataFrame], tuned: list[str], corruptions: tuple[C
             f"--corruptions ({', '.join(tested)})"
         )
         return 0
-    from mechvit.visualization import figures
     from mechvit.visualization.html_page.figure_page import write_figure_pages
+    from mechvit.visualization.report.sections import ATTENTION, LENS, PERFORMANCE
 
     drawn = {}
-    for name, table in FIGURES.items():
-        if table not in tables or tables[table].empty:
-            say(f"no figure {name}: the table {table} is empty")
+    for spec in (spec for section in (PERFORMANCE, LENS, ATTENTION) for spec in section.figures):
+        name = spec.figure.__name__
+        if spec.table not in tables or tables[spec.table].empty:
+            say(f"no figure {name}: the table {spec.table} is empty")
             continue
-        drawn[name] = getattr(figures, name)(tables[table])
+        drawn[name] = spec.figure(tables[spec.table])
     return write_figure_pages(drawn, folder)

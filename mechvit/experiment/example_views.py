@@ -14,13 +14,12 @@ from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import pixel_values
 from mechvit.data import CLEAN
 from mechvit.data.batches import ImageBatch, iter_batches
-from mechvit.experiment.runs.stages import write_json
-from mechvit.files import beside, new_folder
 from mechvit.views import attention_explorer, patch_lens_view
 from mechvit.visualization.attention.pattern_pooling import prefix_names
 from mechvit.visualization.style import title_of
 
 from .config import ExperimentConfig
+from .sections.views import write_views
 
 if TYPE_CHECKING:
     import datasets
@@ -46,8 +45,6 @@ def make_views(
         images: the test images; the examples are spread over their classes.
         config: settings of the run.
     """
-    from safetensors.numpy import save_file
-
     chosen = spread(np.asarray(images["label"]), config.example_images)
     batch = next(iter_batches(images.select(chosen), batch_size=len(chosen)))
     names = images.features["label"].names
@@ -80,13 +77,8 @@ def make_views(
     examples = images.select(chosen)
     explorer = attention_explorer(shown, examples, config.strongest, seed=config.seed, max_bytes=EXPLORER_BYTES)
     lens = patch_lens_view(shown, examples, config.strongest, seed=config.seed)
-    with new_folder(folder, "views", overwrite=True) as new:
-        for name, arrays, text in (("examples", pictures, listed), ("attention", patterns, about)):
-            with beside(new / f"{name}.safetensors") as part:
-                save_file(arrays, part)
-            write_json(new / f"{name}.json", text)
-        write_json(new / "explorer.json", explorer.spec())
-        write_json(new / "lens.json", {"spec": lens.spec(), "figures": lens.figures()})
+    arrays, texts = {"examples": pictures, "attention": patterns}, {"examples": listed, "attention": about}
+    write_views(folder, arrays, texts, explorer=explorer, lens=lens)
 
 
 def spread(labels: np.ndarray, count: int) -> list[int]:

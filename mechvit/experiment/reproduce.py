@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mechvit.arguments import checked
 from mechvit.experiment.runs.run_folder import open_run
-from mechvit.experiment.runs.stages import write_json, write_tables
+from mechvit.experiment.runs.stages import write_tables
 
 from .config import ExperimentConfig
 from .inputs import local_inputs
@@ -237,14 +237,11 @@ class _Reproduction(SAEStages):
         )
 
     def _write_report(self) -> Path:
-        """Write the report, in every call: it is quick, and it contains the times of all stages."""
-        from mechvit.experiment.runs.provenance import provenance, seeds_of
+        """Write the report, which is quick."""
+        from mechvit.experiment.runs.provenance import describe_run, seeds_of
         from mechvit.visualization import render_report
 
-        write_json(self.folder / "config.json", self.config)
-        about = provenance(self.stages.records(), self.config.device, self.revisions, seeds_of(self.config))
-        write_json(self.folder / "provenance.json", about)
-        self.stages.say("report ...")
+        describe_run(self.stages, self.config, self.revisions, seeds_of(self.config))
         report = render_report(self.folder)
         if self.config.export:
             from mechvit.visualization.export.figure_files import export_figures

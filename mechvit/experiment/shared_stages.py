@@ -52,11 +52,9 @@ class Run:
 
     def model(self, key: str) -> HookedViT:
         """Load one of the run's models, in float32 whatever its checkpoint's dtype is, so that all can be compared."""
-        import torch
+        from .inputs import load_model
 
-        from mechvit.models import HookedViT
-
-        return HookedViT.from_pretrained(self.checkpoint(key), device=self.config.device, dtype=torch.float32)
+        return load_model(self.checkpoint(key), self.config.device)
 
     def images(self, part: str) -> datasets.Dataset:
         import datasets

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .config import ExperimentConfig
+from .sections.study import study_summaries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,30 +23,17 @@ def make_tables(folder: Path, models: list[str], sae_models: list[str], config: 
         sae_models: keys of the models that have SAEs.
         config: settings of the run.
     """
-    from mechvit.analysis import (
-        attention_summary,
-        first_correct,
-        first_correct_summary,
-        lens_summary,
-        performance_summary,
-    )
     from mechvit.experiment.claims.open_questions import questions
     from mechvit.experiment.claims.paper_claims import claims
     from mechvit.experiment.runs.stages import write_json, write_tables
     from mechvit.saes import distance_table
 
     rules = config.rules
-    options: dict[str, Any] = rules.bootstrap
-    tables = {name: joined(folder / "parts" / "study", models, name) for name in ("performance", "lens", "attention")}
-    for name in ("sae_quality", "sae_cosine"):
-        tables[name] = joined(folder / "parts" / "saes", sae_models, name)
+    options = rules.bootstrap
+    tables = joined_tables({key: [folder / "parts" / "study" / key] for key in models})
+    tables |= joined_tables({key: [folder / "parts" / "saes" / key] for key in sae_models})
     tables["sae_history"] = histories(folder / "saes", sae_models)
-    tables["first_correct"] = first_correct(tables["lens"])
-    tables["performance_summary"] = performance_summary(tables["performance"], **options)
-    tables["lens_summary"] = lens_summary(tables["lens"], **options)
-    base = "base" if "base" in set(tables["first_correct"]["model"]) else None  # None if the base is never right
-    tables["first_correct_summary"] = first_correct_summary(tables["first_correct"], base=base, **options)
-    tables["attention_summary"] = attention_summary(tables["attention"], **options)
+    tables |= study_summaries(tables, options)
     tables["sae_distance"] = distance_table(tables["sae_cosine"], **options)
     tables |= _open_questions(folder / "parts", sae_models, tables["performance"], config)
     write_tables(folder / "tables", tables)
@@ -60,10 +49,7 @@ def _open_questions(
 
     from mechvit.analysis import transfer
 
-    tables = {
-        path.stem: joined(parts / "gain", models[1:], path.stem, label="tuned_on")
-        for path in sorted((parts / "gain" / models[1]).glob("gain_*.parquet"))
-    }
+    tables = joined_tables({key: [parts / "gain" / key] for key in models[1:]}, "tuned_on")
     if config.others:
         others = pd.read_parquet(parts / "related" / "related.parquet")
         own = performance[performance["model"].isin(models) & performance["corruption"].isin(["clean", *models])]
@@ -74,16 +60,23 @@ def _open_questions(
     return tables
 
 
-def joined(folder: Path, models: list[str], name: str, label: str | None = None) -> pd.DataFrame:
-    """Return one table of all models, in the order of `models`; `label` names a first column with the model."""
+def joined_tables(folders: Mapping[str, Iterable[Path]], label: str | None = None) -> dict[str, pd.DataFrame]:
+    """Return every table of several models, joined over those that have it.
+
+    Args:
+        folders: model -> the folders of its tables, in the order of the rows.
+        label: name of a first column with the model; None if the tables have one.
+    """
     import pandas as pd
 
     from mechvit.analysis.statistics.tidy_tables import labelled
 
-    frames = [pd.read_parquet(folder / key / f"{name}.parquet") for key in models]
-    if label is not None:
-        frames = [labelled(frame, {label: key}) for key, frame in zip(models, frames, strict=True)]
-    return pd.concat(frames, ignore_index=True)
+    found: dict[str, list[pd.DataFrame]] = {}
+    for key, own in folders.items():
+        for path in (path for folder in own for path in sorted(folder.glob("*.parquet"))):
+            frame = pd.read_parquet(path)
+            found.setdefault(path.stem, []).append(frame if label is None else labelled(frame, {label: key}))
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in found.items()}
 
 
 def histories(folder: Path, models: list[str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
 from mechvit.data.mixture_spec import Mixture
 from mechvit.experiment.runs.run_folder import open_run
-from mechvit.experiment.runs.stages import write_json, write_tables
+from mechvit.experiment.runs.stages import write_tables
 from mechvit.files.reading import read_object
 
 from .inputs import local_inputs
@@ -184,14 +184,10 @@ class _TransferRun(Run):
         return pd.concat(frames, ignore_index=True)
 
     def _write_report(self) -> Path:
-        """Write the page, in every call: it is quick, and it contains the times of all stages."""
-        from mechvit.experiment.runs.provenance import provenance, seeds_of
+        """Write the page, which is quick."""
+        from mechvit.experiment.runs.provenance import describe_run, seeds_of
         from mechvit.visualization.report.transfer_page import render_transfer
 
         seeds = {name: seed for name, seed in seeds_of(self.config).items() if name != "SAEs"}
-        seeds["bootstrap"] = self.config.seed
-        about = provenance(self.stages.records(), self.config.device, self.revisions, seeds)
-        write_json(self.folder / "config.json", self.transfer)
-        write_json(self.folder / "provenance.json", about)
-        self.stages.say("report ...")
+        describe_run(self.stages, self.transfer, self.revisions, seeds | {"bootstrap": self.config.seed})
         return render_transfer(self.folder)

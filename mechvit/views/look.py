@@ -9,10 +9,9 @@ from mechvit.arguments import checked
 from mechvit.settings_checks import SettingError
 from mechvit.visualization.pages.picture_page import PicturePage, ShownLatent, lit
 
-from .attention_explorer import attention_explorer
 from .example_images import captioned_images
+from .linked_views import TITLES, linked_views
 from .page_provenance import page_provenance
-from .patch_lens import patch_lens_view
 
 if TYPE_CHECKING:
     from sae_lens import SAE
@@ -65,20 +64,15 @@ def look(
         raise ValueError(f"each SAE is named after its model, one of {', '.join(models)}; got {', '.join(unknown)}")
     _check_conditions(conditions, models)
     name = title or (str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "picture")
-    one, missing = {name: picture}, []
-    made: dict[str, Any] = {}
-    for kind, view in (("explorer", attention_explorer), ("lens", patch_lens_view)):
-        try:
-            made[kind] = view(models, one, conditions, seed=seed)
-        except ValueError as error:
-            missing.append(f"{'Attention' if kind == 'explorer' else 'Patch lens'} left out: {error}")
+    one = {name: picture}
+    made, missing = linked_views(models, models, one, conditions, seed=seed)
     shown = {sae: _latents(models[sae], saes[sae], picture, latents, top_latents) for sae in saes}
     return PicturePage(
         title=name,
         models=tuple(models),
         answers={title: _answers(model, one) for title, model in models.items() if model.head is not None},
         latents=shown,
-        missing=tuple(missing),
+        missing=tuple(f"{TITLES[view]} left out: {why}" for view, why in missing.items()),
         provenance=page_provenance(models),
         **made,
     )

@@ -48,8 +48,7 @@ ALLOWED = {
     ("mechvit/saes/activation_cache/export.py", "save_to_disk"): "into a new folder, inside library_writes",
     ("mechvit/saes/training/checkpoints.py", "save_file"): "into a whole_folder",
     ("mechvit/saes/training/train.py", "copytree"): "into a new folder, inside library_writes",
-    ("mechvit/experiment/example_views.py", "save_file"): "into a path that files.beside gives",
-    ("mechvit/experiment/comparison/pictures.py", "save_file"): "into a path that files.beside gives",
+    ("mechvit/experiment/sections/views.py", "save_file"): "into a path that files.beside gives",
     ("mechvit/experiment/runs/stages.py", "write_text"): "/proc/self/clear_refs, which is no file",
     (
         "mechvit/saes/training/training_log.py",

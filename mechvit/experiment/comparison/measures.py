@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.sections.study import study_summaries
 
 from .pair import Pair
 
@@ -198,8 +199,8 @@ def difference(pair: Pair, count: int) -> Tables:
 def conditions(pair: Pair, count: int) -> Tables:
     """Measure each model's performance, lens and attention under every condition, as the paper does.
 
-    performance_summary, lens_summary, attention_summary and, with labels, first_correct_summary; each with a column
-    head.
+    performance_summary, lens_summary, attention_summary and, if some image is right at some layer,
+    first_correct_summary; each with a column head.
     """
     import pandas as pd
 
@@ -215,11 +216,8 @@ def conditions(pair: Pair, count: int) -> Tables:
             progress=f"Conditions ({reading.head} head)",
             **pair.asked,
         )
-        own = {
-            "performance_summary": analysis.performance_summary(tables.performance, **pair.bootstrap),
-            "lens_summary": analysis.lens_summary(tables.lens, **pair.bootstrap),
-            "attention_summary": analysis.attention_summary(tables.attention, **pair.bootstrap),
-        }
+        own = study_summaries(vars(tables), pair.bootstrap)
+        del own["first_correct"]
         for name, table in own.items():
             found.setdefault(name, []).append(table.assign(head=reading.head))
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}

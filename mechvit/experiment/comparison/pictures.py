@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechvit.experiment.runs.stages import write_json
-from mechvit.files import beside, new_folder
+from mechvit.experiment.sections.views import write_views
 
 if TYPE_CHECKING:
     import datasets
@@ -28,7 +27,7 @@ def most_different(behaviour: pd.DataFrame, count: int) -> pd.DataFrame:
     return own.sort_values(["kl", "image_id"], ascending=[False, True], kind="stable").head(count)
 
 
-def write_views(
+def write_pictures(
     folder: Path,
     behaviours: Mapping[str, pd.DataFrame],
     classes: Mapping[str, Sequence[str]],
@@ -39,12 +38,12 @@ def write_views(
     *,
     count: int,
     seed: int,
-) -> list[dict[str, str]]:
+) -> None:
     """Write the gallery, and where the models allow it the attention explorer and the patch lens.
 
     Args:
         folder: output folder: examples.safetensors (uint8 [3, height, width] by tuned model and image id),
-            examples.json, explorer.json, lens.json.
+            examples.json, explorer.json, lens.json, missing.json (what could not be shown: what, tuned, why).
         behaviours: tuned model -> its per-image table.
         classes: tuned model -> names of the classes that are predicted.
         models: models by title, for their attention.
@@ -53,13 +52,8 @@ def write_views(
         conditions: conditions besides clean.
         count: number of images of each tuned model.
         seed: seed of the conditions.
-
-    Returns:
-        what could not be shown: what, why.
     """
-    from safetensors.numpy import save_file
-
-    from mechvit.views import attention_explorer, patch_lens_view
+    from mechvit.views.linked_views import TITLES, linked_views
 
     row_of = {image_id: row for row, image_id in enumerate(images["image_id"][:])}
     chosen = {tuned: most_different(table, count) for tuned, table in behaviours.items()}
@@ -72,27 +66,17 @@ def write_views(
             listed.append({"key": key, "tuned": tuned, "image_id": row.image_id, "lines": _lines(row, classes[tuned])})
     together = list(dict.fromkeys(row_of[image_id] for table in chosen.values() for image_id in table["image_id"]))
     examples = images.select(together[:count])
-    missing: list[dict[str, str]] = []
-    views: dict[str, Any] = {}
-    try:
-        views["explorer"] = attention_explorer(
-            models, examples, conditions[:1], seed=seed, max_bytes=EXPLORER_BYTES, limit=count
-        ).spec()
-    except ValueError as error:
-        missing.append({"what": "Attention of the pictures", "tuned": "", "why": str(error)})
-    try:
-        lens = patch_lens_view(read, examples, conditions[:1], seed=seed, limit=count)
-        views["lens"] = {"spec": lens.spec(), "figures": lens.figures()}
-    except ValueError as error:
-        missing.append({"what": "Patch lens of the pictures", "tuned": "", "why": str(error)})
-    with new_folder(folder, "views", overwrite=True) as new:
-        with beside(new / "examples.safetensors") as part:
-            save_file(arrays, part)
-        write_json(new / "examples.json", listed)
-        write_json(new / "missing.json", missing)
-        for name, value in views.items():
-            write_json(new / f"{name}.json", value)
-    return missing
+    made, missing = linked_views(
+        models, read, examples, conditions[:1], seed=seed, max_bytes=EXPLORER_BYTES, limit=count
+    )
+    unshown = [{"what": f"{TITLES[view]} of the pictures", "tuned": "", "why": why} for view, why in missing.items()]
+    write_views(
+        folder,
+        {"examples": arrays},
+        {"examples": listed, "missing": unshown},
+        explorer=made.get("explorer"),
+        lens=made.get("lens"),
+    )
 
 
 def _lines(row: Any, classes: Sequence[str]) -> list[str]:

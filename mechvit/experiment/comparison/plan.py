@@ -57,7 +57,7 @@ def planned_sections(config: CompareConfig, pair: Pair) -> list[PlannedSection]:
             passes=known[name][1],
             needs=known[name][2],
             needs_head=known[name][3],
-            output_format=2 if known[name][0] is causes else 1,  # 2: with steering
+            output_format=2 if known[name][0] in (causes, conditions) else 1,  # 2: steering; first correct layers
         )
         for name in config.chosen
         if name in known

@@ -16,6 +16,7 @@ from mechvit.data.sources.load import count_images
 from mechvit.experiment.inputs import check_device, local_inputs
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import Stages, write_json, write_tables
+from mechvit.experiment.tables import joined_tables
 from mechvit.files.reading import read_json, read_objects
 
 from .checks import check_conditions, check_dictionaries, short_names
@@ -310,21 +311,15 @@ class _ComparisonRun:
 
     def _joined(self) -> dict[str, pd.DataFrame]:
         """Return each table of all pairs, with the tuned model's name in the first column."""
-        import pandas as pd
-
-        from mechvit.analysis.statistics.tidy_tables import labelled
-
-        found: dict[str, list[pd.DataFrame]] = {}
-        for tuned, names in self.done.items():
-            for name in names:
-                for path in sorted((self.folder / "parts" / name / tuned).glob("*.parquet")):
-                    found.setdefault(path.stem, []).append(labelled(pd.read_parquet(path), {"tuned": tuned}))
-        return {name: pd.concat(frames, ignore_index=True) for name, frames in found.items()}
+        parts = self.folder / "parts"
+        return joined_tables(
+            {tuned: [parts / name / tuned for name in names] for tuned, names in self.done.items()}, "tuned"
+        )
 
     def _pictures(self, shown: list[str]) -> None:
         import pandas as pd
 
-        from .pictures import write_views
+        from .pictures import write_pictures
 
         behaviours: dict[str, pd.DataFrame] = {}
         models: dict[str, HookedViT] = {}
@@ -339,7 +334,7 @@ class _ComparisonRun:
             models |= {self.base: pair.base, tuned: pair.tuned}
             read |= {self.base: reading.base, tuned: reading.tuned}
             classes[tuned] = [reading.tuned.cfg.id2label[index] for index in range(reading.tuned.cfg.n_classes)]
-        write_views(
+        write_pictures(
             self.folder / "views",
             behaviours,
             classes,
@@ -352,19 +347,14 @@ class _ComparisonRun:
         )
 
     def _write_report(self) -> Path:
-        """Write the report, in every call: it is quick, and it contains the times of all stages."""
-        from mechvit.experiment.runs.provenance import provenance, revisions_of
+        """Write the report, which is quick."""
+        from mechvit.experiment.runs.provenance import describe_run, revisions_of
         from mechvit.visualization.comparison.page import render_comparison
 
         config = self.config
-        write_json(self.folder / "config.json", config)
         write_json(self.folder / "comparison.json", self._about())
         seeds = {"noise, folds, directions and bootstrap": config.seed}
-        about = provenance(
-            self.stages.records(), config.device, revisions_of(self.checkpoints.values(), config.images), seeds
-        )
-        write_json(self.folder / "provenance.json", about)
-        self.say("report ...")
+        describe_run(self.stages, config, revisions_of(self.checkpoints.values(), config.images), seeds)
         return render_comparison(self.folder)
 
     def _about(self) -> dict[str, Any]:

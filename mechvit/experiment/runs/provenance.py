@@ -14,6 +14,8 @@ from typing import Any
 from mechvit.code_version import code_version
 from mechvit.experiment.config import ExperimentConfig
 
+from .stages import Stages, write_json
+
 PACKAGES = (
     "mechvit",
     "torch",
@@ -31,6 +33,20 @@ PACKAGES = (
     "pyarrow",
     "safetensors",
 )
+
+
+def describe_run(stages: Stages, config: Any, revisions: Mapping[str, str | None], seeds: Mapping[str, int]) -> None:
+    """Write a run's `config.json` and `provenance.json` for its report: with the times of all stages, in every call.
+
+    Args:
+        stages: stages of the run.
+        config: settings of the run, with the device that was asked for.
+        revisions, seeds: see `provenance`.
+    """
+    write_json(stages.folder / "config.json", config)
+    about = provenance(stages.records(), config.device, revisions, seeds)
+    write_json(stages.folder / "provenance.json", about)
+    stages.say("report ...")
 
 
 def provenance(
