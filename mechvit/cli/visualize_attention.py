@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mechvit.cli.options import DeviceOptions, OutputOptions, opened_pictures, own_first
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_headed, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
-
-if TYPE_CHECKING:
-    from mechvit.models import HookedViT
 
 
 @own_first
@@ -79,19 +75,25 @@ def draw(options: Options, corruption: Condition) -> None:
     for model in models.values():
         check_corruptions([corruption], model.cfg.image_size)
     from mechvit.views import attention_view
+    from mechvit.views.example_images import captioned_images, conditioned_images
 
+    conditions = tuple(dict.fromkeys((CLEAN, corruption)))
+    seen = {}
+    for name, model in models.items():
+        batch, captions = captioned_images(model, pictures, len(pictures))
+        for image in conditioned_images({name: model}, batch, captions, conditions, options.seed):
+            seen[image.title, name] = dict(zip(conditions, image.pixel_values[0], strict=True))
     views = [
         attention_view(
             model,
-            {panel(name, caption if len(pictures) > 1 else "", c): pixels for c, pixels in inputs.items()},
+            {panel(name, caption if len(pictures) > 1 else "", c): pixels for c, pixels in seen[caption, name].items()},
             options.layers,
             options.heads,
             max_tokens=options.max_tokens,
             title=f"Attention on {', '.join(pictures)}",
         )
-        for place, (caption, picture) in enumerate(pictures.items())
+        for caption in pictures
         for name, model in models.items()
-        for inputs in [inputs_of(model, picture, options.pictures[place].name, corruption, options.seed, place)]
     ]
     say(views[0].beside(*views[1:]).save(options.out))
 
@@ -100,20 +102,3 @@ def panel(model: str, caption: str, corruption: Condition) -> str:
     """Return the name of a panel: the model and the picture, where there are several, and the corruption."""
     before = [name for name in (model, caption) if name]
     return ", ".join([*before, corruption.title.lower()]) if before else corruption.title
-
-
-def inputs_of(
-    model: HookedViT, picture: object, name: str, corruption: Condition, seed: int, place: int
-) -> dict[Condition, object]:
-    """Return the pixel values [3, height, width] of the clean and the corrupted picture, the `place`-th."""
-    import torch
-
-    from mechvit.analysis.condition_images import shown_to
-    from mechvit.data import ImageBatch, normalize, unit_pixels
-
-    unit = torch.from_numpy(unit_pixels([picture], model.image_processor)).float().div(255)
-    clean = ImageBatch(unit, torch.tensor([-1]), torch.tensor([place]), paths=(name,))
-    return {
-        c: normalize(shown_to(model, clean, c, seed=seed).images, model.image_processor)[0]
-        for c in dict.fromkeys((CLEAN, corruption))
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechvit.visualization.html_page.page import picture_uri
@@ -47,7 +48,8 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
     Args:
         model: the model whose image processor, device and class names are used.
         images: a `datasets.Dataset`, an `ImageBatch`, or a mapping of captions to pictures as
-            `mechvit.data.open_picture` takes them (paths, PIL images, arrays).
+            `mechvit.data.open_picture` takes them (paths, PIL images, arrays), whose last parts are the names of their
+            files.
         limit: largest number of images.
 
     Raises:
@@ -72,7 +74,9 @@ def captioned_images(model: HookedViT, images: Any, limit: int) -> tuple[ImageBa
         opened = open_pictures({str(name): image for name, image in named.items()})
         pixels = torch.from_numpy(unit_pixels([*opened.values()], model.image_processor))
         ids = torch.arange(len(named))
-        batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids, resizing_key(model.image_processor))
+        files = tuple(Path(str(name)).name for name in named)  # by which a picture's partner in a folder is found
+        key = resizing_key(model.image_processor)
+        batch = ImageBatch(pixels.float() / 255, torch.full_like(ids, -1), ids, key, files)
         return next(image_batches(model, batch, limit)), [str(name) for name in named]
     batch = next(image_batches(model, images, limit))
     names: Sequence[str] | Mapping[int, str] = model.cfg.id2label
