@@ -31,7 +31,7 @@ from .lenses.tuned_lens_training import LensTraining, train_tuned_lens
 from .pairs.kinship import Kinship, kinship, require_kin
 from .pairs.matching import MatchedMatrix
 from .pairs.unrelated import unrelated_cosine
-from .representations.cka import CKA, View, clean_and_corrupted, compare_views, linear_cka
+from .representations.cka import CKA, View, clean_and_corrupted, compare_views, layers_by_depth, linear_cka
 from .representations.hsic import cka_of
 from .representations.residual_cosine import ResidualCosine, residual_cosine
 from .requirements import REQUIREMENTS, Requirement, unmet
@@ -152,6 +152,7 @@ __all__ = [
     "interval",
     "js_distance",
     "kinship",
+    "layers_by_depth",
     "lens_comparison_summary",
     "lens_draws",
     "lens_summary",

@@ -6,7 +6,7 @@ shifted and scaled, 0 where they share nothing. K and L are never formed (see `h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -147,15 +147,25 @@ def compare_views(
     *,
     tokens: CKATokens = "mean",
     every_pair: bool = False,
+    layers: Mapping[str, Sequence[int]] | None = None,
     debiased: bool = True,
     groups: int = IMAGE_GROUPS,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
 ) -> dict[tuple[View, View], CKA]:
-    """Compute several comparisons in one pass per model and condition; arguments as in `linear_cka`."""
+    """Compute several comparisons in one pass per model and condition; other arguments as in `linear_cka`.
+
+    Args:
+        layers: model -> its layers, in the order in which they are paired with those of another model (`every_pair`:
+            with all of them), as `layers_by_depth` lists them; None takes all layers of every model.
+
+    Raises:
+        ValueError: as in `linear_cka`; a layer that a model lacks, or lists that cannot be paired.
+    """
     views = list(dict.fromkeys(view for pair in comparisons for view in pair))
-    check_views(models, images, comparisons, tokens=tokens, every_pair=every_pair, groups=groups)
+    check_views(models, images, comparisons, tokens=tokens, every_pair=every_pair, groups=groups, layers=layers)
+    chosen = {view: _layers(models, view.model, layers) for view in views}
     own: dict[View, Moments] = {view: Moments() for view in views}
     cross = {pair: Moments(every_pair) for pair in comparisons}
     group_of = np.random.default_rng(seed).permutation(len(images)) % groups
@@ -166,6 +176,7 @@ def compare_views(
     for start, batch in groupby(batches, key=lambda batch: batch.start):
         seen = _look(compared, batch, views, tokens, seed)
         for view, x in seen.items():  # shifted by one example, to keep the sums small
+            x = x[chosen[view]]
             seen[view] = widened(x, origin.setdefault(view, x[:, :1].clone()))
         first = seen[views[0]]
         group = torch.from_numpy(group_of[start : start + first.shape[1]]).to(first.device)
@@ -173,7 +184,23 @@ def compare_views(
             own[view].add(x, x, group, groups)
         for pair, moments in cross.items():
             moments.add(seen[pair[0]], seen[pair[1]], group, groups)
-    return {pair: _similarity(own[pair[0]], own[pair[1]], cross[pair], debiased, groups) for pair in comparisons}
+    return {
+        (a, b): _similarity(own[a], own[b], cross[a, b], (chosen[a], chosen[b]), debiased, groups)
+        for a, b in comparisons
+    }
+
+
+@checked
+def layers_by_depth(models: Mapping[str, HookedViT]) -> dict[str, list[int]]:
+    """List, for every layer of the shallowest model, each model's layer at the same share of its depth, rounded."""
+    depths = {name: model.cfg.n_layers for name, model in models.items()}
+    fewest = min(depths.values())
+    return {name: [round(layer * depth / fewest) for layer in range(fewest + 1)] for name, depth in depths.items()}
+
+
+def _layers(models: Mapping[str, HookedViT], name: str, layers: Mapping[str, Sequence[int]] | None) -> list[int]:
+    """Return the layers of a model that are compared."""
+    return list(range(models[name].cfg.n_layers + 1)) if layers is None else [int(layer) for layer in layers[name]]
 
 
 @checked
@@ -191,7 +218,9 @@ def clean_and_corrupted(
     return between + within
 
 
-def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: int) -> CKA:
+def _similarity(
+    a: Moments, b: Moments, cross: Moments, chosen: tuple[list[int], list[int]], debiased: bool, groups: int
+) -> CKA:
     """Compute CKA over all images, and without each group."""
 
     def cka(xx: Tensor, yy: Tensor, xy: Tensor) -> Float[Tensor, " pair"]:
@@ -201,9 +230,8 @@ def _similarity(a: Moments, b: Moments, cross: Moments, debiased: bool, groups: 
 
     value = cka(a.all(), b.all(), cross.all())
     left_out = [cka(*(moments.without(group) for moments in (a, b, cross))) for group in range(groups)]
-    layers_a, layers_b = (torch.arange(count) for count in cross.layers)
-    same = torch.stack([layers_a, layers_a], dim=1)
-    layers = torch.cartesian_prod(layers_a, layers_b) if cross.every_pair else same
+    layers_a, layers_b = map(torch.tensor, chosen)
+    layers = torch.cartesian_prod(layers_a, layers_b) if cross.every_pair else torch.stack([layers_a, layers_b], dim=1)
     return CKA(layers, on_cpu(value), on_cpu(torch.stack(left_out)))
 
 
@@ -245,6 +273,7 @@ def check_views(
     tokens: str,
     every_pair: bool,
     groups: int = IMAGE_GROUPS,
+    layers: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Raise a ValueError where `compare_views` would: no comparison, unknown tokens, too few images, other depths."""
     if not comparisons:
@@ -265,10 +294,29 @@ def check_views(
     for name in dict.fromkeys(view.model for view in views):
         if tokens == "cls" and not models[name].cfg.cls_token:
             raise ValueError(f"the model {name!r} has no class token; take tokens='mean' or 'patch'")
+    _check_layers(models, comparisons, layers, every_pair)
+
+
+def _check_layers(
+    models: Mapping[str, HookedViT],
+    comparisons: list[tuple[View, View]],
+    layers: Mapping[str, Sequence[int]] | None,
+    every_pair: bool,
+) -> None:
+    """Refuse layers that a model lacks, and as many layers of one model as the other does not have."""
+    for name in {view.model for pair in comparisons for view in pair} if layers is not None else ():
+        given, last = list((layers or {}).get(name, ())), models[name].cfg.n_layers
+        if not given or not all(0 <= layer <= last for layer in given):
+            raise ValueError(f"layers of {name} must be one or more of 0 to {last}; got {given or 'none'}")
     for a, b in comparisons:
-        depths = [models[view.model].cfg.n_layers for view in (a, b)]
-        if depths[0] != depths[1] and not every_pair:
+        counts = [len(_layers(models, view.model, layers)) for view in (a, b)]
+        if counts[0] == counts[1] or every_pair:
+            continue
+        if layers is not None:
             raise ValueError(
-                f"models of different depth ({a.model}: {depths[0]} and {b.model}: {depths[1]} blocks) have no same "
-                "layers; compare every_pair of them"
+                f"layers are paired in order, as many of {a.model} as of {b.model}; got {counts[0]} and {counts[1]}"
             )
+        raise ValueError(
+            f"models of different depth ({a.model}: {counts[0] - 1} and {b.model}: {counts[1] - 1} blocks) have no "
+            "same layers; compare every_pair of them, or the layers_by_depth"
+        )

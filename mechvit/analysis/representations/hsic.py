@@ -49,7 +49,6 @@ class Moments:
         self.every_pair = every_pair
         self.form = "and,bne->abde" if every_pair else "and,ane->ade"
         self.sums: Tensor | None = None  # [group, pairs of layers, d_a + 2, d_b + 2]
-        self.layers = (0, 0)
 
     def add(
         self,
@@ -63,7 +62,6 @@ class Moments:
             rows = group == which
             part = torch.einsum(self.form, x[:, rows], y[:, rows])
             if self.sums is None:
-                self.layers = (len(x), len(y))
                 self.sums = part.new_zeros(groups, *part.shape)
             self.sums[which] += part
 

@@ -73,7 +73,7 @@ def saes(pair: Pair, count: int, folders: Mapping[str, Path]) -> dict[str, pd.Da
 
     sae_quality: model, dictionary ("base" or "tuned"), architecture, corruption, metric, value; with conditions also
     sae_cosine: model, dictionary, architecture, corruption, value, low, high, the mean cosine between the codes of a
-    token's clean and shifted activations.
+    token's clean and shifted activations; of kin also sae_latents, as `latent_differences`.
     """
     import pandas as pd
 
@@ -82,7 +82,7 @@ def saes(pair: Pair, count: int, folders: Mapping[str, Path]) -> dict[str, pd.Da
     shifted = [condition for condition in pair.conditions if condition != CLEAN]
     apart = pair.unmet("splice") is not None
     reading = {each.head: each for each in pair.readings}
-    quality, cosine = [], []
+    quality, cosine, latents = [], [], []
     shown = pair.apart.select(range(min(count, len(pair.apart))))
     for dictionary, folder in folders.items():
         name, sae = opened(folder, str(pair.base.cfg.device))
@@ -102,8 +102,46 @@ def saes(pair: Pair, count: int, folders: Mapping[str, Path]) -> dict[str, pd.Da
             quality.append(found.quality_frame(**labels))
             if shifted:
                 cosine.append(_mean_cosine(found.cosine_frame(**labels), pair))
+        if not apart and len(shown) > 1:
+            latents.append(latent_differences(pair, sae, shown).assign(dictionary=dictionary))
     tables = {"sae_quality": pd.concat(quality, ignore_index=True)}
-    return tables | ({"sae_cosine": pd.concat(cosine, ignore_index=True)} if cosine else {})
+    more = {"sae_cosine": cosine, "sae_latents": latents}
+    return tables | {name: pd.concat(parts, ignore_index=True) for name, parts in more.items() if parts}
+
+
+def latent_differences(pair: Pair, sae: SAE, images: datasets.Dataset) -> pd.DataFrame:
+    """Compare the mean activation of every latent in both models on the same clean images.
+
+    Returns:
+        feature, base, tuned_mean (means over images of the mean over tokens), difference (tuned - base), low, high
+        (Student's t over images), q (of the difference, adjusted over all latents), base_rate, tuned_rate (share of
+        tokens on which the latent fires).
+    """
+    from itertools import groupby
+
+    import torch
+
+    from mechvit.analysis.inputs import corrupted_batches
+    from mechvit.saes.hook_site import shared_site
+    from mechvit.saes.latents.corruption_change import ChangeTally, FeatureChange
+    from mechvit.saes.splicing import read_site
+
+    sites = {name: shared_site(model, {"sae": sae}, allow_other_model=True) for name, model in pair.models.items()}
+    tally, progress = ChangeTally(), "Latents of both models"
+    with torch.inference_mode():
+        batches = corrupted_batches(pair.models, images, (CLEAN,), pair.batch_size, seed=pair.seed, progress=progress)
+        for _, same_images in groupby(batches, key=lambda batch: batch.start):
+            codes = {}
+            for batch in same_images:
+                ((condition, shown),) = batch.conditions
+                for name in batch.models:
+                    x = read_site(pair.models[name], sites[name], shown, condition).x
+                    codes[name] = sae.encode(x.to(sae.W_enc.device))
+            tally.add(codes["base"], codes["tuned"], None)
+    found = FeatureChange({"": tally.result()}, len(images)).to_frame(level=pair.bootstrap["level"])
+    named = {"clean": "base", "corrupted": "tuned_mean", "clean_rate": "base_rate", "corrupted_rate": "tuned_rate"}
+    columns = ["feature", "base", "tuned_mean", "difference", "low", "high", "q", "base_rate", "tuned_rate"]
+    return found.rename(columns=named)[columns]
 
 
 def _mean_cosine(table: pd.DataFrame, pair: Pair) -> pd.DataFrame:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from .rounding import precision
+
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
 def model_facts(name: str, checkpoint: str, model: HookedViT) -> dict[str, Any]:
-    """Return name, checkpoint, commit, class, shape, classes, stored dtype and hash of the weights."""
+    """Return name, checkpoint, commit, class, shape, classes, stored dtype, the coarsest
+    dtype that holds the weights exactly, and their hash.
+    """
     from mechvit.models.checkpoints.fingerprint import checkpoint_hash
     from mechvit.models.checkpoints.revisions import hub_revision
 
@@ -27,6 +31,7 @@ def model_facts(name: str, checkpoint: str, model: HookedViT) -> dict[str, Any]:
         "patch_size": cfg.patch_size,
         "n_classes": cfg.n_classes,
         "stored_dtype": str(stored).removeprefix("torch."),
+        "precision": precision(model),
         "hash": checkpoint_hash(model),
     }
 

@@ -93,9 +93,9 @@ def _of_probes(pair: Pair, images: datasets.Dataset) -> BehaviourChange:
 def depth(pair: Pair, count: int) -> Tables:
     """Compare residual streams of the same images, layer by layer, and what each head reads there.
 
-    residual_cosine: as `ResidualCosine.summary` (kin of one shape only); cka: condition, layer_base, layer_tuned, cka,
-    low, high; lens: head, and the columns of `lens_comparison_summary`; depth_change: head, and those of
-    `depth_summary`.
+    residual_cosine: as `ResidualCosine.summary` (kin of one shape only); cka (unless `why_no_cka`): condition,
+    layer_base, layer_tuned (the same, or at the same share of each model's depth), cka, low, high; lens: head, and the
+    columns of `lens_comparison_summary`; depth_change: head, and those of `depth_summary`.
     """
     import pandas as pd
 
@@ -107,7 +107,7 @@ def depth(pair: Pair, count: int) -> Tables:
             pair.base, pair.tuned, images, pair.one_image, progress="Residual streams", **pair.asked
         )
         found["residual_cosine"] = cosine.summary(**pair.bootstrap)
-    if len(images) >= FEW and not (pair.quick and found):
+    if why_no_cka(pair, count) is None:
         found["cka"] = _cka(pair, count)
     readings, depths = [], []
     for reading in pair.readings:
@@ -124,6 +124,16 @@ def depth(pair: Pair, count: int) -> Tables:
         found["lens"] = _by_head(pd.concat(readings), analysis.lens_comparison_summary, pair)
         found["depth_change"] = _by_head(pd.concat(depths), analysis.depth_summary, pair)
     return found
+
+
+def why_no_cka(pair: Pair, count: int) -> str | None:
+    """Return the reason why CKA is not measured; None where it is."""
+    images = len(pair.first(count))
+    if images < FEW:
+        return f"it needs at least {FEW} images, and there are {images}"
+    if pair.quick and pair.unmet("residual_cosine") is None:
+        return "a quick comparison of kin takes the cosine of their residual streams alone"
+    return None
 
 
 def _by_head(table: pd.DataFrame, summarise: Callable[..., pd.DataFrame], pair: Pair) -> pd.DataFrame:
@@ -144,9 +154,18 @@ def _cka(pair: Pair, count: int) -> pd.DataFrame:
     from mechvit.analysis.representations.cka import View
 
     images, models = pair.first(count), pair.models
+    alike = pair.base.cfg.n_layers == pair.tuned.cfg.n_layers
     views = [(View("base", condition), View("tuned", condition)) for condition in pair.one_image]
     groups = min(10, len(images) // 2)
-    similar = analysis.compare_views(models, images, views, groups=groups, progress="CKA", **pair.asked)
+    similar = analysis.compare_views(
+        models,
+        images,
+        views,
+        layers=None if alike else analysis.layers_by_depth(models),
+        groups=groups,
+        progress="CKA",
+        **pair.asked,
+    )
     frames = [
         found.to_frame(level=pair.bootstrap["level"], condition=own.corruption.key)
         for (own, _), found in similar.items()

@@ -23,8 +23,10 @@ from .checks import check_conditions, check_dictionaries, short_names
 from .config import CompareConfig
 from .facts import model_facts, number
 from .images import ImagesName, image_settings, prepare_images, with_labels
+from .measures import why_no_cka
 from .pair import Pair, open_pair
 from .plan import PlannedSection, plan_lines, planned_sections, seconds_per_pass, why_no_steering, why_not
+from .rounding import equal_when_rounded, rounding, roundings
 
 if TYPE_CHECKING:
     import datasets
@@ -32,10 +34,9 @@ if TYPE_CHECKING:
 
     from mechvit.analysis.pairs.kinship import Kinship
     from mechvit.data.conditions import Condition
-    from mechvit.models import HookedViT
 
 KIND = "comparison"
-PAIR_FACTS = ("heads", "head_reason", "kinship", "identical", "pixels")
+PAIR_FACTS = ("heads", "head_reason", "kinship", "identical", "equal_when_rounded", "pixels")
 """Facts of each pair in `comparison.json`."""
 
 
@@ -87,6 +88,7 @@ class _ComparisonRun:
         self.facts: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.kin: dict[str, Kinship] = {}
+        self.pictured = False
         self._labelled: dict[str, datasets.Dataset] = {}
 
     def report(self) -> Path:
@@ -158,6 +160,8 @@ class _ComparisonRun:
             else:
                 self.unmeasured.append({"what": section.name, "tuned": tuned, "why": reason})
         self._note(tuned, pair)
+        if "depth" in {section.name for section in allowed} and (why := why_no_cka(pair, self.config.count("depth"))):
+            self.unmeasured.append({"what": "CKA", "tuned": tuned, "why": why})
         for condition in set(pair.conditions) - set(pair.one_image):
             why = "it shows each model an image of its own, so that nothing was exchanged or compared image by image"
             self.unmeasured.append({"what": condition.key, "tuned": tuned, "why": why})
@@ -173,6 +177,7 @@ class _ComparisonRun:
         for section in sections:
             self.section(section, tuned, pair)
         self.done[tuned] = [section.name for section in sections]
+        self.rounding(tuned, pair)
         if "saes" in self.config.chosen:
             self.dictionaries(tuned, pair)
             self.done[tuned].append("saes")
@@ -208,6 +213,7 @@ class _ComparisonRun:
             "kinship": {"value": number(pair.kin.value), "bound": number(pair.kin.bound), "reason": pair.kin.reason}
             | {"is_kin": pair.kin.is_kin},
             "identical": self.models[self.base]["hash"] == self.models[tuned]["hash"],
+            "equal_when_rounded": equal_when_rounded(pair),
             "pixels": described(differing.resizing | differing.scale),
             "labelled": pair.labelled,
             "groups": pair.groups,
@@ -233,6 +239,21 @@ class _ComparisonRun:
             outputs=[out],
             output_format=section.output_format,
         )
+
+    def rounding(self, tuned: str, pair: Pair) -> None:
+        """Measure what rounding alone changes, where a dtype below float32 is between the models."""
+        if self.models[self.base]["hash"] == self.models[tuned]["hash"] or not roundings(pair, self.config.model_dtype):
+            return
+        out = self.folder / "parts" / "rounding" / tuned
+        both = {"base": self.checkpoints[self.base], "tuned": self.checkpoints[tuned]}
+        self.stages.run(
+            f"rounding/{tuned}",
+            lambda: write_tables(out, rounding(pair, self.config, both)),
+            settings=[self.config.head, self.config.seed, self.config.count("behaviour"), self._condition_keys()],
+            after=[f"models/{self.base}", f"models/{tuned}", "images"],
+            outputs=[out],
+        )
+        self.done[tuned].append("rounding")
 
     @property
     def trains(self) -> bool:
@@ -279,6 +300,7 @@ class _ComparisonRun:
                 *(f"sae-training/{name}" for name in names.values() if training),
             ],
             outputs=[out],
+            output_format=2,  # with the latents that differ
         )
 
     def _condition_keys(self) -> list[list[str | None]]:
@@ -298,13 +320,15 @@ class _ComparisonRun:
         shown = {tuned: pair for tuned, pair in self.facts.items() if "behaviour" in self.done[tuned]}
         for tuned in set(self.facts) - set(shown) if "pictures" in self.config.chosen else ():
             self.unmeasured.append({"what": "pictures", "tuned": tuned, "why": "they are chosen by behaviour"})
-        if "pictures" in self.config.chosen and shown:
+        self.pictured = "pictures" in self.config.chosen and bool(shown)
+        if self.pictured:
             self.stages.run(
                 "pictures",
                 lambda: self._pictures(list(shown)),
                 settings=[list(shown), self.config.count("pictures"), self.config.seed],
                 after=[*(f"behaviour/{tuned}" for tuned in shown), "images"],
                 outputs=[self.folder / "views"],
+                output_format=2,  # a row for each condition and group
             )
             self.unmeasured += read_objects(self.folder / "views" / "missing.json")
         return self._write_report()
@@ -319,32 +343,25 @@ class _ComparisonRun:
     def _pictures(self, shown: list[str]) -> None:
         import pandas as pd
 
-        from .pictures import write_pictures
+        from .pictures import PicturedPair, write_pictures
 
-        behaviours: dict[str, pd.DataFrame] = {}
-        models: dict[str, HookedViT] = {}
-        read: dict[str, HookedViT] = {}
-        classes: dict[str, list[str]] = {}
-        shared: list[Condition] = []
+        pairs = []
         for tuned in shown:
             pair = self.pair(tuned)
-            behaviours[tuned] = pd.read_parquet(self.folder / "parts" / "behaviour" / tuned / "behaviour.parquet")
-            shared = [*shared, *pair.one_image][: len(pair.one_image)]  # of the first pair: attacks know their model
             reading = pair.readings[0]
-            models |= {self.base: pair.base, tuned: pair.tuned}
-            read |= {self.base: reading.base, tuned: reading.tuned}
-            classes[tuned] = [reading.tuned.cfg.id2label[index] for index in range(reading.tuned.cfg.n_classes)]
-        write_pictures(
-            self.folder / "views",
-            behaviours,
-            classes,
-            models,
-            read,
-            self.images("images"),
-            shared[1:],
-            count=self.config.count("pictures"),
-            seed=self.config.seed,
-        )
+            pairs.append(
+                PicturedPair(
+                    names=(self.base, tuned),
+                    behaviour=pd.read_parquet(self.folder / "parts" / "behaviour" / tuned / "behaviour.parquet"),
+                    models=(pair.base, pair.tuned),
+                    read=(reading.base, reading.tuned),
+                    own_heads=reading.head == "own",
+                    images=pair.images,
+                    conditions=pair.one_image,
+                    groups=pair.groups,
+                )
+            )
+        write_pictures(self.folder / "views", pairs, count=self.config.count("pictures"), seed=self.config.seed)
 
     def _write_report(self) -> Path:
         """Write the report, which is quick."""
@@ -372,5 +389,6 @@ class _ComparisonRun:
             "sizes_differ": len({(row["image_size"], row["patch_size"]) for row in self.models.values()}) > 1,
             "dtype": self.config.model_dtype,
             **{name: {tuned: facts[name] for tuned, facts in self.facts.items()} for name in PAIR_FACTS},
+            "pictured": self.pictured,
             "unmeasured": self.unmeasured,
         }

@@ -152,7 +152,7 @@ def feature_change(
         raise ValueError(f"give at least one model and two images; got {len(models)} and {len(images)}")
     by_model = dict(saes) if isinstance(saes, Mapping) else dict.fromkeys(models, saes)
     site = _shared_site(models, by_model, matches or {}, allow_other_model)
-    tallies = {name: _ChangeTally() for name in models}
+    tallies = {name: ChangeTally() for name in models}
     batches = corrupted_batches(models, images, (CLEAN, corruption), batch_size, seed=seed, progress=progress)
     for _, same_images in groupby(batches, key=lambda batch: batch.start):
         reference: Tensor | None = None
@@ -169,7 +169,7 @@ def feature_change(
     return FeatureChange({name: tally.result() for name, tally in tallies.items()}, len(images))
 
 
-class _ChangeTally:
+class ChangeTally:
     """Sums over images, per latent."""
 
     def __init__(self) -> None:

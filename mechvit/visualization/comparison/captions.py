@@ -10,6 +10,8 @@ from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import interval, listing, share, signed
 from mechvit.visualization.style import in_sentence, title_of
 
+from .floors import is_rounding, weight_floor
+
 if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults
 
@@ -35,17 +37,24 @@ def points(value: float, low: float, high: float) -> str:
 
 def span(row: Any, digits: int = 3) -> str:
     """Format a value with its interval, with a true minus; one image has no interval."""
-    value, low, high = (f"{each + 0:.{digits}g}".replace("-", "−") for each in (row.value, row.low, row.high))
+    value, low, high = (number(each, digits) for each in (row.value, row.low, row.high))
     return value if pd.isna(row.low) else f"{value} [{low}, {high}]"
 
 
-def part_of(count: float, of: int) -> str:
-    """Format a share as images and percentage: `3 of 30 images (10%)`; no small share is rounded to none."""
+def number(value: float, digits: int = 3) -> str:
+    """Format a number with a true minus."""
+    return f"{value + 0:.{digits}g}".replace("-", "−")
+
+
+def part_of(count: float, of: int, condition: str = "") -> str:
+    """Format a share as images and percentage: `3 of 30 clean images (10%)`; no small share is rounded to none."""
     images = round(count)
     shown = percent(images / of) if of else "none"
     if 0 < images < of and shown in ("0%", "100%"):
         shown = "under 0.1%" if shown == "0%" else "over 99.9%"
-    return f"{images:,} of {of:,} image{'' if of == 1 else 's'} ({shown})"
+    what = f"{'clean ' if condition == 'clean' else ''}image{'' if of == 1 else 's'}"
+    under = f" under {in_sentence(condition)}" if condition not in ("", "clean") else ""
+    return f"{images:,} of {of:,} {what}{under} ({shown})"
 
 
 def answers(table: pd.DataFrame) -> list[str]:
@@ -84,8 +93,8 @@ def groups(table: pd.DataFrame, *, name: str, most: int) -> list[str]:
         f"({signed(100 * last['value'])})."
     ]
     told.append(
-        f"Of {len(table)} intervals shown {sure} exclude 0; with so many, one in twenty does where nothing differs. "
-        f"At most {most} of the groups are shown, those that differ most."
+        f"Of {len(table)} intervals shown {sure} exclude{'s' if sure == 1 else ''} 0; with so many, one in twenty does "
+        f"where nothing differs. At most {most} of the groups are shown, those that differ most."
     )
     return [" ".join(told)]
 
@@ -104,6 +113,12 @@ def streams(table: pd.DataFrame) -> list[str]:
                     "at the last layer"
                 )
         told.append(f"{model}, clean: {'; '.join(shown)}.")
+    paired = clean.assign(layer_tuned=clean.get("layer_tuned")).dropna(subset="layer_tuned")
+    for model, part in paired.groupby("model", sort=False):
+        if (part["layer"] == part["layer_tuned"]).all():
+            continue
+        layers = ", ".join(f"{row.layer} with {row.layer_tuned:.0f}" for row in part.itertuples())
+        told.append(f"Layers of the base are paired with those of {model} by depth: {layers}.")
     told.append("The largest difference in a residual stream is nearly always late, and says not where it arises.")
     return [" ".join(told)]
 
@@ -161,17 +176,32 @@ def attention_layers(table: pd.DataFrame) -> list[str]:
     return [" ".join(told)]
 
 
-def weight_parts(table: pd.DataFrame) -> list[str]:
-    """Name the parts that changed most."""
+def weight_parts(table: pd.DataFrame, *, run: RunResults) -> list[str]:
+    """Name the parts that changed most, and by more than rounding."""
     told = []
     for model, part in table.groupby("model", sort=False):
         order = part.sort_values("relative", ascending=False, kind="stable")
-        changed = order[order["relative"] > 0]
+        floor = weight_floor(run, str(model))
+        changed = order[order["relative"] > floor]
         if changed.empty:
-            told.append(f"{model}: no weight differs.")
+            told.append(f"{model}: no weight differs{' by more than rounding makes' if floor else ''}.")
             continue
         shown = ", ".join(f"{row.group} ({row.relative:.2g})" for row in changed.head(3).itertuples())
         told.append(f"{model}: {len(changed)} of {len(order)} parts differ, most in relation to their size {shown}.")
+    return [" ".join(told)]
+
+
+def ranks(table: pd.DataFrame) -> list[str]:
+    """Name the changes of lowest and of highest rank."""
+    told = []
+    for model, part in table.groupby("model", sort=False):
+        order = part.sort_values("value", kind="stable")
+        first, last = order.iloc[0], order.iloc[-1]
+        told.append(
+            f"{model}: from {first['value']:.1f} of {first['most']} ({first['condition']} of block {first['layer']}) "
+            f"to {last['value']:.1f} of {last['most']} ({last['condition']} of block {last['layer']}); median "
+            f"{part['value'].median():.1f}."
+        )
     return [" ".join(told)]
 
 
@@ -181,7 +211,7 @@ def difference_size(table: pd.DataFrame) -> list[str]:
     told = []
     for (model, tokens), part in own.groupby(["model", "condition"], sort=False):
         top = part.loc[part["value"].idxmax()]
-        told.append(f"{model}, {tokens}: at most {top['value']:.3g} of the base's mean (layer {top['layer']}).")
+        told.append(f"{model}, {tokens}: at most {top['value']:.3g} of the base’s mean (layer {top['layer']}).")
     return [" ".join(told)]
 
 
@@ -222,6 +252,8 @@ def place_sentence(row: Any, run: RunResults) -> str:
     """State where the difference sits, or that it is in no single place."""
     share_asked = percent(float(run.config["recovered"]))
     shown = "On clean images" if row.condition == "clean" else f"Under {in_sentence(row.condition)}"
+    if is_rounding(run, row.tuned, row.condition):
+        return f"{shown} the difference is not placed: it is no more than rounding alone makes."
     if row.reason in ("no_gap", "same_answers"):
         return f"{shown} the difference is too small to be placed."
     if row.place_first < 0:
@@ -280,4 +312,5 @@ def condition_attention(table: pd.DataFrame) -> list[str]:
 def dictionaries(table: pd.DataFrame) -> list[str]:
     """State the first quantity of every dictionary on every model."""
     first = pick(table, panel=table["panel"].iloc[0])
-    return [" ".join(f"{row.model} on {row.group}: {row.value:.3f}." for row in first.itertuples())]
+    named = ((f"{row.model[0].upper()}{row.model[1:]}", row) for row in first.itertuples())
+    return [" ".join(f"{name} on {row.group}: {row.value:.3f}." for name, row in named)]

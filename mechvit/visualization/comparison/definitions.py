@@ -12,7 +12,8 @@ DEFINITIONS = {
     "groups": "Accuracy of the tuned model minus the base’s on the same images; bars are paired bootstrap intervals "
     "over the images of each group.",
     "streams": "Cosine: between the residual streams of the same image in both models, in one basis, mean over tokens. "
-    "CKA: linear, unbiased, of mean patch residuals; blind to rotations. Layer 0 is the embedding.",
+    "CKA: linear, unbiased, of mean patch residuals; blind to rotations. Layer 0 is the embedding; between models of "
+    "unequal depth, layers at the same share of each one’s depth are paired, and named by the base’s.",
     "lens": "The head reads the residual stream after each block (logit lens). Divergence: KL from the model’s final "
     "output to the lens’s, 0 at the last layer. Bands are bootstrap intervals over images.",
     "depth": "Prediction depth: the earliest layer from which on the lens predicts what the model predicts in the end; "
@@ -22,6 +23,9 @@ DEFINITIONS = {
     "disjoint).",
     "attention": "The same, averaged over heads. Bars are bootstrap intervals over images.",
     "weights": "Frobenius norm of the change over that of the base’s weights, for each part.",
+    "ranks": "Effective rank of a matrix’s change: exp of the entropy of its singular values as shares of their sum "
+    "(Roy and Vetterli, 2007): 1 for one direction, the matrix’s smaller side for all alike. Matrices that did not "
+    "change have none.",
     "unrelated": "Length of the mean difference of the residual streams over unrelated images, relative to the length "
     "of the base’s mean; and the share of the second moment of single differences that the mean alone makes.",
     "read": "Root mean square over classes of the change that the mean difference makes in the logits of a head, added "

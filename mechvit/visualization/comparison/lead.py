@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import in_sentence
 
-from .captions import part_of, percent, place_sentence, places, points, span
+from .captions import number, part_of, percent, place_sentence, places, points, span
+from .floors import STEPS, is_rounding, kl_floor, rounded_alike, rounding_sentences, stored_alike
 
 if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults
@@ -43,20 +44,14 @@ def lead(run: RunResults, about: Mapping[str, Any]) -> list[str]:
 
 
 def _of_one(run: RunResults, about: Mapping[str, Any], tuned: str) -> list[str]:
-    base = about["base"]
-    pixels = about["pixels"][tuned]
+    pixels, heads = about["pixels"][tuned], about["heads"][tuned]
+    said = [_first(run, about, tuned)]
     if about["identical"][tuned] and not pixels:
-        return [f"{tuned} is identical to {base}: every weight is equal, and so are the image processors."]
-    said = [f"{tuned} differs from {base}."]
-    if about["identical"][tuned]:
-        said = [
-            f"Every weight of {tuned} equals that of {base}; only what the image processors make of a picture differs."
-        ]
+        return said
     if pixels:
         said.append(f"Their image processors differ: {pixels}.")
     if run.has("behaviour_summary"):
-        heads = about["heads"][tuned]
-        said += [sentence for head in heads for sentence in _behaviour(run, about, tuned, head, len(heads) > 1)]
+        said += [sentence for head in heads for sentence in _behaviour(run, tuned, head, len(heads) > 1)]
     if run.has("place"):
         said += [place_sentence(row, run) for row in places(run, tuned)]
     if not about["kinship"][tuned]["is_kin"]:
@@ -67,35 +62,52 @@ def _of_one(run: RunResults, about: Mapping[str, Any], tuned: str) -> list[str]:
     return said
 
 
-def _behaviour(run: RunResults, about: Mapping[str, Any], tuned: str, head: str, several: bool) -> list[str]:
+def _first(run: RunResults, about: Mapping[str, Any], tuned: str) -> str:
+    """State whether the models differ, and by more than rounding."""
+    base, pixels = about["base"], about["pixels"][tuned]
+    if about["identical"][tuned]:
+        computed = f", rounded to {about['dtype']}," if about["dtype"] in STEPS else ""
+        if pixels:
+            return (
+                f"Every weight of {tuned}{computed} equals that of {base}; only what the image processors make of a "
+                "picture differs."
+            )
+        return f"{tuned} is identical to {base}: every weight{computed} is equal, and so are the image processors."
+    if about["equal_when_rounded"][tuned]:
+        return f"{tuned} is {base} but for rounding: in the coarser dtype of the two every weight is equal."
+    if rounded_alike(run, tuned):
+        return f"The answers of {tuned} differ from those of {base} by no more than rounding alone makes."
+    return f"{tuned} differs from {base}."
+
+
+def _behaviour(run: RunResults, tuned: str, head: str, several: bool) -> list[str]:
     own = pick(run.table("behaviour_summary"), tuned=tuned, head=head, by="all")
+    through = {"tuned": "Through the tuned head their", "probe": "Through probes their"}.get(head, "Their")
     said = []
     for condition, part in own.groupby("condition", sort=False):
         rows = {row.quantity: row for row in part.itertuples()}
-        through = f" (through {'the tuned head' if head == 'tuned' else 'probes'})" if several else ""
         n = int(rows["kl"].n)
         text = (
-            f"{shown_images(str(condition), n)}{through} their predictions differ for "
-            f"{part_of((1 - rows['agreement'].value) * n, n)}, and KL(base ‖ tuned) is {span(rows['kl'])} nats"
+            f"{through if several else 'Their'} predictions differ for "
+            f"{part_of((1 - rows['agreement'].value) * n, n, str(condition))}, and KL(base ‖ tuned) is "
+            f"{span(rows['kl'])} nats"
         )
+        if is_rounding(run, tuned, str(condition), head):
+            floor = kl_floor(run, tuned, str(condition), head) or 0.0
+            text += f", no more than rounding alone makes (up to {number(floor)})"
         if "accuracy_change" in rows:
-            change = rows["accuracy_change"]
-            text += (
-                f"; accuracy goes from {percent(rows['accuracy_base'].value)} to "
-                f"{percent(rows['accuracy_tuned'].value)}, {points(change.value, change.low, change.high)}"
-            )
+            text += f"; {accuracy(rows)}"
         said.append(f"{text}.")
     return said
 
 
-def shown_images(condition: str, count: int) -> str:
-    """Return `On 114 clean images`, or `On 114 images under fog 3`."""
-    images = "image" if count == 1 else "images"
-    return (
-        f"On {count:,} clean {images}"
-        if condition == "clean"
-        else f"On {count:,} {images} under {in_sentence(condition)}"
-    )
+def accuracy(rows: Mapping[str, Any]) -> str:
+    """State how accuracy changes; where no image's answer turns right or wrong, that it stays."""
+    before, after, change = (rows[f"accuracy_{name}"] for name in ("base", "tuned", "change"))
+    if not rows["negative_flips"].value and not rows["positive_flips"].value:
+        return f"accuracy stays at {percent(before.value)}"
+    moved = points(change.value, change.low, change.high)
+    return f"accuracy goes from {percent(before.value)} to {percent(after.value)}, {moved}"
 
 
 def models(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -109,7 +121,9 @@ def models(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
                 str(row["d_model"]),
                 f"{row['image_size']} px, patches of {row['patch_size']}",
                 str(row["n_classes"] or "none"),
-                row["stored_dtype"],
+                row["stored_dtype"]
+                if row["precision"] in (row["stored_dtype"], "float32")
+                else f"{row['stored_dtype']}, holding {row['precision']}",
                 row["hash"][:12],
             ],
         )
@@ -117,8 +131,8 @@ def models(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def compared(about: Mapping[str, Any]) -> list[str]:
-    """State which images were shown, under which conditions, and through which heads."""
+def compared(run: RunResults, about: Mapping[str, Any]) -> list[str]:
+    """State which images were shown, under which conditions, through which heads, and what rounding changes."""
     images = about["images"]
     said = [
         f"{row['name']}: {row['checkpoint']}{', commit ' + row['revision'][:12] if row['revision'] else ''}."
@@ -144,6 +158,9 @@ def compared(about: Mapping[str, Any]) -> list[str]:
             else f"{tuned}: {kin['reason']}."
         )
     said.append(f"The models compute in {about['dtype']}, whatever they are stored in.")
+    for tuned in about["tuned"]:
+        said += rounding_sentences(run, about, tuned)
+        said += [sentence] if (sentence := stored_alike(about, tuned)) else []
     return said
 
 

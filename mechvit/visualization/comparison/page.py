@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mechvit.visualization.style import DARK
 
 from . import lead as words
 from .sections import comparison_sections
+from .text_tables import TextTable, text_tables
 
 REQUIRED = ("comparison.json", "config.json", "provenance.json")
 
@@ -41,7 +43,8 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
     about, config = read_object(opened.path / REQUIRED[0]), opened.config
     offers = Offers()
     sections = _sections(opened, about, offers)
-    explorer, lens = opened.view("explorer"), opened.view("lens")
+    shown = about["pictured"]  # a run keeps the views of an earlier call that asked for pictures
+    explorer, lens = (opened.view(name) if shown else None for name in ("explorer", "lens"))
     text = render(
         "comparison.html.j2",
         run=opened,
@@ -49,10 +52,10 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         lead=words.lead(opened, about),
         model_columns=words.MODEL_COLUMNS,
         models=words.models(about),
-        compared=words.compared(about),
+        compared=words.compared(opened, about),
         sections=sections,
-        gallery=_gallery(opened),
-        gallery_lead="Clean images in order of KL(base ‖ tuned), the largest first, as the base sees them.",
+        gallery=_gallery(opened) if shown else [],
+        gallery_lead="Images in order of KL(base ‖ tuned), the largest first, as the base sees them.",
         explorer=explorer,
         lens=lens and {"spec": lens["spec"], "figures": [escaped_json(figure) for figure in lens["figures"]]},
         unmeasured=words.unmeasured(about),
@@ -75,23 +78,33 @@ def comparison_lead(run: str | Path) -> list[str]:
     return words.lead(RunResults(path=path, claims=[], config=config, provenance={}), about)
 
 
-def _sections(run: RunResults, about: dict[str, Any], offers: Offers) -> list[FigureSection]:
+@dataclass(frozen=True, kw_only=True)
+class ComparedSection(FigureSection):
+    """One section of a comparison: its figures, then its tables."""
+
+    tables: list[TextTable]
+
+
+def _sections(run: RunResults, about: dict[str, Any], offers: Offers) -> list[ComparedSection]:
     found = []
     for section in comparison_sections(run, about):
         drawn = [draw_figure(run, spec) for spec in section.figures]
         figures: list[PageFigure] = [page_figure(one, offers) for one in drawn if one is not None]
-        if figures:
-            found.append(FigureSection(id=section.id, title=section.title, lead=section.lead, figures=figures))
+        tables = text_tables(run, about, section.id, offers)
+        if figures or tables:
+            found.append(
+                ComparedSection(id=section.id, title=section.title, lead=section.lead, figures=figures, tables=tables)
+            )
     return found
 
 
 def _gallery(run: RunResults) -> list[dict[str, Any]]:
-    """Return the pictures that differ most, with what each model answers, for each tuned model."""
+    """Return the rows of pictures that differ most, with what each model answers, for each tuned model."""
     listed, arrays = run.examples()
-    parts: dict[str, list[dict[str, Any]]] = {}
+    parts: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in listed:
         pixels = arrays[row["key"]]
-        parts.setdefault(row["tuned"], []).append(
+        parts.setdefault(row["tuned"], {}).setdefault(row["title"], []).append(
             {
                 "uri": picture_uri(pixels),
                 "side": max(96, min(224, pixels.shape[-1])),
@@ -99,4 +112,4 @@ def _gallery(run: RunResults) -> list[dict[str, Any]]:
                 "lines": row["lines"],
             }
         )
-    return [{"title": tuned, "pictures": pictures} for tuned, pictures in parts.items()]
+    return [{"title": tuned, "rows": list(rows.items())} for tuned, rows in parts.items()]

@@ -72,8 +72,7 @@ def stream_rows(run: RunResults) -> pd.DataFrame:
         parts.append(cosine)
     if run.has("cka"):
         cka = run.table("cka")
-        same = cka[cka["layer_base"] == cka["layer_tuned"]].rename(columns={"layer_base": "layer", "cka": "value"})
-        parts.append(same.assign(panel="cka").drop(columns="layer_tuned"))
+        parts.append(cka.rename(columns={"layer_base": "layer", "cka": "value"}).assign(panel="cka"))
     table = pd.concat(parts, ignore_index=True).rename(columns={"tuned": "model"})
     return table.assign(condition=table["condition"].map(title_of))
 
@@ -104,6 +103,17 @@ def weight_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"tuned": "model", "part": "group"}).assign(panel="relative", **ends)
 
 
+def rank_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the effective rank of every block's changed matrices; the kind of matrix as `condition`."""
+    named = table["weight"].str.extract(r"^blocks\.(?P<layer>\d+)\.(?P<condition>.+)\.weight$")
+    own = table.assign(**named).dropna(subset=["layer", "effective_rank"])
+    sides = own["shape"].str.split("x").map(lambda shape: min(map(int, shape)))
+    own = own.assign(layer=own["layer"].astype(int), most=sides, model=own["tuned"], panel="effective_rank")
+    own = own.assign(value=own["effective_rank"], low=float("nan"), high=float("nan"))
+    columns = ["model", "panel", "condition", "layer", "value", "low", "high", "most", "stable_rank"]
+    return own[columns].reset_index(drop=True)
+
+
 def difference_rows(table: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for panel in ("relative", "mean_share"):
@@ -116,9 +126,9 @@ def difference_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 def reading_rows(table: pd.DataFrame) -> pd.DataFrame:
     own = table.assign(value=table["size"], model=table["tuned"])
-    random = table.assign(
-        value=table["random"], low=table["random_low"], high=table["random_high"], model="random directions"
-    )
+    several = table["tuned"].nunique() > 1
+    name = "random directions" + (" (" + table["tuned"] + ")" if several else "")
+    random = table.assign(value=table["random"], low=table["random_low"], high=table["random_high"], model=name)
     found = pd.concat([own, random], ignore_index=True).rename(columns={"head": "panel", "tokens": "condition"})
     return found[["model", "panel", "condition", "layer", "value", "low", "high"]]
 

@@ -91,7 +91,7 @@ def grouped_dots(
     names = [escaped(group, 28) for group in groups]
     figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=names, range=[len(groups) - 0.4, -0.6])
     finish(figure, title, height=190 + 34 * len(groups))
-    return figure.update_layout(margin={"l": 60 + 6 * max(map(len, names)), "t": 84})
+    return _laid_out(figure, names)
 
 
 @checked
@@ -128,12 +128,25 @@ def flip_bars(table: pd.DataFrame, title: str = "Images with another prediction"
     finish(figure, title, height=170 + 40 * len(bars))
     figure.update_yaxes(tickvals=list(range(len(bars))), ticktext=names, range=[len(bars) - 0.4, -0.6], showgrid=False)
     figure.update_xaxes(title_text="% of images", showgrid=True, rangemode="tozero")
-    return figure.update_layout(barmode="stack", margin={"l": 60 + 6 * max(map(len, names)), "t": 84})
+    return _laid_out(figure, names).update_layout(barmode="stack")
+
+
+def _laid_out(figure: go.Figure, names: Sequence[str]) -> go.Figure:
+    """Make room for the names of rows, and put the legend just above the panels, however many rows there are."""
+    top = 84
+    figure.update_layout(margin={"l": 60 + 6 * max(map(len, names)), "t": top})
+    return figure.update_layout(legend_y=1 + 14 / (figure.layout.height - top - figure.layout.margin.b))
 
 
 @checked
 def layer_curves(
-    table: pd.DataFrame, title: str, axes: Mapping[str, str], *, base: str = "", zero: bool = False
+    table: pd.DataFrame,
+    title: str,
+    axes: Mapping[str, str],
+    *,
+    base: str = "",
+    zero: bool = False,
+    across: str = "layer",
 ) -> go.Figure:
     """Draw quantities by layer with bands: one row per quantity, one column per condition, one colour per model.
 
@@ -143,6 +156,7 @@ def layer_curves(
         axes: panel -> the axis's text, with the unit.
         base: name of the base, drawn in grey; empty if the table holds tuned models alone.
         zero: whether to draw a line at zero.
+        across: text of the axis of layers.
 
     Raises:
         ValueError: a column is missing or the table is empty.
@@ -170,7 +184,7 @@ def layer_curves(
                 zero_line(figure, row=row, col=col)
         figure.update_yaxes(title_text=axes[panel], row=row, col=1)
     figure.update_xaxes(dtick=layer_step(table["layer"]))
-    figure.update_xaxes(title_text="layer", row=len(panels))
+    figure.update_xaxes(title_text=across, row=len(panels))
     finish(figure, title, height=150 + 230 * len(panels))
     return figure.update_layout(margin={"t": 110}, legend_y=1 + 0.09 / len(panels))
 

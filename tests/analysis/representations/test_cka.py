@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from mechvit.analysis import View, cka_of, clean_and_corrupted, compare_views, linear_cka
+from mechvit.analysis import View, cka_of, clean_and_corrupted, compare_views, layers_by_depth, linear_cka
 from mechvit.analysis.statistics.jackknife import jackknife_interval
 from mechvit.data import CLEAN, Corruption
 
@@ -189,3 +189,19 @@ def test_nothing_to_compare_is_refused(tiny_model, batch):
         compare_views({"base": tiny_model}, batch, [])
     with pytest.raises(ValueError, match="level of an interval"):
         linear_cka(tiny_model, tiny_model, batch, groups=2).interval(1.5)
+
+
+def test_layers_at_equal_shares_of_depth_are_compared(tiny_model, tiny_images):
+    models, views = {"a": tiny_model, "b": tiny_model}, (View("a", CLEAN), View("b", CLEAN))
+    every = compare_views(models, tiny_images, [views], every_pair=True, groups=2)[views].to_frame()
+    chosen = {"a": [0, 2], "b": [1, 2]}
+    found = compare_views(models, tiny_images, [views], layers=chosen, groups=2)[views].to_frame()
+    assert list(zip(found["layer_a"], found["layer_b"], strict=True)) == [(0, 1), (2, 2)]
+    both = found.merge(every, on=["layer_a", "layer_b"])
+    assert np.allclose(both["cka_x"], both["cka_y"], equal_nan=True)
+    assert np.allclose(both["low_x"], both["low_y"], equal_nan=True)
+    with pytest.raises(ValueError, match="layers are paired in order, as many of a as of b; got 2 and 1"):
+        compare_views(models, tiny_images, [views], layers={"a": [0, 2], "b": [1]}, groups=2)
+    with pytest.raises(ValueError, match="layers of b must be one or more of 0 to"):
+        compare_views(models, tiny_images, [views], layers={"a": [0], "b": [99]}, groups=2)
+    assert layers_by_depth(models) == {name: list(range(tiny_model.cfg.n_layers + 1)) for name in "ab"}

@@ -19,6 +19,7 @@ from mechvit.visualization.comparison.captions import part_of
 from mechvit.visualization.comparison.page import comparison_lead
 
 LIMITS = SectionLimits(behaviour=19, depth=19, attention=8, difference=10, causes=8, conditions=12, pictures=2)
+SHALLOW = {"num_hidden_layers": 1}
 CAUSES_NEED = "it needs 2 images, one to choose a place and one to confirm it"
 
 
@@ -333,7 +334,7 @@ def test_equal_weights_behind_other_pixels_are_not_called_identical(models, tmp_
     first = comparison_lead(folder)[0]
     assert "Every weight of other equals that of base" in first
     assert "image_mean" in first
-    assert "their predictions differ for" in first
+    assert "Their predictions differ for" in first
 
 
 @pytest.mark.parametrize(
@@ -348,3 +349,46 @@ def test_equal_weights_behind_other_pixels_are_not_called_identical(models, tmp_
 )
 def test_no_small_share_is_rounded_to_none(count, of, says):
     assert part_of(count, of) == says
+
+
+def test_models_of_unequal_depth_are_paired_by_depth(models, tiny_hf, tiny_processor, tmp_path):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    shallow = ViTForImageClassification(
+        ViTConfig.from_dict(ViTForImageClassification.from_pretrained(models["base"]).config.to_dict() | SHALLOW)
+    )
+    shallow.save_pretrained(tmp_path / "shallow")
+    tiny_processor.save_pretrained(tmp_path / "shallow")
+    folder = run(tmp_path, models["base"], str(tmp_path / "shallow"), sections=("behaviour", "depth"))
+    cka = table(folder, "cka")
+    deep = tiny_hf.config.num_hidden_layers
+    assert list(zip(cka["layer_base"], cka["layer_tuned"], strict=True)) == [(0, 0), (deep, 1)]
+    assert "are paired with those of shallow by depth" in (folder / "report.html").read_text()
+    few = run(tmp_path / "few", models["base"], models["tuned"], limit=5, sections=("behaviour", "depth"))
+    why = "it needs at least 8 images, and there are 5"
+    assert {"what": "CKA", "tuned": "tuned", "why": why} in about(few)["unmeasured"]
+
+
+def test_pictures_of_each_condition_and_group_are_shown_and_left_out_when_not_asked_for(models, tmp_path):
+    for place, image in enumerate(load_images("photos", "test", limit=12, image_size=40)["image"]):
+        (site := tmp_path / "scans" / f"site{place % 3}").mkdir(parents=True, exist_ok=True)
+        image.save(site / f"{place}.png")
+    settings = {"images": f"folder:{tmp_path / 'scans'}", "groups": "(?P<site>site.)", "unlabelled": "keep"}
+    settings |= {"conditions": ("gaussian_blur_1",), "sections": ("behaviour", "pictures")}
+    folder = run(tmp_path, models["base"], models["tuned"], **settings)
+    listed = json.loads((folder / "views" / "examples.json").read_text())
+    assert [row["title"] for row in listed] == [
+        *["Clean images"] * 2,
+        *["Gaussian blur 1"] * 2,
+        *["Of each site the clean image that differs most"] * 2,
+    ]
+    own = table(folder, "behaviour")
+    clean = own[own["condition"] == "clean"]
+    assert [row["image_id"] for row in listed[:2]] == list(clean.nlargest(2, "kl")["image_id"])
+    means = clean.groupby("site")["kl"].mean().nlargest(2)
+    for row, site in zip(listed[4:], means.index, strict=True):
+        assert row["lines"][0] == f"site: {site}"
+        assert row["image_id"] == clean[clean["site"] == site].nlargest(1, "kl")["image_id"].item()
+    assert "Of each site the clean image" in (folder / "report.html").read_text()
+    again = run(tmp_path, models["base"], models["tuned"], **settings | {"sections": ("behaviour",)})
+    assert "Of each site the clean image" not in (again / "report.html").read_text()

@@ -1,0 +1,149 @@
+"""Figures of a comparison on the models' parts: weights, the mean difference, exchanges, SAEs; each from one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from mechvit.visualization.figures import comparisons as draw
+from mechvit.visualization.figures import patching, weights
+from mechvit.visualization.figures.table_checks import pick
+
+from . import captions as readings
+from . import rows
+from .figure_spec import spec
+from .floors import beyond_rounding
+
+if TYPE_CHECKING:
+    from mechvit.visualization.report.run_results import RunResults
+    from mechvit.visualization.report.sections import FigureSpec
+
+INTO_BASE = "tuned into base"
+"""Direction of an exchange, as in the tables."""
+
+
+def weights_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    yield spec(
+        "weight-parts",
+        "weight_parts",
+        "weights",
+        "Size of the change",
+        summarise=rows.weight_rows,
+        figure=lambda table: draw.grouped_dots(
+            table, "Change of the weights", {"relative": "|change| / |base|"}, zero=True
+        ),
+        reading=partial(readings.weight_parts, run=run),
+    )
+    yield spec(
+        "weight-ranks",
+        "weight_change",
+        "ranks",
+        "Rank of the change",
+        summarise=rows.rank_rows,
+        figure=lambda table: draw.layer_curves(
+            table, "Effective rank of each matrix’s change", {"effective_rank": "effective rank"}, across="block"
+        ),
+        reading=beyond_rounding(readings.ranks, run, about),
+    )
+
+
+def difference_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    yield spec(
+        "difference-size",
+        "difference",
+        "unrelated",
+        "Size",
+        summarise=rows.difference_rows,
+        figure=lambda table: draw.layer_curves(
+            table,
+            "Mean difference on unrelated images",
+            {"relative": "length / base’s mean", "mean_share": "share of the mean"},
+        ),
+        reading=beyond_rounding(readings.difference_size, run, about),
+    )
+    yield spec(
+        "difference-read",
+        "difference_readings",
+        "read",
+        "Readings",
+        summarise=rows.reading_rows,
+        figure=lambda table: draw.layer_curves(
+            table, "What the heads read in it", {"base": "base’s head, logits", "tuned": "tuned head, logits"}
+        ),
+        reading=beyond_rounding(partial(readings.difference_read, run=run), run, about),
+    )
+
+
+def causes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    for place, tuned in enumerate(about["tuned"]):
+        for direction in (INTO_BASE, "base into tuned"):
+            chosen = partial(rows.of_pair, tuned=tuned, direction=direction)
+            says = f"{tuned}: {direction}" if len(about["tuned"]) > 1 else direction.capitalize()
+            id = f"{place}-{'base' if direction == INTO_BASE else 'tuned'}"
+            yield spec(
+                f"swaps-{id}",
+                "swaps",
+                "swaps",
+                "Weights",
+                summarise=lambda table, chosen=chosen: pick(chosen(table), kind="single", quantity="divergence"),
+                figure=lambda table, says=says: _entitled(weights.swap_recovery(table, quantity="divergence"), says),
+                reading=beyond_rounding(
+                    partial(readings.swaps, direction=direction, run=run, tuned=tuned), run, about, tuned
+                ),
+            )
+            yield spec(
+                f"patching-{id}",
+                "patching",
+                "patching",
+                "Activations",
+                summarise=lambda table, chosen=chosen: rows.clean_patching(chosen(table)),
+                figure=lambda table, says=says: _entitled(patching.patching_map(table, quantity="divergence"), says),
+                reading=beyond_rounding(readings.patching, run, about, tuned),
+            )
+        yield spec(
+            f"line-{place}",
+            "interpolation",
+            "line",
+            "Between the weights",
+            summarise=lambda table, tuned=tuned: pick(table, tuned=tuned).drop(columns="tuned"),
+            figure=partial(weights.interpolation_curves, quantities=("divergence", "accuracy", "loss")),
+            reading=beyond_rounding(readings.interpolation, run, about, tuned),
+        )
+
+
+def _entitled(figure: go.Figure, says: str) -> go.Figure:
+    return figure.update_layout(title_text=f"{says}: {figure.layout.title.text}")
+
+
+def saes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    yield spec(
+        "sae-quality",
+        "sae_quality",
+        "saes",
+        "Dictionaries",
+        summarise=lambda table: rows.dictionary_rows(table, about["base"]),
+        figure=lambda table: draw.grouped_dots(
+            table,
+            "Quality of each dictionary on each model, clean images",
+            {"explained_variance": "explained variance", "l0": "latents per token (L0)", "mse": "squared error"},
+            base=f"dictionary of {about['base']}",
+        ),
+        reading=readings.dictionaries,
+    )
+    yield spec(
+        "sae-cosine",
+        "sae_cosine",
+        "sae_cosine",
+        "Codes",
+        summarise=lambda table: rows.dictionary_rows(table, about["base"]),
+        figure=lambda table: draw.grouped_dots(
+            table,
+            "Cosine between the codes of clean and shifted images",
+            {"cosine": "mean cosine"},
+            base=f"dictionary of {about['base']}",
+        ),
+        reading=readings.dictionaries,
+    )
