@@ -21,11 +21,13 @@ from .sections.exchanges import (
     steered,
     swaps,
 )
+from .sections.representations import FEWEST, lens_tables, similarity_table
 
 if TYPE_CHECKING:
     import datasets
     from sae_lens import SAE
 
+    from mechvit.analysis.representations.cka import View
     from mechvit.models import HookedViT
 
 MOST_COST = 0.02
@@ -151,25 +153,15 @@ def representations(pair: Isolation) -> Tables:
 
     from mechvit import analysis
 
-    comparisons = analysis.clean_and_corrupted(pair.models, [pair.corruption])
-    groups = min(10, len(pair.images) // 2)  # of images, for the interval; fewer in a quick look
-    few = len(pair.images) < 8
-    similar = (
-        {}
-        if few
-        else analysis.compare_views(pair.models, pair.images, comparisons, groups=groups, **pair.asked, progress="CKA")
-    )
-    cka = [
-        found.to_frame(
-            level=pair.bootstrap["level"],
-            model_a=a.model,
-            corruption_a=a.corruption.key,
-            model_b=b.model,
-            corruption_b=b.corruption.key,
-        )
-        for (a, b), found in similar.items()
-    ]
-    readings, depths = [], []
+    def names(a: View, b: View) -> dict[str, str]:
+        own = {"model_a": a.model, "corruption_a": a.corruption.key}
+        return own | {"model_b": b.model, "corruption_b": b.corruption.key}
+
+    cka, level = pd.DataFrame(columns=["model_a", "model_b"]), pair.bootstrap["level"]
+    if len(pair.images) >= FEWEST:
+        views = analysis.clean_and_corrupted(pair.models, [pair.corruption])
+        cka = similarity_table(pair.models, pair.images, views, names, level, **pair.asked)
+    readings = []
     for name, model in pair.models.items():
         translator = analysis.train_tuned_lens(
             model,
@@ -181,15 +173,12 @@ def representations(pair: Isolation) -> Tables:
         )
         lenses = {"logit": None, "tuned": translator}
         for corruption in (CLEAN, pair.corruption):
-            for lens, read in analysis.compare_lenses(model, lenses, pair.images, corruption, **pair.asked).items():
-                labels = {"model": name, "corruption": corruption.key, "lens": lens}
-                readings.append(read.to_frame(**labels))
-                depths.append(analysis.PredictionDepth.of(read).to_frame(**labels))
-    return {
-        "gain_cka": pd.concat(cka, ignore_index=True) if cka else pd.DataFrame(columns=["model_a", "model_b"]),
-        "gain_lens": analysis.lens_comparison_summary(pd.concat(readings, ignore_index=True), **pair.bootstrap),
-        "gain_depth": analysis.depth_summary(pd.concat(depths, ignore_index=True), **pair.bootstrap),
-    }
+            found = analysis.compare_lenses(model, lenses, pair.images, corruption, **pair.asked)
+            readings += [
+                ({"model": name, "corruption": corruption.key, "lens": lens}, read) for lens, read in found.items()
+            ]
+    read, depth = lens_tables(readings, pair.bootstrap)
+    return {"gain_cka": cka, "gain_lens": read, "gain_depth": depth}
 
 
 def features(pair: Isolation) -> Tables:
