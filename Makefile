@@ -39,6 +39,7 @@ benchmarks: setup  ## time everything against its peers: runs/benchmarks (an hou
 	$(BIN)/python benchmarks/sae_step.py --overwrite --out runs/benchmarks/sae_step
 	$(BIN)/python benchmarks/store.py --overwrite --out runs/benchmarks/store
 	$(BIN)/python benchmarks/kinship.py --overwrite --out runs/benchmarks/kinship
+	$(BIN)/python benchmarks/interval_coverage.py --overwrite --out runs/benchmarks/interval_coverage
 	$(BIN)/python benchmarks/startup.py --overwrite --out runs/benchmarks/startup
 	$(BIN)/python benchmarks/report_load.py --overwrite --out runs/benchmarks/report_load
 

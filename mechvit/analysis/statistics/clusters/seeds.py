@@ -7,8 +7,9 @@ interaction of seed and cluster is in both: its part I, from influences less the
     df = (A' + B - I)^2 / (A'^2 / (K - 1) + B^2 / d + I^2 / ((K - 1) d)),  d = clusters - strata
 
 or the degrees of freedom of A or of B where V is that one. A' = A (K + 1) / (K - 1): with A itself, as Satterthwaite
-has it, three seeds that happen to agree give too many degrees of freedom, and 95% intervals cover as little as 92%;
-with A' they cover 94 to 96% with three seeds, and as little as 91% with two (`benchmarks/coverage.py`).
+has it, three seeds that happen to agree give too many degrees of freedom and intervals that cover too seldom. With A'
+95% intervals cover 95 to 96% of Gaussian data with three or five seeds, and 92 to 97% with two
+(`benchmarks/interval_coverage.py`).
 
 Source: the analysis of variance of a crossed two-way random layout; Satterthwaite, Biometrics Bulletin 2 (1946).
 """
