@@ -48,7 +48,7 @@ def similarity_table(
 def lens_tables(
     readings: Iterable[tuple[Mapping[str, str], LensReading]], bootstrap: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Summarise what lenses read and how deep predictions are settled: `lens_comparison_summary`, `depth_summary`.
+    """Return what lenses read and how deep predictions are settled: `lens_comparison_summary`, `depth_summary`.
 
     Args:
         readings: each with the columns that name it: model, corruption, lens.
