@@ -43,7 +43,8 @@ class PairedImages(Condition):
     root: str
     """The other folder; made absolute."""
     family: str = field(init=False, compare=False, repr=False)
-    level: int = field(init=False, compare=False, repr=False, default=0)
+    level: int = field(init=False, compare=False, repr=False)
+    """The folder's number where it is called by one, as ImageNet-C's severities; else 0."""
 
     def __post_init__(self) -> None:
         root = os.path.abspath(os.path.expanduser(self.root))
@@ -53,8 +54,9 @@ class PairedImages(Condition):
                 "same path as below the images' own folder"
             )
         object.__setattr__(self, "root", root)
-        word = re.sub(r"[^A-Za-z0-9]+", "_", self._name).strip("_")[:40]
-        object.__setattr__(self, "family", f"paired_{word}_h{hashlib.sha256(os.fsencode(root)).hexdigest()[:6]}")
+        object.__setattr__(self, "family", _paired_key(self._name, root))
+        last = Path(root).name
+        object.__setattr__(self, "level", int(last) if last.isdecimal() else 0)
         _FOLDERS[self.key] = self
 
     @property
@@ -69,6 +71,12 @@ class PairedImages(Condition):
         return self.family
 
     @property
+    def series(self) -> str:
+        """That of the folder above where this one is called by a number, as in ImageNet-C's fog/3; else its key."""
+        above = Path(self.root).parent
+        return _paired_key(above.name, os.fspath(above)) if self.level else self.key
+
+    @property
     def title(self) -> str:
         """Name in prose, as in `Paired: night`."""
         return f"Paired: {printable(self._name)}"
@@ -80,6 +88,11 @@ class PairedImages(Condition):
 
     def _place(self) -> tuple[Any, ...]:
         return 1, self.root, 0
+
+
+def _paired_key(name: str, root: str) -> str:
+    word = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40]
+    return f"paired_{word}_h{hashlib.sha256(os.fsencode(root)).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,11 @@ class Attack(Condition):
     def title(self) -> str:
         """Name in prose, as in `PGD 4/255 on the base`."""
         return f"{ATTACKS[self.family]} {self.level}/255{VICTIMS[self.victim]}"
+
+    @property
+    def series(self) -> str:
+        """The method and the model that is attacked, as in `pgd@self`."""
+        return self.family + (f"@{self.victim}" if self.victim else "")
 
     @property
     def group(self) -> str:
@@ -187,11 +205,14 @@ def bound(
     base = "base" if "base" in names else names[0]
     others = [name for name in names if name != base]
     name = base if condition.victim != "tuned" else "tuned" if "tuned" in names else others[0] if others else ""
-    if (len(names) < 2 and condition.victim) or (name != "tuned" and condition.victim == "tuned" and len(others) > 1):
+    if len(names) < 2 and condition.victim:
         raise ValueError(
-            f"{condition.key} attacks the {condition.victim} of two models, and {len(names)} "
-            f"{'is' if len(names) == 1 else 'are'} given: name the model, as in "
-            f"Attack({condition.family!r}, {condition.level}).against(model)"
+            f"{condition.key} attacks the {condition.victim} of two models, and one is given, {names[0]}: give {plain}"
+        )
+    if name != "tuned" and condition.victim == "tuned" and len(others) > 1:
+        raise ValueError(
+            f"{condition.key} attacks the {condition.victim} of two models, and {len(names)} are given: name the "
+            f"model, as in Attack({condition.family!r}, {condition.level}).against(model)"
         )
     return condition.against(models[name], uses_labels=condition.uses_labels)
 

@@ -104,6 +104,11 @@ class Condition(ABC):
     def group(self) -> str:
         """One of `GROUPS`, or another word for conditions of one kind."""
 
+    @property
+    def series(self) -> str:
+        """Name of the conditions that differ from this one in their level alone."""
+        return self.family
+
     @abstractmethod
     def _place(self) -> tuple[Any, ...]:
         """Return what conditions are sorted by: a number for the kind, then what its members are sorted by."""

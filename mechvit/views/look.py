@@ -82,17 +82,19 @@ def _check_conditions(conditions: Sequence[Condition | str], models: Mapping[str
     """Refuse conditions that no view of one picture can show, which would leave out every view.
 
     Raises:
-        ValueError: names the condition.
+        ValueError: names the condition; an attack on each of several models, or that does not say which it attacks.
     """
-    from mechvit.data.conditions import Attack, PairedImages, as_condition
+    from mechvit.analysis.condition_images import check_same_image
+    from mechvit.data.conditions import PairedImages, as_condition, bound
 
     for condition in map(as_condition, conditions):
         if isinstance(condition, PairedImages):
             raise SettingError(
                 "conditions", f"must name no partner pictures, which one picture lacks; got {condition.key}"
             )
-        if isinstance(condition, Attack) and condition.victim == "" and len(models) == 1:
-            condition.against(next(iter(models.values())))
+        bound(condition, models)
+        if len(models) > 1:
+            check_same_image([condition], "a look at one picture in several models", models)
 
 
 def _answers(model: HookedViT, one: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

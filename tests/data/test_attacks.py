@@ -143,7 +143,7 @@ def test_an_attack_knows_its_model_by_name_or_place():
     for text, models, said in [
         ("pgd_4", two, r"pgd_4 must say which of 2 models it attacks: pgd_4@self .*, pgd_4@base \(a\) or pgd_4@tuned"),
         ("pgd_4@tuned", {"a": "A", "b": "B", "c": "C"}, "attacks the tuned of two models, and 3 are given"),
-        ("pgd_4@base", {"a": "A"}, r"and 1 is given: name the model, as in Attack\('pgd', 4\).against\(model\)"),
+        ("pgd_4@base", {"a": "A"}, "attacks the base of two models, and one is given, a: give pgd_4"),
     ]:
         with pytest.raises(ValueError, match=said):
             bound(text, models)

@@ -49,6 +49,14 @@ def test_no_model_is_refused(picture):
         look(picture, {})
 
 
+def test_an_attack_must_say_which_of_several_models_it_attacks(tiny_hf, tiny_processor, picture):
+    model = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
+    for attack, said in (("pgd_4", "must say which of 2 models"), ("pgd_4@self", "give pgd_4@base or pgd_4@tuned")):
+        with pytest.raises(ValueError, match=said):
+            look(picture, {"a": model, "b": model}, conditions=[attack])
+    assert look(picture, {"a": model, "b": model}, conditions=["pgd_4@base"]).missing == ()
+
+
 def test_a_lit_picture_keeps_the_strongest_patch_and_dims_the_rest():
     from base64 import b64decode
     from io import BytesIO

@@ -1,4 +1,4 @@
-"""Condition error, Fourier sensitivity, spectra, and transfer between corruptions (names in `__init__.pyi`)."""
+"""Corruption error, Fourier sensitivity, spectra, and transfer between corruptions (names in `__init__.pyi`)."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""Condition error: errors by corruption and severity, relative to a reference's, with intervals."""
+"""Corruption error: errors by corruption and severity, relative to a reference's, with intervals."""
 
 from __future__ import annotations
 
@@ -136,11 +136,12 @@ def mean_corruption_error(
         resamples, level, seed: settings of the percentile bootstrap, paired over models and corruptions.
 
     Returns:
-        model, group, family, level, quantity, families, value, low, high. `level` 0 is a family's sum over its levels
-        (for `error`, the mean), others single levels, for which the ratios are of that level alone and not there where
-        reference errors are given. The family `clean` has its error alone; `all` is the mean over a group's families,
-        with the group `low`, `middle` or `high` over a band's, and with the group `all` over every family: mCE.
-        `families` is the number of families in a mean. Resamples in which a denominator is not positive are left out.
+        model, group, family (a condition's `series`), level, quantity, families, value, low, high. `level` 0 is a
+        family's sum over its levels (for `error`, the mean), others single levels, for which the ratios are of that
+        level alone and not there where reference errors are given. The family `clean` has its error alone; `all` is the
+        mean over a group's families, with the group `low`, `middle` or `high` over a band's, and with the group `all`
+        over every family: mCE. `families` is the number of families in a mean. Resamples in which a denominator is not
+        positive are left out.
 
     Raises:
         ValueError: a reference that the table or the given errors lack, a model without clean images or without some of
@@ -172,17 +173,17 @@ def _quantities(
 ) -> Iterator[tuple[tuple[str, str, int, str, int], np.ndarray]]:
     """Yield (group, family, level, quantity, families) with its draws, for levels, families, groups, bands, all."""
     whole: dict[str, dict[str, np.ndarray]] = {}
-    groups = {c.family: c.group for c in corruptions}
+    groups = {c.series: c.group for c in corruptions}
     for family, group in groups.items():
-        members = [c for c in corruptions if c.family == family]
-        for part in ([c] for c in members):
+        members = [c for c in corruptions if c.series == family]
+        for part in ([c] for c in members if c.level):
             against = reference if isinstance(reference, str) else None
             for name, draws in _family(errors, model, part, against, confidence).items():
                 yield (group, family, part[0].level, name, 1), draws
         whole[family] = _family(errors, model, members, reference, confidence)
         for name, draws in whole[family].items():
             yield (group, family, 0, name, 1), draws
-    for group in (*GROUPS, *(band for band, _ in BANDS), "all"):
+    for group in (*dict.fromkeys([*GROUPS, *groups.values()]), *(band for band, _ in BANDS), "all"):
         chosen = [family for family in whole if group in ("all", groups[family], bands.get(family))]
         for name in ERROR_QUANTITIES if chosen else ():
             known = [whole[family][name] for family in chosen if not np.isnan(whole[family][name][0])]
@@ -207,7 +208,7 @@ def _family(
     if isinstance(reference, str):
         theirs, theirs_clean = mean_error(reference), errors[reference, "clean"]
     else:
-        theirs, theirs_clean = (np.full_like(error, reference[key]) for key in (members[0].family, "clean"))
+        theirs, theirs_clean = (np.full_like(error, reference[key]) for key in (members[0].series, "clean"))
     return {
         "error": error,
         "corruption_error": _ratio(error, theirs, bool(theirs[0] > 0)),
@@ -254,7 +255,7 @@ def _check_reference(reference: str | Mapping[str, float], errors: Draws, corrup
         raise ValueError(
             f"reference must be one of the table's models, {', '.join(models)}, or given errors; got {reference!r}"
         )
-    if not isinstance(reference, str) and (lacking := {"clean", *(c.family for c in corruptions)} - set(reference)):
+    if not isinstance(reference, str) and (lacking := {"clean", *(c.series for c in corruptions)} - set(reference)):
         raise ValueError(
             f"the reference's errors must cover clean and every family of the table; {', '.join(sorted(lacking))} "
             "missing"

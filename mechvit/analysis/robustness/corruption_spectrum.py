@@ -123,7 +123,7 @@ def spectrum_summary(
         resamples, level, seed: settings of the percentile bootstrap over images.
 
     Returns:
-        corruption, family, level, group (ImageNet-C's), mean_squared_difference, centroid (the power's mean frequency,
+        corruption, family (its `series`), level, group, mean_squared_difference, centroid (the power's mean frequency,
         cycles per pixel), low, high, band (`BANDS`, by the centroid).
     """
     import pandas as pd
@@ -135,7 +135,7 @@ def spectrum_summary(
         draws = resampled_means(moments, resamples=resamples, seed=seed)
         with np.errstate(invalid="ignore"):
             centroid = interval(draws[:, 0] / draws[:, 1], level)
-        about = (corruption.key, corruption.family, corruption.level, corruption.group)
+        about = (corruption.key, corruption.series, corruption.level, corruption.group)
         rows.append((*about, draws[0, 1], *centroid, band_of(centroid.value)))
     names = "corruption family level group mean_squared_difference centroid low high band"
     return pd.DataFrame(rows, columns=names.split())

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from mechvit.data.content import picture_hashes
 from mechvit.terminal import printable, progress_bar
 
 from .picture import Decoded, decode, refuse_needless, refuse_unstated
@@ -106,6 +105,8 @@ def _unknown(rows: datasets.Dataset, chunk: list[int], known: Collection[str]) -
     """Return the rows whose files have none of the known hashes; those of a missing file are not known."""
     if not known:
         return chunk
+    from mechvit.data.content import picture_hashes
+
     try:
         hashes = picture_hashes(rows.select(chunk))
     except OSError:

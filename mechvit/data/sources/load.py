@@ -11,7 +11,6 @@ import numpy as np
 
 from mechvit.arguments import checked
 from mechvit.data.image_origin import with_origin
-from mechvit.data.training_images import all_trained_on, nothing_left, without_training_images
 from mechvit.settings_checks import COUNT, SEED, check_number
 from mechvit.terminal import silent
 
@@ -102,6 +101,8 @@ def load_images(
     if source == "photos":
         refuse_needless(["photos"], 1, pixel_range)
         part = "test" if split == ALL else split
+        from mechvit.data.training_images import without_training_images
+
         photos = load_photos(part, limit=limit, seed=seed, image_size=image_size)
         photos, left_out = without_training_images(photos, apart_from)
         _say(say, f"{len(photos):,} images: crops of photographs, the part `{SPLITS[part]}`", left_out)
@@ -219,6 +220,8 @@ def _readable(
     checkpoints: list[str | os.PathLike[str]],
 ) -> ReadableRows:
     """Choose rows as `readable_rows`, of images that no checkpoint was trained on; refuse a set without any."""
+    from mechvit.data.training_images import all_trained_on, nothing_left
+
     chosen = readable_rows(rows, order, limit, bad_files, pixel_range, known=all_trained_on(checkpoints))
     if not chosen.rows:
         raise nothing_left(len(order), checkpoints)

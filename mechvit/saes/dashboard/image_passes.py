@@ -40,7 +40,7 @@ class ImageStream:
     def __init__(self, images: Images, measured: tuple[Condition, ...], settings: Browsing) -> None:
         self.images, self.settings = images, settings
         self.labels = column(images, "label")
-        severest = {c.family: c for c in sorted(measured)}
+        severest = {c.series: c for c in sorted(measured)}
         drawn = [c for c in measured if c in severest.values()][: settings.drawn_corruptions]
         self.conditions = (CLEAN, *drawn)
         order, count = self.labels.argsort(stable=True), min(settings.n_images, len(self.labels))

@@ -16,6 +16,7 @@ from mechvit.analysis.condition_images import check_same_image
 from mechvit.analysis.inputs import Images, corrupted_batches
 from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.arguments import checked
+from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.saes.hook_site import Site, shared_site
 from mechvit.saes.splicing import read_site
@@ -147,7 +148,9 @@ def feature_change(
 
     Source: the paper's section 4.4 compares codes clean and corrupted; Student's t interval of a mean.
     """
-    (corruption,) = check_same_image([corruption], "a comparison of latents", models)
+    if len(models) > 1:
+        (corruption,) = check_same_image([corruption], "a comparison of latents", models)
+    corruption = as_condition(corruption)
     if not models or len(images) < 2:
         raise ValueError(f"give at least one model and two images; got {len(models)} and {len(images)}")
     by_model = dict(saes) if isinstance(saes, Mapping) else dict.fromkeys(models, saes)

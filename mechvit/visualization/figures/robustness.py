@@ -1,4 +1,4 @@
-"""Condition errors of every model, and power spectra of the changes that corruptions make."""
+"""Corruption errors of every model, and power spectra of the changes that corruptions make."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechvit.arguments import checked
-from mechvit.visualization.style import DASHES, MUTED, RAMPS, finish, in_order, title_of, tuned_title
+from mechvit.visualization.style import ATTACK_TITLES, DASHES, MUTED, RAMPS, finish, in_order, title_of, tuned_title
 
 from .table_checks import axis_range, dot, error_bars, panels, pick, require
 
 COLUMNS = ("model", "group", "family", "level", "quantity", "value", "low", "high")
 PANELS = {
     "error": ("Error", "fraction of images, lower is better"),
-    "corruption_error": ("Condition error", "ratio to the reference, lower is better"),
+    "corruption_error": ("Corruption error", "ratio to the reference, lower is better"),
     "relative_error": ("Relative corruption error", "ratio of error added to clean, lower is better"),
 }
 GROUP_COLOURS = {
@@ -87,7 +87,7 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
     """
     require(spectra, ("corruption", "group", "frequency", "power"), "corruption_spectra")
     mean = spectra.groupby(["group", "corruption", "frequency"], sort=False, as_index=False)["power"].mean()
-    groups = [group for group in GROUP_COLOURS if group in set(mean["group"])]
+    groups = [*dict.fromkeys([group for group in GROUP_COLOURS if group in set(mean["group"])] + [*mean["group"]])]
     figure = panels([group.capitalize() for group in groups], spacing=0.03)
     for col, group in enumerate(groups, start=1):
         part = pick(mean, group=group)
@@ -97,7 +97,7 @@ def corruption_spectra(spectra: pd.DataFrame) -> go.Figure:
                 x=line["frequency"].to_numpy(),
                 y=line["power"].where(line["power"] > 0).to_numpy(),
                 mode="lines",
-                line={"color": GROUP_COLOURS[group], "width": 1.8, "dash": DASHES[place % len(DASHES)]},
+                line={"color": GROUP_COLOURS.get(group, MUTED), "width": 1.8, "dash": DASHES[place % len(DASHES)]},
                 name=title_of(corruption),
                 hovertemplate=f"<b>{title_of(corruption)}</b> %{{y:.2e}} at %{{x:.3f}} cycles per pixel<extra></extra>",
             )
@@ -114,4 +114,7 @@ def _row_name(group: str, family: str) -> str:
     if family == "all":
         whole = {"low": "low frequencies", "middle": "middle frequencies", "high": "high frequencies"}.get(group, group)
         return f"<b>Mean of {whole}</b>"
-    return family.replace("_", " ").capitalize()
+    method, _, victim = family.partition("@")
+    if family.startswith("paired_"):
+        return title_of(family)
+    return ATTACK_TITLES.get(method, method.replace("_", " ").capitalize()) + (f" on {victim}" if victim else "")
