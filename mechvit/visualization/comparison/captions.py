@@ -8,6 +8,7 @@ import pandas as pd
 
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import interval, listing, share, signed
+from mechvit.visualization.report.sections import INTO_BASE
 from mechvit.visualization.style import in_sentence, title_of
 
 from .floors import is_rounding, weight_floor
@@ -15,6 +16,7 @@ from .floors import is_rounding, weight_floor
 if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults
 
+DIRECTIONS = {"between_models": "tuned − base", "mean_difference": "clean − shifted"}
 KINDS = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "one head"}
 
 
@@ -237,7 +239,7 @@ def swaps(table: pd.DataFrame, *, direction: str, run: RunResults, tuned: str) -
         known = known[known["recovered"] > 0]
         shown = ", ".join(f"{row.part} ({share(row.recovered)})" for row in known.head(3).itertuples())
         told.append(f"{title_of(condition)}: {f'most is recovered by {shown}' if shown else 'no part recovers any'}.")
-    if run.has("place") and direction == "tuned into base":
+    if run.has("place") and direction == INTO_BASE:
         told += [place_sentence(row, run) for row in places(run, tuned)]
     return [" ".join(told)]
 
@@ -289,6 +291,21 @@ def interpolation(table: pd.DataFrame) -> list[str]:
         for condition, part in loss.groupby("corruption", sort=False)
     ]
     return [" ".join(told)] if told else []
+
+
+def steering(table: pd.DataFrame) -> list[str]:
+    """State what each direction recovers beside random ones of its length."""
+    told = []
+    for row in pick(table, control=0).itertuples():
+        chance = table[(table["control"] > 0) & (table["corruption"] == row.corruption)]
+        random = pick(chance, source=row.source)["recovered"].mean()
+        shown = "On clean images" if row.corruption == "clean" else f"Under {in_sentence(row.corruption)}"
+        told.append(
+            f"{shown}, {DIRECTIONS.get(row.source, row.source)}, added after block {row.hook_name.split('.')[1]} at "
+            f"scale {row.scale:g}, recovers {share(row.recovered)} [{share(row.recovered_low)}, "
+            f"{share(row.recovered_high)}] of the difference; random directions of its length recover {share(random)}."
+        )
+    return [" ".join(told)]
 
 
 def condition_lens(table: pd.DataFrame) -> list[str]:

@@ -36,6 +36,9 @@ DEFINITIONS = {
     "bold where its interval excludes zero. The residual stream at all tokens holds all that came before it.",
     "line": "Weights base + alpha (tuned − base): 0 is the base, 1 the tuned model. Bands are bootstrap intervals over "
     "images.",
+    "steering": "A direction is added to the base’s residual stream after one block: the mean of tuned − base on other "
+    "images or, under a condition, the base’s own mean clean − shifted. Block and scale were chosen on yet others, by "
+    "KL(tuned ‖ steered). Recovered as above; grey: random directions of the same length, chosen in the same way.",
     "saes": "Each model’s SAE, applied to its own activations and to the other model’s (kin only). Explained variance: "
     "1 − squared error over the variance about the mean of each dimension.",
     "sae_cosine": "Cosine between the SAE codes of the same token in the clean and in the shifted image, mean over "

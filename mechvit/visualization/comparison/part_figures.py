@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
 from mechvit.visualization.figures import comparisons as draw
-from mechvit.visualization.figures import patching, weights
+from mechvit.visualization.figures import patching, steering, weights
 from mechvit.visualization.figures.table_checks import pick
+from mechvit.visualization.report.sections import INTO_BASE, entitled
 
 from . import captions as readings
 from . import rows
@@ -18,11 +17,11 @@ from .figure_spec import spec
 from .floors import beyond_rounding
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
     from mechvit.visualization.report.run_results import RunResults
     from mechvit.visualization.report.sections import FigureSpec
-
-INTO_BASE = "tuned into base"
-"""Direction of an exchange, as in the tables."""
 
 
 def weights_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
@@ -89,7 +88,7 @@ def causes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpe
                 "swaps",
                 "Weights",
                 summarise=lambda table, chosen=chosen: pick(chosen(table), kind="single", quantity="divergence"),
-                figure=lambda table, says=says: _entitled(weights.swap_recovery(table, quantity="divergence"), says),
+                figure=lambda table, says=says: entitled(weights.swap_recovery(table, quantity="divergence"), says),
                 reading=beyond_rounding(
                     partial(readings.swaps, direction=direction, run=run, tuned=tuned), run, about, tuned
                 ),
@@ -100,7 +99,7 @@ def causes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpe
                 "patching",
                 "Activations",
                 summarise=lambda table, chosen=chosen: rows.clean_patching(chosen(table)),
-                figure=lambda table, says=says: _entitled(patching.patching_map(table, quantity="divergence"), says),
+                figure=lambda table, says=says: entitled(patching.patching_map(table, quantity="divergence"), says),
                 reading=beyond_rounding(readings.patching, run, about, tuned),
             )
         yield spec(
@@ -109,13 +108,31 @@ def causes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpe
             "line",
             "Between the weights",
             summarise=lambda table, tuned=tuned: pick(table, tuned=tuned).drop(columns="tuned"),
-            figure=partial(weights.interpolation_curves, quantities=("divergence", "accuracy", "loss")),
+            figure=partial(
+                _of_model,
+                draw=partial(weights.interpolation_curves, quantities=("divergence", "accuracy", "loss")),
+                name=tuned if len(about["tuned"]) > 1 else "",
+            ),
             reading=beyond_rounding(readings.interpolation, run, about, tuned),
+        )
+        yield spec(
+            f"steering-{place}",
+            "steering",
+            "steering",
+            "Steering",
+            summarise=lambda table, tuned=tuned: rows.steering_rows(pick(table, tuned=tuned)),
+            figure=partial(
+                _of_model,
+                draw=partial(steering.steering_cost, quantity="divergence"),
+                name=tuned if len(about["tuned"]) > 1 else "",
+            ),
+            reading=beyond_rounding(readings.steering, run, about, tuned),
         )
 
 
-def _entitled(figure: go.Figure, says: str) -> go.Figure:
-    return figure.update_layout(title_text=f"{says}: {figure.layout.title.text}")
+def _of_model(table: pd.DataFrame, draw: Callable[[pd.DataFrame], go.Figure], name: str) -> go.Figure:
+    """Draw a figure of one tuned model, named in its title unless the name is empty."""
+    return entitled(draw(table), name) if name else draw(table)
 
 
 def saes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:

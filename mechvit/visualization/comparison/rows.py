@@ -142,6 +142,11 @@ def clean_patching(table: pd.DataFrame) -> pd.DataFrame:
     return own.drop(columns="condition").reset_index(drop=True)
 
 
+def steering_rows(table: pd.DataFrame) -> pd.DataFrame:
+    own = pick(table, quantity="divergence").dropna(subset="recovered").drop(columns="tuned")
+    return own.rename(columns={"condition": "corruption"}).reset_index(drop=True)
+
+
 def dictionary_rows(table: pd.DataFrame, base: str) -> pd.DataFrame:
     """Return one row per model, dictionary and quantity, named by the models."""
     owner = table["tuned"].where(table["dictionary"] == "tuned", base)

@@ -14,7 +14,7 @@ from .table_checks import error_bars, panels, pick, require
 
 EFFECT_COLUMNS = ("change", "change_low", "change_high", "recovered", "recovered_low", "recovered_high")
 COLUMNS = ("corruption", "source", "hook_name", "tokens", "control", "scale", "quantity", *EFFECT_COLUMNS)
-SOURCES = {"mean_difference": "Mean difference", "sae": "SAE latents"}
+SOURCES = {"mean_difference": "Mean difference", "sae": "SAE latents", "between_models": "Tuned − base"}
 TINTS = {"mean_difference": RAMPS["gaussian_blur"][0][1], "sae": RAMPS["gaussian_noise"][0][1]}
 CHANGES = {
     "accuracy": "fraction of images, negative = cost",
@@ -124,7 +124,8 @@ def steering_cost(chosen: pd.DataFrame, *, quantity: str = "accuracy") -> go.Fig
             figure.add_trace(trace, row=1, col=col)
         zero_line(figure, row=1, col=col)
         zero_line(figure, axis="x", row=1, col=col)
-    finish(figure, "Recovered gain and clean cost of steering, on held-out images", height=430)
+    what = "gain" if quantity == "accuracy" else "difference"
+    finish(figure, f"Recovered {what} and clean cost of steering, on held-out images", height=430)
     says = "clean accuracy (negative = cost)" if quantity == "accuracy" else f"clean {CHANGES[quantity]}"
     figure.update_xaxes(title_text=f"change of {says}", showgrid=True)
     figure.update_yaxes(title_text=f"recovered {quantity} (0 = base, 1 = tuned)", row=1, col=1)

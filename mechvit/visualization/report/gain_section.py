@@ -8,14 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from mechvit.visualization.figures import feature_ablation, patching, representations, steering, transfers, weights
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import family_of, in_order, title_of
 
 from . import gain_captions as readings
-from .sections import FigureSpec, Section
+from .sections import INTO_BASE, FigureSpec, Section, entitled
 
 if TYPE_CHECKING:
     from .run_results import RunResults
@@ -122,7 +121,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         id=f"gain-swaps-{model}",
         table="gain_swaps",
         summarise=lambda table: _into_base(only(table[table["corruption"] == model])),
-        figure=lambda table: _entitled(weights.swap_recovery(table), name),
+        figure=lambda table: entitled(weights.swap_recovery(table), name),
         reading=lambda table: [*readings.swaps(table), *filter(None, [readings.smallest(smallest)])],
         source=OPEN,
         definition="The base with the weights of one part replaced by the tuned model’s. Bars are bootstrap intervals "
@@ -133,7 +132,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         id=f"gain-interpolation-{model}",
         table="gain_interpolation",
         summarise=only,
-        figure=lambda table: _entitled(weights.interpolation_curves(table), name),
+        figure=lambda table: entitled(weights.interpolation_curves(table), name),
         reading=readings.interpolation,
         source=OPEN,
         definition="The model with weights base + alpha (tuned − base): alpha 0 is the base, 1 the tuned model, and "
@@ -145,7 +144,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         table="gain_latents",
         columns=LATENT_COLUMNS,
         summarise=lambda table: only(table).replace({"model": {"tuned": model}}),
-        figure=lambda table: _entitled(feature_ablation.feature_changes(table), name),
+        figure=lambda table: entitled(feature_ablation.feature_changes(table), name),
         reading=readings.latents,
         source="Section 4.4",
         definition="One dot per latent of the base’s SAE with a match in the tuned model’s SAE. Its mean activation on "
@@ -159,7 +158,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
             table="gain_latents_shared",
             columns=LATENT_COLUMNS,
             summarise=lambda table: only(table).replace({"model": {"tuned": model}}),
-            figure=lambda table: _entitled(
+            figure=lambda table: entitled(
                 feature_ablation.feature_changes(table).update_layout(title_text="One SAE trained on both models"), name
             ),
             reading=readings.shared_latents,
@@ -171,7 +170,7 @@ def _of_one(run: RunResults, model: str) -> Iterator[FigureSpec]:
         id=f"gain-ablation-{model}",
         table="gain_ablation",
         summarise=lambda table: only(table).query("model == 'base'"),
-        figure=lambda table: _entitled(feature_ablation.feature_ablations(table), name),
+        figure=lambda table: entitled(feature_ablation.feature_ablations(table), name),
         reading=readings.ablation,
         source="Section 4.4",
         definition="The base’s SAE latents whose mean activation the corruption changes most (chosen on other images) "
@@ -190,7 +189,7 @@ def _activations(run: RunResults, model: str) -> Iterator[FigureSpec]:
         id=f"gain-heads-{model}",
         table="gain_heads",
         summarise=lambda table: only(table).query("model == 'change'"),
-        figure=lambda table: _entitled(patching.head_links(table, pick(correlations, model="change")), name),
+        figure=lambda table: entitled(patching.head_links(table, pick(correlations, model="change")), name),
         reading=lambda table: readings.heads(correlations),
         source=OPEN,
         definition="One dot per head. Up: the change of the logit difference when its z is patched from the tuned "
@@ -202,16 +201,12 @@ def _activations(run: RunResults, model: str) -> Iterator[FigureSpec]:
         id=f"gain-attribution-{model}",
         table="gain_attribution_components",
         summarise=only,
-        figure=lambda table: _entitled(patching.attribution_scatter(table, overall), name),
+        figure=lambda table: entitled(patching.attribution_scatter(table, overall), name),
         reading=lambda table: [*readings.attribution(table, overall), *readings.neurons(neurons)],
         source=OPEN,
         definition="Effect of each component on the logit difference, in logits: exact, by patching it (across), and "
         "approximate, from one gradient for all components (attribution patching, up).",
     )
-
-
-def _entitled(figure: go.Figure, name: str) -> go.Figure:
-    return figure.update_layout(title_text=f"{name}: {figure.layout.title.text}")
 
 
 def _only(table: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -221,7 +216,7 @@ def _only(table: pd.DataFrame, model: str) -> pd.DataFrame:
 
 def _into_base(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows for the tuned model's parts in the base, at all tokens, with models named by their corruption."""
-    table = table[table["direction"] == "tuned into base"]
+    table = table[table["direction"] == INTO_BASE]
     table = table[table["tokens"] == "all"] if "tokens" in table else table
     return table.rename(columns={"tuned_on": "model"}).drop(columns="direction").reset_index(drop=True)
 

@@ -46,6 +46,15 @@ class Section:
     figures: tuple[FigureSpec, ...]
 
 
+INTO_BASE = "tuned into base"
+"""Direction of an exchange, in the tables of both runs: a part of the tuned model's in the base."""
+
+
+def entitled(figure: go.Figure, name: str) -> go.Figure:
+    """Return a figure whose title begins with a name."""
+    return figure.update_layout(title_text=f"{name}: {figure.layout.title.text}")
+
+
 CLAIMS = FigureSpec(
     id="claims-figure",
     table="claims",

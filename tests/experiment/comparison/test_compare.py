@@ -17,6 +17,7 @@ from mechvit.experiment.comparison import CompareConfig, SectionLimits, compare,
 from mechvit.experiment.comparison.checks import short_names
 from mechvit.visualization.comparison.captions import part_of
 from mechvit.visualization.comparison.page import comparison_lead
+from mechvit.visualization.number_format import share
 
 LIMITS = SectionLimits(behaviour=19, depth=19, attention=8, difference=10, causes=8, conditions=12, pictures=2)
 SHALLOW = {"num_hidden_layers": 1}
@@ -270,6 +271,14 @@ def test_the_base_is_steered_towards_the_tuned_model_and_back_from_a_condition(m
     assert set(found["hook_name"]) <= {"blocks.0.hook_resid_post", "blocks.2.hook_resid_post"}
     own = found.query("quantity == 'divergence' and source == 'between_models' and control == 0")
     assert own["beyond"].notna().all()
+    text = (folder / "report.html").read_text()
+    for row in own.itertuples():
+        shown = "On clean images" if row.condition == "clean" else "Under Gaussian blur 2"
+        said = (
+            f"{shown}, tuned − base, added after block {row.hook_name.split('.')[1]} at scale {row.scale:g}, recovers"
+        )
+        assert f"{said} {share(row.recovered)} [" in text
+    assert "Under Gaussian blur 2, clean − shifted, added after block" in text
 
 
 def test_three_images_are_too_few_to_steer_with(models, tmp_path):
