@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.experiment.sections.study import study_summaries
 
+from .one_pass import PassRequest, SharedSection, Tables
 from .pair import Pair
 
 if TYPE_CHECKING:
@@ -16,12 +17,11 @@ if TYPE_CHECKING:
 
     from mechvit.analysis.behaviour.behaviour_change import BehaviourChange
 
-Tables = dict[str, "pd.DataFrame"]
 FEW = 8
 """Fewest images for a similarity of representations with an interval."""
 
 
-def behaviour(pair: Pair, count: int) -> Tables:
+def behaviour(pair: Pair, count: int) -> SharedSection:
     """Compare predictions through each head, and encoders with every head that they can have.
 
     behaviour: head, and the columns of `BehaviourChange.images`; behaviour_summary: head, and those of
@@ -31,10 +31,17 @@ def behaviour(pair: Pair, count: int) -> Tables:
     import pandas as pd
 
     from mechvit import analysis
+    from mechvit.analysis.behaviour.behaviour_change import BehaviourMeasurement
 
     images, tables, summaries = pair.first(count), [], []
+    measured = {
+        reading.head: BehaviourMeasurement(reading.base, reading.tuned, images, pair.groups)
+        for reading in pair.readings
+        if reading.head != "probe"
+    }
+    yield [PassRequest(each, count) for each in measured.values()]
     for head in pair.choice.heads:
-        found = _of_probes(pair, images) if head == "probe" else _of_heads(pair, images, head)
+        found = _of_probes(pair, images) if head == "probe" else measured[head].result()
         tables.append(found.to_frame(head=head))
         summaries.append(found.summary(**pair.bootstrap).assign(head=head))
     made = {
@@ -47,15 +54,6 @@ def behaviour(pair: Pair, count: int) -> Tables:
         )
         made |= {"combinations": every.summary(**pair.bootstrap), "combination_gains": every.gains(**pair.bootstrap)}
     return made
-
-
-def _of_heads(pair: Pair, images: datasets.Dataset, head: str) -> BehaviourChange:
-    from mechvit import analysis
-
-    reading = next(each for each in pair.readings if each.head == head)
-    return analysis.behaviour_change(
-        reading.base, reading.tuned, images, pair.one_image, by=pair.groups, progress="Predictions", **pair.asked
-    )
 
 
 def _of_probes(pair: Pair, images: datasets.Dataset) -> BehaviourChange:
@@ -90,7 +88,7 @@ def _of_probes(pair: Pair, images: datasets.Dataset) -> BehaviourChange:
     return analysis.BehaviourChange.concatenate(parts)
 
 
-def depth(pair: Pair, count: int) -> Tables:
+def depth(pair: Pair, count: int) -> SharedSection:
     """Compare residual streams of the same images, layer by layer, and what each head reads there.
 
     residual_cosine: as `ResidualCosine.summary` (kin of one shape only); cka (unless `why_no_cka`): condition,
@@ -100,26 +98,29 @@ def depth(pair: Pair, count: int) -> Tables:
     import pandas as pd
 
     from mechvit import analysis
+    from mechvit.analysis.lenses.comparison import LensMeasurement
+    from mechvit.analysis.representations.residual_cosine import CosineMeasurement
 
-    images, found = pair.first(count), dict[str, pd.DataFrame]()
-    if pair.unmet("residual_cosine") is None:
-        cosine = analysis.residual_cosine(
-            pair.base, pair.tuned, images, pair.one_image, progress="Residual streams", **pair.asked
-        )
-        found["residual_cosine"] = cosine.summary(**pair.bootstrap)
+    found = dict[str, pd.DataFrame]()
+    alike = pair.unmet("residual_cosine") is None
+    cosine = CosineMeasurement(pair.base, pair.tuned, pair.kin) if alike else None
+    lenses = {
+        (reading.head, name): LensMeasurement(name, model, {"logit": None}, pair.first(count, reading.head))
+        for reading in pair.readings
+        for name, model in reading.models.items()
+    }
+    wanted = [PassRequest(lens, count, head) for (head, _), lens in lenses.items()]
+    yield wanted if cosine is None else [PassRequest(cosine, count), *wanted]
+    if cosine is not None:
+        found["residual_cosine"] = cosine.result().summary(**pair.bootstrap)
     if why_no_cka(pair, count) is None:
         found["cka"] = _cka(pair, count)
     readings, depths = [], []
-    for reading in pair.readings:
-        shown = pair.first(count, reading.head)
-        for name, model in reading.models.items():
-            for condition in pair.one_image:
-                read = analysis.compare_lenses(
-                    model, {"logit": None}, shown, condition, progress=f"Lens of the {name} model", **pair.asked
-                )["logit"]
-                labels = {"head": reading.head, "model": name, "corruption": condition.key, "lens": "logit"}
-                readings.append(read.to_frame(**labels))
-                depths.append(analysis.PredictionDepth.of(read).to_frame(**labels))
+    for (head, name), lens in lenses.items():
+        for condition, read in lens.result().items():
+            labels = {"head": head, "model": name, "corruption": condition, "lens": "logit"}
+            readings.append(read["logit"].to_frame(**labels))
+            depths.append(analysis.PredictionDepth.of(read["logit"]).to_frame(**labels))
     if readings:
         found["lens"] = _by_head(pd.concat(readings), analysis.lens_comparison_summary, pair)
         found["depth_change"] = _by_head(pd.concat(depths), analysis.depth_summary, pair)
@@ -173,15 +174,15 @@ def _cka(pair: Pair, count: int) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).rename(columns={"layer_a": "layer_base", "layer_b": "layer_tuned"})
 
 
-def attention(pair: Pair, count: int) -> Tables:
+def attention(pair: Pair, count: int) -> SharedSection:
     """Compare attention patterns on the same images: attention_heads and attention_layers, as
     `AttentionChange.summary`.
     """
-    from mechvit import analysis
+    from mechvit.analysis.attention.attention_change import AttentionMeasurement
 
-    found = analysis.attention_change(
-        pair.base, pair.tuned, pair.first(count), pair.one_image, progress="Attention", **pair.asked
-    )
+    measured = AttentionMeasurement(pair.base, pair.tuned)
+    yield [PassRequest(measured, count)]
+    found = measured.result()
     return {
         "attention_heads": found.summary(**pair.bootstrap),
         "attention_layers": found.summary(by="layer", **pair.bootstrap),

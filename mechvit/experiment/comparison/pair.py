@@ -109,6 +109,14 @@ class Pair:
         """The models as they were loaded, by their place in the comparison."""
         return {"base": self.base, "tuned": self.tuned}
 
+    @property
+    def encoders(self) -> dict[str, HookedViT]:
+        """The models to run where any head is read: as loaded or, under an attack, those that it knows."""
+        from mechvit.data.conditions import Attack
+
+        attacked = any(isinstance(condition, Attack) for condition in self.conditions)
+        return self.readings[0].models if attacked else self.models
+
     @cached_property
     def _halves(self) -> tuple[datasets.Dataset, datasets.Dataset]:
         from mechvit.analysis.held_out_split import split_images
@@ -156,33 +164,33 @@ def why_no_probe(images: datasets.Dataset, most: int) -> str | None:
 
 
 def open_pair(
-    base: str,
-    tuned: str,
+    base: HookedViT,
+    tuned: HookedViT,
     images: datasets.Dataset,
     unrelated: datasets.Dataset,
     conditions: tuple[Condition, ...],
     config: CompareConfig,
     kin: Kinship | None = None,
 ) -> Pair:
-    """Load two checkpoints, judge their kinship unless it is given, and choose the heads.
+    """Judge the kinship of two models, unless it is given, and choose their heads.
 
     Raises:
-        ValueError: as in `load_model`, or a head was asked for that cannot be had.
+        ValueError: a head was asked for that cannot be had.
     """
     from mechvit.analysis import choose_head, kinship
-    from mechvit.experiment.inputs import load_model
 
-    models = [load_model(checkpoint, config.device, config.model_dtype) for checkpoint in (base, tuned)]
-    kin = kin or kinship(*models)
+    kin = kin or kinship(base, tuned)
     most = config.count("behaviour")
     labelled = bool(len(images)) and min(images["label"][:]) >= 0
     known = {"pixels", "label", "image_id", "file", "path", "sha256"}
     groups = [name for name in images.column_names if name not in known and not name.startswith("pixels_")]
     return Pair(
-        base=models[0],
-        tuned=models[1],
+        base=base,
+        tuned=tuned,
         kin=kin,
-        choice=choose_head(*models, labels=labelled, asked=config.head, kin=kin, no_probe=why_no_probe(images, most)),
+        choice=choose_head(
+            base, tuned, labels=labelled, asked=config.head, kin=kin, no_probe=why_no_probe(images, most)
+        ),
         images=images,
         unrelated=unrelated,
         asked_for=conditions,

@@ -5,17 +5,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mechvit.experiment.sections.exchanges import CONTROLS, SCALES
 from mechvit.visualization.report.provenance_rows import duration
 
 from .causes import FEWEST_STEERED, KINDS, causes, single_swaps
 from .config import CompareConfig
-from .measures import Tables, attention, behaviour, conditions, depth, difference, weights
+from .measures import attention, behaviour, conditions, depth, difference, weights, why_no_cka
 from .pair import Pair
 
 TIMED = 4
 """Images of the batch by which the time is estimated."""
+STATISTICS = 30.0
+"""Time of the statistics of one weight of attention, in multiplications of a forward pass."""
+MEASURES: dict[str, Callable[[Pair, int], Any]] = {
+    "behaviour": behaviour,
+    "depth": depth,
+    "attention": attention,
+    "weights": weights,
+    "difference": difference,
+    "causes": causes,
+    "conditions": conditions,
+}
+"""Section -> function of the pair and the number of images that returns its tables; of `IN_PASS`, a `SharedSection`."""
+IN_PASS = ("behaviour", "depth", "attention")
+"""Sections that are measured in one pass of both models."""
+NEED_HEAD = ("behaviour", "causes", "conditions")
+NEEDS = {
+    "attention": ("attention",),
+    "weights": ("weight_change",),
+    "difference": ("difference_lens",),
+    "causes": ("swaps", "patching"),
+}
+"""Section -> quantities of `mechvit.analysis.requirements` without which it cannot run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,45 +46,78 @@ class PlannedSection:
     """One section of a comparison."""
 
     name: str
-    measure: Callable[[Pair, int], Tables]
     images: int
     """Number of images it takes."""
     passes: float
-    """Forward passes of one model per image, all conditions and heads together."""
-    needs: tuple[str, ...] = ()
-    """Quantities of `mechvit.analysis.requirements` without which it cannot run."""
-    needs_head: bool = False
-    output_format: int = 1
-    """Number to raise whenever it writes other tables from the same inputs."""
+    """Forward passes of one model per image, all conditions and heads together, besides those of the shared pass."""
+    quick: bool
+
+    @property
+    def function(self) -> Callable[[Pair, int], Any]:
+        """Function of the pair and the number of images that measures it."""
+        return single_swaps if self.name == "causes" and self.quick else MEASURES[self.name]
+
+    def measure(self, pair: Pair) -> Any:
+        """Return its tables or, in the shared pass, begin it."""
+        return self.function(pair, self.images)
+
+    @property
+    def in_pass(self) -> bool:
+        """Whether it is measured in the pass that sections share."""
+        return self.name in IN_PASS
+
+    @property
+    def output_format(self) -> int:
+        """Number to raise whenever it writes other tables from the same inputs."""
+        return 2 if self.function in (causes, conditions) else 1  # 2: steering; first correct layers
 
 
 def planned_sections(config: CompareConfig, pair: Pair) -> list[PlannedSection]:
     """Return the sections that were asked for, in order, with their costs."""
-    shown, heads, layers = len(pair.asked_for), max(1, len(pair.choice.heads)), pair.base.cfg.n_layers
-    each = 2 * shown
-    swapped = single_swaps if config.quick else causes
-    known = {
-        "behaviour": (behaviour, each * heads, (), True),
-        "depth": (depth, each * (2 + heads), (), False),
-        "attention": (attention, 1.3 * each, ("attention",), False),
-        "weights": (weights, 0.0, ("weight_change",), False),
-        "difference": (difference, 3.0, ("difference_lens",), False),
-        "causes": (swapped, _passes_of_causes(pair, layers, shown, quick=config.quick), ("swaps", "patching"), True),
-        "conditions": (conditions, 2.6 * shown * heads, (), True),
-    }
     return [
         PlannedSection(
             name=name,
-            measure=known[name][0],
             images=min(config.count(name), len(pair.unrelated if name == "difference" else pair.images)),
-            passes=known[name][1],
-            needs=known[name][2],
-            needs_head=known[name][3],
-            output_format=2 if known[name][0] in (causes, conditions) else 1,  # 2: steering; first correct layers
+            passes=_passes(name, pair, config.count(name)),
+            quick=config.quick,
         )
         for name in config.chosen
-        if name in known
+        if name in MEASURES
     ]
+
+
+def allowed_sections(config: CompareConfig, pair: Pair) -> tuple[list[PlannedSection], list[tuple[str, str]]]:
+    """Return the sections that a pair allows and, of all else that was asked for, what is left out and why."""
+    allowed, left_out = [], []
+    for section in planned_sections(config, pair):
+        if (reason := why_not(section, pair)) is not None:
+            left_out.append((section.name, reason))
+            continue
+        allowed.append(section)
+        if (reason := why_no_steering(section, pair)) is not None:
+            left_out.append(("steering", reason))
+        if section.name == "depth" and (reason := why_no_cka(pair, section.images)) is not None:
+            left_out.append(("CKA", reason))
+    for condition in (each for each in pair.conditions if each not in pair.one_image):
+        why = "it shows each model an image of its own, so that nothing was exchanged or compared image by image"
+        left_out.append((condition.key, why))
+    return allowed, left_out
+
+
+def _passes(section: str, pair: Pair, images: int) -> float:
+    """Return a section's forward passes per image besides those of the shared pass."""
+    shown, heads, cfg = len(pair.asked_for), pair.choice.heads, pair.base.cfg
+    both = 2 * shown
+    if section == "behaviour":
+        combined = 6 if pair.no_probe is None and heads not in ((), ("own",)) else 0
+        return both * heads.count("probe") + combined
+    if section == "depth":
+        return both * (heads.count("probe") / 2 + (why_no_cka(pair, images) is None))
+    if section == "attention":
+        return both * STATISTICS * cfg.n_heads * cfg.n_tokens / cfg.d_model**2
+    if section == "causes":
+        return _passes_of_causes(pair, cfg.n_layers, shown, quick=pair.quick)
+    return {"weights": 0.0, "difference": 3.0, "conditions": 2.6 * shown * max(1, len(heads))}[section]
 
 
 def _passes_of_causes(pair: Pair, layers: int, shown: int, *, quick: bool) -> float:
@@ -94,48 +150,65 @@ def seconds_per_pass(pair: Pair) -> float:
             for name, batch in batches.items():
                 model = pair.models[name]
                 pixels = pixel_values(model, batch)
-                model(pixels)
+                model(pixels[:1])
                 start = time.perf_counter()
                 model(pixels)
                 taken += time.perf_counter() - start
     return taken / 2 / len(images)
 
 
-def plan_lines(sections: list[PlannedSection], seconds: float, config: CompareConfig, pair: Pair) -> list[str]:
-    """Return one line per section: images and an estimate of the time, and last the sum of these."""
-    lines = []
+def plan_lines(
+    sections: list[PlannedSection], seconds: float, config: CompareConfig, pair: Pair, *, saes: bool
+) -> list[str]:
+    """Return one line per section: images and an estimate of the time, and last the sum of these.
+
+    Args:
+        sections: those that are left to be measured.
+        seconds: the time of a forward pass of one image.
+        config: settings of the comparison.
+        pair: both models.
+        saes: whether SAEs are left to be measured.
+    """
+    shared = [section for section in sections if section.in_pass]
+    longest = max(shared, key=lambda section: section.images, default=None)
+    others = ", ".join(section.name for section in shared if section is not longest)
+    lines, total = [], 0.0
     for section in sections:
-        cost = section.images * section.passes * seconds
-        images = f"{section.images:,} image{'' if section.images == 1 else 's'}" if section.passes else "weights alone"
-        about = f"about {duration(cost)}" if section.passes else "seconds"
+        own = section.passes + (2 * len(pair.asked_for) if section is longest else 0)
+        cost = section.images * own * seconds
+        total += cost
+        images = _counted(section.images) if own else "weights alone"
+        about = f"about {duration(cost)}" if own else "seconds"
+        if shared and others and section.in_pass:
+            about += f", in one pass with {others}" if section is longest else ", in the same pass"
         lines.append(f"  {section.name:12} {images}, {about}")
-    if "saes" in config.chosen:
+    if saes:
         trained = len(pair.fitted_on) if config.saes == ("train",) else 0
-        training = (
-            f"up to {config.sae_training.epochs} epochs of training on {trained:,} images, then " if trained else ""
-        )
-        measured = min(config.count("saes"), len(pair.apart))
-        lines.append(f"  {'saes':12} {training}{measured:,} image{'' if measured == 1 else 's'}, no estimate")
-    total = sum(section.images * section.passes * seconds for section in sections)
-    rest = ", without SAEs" if "saes" in config.chosen else ""
-    return [*lines, f"  altogether about {duration(total)}{rest}"]
+        training = f"up to {config.sae_training.epochs} epochs of training on {_counted(trained)}, then "
+        measured = _counted(min(config.count("saes"), len(pair.apart)))
+        lines.append(f"  {'saes':12} {training if trained else ''}{measured}, no estimate")
+    return [*lines, f"  altogether about {duration(total)}{', without SAEs' if saes else ''}"]
+
+
+def _counted(images: int) -> str:
+    return f"{images:,} image{'' if images == 1 else 's'}"
 
 
 def why_not(section: PlannedSection, pair: Pair) -> str | None:
     """Return the reason why a section cannot be measured on a pair; None where it can."""
-    if section.needs_head and not pair.choice.heads:
+    if section.name in NEED_HEAD and not pair.choice.heads:
         return f"it needs a head on both models: {pair.choice.reason}"
     if section.name == "conditions" and not pair.labelled:
         return "it needs images with labels"
     if section.name == "difference" and section.images < 2:
         return "an interval needs at least 2 unrelated images"
-    if section.measure is causes and len(pair.first(section.images, pair.choice.heads[0])) < 2:
+    if section.function is causes and len(pair.first(section.images, pair.choice.heads[0])) < 2:
         return "it needs 2 images, one to choose a place and one to confirm it"
-    return next((why for need in section.needs if (why := pair.unmet(need)) is not None), None)
+    return next((why for need in NEEDS.get(section.name, ()) if (why := pair.unmet(need)) is not None), None)
 
 
 def why_no_steering(section: PlannedSection, pair: Pair) -> str | None:
     """Return the reason why a section of causes leaves out steering; None where it does not."""
-    if section.measure is not causes or len(pair.first(section.images, pair.choice.heads[0])) >= FEWEST_STEERED:
+    if section.function is not causes or len(pair.first(section.images, pair.choice.heads[0])) >= FEWEST_STEERED:
         return None
     return f"it needs {FEWEST_STEERED} images: two give directions, one chooses among them, and one confirms the choice"

@@ -13,20 +13,20 @@ from mechvit.data.conditions import PAIRED, fingerprint, parse_condition
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.load import count_images
-from mechvit.experiment.inputs import check_device, local_inputs
+from mechvit.experiment.inputs import check_device, load_model, local_inputs
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import Stages, write_json, write_tables
 from mechvit.experiment.tables import joined_tables
-from mechvit.files.reading import read_json, read_objects
+from mechvit.files.reading import read_json, read_object, read_objects
 
 from .checks import check_conditions, check_dictionaries, short_names
 from .config import CompareConfig
-from .facts import model_facts, number
+from .facts import model_facts, pair_facts
 from .images import ImagesName, image_settings, prepare_images, with_labels
-from .measures import why_no_cka
+from .one_pass import OnePass
 from .pair import Pair, open_pair
-from .plan import PlannedSection, plan_lines, planned_sections, seconds_per_pass, why_no_steering, why_not
-from .rounding import equal_when_rounded, rounding, roundings
+from .plan import PlannedSection, allowed_sections, plan_lines, seconds_per_pass
+from .rounding import rounding
 
 if TYPE_CHECKING:
     import datasets
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from mechvit.analysis.pairs.kinship import Kinship
     from mechvit.data.conditions import Condition
+    from mechvit.models import HookedViT
 
 KIND = "comparison"
 PAIR_FACTS = ("heads", "head_reason", "kinship", "identical", "equal_when_rounded", "pixels")
@@ -45,8 +46,9 @@ def run_comparison(config: CompareConfig, say: Callable[[str], None] = print) ->
     """Run the whole comparison, or its unfinished stages, into `config.out`.
 
     Folder: `images/` (resized once for each input size), `parts/` (tables of each pair), `tables/` (Parquet, all pairs,
-    with the tuned model's name in the column `tuned`), `views/`, `stages/` (records of finished stages),
-    `comparison.json` (models, heads, kinship, what was not measured), `config.json`, `provenance.json`, `report.html`.
+    with the tuned model's name in the column `tuned`), `views/`, `plans/` (what each pair allows), `stages/` (records
+    of finished stages), `comparison.json` (models, heads, kinship, what was not measured), `config.json`,
+    `provenance.json`, `report.html`.
 
     Args:
         config: what to compare.
@@ -90,6 +92,10 @@ class _ComparisonRun:
         self.kin: dict[str, Kinship] = {}
         self.pictured = False
         self._labelled: dict[str, datasets.Dataset] = {}
+        self._loaded: dict[str, HookedViT] = {}
+        """The base and one tuned model, where they were needed."""
+        self._pair: tuple[str, Pair] | None = None
+        """The pair that was opened last, with the tuned model's name."""
 
     def report(self) -> Path:
         """Run all stages in order and return the path of the report."""
@@ -100,12 +106,13 @@ class _ComparisonRun:
             self.prepare("unrelated")
         allowed = {tuned: self.plan(tuned) for tuned in self.tuned}  # of all pairs, before any is measured
         for tuned, sections in allowed.items():
+            self.announce(tuned, sections)
+        for tuned, sections in allowed.items():
             self.measure(tuned, sections)
         return self.finish()
 
     def model(self, name: str) -> None:
         """Check that a model can be read, before anything depends on it."""
-        from mechvit.experiment.inputs import load_model
         from mechvit.models.checkpoints.revisions import hub_revision
 
         checkpoint = self.checkpoints[name]
@@ -114,9 +121,19 @@ class _ComparisonRun:
         settings = {"model": checkpoint, "content": content, "revision": hub_revision(checkpoint)}
         self.stages.run(
             f"models/{name}",
-            lambda: load_model(checkpoint, self.config.device, self.config.model_dtype),
+            lambda: self.loaded(name),
             settings=[settings, self.config.model_dtype],
         )
+
+    def loaded(self, name: str) -> HookedViT:
+        """Return a model, loaded unless it is in memory, where the base and one tuned model stay."""
+        if name not in self._loaded:
+            for other in set(self._loaded) - {self.base} if name != self.base else ():
+                del self._loaded[other]
+                self._pair = None
+                gc.collect()
+            self._loaded[name] = load_model(self.checkpoints[name], self.config.device, self.config.model_dtype)
+        return self._loaded[name]
 
     def prepare(self, what: ImagesName) -> None:
         """Resize images once, for every model's image processor; the stage's key holds all their settings."""
@@ -142,92 +159,116 @@ class _ComparisonRun:
         return self._labelled[tuned]
 
     def plan(self, tuned: str) -> list[PlannedSection]:
-        """Return the sections that one pair allows, and print them; the others are listed with the reason.
+        """Return the sections that one pair allows; the others are listed with the reason.
 
-        What cannot be used, of the conditions and the SAEs too, is refused here.
+        What cannot be used, of the conditions and the SAEs too, is refused here. The judgement is kept as a stage of
+        the run, so that a finished run loads no model.
         """
+        out, config = self.folder / "plans" / f"{tuned}.json", self.config
+        given = self.sae_folders(tuned).values() if "saes" in config.chosen and not self.trains else ()
+        saes = [fingerprint_folder(folder) for folder in given if folder.is_dir()]
+        self.stages.run(
+            f"plan/{tuned}",
+            lambda: write_json(out, self._planned(tuned)),
+            settings=[
+                {name: config.count(name) for name in config.chosen},
+                [config.head, config.quick, config.seed, config.limit],
+                self._condition_keys(),
+                [config.sae_training, saes] if "saes" in config.chosen else [],
+            ],
+            after=self._inputs(tuned, "difference" if "difference" in config.chosen else ""),
+            outputs=[out],
+        )
+        found = read_object(out)
+        self.unmeasured += found["unmeasured"]
+        self.models = found["models"] | self.models
+        self.facts[tuned] = found["facts"]
+        return [PlannedSection(**section) for section in found["sections"]]
+
+    def _planned(self, tuned: str) -> dict[str, Any]:
+        """Judge what one pair allows: sections, what is not measured, facts of the models and of the pair."""
         pair = self.pair(tuned)
         check_conditions(pair)
         if "saes" in self.config.chosen:
             check_dictionaries(pair, self.config, {} if self.trains else self.sae_folders(tuned))
-        allowed = []
-        for section in planned_sections(self.config, pair):
-            reason = why_not(section, pair)
-            if reason is None:
-                allowed.append(section)
-                if (unsteered := why_no_steering(section, pair)) is not None:
-                    self.unmeasured.append({"what": "steering", "tuned": tuned, "why": unsteered})
-            else:
-                self.unmeasured.append({"what": section.name, "tuned": tuned, "why": reason})
-        self._note(tuned, pair)
-        if "depth" in {section.name for section in allowed} and (why := why_no_cka(pair, self.config.count("depth"))):
-            self.unmeasured.append({"what": "CKA", "tuned": tuned, "why": why})
-        for condition in set(pair.conditions) - set(pair.one_image):
-            why = "it shows each model an image of its own, so that nothing was exchanged or compared image by image"
-            self.unmeasured.append({"what": condition.key, "tuned": tuned, "why": why})
-        kin = pair.kin.reason[0].upper() + pair.kin.reason[1:]
-        self.say(f"{tuned} against {self.base}. {pair.choice.sentence} {kin}. Sections:")
-        for line in plan_lines(allowed, seconds_per_pass(pair), self.config, pair):
-            self.say(line)
-        return allowed
-
-    def measure(self, tuned: str, sections: list[PlannedSection]) -> None:
-        """Run the sections of one pair."""
-        pair = self.pair(tuned)
-        for section in sections:
-            self.section(section, tuned, pair)
-        self.done[tuned] = [section.name for section in sections]
-        self.rounding(tuned, pair)
-        if "saes" in self.config.chosen:
-            self.dictionaries(tuned, pair)
-            self.done[tuned].append("saes")
-        del pair
-        gc.collect()
-
-    def pair(self, tuned: str) -> Pair:
-        """Load both models, judge their kinship and choose the heads."""
-        config = self.config
-        unrelated = self.images("unrelated") if "difference" in config.chosen else self.images("images")
-        pair = open_pair(
-            self.checkpoints[self.base],
-            self.checkpoints[tuned],
-            self.labelled_images(tuned),
-            unrelated,
-            self.conditions,
-            config,
-            self.kin.get(tuned),
-        )
-        self.kin[tuned] = pair.kin
-        return pair
-
-    def _note(self, tuned: str, pair: Pair) -> None:
-        """Keep the facts of a pair for the report."""
-        from mechvit.models.processors.preprocessing import described, differences
-
-        differing = differences(pair.base.image_processor, pair.tuned.image_processor)
-        for name, model in ((self.base, pair.base), (tuned, pair.tuned)):
-            self.models.setdefault(name, model_facts(name, self.checkpoints[name], model))
-        self.facts[tuned] = {
-            "heads": list(pair.choice.heads),
-            "head_reason": pair.choice.reason,
-            "kinship": {"value": number(pair.kin.value), "bound": number(pair.kin.bound), "reason": pair.kin.reason}
-            | {"is_kin": pair.kin.is_kin},
-            "identical": self.models[self.base]["hash"] == self.models[tuned]["hash"],
-            "equal_when_rounded": equal_when_rounded(pair),
-            "pixels": described(differing.resizing | differing.scale),
-            "labelled": pair.labelled,
-            "groups": pair.groups,
+        sections, unmeasured = allowed_sections(self.config, pair)
+        models = {
+            name: model_facts(name, self.checkpoints[name], pair.models[place]) for place, name in self._names(tuned)
+        }
+        return {
+            "sections": sections,
+            "unmeasured": [{"what": what, "tuned": tuned, "why": why} for what, why in unmeasured],
+            "models": models,
+            "facts": pair_facts(
+                pair, identical=models[self.base]["hash"] == models[tuned]["hash"], dtype=self.config.model_dtype
+            ),
         }
 
-    def section(self, section: PlannedSection, tuned: str, pair: Pair) -> None:
-        """Measure one section of one pair."""
-        out = self.folder / "parts" / section.name / tuned
+    def announce(self, tuned: str, sections: list[PlannedSection]) -> None:
+        """Print how one pair is compared, and the sections that are left to be measured, with an estimate."""
+        left = self._left(tuned, sections)
+        saes = not all(self.stages.is_finished(**stage) for stage in self._sae_stages(tuned))
+        if not left and not saes:
+            self.say(f"{tuned} against {self.base}. {self.facts[tuned]['said']} All sections were measured before.")
+            return
+        self.say(f"{tuned} against {self.base}. {self.facts[tuned]['said']} Sections:")
+        pair = self.pair(tuned)
+        for line in plan_lines(left, seconds_per_pass(pair), self.config, pair, saes=saes):
+            self.say(line)
+
+    def _left(self, tuned: str, sections: list[PlannedSection]) -> list[PlannedSection]:
+        """Return the sections that are not finished."""
+        return [section for section in sections if not self.stages.is_finished(**self._stage(section, tuned))]
+
+    def measure(self, tuned: str, sections: list[PlannedSection]) -> None:
+        """Run the sections of one pair; those of the shared pass that are not finished share it."""
+        shared = OnePass({each.name: each.measure for each in self._left(tuned, sections) if each.in_pass})
+
+        def work(section: PlannedSection) -> None:
+            pair = self.pair(tuned)
+            tables = shared.tables(section.name, pair) if section.in_pass else section.measure(pair)
+            write_tables(self._part(section.name, tuned), tables)
+
+        for section in sections:
+            self.stages.run(work=partial(work, section), **self._stage(section, tuned))
+        self.done[tuned] = [section.name for section in sections]
+        for name, stages in {"rounding": self._rounding_stages(tuned), "saes": self._sae_stages(tuned)}.items():
+            for stage in stages:
+                self.stages.run(**stage)
+            self.done[tuned] += [name] * bool(stages)
+
+    def pair(self, tuned: str) -> Pair:
+        """Return both models with their kinship and their heads, opened unless this pair was the last."""
+        if self._pair is not None and self._pair[0] == tuned:
+            return self._pair[1]
         config = self.config
-        after = [f"models/{self.base}", f"models/{tuned}", "images"]
-        self.stages.run(
-            f"{section.name}/{tuned}",
-            lambda: write_tables(out, section.measure(pair, section.images)),
-            settings=[
+        unrelated = self.images("unrelated") if "difference" in config.chosen else self.images("images")
+        tuned_model, base = self.loaded(tuned), self.loaded(self.base)
+        pair = open_pair(
+            base, tuned_model, self.labelled_images(tuned), unrelated, self.conditions, config, self.kin.get(tuned)
+        )
+        self.kin[tuned] = pair.kin
+        self._pair = tuned, pair
+        return pair
+
+    def _names(self, tuned: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return the place in the pair and the name of both models."""
+        return (("base", self.base), ("tuned", tuned))
+
+    def _part(self, section: str, tuned: str) -> Path:
+        return self.folder / "parts" / section / tuned
+
+    def _inputs(self, tuned: str, section: str = "") -> list[str]:
+        """Return the stages that a section of one pair reads."""
+        inputs = [f"models/{self.base}", f"models/{tuned}", "images"]
+        return [*inputs, "unrelated"] if section == "difference" else inputs
+
+    def _stage(self, section: PlannedSection, tuned: str) -> dict[str, Any]:
+        """Return the arguments of a section's stage, but for its work."""
+        config = self.config
+        return {
+            "name": f"{section.name}/{tuned}",
+            "settings": [
                 section.name,
                 section.images,
                 config.seed,
@@ -235,25 +276,24 @@ class _ComparisonRun:
                 self._condition_keys(),
                 [config.recovered, config.quick] if section.name == "causes" else [],
             ],
-            after=[*after, "unrelated"] if section.name == "difference" else after,
-            outputs=[out],
-            output_format=section.output_format,
-        )
+            "after": self._inputs(tuned, section.name),
+            "outputs": [self._part(section.name, tuned)],
+            "output_format": section.output_format,
+        }
 
-    def rounding(self, tuned: str, pair: Pair) -> None:
-        """Measure what rounding alone changes, where a dtype below float32 is between the models."""
-        if self.models[self.base]["hash"] == self.models[tuned]["hash"] or not roundings(pair, self.config.model_dtype):
-            return
-        out = self.folder / "parts" / "rounding" / tuned
-        both = {"base": self.checkpoints[self.base], "tuned": self.checkpoints[tuned]}
-        self.stages.run(
-            f"rounding/{tuned}",
-            lambda: write_tables(out, rounding(pair, self.config, both)),
-            settings=[self.config.head, self.config.seed, self.config.count("behaviour"), self._condition_keys()],
-            after=[f"models/{self.base}", f"models/{tuned}", "images"],
-            outputs=[out],
-        )
-        self.done[tuned].append("rounding")
+    def _rounding_stages(self, tuned: str) -> list[dict[str, Any]]:
+        """Return the arguments of the stage that measures what rounding alone changes; none without any."""
+        if not self.facts[tuned]["rounds"]:
+            return []
+        out, both = self._part("rounding", tuned), {place: self.checkpoints[name] for place, name in self._names(tuned)}
+        stage = {
+            "name": f"rounding/{tuned}",
+            "work": lambda: write_tables(out, rounding(self.pair(tuned), self.config, both)),
+            "settings": [self.config.head, self.config.seed, self.config.count("behaviour"), self._condition_keys()],
+            "after": self._inputs(tuned),
+            "outputs": [out],
+        }
+        return [stage]
 
     @property
     def trains(self) -> bool:
@@ -265,43 +305,46 @@ class _ComparisonRun:
         given = {} if self.trains else dict(zip(self.checkpoints, self.config.saes, strict=True))
         return {
             place: self.folder / "saes" / name if self.trains else Path(given[name]).expanduser()
-            for place, name in {"base": self.base, "tuned": tuned}.items()
+            for place, name in self._names(tuned)
         }
 
-    def dictionaries(self, tuned: str, pair: Pair) -> None:
-        """Train SAEs if asked to, and measure those of one pair."""
+    def _sae_stages(self, tuned: str) -> list[dict[str, Any]]:
+        """Return the arguments of the stages that train SAEs, if asked to, and measure those of one pair; none where
+        no SAEs are asked for."""
         from .dictionaries import saes, train_sae
 
-        config, names = self.config, {"base": self.base, "tuned": tuned}
-        training, folders = self.trains, self.sae_folders(tuned)
-        for place, name in names.items() if training else ():
-            out, model = folders[place], pair.models[place]
-            self.stages.run(
-                f"sae-training/{name}",
-                partial(train_sae, model, pair.fitted_on, config, out, name),
-                settings=[config.sae_training, config.seed, self._condition_keys()],
-                after=[f"models/{name}", "images"],
-                outputs=[out],
-            )
-        count, out = config.count("saes"), self.folder / "parts" / "saes" / tuned
-        self.stages.run(
-            f"saes/{tuned}",
-            lambda: write_tables(out, saes(pair, count, folders)),
-            settings=[
-                count,
-                config.head,
-                config.seed,
-                self._condition_keys(),
-                [] if training else [fingerprint_folder(folder) for folder in folders.values()],
-            ],
-            after=[
-                *(f"models/{name}" for name in names.values()),
-                "images",
-                *(f"sae-training/{name}" for name in names.values() if training),
-            ],
-            outputs=[out],
-            output_format=2,  # with the latents that differ
-        )
+        if "saes" not in self.config.chosen:
+            return []
+        config, names, folders = self.config, dict(self._names(tuned)), self.sae_folders(tuned)
+
+        def train(place: str) -> None:
+            pair = self.pair(tuned)
+            train_sae(pair.models[place], pair.fitted_on, config, folders[place], names[place])
+
+        def measure() -> None:
+            write_tables(self._part("saes", tuned), saes(self.pair(tuned), count, folders))
+
+        count, training = config.count("saes"), names if self.trains else {}
+        given = [] if training else [fingerprint_folder(folder) for folder in folders.values()]
+        trained = [
+            {
+                "name": f"sae-training/{name}",
+                "work": partial(train, place),
+                "settings": [config.sae_training, config.seed, self._condition_keys()],
+                "after": [f"models/{name}", "images"],
+                "outputs": [folders[place]],
+            }
+            for place, name in training.items()
+        ]
+        measured = {
+            "name": f"saes/{tuned}",
+            "work": measure,
+            "settings": [count, config.head, config.seed, self._condition_keys(), given],
+            "after": [*self._inputs(tuned), *(f"sae-training/{name}" for name in training.values())],
+            "outputs": [self._part("saes", tuned)],
+            "output_format": 2,  # with the latents that differ
+        }
+        return [*trained, measured]
 
     def _condition_keys(self) -> list[list[str | None]]:
         """Return what identifies the conditions in a stage's key."""
@@ -335,9 +378,8 @@ class _ComparisonRun:
 
     def _joined(self) -> dict[str, pd.DataFrame]:
         """Return each table of all pairs, with the tuned model's name in the first column."""
-        parts = self.folder / "parts"
         return joined_tables(
-            {tuned: [parts / name / tuned for name in names] for tuned, names in self.done.items()}, "tuned"
+            {tuned: [self._part(name, tuned) for name in names] for tuned, names in self.done.items()}, "tuned"
         )
 
     def _pictures(self, shown: list[str]) -> None:
@@ -352,7 +394,7 @@ class _ComparisonRun:
             pairs.append(
                 PicturedPair(
                     names=(self.base, tuned),
-                    behaviour=pd.read_parquet(self.folder / "parts" / "behaviour" / tuned / "behaviour.parquet"),
+                    behaviour=pd.read_parquet(self._part("behaviour", tuned) / "behaviour.parquet"),
                     models=(pair.base, pair.tuned),
                     read=(reading.base, reading.tuned),
                     own_heads=reading.head == "own",

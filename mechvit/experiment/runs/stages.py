@@ -81,7 +81,7 @@ class Stages:
         reads = {other: self.contents[other] for other in inputs}
         record = self._record(name)
         done = self._read(record)
-        if not self.fresh and done.get("key") in (key, self._keys_before[name]):
+        if self._has_key(name, done):
             again = self._why_again(done, paths, reads)
             if again is None:
                 self._keep(record, done, paths)
@@ -120,6 +120,31 @@ class Stages:
         self._keep(record, entry, paths)
         self.say(f"{name}: {seconds:.1f} s")
 
+    def is_finished(
+        self,
+        name: str,
+        work: Callable[[], object] | None = None,
+        *,
+        settings: object,
+        after: Iterable[str] = (),
+        outputs: Iterable[Path] = (),
+        output_format: int = 1,
+    ) -> bool:
+        """Return whether `run` with these arguments would find the stage finished, as all in `after` must be."""
+        inputs, paths = list(after), list(outputs)
+        self._key(name, plain(settings), inputs, output_format)
+        record = self._record(name)
+        done = self._read(record, say=lambda line: None)
+        reads = {other: self.contents[other] for other in inputs}
+        if not self._has_key(name, done) or self._why_again(done, paths, reads) is not None:
+            return False
+        self._keep(record, done, paths)
+        return True
+
+    def _has_key(self, name: str, done: Mapping[str, Any]) -> bool:
+        """Return whether a stage's record holds its key, in either form, and counts."""
+        return not self.fresh and done.get("key") in (self.keys[name], self._keys_before[name])
+
     def _key(self, name: str, settings: Any, inputs: list[str], output_format: int) -> str:
         """Compute and store a stage's key, and the earlier form of it under which older records still count."""
         about = {"stage": name, "settings": settings}
@@ -145,7 +170,7 @@ class Stages:
     def _record(self, name: str) -> Path:
         return self.folder / "stages" / f"{name.replace('/', '-')}.json"
 
-    def _read(self, record: Path) -> dict[str, Any]:
+    def _read(self, record: Path, say: Callable[[str], None] | None = None) -> dict[str, Any]:
         """Return a stage's record; empty if there is none, or, with a message, if it is damaged."""
         try:
             done = read_object(record, ("key", "seconds"))
@@ -157,7 +182,7 @@ class Stages:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            self.say(f"{record} is damaged ({error}); its stage is run again")
+            (say or self.say)(f"{record} is damaged ({error}); its stage is run again")
             return {}
 
     def _why_again(self, done: dict[str, Any], outputs: list[Path], reads: dict[str, str]) -> str | None:
