@@ -52,6 +52,9 @@ class Range:
         return f"in {'(' if self.open_below else '['}{shown[0]}, {shown[1]}{')' if self.open_above else ']'}"
 
 
+ADDED_LATER = {"added_later": True}
+"""Metadata of a setting that was added to its class later: at its default it is no part of a stage's key, so that
+stages that finished before it was added stay finished."""
 COUNT = Range(1)
 COUNT_OR_ZERO = Range(0)
 SEED = Range(0, 2**32 - 1)

@@ -10,7 +10,8 @@
     torchrun --nproc-per-node 4 mechvit finetune --model DIR --images folder:DIR --corruption clean \\
         --config.learning-rate 1e-4 --config.epochs 3 --out tuned/clean
 
-The epoch with the lowest validation loss is kept; OUT/training_log.json records all epochs.
+The epoch with the lowest validation loss is kept, or with --config.keep last the last step; OUT/training_log.json
+records all epochs.
 """
 
 from __future__ import annotations
@@ -104,9 +105,11 @@ def main(options: Options) -> None:
     if not first:
         return
     log = read_object(Path(out, "training_log.json"), ("epochs", "kept_epoch"))
-    kept = next(epoch for epoch in log["epochs"] if epoch["epoch"] == log["kept_epoch"])
+    last = options.config.keep == "last"
+    kept = log["epochs"][-1] if last else next(e for e in log["epochs"] if e["epoch"] == log["kept_epoch"])
+    what = f"step {log['kept_step']}, the last," if last else f"epoch {log['kept_epoch']:g} of {len(log['epochs'])}"
     say(
-        f"{out}: epoch {log['kept_epoch']:g} of {len(log['epochs'])} kept, validation loss {kept['eval_loss']:.3f}, "
+        f"{out}: {what} kept, validation loss {kept['eval_loss']:.3f}, "
         f"accuracy {kept['eval_accuracy']:.3f} on {len(validation)} images"
     )
     if "as_saved" in log:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Models": {
         "finetune": "fine-tune a ViT on corrupted images, into an ordinary checkpoint",
+        "nulls": "models tuned on clean images, from other seeds, or as far: what a change is held against",
         "evaluate": "accuracy, rank, confidence and calibration under corruptions",
         "robustness": "corruption error, Fourier sensitivity and spectra",
         "hook-points": "the hook points of a checkpoint, or of every family",

@@ -24,8 +24,8 @@ RECORD = "training_images.parquet"
 """File beside a checkpoint: image_id, sha256 and use (`training`, or `validation` by which the epoch was chosen)."""
 
 
-def record_training_images(folder: Path, training: datasets.Dataset, validation: datasets.Dataset) -> None:
-    """Write which images a checkpoint in `folder` was trained on, and by which its epoch was chosen.
+def record_training_images(folder: Path, training: datasets.Dataset, validation: datasets.Dataset | None) -> None:
+    """Write which images a checkpoint in `folder` was trained on, and by which its epoch was chosen, if by any.
 
     Sets that were prepared without hashes are not recorded.
     """
@@ -34,14 +34,19 @@ def record_training_images(folder: Path, training: datasets.Dataset, validation:
     parts = [
         pd.DataFrame({"image_id": images["image_id"][:], HASH: images[HASH][:], "use": use})
         for use, images in (("training", training), ("validation", validation))
-        if HASH in images.column_names
+        if images is not None and HASH in images.column_names
     ]
     if parts:
         write_table(folder / RECORD, pd.concat(parts, ignore_index=True))
 
 
 def trained_on(checkpoint: str | os.PathLike[str]) -> frozenset[str]:
-    """Return the hashes of the images that a checkpoint was trained on or its epoch chosen by.
+    """Return the hashes of what a checkpoint was trained on or its epoch chosen by; see `recorded_images`."""
+    return frozenset(hashed for own in recorded_images(checkpoint).values() for hashed in own)
+
+
+def recorded_images(checkpoint: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Return use (`training`, `validation`) -> hashes, in order, of the images that a checkpoint's record names.
 
     The result is empty for a checkpoint without a record, and for one that is not a local folder.
 
@@ -52,9 +57,10 @@ def trained_on(checkpoint: str | os.PathLike[str]) -> frozenset[str]:
 
     path = Path(checkpoint).expanduser() / RECORD
     if not path.is_file():
-        return frozenset()
+        return {}
     try:
-        return frozenset(pd.read_parquet(path, columns=[HASH])[HASH])
+        found = pd.read_parquet(path, columns=[HASH, "use"])
+        return {str(use): list(rows[HASH]) for use, rows in found.groupby("use", sort=False)}
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path}, the record of what the checkpoint was trained on, cannot be read ({error}): copy the checkpoint "

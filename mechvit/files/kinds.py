@@ -116,6 +116,7 @@ FOLDER_KINDS: dict[str, Known] = {
     "reproduction of the paper": Known(),
     "transfer between corruptions": Known(),
     "comparison": Known(),
+    "null models": Known(),
     "tables": Known(),
     "views": Known(),
     "figures": Known(),

@@ -25,7 +25,7 @@ PATIENCE = 7 * 24 * 3600
 
 
 def training_arguments(
-    config: FinetuneConfig, folder: Path, device: torch.device | str | None, progress: bool
+    config: FinetuneConfig, folder: Path, device: torch.device | str | None, progress: bool, *, validates: bool = True
 ) -> TrainingArguments:
     """Return the trainer's settings.
 
@@ -38,6 +38,7 @@ def training_arguments(
         folder: folder that the trainer may write to.
         device: a name such as cuda:1 or cpu; None takes CUDA where available.
         progress: show the trainer's progress bar.
+        validates: whether there are validation images, on which every epoch ends.
 
     Raises:
         SettingError: a batch that the processes cannot share equally, or a device that they cannot share.
@@ -55,6 +56,7 @@ def training_arguments(
         arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=config.epochs,
+            max_steps=config.planned_steps or -1,
             per_device_train_batch_size=config.batch_size // processes,
             per_device_eval_batch_size=4 * config.batch_size // processes,
             learning_rate=config.learning_rate,
@@ -65,7 +67,7 @@ def training_arguments(
             fp16=config.precision == "fp16",
             use_cpu=where.type == "cpu",
             ddp_timeout=PATIENCE,
-            eval_strategy="epoch",
+            eval_strategy="epoch" if validates else "no",
             logging_strategy="epoch",
             save_strategy="no",
             remove_unused_columns=False,

@@ -1,7 +1,8 @@
-"""Training callbacks: keeping the best epoch, and a progress bar."""
+"""Training callbacks: the step whose weights are kept, and a progress bar."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,86 @@ from mechvit.terminal import printable
 from .config import TrainingFailed
 
 
-class KeepBest(TrainerCallback):
+class Keep(TrainerCallback):
+    """Callback that chooses the step of a training whose weights are saved."""
+
+    kept_epoch: float = 0.0
+    """Epoch of the weights that `restore` leaves in the model, with a fraction within an epoch."""
+    kept_step: int = 0
+    """Their step."""
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put the chosen weights into the model; without an override those of the last step stay there.
+
+        Raises:
+            TrainingFailed: they are not finite.
+        """
+        if not all(weight.isfinite().all() for weight in model.state_dict().values()):
+            raise TrainingFailed("the weights are not finite after the last step: lower the learning rate, or use fp32")
+
+
+class KeepLast(Keep):
+    """Callback that keeps the weights of the last step, after ending the training at `stop_step` if that is given."""
+
+    def __init__(self, stop_step: int | None = None) -> None:
+        self.stop_step = stop_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.stop_step is not None and state.global_step >= self.stop_step:
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.kept_epoch, self.kept_step = state.epoch, state.global_step
+
+
+class KeepNearest(Keep):
+    """Callback that keeps the weights at which a quantity of the model, which grows from 0, is nearest to a target.
+
+    The quantity is measured at steps that lie closer together as it nears the target, and the training ends once it is
+    reached; where it never is, the nearest is the furthest point.
+
+    Args:
+        measure: returns the quantity of a model.
+        target: value to reach, above 0.
+        longest: largest number of steps between two measurements.
+    """
+
+    def __init__(self, measure: Callable[[torch.nn.Module], float], target: float, longest: int) -> None:
+        self.measure, self.target, self.longest = measure, target, longest
+        self.measured: list[tuple[int, float]] = [(0, 0.0)]
+        """Steps, and the quantity after them."""
+        self.value = 0.0
+        """The quantity of the weights that are kept."""
+        self.weights: dict[str, Tensor] = {}
+        self._next = 1
+
+    @property
+    def reached(self) -> bool:
+        """Whether the quantity came up to the target."""
+        return self.measured[-1][1] >= self.target
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step = state.global_step
+        if step < self._next and step < state.max_steps:
+            return
+        value = self.measure(kwargs["model"])
+        if not self.weights or abs(value - self.target) < abs(self.value - self.target):
+            self.value, self.kept_step, self.kept_epoch = value, step, state.epoch
+            self.weights = {k: v.detach().cpu().clone() for k, v in kwargs["model"].state_dict().items()}
+        before, earlier = self.measured[-1]
+        self.measured.append((step, value))
+        slope = (value - earlier) / (step - before)
+        ahead = (self.target - value) / slope / 2 if slope > 0 else self.longest
+        self._next = step + max(1, int(min(ahead, self.longest)))
+        control.should_training_stop = self.reached
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Copy the nearest weights into the model, and check them as `Keep.restore` does."""
+        model.load_state_dict(self.weights)
+        super().restore(model)
+
+
+class KeepBest(Keep):
     """Callback that keeps the weights of the epoch with the lowest validation loss in memory, and stops after
     `patience` worse ones.
 
@@ -24,14 +104,14 @@ class KeepBest(TrainerCallback):
     def __init__(self, patience: int) -> None:
         self.patience = patience
         self.best_loss = float("inf")
-        self.best_epoch = 0.0
         self.weights: dict[str, Tensor] = {}
         self.worse = 0
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         loss = kwargs["metrics"]["eval_loss"]
         if loss < self.best_loss:
-            self.best_loss, self.best_epoch, self.worse = loss, state.epoch, 0
+            self.best_loss, self.worse = loss, 0
+            self.kept_epoch, self.kept_step = state.epoch, state.global_step
             self.weights = {k: v.detach().cpu().clone() for k, v in kwargs["model"].state_dict().items()}
         else:
             self.worse += 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mechvit.settings_checks import (
+    ADDED_LATER,
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
@@ -18,6 +19,7 @@ from mechvit.settings_checks import (
 )
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Kept = Literal["best", "last"]
 LARGEST = {
     "image_size": 1024,
     "patch_size": 1024,
@@ -53,10 +55,21 @@ class FinetuneConfig:
     """fp32, or mixed precision by autocast."""
     seed: int = 0
     """Seed of the order of images, of new weights and of the noise."""
+    keep: Kept = field(default="best", metadata=ADDED_LATER)
+    """Weights that are saved: best, those of the epoch with the lowest validation loss, with early stopping; last,
+    those after the last step, with none, so that models trained alike take equally many steps."""
+    planned_steps: int | None = field(default=None, metadata=ADDED_LATER)
+    """Steps over which the learning rate falls to zero; None takes those of all epochs."""
+    stop_step: int | None = field(default=None, metadata=ADDED_LATER)
+    """With keep last, the step after which training ends; None takes the last of the plan."""
 
     def __post_init__(self) -> None:
         check(self, POSITIVE, "learning_rate")
         check(self, COUNT, "epochs", "patience", "batch_size")
+        check(self, COUNT, "planned_steps", "stop_step", or_none=True)
+        check_choice(self, keep=get_args(Kept))
+        if self.stop_step is not None and self.keep != "last":
+            raise SettingError("stop_step", f"must be left out where the best epoch is kept; got {self.stop_step}")
         check(self, NOT_NEGATIVE, "weight_decay")
         check(self, SHARE_BELOW_ONE, "warmup_fraction")
         check(self, SEED, "seed")

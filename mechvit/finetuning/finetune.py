@@ -9,32 +9,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
 from mechvit.analysis.condition_images import check_conditions
 from mechvit.arguments import checked
-from mechvit.data import (
-    CLEAN,
-    Condition,
-    Mixture,
-    check_aligned,
-    config_classes,
-)
+from mechvit.data import CLEAN, Condition, Mixture, config_classes
 from mechvit.data.conditions import condition_record
 from mechvit.data.image_origin import image_revisions
-from mechvit.data.prepared import pixel_column, resized_by
 from mechvit.data.training_images import record_training_images
 from mechvit.files import library_writes, new_folder, write_json
 from mechvit.models.config import no_softmax
-from mechvit.models.families import find_family, input_size
-from mechvit.models.processors.image_processor import output_size, read_image_processor
+from mechvit.models.families import find_family
+from mechvit.models.processors.image_processor import read_image_processor
 
 from .config import FinetuneConfig, ViTShape
+from .new_heads import with_new_head
+from .shown_images import check_images, collator_of
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedModel
+
+    from .callbacks import Keep
 
 CHECKPOINT = "fine-tuned checkpoint"
 UNTRAINABLE: dict[str, str] = {
@@ -48,11 +44,13 @@ UNTRAINABLE: dict[str, str] = {
 def finetune(
     checkpoint: str | os.PathLike[str],
     train_images: datasets.Dataset,
-    validation_images: datasets.Dataset,
+    validation_images: datasets.Dataset | None,
     out: str | os.PathLike[str],
     *,
     corruption: Condition | Mixture = CLEAN,
     config: FinetuneConfig | None = None,
+    head_of: str | os.PathLike[str] | None = None,
+    keep: Keep | None = None,
     save_dtype: torch.dtype | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -63,7 +61,8 @@ def finetune(
     Args:
         checkpoint: folder or hub id of an image classifier of a supported family, with its image processor.
         train_images: prepared images (`pixels`, `label`, `image_id`; see `mechvit.data.prepare`).
-        validation_images: prepared images by which the epoch to keep is chosen, under the same condition.
+        validation_images: prepared images by which the epoch to keep is chosen, under the same condition; None where
+            the config keeps the last step.
         out: folder of the new checkpoint, written beside and renamed, with `training_log.json` (the corruption, the
             config, the kept epoch, and the losses of all epochs) and `training_images.parquet` (ids and hashes of all
             images, so that comparisons can leave them out: `mechvit.data.without_training_images`).
@@ -72,6 +71,9 @@ def finetune(
             each image gets one member in each epoch, drawn from the seed, its id and the epoch; a validation image
             keeps the first epoch's, so that losses of epochs can be compared.
         config: the paper's by default: AdamW, lr 5e-5 falling linearly, up to 10 epochs, early stopping.
+        head_of: a checkpoint tuned from this one, on other classes: a new head of its class and its classes, drawn from
+            the config's seed as transformers initialises it, takes the place of this one's (which may have none).
+        keep: the callback that chooses the step whose weights are saved; None takes the config's choice.
         save_dtype: dtype of the new checkpoint; None keeps the old. Weights are trained in float32 at least, whatever
             the checkpoint's dtype, since steps of training are lost in half precision; where rounding them at the end
             changes what the model does, `as_saved` in the log says what it is then.
@@ -94,18 +96,19 @@ def finetune(
 
     from .arguments import exact_convolutions, in_step
 
-    check_trainable(read_hf_config(checkpoint), os.fspath(checkpoint))
+    check_trainable(read_hf_config(head_of or checkpoint), os.fspath(head_of or checkpoint))
     processor = read_image_processor(checkpoint)
     if processor is None:
         raise ValueError(f"{checkpoint} has no image processor (preprocessor_config.json); save one beside the model")
     model = load_hf_model(checkpoint)
     config, save_dtype = config or FinetuneConfig(), save_dtype or model.dtype
+    if head_of is not None:
+        model = with_new_head(model, read_hf_config(head_of), config.seed)
     model = model.to(torch.promote_types(model.dtype, torch.float32))
     inputs = [checkpoint] if os.path.exists(checkpoint) else []
     with in_step(), exact_convolutions(), _written(out, overwrite, inputs) as folder:
-        _train(
-            model, processor, train_images, validation_images, folder, corruption, config, save_dtype, device, progress
-        )
+        images = train_images, validation_images
+        _train(model, processor, *images, folder, corruption, config, save_dtype, device, progress, keep)
     return Path(out)
 
 
@@ -189,31 +192,36 @@ def _train(
     model: PreTrainedModel,
     processor: Any,
     train_images: datasets.Dataset,
-    validation_images: datasets.Dataset,
+    validation_images: datasets.Dataset | None,
     out: Path,
     corruption: Condition | Mixture,
     config: FinetuneConfig,
     save_dtype: torch.dtype,
     device: str | None,
     progress: bool,
+    keep: Keep | None = None,
 ) -> None:
     """Train, and write the checkpoint into `out`."""
     from transformers import PrinterCallback, ProgressCallback
 
-    from .adversarial import AttackingTrainer, condition_collator, members_of
+    from .adversarial import AttackingTrainer, members_of
     from .arguments import first_process, training_arguments
-    from .callbacks import KeepBest, TrainingBar
+    from .callbacks import KeepBest, KeepLast, TrainingBar
     from .epochs import CountEpochs, EpochRows
     from .rounding import round_weights
 
-    members = members_of(corruption)
-    for images in (train_images, validation_images):
+    members, parts = members_of(corruption), {"training": train_images}
+    if validation_images is not None:
+        parts["validation"] = validation_images
+    elif keep is None and config.keep == "best":
+        raise ValueError("validation_images must be given where the best epoch is kept (keep='last' needs none)")
+    for role, images in parts.items():
         check_conditions(members, images)
-    _check(model, processor, train_images, "training")
-    _check(model, processor, validation_images, "validation")
-    arguments = training_arguments(config, out, device, progress)
-    best = KeepBest(config.patience)
-    rows, held_out = train_images.with_format("numpy"), validation_images.with_format("numpy")
+        check_images(model, processor, images, role)
+    arguments = training_arguments(config, out, device, progress, validates=validation_images is not None)
+    keep = keep or (KeepLast(config.stop_step) if config.keep == "last" else KeepBest(config.patience))
+    rows = train_images.with_format("numpy")
+    held_out = None if validation_images is None else validation_images.with_format("numpy")
     mixed = EpochRows(rows) if isinstance(corruption, Mixture) else None
     trainer = AttackingTrainer(
         model=model,
@@ -221,18 +229,11 @@ def _train(
         members=members,
         processor=processor,
         attack_seed=config.seed,
-        data_collator=condition_collator(
-            corruption,
-            processor,
-            arguments.device,
-            config.seed,
-            resized=_must_resize(model, _size(train_images, processor)),
-            column=pixel_column(train_images, processor),
-        ),
+        data_collator=collator_of(model, processor, train_images, corruption, arguments.device, config.seed),
         train_dataset=rows if mixed is None else mixed,
         eval_dataset=held_out,
         compute_metrics=_accuracy,
-        callbacks=[best] if mixed is None else [best, CountEpochs(mixed)],
+        callbacks=[keep] if mixed is None else [keep, CountEpochs(mixed)],
     )
     # Every epoch's metrics go into the saved log, not to the terminal.
     trainer.remove_callback(PrinterCallback)
@@ -240,18 +241,14 @@ def _train(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TrainingBar(out.name.removesuffix(".partial")))
     trainer.train()
-    best.restore(model)
+    keep.restore(model)
     commit = getattr(model.config, "_commit_hash", None)  # for a base model from the hub
     saved: dict[str, Any] = {} if commit is None else {"base": model.config.name_or_path, "base_revision": commit}
-    both = {"image_revisions": train_images, "validation_image_revisions": validation_images}
-    saved |= {name: commits for name, images in both.items() if (commits := image_revisions(images))}
-    saved |= {
-        "recipe": asdict(config),
-        "training_images": len(train_images),
-        "validation_images": len(validation_images),
-    }
+    names = {"training": "image_revisions", "validation": "validation_image_revisions"}
+    saved |= {names[role]: commits for role, images in parts.items() if (commits := image_revisions(images))}
+    saved |= {"recipe": asdict(config), **{f"{role}_images": len(images) for role, images in parts.items()}}
     saved |= {"dtype": str(round_weights(model, save_dtype)).removeprefix("torch.")}
-    if torch.promote_types(save_dtype, torch.float32) != save_dtype:
+    if held_out is not None and torch.promote_types(save_dtype, torch.float32) != save_dtype:
         found = trainer.predict(cast(Any, held_out), metric_key_prefix="eval").metrics or {}
         saved["as_saved"] = {key: found[key] for key in ("eval_loss", "eval_accuracy")}
     if not first_process():
@@ -260,51 +257,11 @@ def _train(
         model.to(getattr(torch, saved["dtype"])).save_pretrained(out)
         processor.save_pretrained(out)
     record_training_images(out, train_images, validation_images)
-    _write_log(out / "training_log.json", corruption, saved, trainer.state.log_history, best.best_epoch)
+    _write_log(out / "training_log.json", corruption, saved, trainer.state.log_history, keep)
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
-
-
-def _size(images: datasets.Dataset, processor: Any) -> tuple[int, int]:
-    height, width = images.features[pixel_column(images, processor)].shape[1:]
-    return height, width
-
-
-def _must_resize(model: PreTrainedModel, images: tuple[int, int]) -> bool:
-    """Return whether the model's forward must be asked to resize its positions to images of this size."""
-    family, _ = find_family(model.config.model_type, [type(model).__name__], "the model")
-    size = input_size(model.config)
-    own = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-    return images != own and not family.any_size
-
-
-def _check(model: PreTrainedModel, processor: Any, images: datasets.Dataset, role: str) -> None:
-    """Refuse images that the model cannot take, before any step."""
-    if missing := {"pixels", "label", "image_id"} - set(images.column_names):
-        raise ValueError(f"the {role} images lack {', '.join(sorted(missing))}; make them with mechvit.data.prepare")
-    if len(images) == 0:
-        raise ValueError(f"there are no {role} images")
-    side, sizes = output_size(processor), [images.features[column].shape[1:] for column in resized_by(images)]
-    if side is not None and (side, side) not in sizes:
-        raise ValueError(
-            f"the model's image processor makes images of {(side, side)} pixels; the {role} images have {sizes[0]}"
-        )
-    pixel_column(images, processor)  # refuses images that were resized differently
-    labels = np.asarray([-1 if label is None else label for label in images["label"]], dtype=np.int64)
-    if without := int((labels < 0).sum()):
-        raise ValueError(
-            f"{without} of the {len(labels)} {role} images have no label (None or a negative number); leave them out, "
-            "as mechvit.data.load_images does with unlabelled='skip'"
-        )
-    highest = int(labels.max())
-    if highest >= (model.config.num_labels or 0):
-        raise ValueError(
-            f"the {role} images have the label {highest}, and the model has {model.config.num_labels} classes; "
-            "see mechvit.data.align_labels"
-        )
-    check_aligned(images, config_classes(model.config))
 
 
 def _write_log(
@@ -312,11 +269,12 @@ def _write_log(
     corruption: Condition | Mixture,
     saved: dict[str, Any],
     history: list[dict[str, float]],
-    kept_epoch: float,
+    keep: Keep,
 ) -> None:
     """Write the corruption, the recipe and one row per epoch, without timings, so that equal runs write equal files."""
     members = corruption.members if isinstance(corruption, Mixture) else (corruption,)
-    about = {"corruption": corruption.key, "members": [member.key for member in members], "kept_epoch": kept_epoch}
+    about: dict[str, Any] = {"corruption": corruption.key, "members": [member.key for member in members]}
+    about |= {"kept_epoch": keep.kept_epoch, "kept_step": keep.kept_step}
     about |= {**condition_record(members), **saved}
     epochs: dict[float, dict[str, float]] = {}
     for entry in history:

@@ -19,6 +19,7 @@ from script_calls import SCRIPTS, script
 from mechvit.cli.command_line import run
 from mechvit.cli.main import read_options
 
+RECIPE = ("--corruption", "fog_2", "--epochs", "1", "--learning-rate", "1e-3", "--batch-size", "19", "--limit", "19")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "ablate_features": ("--model", "CHECKPOINT", "--sae", "SAE", "--corruptions", "gaussian_blur_2", "--out", "OUT"),
     "analyze": ("--base", "CHECKPOINT", "--tuned", "GOOD", "--out", "OUT"),
@@ -33,6 +34,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "explore_attention": ("--model", "CHECKPOINT", "--out", "OUT"),
     "finetune": ("--model", "CHECKPOINT", "--corruption", "clean", "--limit", "19", "--out", "OUT"),
     "look": ("PICTURE", "--model", "CHECKPOINT", "--out", "OUT.html"),
+    "nulls": ("CHECKPOINT", "--like", "GOOD", *RECIPE, "--out", "OUT"),
+    "nulls, tuned": ("GOOD", "--like", "CHECKPOINT", *RECIPE, "--out", "OUT"),
     "patch_models": ("--receiver", "CHECKPOINT", "--giver", "GOOD", "--corruption", "gaussian_blur_2", "--out", "OUT"),
     "patch_models, giver": (
         "--receiver",

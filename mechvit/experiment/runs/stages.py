@@ -20,6 +20,7 @@ from mechvit.data.conditions import fingerprint
 from mechvit.data.corruption_spec import Condition
 from mechvit.files import new_folder
 from mechvit.files.reading import read_object
+from mechvit.settings_checks import ADDED_LATER
 
 TABLES = "tables"
 BEFORE_FORMATS = "0.1.0"
@@ -77,7 +78,7 @@ class Stages:
                 earlier runs repeat this stage and all that depend on it.
         """
         inputs, paths = list(after), list(outputs)
-        key = self._key(name, plain(settings), inputs, output_format)
+        key = self._key(name, plain(settings, for_key=True), inputs, output_format)
         reads = {other: self.contents[other] for other in inputs}
         record = self._record(name)
         done = self._read(record)
@@ -223,25 +224,38 @@ def _is_described(outputs: object) -> bool:
     )
 
 
-def plain(value: object) -> Any:
+def plain(value: object, *, for_key: bool = False) -> Any:
     """Convert dataclasses, tuples, paths and mappings to JSON values.
+
+    Args:
+        value: what to convert.
+        for_key: leave out settings that were added later (`ADDED_LATER`) and have their defaults.
 
     Raises:
         TypeError: the value is anything else, which could not be compared with a later run's.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        about = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        about = {f.name: plain(getattr(value, f.name), for_key=for_key) for f in _fields(value, for_key)}
         known = fingerprint(value) if isinstance(value, Condition) else None
         return about if known is None else {**about, "fingerprint": known}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, for_key=for_key) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, for_key=for_key) for item in value]
     if isinstance(value, Path):
         return os.fspath(value)
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"a stage's settings must be JSON values; got {type(value).__name__}")
+
+
+def _fields(value: Any, for_key: bool) -> list[dataclasses.Field[Any]]:
+    """Return the fields of a dataclass; for a key, those that were added later only where they were set."""
+    return [
+        each
+        for each in dataclasses.fields(value)
+        if not (for_key and ADDED_LATER.items() <= each.metadata.items() and getattr(value, each.name) == each.default)
+    ]
 
 
 def write_json(path: Path, value: object) -> None:
