@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -140,34 +141,52 @@ DARK: dict[str, str] = {INK: "#e9e7e2", MUTED: "#a3a7ad", GRID: "#33373d", PAPER
 
 def finish(figure: go.Figure, title: str, *, height: int = 380, legend: bool = True) -> go.Figure:
     """Apply the common style to a figure: fonts, light grid, horizontal legend on top, room for the title."""
-    figure.update_layout(
-        title={"text": title, "x": 0, "xref": "paper", "y": 0.98, "yref": "container", "font": {"size": 16}},
-        font={"family": FONT, "size": 13, "color": INK},
-        paper_bgcolor=PAPER,
-        plot_bgcolor=PAPER,
-        template="none",
-        height=height,
-        margin={"l": 64, "r": 16, "t": 96, "b": 56},
-        showlegend=legend,
-        legend={"orientation": "h", "x": 0, "y": 1.13, "yanchor": "bottom", "font": {"size": 12.5}},
-        hoverlabel={"font": {"family": FONT, "size": 12.5}},
-        hovermode="closest",
-    )
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "tickcolor": MUTED}
-    small = {"tickfont": {"size": 12, "color": MUTED}, "title_font": {"size": 12.5, "color": INK}}
-    figure.update_xaxes(showgrid=False, showline=True, ticks="outside", ticklen=4, **axis, **small)
-    figure.update_yaxes(
-        showgrid=True,
-        showline=False,
-        ticks="",
-        automargin=True,
-        ticklabelstandoff=5,
-        title_standoff=10,
-        **axis,
-        **small,
-    )
-    figure.update_annotations(font={"family": FONT, "size": 13.5, "color": INK})
+    layout = figure.layout.to_plotly_json()
+    style: dict[str, Any] = {
+        "title": {"text": title, "x": 0, "xref": "paper", "y": 0.98, "yref": "container", "font": {"size": 16}},
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "template": "none",
+        "height": height,
+        "margin": {"l": 64, "r": 16, "t": 96, "b": 56},
+        "showlegend": legend,
+        "legend": {"orientation": "h", "x": 0, "y": 1.13, "yanchor": "bottom", "font": {"size": 12.5}},
+        "hoverlabel": {"font": {"family": FONT, "size": 12.5}},
+        "hovermode": "closest",
+    }
+    for name in {"xaxis", "yaxis", *layout}:
+        if name.startswith(("xaxis", "yaxis")):
+            style[name] = _X_AXIS if name.startswith("xaxis") else _Y_AXIS
+    if "annotations" in layout:
+        own = {"font": {"family": FONT, "size": 13.5, "color": INK}}
+        style["annotations"] = [_merged(annotation, own) for annotation in layout["annotations"]]
+    figure.layout = _merged(layout, style)  # at once: plotly's update methods look up each setting, ten times slower
     return figure
+
+
+_TICKS = {"tickfont": {"size": 12, "color": MUTED}, "tickcolor": MUTED}
+_AXIS = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, **_TICKS}
+_AXIS_TITLE = {"font": {"size": 12.5, "color": INK}}
+_X_AXIS = {"showgrid": False, "showline": True, "ticks": "outside", "ticklen": 4, "title": _AXIS_TITLE, **_AXIS}
+_Y_AXIS = {
+    "showgrid": True,
+    "showline": False,
+    "ticks": "",
+    "automargin": True,
+    "ticklabelstandoff": 5,
+    "title": {"standoff": 10, **_AXIS_TITLE},
+    **_AXIS,
+}
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with others in their place."""
+    both = {name: (old.get(name), value) for name, value in new.items()}
+    return {**old} | {
+        name: _merged(own, value) if isinstance(own, dict) and isinstance(value, dict) else value
+        for name, (own, value) in both.items()
+    }
 
 
 def panel_title(text: str) -> str:
