@@ -26,7 +26,7 @@ class Visits:
         self.contexts: list = []
         self.kept: dict[Path, object] = {}
 
-    def open(self, path: Path, width: int = 1280, theme: str = "light", touch: bool = False):
+    def open(self, path: Path, width: int = 1280, theme: str = "light", touch: bool = False, address: str = ""):
         context = self.browser.new_context(
             offline=True, viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=touch
         )
@@ -36,13 +36,13 @@ class Visits:
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (self.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", self.request)
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + (f"#{address}" if address else ""))
         return page
 
-    def open_once(self, path: Path):
+    def open_once(self, path: Path, **options):
         """Return the page of an earlier call, as it was left."""
         if path not in self.kept:
-            self.kept[path] = self.open(path)
+            self.kept[path] = self.open(path, **options)
         return self.kept[path]
 
     def request(self, asked) -> None:
@@ -60,6 +60,19 @@ def until(page, condition: str, arg: object = None) -> None:
     while not page.evaluate(condition, arg):
         assert time.monotonic() < end, f"never became true: {condition}"
         page.wait_for_timeout(50)
+
+
+def scroll_through(page) -> None:
+    """Bring every part of the page into view once, for two frames."""
+    page.evaluate(
+        """async () => {
+             for (let place = 0; place < document.documentElement.scrollHeight; place += 800) {
+               scrollTo({ top: place, behavior: 'instant' });
+               await new Promise(requestAnimationFrame);
+               await new Promise(requestAnimationFrame);
+             }
+           }"""
+    )
 
 
 def hover_cost(page, name: str, moves: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from browsing import FRAME, SLACK, needs_chromium, until
 from fake_run import write_large_run
 from feature_pages import large_browser
 from pages import PageTimes, open_page
+from random_maps import random_lens
 from report import Result
 
 from mechvit.visualization import render_report
@@ -65,6 +66,19 @@ def check(found: PageTimes, path: Path) -> None:
     assert all(cost < FRAME * SLACK for cost in redraws.values())
 
 
+def test_a_page_is_measured(browser, tmp_path):
+    lens = random_lens(
+        models=["base"], conditions=["clean", "blur"], titles=["one"], names=["a", "b"], side=4, layers=3
+    )
+    path = lens.save(tmp_path / "lens.html")
+    found = open_page(browser, path)
+    assert 0 < found.first <= found.all
+    assert (found.heads, found.unfolding) == (None, ())
+    assert {view: len(costs) for view, costs in found.redraws.items()} == {"patch lens redraw": 40}
+    check(found, path)
+
+
+@pytest.mark.slow
 def test_a_report_of_the_stated_size_is_small_and_quick(browser, tmp_path):
     """8 pictures of 224 px, 12 layers of 12 heads, two models."""
     path = render_report(write_large_run(tmp_path / "run"))

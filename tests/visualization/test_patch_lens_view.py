@@ -146,10 +146,22 @@ def drawn(page, **wanted: object) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def saved(view, tmp_path_factory):
+    return view.save(tmp_path_factory.mktemp("lens") / "lens.html")
+
+
 @pytest.fixture
-def page(visit, view, tmp_path):
-    page = visit(view.save(tmp_path / "lens.html"))
-    drawn(page, picture=0, layer=3)
+def page(visit_once, saved):
+    """The view's page as it is when it opens."""
+    page = visit_once(saved)
+    until(page, "() => document.querySelector('.pl')?.dataset.drawn")
+    page.mouse.move(0, 0)
+    page.locator(".ex-strip input").first.check(force=True)
+    page.locator(".cv-choice", has_text="Corruption").locator("input").first.check(force=True)
+    page.get_by_label("Colour shows").select_option(index=0)
+    page.get_by_label("Layer").fill("3")
+    drawn(page, picture=0, corruption=1, layer=3, focus=0, locked=0)
     return page
 
 

@@ -35,9 +35,11 @@ def test_everything_is_drawn_without_scrolling(visit_once, path):
     assert page.locator(".cv-slot canvas").count() == 0  # but for circuitsvis, which takes seconds
 
 
-def test_on_paper_nothing_is_cut_off(visit, path):
-    page = visit(path, theme="dark")
+def test_on_paper_nothing_is_cut_off(visit_once, path):
+    page = visit_once(path)
     until(page, READY)
+    page.emulate_media(color_scheme="dark")
+    until(page, "() => document.querySelector('.plot').layout.paper_bgcolor === '#17191d'")
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -64,6 +66,8 @@ def test_on_paper_nothing_is_cut_off(visit, path):
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     until(page, "() => document.querySelector('.plot').layout.paper_bgcolor === '#17191d'")
     until(page, "() => document.querySelector('.plot .main-svg').getBoundingClientRect().width > 800")
+    page.emulate_media(color_scheme="light")
+    until(page, "(paper) => document.querySelector('.plot').layout.paper_bgcolor === paper", PAPER)
 
 
 def test_a_pdf_has_few_pages_and_every_figure(visit_once, path, tmp_path):
@@ -79,27 +83,30 @@ def test_a_pdf_has_few_pages_and_every_figure(visit_once, path, tmp_path):
 def test_tab_reaches_everything_in_reading_order(visit_once, path):
     page = visit_once(path)
     until(page, READY)
-    seen, last = [], -1
+    page.evaluate("scrollTo(0, 0)")
+    seen = []
     for _ in range(400):
         page.keyboard.press("Tab")
-        place, what, outline = page.evaluate(
+        further, what, outline = page.evaluate(
             """() => {
                  const e = document.activeElement;
+                 const last = window.lastFocused ?? document.body;
+                 window.lastFocused = e;
                  const kinds = { csv: 'button.csv', contents: '.contents a', rule: 'summary', stage: '.ex-stage',
                    board: '.ex-board canvas' };
                  const kind = Object.keys(kinds).find((name) => e.matches(kinds[name])) ?? (e.id || e.tagName);
                  const shown = e.matches('.cv-choice input') ? e.nextElementSibling : e;
                  const look = getComputedStyle(shown);
                  const seen = look.outlineStyle !== 'none' || look.boxShadow !== 'none' || e.closest('.js-plotly-plot');
-                 return [[...document.querySelectorAll('*')].indexOf(e), kind, Boolean(seen)];
+                 const further = last.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING;
+                 return [Boolean(further), kind, Boolean(seen)];
                }"""
         )
         if what == "BODY":
             break
         seen.append(what)
         assert outline, f"no visible focus on {what}"
-        assert place > last
-        last = place
+        assert further
     assert seen.count("contents") == 9
     assert seen[9] == "theme"
     assert seen.count("csv") == 14 + 2  # under each figure and table, and in the explorer and the lens

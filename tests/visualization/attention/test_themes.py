@@ -36,16 +36,21 @@ NAMES = ["report", "features", "attention", "explorer", "lens"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_paper_is_light(visit, pages, name):
-    page = visit(pages[name], theme="dark")
+def test_paper_is_light(visit_once, pages, name):
+    page = visit_once(pages[name], theme="dark")
     check_paper(page)
+    if name == "report":
+        until(page, "() => document.querySelector('.js-plotly-plot')?.layout")
+        assert page.evaluate("document.querySelector('.js-plotly-plot').layout.paper_bgcolor") == "#17191d"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_follows_the_system_until_the_button_is_pressed(visit, pages, name):
-    page = visit(pages[name])
+def test_a_page_follows_the_system_until_the_button_is_pressed(visit_once, pages, name):
+    page = visit_once(pages[name], theme="dark")
     theme = "() => document.documentElement.dataset.theme"
     button = page.locator("#theme")
+    page.emulate_media(color_scheme="light")
+    until(page, f"() => ({theme})() === 'light'")
     assert (page.evaluate(theme), button.inner_text()) == ("light", "Dark theme")
     page.emulate_media(color_scheme="dark")
     until(page, f"() => ({theme})() === 'dark'")

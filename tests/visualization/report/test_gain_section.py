@@ -143,23 +143,8 @@ DRAWN = "n => document.querySelectorAll('#gain .plot.js-plotly-plot').length ===
 
 
 @needs_chromium
-def test_section_is_drawn_offline(visit, folder, html):
-    page = visit(folder / "report.html")
-    until(page, DRAWN, len(OF_ALL))
-    for fold in page.locator("#gain details.fold summary").all():
-        fold.click()
-    until(page, DRAWN, len(OF_ALL) + 2 * len(OF_ONE))
-    assert page.evaluate("[...document.querySelectorAll('#gain .plot')].every((p) => p.querySelector('path, rect.bg'))")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.locator("nav.contents a[href='#gain']").click()
-    assert page.locator("#gain h2").inner_text() == "Where the gain lives"
-    cells = page.locator("#gain-patching .plot .heatmaplayer text, #gain-patching .plot .heatmap-label")
-    assert cells.count() > 20  # numbers in the cells
-
-
-@needs_chromium
-def test_one_models_figures_wait_in_a_fold(visit, folder, html):
-    page = visit(folder / "report.html")
+def test_one_models_figures_wait_in_a_fold(visit_once, folder, html):
+    page = visit_once(folder / "report.html")
     until(page, DRAWN, len(OF_ALL))
     page.wait_for_timeout(500)  # nothing else is drawn while the browser is idle
     assert page.evaluate("document.querySelectorAll('#gain .plot.js-plotly-plot').length") == len(OF_ALL)
@@ -176,21 +161,32 @@ def test_one_models_figures_wait_in_a_fold(visit, folder, html):
     blur.locator("summary").press("Enter")  # drawn again in the new theme, at its full width
     until(page, "() => document.querySelector('#gain-swaps-gaussian_blur_4 .plot').layout.paper_bgcolor === '#17191d'")
     assert page.evaluate("document.querySelector('#gain-swaps-gaussian_blur_4 .main-svg').clientWidth") > 800
-    page.emulate_media(media="print")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    until(page, DRAWN, len(OF_ALL) + 2 * len(OF_ONE))
-    assert page.locator("#gain-ablation-gaussian_noise_4 .plot").is_visible()
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert (blur.get_attribute("open"), noise.get_attribute("open")) == ("", None)
 
 
 @needs_chromium
-def test_an_address_opens_the_fold(visit, folder, html):
-    page = visit(folder / "report.html")
-    address = page.url + "#gain-heads-gaussian_noise_4"
-    page.goto("about:blank")
-    page.goto(address)
+def test_section_is_drawn_offline(visit_once, folder, html):
+    page = visit_once(folder / "report.html")
+    for fold in page.locator("#gain details.fold:not([open]) summary").all():
+        fold.click()
+    until(page, DRAWN, len(OF_ALL) + 2 * len(OF_ONE))
+    assert page.evaluate("[...document.querySelectorAll('#gain .plot')].every((p) => p.querySelector('path, rect.bg'))")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("nav.contents a[href='#gain']").click()
+    assert page.locator("#gain h2").inner_text() == "Where the gain lives"
+    cells = page.locator("#gain-patching .plot .heatmaplayer text, #gain-patching .plot .heatmap-label")
+    assert cells.count() > 20  # numbers in the cells
+
+
+@needs_chromium
+def test_an_address_opens_the_fold_and_paper_them_all(visit, folder, html):
+    page = visit(folder / "report.html", address="gain-heads-gaussian_noise_4")
     until(page, "() => document.querySelector('#gain-heads-gaussian_noise_4 .main-svg')")
     until(
         page, "() => Math.abs(document.querySelector('#gain-heads-gaussian_noise_4').getBoundingClientRect().top) < 120"
     )
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    until(page, DRAWN, len(OF_ALL) + 2 * len(OF_ONE))
+    assert page.locator("#gain-ablation-gaussian_blur_4 .plot").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert [fold.get_attribute("open") for fold in page.locator("#gain details.fold").all()] == [None, ""]

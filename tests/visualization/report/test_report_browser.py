@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import needs_chromium, until
+from browsing import needs_chromium, scroll_through, until
 from fake_run import write_fake_run
 
 from mechvit.visualization import render_report
@@ -15,15 +15,6 @@ from mechvit.visualization.style import PAPER
 
 FIGURES = 1 + sum(len(section.figures) for section in SECTIONS)  # the claims', then each section's
 pytestmark = needs_chromium
-
-
-def scroll_through(page) -> None:
-    """Bring every part of the page into view once."""
-    place = 0
-    while place < page.evaluate("document.documentElement.scrollHeight"):
-        page.evaluate("y => scrollTo({top: y, behavior: 'instant'})", place)
-        page.wait_for_timeout(60)
-        place += 800
 
 
 def wait_for_views(page, panels: int, layer: str) -> None:
@@ -60,10 +51,20 @@ def test_report_draws_everything_offline(visit_once, short):
     assert page.locator("#examples img").count() == 3 * 7
 
 
-def test_switching_corruption_layer_and_head(visit, short):
-    page = visit(short, width=2000)
+def test_page_decodes_the_very_patterns(visit_once, short, run):
+    """The colour scale's top is the highest attention of the four panels at the shown layer, in four digits."""
+    page = visit_once(short)
     page.locator("#views .cv").scroll_into_view_if_needed()
-    page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = 'repeat(4, 220px)'")
+    _, patterns = run.attention()
+    models, conditions = ("base", "gaussian_blur_4"), ("clean", "gaussian_blur_4")
+    top = max(float(patterns[f"{model}/{condition}"][5].max()) for model in models for condition in conditions)
+    assert float(page.locator(".cv-scale b").inner_text()) == pytest.approx(top, abs=1e-3)
+
+
+def test_switching_corruption_layer_and_head(visit_once, short):
+    page = visit_once(short)
+    page.locator("#views .cv").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = 'repeat(4, 200px)'")
     wait_for_views(page, 4, "5")
     titles = page.locator(".cv-panel figcaption")
     assert "Blur 4 tuned, clean image" in titles.all_inner_texts()
@@ -87,34 +88,21 @@ def test_switching_corruption_layer_and_head(visit, short):
     assert [node.get_attribute("aria-label") for node in pressed.all()] == ["Head 2"] * 4
 
 
-def test_page_decodes_the_very_patterns(visit_once, short, run):
-    """The colour scale's top is the highest attention of the four panels at the shown layer, in four digits."""
+def test_themes(visit_once, short):
+    """On a page that was opened light; one that was opened dark is with the other pages' themes."""
     page = visit_once(short)
-    page.locator("#views .cv").scroll_into_view_if_needed()
-    _, patterns = run.attention()
-    models, conditions = ("base", "gaussian_blur_4"), ("clean", "gaussian_blur_4")
-    top = max(float(patterns[f"{model}/{condition}"][5].max()) for model in models for condition in conditions)
-    assert float(page.locator(".cv-scale b").inner_text()) == pytest.approx(top, abs=1e-3)
-
-
-def test_themes(visit, short):
-    page = visit(short, theme="dark")
     page.locator("#table-one").scroll_into_view_if_needed()
     until(page, "() => document.querySelector('.js-plotly-plot')?.layout")
-
-    def paper() -> str:
-        page.wait_for_timeout(150)
-        return page.evaluate("document.querySelector('.js-plotly-plot').layout.paper_bgcolor")
-
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert paper() != PAPER
+    drawn = "(paper) => document.querySelector('.js-plotly-plot').layout.paper_bgcolor === paper"
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert page.evaluate(drawn, PAPER)
+    page.locator("#theme").click()
+    until(page, drawn, "#17191d")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 25, 29)"
+    assert page.locator("#theme").inner_text() == "Light theme"
     page.locator("#theme").click()
-    assert paper() == PAPER
+    until(page, drawn, PAPER)
     assert page.locator("#theme").inner_text() == "Dark theme"
-    page.locator("#theme").click()
-    assert paper() != PAPER
-    assert page.evaluate("document.querySelector('.js-plotly-plot').layout.paper_bgcolor") == "#17191d"
 
 
 def test_drawn_numbers_are_the_tables(visit_once, short, run):
@@ -146,15 +134,18 @@ def test_explorer_and_lens_work_in_the_report(visit_once, short):
     page.locator("#theme").click()
 
 
-def test_narrow_page_never_scrolls_sideways(visit, short):
-    page = visit(short, width=400)
+def test_narrow_page_never_scrolls_sideways(visit_once, short):
+    page = visit_once(short)
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.evaluate("document.querySelector('#views .cv-panels').style.gridTemplateColumns = ''")  # an earlier test's
     scroll_through(page)
-    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    until(page, "() => document.documentElement.scrollWidth === 400")
     clipped = page.evaluate(
         """[...document.querySelectorAll('main p, main h1, main h2, main h3, main summary')]
              .filter((e) => !e.closest('.scroll') && e.getBoundingClientRect().right > 400).map((e) => e.textContent)"""
     )
     assert clipped == []
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 LONG = [letter * 10_000 for letter in "xyz"]
@@ -165,9 +156,11 @@ def long(tmp_path_factory) -> Path:
     return render_report(write_fake_run(tmp_path_factory.mktemp("long") / "run", labels=LONG))
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_long_labels_break_nothing(visit, long, width):
-    page = visit(long, width=width)
+@pytest.mark.parametrize("width", [400, 1280])
+def test_long_labels_break_nothing(visit_once, long, width):
+    page = visit_once(long, width=400)
+    page.set_viewport_size({"width": width, "height": 900})
+    until(page, "(width) => document.documentElement.clientWidth === width", width)
     scroll_through(page)
     page.locator("#views .cv").scroll_into_view_if_needed()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -188,6 +181,7 @@ def test_long_labels_break_nothing(visit, long, width):
     assert page.evaluate("document.documentElement.scrollHeight") < 60_000
     page.emulate_media(media="print")
     assert page.locator("#made dd", has_text="x" * 10_000).evaluate("e => e.scrollHeight === e.clientHeight")
+    page.emulate_media(media="screen")
 
 
 @pytest.mark.parametrize("width", [1280, 400])
