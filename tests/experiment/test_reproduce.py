@@ -188,16 +188,19 @@ def test_second_call_runs_nothing(run):
 
 
 @pytest.mark.long
-def test_changed_setting_reruns_only_what_depends_on_it(run):
+@pytest.mark.parametrize(
+    ("rules", "again"),
+    [
+        (Rules(resamples=50, smallest_gain=2.0), []),
+        pytest.param(Rules(resamples=60), ["gaussian_blur_2", "gaussian_noise_4"], marks=pytest.mark.slow),
+    ],
+    ids=["a threshold of verdicts", "what every interval takes"],
+)
+def test_changed_setting_reruns_only_what_depends_on_it(run, rules, again):
     said: list[str] = []
-    reproduce(tiny(run, rules=Rules(resamples=60)), say=said.append)
-    again = [
-        "gain/gaussian_blur_2 ...",
-        "gain/gaussian_noise_4 ...",
-        "tables ...",
-        "report ...",
-    ]  # intervals are theirs
-    assert [line for line in said if line.endswith("...")] == again
+    reproduce(tiny(run, rules=rules), say=said.append)
+    begun = [*(f"gain/{key} ..." for key in again), "tables ...", "report ..."]
+    assert [line for line in said if line.endswith("...")] == begun
 
 
 @pytest.mark.processes

@@ -63,7 +63,7 @@ def test_imagenet_path_on_a_checkpoint_and_a_folder(tmp_path):
         limit=24,
         device="cpu",
         images=f"folder:{tmp_path / 'images'}",
-        corruptions=small.corruptions,
+        corruptions=small.corruptions[1:],
         finetuning=small.finetuning,
         saes=small.saes,
         rules=small.rules,

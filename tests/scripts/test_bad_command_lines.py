@@ -137,17 +137,27 @@ def test_the_good_command_lines_are_read(name, places, monkeypatch):
     assert options_of(module, words)
 
 
+def test_a_hostile_name_is_shown_escaped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        started(command("evaluate"), ["--model", "\x1b[31mred\u202e"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("device: ")]
+    assert line.startswith("error: ")
+    assert r"\x1b[31mred\u202e" in line
+    assert line.isprintable()
+
+
 @pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("path", "words", "said"),
     [
         ("scripts/finetune.py", ["--out", "x", "--model", "m", "--corruption", "--limit", "\x1b[2J"], r"\x1b[2J"),
-        ("scripts/evaluate.py", ["--model", "\x1b[31mred\u202e"], r"\x1b[31mred\u202e"),
         ("benchmarks/startup.py", ["--out", "x", "--rounds", "0"], "--rounds must be at least 1; got 0"),
         *(
             pytest.param(*row, marks=pytest.mark.slow)  # read and refused within this process above
             for row in (
+                ("scripts/evaluate.py", ["--model", "\x1b[31mred\u202e"], r"\x1b[31mred\u202e"),
                 ("scripts/reproduce.py", ["--saes.k", "100000"], "--saes.k must be at most the 768 latents"),
                 ("scripts/train_sae.py", ["--out", "x", "--config.lr", "nan"], "--config.lr must be finite"),
                 ("scripts/transfer.py", ["--device", "mars"], "--device 'mars' cannot be used here"),

@@ -36,7 +36,7 @@ def tables(out: Path) -> dict[str, pd.DataFrame]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_half_precision_base_compares_with_its_float32_offspring(half, checkpoints, tmp_path, name):
     """The base's very weights saved in float32 are the reference."""
     found = {}

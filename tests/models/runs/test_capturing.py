@@ -31,7 +31,7 @@ def assert_same(found, model, pixels, stop, tolerance=1e-5):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in KINDS[2:])])
 def test_matches_run_with_cache(name):
     """Traced whole, and its operators decomposed, by torch's own compiler; the code generator is the slow test's."""
     model = build(name)

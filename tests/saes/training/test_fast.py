@@ -267,7 +267,7 @@ def assert_step_matches_stock(make_pair, tokens, forward_backward, architecture,
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("architecture", ["standard", "batchtopk"])
+@pytest.mark.parametrize("architecture", [pytest.param("standard", marks=pytest.mark.slow), "batchtopk"])
 def test_a_step_on_the_interpreted_kernels_matches_stock(
     make_pair, tokens, forward_backward, architecture, monkeypatch
 ):

@@ -117,8 +117,15 @@ def train(learner, tokens, steps):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("first_l1", "bias"), [(0.03, 0.7), (10.0, 0.0)])
-@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("first_l1", "bias", "fast"),
+    [
+        (0.03, 0.7, True),
+        (10.0, 0.0, False),
+        pytest.param(0.03, 0.7, False, marks=pytest.mark.slow),
+        pytest.param(10.0, 0.0, True, marks=pytest.mark.slow),
+    ],
+)
 def test_steering_brings_l0_to_k(tokens, sample, first_l1, bias, fast):
     learner = started("standard", sample, steps=2000, fast=fast)
     learner.set_coefficient(first_l1)
