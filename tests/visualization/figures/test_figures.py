@@ -6,7 +6,9 @@ import re
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
+from plotly.subplots import make_subplots
 
 from mechvit.visualization.figures import (
     class_probability,
@@ -22,7 +24,7 @@ from mechvit.visualization.figures import (
     transfer,
 )
 from mechvit.visualization.report.sections import SECTIONS
-from mechvit.visualization.style import DARK, colour, in_order, title_of
+from mechvit.visualization.style import DARK, FONT, GRID, INK, MUTED, colour, finish, in_order, title_of
 
 SPECS = [spec for section in SECTIONS for spec in section.figures]
 
@@ -218,3 +220,30 @@ def test_one_family_is_enough(run, spec):
     text = " ".join(spec.reading(frame))
     assert "family" in text if spec.id == "transfer" else "lur 4" in text
     assert "oise" not in text
+
+
+def test_a_finished_figure_is_as_plotlys_own_update_methods_would_make_it():
+    def drawn():
+        figure = make_subplots(1, 2, subplot_titles=["one", "two"])
+        figure.add_trace(go.Scatter(x=[1, 2], y=[3, 4]), 1, 2)
+        figure.update_layout(legend={"x": 0.5, "title": {"text": "models"}}, xaxis2={"title": {"text": "layer"}})
+        return figure.update_yaxes(range=[0, 1], row=1, col=1)
+
+    found = finish(drawn(), "title", height=200)
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "tickcolor": MUTED}
+    axis |= {"tickfont_size": 12, "tickfont_color": MUTED, "title_font_size": 12.5, "title_font_color": INK}
+    wanted = drawn().update_xaxes(showgrid=False, showline=True, ticks="outside", ticklen=4, **axis)
+    wanted.update_yaxes(showgrid=True, showline=False, ticks="", automargin=True, ticklabelstandoff=5, **axis)
+    wanted.update_yaxes(title_standoff=10).update_annotations(font={"family": FONT, "size": 13.5, "color": INK})
+    for part in (*("xaxis", "xaxis2", "yaxis", "yaxis2"), "annotations"):
+        assert found.layout[part] == wanted.layout[part], part
+    assert found.layout.legend.to_plotly_json() == {
+        "orientation": "h",
+        "x": 0,
+        "y": 1.13,
+        "yanchor": "bottom",
+        "font": {"size": 12.5},
+        "title": {"text": "models"},
+    }
+    assert (found.layout.height, found.layout.title.text, found.data) == (200, "title", wanted.data)
+    assert finish(go.Figure(), "none").layout.xaxis.ticks == "outside"
