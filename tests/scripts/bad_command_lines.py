@@ -58,6 +58,7 @@ GOOD: dict[str, dict[str, str]] = {
             "store",
         )
     },
+    "interval_coverage": {"out": "OUT"},
     "kinship": {"out": "OUT"},
     "startup": {"out": "OUT"},
     "report_load": {"out": "OUT"},
@@ -235,6 +236,10 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--sae a b", "--sae must name one for each of the 1 models; got 2"),
         ("--conditions nonsense_2", "nonsense"),
         ("--model nowhere", "nowhere"),
+    ),
+    "interval_coverage": (
+        ("--draws 49", "--draws must be at least 50; got 49"),
+        ("--seed -1", "--seed must be in [0, 4294967295]; got -1"),
     ),
     "kinship": (
         ("--seeds 0", "--seeds must be"),
