@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mechvit.data.conditions import fingerprints
+from mechvit.data.conditions import fingerprints, parse_condition
 from mechvit.data.corruption_spec import Condition
+from mechvit.data.mixture_spec import Mixture
 from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.folder_source import FolderSource
 from mechvit.experiment.runs.stages import Stages, write_json
@@ -184,10 +185,21 @@ class Run:
         )
 
     def finetune(self, key: str) -> None:
-        """Fine-tune one model on one corruption."""
-        from mechvit.data.conditions import parse_condition
+        """Fine-tune one model on one condition."""
+        self.tune(key, parse_condition(key), settings=[key], known=[key])
 
-        out, settings = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
+    def tune(
+        self, key: str, what: Condition | Mixture, *, settings: list[Any], known: Iterable[Condition | str]
+    ) -> None:
+        """Fine-tune one model.
+
+        Args:
+            key: name of the model.
+            what: condition, or mixture of conditions, of the training images.
+            settings: names of the model and of what it is tuned on, for the stage's key.
+            known: the conditions.
+        """
+        out, training = Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
 
         def work() -> None:
             from mechvit.finetuning import finetune
@@ -197,8 +209,8 @@ class Run:
                 self.images("finetune"),
                 self.images("finetune_validation"),
                 out,
-                corruption=parse_condition(key),
-                config=settings,
+                corruption=what,
+                config=training,
                 device=self.config.device,
                 overwrite=True,
             )
@@ -206,7 +218,7 @@ class Run:
         self.stages.run(
             f"finetune/{key}",
             work,
-            settings=[key, settings, *known_by([key])],
+            settings=[*settings, training, *known_by(known)],
             after=["base", "images/finetune", "images/finetune_validation"],
             outputs=[out],
         )

@@ -73,30 +73,9 @@ class _TransferRun(Run):
 
     def finetune(self, key: str) -> None:
         """Fine-tune one model on one corruption or mixture."""
-        what, out, settings = self.trained[key], Path(self.checkpoint(key)), self.seeded(self.config.finetuning)
+        what = self.trained[key]
         members = what.members if isinstance(what, Mixture) else (what,)
-
-        def work() -> None:
-            from mechvit.finetuning import finetune
-
-            parts = self.images("finetune"), self.images("finetune_validation")
-            finetune(
-                self.checkpoint("base"),
-                *parts,
-                out,
-                corruption=what,
-                config=settings,
-                device=self.config.device,
-                overwrite=True,
-            )
-
-        self.stages.run(
-            f"finetune/{key}",
-            work,
-            settings=[key, [member.key for member in members], settings, *known_by(members)],
-            after=["base", "images/finetune", "images/finetune_validation"],
-            outputs=[out],
-        )
+        self.tune(key, what, settings=[key, [member.key for member in members]], known=members)
 
     @cached_property
     def models(self) -> dict[str, HookedViT]:
