@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,28 @@ def run(tmp_path: Path, *models: str, **settings: object) -> Path:
     return report.parent
 
 
+@pytest.fixture(scope="module")
+def moved(models, tmp_path_factory) -> Path:
+    """The run of the base and of the model with a moved block; tests must leave it as it is."""
+    return run(tmp_path_factory.mktemp("moved"), models["base"], models["tuned"])
+
+
+@pytest.fixture
+def again(models, moved, tmp_path) -> Callable[..., list[str]]:
+    """Compare the two once more, in a copy of that run, with other settings; returns the stages that ran."""
+    shutil.copytree(moved, tmp_path / "run")
+    config = CompareConfig(
+        models=(models["base"], models["tuned"]), out=str(tmp_path / "run"), device="cpu", limit=19, limits=LIMITS
+    )
+
+    def compared(**settings: object) -> list[str]:
+        said: list[str] = []
+        run_comparison(replace(config, **settings), said.append)
+        return [line.removesuffix(" ...") for line in said if line.endswith("/tuned ...")]
+
+    return compared
+
+
 def about(folder: Path) -> dict:
     return json.loads((folder / "comparison.json").read_text())
 
@@ -106,8 +130,8 @@ def test_identical_models_differ_in_nothing(models, tmp_path):
     assert "identical" in (folder / "report.html").read_text()
 
 
-def test_a_moved_block_is_the_place_of_the_difference(models, tmp_path):
-    folder = run(tmp_path, models["base"], models["tuned"])
+def test_a_moved_block_is_the_place_of_the_difference(moved):
+    folder = moved
     place = table(folder, "place").iloc[0]
     assert (place["place_first"], place["place_last"]) == (1, 1)
     swaps = table(folder, "swaps").query("kind == 'single' and quantity == 'divergence'")
@@ -120,20 +144,9 @@ def test_a_moved_block_is_the_place_of_the_difference(models, tmp_path):
     assert "tuned differs from base" in text
 
 
-def test_a_second_call_repeats_no_stage_and_another_limit_only_its_section(models, tmp_path):
-    said: list[str] = []
-    config = {"models": (models["base"], models["tuned"]), "out": str(tmp_path / "run"), "device": "cpu", "limit": 19}
-    sections = {"sections": ("behaviour", "attention")}
-    run_comparison(CompareConfig(**config, **sections, limits=LIMITS), said.append)
-    said.clear()
-    run_comparison(CompareConfig(**config, **sections, limits=LIMITS), said.append)
-    assert not [line for line in said if line.endswith("...") and not line.startswith("report")]
-    said.clear()
-    fewer = SectionLimits(behaviour=19, attention=5)
-    run_comparison(CompareConfig(**config, **sections, limits=fewer), said.append)
-    assert [line for line in said if line.startswith(("behaviour", "attention"))]
-    assert "attention/tuned ..." in said
-    assert "behaviour/tuned ..." not in said
+def test_a_second_call_repeats_no_stage_and_another_limit_only_its_section(again):
+    assert again() == []
+    assert again(limits=replace(LIMITS, attention=5)) == ["plan/tuned", "attention/tuned"]
 
 
 def test_a_bare_encoder_is_read_through_the_tuned_head_and_through_probes(models, tmp_path):
@@ -297,14 +310,8 @@ def test_too_few_labelled_images_have_no_probe(models, tmp_path):
     assert not (folder / "tables" / "combinations.parquet").exists()
 
 
-def test_another_share_repeats_the_causes_alone(models, tmp_path):
-    said: list[str] = []
-    config = {"models": (models["base"], models["tuned"]), "out": str(tmp_path / "run"), "device": "cpu", "limit": 12}
-    config |= {"sections": ("behaviour", "weights", "causes"), "limits": LIMITS}
-    run_comparison(CompareConfig(**config), said.append)
-    said.clear()
-    run_comparison(CompareConfig(**config, recovered=0.8), said.append)
-    assert [line for line in said if line.endswith("/tuned ...")] == ["causes/tuned ..."]
+def test_another_share_repeats_the_causes_alone(again):
+    assert again(recovered=0.8) == ["causes/tuned"]
 
 
 @pytest.mark.parametrize(
