@@ -5,11 +5,11 @@ PY_VERSION = -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 PRESET ?= photos
 # Bytecode is kept, whatever the shell says: each process of the tests, and each that they start, reads all of mechvit.
 export PYTHONDONTWRITEBYTECODE =
-# One process a core and one thread a process: whole files go to whichever process is free, in their order (by number of
-# tests, files of few long tests came last, to one process while the others waited).
+# One process a core and one thread a process: whole files go to whichever process is free, in the order of tests/longest.py
+# (by number of tests, files of few long tests came last, to one process while the others waited).
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup reproduce benchmarks benchmarks-cuda test test-fast test-all coverage lint format clean
+.PHONY: help setup reproduce benchmarks benchmarks-cuda test daily test-fast test-all coverage lint format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -52,7 +52,10 @@ benchmarks-cuda: setup  ## the same on a GPU, in bfloat16 and large batches
 	$(BIN)/python benchmarks/store.py --device cuda --parts streaming mixing writer --images 2048 --overwrite --out runs/benchmarks/cuda/store
 	$(BIN)/python benchmarks/model_patching.py --device cuda --dtype bfloat16 --overwrite --out runs/benchmarks/cuda/model_patching
 
-test: setup lint  ## lint, type check, and every test but the slow and GPU ones
+test: setup      ## lint, type check, and every test but the slow and GPU ones
+	@$(MAKE) --no-print-directory --jobs 2 lint daily
+
+daily: setup
 	$(PYTEST) -m 'not slow and not gpu'
 
 test-fast: setup  ## what is quick and starts neither a browser nor another process (no lint)

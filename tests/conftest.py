@@ -18,6 +18,7 @@ if not any(os.path.exists(f"/dev/{name}") for name in ("nvidia0", "dxg")):
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import longest
 import pytest
 import shape_checks
 
@@ -49,6 +50,12 @@ os.fsync = lambda descriptor: None  # a power cut is no test's matter, and waiti
 
 
 gc.disable()  # nearly all that is made while tests are collected stays
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: whole files go to whichever process is free."""
+    place = {name: i for i, name in enumerate(longest.FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_collection_finish() -> None:

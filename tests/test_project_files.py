@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import longest
 import pytest
 import yaml
 
@@ -32,6 +33,12 @@ def test_every_promised_python_is_tested_and_no_tool_reads_another():
     assert PYPROJECT["tool"]["mypy"]["python_version"] == lowest
     assert f"mechvit needs Python {lowest} or newer" in MAKEFILE
     assert f"Python {lowest}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_longest_files_of_tests_are_there():
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(longest.FILES) <= names
+    assert len(set(longest.FILES)) == len(longest.FILES)
 
 
 def test_a_commit_is_checked_as_make_lint_checks():
