@@ -15,6 +15,8 @@ from mechvit.analysis.attention.capture import CleanAttention
 from mechvit.analysis.attention.entropy_and_shift import AttentionShift
 from mechvit.analysis.behaviour.performance import Performance, present_classes, require_classifier, score
 from mechvit.analysis.lenses.logit_lens import LogitLens, read_lens, residual_hooks
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.conditions import as_condition
@@ -22,6 +24,7 @@ from mechvit.data.corruption_spec import CLEAN, Condition
 
 from .finite import first_not_finite
 from .inputs import Images, corrupted_batches, pixel_values
+from .summaries.tables import performance_summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class StudyTables:
+@dataclass(frozen=True, repr=False)
+class StudyTables(Result):
     """Tidy per-image tables; `model` is the name given to `study`, `corruption` a `Condition.key`."""
 
     performance: pd.DataFrame
@@ -41,6 +44,14 @@ class StudyTables:
     attention: pd.DataFrame
     """model, corruption, image_id, layer 0..n_layers-1, entropy_clean, entropy, entropy_difference, cosine,
     squared_difference (see `AttentionShift`); corrupted conditions only."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `performance`."""
+        return self.performance
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Return `performance_summary` of the performance."""
+        return performance_summary(self.performance, resamples=resamples, level=level, seed=seed)
 
 
 @dataclass(frozen=True)

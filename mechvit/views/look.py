@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,8 @@ NAMED = 5
 @checked
 def look(
     picture: Any,
-    models: Mapping[str, HookedViT],
-    saes: Mapping[str, SAE] | None = None,
+    models: Mapping[str, HookedViT | str | os.PathLike[str]],
+    saes: Mapping[str, SAE | str | os.PathLike[str]] | None = None,
     *,
     conditions: Sequence[Condition | str] = (),
     latents: int = 8,
@@ -37,14 +38,15 @@ def look(
     """Show what models make of one picture.
 
         look("cat.jpg", {"base": base, "tuned": tuned})
+        mechvit.look("cat.jpg", {"base": "google/vit-base-patch16-224", "mine": "my-vit"})  # the same, in a notebook
 
     What some of the models do not allow (attention side by side needs one shape, the patch lens the same classes) is
     left out, and the page says why.
 
     Args:
         picture: a picture as `mechvit.data.open_picture` takes it: a path, a PIL image, an array.
-        models: title -> model.
-        saes: model's title -> an SAE of that model, whose latents are shown.
+        models: title -> model, or its folder or Hub id, which is loaded.
+        saes: model's title -> an SAE of that model, or its folder; its latents are shown.
         conditions: conditions beside the clean picture, such as "gaussian_blur_4".
         latents: number of latents of each SAE.
         seed: seed of the conditions.
@@ -62,20 +64,36 @@ def look(
         raise ValueError("there is no model to look with; give a mapping of at least one name to a HookedViT")
     if unknown := [name for name in saes if name not in models]:
         raise ValueError(f"each SAE is named after its model, one of {', '.join(models)}; got {', '.join(unknown)}")
-    _check_conditions(conditions, models)
+    opened = {title: _model(model) for title, model in models.items()}
+    dictionaries = {title: _sae(sae, opened[title]) for title, sae in saes.items()}
+    _check_conditions(conditions, opened)
     name = title or (str(picture) if isinstance(picture, str) or hasattr(picture, "__fspath__") else "picture")
     one = {name: picture}
-    made, missing = linked_views(models, models, one, conditions, seed=seed)
-    shown = {sae: _latents(models[sae], saes[sae], picture, latents, top_latents) for sae in saes}
+    made, missing = linked_views(opened, opened, one, conditions, seed=seed)
+    shown = {title: _latents(opened[title], sae, picture, latents, top_latents) for title, sae in dictionaries.items()}
     return PicturePage(
         title=name,
-        models=tuple(models),
-        answers={title: _answers(model, one) for title, model in models.items() if model.head is not None},
+        models=tuple(opened),
+        answers={title: _answers(model, one) for title, model in opened.items() if model.head is not None},
         latents=shown,
         missing=tuple(f"{TITLES[view]} left out: {why}" for view, why in missing.items()),
-        provenance=page_provenance(models),
+        provenance=page_provenance(opened),
         **made,
     )
+
+
+def _model(model: HookedViT | str | os.PathLike[str]) -> HookedViT:
+    """Return a model, loaded where its folder or Hub id was given."""
+    from mechvit.models import HookedViT
+
+    return HookedViT.from_pretrained(model) if isinstance(model, (str, os.PathLike)) else model
+
+
+def _sae(sae: SAE | str | os.PathLike[str], model: HookedViT) -> SAE:
+    """Return an SAE, loaded to the model's device where its folder was given."""
+    from mechvit.saes import load_sae
+
+    return load_sae(sae, model.cfg.device) if isinstance(sae, (str, os.PathLike)) else sae
 
 
 def _check_conditions(conditions: Sequence[Condition | str], models: Mapping[str, HookedViT]) -> None:

@@ -39,6 +39,7 @@ ALLOWED = {
     ("mechvit/analysis/", "rename"): "pandas and datasets: columns",
     ("mechvit/saes/evaluation/results.py", "rename"): "pandas: columns",
     ("mechvit/experiment/comparison/measures.py", "rename"): "pandas: columns",
+    ("mechvit/experiment/comparison/dictionaries.py", "rename"): "pandas: columns",
     ("mechvit/visualization/", "rename"): "pandas: columns",
     ("mechvit/visualization/html_page/csv_text.py", "to_csv"): "into a string",
     ("mechvit/data/pixels.py", "save_to_disk"): "into a new folder, inside library_writes",

@@ -71,3 +71,16 @@ def test_a_lit_picture_keeps_the_strongest_patch_and_dims_the_rest():
 def test_partner_pictures_of_one_picture_are_refused(tiny_model, picture, tmp_path):
     with pytest.raises(ValueError, match="conditions must name no partner pictures, which one picture lacks"):
         look(picture, {"base": tiny_model}, conditions=[f"paired:{tmp_path}"])
+
+
+def test_folders_are_opened_and_one_call_is_a_notebook_s_output(tiny_hf, tiny_processor, picture, tmp_path):
+    import mechvit
+
+    tiny_hf.save_pretrained(tmp_path / "m")
+    tiny_processor.save_pretrained(tmp_path / "m")
+    page = mechvit.look(picture, {"base": str(tmp_path / "m"), "tuned": tmp_path / "m"}, title="a photo")
+    model = HookedViT.from_hf(tiny_hf, image_processor=tiny_processor)
+    assert page.answers == look(picture, {"base": model, "tuned": model}).answers
+    assert page._repr_html_().startswith("<iframe srcdoc=")
+    with pytest.raises(ValueError, match="nowhere"):
+        mechvit.look(picture, {"base": str(tmp_path / "nowhere")})

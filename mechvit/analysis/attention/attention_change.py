@@ -20,6 +20,7 @@ from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.pair_checks import check_same_shape
 from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -44,8 +45,8 @@ Patterns = Callable[[slice], Float[Tensor, "some head query key"]]
 """Function of rows of a batch that returns their patterns, in float32 on the CPU."""
 
 
-@dataclass(frozen=True)
-class AttentionChange:
+@dataclass(frozen=True, repr=False)
+class AttentionChange(Result):
     """Statistics of every head of two models on every image; on the CPU."""
 
     image_id: Int[Tensor, " images"]

@@ -7,7 +7,7 @@ inside hooks, layer by layer (`capture.py`), so that no more than one batch of o
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from torch import Tensor
 from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.results import AveragedResult, Columns
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class AttentionEntropy:
+@dataclass(frozen=True, repr=False)
+class AttentionEntropy(AveragedResult):
     """Attention entropy under one condition, averaged over heads and queries; on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = (("layer",), ("entropy",))
 
     image_id: Int[Tensor, " images"]
     entropy: Float[Tensor, "images layers"]
@@ -41,9 +44,11 @@ class AttentionEntropy:
         return tidy(self.image_id, {"entropy": self.entropy}, labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttentionShift(PerImage):
     """Corrupted against clean patterns of the same images, averaged over heads and queries; on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = (("layer",), ("entropy_difference", "cosine", "squared_difference"))
 
     image_id: Int[Tensor, " images"]
     entropy_clean: Float[Tensor, "images layers"]

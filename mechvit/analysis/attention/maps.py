@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mechvit.analysis.finite import check_finite
+from mechvit.analysis.statistics.results import OneLine
 from mechvit.arguments import checked
 
 from .rollout import Fusion, check_rollout, rollout_step
@@ -23,8 +24,8 @@ Rollouts = Sequence[tuple[Fusion, float]]
 """Fusions with their discard ratios."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadNumbers:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class HeadNumbers(OneLine):
     """Statistics of one layer's heads; float64."""
 
     entropy: Float[Tensor, "batch head"]
@@ -35,8 +36,8 @@ class HeadNumbers:
     """Mean weight that patch queries give to each prefix token (CLS, distillation, registers), 0 to 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttentionMaps:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AttentionMaps(OneLine):
     """One image's attention in one model; on the CPU."""
 
     codes: UInt8[np.ndarray, "layers heads query key"]

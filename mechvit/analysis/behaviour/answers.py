@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN
@@ -28,8 +29,8 @@ another; to another class on an image without a label.
 """
 
 
-@dataclass(frozen=True)
-class BehaviourChange:
+@dataclass(frozen=True, repr=False)
+class BehaviourChange(Result):
     """Answers of two models to the same images, under one condition or several."""
 
     images: pd.DataFrame

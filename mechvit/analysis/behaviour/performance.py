@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import first_not_finite, model_name, origin
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import means
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Performance(PerImage):
     """One entry per image, all on the CPU."""
 
@@ -79,6 +82,21 @@ class Performance(PerImage):
     def ece(self) -> float:
         """Compute the expected calibration error: 15 equal-width bins of confidence, L1 (see `calibration`)."""
         return float(calibration_gaps(self.rank == 0, self.confidence).mean(0).abs().sum())
+
+    def __repr__(self) -> str:
+        return f"Performance({len(self.label):,} images: accuracy {self.accuracy:.3g}, ECE {self.ece():.3g})"
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Return quantity (accuracy, accuracy_present_classes, confidence, loss in nats, ece), n, value, low, high; the
+        intervals are bootstraps over images.
+        """
+        right = {"accuracy": self.rank == 0, "accuracy_present_classes": self.rank_present == 0}
+        table = self.to_frame().assign(**{name: values.numpy() for name, values in right.items()})
+        found = means(table, (), (*right, "confidence", "loss"), resamples=resamples, level=level, seed=seed)
+        gaps = calibration_gaps(self.rank == 0, self.confidence).numpy()
+        draws = np.abs(resampled_means(gaps, resamples=resamples, seed=seed)).sum(-1)
+        found.loc[len(found)] = ["ece", len(table), *interval(draws, level)]
+        return found
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per image; `labels` are constant columns put first, as in `model="base"`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.results import Columns
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictions(PerImage):
     """One entry per image, all on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = ((), ("confidence",))
 
     image_id: Int[Tensor, " images"]
     prediction: Int[Tensor, " images"]

@@ -12,6 +12,7 @@ from mechvit.analysis.behaviour.performance import evaluate
 from mechvit.analysis.inputs import Images
 from mechvit.analysis.pairs.kinship import Kinship, kinship
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.analysis.summaries.bootstrap_draws import performance_draws
 from mechvit.arguments import checked
@@ -32,7 +33,7 @@ ENCODERS = ("base", "tuned")
 
 
 @dataclass(frozen=True, repr=False)
-class HeadCombinations:
+class HeadCombinations(Result):
     """Performance, image by image, of each encoder with each head that it can have."""
 
     performance: pd.DataFrame

@@ -19,6 +19,8 @@ from mechvit.analysis.behaviour.performance import Performance, score
 from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite, model_name
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
+from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import OneLine, Result
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.data.sources.labels import check_aligned
@@ -39,8 +41,8 @@ FOLD_RANGE = Range(2)
 POINT = "hook_head_input"
 
 
-@dataclass(frozen=True)
-class HeadInputs:
+@dataclass(frozen=True, repr=False)
+class HeadInputs(OneLine):
     """Pooled representation of every image, which the head reads."""
 
     features: Float[Tensor, "images d_head_input"]
@@ -49,7 +51,7 @@ class HeadInputs:
 
 
 @dataclass(frozen=True, repr=False)
-class Probe:
+class Probe(Result):
     """A model's cross-fitted probe: logits of every image by the probe of the folds that the image is not in."""
 
     image_id: Int[Tensor, " images"]
@@ -75,6 +77,10 @@ class Probe:
     def to_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per image: the labels, the columns of `Performance.to_frame`, and fold."""
         return self.performance().to_frame(**labels).assign(fold=self.fold.numpy())
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Return the summary of the cross-fitted performance."""
+        return self.performance().summary(resamples=resamples, level=level, seed=seed)
 
     def head_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per fold: the labels, fold, penalty, temperature, loss (nats), n_fit, n_chosen_on."""

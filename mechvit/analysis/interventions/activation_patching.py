@@ -15,6 +15,7 @@ from mechvit.analysis.behaviour.performance import check_logits, unrounded
 from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.corruption_spec import Condition
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 Activations = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Patching:
+@dataclass(frozen=True, repr=False)
+class Patching(Result):
     """Outcomes of the receiver with each component in turn taken from the giver, per image; on the CPU."""
 
     components: tuple[Component, ...]

@@ -9,6 +9,8 @@ import torch
 
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.correlation import PairedEffects
+from mechvit.analysis.statistics.results import Result
+from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
 from .activation_patching import Patching
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class AttributionError:
+@dataclass(frozen=True, repr=False)
+class AttributionError(Result):
     """Exact and approximate effects, in logits (on the divergence in nats); all intervals are from a paired bootstrap
     over images."""
 
@@ -31,6 +33,14 @@ class AttributionError:
     overall: pd.DataFrame
     """kind ("all", and each of several), components (how many), quantity, value, low, high. The quantities are over
     the components' mean effects: pearson, spearman, and relative_error, |approximate - exact| / |exact| (L2)."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """Return `components`; `labels` are constant columns put first."""
+        return labelled(self.components, labels)
+
+    def summary(self) -> pd.DataFrame:
+        """Return `overall`."""
+        return self.overall
 
 
 @checked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.analysis.behaviour.performance import check_logits
 from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, on_cpu, wide
+from mechvit.analysis.statistics.results import AveragedResult, Columns
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class Attribution:
+@dataclass(frozen=True, repr=False)
+class Attribution(AveragedResult):
     """The first-order effect of taking each component from the giver; on the CPU.
 
     An effect is the change of the label's logit minus the foil's (see `foils`), in logits: positive favours the label.
     Of the divergence it is the change of KL(giver | receiver), in nats: negative is nearer to the giver.
     """
+
+    SUMMARISED: ClassVar[Columns] = (("kind", "layer", "head", "tokens"), ("effect",))
 
     components: tuple[Component, ...]
     image_id: Int[Tensor, " images"]

@@ -17,6 +17,7 @@ from mechvit.analysis.finite import check_finite, model_name
 from mechvit.analysis.inputs import Images, image_batches, pixel_values
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, intervals, resampled_means
 from mechvit.analysis.statistics.correlation import permutation_p, rank_correlation
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -38,8 +39,8 @@ SIZE = "size of change"
 HEAD_STATISTICS = ("distance", "cls_mass", "entropy", "entropy_difference")
 
 
-@dataclass(frozen=True)
-class HeadLinks:
+@dataclass(frozen=True, repr=False)
+class HeadLinks(Result):
     """Statistics of every head and image beside the effect of patching the head; float64, on the CPU."""
 
     image_id: Int[Tensor, " images"]
@@ -109,6 +110,10 @@ class HeadLinks:
             for name, values in drawn.items()
         ]
         return pd.DataFrame(rows, columns=[*labels, "model", "number", "heads", "value", "low", "high", "p"])
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Return `correlations`."""
+        return self.correlations(resamples=resamples, level=level, seed=seed)
 
     def _rows(self, values: Tensor, resamples: int, seed: int, level: float) -> Float[np.ndarray, "heads 3"]:
         """Return each head's mean with its interval."""

@@ -16,6 +16,7 @@ from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.correlation import PairedEffects
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
@@ -40,8 +41,8 @@ class Neuron(NamedTuple):
     """Reason why it was chosen: given, top (largest approximate effect) or random."""
 
 
-@dataclass(frozen=True)
-class NeuronPatching:
+@dataclass(frozen=True, repr=False)
+class NeuronPatching(Result):
     """Effects of taking each neuron, at all tokens, from the giver, as those of an `Attribution`; on the CPU."""
 
     neurons: tuple[Neuron, ...]
@@ -66,6 +67,10 @@ class NeuronPatching:
         effects = PairedEffects.of(self.exact, self.approximate, resamples=resamples, seed=seed)
         frame = pd.DataFrame(self.neurons, columns=list(Neuron._fields)).assign(**effects.columns(level))
         return labelled(frame, labels)
+
+    def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
+        """Return `agreement`."""
+        return self.agreement(resamples=resamples, level=level, seed=seed)
 
     def agreement(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
         """Compare exact and approximate mean effects, with intervals over images.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from mechvit.analysis.behaviour.answers import divergence
 from mechvit.analysis.behaviour.performance import check_logits, label_rank, unrounded
 from mechvit.analysis.inputs import on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Columns
 from mechvit.analysis.statistics.tidy_tables import PerImage, check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
@@ -37,9 +38,11 @@ holds 0; or the two differ on no image at all.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcomes(PerImage):
     """Outcomes of one model, or of one intervention on it, with one entry per image; on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = ((), ("correct", "logit_difference", "divergence"))
 
     image_id: Int[Tensor, " images"]
     correct: Bool[Tensor, " images"]

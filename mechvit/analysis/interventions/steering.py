@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.analysis.held_out_split import chosen_rows
 from mechvit.analysis.inputs import Images
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition
@@ -49,8 +50,8 @@ class Steer(NamedTuple):
     scale: float
 
 
-@dataclass(frozen=True)
-class Steering:
+@dataclass(frozen=True, repr=False)
+class Steering(Result):
     """Outcomes of each steering setting on every image, clean and under every corruption."""
 
     outcomes: Found[Steer]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, corrupted_batches, pixel_values
+from mechvit.analysis.statistics.results import OneLine
 from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -30,8 +31,8 @@ STEERED_POINTS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp
 """Hook points of a block that lie in the residual stream or write into it."""
 
 
-@dataclass(frozen=True)
-class Direction:
+@dataclass(frozen=True, repr=False)
+class Direction(OneLine):
     """A vector that is added at one hook point to steer a model."""
 
     hook_name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from mechvit.analysis.finite import check_finite, first_not_finite, model_name
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Columns
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 LENS_QUANTITIES = ("probability", "divergence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LensReading(LogitLens):
     """Readings of one lens, and their divergence from the model's output."""
+
+    SUMMARISED: ClassVar[Columns] = (("layer",), ("probability", "divergence"))
 
     divergence: Float[Tensor, "images layers"]
     """KL(model's final distribution || the lens's), nats; 0 at the last layer."""

@@ -21,6 +21,7 @@ from mechvit.analysis.pair_checks import check_same_shape
 from mechvit.analysis.pairs.kinship import require_kin
 from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.analysis.statistics.jackknife import jackknife_interval
+from mechvit.analysis.statistics.results import OneLine, Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.sources.load import load_images
@@ -41,8 +42,8 @@ ENERGY = 0.9
 """Share of the second moment for which directions are counted."""
 
 
-@dataclass(frozen=True)
-class Reading:
+@dataclass(frozen=True, repr=False)
+class Reading(OneLine):
     """Change of one head's output where the mean difference is added to the base model's mean residual stream.
 
     All changes are minus their mean over classes, which no prediction depends on.
@@ -67,8 +68,8 @@ class Reading:
         return self.change.square().mean(-1).sqrt()
 
 
-@dataclass(frozen=True)
-class DifferenceLens:
+@dataclass(frozen=True, repr=False)
+class DifferenceLens(Result):
     """Mean difference of two models on unrelated images, its readings and its spectrum, by layer and tokens."""
 
     images: int

@@ -14,14 +14,15 @@ from torch import Tensor
 from mechvit.analysis.common_batches import common_batches, common_residuals
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, on_cpu, pixel_values
+from mechvit.analysis.statistics.results import OneLine
 from mechvit.data.corruption_spec import CLEAN
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class DifferenceMoments:
+@dataclass(frozen=True, repr=False)
+class DifferenceMoments(OneLine):
     """Moments of one group of tokens; float64, on the CPU."""
 
     base: Float[Tensor, "layers d_model"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from mechvit.analysis.condition_images import shown_to
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, image_batches, on_cpu, pixel_values
 from mechvit.analysis.shared_pass import Hooks
+from mechvit.analysis.statistics.results import Columns
 from mechvit.analysis.statistics.tidy_tables import PerImage, tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogitLens(PerImage):
     """Readings of the logit lens: one row per image, one column per layer 0..n_layers (0 is the embedding, l the
     output of block l-1); on the CPU.
     """
+
+    SUMMARISED: ClassVar[Columns] = (("layer",), ("probability",))
 
     image_id: Int[Tensor, " images"]
     label: Int[Tensor, " images"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor
 from mechvit.analysis.behaviour.performance import require_classifier, strongest
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import on_cpu
+from mechvit.analysis.statistics.results import AveragedResult, Columns, OneLine
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatchLens:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PatchLens(OneLine):
     """Most probable classes of every patch; layer 0 is the embedding, l the output of block l - 1; on the CPU."""
 
     classes: Int[Tensor, "batch layer patch top"]
@@ -34,9 +35,11 @@ class PatchLens:
     """Probabilities of these classes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassTrajectories:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ClassTrajectories(AveragedResult):
     """Probabilities of some classes by layer, read at the head's tokens; on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = (("layer", "class"), ("probability",))
 
     classes: tuple[int, ...]
     names: tuple[str, ...]

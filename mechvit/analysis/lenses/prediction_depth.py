@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mechvit.analysis.inputs import Images
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import AveragedResult, Columns
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.analysis.summaries.bootstrap_draws import image_matrix
 from mechvit.arguments import checked
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 SUBSETS = ("all", "both_correct")
 
 
-@dataclass(frozen=True)
-class PredictionDepth:
+@dataclass(frozen=True, repr=False)
+class PredictionDepth(AveragedResult):
     """One entry per image, on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = ((), ("depth", "correct"))
 
     image_id: Int[Tensor, " images"]
     label: Int[Tensor, " images"]

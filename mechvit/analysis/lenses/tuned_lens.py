@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechvit.analysis.statistics.results import OneLine
 from mechvit.arguments import checked
 from mechvit.files import new_folder, write_json, write_tensors
 from mechvit.models.checkpoints.fingerprint import checkpoint_hash
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 WEIGHTS, ABOUT = "tuned_lens.safetensors", "tuned_lens.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TunedLens:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TunedLens(OneLine):
     """Translators h + h Aₗ + bₗ of the layers 0..n_layers - 1 of one model; the last layer needs none. On the CPU."""
 
     weight: Float[Tensor, "layer d_model d_model"]

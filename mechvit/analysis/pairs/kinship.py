@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 
 from .matching import MatchedMatrix, block_units, matched_cosines
@@ -24,7 +25,7 @@ SHAPE = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "gated_mlp")
 
 
 @dataclass(frozen=True, repr=False)
-class Kinship:
+class Kinship(Result):
     """Median cosine of two models' weight matrices after matching, beside that of unrelated models."""
 
     value: float
@@ -63,6 +64,12 @@ class Kinship:
         import pandas as pd
 
         return pd.DataFrame(self.matrices, columns=list(MatchedMatrix._fields))
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row: is_kin, value, bound, unrelated."""
+        import pandas as pd
+
+        return pd.DataFrame([{"is_kin": self.is_kin} | {n: getattr(self, n) for n in ("value", "bound", "unrelated")}])
 
 
 @checked

@@ -22,6 +22,7 @@ from mechvit.analysis.inputs import Images, SharedBatch, corrupted_batches, on_c
 from mechvit.analysis.lenses.logit_lens import residual_hooks
 from mechvit.analysis.statistics.bootstrap import LEVEL
 from mechvit.analysis.statistics.jackknife import jackknife_interval
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -47,8 +48,8 @@ class View(NamedTuple):
     corruption: Condition
 
 
-@dataclass(frozen=True)
-class CKA:
+@dataclass(frozen=True, repr=False)
+class CKA(Result):
     """Similarities of pairs of layers of two views; layer 0 is the embedding, l the output of block l - 1; on the CPU.
 
     The interval is a delete-a-group jackknife's: CKA is recomputed without each group of images, and Student's t has

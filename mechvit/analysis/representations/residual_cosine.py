@@ -18,6 +18,7 @@ from mechvit.analysis.pair_checks import check_same_shape
 from mechvit.analysis.pairs.kinship import Kinship, require_kin
 from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import tidy
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class ResidualCosine:
+@dataclass(frozen=True, repr=False)
+class ResidualCosine(Result):
     """Cosines between two models' residual streams, for each image and layer; on the CPU."""
 
     image_id: Int[Tensor, " images"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from mechvit.analysis.condition_images import shown_to, victim_of
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import AveragedResult, Columns
 from mechvit.analysis.statistics.tidy_tables import check_columns, tidy
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch, iter_batches
@@ -28,9 +29,11 @@ BANDS: tuple[tuple[str, float], ...] = (("low", 1 / 6), ("middle", 1 / 3), ("hig
 """Each band and its upper limit, cycles per pixel: thirds of 1/2, the highest frequency along a side."""
 
 
-@dataclass(frozen=True)
-class CorruptionSpectrum:
+@dataclass(frozen=True, repr=False)
+class CorruptionSpectrum(AveragedResult):
     """Power spectra of a corruption's change, one row per image; on the CPU."""
+
+    SUMMARISED: ClassVar[Columns] = (("frequency",), ("power",))
 
     image_id: Int[Tensor, " images"]
     frequency: Float[Tensor, " bins"]

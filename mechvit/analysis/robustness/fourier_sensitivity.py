@@ -15,6 +15,7 @@ from mechvit.analysis.behaviour.performance import check_logits, label_rank, req
 from mechvit.analysis.finite import first_not_finite, model_name
 from mechvit.analysis.inputs import Images, image_batches, on_cpu
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, intervals, resampled_means
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.counter_rng import named_seed, uniform
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class FourierSensitivity:
+@dataclass(frozen=True, repr=False)
+class FourierSensitivity(Result):
     """Errors of each image under each wave; on the CPU."""
 
     image_id: Int[Tensor, " images"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.correlation import rank_correlation
-from mechvit.analysis.statistics.tidy_tables import check_columns
+from mechvit.analysis.statistics.results import Result
+from mechvit.analysis.statistics.tidy_tables import check_columns, labelled
 from mechvit.analysis.summaries.bootstrap_draws import Draws, image_matrix
 from mechvit.arguments import checked
 from mechvit.data.conditions import parse_condition
@@ -31,8 +32,8 @@ CONTRASTS = (("family", "across"), ("group", "across"), ("member", "outside"), B
 """Pairs of scopes whose difference is reported, first minus second."""
 
 
-@dataclass(frozen=True)
-class Transfer:
+@dataclass(frozen=True, repr=False)
+class Transfer(Result):
     """Three tidy tables; every interval is a bootstrap over images, paired over models and corruptions."""
 
     matrix: pd.DataFrame
@@ -48,6 +49,14 @@ class Transfer:
     similarity: pd.DataFrame
     """quantity (gain, transfer), pairs, correlation (Spearman's, of spectral distance with the quantity), low, high,
     p_value (by relabelling of corruptions); without rows where there are no spectra or fewer than 3 corruptions."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """Return `matrix`; `labels` are constant columns put first."""
+        return labelled(self.matrix, labels)
+
+    def summary(self) -> pd.DataFrame:
+        """Return `means`."""
+        return self.means
 
 
 @checked

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from .results import AveragedResult
+
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
@@ -16,8 +18,8 @@ ROUNDING = 1e-3
 """Largest step by which rounding in half precision may carry a share or a cosine beyond its bounds."""
 
 
-@dataclass(frozen=True)
-class PerImage:
+@dataclass(frozen=True, repr=False)
+class PerImage(AveragedResult):
     """Tensors with one entry, or one row, per image."""
 
     @classmethod

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.interventions.model_pair import LeftOut, comparable_weights
+from mechvit.analysis.statistics.results import OneLine, Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
@@ -26,8 +27,8 @@ RANKS = (1, 4, 16)
 """Numbers k of top directions for which share and overlap are reported."""
 
 
-@dataclass(frozen=True)
-class WeightChange:
+@dataclass(frozen=True, repr=False)
+class WeightChange(OneLine):
     """Change D = T - B of one weight tensor from base B to tuned T, in float64."""
 
     part: str
@@ -89,8 +90,8 @@ class WeightChange:
         return float(self.left_overlap[place]), float(self.right_overlap[place])
 
 
-@dataclass(frozen=True)
-class WeightChanges:
+@dataclass(frozen=True, repr=False)
+class WeightChanges(Result):
     """Changes of all weight tensors, in the order of a forward pass."""
 
     weights: tuple[WeightChange, ...]
@@ -156,6 +157,10 @@ class WeightChanges:
         found["cosine"] = sums["product"] / norms.where(norms > 0)
         found["energy"] = sums["change"] / sums["change"].sum() if sums["change"].sum() else np.nan
         return labelled(found, labels)
+
+    def summary(self) -> pd.DataFrame:
+        """Return `part_frame()`."""
+        return self.part_frame()
 
     def spectrum_frame(self, **labels: str) -> pd.DataFrame:
         """Return one row per changed matrix and direction.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from mechvit.analysis.interventions.model_pair import check_weights_fit, giver_p
 from mechvit.analysis.interventions.recovery import GIVER, RECEIVER, Outcomes, quantities_in, score_outcomes
 from mechvit.analysis.interventions.runner import Found, changes, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import Columns, Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
@@ -33,9 +34,11 @@ ALPHAS = tuple(step / 8 for step in range(-2, 13))
 """Default places on the line: -0.25 to 1.5 in steps of an eighth."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LossOutcomes(Outcomes):
     """Outcomes that include the loss."""
+
+    SUMMARISED: ClassVar[Columns] = ((), ("correct", "logit_difference", "divergence", "loss"))
 
     loss: Float[Tensor, " images"]
     """Cross-entropy of the label, nats; NaN for an image without a label."""
@@ -45,8 +48,8 @@ class LossOutcomes(Outcomes):
         return super().to_frame(**labels).assign(loss=self.loss.numpy())
 
 
-@dataclass(frozen=True)
-class Interpolation:
+@dataclass(frozen=True, repr=False)
+class Interpolation(Result):
     """Outcomes of every mixture of the two models' weights, per image and corruption."""
 
     outcomes: Found[float | str]

@@ -14,6 +14,7 @@ from mechvit.analysis.interventions.model_pair import check_weights_fit
 from mechvit.analysis.interventions.recovery import DIVERGENCE, GIVER, NO_SHARE, RECEIVER
 from mechvit.analysis.interventions.runner import effects, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -35,8 +36,8 @@ Runs = Mapping[tuple[int, int, str], frozenset[str]]
 """(first block, last block, name) -> parts."""
 
 
-@dataclass(frozen=True)
-class ShortestRun:
+@dataclass(frozen=True, repr=False)
+class ShortestRun(Result):
     """The run of blocks that was chosen on one part of the images, measured on the other."""
 
     share: float

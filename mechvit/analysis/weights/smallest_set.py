@@ -16,6 +16,7 @@ from mechvit.analysis.interventions.model_pair import check_weights_fit
 from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
 from mechvit.analysis.interventions.runner import effects, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
 from mechvit.settings_checks import SHARE_ABOVE_ZERO, check, check_choice
@@ -63,8 +64,8 @@ class SmallestSetConfig:
         check_choice(self, quantity=get_args(Quantity), method=get_args(Method))
 
 
-@dataclass(frozen=True)
-class SmallestSet:
+@dataclass(frozen=True, repr=False)
+class SmallestSet(Result):
     """Sets from one group to the first that recovers the share, measured on both parts of the images."""
 
     quantity: Quantity
@@ -100,6 +101,11 @@ class SmallestSet:
             table.insert(3, "images", name)
             frames.append(table)
         return pd.concat(frames, ignore_index=True)
+
+    def summary(self) -> pd.DataFrame:
+        """Return the rows of the set that was found, on both parts of the images."""
+        table = self.to_frame()
+        return table[table["step"] == len(self.path)].reset_index(drop=True)
 
     def _added(self, step: int) -> str:
         before = self.path[step - 2] if step > 1 else ()

@@ -14,6 +14,7 @@ from mechvit.analysis.interventions.model_pair import check_weights_fit, giver_p
 from mechvit.analysis.interventions.recovery import GIVER, RECEIVER
 from mechvit.analysis.interventions.runner import Found, Key, effects, outcome_frame, run_interventions
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
 
@@ -36,8 +37,8 @@ class Swap(NamedTuple):
     """Number of parts taken from the giver."""
 
 
-@dataclass(frozen=True)
-class Swaps:
+@dataclass(frozen=True, repr=False)
+class Swaps(Result):
     """Outcomes of each swap, per image and corruption."""
 
     outcomes: Found[Swap]

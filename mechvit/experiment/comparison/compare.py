@@ -68,7 +68,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         """Return the notebook's output: the first paragraphs, and a link to the report."""
         paragraphs = "".join(f"<p>{html.escape(text)}</p>" for text in self.summary())
-        return f'{paragraphs}<p><a href="{html.escape(os.fspath(self.report))}">{html.escape(self.report.name)}</a></p>'
+        place = html.escape(os.path.relpath(self.report))  # notebooks open what lies below their own folder
+        return f'{paragraphs}<p><a href="{place}" target="_blank">{place}</a></p>'
 
 
 @checked

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.statistics.results import AveragedResult, Columns, Result
 from mechvit.analysis.statistics.tidy_tables import tidy
 from mechvit.saes.latents.results import SAEFeatures
 
@@ -21,7 +22,7 @@ DENSITY_EDGES = np.linspace(-6, 0, 25)
 """Edges of the bins of log10(firing rate): four per decade."""
 
 
-class _Metrics:
+class _Metrics(Result):
     """A dataclass of numbers that can be written as a table."""
 
     def to_frame(self, **labels: str) -> pd.DataFrame:
@@ -92,12 +93,14 @@ class SAEQuality(_Metrics):
     """Fraction recovered relative to mean ablation."""
 
 
-@dataclass(frozen=True)
-class SAECosine:
+@dataclass(frozen=True, repr=False)
+class SAECosine(AveragedResult):
     """Cosine, over latents, between the clean and the corrupted code of the same patch; on the CPU.
 
     The cosine of two empty codes is 1; that of an empty code with a non-empty one is 0.
     """
+
+    SUMMARISED: ClassVar[Columns] = (("token",), ("cosine",))
 
     image_id: Int[Tensor, " images"]
     cosine: Float[Tensor, "images tokens"]
@@ -113,8 +116,8 @@ class SAECosine:
         return tidy(self.image_id, {"cosine": self.cosine}, labels).rename(columns={"layer": "token"})
 
 
-@dataclass(frozen=True)
-class FiringRates:
+@dataclass(frozen=True, repr=False)
+class FiringRates(Result):
     """Share of tokens on which each latent fires."""
 
     rate: Float[Tensor, " d_sae"]
@@ -134,8 +137,8 @@ class FiringRates:
         return pd.DataFrame(labels | {"low": low, "high": high, "latents": np.r_[(rate == 0).sum(), counts]})
 
 
-@dataclass(frozen=True)
-class SAEEvaluation:
+@dataclass(frozen=True, repr=False)
+class SAEEvaluation(Result):
     """Evaluation of a model's SAEs under several conditions, by (name of the SAE, corruption key).
 
     In the tables the name is the column `architecture`, which it is for SAEs that `train_saes` published.
@@ -149,6 +152,10 @@ class SAEEvaluation:
     firing: Mapping[tuple[str, str], FiringRates] = field(default_factory=dict)
     features: Mapping[str, SAEFeatures] = field(default_factory=dict)
     """Descriptions of latents by the SAE's name; empty unless requested."""
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """Return `quality_frame`."""
+        return self.quality_frame(**labels)
 
     def quality_frame(self, **labels: str) -> pd.DataFrame:
         """Return the columns of `labels`, then architecture, corruption, metric, value."""

@@ -16,6 +16,8 @@ from mechvit.analysis.behaviour.performance import check_logits, label_rank, req
 from mechvit.analysis.finite import model_name
 from mechvit.analysis.inputs import Images, corrupted_batches, on_cpu, wide
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
+from mechvit.analysis.statistics.results import Result
+from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
 from mechvit.data.conditions import as_condition
@@ -37,14 +39,18 @@ ABLATION_QUANTITIES = ("accuracy", "loss")
 UNTOUCHED = "untouched"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeatureAblation:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FeatureAblation(Result):
     """Table with one row per ablation, condition and image: corruption, kind, n (latents ablated), draw (of the
     controls), image_id, accuracy (0 or 1), loss (nats)."""
 
     per_image: pd.DataFrame
     sets: FeatureSets
     target: str
+
+    def to_frame(self, **labels: str) -> pd.DataFrame:
+        """Return `per_image`; `labels` are constant columns put first."""
+        return labelled(self.per_image, labels)
 
     def summary(self, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
         """Return `ablation_summary`, with a column `rate`: the mean firing rate of the ablated latents (for controls

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.settings_checks import COUNT, Range, check_number
 
@@ -25,8 +26,8 @@ CALIPER = 1.2
 SENSITIVE, CONTROL = "sensitive", "control"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeatureSets:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FeatureSets(Result):
     """Latents to ablate: the most sensitive ones, and several draws of as many controls of matched firing rate."""
 
     sensitive: Int[Tensor, " n"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from mechvit.analysis.condition_images import check_same_image
 from mechvit.analysis.inputs import Images, corrupted_batches
 from mechvit.analysis.statistics.bootstrap import LEVEL
+from mechvit.analysis.statistics.results import OneLine, Result
 from mechvit.arguments import checked
 from mechvit.data.conditions import as_condition
 from mechvit.data.corruption_spec import CLEAN, Condition
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentChange:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LatentChange(OneLine):
     """One model's latents clean and corrupted: means over images of the mean over tokens; on the CPU, in float64.
 
     Errors are standard errors over images (sample standard deviation / square root of their number).
@@ -57,8 +58,8 @@ class LatentChange:
         return (self.clean_rate + self.corrupted_rate) / 2
 
 
-@dataclass(frozen=True)
-class FeatureChange:
+@dataclass(frozen=True, repr=False)
+class FeatureChange(Result):
     """Effect of a corruption on the latents of several models, by model name, in the order given.
 
     Latents are those of the first model's SAE; those of another model's own SAE are matched to them, and latents

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 
@@ -26,8 +27,8 @@ _BLOCK = 2**24  # cosines per block: 64 MiB
 _ROUNDS = 100  # rounds of greedy matching; each about halves the rest, unless directions repeat
 
 
-@dataclass(frozen=True)
-class FeatureMatch:
+@dataclass(frozen=True, repr=False)
+class FeatureMatch(Result):
     """For each latent of SAE a one latent of SAE b, matched by decoder directions; on the CPU."""
 
     match: Int[Tensor, " d_sae_a"]

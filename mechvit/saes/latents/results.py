@@ -10,14 +10,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechvit.analysis.statistics.results import OneLine, Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogitEffects:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LogitEffects(OneLine):
     """The classes whose logits a latent raises and lowers most through the head alone.
 
     The effect is that of one unit of activation along the latent's direction (`latent_directions`) in every token that
@@ -34,8 +35,8 @@ class LogitEffects:
     lowered_by: Float[Tensor, "d_sae top"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sensitivity:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Sensitivity(OneLine):
     """Effect of a corruption on each latent at the same tokens: patches, or CLS for an SAE of CLS alone."""
 
     clean_mean: Float[Tensor, " d_sae"]
@@ -50,8 +51,8 @@ class Sensitivity:
     """Share of the clean tokens where the latent fires on which it also fires when corrupted; NaN if there is none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SAEFeatures:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SAEFeatures(Result):
     """Every latent of one SAE on clean images, and the effect of corruptions on it; all on the CPU."""
 
     firing_rate: Float[Tensor, " d_sae"]

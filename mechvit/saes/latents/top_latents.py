@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechvit.analysis.inputs import on_cpu, wide
+from mechvit.analysis.statistics.results import Result
 from mechvit.analysis.statistics.tidy_tables import labelled
 from mechvit.arguments import checked
 from mechvit.data.batches import ImageBatch
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 
-@dataclass(frozen=True)
-class TopLatents:
+@dataclass(frozen=True, repr=False)
+class TopLatents(Result):
     """Latents that fire on one picture, those that write most into it first; on the CPU."""
 
     latent: Int[Tensor, " latents"]
@@ -75,10 +76,6 @@ class TopLatents:
             "share": (self.maps > 0).double().mean(1),
         }
         return labelled(pd.DataFrame({name: values.numpy() for name, values in table.items()}), labels)
-
-    def summary(self) -> pd.DataFrame:
-        """Return `to_frame`."""
-        return self.to_frame()
 
 
 @checked
