@@ -17,7 +17,7 @@ from mechvit.arguments import _choices, _name
 from mechvit.data import Mixture
 
 PACKAGES = ("data", "analysis", "saes", "finetuning", "visualization", "visualization.figures", "experiment")
-PACKAGES += ("experiment.nulls",)
+PACKAGES += ("experiment.nulls", "benchmark")
 FACES = {
     f"{package}.{name}": function
     for package in PACKAGES
