@@ -113,11 +113,13 @@ def _in_one_line(shown: str) -> str:
 
 
 def _show(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Show as a note how classes were matched, and any other warning as usual."""
+    """Show how classes were matched as a note and other warnings to users in one line, and all else as usual."""
     from mechvit.data import InferredLabels
 
     if issubclass(category, InferredLabels):
         say(f"note: {message}", file=sys.stderr)
+    elif category is UserWarning:
+        say(f"warning: {one_line(str(message))}", file=sys.stderr)
     else:
         otherwise(message, category, *place)
 

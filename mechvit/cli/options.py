@@ -181,6 +181,7 @@ def opened_pictures(options: Any) -> dict[str, Any]:
     from mechvit.data import open_pictures
     from mechvit.data.sources.picture import path_text
 
-    captions = {path: path_text(name) for name, path in names_of([str(path) for path in options.pictures]).items()}
+    files = [os.path.expanduser(path) for path in options.pictures]
+    captions = {path: path_text(name) for name, path in names_of(files).items()}
     opened = open_pictures({path: path for path in captions}, pixel_range=options.pixel_range)
     return {captions[path]: picture for path, picture in opened.items()}

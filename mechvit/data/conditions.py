@@ -164,6 +164,10 @@ def parse_condition(text: str) -> Condition:
         return _FOLDERS[text]
     if found := re.fullmatch(r"(pgd|fgsm)(?:_(\d{1,4}))?(?:@(\w+))?", text):
         return Attack(found[1], int(found[2] or 0), found[3] or "")
+    if text.endswith(".py"):
+        raise ValueError(
+            f"{printable(text)} is a file: name a function of it and the level, as in {printable(text)}:haze_3"
+        )
     if ":" in text:
         load_function(text)
         text = text.rpartition(":")[2]

@@ -127,8 +127,9 @@ class Run:
 
         config, size = self.config, self.config.shape.image_size
         processor = ViTImageProcessorPil(size={"height": size, "width": size})
+        taken: dict[str, Any] = {"seed": config.seed, "image_size": size, "say": self.stages.say}
         train, validation = (
-            prepare(load_images("photos", part, limit=config.count(part), seed=config.seed, image_size=size), processor)
+            prepare(load_images("photos", part, limit=config.count(part), **taken), processor)
             for part in ("train", "validation")
         )
         train_from_scratch(

@@ -150,7 +150,7 @@ def load_pictures(
     from .folders.groups import with_groups
     from .picture_column import PictureColumn
 
-    files = [os.fspath(picture) for picture in pictures]
+    files = [os.path.expanduser(picture) for picture in pictures]
     if not files:
         raise ValueError("there is no picture to look at; give at least one")
     if twice := sorted({file for file in files if files.count(file) > 1}):
@@ -246,7 +246,8 @@ def _line(found: ChosenRows, part: str, chosen: ReadableRows) -> str:
     """Return in one line how many images are taken, and which."""
     labels = np.asarray(found.rows["label"], dtype=np.int64)[chosen.rows]
     whole, count, without = len(found.rows), len(labels), int((labels < 0).sum())
-    line = f"{count:,} of {whole:,} images" if count < whole else f"{count:,} images"
+    images = "image" if whole == 1 else "images"
+    line = f"{count:,} of {whole:,} {images}" if count < whole else f"{count:,} {images}"
     line += f" {found.place}" if found.place else ""
     if part != ALL:
         line += f": {'the first of ' if chosen.is_cut else ''}the part `{part}`"
