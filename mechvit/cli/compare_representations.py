@@ -31,7 +31,7 @@ from mechvit.cli.options import (
 )
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.data.sources.load import ALL
-from mechvit.experiment.inputs import check_corruptions, corrupted_named, load_headed, names_of, result_folder
+from mechvit.experiment.inputs import check_corruptions, corrupted_named, load_model, names_of, result_folder
 from mechvit.files import note, write_tables
 from mechvit.settings_checks import COUNT_OR_ZERO, SettingError, check, check_common, check_some
 from mechvit.terminal import say
@@ -50,7 +50,7 @@ class Options(UnlabelledOptions, DeviceOptions, BatchOptions, OutputOptions):
     """Options of the comparison of representations."""
 
     model: tuple[str, ...]
-    """Folders or Hub ids of image classifiers with their image processors, the base first."""
+    """Folders or Hub ids of models with their image processors, the base first; lenses need classifiers."""
     out: str
     """Folder for tables, lenses and figures."""
     corruptions: tuple[str, ...]
@@ -91,11 +91,12 @@ def main(options: Options) -> None:
     from mechvit.analysis.representations.cka import check_views, clean_and_corrupted
 
     with result_folder(options, "representations", *options.model) as folder:
-        models = dict(zip(names, models_of(options, names.values(), load_headed), strict=True))
+        models = dict(zip(names, models_of(options, names.values(), load_model), strict=True))
         check_corruptions(corruptions, next(iter(models.values())).cfg.image_size)
         images, plain = measured_images(options, models)
         compared = clean_and_corrupted(models, corruptions)
-        check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair)
+        groups = groups_of(images)
+        check_views(models, images, compared, tokens=options.tokens, every_pair=options.every_pair, groups=groups)
         lenses = trained_lenses(models, corruptions, options) if options.lens_epochs and not plain else {}
         tables = make_tables(models, lenses, images, corruptions, options, with_lenses=not plain)
         write_tables(folder, tables)
@@ -110,6 +111,13 @@ def main(options: Options) -> None:
         say(f"prediction depth in layers, its change from {next(iter(models))}'s\n")
         say(shown.to_string(index=False, float_format="%.3f"))
     say(f"\n{options.out}: {len(tables)} tables, {len(lenses)} lenses, {drawn} figures")
+
+
+def groups_of(images: datasets.Dataset) -> int:
+    """Return the number of groups of images for CKA's interval: the default, or fewer where images are few."""
+    from mechvit.analysis.representations.cka import IMAGE_GROUPS
+
+    return max(2, min(IMAGE_GROUPS, len(images) // 2))
 
 
 def measured_images(options: Options, models: dict[str, HookedViT]) -> tuple[datasets.Dataset, str]:
@@ -166,6 +174,7 @@ def make_tables(
         tokens=options.tokens,
         every_pair=options.every_pair,
         debiased=not options.biased,
+        groups=groups_of(images),
         progress="CKA",
         **shared,
     )
@@ -202,8 +211,9 @@ def draw(tables: dict[str, pd.DataFrame], folder: Path) -> int:
     from mechvit.visualization.html_page.figure_page import write_figure_pages
 
     first = tables["cka"]["model_a"].iloc[0]
+    called = {first: "base"} | ({} if first == "base" else {"base": "other base"})
     shown = {
-        name: frame.replace({column: {first: "base"} for column in ("model", "model_a", "model_b") if column in frame})
+        name: frame.replace({column: called for column in ("model", "model_a", "model_b") if column in frame})
         for name, frame in tables.items()
     }
     drawn = {

@@ -27,7 +27,7 @@ from mechvit.cli.options import (
 )
 from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.load import ALL
-from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_headed, names_of, result_pages
+from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_model, names_of, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
@@ -44,11 +44,12 @@ class Options(PictureOptions, UnlabelledOptions, DeviceOptions, OutputOptions):
     """Options of the attention explorer."""
 
     model: tuple[str, ...]
-    """Folders or Hub ids of classifiers of one shape with their image processors; two are displayed initially."""
+    """Folders or Hub ids of models of one shape, with or without heads, with their image processors; two are displayed
+    initially."""
     out: Path
     """Path of the explorer's page, an .html file."""
     lens: Path | None = None
-    """Path of the patch lens's page, an .html file; None writes none."""
+    """Path of the patch lens's page, an .html file; None writes none. It needs classifiers."""
     corruptions: tuple[str, ...] = ("gaussian_blur_4",)
     """Corruptions shown beside the clean picture: FAMILY_LEVEL, as in gaussian_blur_4 (deviation in pixels at the
     model's input size) or gaussian_noise_2 (ImageNet-C severity)."""
@@ -87,7 +88,7 @@ def main(options: Options) -> None:
 
 def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, str]) -> None:
     """Compute the pages and write them."""
-    models = dict(zip(names, models_of(options, names.values(), load_headed), strict=True))
+    models = dict(zip(names, models_of(options, names.values(), load_model), strict=True))
     first = next(iter(models.values()))
     check_corruptions(corruptions, first.cfg.image_size)
     limit = options.limit or (len(options.pictures) if options.pictures else DEFAULT_COUNT)
@@ -96,9 +97,11 @@ def draw(options: Options, corruptions: Sequence[Condition], names: dict[str, st
 
     shared: dict[str, Any] = {"limit": limit, "seed": options.seed}
     chosen: dict[str, Any] = {name: getattr(options, name) for name in ("layers", "heads", "max_bytes")}
-    say(attention_explorer(models, images, corruptions, **chosen, **shared).save(options.out))
-    if options.lens is not None:
-        say(patch_lens_view(models, images, corruptions, **shared).save(options.lens))
+    explorer = attention_explorer(models, images, corruptions, **chosen, **shared)
+    lens = patch_lens_view(models, images, corruptions, **shared) if options.lens is not None else None
+    say(explorer.save(options.out))
+    if lens is not None and options.lens is not None:
+        say(lens.save(options.lens))
 
 
 def shown(options: Options, model: HookedViT, limit: int) -> Any:

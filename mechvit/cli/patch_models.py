@@ -35,7 +35,7 @@ from mechvit.cli.options import (
     models_of,
     own_first,
 )
-from mechvit.data.conditions import parse_condition
+from mechvit.data.conditions import bound, parse_condition
 from mechvit.data.corruption_spec import Condition
 from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import check_corruptions, result_folder
@@ -103,6 +103,8 @@ def main(options: Options) -> None:
         receiver, giver = models_of(options, (options.receiver, options.giver))
         check_corruptions((corruption, given), receiver.cfg.image_size)
         pair = {"base": receiver, "tuned": giver}
+        if options.receiver == options.giver:  # plain pgd_4 attacks that one model
+            corruption, given = (bound(each, pair, plain_is_base=True) for each in (corruption, given))
         corruption, given = (check_same_image([each], "patching", pair)[0] for each in (corruption, given))
         tables, passes = make_tables(receiver, giver, corruption, given, options)
         write_tables(folder, tables)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mechvit.cli.options import DeviceOptions, OutputOptions, opened_pictures, own_first
 from mechvit.data.corruption_spec import CLEAN, Condition
-from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_headed, result_pages
+from mechvit.experiment.inputs import check_corruptions, corruptions_named, load_model, result_pages
 from mechvit.settings_checks import COUNT, COUNT_OR_ZERO, check, check_common, check_some
 from mechvit.terminal import say
 
@@ -27,7 +27,7 @@ class Options(DeviceOptions, OutputOptions):
     """Options of the attention page."""
 
     model: str
-    """Folder or Hub id of a ViTForImageClassification with its image processor."""
+    """Folder or Hub id of a vision transformer, with or without a head, with its image processor."""
     pictures: tuple[Path, ...]
     """Picture files in any format that Pillow opens, shown beside each other."""
     pixel_range: tuple[float, float] | None = None
@@ -69,9 +69,9 @@ def main(options: Options) -> None:
 def draw(options: Options, corruption: Condition) -> None:
     """Compute the page and write it."""
     pictures = opened_pictures(options)
-    models = {"Base" if options.tuned else "": load_headed(options.model, options.device, options.model_dtype)}
+    models = {"Base" if options.tuned else "": load_model(options.model, options.device, options.model_dtype)}
     if options.tuned is not None:
-        models["Tuned"] = load_headed(options.tuned, options.device, options.model_dtype)
+        models["Tuned"] = load_model(options.tuned, options.device, options.model_dtype)
     for model in models.values():
         check_corruptions([corruption], model.cfg.image_size)
     from mechvit.views import attention_view

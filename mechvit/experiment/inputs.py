@@ -166,25 +166,16 @@ def load_classifier(checkpoint: str, device: str | None, dtype: ModelDtype = "fl
         ValueError: there is no such checkpoint or device, the checkpoint is of another kind, or it has no head, no
             softmax classifier or no image processor.
     """
-    model = load_headed(checkpoint, device, dtype)
+    model = load_model(checkpoint, device, dtype)
+    if model.head is None:
+        raise ValueError(
+            f"{checkpoint} has no classification head; give a classifier, such as a ViTForImageClassification, or "
+            "compare it with `mechvit compare`, which takes bare encoders"
+        )
     if model.cfg.no_softmax is not None:
         raise ValueError(
             f"{checkpoint} is no softmax classifier, which accuracy, calibration and lenses need: "
             f"{model.cfg.no_softmax}"
-        )
-    return model
-
-
-def load_headed(checkpoint: str, device: str | None, dtype: ModelDtype = "float32") -> HookedViT:
-    """Load a model with any head, for analyses that need no labels.
-
-    Raises:
-        ValueError: as in `load_model`, or the model has no head.
-    """
-    model = load_model(checkpoint, device, dtype)
-    if model.head is None:
-        raise ValueError(
-            f"{checkpoint} has no classification head; give a classifier, such as a ViTForImageClassification"
         )
     return model
 

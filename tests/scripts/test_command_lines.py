@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,12 @@ def test_long_trainings_refuse_before_they_start(name, checkpoints, tmp_path):
 
 def test_names_are_whole_paths_where_last_parts_clash():
     assert names_of(["a/base", "b/base", "b/blur"]) == {"a/base": "a/base", "b/base": "b/base", "blur": "b/blur"}
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(capfd):
+    def main() -> None:
+        warnings.warn("left out 2 of 3 files:\n  a.png", stacklevel=1)
+
+    run(main)
+    assert capfd.readouterr().err == "warning: left out 2 of 3 files: a.png\n"

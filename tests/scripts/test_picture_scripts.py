@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 from script_calls import SCRIPTS, call, script
+from transformers import ViTModel
 
 from mechvit.data import load_images
 from mechvit.experiment.config import PRESETS
@@ -143,3 +145,33 @@ def test_every_named_picture_is_explored_unless_there_is_a_limit(checkpoint, tmp
         titles = [name for name in (path.name for path in pictures) if f'"{name}"' in page.read_text()]
         assert len(titles) == count
     assert "3 of 10 pictures: the first" in capsys.readouterr().out.splitlines()
+
+
+def test_attention_of_bare_encoders_is_shown_and_their_representations_compared(checkpoint, tiny_hf, phone, tmp_path):
+    """Attention and CKA read no head; the patch lens does, and is refused before a page is written."""
+    bare, (_, plain) = tmp_path / "bare", phone
+    ViTModel.from_pretrained(checkpoint, add_pooling_layer=False).save_pretrained(bare)
+    shutil.copy(Path(checkpoint) / "preprocessor_config.json", bare)
+    one = {"pictures": (plain,), "out": tmp_path / "a.html"}
+    call("explore_attention", model=(str(bare), checkpoint), **one)
+    assert one["out"].is_file()
+    with pytest.raises(ValueError, match="n_classes"):
+        call("explore_attention", model=(str(bare), checkpoint), lens=tmp_path / "c.html", **one | {"overwrite": True})
+    assert not (tmp_path / "c.html").exists()
+    call("visualize_attention", model=str(bare), **one | {"out": tmp_path / "b.html"})
+    for i, image in enumerate(load_images("photos", "test", limit=9, image_size=32)["image"]):
+        image.save(plain.parent / f"{i}.png")
+    plain.unlink()
+    out = tmp_path / "cka"
+    asked = {"model": (str(bare), checkpoint), "images": f"folder:{plain.parent}", "corruptions": ("gaussian_blur_2",)}
+    call("compare_representations", out=str(out), **asked)
+    found = pd.read_parquet(out / "cka.parquet").query("model_a != model_b and corruption_a == corruption_b")
+    assert found["cka"].to_numpy() == pytest.approx(1, abs=1e-5)  # the same encoder, with a head and without
+    assert not (out / "lens_readings.parquet").exists()
+
+
+def test_a_picture_in_the_home_folder_is_found(checkpoint, phone, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    call("evaluate", model=(checkpoint,), pictures=(Path("~/plain/phone.png"),), corruptions=("clean",))
+    assert "1 picture, without labels" in capsys.readouterr().out
+    call("explore_attention", model=(checkpoint,), pictures=(Path("~/plain/phone.png"),), out=tmp_path / "a.html")
