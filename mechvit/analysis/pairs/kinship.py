@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ import torch
 
 from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
+from mechvit.models.grafting import encoder_source
 
 from .matching import MatchedMatrix, block_units, matched_cosines
 from .unrelated import kin_bound, unrelated_cosine
@@ -105,17 +109,16 @@ def kinship(base: HookedViT, tuned: HookedViT) -> Kinship:
 
 
 @checked
-def require_kin(base: HookedViT, tuned: HookedViT, what: str, kin: Kinship | None = None) -> Kinship:
+def require_kin(base: HookedViT, tuned: HookedViT, what: str) -> Kinship:
     """Refuse two models that are not kin, for a quantity that needs it.
 
     Args:
         what: the quantity, as the subject of the error's sentence: "swapping weights".
-        kin: what `kinship` found of these models; None asks it.
 
     Raises:
         ValueError: the models are not kin; gives the reason.
     """
-    found = kin or kinship(base, tuned)
+    found = _KNOWN.get().get(_encoders(base, tuned)) or kinship(base, tuned)
     if not found.is_kin:
         raise ValueError(
             f"{what} needs models of which one was trained from the other, so that their weights share a basis; "
@@ -123,3 +126,28 @@ def require_kin(base: HookedViT, tuned: HookedViT, what: str, kin: Kinship | Non
             "(behaviour, CKA, lenses, attention)"
         )
     return found
+
+
+_KNOWN: ContextVar[dict[frozenset[int], Kinship]] = ContextVar("known kinships", default={})  # noqa: B039 never changed
+"""Encoders of two models -> what was found of them."""
+
+
+@contextmanager
+def known_kinship(base: HookedViT, tuned: HookedViT, found: Kinship) -> Iterator[None]:
+    """Have `require_kin` take what `kinship` found of two models, in the context, where their weights must not change.
+
+    It counts for the two in either order, and for models that share their encoders (`mechvit.models.graft_head`).
+
+    Args:
+        base, tuned: the models.
+        found: the result of `kinship(base, tuned)`.
+    """
+    token = _KNOWN.set({**_KNOWN.get(), _encoders(base, tuned): found})
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
+def _encoders(base: HookedViT, tuned: HookedViT) -> frozenset[int]:
+    return frozenset(id(encoder_source(model) or model) for model in (base, tuned))

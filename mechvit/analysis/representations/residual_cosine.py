@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mechvit.analysis.finite import check_finite
 from mechvit.analysis.inputs import Images, on_cpu
 from mechvit.analysis.pair_checks import check_same_shape
-from mechvit.analysis.pairs.kinship import Kinship, require_kin
+from mechvit.analysis.pairs.kinship import require_kin
 from mechvit.analysis.shared_pass import Hooks, PassBatch, PassMeasurement, run_together
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 from mechvit.analysis.statistics.results import Result
@@ -78,7 +78,6 @@ def residual_cosine(
     images: Images,
     conditions: Collection[Condition | str] = (CLEAN,),
     *,
-    kin: Kinship | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -92,7 +91,6 @@ def residual_cosine(
         base, tuned: two models of one width, depth and grid of patches; no head is needed.
         images: a `datasets.Dataset` (prepared or raw) or an `ImageBatch`; labels are not read.
         conditions: what is done to the images before they are shown.
-        kin: what `kinship` found of these models; None asks it.
         batch_size: images per forward pass; None takes 32 on a CPU, else 128.
         seed: seed of all random draws of the conditions.
         progress: the label of a progress bar; None shows none.
@@ -101,7 +99,7 @@ def residual_cosine(
         ValueError: models of two shapes or crops, or that are not kin, no images, no conditions, another input size, or
             activations that are not finite.
     """
-    found = CosineMeasurement(base, tuned, kin)
+    found = CosineMeasurement(base, tuned)
     models = {"base": base, "tuned": tuned}
     run_together(models, images, conditions, [found], batch_size, seed=seed, progress=progress)
     return found.result()
@@ -112,17 +110,16 @@ class CosineMeasurement(PassMeasurement):
 
     Args:
         base, tuned: the models that run.
-        kin: what `kinship` found of these models; None asks it.
 
     Raises:
         ValueError: as `residual_cosine`.
     """
 
-    def __init__(self, base: HookedViT, tuned: HookedViT, kin: Kinship | None = None) -> None:
+    def __init__(self, base: HookedViT, tuned: HookedViT) -> None:
         what, shape = "the cosine between two models' residual streams", ("d_model", "n_layers", "grid")
         check_same_shape(base, tuned, what, (*shape, "n_prefix_tokens"))
         if base is not tuned:
-            require_kin(base, tuned, what, kin)
+            require_kin(base, tuned, what)
         self._places = {"cls": slice(0, 1)} if base.cfg.cls_token and tuned.cfg.cls_token else {}
         self._places |= {"head": base.head_tokens} if base.head_tokens == tuned.head_tokens else {}
         self._places |= {"patches": slice(base.cfg.n_prefix_tokens, None)}

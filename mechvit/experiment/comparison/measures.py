@@ -103,7 +103,7 @@ def depth(pair: Pair, count: int) -> SharedSection:
 
     found = dict[str, pd.DataFrame]()
     alike = pair.unmet("residual_cosine") is None
-    cosine = CosineMeasurement(pair.base, pair.tuned, pair.kin) if alike else None
+    cosine = CosineMeasurement(pair.base, pair.tuned) if alike else None
     lenses = {
         (reading.head, name): LensMeasurement(name, model, {"logit": None}, pair.first(count, reading.head))
         for reading in pair.readings

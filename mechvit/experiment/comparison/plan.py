@@ -177,11 +177,12 @@ def plan_lines(
         own = section.passes + (2 * len(pair.asked_for) if section is longest else 0)
         cost = section.images * own * seconds
         total += cost
-        images = _counted(section.images) if own else "weights alone"
-        about = f"about {duration(cost)}" if own else "seconds"
-        if shared and others and section.in_pass:
-            about += f", in one pass with {others}" if section is longest else ", in the same pass"
-        lines.append(f"  {section.name:12} {images}, {about}")
+        said = [_counted(section.images) if section.images else "weights alone"]
+        if own or not section.in_pass:
+            said.append(f"about {duration(cost)}" if own else "seconds")
+        if others and section.in_pass:
+            said.append(f"in one pass with {others}" if section is longest else "in the same pass")
+        lines.append(f"  {section.name:12} {', '.join(said)}")
     if saes:
         trained = len(pair.fitted_on) if config.saes == ("train",) else 0
         training = f"up to {config.sae_training.epochs} epochs of training on {_counted(trained)}, then "

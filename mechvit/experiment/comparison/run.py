@@ -222,11 +222,14 @@ class _ComparisonRun:
 
     def measure(self, tuned: str, sections: list[PlannedSection]) -> None:
         """Run the sections of one pair; those of the shared pass that are not finished share it."""
+        from mechvit.analysis.pairs import known_kinship
+
         shared = OnePass({each.name: each.measure for each in self._left(tuned, sections) if each.in_pass})
 
         def work(section: PlannedSection) -> None:
             pair = self.pair(tuned)
-            tables = shared.tables(section.name, pair) if section.in_pass else section.measure(pair)
+            with known_kinship(pair.base, pair.tuned, pair.kin):
+                tables = shared.tables(section.name, pair) if section.in_pass else section.measure(pair)
             write_tables(self._part(section.name, tuned), tables)
 
         for section in sections:

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from mechvit import HookedViT
 from mechvit.analysis import kinship, require_kin, unrelated_cosine
+from mechvit.analysis.pairs import known_kinship
 from mechvit.analysis.pairs.matching import best_partners, block_units, matched_cosines
+from mechvit.models import graft_head
 
 SHAPES = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64},
@@ -157,6 +159,21 @@ def test_what_needs_kin_is_refused_with_the_reason():
     assert require_kin(vit(0), vit(0), "swapping weights").is_kin
     with pytest.raises(ValueError, match="base must be a HookedViT"):
         kinship(3, vit(0))
+
+
+def test_what_is_known_is_not_asked_again_in_its_context():
+    base, tuned, stranger = vit(0), vit(0), vit(1)
+    found = kinship(base, stranger)
+    with known_kinship(base, tuned, found):  # a wrong one, which shows where it is taken
+        for pair in ((base, tuned), (tuned, base), (base, graft_head(tuned, base))):
+            with pytest.raises(ValueError, match="swapping weights needs models"):
+                require_kin(*pair, "swapping weights")
+        assert require_kin(base, vit(0), "swapping weights").is_kin
+        with known_kinship(base, tuned, kinship(base, tuned)):
+            assert require_kin(base, tuned, "swapping weights").is_kin
+        with pytest.raises(ValueError, match="swapping weights needs models"):
+            require_kin(base, tuned, "swapping weights")
+    assert require_kin(base, tuned, "swapping weights").is_kin
 
 
 def test_partners_are_scipy_s_on_cosines_by_loops():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from mechvit.analysis import (
     lens_comparison_summary,
     residual_cosine,
 )
+from mechvit.analysis.pairs.matching import block_units
 from mechvit.data import load_images
 from mechvit.experiment.comparison import CompareConfig, SectionLimits, run_comparison
 from mechvit.experiment.comparison import run as run_module
@@ -107,6 +109,19 @@ def test_a_finished_comparison_loads_no_model(models, tmp_path, counted):
     assert not counted
     assert [line for line in said if line.endswith("All sections were measured before.")]
     assert (tmp_path / "run" / "comparison.json").read_text() == before
+
+
+def test_kinship_is_judged_once(models, tmp_path, monkeypatch):
+    judged: list[Block] = []
+    module = importlib.import_module("mechvit.analysis.pairs.kinship")  # its folder gives the function by this name
+
+    def units(block: Block) -> dict[str, dict[str, torch.Tensor]]:
+        judged.append(block)
+        return block_units(block)
+
+    monkeypatch.setattr(module, "block_units", units)
+    compared(models, tmp_path / "run", sections=(*IN_PASS, "weights", "causes"))
+    assert len(judged) == 2 * 3  # each block of both models
 
 
 def test_sections_that_are_left_share_a_pass(models, tmp_path, counted):
