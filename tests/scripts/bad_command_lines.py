@@ -291,7 +291,7 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
     "compare_representations": (
         ("--lens-epochs -1", "--lens-epochs must be at least 0; got -1"),
         ("--lens-limit 0", "--lens-limit must be at least 1; got 0"),
-        ("--limit 10", "2 groups, 2 images in each"),
+        ("--limit 7", "2 groups, 2 images in each"),
         ("--model BASE", "at least one other"),
     ),
     "ablate_features": (
