@@ -136,7 +136,7 @@ def with_null(
 
     Raises:
         ValueError: as in `prediction_limits`; a missing column, columns that the table has already, rows of a null that
-            appear twice, or that other nulls lack.
+            appear twice, or that other nulls lack, or no row of the table that the nulls have.
     """
     import pandas as pd
 
@@ -150,6 +150,11 @@ def with_null(
         raise ValueError(f"the table has null limits already: {', '.join(taken)}")
     wide = _wide(nulls, on, value)
     rows = wide.index.get_indexer(pd.MultiIndex.from_frame(table[list(on)]))
+    if (rows < 0).all():
+        first, theirs = (", ".join(map(repr, key)) for key in (table[list(on)].iloc[0].tolist(), wide.index[0]))
+        raise ValueError(
+            f"no row of the table has a null: its first {', '.join(on)} is {first}; the nulls' is {theirs}"
+        )
     group = wide.index.to_frame(index=False).groupby(list(within)).ngroup() if within else np.zeros(len(wide), int)
     columns = np.full((len(COLUMNS), len(table)), np.nan)
     group_of_row = np.where(rows >= 0, np.asarray(group)[rows], -1)

@@ -162,6 +162,29 @@ def test_the_jackknife_of_single_images_is_scipy_s_formula():
     np.testing.assert_allclose(cluster_jackknife(statistics, values, Design()).error, expected, rtol=1e-9)
 
 
+def test_calibration_errors_cka_and_distances_have_the_stratified_jackknife_s_formula():
+    """Clusters of one size: sum over strata of n / (n - 1) ((C - 1) / C)^2 sum (T_c - mean of the stratum)^2."""
+    cluster, stratum = np.repeat(np.arange(12), 10), np.repeat(np.arange(3), 40)
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(120, 6)) + rng.normal(size=(12, 6))[cluster]
+    confidence, right = rng.uniform(0.5, 1, size=(120, 1)), rng.uniform(size=(120, 1)) < 0.6
+    rows = np.hstack([rows, confidence, right])
+
+    def statistics(rows):
+        x, y = (half - half.mean(0) for half in (rows[:, :3], rows[:, 3:6]))
+        cka = np.square(x.T @ y).sum() / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+        bins = np.digitize(rows[:, 6], np.linspace(0, 1, 16))
+        ece = sum(abs((rows[bins == b, 6] - rows[bins == b, 7]).sum()) for b in np.unique(bins)) / len(rows)
+        return [cka, ece, scipy.stats.ks_2samp(rows[:, 0], rows[:, 3]).statistic]
+
+    left_out = np.array([statistics(rows[cluster != c]) for c in range(12)]).reshape(3, 4, 3)
+    spread = np.square(left_out - left_out.mean(1, keepdims=True)).sum((0, 1))
+    found = cluster_jackknife(statistics, rows, Design(cluster, stratum))
+    np.testing.assert_allclose(found.error, np.sqrt(4 / 3 * (11 / 12) ** 2 * spread), rtol=1e-9)
+    np.testing.assert_allclose(found.value, statistics(rows), rtol=1e-12)
+    assert found.df.tolist() == [9, 9, 9]
+
+
 def test_a_jackknifed_ratio_is_near_its_linearisation(photographs):
     values, cluster, stratum = photographs
     frame = pd.DataFrame({"y": values[:, 0] + 20, "x": np.abs(values[:, 1]) + 5})
