@@ -151,7 +151,7 @@ def with_null(
     wide = _wide(nulls, on, value)
     rows = wide.index.get_indexer(pd.MultiIndex.from_frame(table[list(on)]))
     if (rows < 0).all():
-        first, theirs = (", ".join(map(repr, key)) for key in (table[list(on)].iloc[0].tolist(), wide.index[0]))
+        first, theirs = (", ".join(map(str, key)) for key in (table[list(on)].iloc[0].tolist(), wide.index[0]))
         raise ValueError(
             f"no row of the table has a null: its first {', '.join(on)} is {first}; the nulls' is {theirs}"
         )

@@ -135,7 +135,7 @@ def test_rows_without_a_null_keep_none(tables):
     assert found[names].iloc[0].isna().all()
     alone = with_null(table, nulls, on=["quantity", "layer"], value="difference", within=["quantity"])
     pd.testing.assert_frame_equal(found.iloc[1:], alone)
-    with pytest.raises(ValueError, match=r"no row .* has a null: its first quantity, layer is 'share', \d; the"):
+    with pytest.raises(ValueError, match=r"no row .* has a null: its first quantity, layer is share, \d; the"):
         with_null(both.iloc[:1], nulls, on=["quantity", "layer"], value="difference")
     with pytest.raises(ValueError, match="no row of the table has a null"):
         with_null(table.assign(layer=table["layer"].astype(str)), nulls, on=["quantity", "layer"], value="difference")
