@@ -134,7 +134,7 @@ _KNOWN: ContextVar[dict[frozenset[int], Kinship]] = ContextVar("known kinships",
 
 @contextmanager
 def known_kinship(base: HookedViT, tuned: HookedViT, found: Kinship) -> Iterator[None]:
-    """Have `require_kin` take what `kinship` found of two models, in the context, where their weights must not change.
+    """Keep what `kinship` found of two models for `require_kin`, in the context, where their weights must not change.
 
     It counts for the two in either order, and for models that share their encoders (`mechvit.models.graft_head`).
 
