@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
 KIND = "comparison"
+NO_LABELS = "the images have no labels"
+"""Reason why nothing is measured that needs them."""
 PAIR_FACTS = ("heads", "head_reason", "kinship", "identical", "equal_when_rounded", "pixels")
 """Facts of each pair in `comparison.json`."""
 
@@ -92,6 +94,7 @@ class _ComparisonRun:
         self.kin: dict[str, Kinship] = {}
         self.pictured = False
         self._labelled: dict[str, datasets.Dataset] = {}
+        self._unused: dict[str, list[str]] = {}  # why a pair cannot use the images' classes
         self._loaded: dict[str, HookedViT] = {}
         """The base and one tuned model, where they were needed."""
         self._pair: tuple[str, Pair] | None = None
@@ -155,7 +158,11 @@ class _ComparisonRun:
         """Return the images with the class ids of a pair: the tuned model's, else the base's, else their own."""
         if tuned not in self._labelled:
             checkpoints = [self.checkpoints[tuned], self.checkpoints[self.base]]
-            self._labelled[tuned] = with_labels(self.images("images"), checkpoints, self.config, self.say)
+            said: list[str] = []
+            self._labelled[tuned] = with_labels(self.images("images"), checkpoints, self.config, said.append)
+            for line in said:
+                self.say(line)
+            self._unused[tuned] = said
         return self._labelled[tuned]
 
     def plan(self, tuned: str) -> list[PlannedSection]:
@@ -192,6 +199,8 @@ class _ComparisonRun:
         if "saes" in self.config.chosen:
             check_dictionaries(pair, self.config, {} if self.trains else self.sae_folders(tuned))
         sections, unmeasured = allowed_sections(self.config, pair)
+        if not pair.labelled and "behaviour" in self.config.chosen:
+            unmeasured = [*(("Accuracy", why) for why in self._unused[tuned] or [NO_LABELS]), *unmeasured]
         models = {
             name: model_facts(name, self.checkpoints[name], pair.models[place]) for place, name in self._names(tuned)
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         explorer=explorer,
         lens=lens and {"spec": lens["spec"], "figures": [escaped_json(figure) for figure in lens["figures"]]},
         unmeasured=words.unmeasured(about),
-        base=shlex.quote(about["models"][0]["checkpoint"]),
+        base=shlex.quote(about["models"][0]["checkpoint"]) if _can_be_tuned(about) else None,
         images=None if config["pictures"] else shlex.quote(config["images"]),
         offers=offers.held.values(),
         config=made.rows(config),
@@ -113,3 +114,8 @@ def _gallery(run: RunResults) -> list[dict[str, Any]]:
             }
         )
     return [{"title": tuned, "rows": list(rows.items())} for tuned, rows in parts.items()]
+
+
+def _can_be_tuned(about: Mapping[str, Any]) -> bool:
+    """Return whether the base can be tuned on these images again: a classifier, and images with its labels."""
+    return about["labelled"] and about["models"][0]["n_classes"] > 0

@@ -157,6 +157,7 @@ def test_a_bare_encoder_is_read_through_the_tuned_head_and_through_probes(models
     assert set(table(folder, "behaviour")["head"]) == {"tuned", "probe"}
     assert table(folder, "place").iloc[0]["place_first"] == 1
     assert {"tuned", "probe"} <= set(table(folder, "combinations")["head"])
+    assert "mechvit finetune" not in (folder / "report.html").read_text()  # which needs a classifier
 
 
 def test_models_that_are_no_kin_exchange_nothing(models, tmp_path):
@@ -175,9 +176,22 @@ def test_pictures_without_labels_are_compared(models, tmp_path):
         image.save(pictures[-1])
     folder = run(tmp_path, models["base"], models["tuned"], pictures=tuple(pictures), limits=LIMITS)
     assert not about(folder)["labelled"]
+    assert {"what": "Accuracy", "tuned": "tuned", "why": "the images have no labels"} in about(folder)["unmeasured"]
+    assert "mechvit finetune" not in (folder / "report.html").read_text()  # which needs labels
     assert (table(folder, "behaviour")["label"] == -1).all()
     assert {"accuracy_base"}.isdisjoint(table(folder, "behaviour_summary")["quantity"])
     assert table(folder, "place").iloc[0]["place_first"] == 1
+
+
+def test_classes_that_are_not_the_models_are_named_as_the_reason(models, tmp_path):
+    for place, image in enumerate(load_images("photos", "test", limit=10, image_size=40)["image"]):
+        (tmp_path / "own" / f"kind {place % 2}").mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "own" / f"kind {place % 2}" / f"{place}.png")
+    own = {"images": f"folder:{tmp_path / 'own'}", "sections": ("behaviour",)}
+    folder = run(tmp_path / "run", models["base"], models["tuned"], **own)
+    (why,) = [row["why"] for row in about(folder)["unmeasured"] if row["what"] == "Accuracy"]
+    assert why.startswith("their classes are not used: 2 of the data set's 2 classes are not among the checkpoint's 19")
+    assert why[:40] in (folder / "report.html").read_text()
 
 
 def test_two_tuned_models_under_a_condition(models, tmp_path):
