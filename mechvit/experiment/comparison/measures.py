@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mechvit.data.corruption_spec import CLEAN
+from mechvit.experiment.sections.representations import FEWEST, lens_tables, similarity_table
 from mechvit.experiment.sections.study import study_summaries
 
 from .one_pass import PassRequest, SharedSection, Tables
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechvit.analysis.behaviour.behaviour_change import BehaviourChange
-
-FEW = 8
-"""Fewest images for a similarity of representations with an interval."""
 
 
 def behaviour(pair: Pair, count: int) -> SharedSection:
@@ -97,7 +94,6 @@ def depth(pair: Pair, count: int) -> SharedSection:
     """
     import pandas as pd
 
-    from mechvit import analysis
     from mechvit.analysis.lenses.comparison import LensMeasurement
     from mechvit.analysis.representations.residual_cosine import CosineMeasurement
 
@@ -105,73 +101,55 @@ def depth(pair: Pair, count: int) -> SharedSection:
     alike = pair.unmet("residual_cosine") is None
     cosine = CosineMeasurement(pair.base, pair.tuned) if alike else None
     lenses = {
-        (reading.head, name): LensMeasurement(name, model, {"logit": None}, pair.first(count, reading.head))
+        reading.head: {
+            name: LensMeasurement(name, model, {"logit": None}, pair.first(count, reading.head))
+            for name, model in reading.models.items()
+        }
         for reading in pair.readings
-        for name, model in reading.models.items()
     }
-    wanted = [PassRequest(lens, count, head) for (head, _), lens in lenses.items()]
+    wanted = [PassRequest(lens, count, head) for head, own in lenses.items() for lens in own.values()]
     yield wanted if cosine is None else [PassRequest(cosine, count), *wanted]
     if cosine is not None:
         found["residual_cosine"] = cosine.result().summary(**pair.bootstrap)
     if why_no_cka(pair, count) is None:
         found["cka"] = _cka(pair, count)
-    readings, depths = [], []
-    for (head, name), lens in lenses.items():
-        for condition, read in lens.result().items():
-            labels = {"head": head, "model": name, "corruption": condition, "lens": "logit"}
-            readings.append(read["logit"].to_frame(**labels))
-            depths.append(analysis.PredictionDepth.of(read["logit"]).to_frame(**labels))
-    if readings:
-        found["lens"] = _by_head(pd.concat(readings), analysis.lens_comparison_summary, pair)
-        found["depth_change"] = _by_head(pd.concat(depths), analysis.depth_summary, pair)
-    return found
+    summaries: dict[str, list[pd.DataFrame]] = {}
+    for head, own in lenses.items():
+        read = [
+            ({"model": name, "corruption": condition, "lens": "logit"}, readings["logit"])
+            for name, lens in own.items()
+            for condition, readings in lens.result().items()
+        ]
+        for name, table in zip(("lens", "depth_change"), lens_tables(read, pair.bootstrap), strict=True):
+            summaries.setdefault(name, []).append(table.assign(head=head))
+    return found | {name: pd.concat(tables, ignore_index=True) for name, tables in summaries.items()}
 
 
 def why_no_cka(pair: Pair, count: int) -> str | None:
     """Return the reason why CKA is not measured; None where it is."""
     images = len(pair.first(count))
-    if images < FEW:
-        return f"it needs at least {FEW} images, and there are {images}"
+    if images < FEWEST:
+        return f"it needs at least {FEWEST} images, and there are {images}"
     if pair.quick and pair.unmet("residual_cosine") is None:
         return "a quick comparison of kin takes the cosine of their residual streams alone"
     return None
 
 
-def _by_head(table: pd.DataFrame, summarise: Callable[..., pd.DataFrame], pair: Pair) -> pd.DataFrame:
-    """Compute the summary of each head's rows apart."""
-    import pandas as pd
-
-    parts = [
-        summarise(part.drop(columns="head"), **pair.bootstrap).assign(head=head)
-        for head, part in table.groupby("head", sort=False)
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
 def _cka(pair: Pair, count: int) -> pd.DataFrame:
-    import pandas as pd
-
     from mechvit import analysis
     from mechvit.analysis.representations.cka import View
 
-    images, models = pair.first(count), pair.models
     alike = pair.base.cfg.n_layers == pair.tuned.cfg.n_layers
-    views = [(View("base", condition), View("tuned", condition)) for condition in pair.one_image]
-    groups = min(10, len(images) // 2)
-    similar = analysis.compare_views(
-        models,
-        images,
-        views,
-        layers=None if alike else analysis.layers_by_depth(models),
-        groups=groups,
-        progress="CKA",
+    table = similarity_table(
+        pair.models,
+        pair.first(count),
+        [(View("base", condition), View("tuned", condition)) for condition in pair.one_image],
+        lambda own, _: {"condition": own.corruption.key},
+        pair.bootstrap["level"],
+        layers=None if alike else analysis.layers_by_depth(pair.models),
         **pair.asked,
     )
-    frames = [
-        found.to_frame(level=pair.bootstrap["level"], condition=own.corruption.key)
-        for (own, _), found in similar.items()
-    ]
-    return pd.concat(frames, ignore_index=True).rename(columns={"layer_a": "layer_base", "layer_b": "layer_tuned"})
+    return table.rename(columns={"layer_a": "layer_base", "layer_b": "layer_tuned"})
 
 
 def attention(pair: Pair, count: int) -> SharedSection:
