@@ -12,12 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from mechvit.data import load_images
-from mechvit.experiment.comparison import CompareConfig, SectionLimits, compare, run_comparison
-from mechvit.experiment.comparison.checks import short_names
-from mechvit.visualization.comparison.captions import part_of
+from mechvit.experiment.comparison import CompareConfig, SectionLimits, run_comparison
 from mechvit.visualization.comparison.page import comparison_lead
 from mechvit.visualization.number_format import share
 
@@ -208,46 +205,6 @@ def test_two_tuned_models_under_a_condition(models, tmp_path):
     assert set(table(folder, "behaviour")["tuned"]) == {"tuned", "three"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"models": ("a",)}, "models must be a base and at least one tuned model"),
-        ({"models": ("a", "b"), "head": "mine"}, "head must be among"),
-        ({"models": ("a", "b"), "sections": ("everything",)}, "sections must be among"),
-        ({"models": ("a", "b"), "saes": ("x", "y", "z")}, "saes must be"),
-        ({"models": ("a", "b"), "recovered": 1.5}, "recovered must be"),
-    ],
-)
-def test_settings_are_refused_before_anything_is_read(changes, says):
-    with pytest.raises(ValueError, match=says):
-        CompareConfig(**{"out": "run", **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"sections": ("difference",), "quick": True}, "got difference, which a quick comparison leaves out"),
-        ({"sections": ("behaviour", "conditions")}, "got conditions, which needs conditions"),
-        ({"sections": ("saes",)}, "got saes, which needs SAEs"),
-        ({"sections": ("pictures",)}, "must hold behaviour where it holds pictures"),
-        ({"saes": ("train",), "quick": True}, "a quick comparison leaves them out"),
-        ({"saes": ("train",), "sections": ("behaviour",)}, "the sections leave them out"),
-    ],
-)
-def test_what_was_asked_for_is_not_left_out_in_silence(changes, says):
-    with pytest.raises(ValueError, match=says):
-        CompareConfig(models=("a", "b"), out="run", **changes)
-
-
-def test_names_that_are_shared_grow_until_they_differ(tmp_path):
-    names = short_names([str(tmp_path / "one" / "m"), str(tmp_path / "two" / "m"), "google/vit"])
-    assert list(names) == ["one-m", "two-m", "vit"]
-    assert not any("/" in name for name in names)
-    with pytest.raises(ValueError, match="must name each once"):
-        short_names([str(tmp_path), str(tmp_path / "x" / "..")])
-    assert len(short_names(["/a-b/c", "/a/b/c", "/b/c", "/c"])) == 4
-
-
 def test_models_called_alike_are_compared_into_the_run_alone(models, tmp_path):
     for place, name in (("one", "base"), ("two", "tuned")):
         shutil.copytree(models[name], tmp_path / place / "m")
@@ -328,34 +285,6 @@ def test_another_share_repeats_the_causes_alone(again):
     assert again(recovered=0.8) == ["causes/tuned"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"images": None}, "images must be photos, .*; got NoneType"),
-        ({"images": Image.new("RGB", (8, 8))}, "images must be photos, .*; got Image"),
-        ({"images": [np.zeros((8, 8, 3))]}, "a list that holds ndarray: save pictures in memory as files first"),
-        ({"images": []}, "got an empty list"),
-        ({"images": 3}, "got int"),
-        ({"conditions": "fog_3"}, "conditions must be a list, as in \\['fog_3'\\]; got str"),
-        ({"saes": "train"}, "saes must be a list"),
-        ({"sections": [3]}, "sections must be a list of texts; it holds an? int"),
-        ({"quick": "yes"}, "quick must be a bool; got 'yes'"),
-        ({"limits": {"causes": 3}}, "limits must be a SectionLimits"),
-        ({"pictures": ("a.png",)}, "a setting is one of .*; got pictures"),
-        ({"models": ("a", "b")}, "a setting is one of .*; got models"),
-    ],
-)
-def test_a_call_in_python_refuses_what_it_cannot_take(settings, says):
-    with pytest.raises(ValueError, match=says):
-        compare("base", "tuned", **settings)
-
-
-def test_lists_are_tuples_of_settings():
-    config = CompareConfig(models=["a", "b"], out="run", saes=["train"], conditions=["fog_3"])
-    assert config.saes == ("train",)
-    assert config.conditions == ("fog_3",)
-
-
 def test_equal_weights_behind_other_pixels_are_not_called_identical(models, tmp_path):
     shutil.copytree(models["base"], tmp_path / "other")
     settings = tmp_path / "other" / "preprocessor_config.json"
@@ -365,20 +294,6 @@ def test_equal_weights_behind_other_pixels_are_not_called_identical(models, tmp_
     assert "Every weight of other equals that of base" in first
     assert "image_mean" in first
     assert "Their predictions differ for" in first
-
-
-@pytest.mark.parametrize(
-    ("count", "of", "says"),
-    [
-        (0, 30, "0 of 30 images (0%)"),
-        (3, 30, "3 of 30 images (10%)"),
-        (1, 1, "1 of 1 image (100%)"),
-        (1, 10_000, "1 of 10,000 images (under 0.1%)"),
-        (9_999, 10_000, "9,999 of 10,000 images (over 99.9%)"),
-    ],
-)
-def test_no_small_share_is_rounded_to_none(count, of, says):
-    assert part_of(count, of) == says
 
 
 def test_models_of_unequal_depth_are_paired_by_depth(models, tiny_hf, tiny_processor, tmp_path):
