@@ -198,7 +198,7 @@ def _patch_batch(
     about = (batch.labels, foils(batch.labels, logits, giver_logits), batch.image_ids, giver_logits)
     references = score_outcomes(logits, *about), score_outcomes(giver_logits, *about)
     correct = torch.empty(len(components), len(batch), dtype=torch.bool)
-    difference = torch.empty(len(components), len(batch))
+    difference = torch.empty(len(components), len(batch), dtype=unrounded(logits).dtype)
     apart = torch.empty(len(components), len(batch), dtype=torch.float64)
     for start, chosen in _together(components, inner, copies):
         entered = _entering(receiver, start, [components[i] for i in chosen], own, given)
