@@ -18,7 +18,7 @@ from .sae_stages import SAEStages
 from .shared_stages import known_by
 
 if TYPE_CHECKING:
-    import datasets
+    pass
 
 PREPARED = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
 """Parts of the images that are resized once and stored in the run."""
@@ -113,10 +113,9 @@ class _Reproduction(SAEStages):
         def work() -> None:
             from mechvit.analysis import corrupted_performance
 
-            test = self.images("test")
             found = corrupted_performance(
                 {key: self.model(key) for key in self.sae_keys},
-                test.select(range(min(some, len(test)))),
+                self.images("test", some),
                 related,
                 clean=False,
                 seed=self.config.seed,
@@ -145,16 +144,12 @@ class _Reproduction(SAEStages):
             saes = {name: self.saes(of, str(base.cfg.device)) for name, of in (("base", "base"), ("tuned", key))}
             architecture = "batchtopk" if "batchtopk" in saes["base"] else next(iter(saes["base"]))
 
-            def images(part: str) -> datasets.Dataset:
-                whole = self.images(part)
-                return whole.select(range(min(some, len(whole))))
-
             pair = Isolation(
                 base=base,
                 tuned=tuned,
                 corruption=config.condition(key),
-                images=images("test"),
-                train=images("finetune"),
+                images=self.images("test", some),
+                train=self.images("finetune", some),
                 held_out=self.images("finetune_validation"),
                 saes={name: found[architecture] for name, found in saes.items()},
                 shared=next(iter(self.saes(f"shared/{key}", str(base.cfg.device)).values())),
@@ -224,8 +219,7 @@ class _Reproduction(SAEStages):
         def work() -> None:
             from .features import write_feature_page
 
-            test = self.images("test")
-            some = test.select(range(min(config.count("sae_test"), len(test))))
+            some = self.images("test", config.count("sae_test"))
             write_feature_page(self.folder, {key: self.model(key) for key in shown}, some, config)
 
         self.stages.run(

@@ -59,12 +59,12 @@ class SAEStages(Run):
         def work() -> None:
             from mechvit.saes import evaluate_saes
 
-            model, test = self.model(key), self.images("test")
+            model = self.model(key)
             saes = self.saes(key, str(model.cfg.device))
             found = evaluate_saes(
                 model,
                 saes,
-                test.select(range(min(config.count("sae_test"), len(test)))),
+                self.images("test", config.count("sae_test")),
                 watched,
                 cosine_corruptions=[c for c in watched if key in ("base", c.key)],
                 seed=config.seed,

@@ -57,10 +57,12 @@ class Run:
 
         return load_model(self.checkpoint(key), self.config.device)
 
-    def images(self, part: str) -> datasets.Dataset:
+    def images(self, part: str, most: int | None = None) -> datasets.Dataset:
+        """Load one part of the images, or the first `most` of it."""
         import datasets
 
-        return datasets.load_from_disk(str(self.folder / "images" / part))
+        whole = datasets.load_from_disk(str(self.folder / "images" / part))
+        return whole if most is None else whole.select(range(min(most, len(whole))))
 
     def seeded(self, settings: Any) -> Any:
         """Return a part's settings with the run's seed added to its own."""

@@ -124,8 +124,8 @@ class _TransferRun(Run):
         from mechvit.analysis import corruption_spectrum, spectrum_summary, transfer
         from mechvit.models.processors.image_processor import read_image_processor
 
-        test, seed = self.images("test"), self.config.seed
-        some = test.select(range(min(self.transfer.counts.spectrum, len(test))))
+        seed = self.config.seed
+        some = self.images("test", self.transfer.counts.spectrum)
         processor = read_image_processor(self.checkpoint("base"))
         tested = [corruption for corruption in self.transfer.tested if corruption.family != "clean"]
         spectra = [
