@@ -11,7 +11,7 @@ from mechvit.visualization.figures.table_checks import pick
 
 from . import captions as readings
 from . import rows
-from .figure_spec import heads_of, spec, through
+from .figure_spec import drawing, heads_of, spec, through
 from .floors import beyond_rounding
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def behaviour_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    dots, _ = drawing(about)
     base = about["base"]
     for head in heads_of(about):
         says = through(about, head)
@@ -31,7 +32,7 @@ def behaviour_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figure
                 "answers",
                 "Answers",
                 summarise=lambda table, of_head=of_head: rows.answer_rows(of_head(table), base),
-                figure=lambda table, says=says: draw.grouped_dots(
+                figure=lambda table, says=says: dots(
                     table,
                     f"Accuracy and calibration{says}",
                     {"accuracy": "accuracy", "ece": "ECE", "confidence": "mean confidence"},
@@ -54,7 +55,7 @@ def behaviour_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figure
             "divergence",
             "Divergence",
             summarise=lambda table, of_head=of_head: rows.plain_rows(of_head(table), ("kl", "agreement")),
-            figure=lambda table, says=says: draw.grouped_dots(
+            figure=lambda table, says=says: dots(
                 table,
                 f"How far the outputs are apart{says}",
                 {"kl": "KL(base ‖ tuned), nats", "agreement": "same prediction, fraction of images"},
@@ -62,12 +63,13 @@ def behaviour_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figure
             reading=readings.divergence,
         )
         for by in about["groups"]:
-            yield _groups(by, head, says)
+            yield _groups(about, by, head, says)
         if about["labelled"]:
-            yield _groups("label", head, says)
+            yield _groups(about, "label", head, says)
 
 
-def _groups(by: str, head: str, says: str) -> FigureSpec:
+def _groups(about: dict[str, Any], by: str, head: str, says: str) -> FigureSpec:
+    dots, _ = drawing(about)
     name = "class" if by == "label" else by
     return spec(
         f"by-{by}-{head}",
@@ -75,7 +77,7 @@ def _groups(by: str, head: str, says: str) -> FigureSpec:
         "groups",
         f"By {name}",
         summarise=lambda table: rows.most_changed(table, by, head),
-        figure=lambda table: draw.grouped_dots(
+        figure=lambda table: dots(
             table, f"Change of accuracy by {name}{says}", {"accuracy_change": "accuracy, tuned − base"}, zero=True
         ),
         reading=partial(readings.groups, name=name, most=rows.MOST_GROUPS),
@@ -83,13 +85,14 @@ def _groups(by: str, head: str, says: str) -> FigureSpec:
 
 
 def depth_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    dots, curves = drawing(about)
     yield spec(
         "streams",
         "residual_cosine" if run.has("residual_cosine") else "cka",
         "streams",
         "Residual streams",
         summarise=lambda table: rows.stream_rows(run),
-        figure=lambda table: draw.layer_curves(
+        figure=lambda table: curves(
             table,
             "Residual streams of the same images in both models",
             {"cls": "cosine at CLS", "patches": "cosine at patches", "cka": "linear CKA"},
@@ -104,7 +107,7 @@ def depth_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec
             "lens",
             "Logit lens",
             summarise=lambda table, head=head: rows.lens_rows(pick(table, head=head), about["base"]),
-            figure=lambda table, says=says: draw.layer_curves(
+            figure=lambda table, says=says: curves(
                 table,
                 f"What the head reads at each layer{says}",
                 {"probability": "probability of the label", "divergence": "KL(final ‖ lens), nats"},
@@ -118,7 +121,7 @@ def depth_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec
             "depth",
             "Prediction depth",
             summarise=lambda table, head=head: rows.depth_rows(pick(table, head=head)),
-            figure=lambda table, says=says: draw.grouped_dots(
+            figure=lambda table, says=says: dots(
                 table, f"Change of prediction depth{says}", {"change": "layers, tuned − base"}, zero=True
             ),
             reading=beyond_rounding(readings.depth, run, about),
@@ -126,6 +129,7 @@ def depth_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec
 
 
 def attention_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    _, curves = drawing(about)
     yield spec(
         "attention-heads",
         "attention_heads",
@@ -141,12 +145,13 @@ def attention_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figure
         "attention",
         "Layers",
         summarise=rows.attention_rows,
-        figure=lambda table: draw.layer_curves(table, "Attention by layer, tuned − base", rows.HEAD_PANELS, zero=True),
+        figure=lambda table: curves(table, "Attention by layer, tuned − base", rows.HEAD_PANELS, zero=True),
         reading=beyond_rounding(readings.attention_layers, run, about),
     )
 
 
 def conditions_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    _, curves = drawing(about)
     for head in heads_of(about):
         says = through(about, head)
         yield spec(
@@ -157,7 +162,7 @@ def conditions_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figur
             summarise=lambda table, head=head: rows.condition_rows(
                 pick(table, head=head), about["base"], "probability"
             ),
-            figure=lambda table, says=says: draw.layer_curves(
+            figure=lambda table, says=says: curves(
                 table, f"Probability of the label by layer{says}", {"probability": "probability"}, base=about["base"]
             ),
             reading=readings.condition_lens,
@@ -168,7 +173,7 @@ def conditions_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figur
         "conditions",
         "Attention entropy",
         summarise=lambda table: rows.condition_rows(table, about["base"], "entropy_difference"),
-        figure=lambda table: draw.layer_curves(
+        figure=lambda table: curves(
             table,
             "Attention entropy, shifted − clean image, in each model",
             {"entropy_difference": "nats"},

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults
 
 DIRECTIONS = {"between_models": "tuned − base", "mean_difference": "clean − shifted"}
+PARTNERS = "paired_"
+"""Beginning of the keys of partner pictures."""
 KINDS = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "one head"}
 
 
@@ -54,9 +56,15 @@ def part_of(count: float, of: int, condition: str = "") -> str:
     shown = percent(images / of) if of else "none"
     if 0 < images < of and shown in ("0%", "100%"):
         shown = "under 0.1%" if shown == "0%" else "over 99.9%"
+    return f"{images:,} of {of:,} {shown_images(of, condition)} ({shown})"
+
+
+def shown_images(of: int, condition: str = "") -> str:
+    """Return what some images are: `clean images`, `images under fog 3`, `partners in night`."""
+    if condition.startswith(PARTNERS):
+        return in_sentence(condition)
     what = f"{'clean ' if condition == 'clean' else ''}image{'' if of == 1 else 's'}"
-    under = f" under {in_sentence(condition)}" if condition not in ("", "clean") else ""
-    return f"{images:,} of {of:,} {what}{under} ({shown})"
+    return what if condition in ("", "clean") else f"{what} under {in_sentence(condition)}"
 
 
 def answers(table: pd.DataFrame) -> list[str]:
@@ -155,7 +163,8 @@ def heads(table: pd.DataFrame) -> list[str]:
     if not own["value"].any():
         return ["No head's pattern differs at all."]
     several, told = own["model"].nunique() > 1, []
-    for model, part in own.groupby("model", sort=False):
+    for model in dict.fromkeys(table["model"]):
+        part = pick(own, model=model)
         shown = [f"layer {row.layer}, head {row.head} ({row.value:.3f})" for row in part.head(3).itertuples()]
         told.append(
             f"{f'{model}: the' if several else 'The'} patterns are furthest apart in {'; '.join(shown)}. The median "

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import plotly.graph_objects as go
+
+from mechvit.visualization.figures import comparisons as draw
 from mechvit.visualization.report.sections import FigureSpec
 
 from .definitions import DEFINITIONS, HEAD_TITLES
@@ -12,6 +17,17 @@ from .definitions import DEFINITIONS, HEAD_TITLES
 def spec(id: str, table: str, definition: str, source: str, **more: Any) -> FigureSpec:
     """Return a figure's specification, defined by an entry of `DEFINITIONS`."""
     return FigureSpec(id=id, table=table, definition=DEFINITIONS[definition], source=source, **more)
+
+
+def drawing(about: dict[str, Any], what: str = "") -> tuple[Callable[..., go.Figure], Callable[..., go.Figure]]:
+    """Return `grouped_dots` and `layer_curves` with each tuned model's colour by its place in the comparison.
+
+    Args:
+        about: the comparison.
+        what: words before each model's name in the figures' tables.
+    """
+    order = [f"{what}{tuned}" for tuned in about["tuned"]]
+    return partial(draw.grouped_dots, order=order), partial(draw.layer_curves, order=order)
 
 
 def through(about: dict[str, Any], head: str) -> str:

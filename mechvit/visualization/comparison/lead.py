@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.style import in_sentence
 
-from .captions import number, part_of, percent, place_sentence, places, points, span
+from .captions import number, part_of, percent, place_sentence, places, points, shown_images, span
 from .floors import STEPS, is_rounding, kl_floor, rounded_alike, rounding_sentences, stored_alike
 
 if TYPE_CHECKING:
@@ -87,10 +87,12 @@ def _behaviour(run: RunResults, tuned: str, head: str, several: bool) -> list[st
     for condition, part in own.groupby("condition", sort=False):
         rows = {row.quantity: row for row in part.itertuples()}
         n = int(rows["kl"].n)
+        other = (1 - rows["agreement"].value) * n
+        differ = f"differ for {part_of(other, n, str(condition))}"
+        if not round(other):
+            differ = f"are the same for {'all ' if n > 1 else ''}{n:,} {shown_images(n, str(condition))}"
         text = (
-            f"{through if several else 'Their'} predictions differ for "
-            f"{part_of((1 - rows['agreement'].value) * n, n, str(condition))}, and KL(base ‖ tuned) is "
-            f"{span(rows['kl'])} nats"
+            f"{through if several else 'Their'} predictions {differ}, and KL(base ‖ tuned) is {span(rows['kl'])} nats"
         )
         if is_rounding(run, tuned, str(condition), head):
             floor = kl_floor(run, tuned, str(condition), head) or 0.0
@@ -127,8 +129,14 @@ def models(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
                 row["hash"][:12],
             ],
         )
-        for row in about["models"]
+        for row in _in_order(about)
     ]
+
+
+def _in_order(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the facts of each model, the base first and the others as they were given."""
+    names = [about["base"], *about["tuned"]]
+    return sorted(about["models"], key=lambda row: names.index(row["name"]))
 
 
 def compared(run: RunResults, about: Mapping[str, Any]) -> list[str]:
@@ -136,9 +144,10 @@ def compared(run: RunResults, about: Mapping[str, Any]) -> list[str]:
     images = about["images"]
     said = [
         f"{row['name']}: {row['checkpoint']}{', commit ' + row['revision'][:12] if row['revision'] else ''}."
-        for row in about["models"]
+        for row in _in_order(about)
     ]
-    said.append(f"Images ({_labels(about)}): {'; '.join(images['notes'])}.")
+    source = "pictures given by name" if run.config["pictures"] else images["source"]
+    said.append(f"Images ({source}, {_labels(about)}): {'; '.join(images['notes'])}.")
     if len(about["conditions"]) > 1:
         shown = ", ".join(map(in_sentence, about["conditions"]))
         said.append(f"Conditions: {shown}.")

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mechvit.visualization.figures import comparisons as draw
 from mechvit.visualization.figures import patching, steering, weights
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.report.sections import INTO_BASE, entitled
 
 from . import captions as readings
 from . import rows
-from .figure_spec import spec
+from .figure_spec import drawing, spec
 from .floors import beyond_rounding
 
 if TYPE_CHECKING:
@@ -25,15 +24,14 @@ if TYPE_CHECKING:
 
 
 def weights_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    dots, curves = drawing(about)
     yield spec(
         "weight-parts",
         "weight_parts",
         "weights",
         "Size of the change",
         summarise=rows.weight_rows,
-        figure=lambda table: draw.grouped_dots(
-            table, "Change of the weights", {"relative": "|change| / |base|"}, zero=True
-        ),
+        figure=lambda table: dots(table, "Change of the weights", {"relative": "|change| / |base|"}, zero=True),
         reading=partial(readings.weight_parts, run=run),
     )
     yield spec(
@@ -42,7 +40,7 @@ def weights_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSp
         "ranks",
         "Rank of the change",
         summarise=rows.rank_rows,
-        figure=lambda table: draw.layer_curves(
+        figure=lambda table: curves(
             table, "Effective rank of each matrix’s change", {"effective_rank": "effective rank"}, across="block"
         ),
         reading=beyond_rounding(readings.ranks, run, about),
@@ -50,13 +48,14 @@ def weights_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSp
 
 
 def difference_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    _, curves = drawing(about)
     yield spec(
         "difference-size",
         "difference",
         "unrelated",
         "Size",
         summarise=rows.difference_rows,
-        figure=lambda table: draw.layer_curves(
+        figure=lambda table: curves(
             table,
             "Mean difference on unrelated images",
             {"relative": "length / base’s mean", "mean_share": "share of the mean"},
@@ -69,7 +68,7 @@ def difference_figures(run: RunResults, about: dict[str, Any]) -> Iterator[Figur
         "read",
         "Readings",
         summarise=rows.reading_rows,
-        figure=lambda table: draw.layer_curves(
+        figure=lambda table: curves(
             table, "What the heads read in it", {"base": "base’s head, logits", "tuned": "tuned head, logits"}
         ),
         reading=beyond_rounding(partial(readings.difference_read, run=run), run, about),
@@ -136,13 +135,14 @@ def _of_model(table: pd.DataFrame, draw: Callable[[pd.DataFrame], go.Figure], na
 
 
 def saes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]:
+    dots, _ = drawing(about, "dictionary of ")
     yield spec(
         "sae-quality",
         "sae_quality",
         "saes",
         "Dictionaries",
         summarise=lambda table: rows.dictionary_rows(table, about["base"]),
-        figure=lambda table: draw.grouped_dots(
+        figure=lambda table: dots(
             table,
             "Quality of each dictionary on each model, clean images",
             {"explained_variance": "explained variance", "l0": "latents per token (L0)", "mse": "squared error"},
@@ -156,7 +156,7 @@ def saes_figures(run: RunResults, about: dict[str, Any]) -> Iterator[FigureSpec]
         "sae_cosine",
         "Codes",
         summarise=lambda table: rows.dictionary_rows(table, about["base"]),
-        figure=lambda table: draw.grouped_dots(
+        figure=lambda table: dots(
             table,
             "Cosine between the codes of clean and shifted images",
             {"cosine": "mean cosine"},

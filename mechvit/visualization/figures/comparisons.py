@@ -45,7 +45,13 @@ RISING = [[0, GRID], [0.35, _BLUE[0]], [0.7, _BLUE[1]], [1, _BLUE[2]]]
 
 @checked
 def grouped_dots(
-    table: pd.DataFrame, title: str, axes: Mapping[str, str], *, base: str = "", zero: bool = False
+    table: pd.DataFrame,
+    title: str,
+    axes: Mapping[str, str],
+    *,
+    base: str = "",
+    zero: bool = False,
+    order: Sequence[str] = (),
 ) -> go.Figure:
     """Draw values with intervals, one row per group, one panel per quantity, one colour per model.
 
@@ -55,13 +61,14 @@ def grouped_dots(
         axes: panel -> the axis's text, with the unit.
         base: name of the base, drawn in grey; empty if the table holds tuned models alone.
         zero: whether to draw a line at zero.
+        order: models whose places give the colours, in several figures the same; those of the table when empty.
 
     Raises:
         ValueError: a column is missing or the table is empty.
     """
     require(table, GROUPED, title)
     models, groups = (list(dict.fromkeys(table[name])) for name in ("model", "group"))
-    tints = tints_of(models, base)
+    tints = tints_of(list(dict.fromkeys([*order, *models])), base)
     panels = [panel for panel in axes if panel in set(table["panel"])]
     figure = make_subplots(1, len(panels), shared_yaxes=True, horizontal_spacing=0.04)
     offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else [0.0]
@@ -147,6 +154,7 @@ def layer_curves(
     base: str = "",
     zero: bool = False,
     across: str = "layer",
+    order: Sequence[str] = (),
 ) -> go.Figure:
     """Draw quantities by layer with bands: one row per quantity, one column per condition, one colour per model.
 
@@ -157,13 +165,14 @@ def layer_curves(
         base: name of the base, drawn in grey; empty if the table holds tuned models alone.
         zero: whether to draw a line at zero.
         across: text of the axis of layers.
+        order: models whose places give the colours, in several figures the same; those of the table when empty.
 
     Raises:
         ValueError: a column is missing or the table is empty.
     """
     require(table, LAYERED, title)
     models, conditions = (list(dict.fromkeys(table[name])) for name in ("model", "condition"))
-    tints = tints_of(models, base)
+    tints = tints_of(list(dict.fromkeys([*order, *models])), base)
     panels = [panel for panel in axes if panel in set(table["panel"])]
     figure = make_subplots(
         len(panels),

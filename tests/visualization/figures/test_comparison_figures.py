@@ -69,3 +69,14 @@ def test_colours_follow_positions_and_the_base_is_grey():
 def test_tables_without_rows_or_columns_are_refused(call):
     with pytest.raises(ValueError, match="table Title must have the columns"):
         call(pd.DataFrame({"model": ["a"]}), "Title", {"a": "b"})
+
+
+def test_a_model_keeps_its_colour_where_others_are_left_out():
+    table = rows({"panel": ["kl"], "model": ["second"], "group": ["Clean"]})
+    figure = draw.grouped_dots(table, "Title", {"kl": "nats"}, order=["first", "second"])
+    tints = draw.tints_of(["first", "second"])
+    assert figure.data[0].marker.color == tints["second"] != tints["first"]
+    curves = rows({"panel": ["kl"], "condition": ["Clean"], "model": ["second"], "layer": [0, 1]})
+    lines = draw.layer_curves(curves, "Title", {"kl": "nats"}, order=["first", "second"], across="block")
+    assert lines.data[-1].line.color == tints["second"]
+    assert lines.layout.xaxis.title.text == "block"
