@@ -6,7 +6,7 @@ An image is recognised by the hash of its file, so that a file that was renamed,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ def recorded_images(checkpoint: str | os.PathLike[str]) -> dict[str, list[str]]:
 
 @checked
 def without_training_images(
-    images: datasets.Dataset, checkpoints: Iterable[str | os.PathLike[str]]
+    images: datasets.Dataset, checkpoints: Collection[str | os.PathLike[str]]
 ) -> tuple[datasets.Dataset, int]:
     """Return the images that no checkpoint was trained on nor its epoch chosen by, and the number left out.
 
@@ -82,7 +82,6 @@ def without_training_images(
     Raises:
         ValueError: no image is left.
     """
-    checkpoints = list(checkpoints)
     if not (known := all_trained_on(checkpoints)):
         return images, 0
     seen = np.asarray([each in known for each in picture_hashes(images)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.terminal import silent
@@ -26,7 +26,7 @@ def prepared_images(
     needs_classes: bool = True,
     groups: str | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
-    apart_from: Iterable[str | os.PathLike[str]] = (),
+    apart_from: Collection[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:

@@ -101,6 +101,17 @@ def test_the_limit_counts_what_is_left(root, checkpoint):
     assert said[-1].startswith("15 of 40 images")
 
 
+def test_one_checkpoint_is_written_as_a_list(root, checkpoint):
+    """A path alone would be read letter by letter."""
+    for call in (
+        lambda: load_images(f"folder:{root}", apart_from=str(checkpoint)),
+        lambda: load_pictures(sorted(root.rglob("*.png")), apart_from=str(checkpoint)),
+        lambda: without_training_images(load_images(f"folder:{root}"), str(checkpoint)),
+    ):
+        with pytest.raises(ValueError, match=r"write \["):
+            call()
+
+
 def test_a_missing_file_is_named_and_not_known(root, checkpoint):
     missing = root / "cat" / "lost.png"
     missing.symlink_to(root / "nowhere.png")

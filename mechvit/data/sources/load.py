@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,7 +41,7 @@ def load_images(
     unlabelled: Literal["error", "skip", "keep"] = "error",
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
-    apart_from: Iterable[str | os.PathLike[str]] = (),
+    apart_from: Collection[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
     """Load images: all of a source, or the images of one part of it.
@@ -128,7 +128,7 @@ def load_pictures(
     bad_files: Literal["error", "skip"] = "error",
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
-    apart_from: Iterable[str | os.PathLike[str]] = (),
+    apart_from: Collection[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
     """Load picture files, in the given order, as images without labels.
