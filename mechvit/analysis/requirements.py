@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Literal, get_args
 from mechvit.arguments import checked
 from mechvit.models.processors.preprocessing import described, differences
 
+from .pair_checks import SHAPES
 from .pairs.kinship import Kinship, kinship
 
 if TYPE_CHECKING:
     from mechvit.models import HookedViT
 
-Need = Literal["any", "classes", "grid", "width", "kin", "pixels", "values"]
+Need = Literal["any", "classes", "heads", "grid", "width", "kin", "pixels", "values"]
 """`any`: the same images, and nothing of the models. `classes`: heads with the same classes, each model's own, a
-grafted one or probes. `grid`: the same patches of a picture: grid and resizing, crop included. `width`: the same
-d_model, which nothing asks for alone. `kin`: one model was trained from the other, which implies the same width.
-`pixels`: the same input size and resizing. `values`: the same normalisation, too.
+grafted one or probes. `heads`: as many blocks, and as many attention heads in each. `grid`: the same patches of a
+picture: grid and resizing, crop included. `width`: the same d_model, which nothing asks for alone. `kin`: one model was
+trained from the other, which implies the same width. `pixels`: the same input size and resizing. `values`: the same
+normalisation, too.
 """
 WORDS: dict[Need, str] = {
     "any": "any two models",
     "classes": "heads of the same classes (their own, one grafted, or probes)",
+    "heads": "as many blocks and heads",
     "grid": "the same grid of patches, crop included",
     "width": "the same width",
     "kin": "kin, so that weights and activations share a basis, and the same width",
@@ -52,7 +55,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "attention_summary": Requirement("each model's own entropy of attention, clean against shifted", ("any",)),
     "robustness": Requirement("corruption errors and Fourier sensitivity", ("any",), plural=True),
     "behaviour": Requirement("agreement, KL and flips", ("classes",), plural=True),
-    "attention": Requirement("differences of attention on one image", ("grid",), plural=True),
+    "attention": Requirement("differences of attention on one image", ("heads", "grid"), plural=True),
     "patches": Requirement("patch-level comparisons (CKA of patches, patch lens side by side)", ("grid",), plural=True),
     "weight_change": Requirement("differences of weights", ("kin",), plural=True),
     "residual_cosine": Requirement("the cosine of residual streams between models", ("kin", "grid")),
@@ -113,6 +116,8 @@ def _lacking(need: Need, base: HookedViT, tuned: HookedViT, kin: Kinship | None)
     if need == "kin":
         found = kin or kinship(base, tuned)
         return None if found.is_kin else found.reason
+    if need == "heads":
+        return _lacking_heads(base, tuned)
     if need in ("grid", "pixels", "values"):
         return _lacking_grid(base, tuned, need)
     return None
@@ -126,6 +131,14 @@ def _lacking_classes(base: HookedViT, tuned: HookedViT) -> str | None:
             return f"the {name} model has no classes to choose from: {model.cfg.no_softmax}"
     if base.cfg.id2label != tuned.cfg.id2label:
         return f"theirs are others ({base.cfg.n_classes} and {tuned.cfg.n_classes})"
+    return None
+
+
+def _lacking_heads(base: HookedViT, tuned: HookedViT) -> str | None:
+    for name in ("n_layers", "n_heads"):
+        own, other = getattr(base.cfg, name), getattr(tuned.cfg, name)
+        if own != other:
+            return f"their {SHAPES[name]} are {own} and {other}"
     return None
 
 

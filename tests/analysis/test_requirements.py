@@ -57,6 +57,17 @@ def test_other_classes_lack_what_compares_outputs_unless_a_head_is_shared(tiny_m
     assert "the base model, a ViTModel, is a bare encoder" in str(unmet("patching", bare, tuned))
 
 
+def test_unequal_blocks_or_heads_lack_what_compares_heads(tiny_model, tiny_hf, tiny_processor):
+    for field, value, said in (
+        ("num_hidden_layers", 2, "their numbers of blocks are 3 and 2"),
+        ("num_attention_heads", 4, "their numbers of heads are 2 and 4"),
+    ):
+        config = transformers.ViTConfig.from_dict(tiny_hf.config.to_dict() | {field: value})
+        other = HookedViT.from_hf(transformers.ViTForImageClassification(config).eval(), tiny_processor)
+        assert refused(tiny_model, other) >= needing("heads")
+        assert str(unmet("attention", tiny_model, other)).endswith(said)
+
+
 def test_another_size_or_crop_lacks_what_compares_patches(tiny_model):
     larger = copy.deepcopy(tiny_model).set_image_size(64)
     assert refused(tiny_model, larger) == needing("grid", "pixels", "values")

@@ -139,15 +139,24 @@ class _ComparisonRun:
         return self._loaded[name]
 
     def prepare(self, what: ImagesName) -> None:
-        """Resize images once, for every model's image processor; the stage's key holds all their settings."""
-        outputs = [self.folder / what, self.folder / f"{what}.json"]
+        """Resize images once, for every model's image processor, and say which they are; the stage's key holds all
+        their settings.
+        """
+        outputs, fresh = [self.folder / what, self.folder / f"{what}.json"], list[bool]()
+
+        def work() -> None:
+            fresh.append(True)
+            prepare_images(self.config, what, self.checkpoints, *outputs, say=self.say)
+
         self.stages.run(
             what,
-            lambda: prepare_images(self.config, what, self.checkpoints, *outputs, say=self.say),
+            work,
             settings=image_settings(self.config, what, self.checkpoints),
             after=[f"models/{name}" for name in self.checkpoints],
             outputs=outputs,
         )
+        for line in [] if fresh else read_json(outputs[1]):
+            self.say(line)
 
     def images(self, what: str) -> datasets.Dataset:
         import datasets

@@ -93,6 +93,7 @@ def again(models, moved, tmp_path) -> Callable[..., list[str]]:
     def compared(**settings: object) -> list[str]:
         said: list[str] = []
         run_comparison(replace(config, **settings), said.append)
+        assert "19 images: crops of photographs, the part `test`" in said  # kept images are named, too
         return [line.removesuffix(" ...") for line in said if line.endswith("/tuned ...")]
 
     return compared
@@ -304,7 +305,12 @@ def test_models_of_unequal_depth_are_paired_by_depth(models, tiny_hf, tiny_proce
     )
     shallow.save_pretrained(tmp_path / "shallow")
     tiny_processor.save_pretrained(tmp_path / "shallow")
-    folder = run(tmp_path, models["base"], str(tmp_path / "shallow"), sections=("behaviour", "depth"))
+    asked = ("behaviour", "depth", "attention")
+    folder = run(tmp_path, models["base"], str(tmp_path / "shallow"), sections=asked)
+    (why,) = [row["why"] for row in about(folder)["unmeasured"] if row["what"] == "attention"]
+    assert why.startswith(
+        "differences of attention on one image need as many blocks and heads; their numbers of blocks"
+    )
     cka = table(folder, "cka")
     deep = tiny_hf.config.num_hidden_layers
     assert list(zip(cka["layer_base"], cka["layer_tuned"], strict=True)) == [(0, 0), (deep, 1)]
