@@ -8,6 +8,7 @@ import pandas as pd
 
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import interval, listing, share, signed
+from mechvit.visualization.report.gain_captions import component_name
 from mechvit.visualization.report.sections import INTO_BASE
 from mechvit.visualization.style import in_sentence, title_of
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 DIRECTIONS = {"between_models": "tuned − base", "mean_difference": "clean − shifted"}
 PARTNERS = "paired_"
 """Beginning of the keys of partner pictures."""
-KINDS = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "one head"}
 
 
 def percent(value: float) -> str:
@@ -287,8 +287,7 @@ def patching(table: pd.DataFrame) -> list[str]:
         known = pick(table, kind=kind).dropna(subset="recovered")
         if (known["recovered"] > 0).any():
             best = known.loc[known["recovered"].idxmax()]
-            name = f"head {best['head']}" if kind == "head" else KINDS[kind]
-            told.append(f"{name} of block {best['layer']} ({share(best['recovered'])})")
+            told.append(f"{component_name(best)} ({share(best['recovered'])})")
     return [f"Most is recovered by {listing(told)}."] if told else []
 
 

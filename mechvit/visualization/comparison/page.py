@@ -11,9 +11,9 @@ from typing import Any
 from mechvit.arguments import checked
 from mechvit.files.reading import read_object
 from mechvit.visualization.html_page.licence_notices import embedded
-from mechvit.visualization.html_page.page import escaped_json, picture_uri, render, write_whole
+from mechvit.visualization.html_page.page import picture_uri, render, write_whole
 from mechvit.visualization.report import provenance_rows as made
-from mechvit.visualization.report.report_page import FigureSection, PageFigure, page_figure
+from mechvit.visualization.report.report_page import FigureSection, PageFigure, lens_of_run, page_figure
 from mechvit.visualization.report.run_figures import draw_figure
 from mechvit.visualization.report.run_results import RunResults, read_run_of_page
 from mechvit.visualization.report.table_downloads import Offers
@@ -45,7 +45,6 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
     offers = Offers()
     sections = _sections(opened, about, offers)
     shown = about["pictured"]  # a run keeps the views of an earlier call that asked for pictures
-    explorer, lens = (opened.view(name) if shown else None for name in ("explorer", "lens"))
     text = render(
         "comparison.html.j2",
         run=opened,
@@ -57,8 +56,8 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         sections=sections,
         gallery=_gallery(opened) if shown else [],
         gallery_lead="Images in order of KL(base ‖ tuned), the largest first, as the base sees them.",
-        explorer=explorer,
-        lens=lens and {"spec": lens["spec"], "figures": [escaped_json(figure) for figure in lens["figures"]]},
+        explorer=opened.view("explorer") if shown else None,
+        lens=lens_of_run(opened) if shown else None,
         unmeasured=words.unmeasured(about),
         base=shlex.quote(about["models"][0]["checkpoint"]) if _can_be_tuned(about) else None,
         images=None if config["pictures"] else shlex.quote(config["images"]),

@@ -10,13 +10,19 @@ from mechvit.visualization.number_format import listing, signed
 from mechvit.visualization.style import in_order, title_of
 
 AGREEMENT = {"pearson": "Pearson’s r", "spearman": "Spearman’s ρ", "relative_error": "relative error"}
-KIND_NAMES = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP", "head": "head"}
+KIND_NAMES = {"resid": "the residual stream", "attn": "attention", "mlp": "the MLP"}
 
 
 def between(row: pd.Series, name: str, digits: int = 2, scale: float = 1.0) -> str:
     """Format `+0.52 [+0.41, +0.63]` from the columns name, name_low and name_high."""
     value, low, high = (signed(scale * float(row[c]), digits) for c in (name, f"{name}_low", f"{name}_high"))
     return f"{value} [{low}, {high}]"
+
+
+def component_name(row: pd.Series) -> str:
+    """Return the name of a component in a sentence: `head 3 of block 2`, `the MLP of block 0`."""
+    name = f"head {int(row['head'])}" if row["kind"] == "head" else KIND_NAMES[row["kind"]]
+    return f"{name} of block {int(row['layer'])}"
 
 
 def patching(summary: pd.DataFrame) -> list[str]:
@@ -29,14 +35,9 @@ def patching(summary: pd.DataFrame) -> list[str]:
             said.append(f"On {title_of(model)}, the tuned model has no clear lead that could be recovered.")
             continue
         best = single.loc[single["recovered"].idxmax()]
-        where = (
-            f"{KIND_NAMES[best['kind']]} {int(best['head'])} of block"
-            if best["kind"] == "head"
-            else (f"{KIND_NAMES[best['kind']]} of block")
-        )
         said.append(
             f"On {title_of(model)}, the single activation that recovers the largest share of the tuned model’s lead is "
-            f"that of {where} {int(best['layer'])}: {between(best, 'recovered')}."
+            f"that of {component_name(best)}: {between(best, 'recovered')}."
         )
     return [" ".join(said)]
 

@@ -101,7 +101,7 @@ def report_html(run: RunResults) -> str:
         "examples": _examples(run),
         "attention": _attention(run),
         "explorer": run.view("explorer"),
-        "lens": _lens(run),
+        "lens": lens_of_run(run),
     }
     offers = Offers()
     forest = next(iter(_page_figures(run, (CLAIMS,), offers)), None)
@@ -251,8 +251,8 @@ def _attention(run: RunResults) -> dict[str, Any] | None:
     return {"label": str(about["label"]), "spec": attention_spec(view, sets), "pooled": view.grid != grid}
 
 
-def _lens(run: RunResults) -> dict[str, Any] | None:
-    """Return the patch lens of the example images; None without any."""
+def lens_of_run(run: RunResults) -> dict[str, Any] | None:
+    """Return the patch lens of a run's pictures; None without any."""
     found = run.view("lens")
     return found and {"spec": found["spec"], "figures": [escaped_json(figure) for figure in found["figures"]]}
 
