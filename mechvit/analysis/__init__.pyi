@@ -53,7 +53,7 @@ from .weights.interpolation import Interpolation, interpolate_weights
 from .weights.model_parts import model_parts, part_groups, weights_replaced
 from .weights.shortest_run import ShortestRun, shortest_run
 from .weights.smallest_set import NoGap, SmallestSet, SmallestSetConfig, smallest_set
-from .weights.swapping import Swaps, swap_weights
+from .weights.swapping import Swaps, swap_both_ways, swap_weights
 
 __all__ = [
     "ALEXNET_ERROR",
@@ -186,6 +186,7 @@ __all__ = [
     "steering_direction",
     "steering_directions",
     "study",
+    "swap_both_ways",
     "swap_weights",
     "train_tuned_lens",
     "transfer",

@@ -48,6 +48,7 @@ def run_interventions(
     logits_of: Callable[[Float[Tensor, "batch 3 height width"]], Mapping[Key, Float[Tensor, "batch class"]]],
     *,
     score: Callable[..., Outcomes] = score_outcomes,
+    giver_of: Callable[[Key], Hashable] = lambda key: GIVER,
     batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
@@ -62,6 +63,7 @@ def run_interventions(
         logits_of: pixels -> the logits of every intervention, and of the two unchanged models under the keys "receiver"
             and "giver", whose foils under each corruption are used for all interventions.
         score: function of logits, labels, foils, image ids and the giver's logits that returns the outcomes.
+        giver_of: intervention -> key of its giver's logits, where interventions on both models are run at once.
         batch_size, seed, progress: as in `evaluate`.
 
     Raises:
@@ -83,7 +85,8 @@ def run_interventions(
                 check_logits(values, shown.labels, shown.image_ids, f"under {corruption.key} {who}", labelled=False)
             foil = foils(shown.labels, *both)
             for key, values in logits.items():
-                outcomes = score(values, shown.labels, foil, shown.image_ids, both[1])
+                given = logits[giver_of(key)]  # type: ignore[index]
+                outcomes = score(values, shown.labels, foil, shown.image_ids, given)
                 found.setdefault((corruption.key, key), []).append(outcomes)
     return {key: type(parts[0]).concatenate(parts) for key, parts in found.items()}
 

@@ -3,7 +3,7 @@ from .interpolation import Interpolation, interpolate_weights
 from .model_parts import model_parts, part_groups, weights_replaced
 from .shortest_run import ShortestRun, shortest_run
 from .smallest_set import NoGap, SmallestSet, SmallestSetConfig, smallest_set
-from .swapping import Swaps, swap_weights
+from .swapping import Swaps, swap_both_ways, swap_weights
 
 __all__ = [
     "Interpolation",
@@ -19,6 +19,7 @@ __all__ = [
     "part_groups",
     "shortest_run",
     "smallest_set",
+    "swap_both_ways",
     "swap_weights",
     "weight_change",
     "weights_replaced",

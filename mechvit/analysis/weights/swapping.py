@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,8 +17,9 @@ from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
 from mechvit.analysis.statistics.results import Result
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import Condition
+from mechvit.models.layers.hook_state import is_watched
 
-from .model_parts import Unit, groups_named, model_parts, part_groups, shared_parts, weights_replaced
+from .model_parts import Unit, groups_named, model_parts, part_groups, shared_parts, weights_of, weights_replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,14 +103,7 @@ def swap_weights(
     weights onto the base, arXiv:2302.06600.
     """
     check_weights_fit(receiver, giver, "swapping weights")
-    shared = shared_parts(receiver, giver)
-    groups = groups_named(receiver, parts) if parts is not None else _but(_every_group(receiver), shared)
-    swaps: dict[Swap | str, frozenset[str]] = {
-        Swap("single", name, 1): frozenset(group) for name, group in groups.items()
-    }
-    if cumulative is not None:
-        swaps |= _from_either_end(_but(part_groups(receiver, cumulative), shared))
-    mixes = {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps}
+    mixes = _mixes(receiver, giver, parts, cumulative)
     found = run_interventions(
         receiver,
         images,
@@ -119,6 +113,83 @@ def swap_weights(
         seed=seed,
         progress=progress,
     )
+    return _swaps(found, shared_parts(receiver, giver))
+
+
+@checked
+def swap_both_ways(
+    base: HookedViT,
+    tuned: HookedViT,
+    images: Images,
+    corruptions: Collection[Condition | str],
+    *,
+    into_base: Mapping[str, Any] | None = None,
+    into_tuned: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: str | None = None,
+) -> tuple[Swaps, Swaps]:
+    """Swap weights in both directions: `swap_weights(base, tuned, ...)` and `swap_weights(tuned, base, ...)` in fewer
+    passes.
+
+    Both models run once for both directions, and so does every set of weights that both ask for: the base with the
+    tuned model's first k blocks is the tuned model with the base's others.
+
+    Args:
+        base, tuned: as receiver and giver in `swap_weights`, and the reverse.
+        images, corruptions, batch_size, seed, progress: as in `swap_weights`.
+        into_base, into_tuned: parts and cumulative, as in `swap_weights`, of each direction.
+
+    Returns:
+        the tuned model's weights in the base, and the base's in the tuned model.
+
+    Raises:
+        ValueError: as `swap_weights`.
+    """
+    check_weights_fit(base, tuned, "swapping weights")
+    mixes = _mixes(base, tuned, **{"parts": None, "cumulative": "blocks", **(into_base or {})})
+    back = _mixes(tuned, base, **{"parts": None, "cumulative": "blocks", **(into_tuned or {})})
+    reverse = {Back(key): chosen for key, chosen in back.items()}
+    found = run_interventions(
+        base,
+        images,
+        corruptions,
+        lambda pixels: mixed_logits(base, tuned, pixels, mixes, reverse),
+        giver_of=lambda key: Back(GIVER) if isinstance(key, Back) else GIVER,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    shared = shared_parts(base, tuned)
+    own = {(c, key): outcomes for (c, key), outcomes in found.items() if not isinstance(key, Back)}
+    theirs = {(c, key.of): outcomes for (c, key), outcomes in found.items() if isinstance(key, Back)}
+    return _swaps(own, shared), _swaps(theirs, shared)
+
+
+class Back(NamedTuple):
+    """An intervention in the other direction: on the giver, with the receiver's parts."""
+
+    of: Any
+
+    def __str__(self) -> str:
+        return f"{self.of} in the other direction"
+
+
+def _mixes(
+    receiver: HookedViT, giver: HookedViT, parts: Sequence[str] | None, cumulative: Unit | None
+) -> dict[Swap | str, frozenset[str]]:
+    """Return the parts that each swap takes, and those of both models unchanged."""
+    shared = shared_parts(receiver, giver)
+    groups = groups_named(receiver, parts) if parts is not None else _but(_every_group(receiver), shared)
+    swaps: dict[Swap | str, frozenset[str]] = {
+        Swap("single", name, 1): frozenset(group) for name, group in groups.items()
+    }
+    if cumulative is not None:
+        swaps |= _from_either_end(_but(part_groups(receiver, cumulative), shared))
+    return {RECEIVER: frozenset(), GIVER: frozenset(model_parts(receiver)), **swaps}
+
+
+def _swaps(found: Mapping[tuple[str, Any], Any], shared: tuple[str, ...]) -> Swaps:
     return Swaps(
         {(c, swap): found[c, swap] for c, swap in found if isinstance(swap, Swap)},
         {(c, name): found[c, name] for c, name in found if not isinstance(name, Swap)},
@@ -149,6 +220,7 @@ def mixed_logits(
     giver: HookedViT,
     pixels: Float[Tensor, "batch 3 height width"],
     mixes: Mapping[Key, frozenset[str]],
+    back: Mapping[Key, frozenset[str]] | None = None,
 ) -> dict[Key, Float[Tensor, "batch class"]]:
     """Run the receiver with each of several sets of parts from the giver.
 
@@ -158,30 +230,46 @@ def mixed_logits(
 
     Args:
         mixes: name -> the parts (as in `model_parts`) taken from the giver.
+        back: name -> the parts that the giver takes from the receiver, in the other direction. Those whose weights are
+            a mix's are not run again, unless hooks could tell the models apart.
 
     Returns:
-        the logits of every mix, in the order of `mixes`.
+        the logits of every mix, in the order of `mixes`, and then of `back`.
     """
-    n_layers, parts, theirs = receiver.cfg.n_layers, model_parts(receiver), giver.own_state_dict()
-    shown = {True: giver_pixels(receiver, giver, pixels), False: pixels}
-    starts: dict[tuple[bool, int], list[Key]] = {}
-    for key, chosen in mixes.items():
-        starts.setdefault(_shared_with(chosen, parts, n_layers), []).append(key)
-    streams = {True: giver, False: receiver}
-    needed = {side: max((layer for s, layer in starts if s == side), default=-1) for side in streams}
-    resids = {side: model(shown[side], stop_at_layer=0) for side, model in streams.items() if needed[side] >= 0}
+    n_layers, parts = receiver.cfg.n_layers, model_parts(receiver)
+    models, shown = {False: receiver, True: giver}, {False: pixels, True: giver_pixels(receiver, giver, pixels)}
+    twins = _twins(receiver, giver, mixes, back or {})
+    starts: dict[tuple[bool, int], list[tuple[Key, bool, frozenset[str]]]] = {}
+    for backwards, asked in ((False, mixes), (True, back or {})):
+        for key in (key for key in asked if key not in twins):
+            from_other, layer = _shared_with(asked[key], parts, n_layers)
+            starts.setdefault((from_other != backwards, layer), []).append((key, backwards, asked[key]))
+    needed = {side: max((layer for s, layer in starts if s == side), default=-1) for side in (True, False)}
+    resids = {side: models[side](shown[side], stop_at_layer=0) for side in models if needed[side] >= 0}
     found: dict[Key, Tensor] = {}
     for layer in range(n_layers + 1):
         for side, resid in resids.items():
-            for key in starts.get((side, layer), []):
-                with weights_replaced(receiver, {n: theirs[n] for part in mixes[key] for n in parts[part]}):
-                    found[key] = receiver(resid, start_at_layer=layer)
+            for key, backwards, chosen in starts.get((side, layer), []):
+                with weights_replaced(models[backwards], weights_of(models[not backwards], chosen)):
+                    found[key] = models[backwards](resid, start_at_layer=layer)
         resids = {
-            side: streams[side].blocks[layer](resid, streams[side].place(receiver.cfg.grid))
+            side: models[side].blocks[layer](resid, models[side].place(receiver.cfg.grid))
             for side, resid in resids.items()
             if layer < needed[side]
         }
-    return {key: found[key] for key in mixes}
+    return {key: found[twins.get(key, key)] for key in (*mixes, *(back or {}))}
+
+
+def _twins(
+    receiver: HookedViT, giver: HookedViT, mixes: Mapping[Key, frozenset[str]], back: Mapping[Key, frozenset[str]]
+) -> dict[Key, Key]:
+    """Return those in the other direction whose weights are a mix's, with that mix; none where a hook is attached."""
+    if any(is_watched(point) for model in (receiver, giver) for point in model.hook_dict.values()):
+        return {}
+    alike = frozenset(shared_parts(receiver, giver))
+    apart = frozenset(model_parts(receiver)) - alike
+    of = {chosen - alike: key for key, chosen in mixes.items()}
+    return {key: of[apart - chosen] for key, chosen in back.items() if apart - chosen in of}
 
 
 def _shared_with(chosen: frozenset[str], parts: Mapping[str, object], n_layers: int) -> tuple[bool, int]:

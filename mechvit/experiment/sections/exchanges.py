@@ -63,7 +63,7 @@ class Exchange:
 
 
 def swaps(pair: Exchange, conditions: Sequence[Condition], settings: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Swap weights in each direction of `settings`, which holds what `swap_weights` takes: parts, cumulative.
+    """Swap weights in both directions of `settings`, which holds what `swap_weights` takes: parts, cumulative.
 
     Returns:
         direction, and the columns of `Swaps.summary`.
@@ -72,20 +72,18 @@ def swaps(pair: Exchange, conditions: Sequence[Condition], settings: Mapping[str
 
     from mechvit import analysis
 
-    ways = {INTO_BASE: (pair.base, pair.tuned), INTO_TUNED: (pair.tuned, pair.base)}
-    frames = []
-    for direction, own in settings.items():
-        receiver, giver = ways[direction]
-        found = analysis.swap_weights(
-            receiver,
-            giver,
-            pair.images,
-            conditions,
-            progress=f"Swapping weights, {direction}",
-            **own,
-            **pair.asked,
-        )
-        frames.append(found.summary(**pair.bootstrap).assign(direction=direction))
+    found = analysis.swap_both_ways(
+        pair.base,
+        pair.tuned,
+        pair.images,
+        conditions,
+        into_base=settings[INTO_BASE],
+        into_tuned=settings[INTO_TUNED],
+        progress="Swapping weights",
+        **pair.asked,
+    )
+    ways = zip((INTO_BASE, INTO_TUNED), found, strict=True)
+    frames = [way.summary(**pair.bootstrap).assign(direction=direction) for direction, way in ways]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -12,11 +12,13 @@ import torch
 from family_runs import build
 from shifted_models import shifted
 
-from mechvit.analysis import swap_weights
+from mechvit.analysis import swap_both_ways, swap_weights
 from mechvit.analysis.interventions.recovery import foils, score_outcomes
 from mechvit.analysis.weights.model_parts import groups_named, model_parts, part_groups
 from mechvit.analysis.weights.swapping import Swap, mixed_logits
 from mechvit.data import ImageBatch, corrupt, normalize
+from mechvit.models import graft_head
+from mechvit.models.layers.block import Block
 
 CORRUPTIONS = ("clean", "gaussian_noise_2")
 
@@ -82,6 +84,64 @@ def test_swaps_match_copies(tiny_model, batch):
                 assert torch.equal(got.image_id, wanted.image_id)
                 assert torch.equal(got.correct, wanted.correct)
                 torch.testing.assert_close(got.logit_difference, wanted.logit_difference, rtol=0, atol=1e-5)
+
+
+BOTH_WAYS = {
+    "all": ({}, {}),
+    "single blocks": ({"parts": ("blocks.0", "blocks.2", "head"), "cumulative": None},) * 2,
+    "other parts": ({"parts": ("embed", "blocks.1.mlp")}, {"parts": ("blocks.1.ln1+attn",), "cumulative": None}),
+}
+
+
+def equal_outcomes(found: dict, wanted: dict) -> bool:
+    return list(found) == list(wanted) and all(
+        torch.equal(values, getattr(wanted[key], name))
+        for key, own in found.items()
+        for name, values in vars(own).items()
+    )
+
+
+@pytest.mark.parametrize("case", BOTH_WAYS)
+@pytest.mark.parametrize("grafted", [False, True])
+def test_both_directions_at_once_equal_each_bit_for_bit(tiny_model, batch, case, grafted):
+    tuned = shifted(copy.deepcopy(tiny_model))
+    base = graft_head(tiny_model, tuned) if grafted else tiny_model
+    into_base, into_tuned = BOTH_WAYS[case]
+    found = swap_both_ways(
+        base, tuned, batch, CORRUPTIONS, into_base=into_base, into_tuned=into_tuned, batch_size=10, seed=3
+    )
+    settings = {"batch_size": 10, "seed": 3}
+    wanted = (
+        swap_weights(base, tuned, batch, CORRUPTIONS, **into_base, **settings),
+        swap_weights(tuned, base, batch, CORRUPTIONS, **into_tuned, **settings),
+    )
+    for own, alone in zip(found, wanted, strict=True):
+        assert equal_outcomes(own.outcomes, alone.outcomes)
+        assert equal_outcomes(own.references, alone.references)
+        assert own.shared == alone.shared
+
+
+def test_both_directions_share_their_passes(tiny_model, batch, monkeypatch):
+    """Single blocks of a model of three: two streams of 3 blocks, and each swap from its block on, 3 + 2 + 1."""
+    tuned, run = shifted(copy.deepcopy(tiny_model)), []
+    forward = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda block, *args: run.append(block) or forward(block, *args))
+    settings = {"parts": ("blocks.0", "blocks.1", "blocks.2"), "cumulative": None}
+    swap_both_ways(tiny_model, tuned, batch, ["clean"], into_base=settings, into_tuned=settings)
+    assert len(run) == 2 * 3 + 2 * (3 + 2 + 1)
+    run.clear()
+    swap_weights(tiny_model, tuned, batch, ["clean"], **settings)
+    swap_weights(tuned, tiny_model, batch, ["clean"], **settings)
+    assert len(run) == 4 * 3 + 2 * (3 + 2 + 1)
+
+
+def test_hooks_act_on_the_model_that_they_are_attached_to_in_both_directions(tiny_model, batch):
+    tuned = shifted(copy.deepcopy(tiny_model))
+    tuned.add_hook("blocks.1.hook_mlp_out", lambda value, hook: 0 * value)
+    found = swap_both_ways(tiny_model, tuned, batch, ["clean"])
+    alone = swap_weights(tiny_model, tuned, batch, ["clean"]), swap_weights(tuned, tiny_model, batch, ["clean"])
+    for own, wanted in zip(found, alone, strict=True):
+        assert equal_outcomes(own.outcomes, wanted.outcomes)
 
 
 def test_the_planted_part_is_found(planted):
