@@ -65,7 +65,8 @@ def _classes(table: pd.DataFrame, about: dict[str, Any], offer: Offer) -> TextTa
         columns=[f"{titles[head]} {says}" for head in heads for says in ("raises", "lowers")],
         groups=groups,
         definition="Change of each class’s logit, minus the mean over classes, where the mean difference is added to "
-        f"the base’s mean residual stream: at most the {MOST_CLASSES} largest of either sign.",
+        f"the base’s mean residual stream: at most the {MOST_CLASSES} largest of either sign. Layers at which nothing "
+        "differs are left out.",
         offer=offer,
         words=True,
     )
