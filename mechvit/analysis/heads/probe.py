@@ -194,8 +194,8 @@ def fit_shared_probe(
     """
     if not models:
         raise ValueError("a shared probe needs at least one model; got none")
-    read = {name: headed_config(model, {0: "a", 1: "b"}) for name, model in models.items()}
-    if len({(cfg.pooling, cfg.final_norm, cfg.d_head_input) for cfg in read.values()}) > 1:
+    if not read_alike(models):
+        read = {name: headed_config(model, {0: "a", 1: "b"}) for name, model in models.items()}
         said = "; ".join(f"{name}: {cfg.pooling}, {cfg.d_head_input} values" for name, cfg in read.items())
         raise ValueError(f"models that share a probe must have heads that read the same tokens; they read {said}")
     found = [
@@ -212,6 +212,12 @@ def fit_shared_probe(
         classes,
         chosen_on=np.tile(chosen_on, len(found)),
     )
+
+
+def read_alike(models: Mapping[str, HookedViT]) -> bool:
+    """Return whether the heads of these models read the same tokens of one width, so that one probe fits all."""
+    read = [headed_config(model, {0: "a", 1: "b"}) for model in models.values()]
+    return len({(cfg.pooling, cfg.final_norm, cfg.d_head_input) for cfg in read}) <= 1
 
 
 @checked

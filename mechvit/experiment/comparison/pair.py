@@ -66,19 +66,25 @@ class Pair:
 
     @cached_property
     def readings(self) -> tuple[ReadPair, ...]:
-        """Both models with each head that was chosen; a probe is shared by both, and fitted on `fitted_on`."""
+        """Both models with each head that was chosen; a probe is fitted on `fitted_on`, one for both where
+        their heads would read alike."""
         return tuple(self._read(head) for head in self.choice.heads)
 
     def _read(self, head: str) -> ReadPair:
         from mechvit.analysis import fit_shared_probe, with_probe
+        from mechvit.analysis.heads.probe import read_alike
         from mechvit.models import graft_head
 
         if head == "own":
             return ReadPair(head=head, base=self.base, tuned=self.tuned)
         if head == "tuned":
             return ReadPair(head=head, base=graft_head(self.base, self.tuned), tuned=self.tuned)
-        probe = fit_shared_probe(self.models, self.fitted_on, progress="Shared probe", **self.asked)
-        return ReadPair(head=head, base=with_probe(self.base, probe), tuned=with_probe(self.tuned, probe))
+        groups = [self.models] if read_alike(self.models) else [{name: model} for name, model in self.models.items()]
+        probed: dict[str, HookedViT] = {}
+        for models in groups:
+            probe = fit_shared_probe(models, self.fitted_on, progress="Shared probe", **self.asked)
+            probed |= {name: with_probe(model, probe) for name, model in models.items()}
+        return ReadPair(head=head, **probed)
 
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:

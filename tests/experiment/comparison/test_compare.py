@@ -19,6 +19,7 @@ from mechvit.visualization.comparison.page import comparison_lead
 from mechvit.visualization.number_format import share
 
 LIMITS = SectionLimits(behaviour=19, depth=19, attention=8, difference=10, causes=8, conditions=12, pictures=2)
+DEPTH = ("behaviour", "depth")
 SHALLOW = {"num_hidden_layers": 1}
 CAUSES_NEED = "it needs 2 images, one to choose a place and one to confirm it"
 
@@ -343,3 +344,16 @@ def test_pictures_of_each_condition_and_group_are_shown_and_left_out_when_not_as
     assert "Of each site the clean image" in (folder / "report.html").read_text()
     again = run(tmp_path, models["base"], models["tuned"], **settings | {"sections": ("behaviour",)})
     assert "Of each site the clean image" not in (again / "report.html").read_text()
+
+
+def test_encoders_of_two_widths_are_read_through_a_probe_each(models, tiny_processor, tmp_path):
+    from transformers import ViTForImageClassification
+
+    config = ViTForImageClassification.from_pretrained(models["base"]).config
+    narrow = ViTForImageClassification(type(config).from_dict(config.to_dict() | {"hidden_size": 16}))
+    narrow.vit.save_pretrained(tmp_path / "narrow")
+    tiny_processor.save_pretrained(tmp_path / "narrow")
+    folder = run(tmp_path, str(tmp_path / "narrow"), models["tuned"], head="probe", limit=57, sections=DEPTH)
+    assert set(table(folder, "behaviour")["head"]) == {"probe"}
+    assert set(table(folder, "lens")["head"]) == {"probe"}
+    assert not about(folder)["kinship"]["tuned"]["is_kin"]
