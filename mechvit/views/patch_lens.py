@@ -106,16 +106,16 @@ def _trajectories(
     """Return the trajectories of the label, if known, and the strongest predictions, in every model and condition."""
     import torch
 
-    from mechvit.analysis.lenses.patch_lens import class_trajectories
+    from mechvit.analysis.lenses.patch_lens import layer_probabilities, trajectories_of
 
-    inputs = dict(zip(models, image.pixel_values, strict=True))
+    inputs = zip(models.items(), image.pixel_values, strict=True)
     with torch.inference_mode():
-        strongest = sum(model(inputs[name]).softmax(-1).sum(0).float().cpu() for name, model in models.items())
+        found = {name: layer_probabilities(model, pixels, apply_ln=apply_ln) for (name, model), pixels in inputs}
+        strongest = torch.stack([own.sum(0).float().cpu() for own, _ in found.values()]).sum(0)
     ranked = strongest.argsort(descending=True).tolist()
     chosen = list(dict.fromkeys([image.label, *ranked] if image.label >= 0 else ranked))[:followed]
     frames = [
-        class_trajectories(model, inputs[name], chosen, apply_ln=apply_ln).to_frame(model=str(name))
-        for name, model in models.items()
+        trajectories_of(model, found[name][1], chosen).to_frame(model=str(name)) for name, model in models.items()
     ]
     frame = pd.concat(frames, ignore_index=True)
     if image.label >= 0:

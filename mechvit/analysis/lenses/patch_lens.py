@@ -137,16 +137,33 @@ def class_trajectories(
     chosen = [int(index) for index in classes]
     if not chosen or not all(0 <= index < model.cfg.n_classes for index in chosen):
         raise ValueError(f"classes must be one or more of 0 to {model.cfg.n_classes - 1}; got {chosen}")
+    return trajectories_of(model, layer_probabilities(model, pixel_values, apply_ln=apply_ln)[1], chosen)
+
+
+def layer_probabilities(
+    model: HookedViT, pixel_values: Float[Tensor, "batch channel height width"], *, apply_ln: bool = True
+) -> tuple[Float[Tensor, "batch class"], Float[Tensor, "layer batch class"]]:
+    """Return the probabilities that a model gives every class of single images, and those of each layer's lens.
+
+    Raises:
+        ValueError: logits are not finite.
+    """
     hooks, residuals = residual_hooks(model)
     pixels = pixel_values.to(model.cfg.device, model.cfg.dtype)
-    model.run_with_hooks(pixels, return_type=None, fwd_hooks=hooks)
+    final = model.run_with_hooks(pixels, fwd_hooks=hooks)
     logits = model.unembed_residual(torch.cat(residuals), apply_ln=apply_ln).float()
     check_finite("logits of the lens", logits.split(len(pixels)), model)
-    probability = logits.softmax(-1)[:, chosen]
+    return final.softmax(-1), logits.softmax(-1).view(len(residuals), len(pixels), -1)
+
+
+def trajectories_of(
+    model: HookedViT, probability: Float[Tensor, "layer batch class"], classes: Sequence[int]
+) -> ClassTrajectories:
+    """Return the trajectories of some classes from the probabilities of all (`layer_probabilities`)."""
     return ClassTrajectories(
-        classes=tuple(chosen),
-        names=tuple(unique_name(model.cfg.id2label, index) for index in chosen),
-        probability=on_cpu(probability.view(len(residuals), len(pixels), -1).transpose(0, 1)),
+        classes=tuple(classes),
+        names=tuple(unique_name(model.cfg.id2label, index) for index in classes),
+        probability=on_cpu(probability[..., list(classes)].transpose(0, 1)),
     )
 
 

@@ -109,7 +109,8 @@ def write_pictures(folder: Path, pairs: Sequence[PicturedPair], *, count: int, s
         max_bytes=EXPLORER_BYTES,
         limit=len(places),
     )
-    missing += [_unshown(view, "", reason) for view, reason in why.items() if fitting[view]]
+    alone = pairs[0].names[1] if len(pairs) == 1 else ""
+    missing += [_unshown(view, alone, reason) for view, reason in why.items() if fitting[view]]
     write_views(
         folder,
         {"examples": arrays},
@@ -130,15 +131,19 @@ def _fitting(
 ) -> tuple[dict[str, dict[str, HookedViT]], list[dict[str, str]]]:
     """Return for each view the base and those tuned models that it can show beside it, by title; and the others.
 
-    Each is tried on one picture. A base with another head in each pair is shown with each.
+    Each of several is tried on one picture. A base with another head in each pair is shown with each.
     """
     from mechvit.views.linked_views import TITLES, linked_views
 
+    if len(pairs) == 1:  # the views themselves are the trial
+        pair = pairs[0]
+        shown = {"explorer": pair.models, "lens": pair.read}
+        return {view: dict(zip(pair.names, own, strict=True)) for view, own in shown.items()}, []
     found: dict[str, dict[str, HookedViT]] = {view: {} for view in TITLES}
     missing = []
     for pair in pairs:
         base, tuned = pair.names
-        read_base = base if pair.own_heads or len(pairs) == 1 else f"{base}, head of {tuned}"
+        read_base = base if pair.own_heads else f"{base}, head of {tuned}"
         wanted = {
             "explorer": found["explorer"] | dict(zip(pair.names, pair.models, strict=True)),
             "lens": found["lens"] | dict(zip((read_base, tuned), pair.read, strict=True)),
