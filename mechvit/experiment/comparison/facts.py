@@ -16,11 +16,12 @@ def model_facts(name: str, checkpoint: str, model: HookedViT) -> dict[str, Any]:
     """Return name, checkpoint, commit, class, shape, classes, stored dtype, the coarsest
     dtype that holds the weights exactly, and their hash.
     """
+    from mechvit.experiment.inputs import read_checkpoint
     from mechvit.models.checkpoints.fingerprint import checkpoint_hash
     from mechvit.models.checkpoints.revisions import hub_revision
 
     cfg = model.cfg
-    stored = getattr(model.hf_config, "dtype", None)
+    stored = getattr(read_checkpoint(checkpoint)[0], "dtype", None)  # as written: the loaded one is of this run's dtype
     return {
         "name": name,
         "checkpoint": checkpoint,

@@ -79,8 +79,9 @@ def rounding_sentences(run: RunResults, about: Mapping[str, Any], tuned: str) ->
         for name, own in part.groupby("model", sort=False):
             cosines = own[own["quantity"].str.startswith("cosine")]
             lowest = cosines.loc[cosines["value"].idxmin()]
-            kl = pick(own, quantity="kl")["value"].max()
-            answers = "" if pd.isna(kl) else f" KL {kl:.2g} nats at most,".replace("-", "−")
+            answers_of = pick(own, quantity="kl")
+            kl = answers_of["high"].fillna(answers_of["value"]).max()
+            answers = "" if pd.isna(kl) else f" KL up to {kl:.2g} nats,".replace("-", "−")
             said.append(
                 f"{how} in {dtype} alone makes of {tuned if name == 'tuned' else about['base']}, on "
                 f"{int(cosines['n'].iloc[0])} images,{answers} a cosine of {lowest['value']:.6f} at its lowest (layer "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mechvit.visualization.figures.table_checks import pick
+from mechvit.visualization.number_format import listing
 from mechvit.visualization.style import in_sentence
 
 from .captions import number, part_of, percent, place_sentence, places, points, shown_images, span
@@ -35,7 +36,7 @@ MODEL_COLUMNS = ("class", "blocks", "width", "input", "classes", "stored as", "w
 
 def title(about: Mapping[str, Any]) -> str:
     """Return the report's title: the models' names."""
-    return f"How {', '.join(about['tuned'])} differ{'s' if len(about['tuned']) == 1 else ''} from {about['base']}"
+    return f"How {listing(about['tuned'])} differ{'s' if len(about['tuned']) == 1 else ''} from {about['base']}"
 
 
 def lead(run: RunResults, about: Mapping[str, Any]) -> list[str]:

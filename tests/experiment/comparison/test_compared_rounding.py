@@ -59,6 +59,8 @@ def test_a_model_and_itself_in_bfloat16_differ_by_rounding_alone(saved, tmp_path
     own = rounding(folder).query("model == 'base' and source == 'stored' and dtype == 'bfloat16'")
     answers = pd.read_parquet(folder / "tables" / "behaviour.parquet")
     assert np.isclose(own.query("quantity == 'kl'")["value"].item(), answers["kl"].mean(), rtol=1e-6)
+    about = json.loads((folder / "comparison.json").read_text())
+    assert {row["name"]: row["stored_dtype"] for row in about["models"]} == {"base": "float32", "base16": "bfloat16"}
     text = (folder / "report.html").read_text()
     assert "Nothing here is known to be more than rounding alone makes." in text
     assert "base16: no weight differs by more than rounding makes." in text
