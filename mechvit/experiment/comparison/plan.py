@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mechvit.experiment.sections.exchanges import CONTROLS, SCALES
 from mechvit.visualization.report.provenance_rows import duration
@@ -14,11 +14,21 @@ from .causes import FEWEST_STEERED, KINDS, causes, single_swaps
 from .config import CompareConfig
 from .measures import attention, behaviour, conditions, depth, difference, weights, why_no_cka
 from .pair import Pair
+from .pictures import VIEWED_CONDITIONS
+
+if TYPE_CHECKING:
+    from mechvit.models.config import HookedViTConfig
 
 TIMED = 4
 """Images of the batch by which the time is estimated."""
-STATISTICS = 30.0
+STATISTICS = 50.0
 """Time of the statistics of one weight of attention, in multiplications of a forward pass."""
+DIRECTIONS = 6.0
+"""Time of both spectra of a changed matrix with their directions, in that of one spectrum alone."""
+PICTURED = 9.0
+"""Passes of one model that the views of a picture take: three of each model, and what is made of their activations."""
+TABLES = 0.5
+"""Seconds for the intervals and tables of a section."""
 MEASURES: dict[str, Callable[[Pair, int], Any]] = {
     "behaviour": behaviour,
     "depth": depth,
@@ -47,9 +57,10 @@ class PlannedSection:
 
     name: str
     images: int
-    """Number of images it takes."""
+    """Number of images it takes; 0 for the weights alone."""
     passes: float
-    """Forward passes of one model per image, all conditions and heads together, besides those of the shared pass."""
+    """Forward passes of one model per image, all conditions and heads together, besides those of the shared pass; for
+    the weights alone, as many passes of one image as take the same time."""
     quick: bool
 
     @property
@@ -117,24 +128,35 @@ def _passes(section: str, pair: Pair, images: int) -> float:
         return both * STATISTICS * cfg.n_heads * cfg.n_tokens / cfg.d_model**2
     if section == "causes":
         return _passes_of_causes(pair, cfg.n_layers, shown, quick=pair.quick)
-    return {"weights": 0.0, "difference": 3.0, "conditions": 2.6 * shown * max(1, len(heads))}[section]
+    if section == "weights":
+        return _passes_of_weights(cfg, quick=pair.quick)
+    return {"difference": 3.0, "conditions": 2.6 * shown * max(1, len(heads))}[section]
+
+
+def _passes_of_weights(cfg: HookedViTConfig, *, quick: bool) -> float:
+    """Return the passes of one image that take as long as the float64 spectra of every block's matrices."""
+    sides = [(cfg.d_model, cfg.d_model)] * 4 + [(cfg.d_model, cfg.d_mlp)] * (3 if cfg.gated_mlp else 2)
+    ordered = [(min(pair), max(pair)) for pair in sides]
+    spectra = sum(2 * few**2 * many + 12 * few**3 for few, many in ordered)  # the Gram matrix and its eigenvalues
+    multiplied = sum(2 * cfg.n_tokens * few * many for few, many in ordered)
+    return (1 if quick else DIRECTIONS) * 2 * spectra / multiplied
 
 
 def _passes_of_causes(pair: Pair, layers: int, shown: int, *, quick: bool) -> float:
     """Return passes per image, under all conditions: swaps from a block on take half a pass on average."""
     from mechvit.analysis.interventions.components import components_of, passes_needed
 
-    singles = 2 * (2 + layers / 2)
+    half = (layers + 1) / 2
     if quick:
-        return shown * singles
-    cfg = pair.base.cfg
-    branches, ends, line = 3 * layers / 2, layers, 8
+        return shown * (2 + 2 * (1 + half))
+    cfg, line = pair.base.cfg, 8
+    swapped = 2 + 2 * (1 + 3 * half) + 2 * half  # single blocks and branches both ways, and the first and the last k
     patched = passes_needed(cfg, components_of(cfg, KINDS, ("all",)))
     smallest = 2 * layers * layers / 4
     runs = 2 * (layers + 2) * (layers + 1) / 6
     steered = layers / 2 * len(SCALES) * (1 + CONTROLS) / 2  # a direction; on half of the images
     steering = (4 + steered + (shown - 1) * (8 + 4 * steered)) / 2  # two directions under a condition, and clean, too
-    return shown * (2 * (2 + branches + ends) + line + 2 * patched + smallest + runs) + steering
+    return shown * (swapped + line + 2 * patched + smallest + runs) + steering
 
 
 def seconds_per_pass(pair: Pair) -> float:
@@ -175,14 +197,16 @@ def plan_lines(
     lines, total = [], 0.0
     for section in sections:
         own = section.passes + (2 * len(pair.asked_for) if section is longest else 0)
-        cost = section.images * own * seconds
+        cost = max(1, section.images) * own * seconds + TABLES
         total += cost
-        said = [_counted(section.images) if section.images else "weights alone"]
-        if own or not section.in_pass:
-            said.append(f"about {duration(cost)}" if own else "seconds")
+        said = [_counted(section.images) if section.images else "weights alone", f"about {duration(cost)}"]
         if others and section.in_pass:
             said.append(f"in one pass with {others}" if section is longest else "in the same pass")
         lines.append(f"  {section.name:12} {', '.join(said)}")
+    if "pictures" in config.chosen and any(section.name == "behaviour" for section in sections):
+        shown = 1 + min(VIEWED_CONDITIONS, len(pair.asked_for) - 1)
+        total += (cost := config.count("pictures") * PICTURED * shown * seconds)
+        lines.append(f"  {'pictures':12} {_counted(config.count('pictures'))}, about {duration(cost)}")
     if saes:
         trained = len(pair.fitted_on) if config.saes == ("train",) else 0
         training = f"up to {config.sae_training.epochs} epochs of training on {_counted(trained)}, then "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -98,6 +99,14 @@ def test_three_sections_run_each_model_once(models, tmp_path, counted):
     assert sum(line.endswith("in the same pass") for line in said) == 2
     compared(models, tmp_path / "more", conditions=("gaussian_blur_1",), sections=(*IN_PASS, "weights"))
     assert passes(counted) == 2 * 2 * 19 + TIMING
+
+
+def test_the_passes_that_are_planned_are_those_that_are_run(models, tmp_path, counted):
+    """Quick causes: both models once, and each way the embedding's swap (3 blocks) and each block's (3 + 2 + 1)."""
+    compared(models, tmp_path / "run", sections=("causes",))
+    planned = json.loads((tmp_path / "run" / "plans" / "tuned.json").read_text())["sections"][0]
+    assert (planned["images"], planned["passes"]) == (12, (2 * 3 + 2 * (3 + 3 + 2 + 1)) / 3)
+    assert passes(counted) == 12 * planned["passes"] + TIMING
 
 
 def test_a_finished_comparison_loads_no_model(models, tmp_path, counted):
