@@ -145,9 +145,7 @@ def _resizing(size: int, to: int, resample: str) -> Float[Tensor, "to size"]:
 
 def _attacked(model: HookedViT, batch: ImageBatch, attack: Attack, seed: int) -> Float[Tensor, "batch 3 height width"]:
     """Return a batch that was attacked at its own size, with one model's loss at that model's."""
-    if model.head is None or model.cfg.no_softmax is not None:
-        why = model.cfg.no_softmax or "it has no classification head"
-        raise ValueError(f"{attack.key} attacks a softmax classifier; this {model.cfg.architecture} is not one: {why}")
+    check_victim(attack, model)
 
     def logits_of(images: Tensor) -> Tensor:
         own = resized(images, model.image_processor, model.cfg.image_size)
@@ -156,6 +154,13 @@ def _attacked(model: HookedViT, batch: ImageBatch, attack: Attack, seed: int) ->
 
     images, labels, ids = (part.to(model.cfg.device) for part in (batch.images, batch.labels, batch.image_ids))
     return attack_images(logits_of, images, labels, ids, attack, seed=seed).to(batch.images.device)
+
+
+def check_victim(attack: Attack, model: HookedViT) -> None:
+    """Refuse an attack on a model that is no softmax classifier."""
+    if model.head is None or model.cfg.no_softmax is not None:
+        why = model.cfg.no_softmax or "it has no classification head"
+        raise ValueError(f"{attack.key} attacks a softmax classifier; this {model.cfg.architecture} is not one: {why}")
 
 
 def victim_of(attack: Attack, device: torch.device, dtype: torch.dtype) -> HookedViT:

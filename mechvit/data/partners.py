@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def check_partners(condition: PairedImages, images: datasets.Dataset | ImageBatc
     """Refuse images that lack a partner, before anything is computed.
 
     Raises:
-        ValueError: the images come from no folder; or counts those without a partner and names the first.
+        ValueError: the images come from no folder, or are named by whole paths; or counts those without a partner and
+            names the first.
     """
     if isinstance(images, ImageBatch):
         paths: Sequence[str] | None = images.paths
@@ -46,6 +48,11 @@ def check_partners(condition: PairedImages, images: datasets.Dataset | ImageBatc
         paths = images["path"][:] if "path" in images.column_names else None
     if paths is None:
         raise ValueError(_UNKNOWN)
+    if whole := [path for path in paths if os.path.isabs(path) or ".." in PurePath(path).parts]:
+        raise ValueError(
+            f"paired images are found by each image's path below its folder, and {printable(whole[0])} is no path "
+            "below one: load the images from a folder, as folder:PATH"
+        )
     missing = [path for path in paths if not os.path.isfile(os.path.join(condition.root, path))]
     if missing:
         some = ", ".join(map(printable, missing[:5])) + (", ..." if len(missing) > 5 else "")

@@ -102,15 +102,18 @@ def _check_conditions(conditions: Sequence[Condition | str], models: Mapping[str
     Raises:
         ValueError: names the condition; an attack on each of several models, or that does not say which it attacks.
     """
-    from mechvit.analysis.condition_images import check_same_image
-    from mechvit.data.conditions import PairedImages, as_condition, bound
+    from mechvit.analysis.condition_images import check_same_image, check_victim
+    from mechvit.data.conditions import Attack, PairedImages, as_condition, bound
 
     for condition in map(as_condition, conditions):
         if isinstance(condition, PairedImages):
             raise SettingError(
                 "conditions", f"must name no partner pictures, which one picture lacks; got {condition.key}"
             )
-        bound(condition, models)
+        known = bound(condition, models)
+        if isinstance(known, Attack) and not isinstance(known.model, str):
+            for victim in models.values() if known.model is None else [known.model]:
+                check_victim(known, victim)
         if len(models) > 1:
             check_same_image([condition], "a look at one picture in several models", models)
 

@@ -17,10 +17,11 @@ from mechvit import HookedViT
 from mechvit.analysis import corrupted_performance, evaluate, linear_cka, patch_models, study, swap_weights
 from mechvit.analysis.condition_images import check_same_image, resized, shown, shown_to
 from mechvit.analysis.inputs import corrupted_batches, model_batches, pixel_values
-from mechvit.data import ImageBatch, corrupt, iter_batches, load_images, prepare, register_corruption
+from mechvit.data import ImageBatch, corrupt, iter_batches, load_images, load_pictures, prepare, register_corruption
 from mechvit.data.conditions import Attack, parse_condition
 from mechvit.data.corruption_spec import CORRUPTION_FAMILIES
 from mechvit.data.corruptions import CORRUPTIONS
+from mechvit.data.partners import check_partners
 
 
 @pytest.fixture
@@ -199,6 +200,18 @@ def test_missing_partners_are_counted_and_named_before_anything_runs(tiny_model,
     assert all(path in str(refused.value) for path in lost)
     with pytest.raises(ValueError, match="these images have none: load them from a folder"):
         evaluate(tiny_model, load_images("photos", "test", limit=19), parse_condition(f"paired:{folders[1]}"))
+
+
+def test_a_picture_named_by_its_whole_path_is_not_its_own_partner(folders, day, monkeypatch):
+    """Joined to a folder, an absolute path is itself."""
+    file = day["file"][0]
+    night = parse_condition(f"paired:{folders[1]}")
+    with pytest.raises(ValueError, match="is no path below one: load the images from a folder"):
+        check_partners(night, load_pictures([file]))
+    monkeypatch.chdir(folders[0])
+    with pytest.raises(ValueError, match=r"\.\./.* is no path below one"):
+        check_partners(night, load_pictures([f"../{folders[0].name}/{day['path'][0]}"]))
+    check_partners(night, load_pictures([day["path"][0]]))
 
 
 def test_paired_folders_are_named_after_the_folder(tmp_path):

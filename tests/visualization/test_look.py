@@ -36,6 +36,8 @@ def test_answers_are_the_models_own(tiny_hf, tiny_processor, picture):
 
 def test_a_bare_encoder_has_attention_and_no_answers(tiny_hf, tiny_processor, picture):
     bare = HookedViT.from_hf(tiny_hf.vit, image_processor=tiny_processor)
+    with pytest.raises(ValueError, match="pgd_4 attacks a softmax classifier; this ViTModel is not one"):
+        look(picture, {"bare": bare}, conditions=["pgd_4"])
     page = look(picture, {"bare": bare})
     assert page.answers == {}
     assert page.lens is None

@@ -67,7 +67,7 @@ class Pair:
     @cached_property
     def readings(self) -> tuple[ReadPair, ...]:
         """Both models with each head that was chosen; a probe is fitted on `fitted_on`, one for both where
-        their heads would read alike."""
+        they are kin and their heads would read alike."""
         return tuple(self._read(head) for head in self.choice.heads)
 
     def _read(self, head: str) -> ReadPair:
@@ -79,7 +79,8 @@ class Pair:
             return ReadPair(head=head, base=self.base, tuned=self.tuned)
         if head == "tuned":
             return ReadPair(head=head, base=graft_head(self.base, self.tuned), tuned=self.tuned)
-        groups = [self.models] if read_alike(self.models) else [{name: model} for name, model in self.models.items()]
+        shared = self.kin.is_kin and read_alike(self.models)  # else their features have no basis in common
+        groups = [self.models] if shared else [{name: model} for name, model in self.models.items()]
         probed: dict[str, HookedViT] = {}
         for models in groups:
             probe = fit_shared_probe(models, self.fitted_on, progress="Shared probe", **self.asked)
