@@ -23,7 +23,7 @@ TIMED = 4
 """Images of the batch by which the time is estimated."""
 STATISTICS = 50.0
 """Time of the statistics of one weight of attention, in multiplications of a forward pass."""
-DIRECTIONS = 6.0
+DIRECTIONS = 2.5
 """Time of both spectra of a changed matrix with their directions, in that of one spectrum alone."""
 PICTURED = 9.0
 """Passes of one model that the views of a picture take: three of each model, and what is made of their activations."""
