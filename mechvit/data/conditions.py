@@ -48,7 +48,7 @@ class PairedImages(Condition):
 
     def __post_init__(self) -> None:
         root = os.path.abspath(os.path.expanduser(self.root))
-        if not os.path.isdir(root):
+        if not self.root.strip() or not os.path.isdir(root):
             raise ValueError(
                 f"{PAIRED}{printable(self.root)} is not a folder; give one that holds a partner of each image, at the "
                 "same path as below the images' own folder"

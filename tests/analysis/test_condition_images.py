@@ -223,8 +223,9 @@ def test_paired_folders_are_named_after_the_folder(tmp_path):
     assert fog.title == "Paired: fog/3"
     assert night.key != other.key
     assert parse_condition(night.key) == night
-    with pytest.raises(ValueError, match=r"paired:.*none is not a folder; give one that holds a partner of each image"):
-        parse_condition(f"paired:{tmp_path / 'none'}")
+    for none in (tmp_path / "none", "", " "):
+        with pytest.raises(ValueError, match=r"paired:.* is not a folder; give one that holds a partner of each image"):
+            parse_condition(f"paired:{none}")
 
 
 def vit(size: int) -> HookedViT:
