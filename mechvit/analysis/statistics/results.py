@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from .bootstrap import LEVEL, RESAMPLES, interval, resampled_means
 
 if TYPE_CHECKING:
@@ -81,10 +83,22 @@ def means(
 
 def table_html(title: str, table: pd.DataFrame) -> str:
     """Return a title and the first rows of a table as HTML, with the number of the rows that are left out."""
-    rows = table.head(SHOWN_ROWS).to_html(index=False, border=0, na_rep="", float_format=lambda value: f"{value:.4g}")
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in table.columns)
+    rows = (
+        "".join(f"<td>{_cell(value)}</td>" for value in row) for row in table.head(SHOWN_ROWS).itertuples(index=False)
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
     left = len(table) - SHOWN_ROWS
     more = f"<p>{left:,} more row{'' if left == 1 else 's'} in <code>summary()</code></p>" if left > 0 else ""
-    return f"<p><code>{html.escape(title)}</code></p>{rows}{more}"
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<p><code>{html.escape(title)}</code></p>{whole}{more}"
+
+
+def _cell(value: object) -> str:
+    """Return a table's entry as HTML; nothing for a missing one."""
+    if isinstance(value, (float, np.floating)):
+        return "" if value != value else f"{value:.4g}"
+    return html.escape(str(value))
 
 
 def _parts(result: object) -> list[str]:

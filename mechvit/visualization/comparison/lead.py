@@ -9,8 +9,9 @@ from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.number_format import listing
 from mechvit.visualization.style import in_sentence
 
-from .captions import number, part_of, percent, place_sentence, places, points, shown_images, span
+from .captions import number, part_of, percent, points, shown_images, span
 from .floors import STEPS, is_rounding, kl_floor, rounded_alike, rounding_sentences, stored_alike
+from .part_captions import place_sentence, places
 
 if TYPE_CHECKING:
     from mechvit.visualization.report.run_results import RunResults

@@ -10,7 +10,7 @@ from mechvit.visualization.figures import patching, steering, weights
 from mechvit.visualization.figures.table_checks import pick
 from mechvit.visualization.report.sections import INTO_BASE, entitled
 
-from . import captions as readings
+from . import part_captions as readings
 from . import rows
 from .figure_spec import drawing, spec
 from .floors import beyond_rounding

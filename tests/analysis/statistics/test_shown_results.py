@@ -102,6 +102,8 @@ def test_a_notebook_shows_some_rows_and_counts_the_others():
     assert "0.3333" in text
     assert "5 more rows in <code>summary()</code>" in text
     assert "more row" not in table_html("a", table.head(20))
+    small = pd.DataFrame({"single": np.array([1 / 3, np.nan], dtype=np.float32)})
+    assert "<td>0.3333</td></tr><tr><td></td>" in table_html("a", small)
 
 
 def test_results_without_images_show_their_own_table(tiny_model):
