@@ -45,7 +45,7 @@ WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from mechvit.saes.parallel import forward_shared, largest, processes, rank, size
+from mechvit.saes.distributed import forward_shared, largest, processes, rank, size
 from test_parallel import CONFIG, draw_streams, image_training, values_of
 from mechvit.saes import train_on
 
