@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechvit.experiment.inputs import load_model
+
 from .config import CompareConfig
+from .images import ImagesName, with_labels
 
 if TYPE_CHECKING:
     import datasets
@@ -209,3 +215,70 @@ def open_pair(
         most=most,
         bootstrap={"resamples": 2000, "level": 0.95, "seed": config.seed},
     )
+
+
+class OpenPairs:
+    """The pairs of a comparison: the base and one tuned model stay in memory, and the pair that was opened last.
+
+    Args:
+        config: settings of the comparison.
+        checkpoints: name -> checkpoint of every model, the base first.
+        conditions: conditions as they were asked for, clean first.
+        folder: the run's folder, with its images.
+        say: called with a line wherever the images' classes cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: CompareConfig,
+        checkpoints: Mapping[str, str],
+        conditions: tuple[Condition, ...],
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.checkpoints, self.conditions = config, checkpoints, conditions
+        self.folder, self.say = folder, say
+        self.base = next(iter(checkpoints))
+        self.unused: dict[str, list[str]] = {}
+        """Tuned model -> why its pair cannot use the images' classes."""
+        self._models: dict[str, HookedViT] = {}
+        self._kin: dict[str, Kinship] = {}
+        self._labelled: dict[str, datasets.Dataset] = {}
+        self._last: tuple[str, Pair] | None = None
+
+    def model(self, name: str) -> HookedViT:
+        """Return a model, loaded unless it is in memory."""
+        if name not in self._models:
+            for other in set(self._models) - {self.base} if name != self.base else ():
+                del self._models[other]
+                self._last = None
+                gc.collect()
+            self._models[name] = load_model(self.checkpoints[name], self.config.device, self.config.model_dtype)
+        return self._models[name]
+
+    def images(self, what: ImagesName) -> datasets.Dataset:
+        """Return the images of the run's folder, with classes of their own."""
+        import datasets
+
+        return datasets.load_from_disk(str(self.folder / what))
+
+    def open(self, tuned: str) -> Pair:
+        """Return both models with their kinship and their heads, opened unless this pair was the last."""
+        if self._last is not None and self._last[0] == tuned:
+            return self._last[1]
+        unrelated = self.images("unrelated" if "difference" in self.config.chosen else "images")
+        own, base = self.model(tuned), self.model(self.base)
+        images, kin = self._with_labels(tuned), self._kin.get(tuned)
+        pair = open_pair(base, own, images, unrelated, self.conditions, self.config, kin)
+        self._kin[tuned], self._last = pair.kin, (tuned, pair)
+        return pair
+
+    def _with_labels(self, tuned: str) -> datasets.Dataset:
+        """Return the images with the class ids of a pair: the tuned model's, else the base's, else their own."""
+        if tuned not in self._labelled:
+            checkpoints, said = [self.checkpoints[tuned], self.checkpoints[self.base]], list[str]()
+            self._labelled[tuned] = with_labels(self.images("images"), checkpoints, self.config, said.append)
+            for line in said:
+                self.say(line)
+            self.unused[tuned] = said
+        return self._labelled[tuned]

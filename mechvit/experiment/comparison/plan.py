@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TIMED = 4
 """Images of the batch by which the time is estimated."""
+LEAST = 0.3
+"""Seconds for which each model at least runs on that batch: one pass of a small model says little on a busy machine."""
 STATISTICS = 50.0
 """Time of the statistics of one weight of attention, in multiplications of a forward pass."""
 DIRECTIONS = 2.5
@@ -160,7 +162,7 @@ def _passes_of_causes(pair: Pair, layers: int, shown: int, *, quick: bool) -> fl
 
 
 def seconds_per_pass(pair: Pair) -> float:
-    """Measure the time of one forward pass of an image, the mean of both models, on a small batch."""
+    """Measure the time of one forward pass of an image, the mean over both models, on a small batch."""
     import torch
 
     from mechvit.analysis.inputs import model_batches, pixel_values
@@ -173,9 +175,11 @@ def seconds_per_pass(pair: Pair) -> float:
                 model = pair.models[name]
                 pixels = pixel_values(model, batch)
                 model(pixels[:1])
-                start = time.perf_counter()
-                model(pixels)
-                taken += time.perf_counter() - start
+                start, runs, elapsed = time.perf_counter(), 0, 0.0
+                while runs == 0 or elapsed < LEAST:
+                    model(pixels)
+                    runs, elapsed = runs + 1, time.perf_counter() - start
+                taken += elapsed / runs
     return taken / 2 / len(images)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from mechvit.data.conditions import PAIRED, fingerprint, parse_condition
 from mechvit.data.corruption_spec import CLEAN
 from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.load import count_images
-from mechvit.experiment.inputs import check_device, load_model, local_inputs
+from mechvit.experiment.inputs import check_device, local_inputs
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import Stages, write_json, write_tables
 from mechvit.experiment.tables import joined_tables
@@ -22,19 +21,16 @@ from mechvit.files.reading import read_json, read_object, read_objects
 from .checks import check_conditions, check_dictionaries, short_names
 from .config import CompareConfig
 from .facts import model_facts, pair_facts
-from .images import ImagesName, image_settings, prepare_images, with_labels
+from .images import ImagesName, image_settings, prepare_images
 from .one_pass import OnePass
-from .pair import Pair, open_pair
+from .pair import OpenPairs
 from .plan import PlannedSection, allowed_sections, plan_lines, seconds_per_pass
 from .rounding import rounding
 
 if TYPE_CHECKING:
-    import datasets
     import pandas as pd
 
-    from mechvit.analysis.pairs.kinship import Kinship
     from mechvit.data.conditions import Condition
-    from mechvit.models import HookedViT
 
 KIND = "comparison"
 NO_LABELS = "the images have no labels"
@@ -91,14 +87,8 @@ class _ComparisonRun:
         """Tuned model -> the sections that were measured."""
         self.facts: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
-        self.kin: dict[str, Kinship] = {}
         self.pictured = False
-        self._labelled: dict[str, datasets.Dataset] = {}
-        self._unused: dict[str, list[str]] = {}  # why a pair cannot use the images' classes
-        self._loaded: dict[str, HookedViT] = {}
-        """The base and one tuned model, where they were needed."""
-        self._pair: tuple[str, Pair] | None = None
-        """The pair that was opened last, with the tuned model's name."""
+        self.pairs = OpenPairs(config, self.checkpoints, self.conditions, folder, say)
 
     def report(self) -> Path:
         """Run all stages in order and return the path of the report."""
@@ -124,19 +114,9 @@ class _ComparisonRun:
         settings = {"model": checkpoint, "content": content, "revision": hub_revision(checkpoint)}
         self.stages.run(
             f"models/{name}",
-            lambda: self.loaded(name),
+            lambda: self.pairs.model(name),
             settings=[settings, self.config.model_dtype],
         )
-
-    def loaded(self, name: str) -> HookedViT:
-        """Return a model, loaded unless it is in memory, where the base and one tuned model stay."""
-        if name not in self._loaded:
-            for other in set(self._loaded) - {self.base} if name != self.base else ():
-                del self._loaded[other]
-                self._pair = None
-                gc.collect()
-            self._loaded[name] = load_model(self.checkpoints[name], self.config.device, self.config.model_dtype)
-        return self._loaded[name]
 
     def prepare(self, what: ImagesName) -> None:
         """Resize images once, for every model's image processor, and say which they are; the stage's key holds all
@@ -157,22 +137,6 @@ class _ComparisonRun:
         )
         for line in [] if fresh else read_json(outputs[1]):
             self.say(line)
-
-    def images(self, what: str) -> datasets.Dataset:
-        import datasets
-
-        return datasets.load_from_disk(str(self.folder / what))
-
-    def labelled_images(self, tuned: str) -> datasets.Dataset:
-        """Return the images with the class ids of a pair: the tuned model's, else the base's, else their own."""
-        if tuned not in self._labelled:
-            checkpoints = [self.checkpoints[tuned], self.checkpoints[self.base]]
-            said: list[str] = []
-            self._labelled[tuned] = with_labels(self.images("images"), checkpoints, self.config, said.append)
-            for line in said:
-                self.say(line)
-            self._unused[tuned] = said
-        return self._labelled[tuned]
 
     def plan(self, tuned: str) -> list[PlannedSection]:
         """Return the sections that one pair allows; the others are listed with the reason.
@@ -203,13 +167,13 @@ class _ComparisonRun:
 
     def _planned(self, tuned: str) -> dict[str, Any]:
         """Judge what one pair allows: sections, what is not measured, facts of the models and of the pair."""
-        pair = self.pair(tuned)
+        pair = self.pairs.open(tuned)
         check_conditions(pair)
         if "saes" in self.config.chosen:
             check_dictionaries(pair, self.config, {} if self.trains else self.sae_folders(tuned))
         sections, unmeasured = allowed_sections(self.config, pair)
         if not pair.labelled and "behaviour" in self.config.chosen:
-            unmeasured = [*(("Accuracy", why) for why in self._unused[tuned] or [NO_LABELS]), *unmeasured]
+            unmeasured = [*(("Accuracy", why) for why in self.pairs.unused[tuned] or [NO_LABELS]), *unmeasured]
         models = {
             name: model_facts(name, self.checkpoints[name], pair.models[place]) for place, name in self._names(tuned)
         }
@@ -230,7 +194,7 @@ class _ComparisonRun:
             self.say(f"{tuned} against {self.base}. {self.facts[tuned]['said']} All sections were measured before.")
             return
         self.say(f"{tuned} against {self.base}. {self.facts[tuned]['said']} Sections:")
-        pair = self.pair(tuned)
+        pair = self.pairs.open(tuned)
         for line in plan_lines(left, seconds_per_pass(pair), self.config, pair, saes=saes):
             self.say(line)
 
@@ -245,7 +209,7 @@ class _ComparisonRun:
         shared = OnePass({each.name: each.measure for each in self._left(tuned, sections) if each.in_pass})
 
         def work(section: PlannedSection) -> None:
-            pair = self.pair(tuned)
+            pair = self.pairs.open(tuned)
             with known_kinship(pair.base, pair.tuned, pair.kin):
                 tables = shared.tables(section.name, pair) if section.in_pass else section.measure(pair)
             write_tables(self._part(section.name, tuned), tables)
@@ -257,20 +221,6 @@ class _ComparisonRun:
             for stage in stages:
                 self.stages.run(**stage)
             self.done[tuned] += [name] * bool(stages)
-
-    def pair(self, tuned: str) -> Pair:
-        """Return both models with their kinship and their heads, opened unless this pair was the last."""
-        if self._pair is not None and self._pair[0] == tuned:
-            return self._pair[1]
-        config = self.config
-        unrelated = self.images("unrelated") if "difference" in config.chosen else self.images("images")
-        tuned_model, base = self.loaded(tuned), self.loaded(self.base)
-        pair = open_pair(
-            base, tuned_model, self.labelled_images(tuned), unrelated, self.conditions, config, self.kin.get(tuned)
-        )
-        self.kin[tuned] = pair.kin
-        self._pair = tuned, pair
-        return pair
 
     def _names(self, tuned: str) -> tuple[tuple[str, str], tuple[str, str]]:
         """Return the place in the pair and the name of both models."""
@@ -309,7 +259,7 @@ class _ComparisonRun:
         out, both = self._part("rounding", tuned), {place: self.checkpoints[name] for place, name in self._names(tuned)}
         stage = {
             "name": f"rounding/{tuned}",
-            "work": lambda: write_tables(out, rounding(self.pair(tuned), self.config, both)),
+            "work": lambda: write_tables(out, rounding(self.pairs.open(tuned), self.config, both)),
             "settings": [self.config.head, self.config.seed, self.config.count("behaviour"), self._condition_keys()],
             "after": self._inputs(tuned),
             "outputs": [out],
@@ -339,11 +289,11 @@ class _ComparisonRun:
         config, names, folders = self.config, dict(self._names(tuned)), self.sae_folders(tuned)
 
         def train(place: str) -> None:
-            pair = self.pair(tuned)
+            pair = self.pairs.open(tuned)
             train_sae(pair.models[place], pair.fitted_on, config, folders[place], names[place])
 
         def measure() -> None:
-            write_tables(self._part("saes", tuned), saes(self.pair(tuned), count, folders))
+            write_tables(self._part("saes", tuned), saes(self.pairs.open(tuned), count, folders))
 
         count, training = config.count("saes"), names if self.trains else {}
         given = [] if training else [fingerprint_folder(folder) for folder in folders.values()]
@@ -410,7 +360,7 @@ class _ComparisonRun:
 
         pairs = []
         for tuned in shown:
-            pair = self.pair(tuned)
+            pair = self.pairs.open(tuned)
             reading = pair.readings[0]
             pairs.append(
                 PicturedPair(
@@ -439,7 +389,7 @@ class _ComparisonRun:
 
     def _about(self) -> dict[str, Any]:
         """Return what was compared, for the report and for other programs."""
-        images = self.images("images")
+        images = self.pairs.images("images")
         return {
             "base": self.base,
             "tuned": self.tuned,

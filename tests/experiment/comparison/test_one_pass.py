@@ -24,7 +24,8 @@ from mechvit.analysis import (
 from mechvit.analysis.pairs.matching import block_units
 from mechvit.data import load_images
 from mechvit.experiment.comparison import CompareConfig, SectionLimits, run_comparison
-from mechvit.experiment.comparison import run as run_module
+from mechvit.experiment.comparison import pair as pair_module
+from mechvit.experiment.comparison import plan as plan_module
 from mechvit.experiment.comparison.plan import TIMED
 from mechvit.models.layers.block import Block
 
@@ -55,7 +56,7 @@ def models(tiny_hf, tiny_processor, tmp_path_factory) -> dict[str, str]:
 def counted(monkeypatch) -> Counter[str]:
     """Numbers of models that were loaded, and of images that entered any block."""
     seen: Counter[str] = Counter()
-    load, forward = run_module.load_model, Block.forward
+    load, forward = pair_module.load_model, Block.forward
 
     def loaded(*args):
         seen["models"] += 1
@@ -65,8 +66,9 @@ def counted(monkeypatch) -> Counter[str]:
         seen["images"] += len(resid)
         return forward(block, resid, *args, **kwargs)
 
-    monkeypatch.setattr(run_module, "load_model", loaded)
+    monkeypatch.setattr(pair_module, "load_model", loaded)
     monkeypatch.setattr(Block, "forward", entered)
+    monkeypatch.setattr(plan_module, "LEAST", 0.0)  # one pass is timed
     return seen
 
 
