@@ -185,7 +185,12 @@ def test_a_write_that_really_fails_is_one_line(case, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, preexec_fn=limit, cwd=tmp_path
+        [sys.executable, "-B", "-c", code],  # bytecode would be cut off too, without an error
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+        cwd=tmp_path,
     )
     assert done.returncode == 2, done.stderr
     line = done.stderr.splitlines()[-1]

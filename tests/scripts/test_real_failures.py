@@ -18,12 +18,17 @@ SLOW = pytest.mark.slow
 
 @contextmanager
 def small_files(largest: int):
-    """No file may become larger: a stand-in for a full disk that needs no mount."""
+    """No file may become larger: a stand-in for a full disk that needs no mount.
+
+    Bytecode would be cut off too, without an error, and be read by every later process.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = kept
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
