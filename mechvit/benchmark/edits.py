@@ -46,10 +46,17 @@ class Edit:
 
 
 def mlp_rank_one(model: HookedViT, layer: int, generator: torch.Generator, pixels: Pixels) -> Edit:
-    """Add a matrix of rank one to the output weights of an MLP: one random direction, driven by random neurons."""
+    """Add a matrix of rank one to the output weights of an MLP.
+
+    It writes one random direction, by as much as the neurons resemble those of one token, drawn from the first batch,
+    minus their mean there.
+    """
     mlp = model.blocks[layer].mlp
-    weight = exact(mlp.fc2.weight)
-    written, read = (unit(draw(size, generator)) for size in weight.shape)
+    point = f"blocks.{layer}.mlp.hook_post"
+    _, cache = model.run_with_cache(next(iter(pixels())), names_filter=[point], return_cache_object=False)
+    neurons = exact(cache[point].flatten(0, 1))
+    read = unit(neurons[torch.randint(len(neurons), (), generator=generator)] - neurons.mean(0))
+    weight, written = exact(mlp.fc2.weight), unit(draw(model.cfg.d_model, generator))
     step = weight.norm() * torch.outer(written, read)
     name = f"blocks.{layer}.mlp.fc2.weight"
     return Edit(f"blocks.{layer}.mlp", lambda t: {name: weight + t * step}, direction=in_stream(mlp, written))

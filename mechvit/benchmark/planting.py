@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechvit.analysis.inputs import Images
-from mechvit.analysis.weights.model_parts import part_groups
+from mechvit.analysis.weights.model_parts import model_parts, part_groups
 from mechvit.arguments import checked
 from mechvit.data.corruption_spec import CLEAN, Condition
 from mechvit.models.layers.hook_state import is_watched
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoy", "Planted", "Truth", "plant"]
 
+MOST_CHANGED = 0.5
+"""Largest norm of an edit among decoys, as a share of the smallest branch's: all branches change by as much."""
 TOLERANCE = 0.05
 """Largest error of a strength that counts as reached, as a share of it."""
 ROUNDING = 1e-6
@@ -114,10 +117,11 @@ def plant(
 
     The strength s is reached by scaling the edit until KL(drift | planted), over the images, is s times that between
     two seeds of one tuning, within 5%; where the edit cannot do it (a permutation, a projection), the strongest that it
-    reaches is planted and recorded. Every other branch (ln1 and attention, ln2 and the MLP) of every block is changed
-    by as much, in the Frobenius norm of all its tensors together, in ways that alter no function: queries and keys
-    turned together, neurons swapped, and weights along what a LayerNorm's output never holds. The norm is equal for
-    branches, not for their single tensors.
+    reaches is planted and recorded. With decoys it is at most half as large as the weights of
+    the smallest branch. Every other
+    branch (ln1 and attention, ln2 and the MLP) of every block is changed by as much, in the Frobenius norm of all its
+    tensors together, in ways that alter no function: queries and keys turned together, neurons swapped, and weights
+    along what a LayerNorm's output never holds. The norm is equal for branches, not for their single tensors.
 
     Args:
         drift: the model to change, such as the base tuned on clean images; it is left as it is.
@@ -147,7 +151,8 @@ def plant(
     def measure(scale: float) -> float:
         return answers.divergence_with(_fitting(drift, edit.at(scale)))
 
-    scale = scale_of_dose(measure, strength * unit, edit.most, TOLERANCE)[0] if strength else 1.0
+    most = _largest(drift, edit) if decoys else edit.most
+    scale = scale_of_dose(measure, strength * unit, most, TOLERANCE)[0] if strength else 1.0
     weights = edit.at(scale)
     norm = norm_of(weights, {name: exact(drift.get_parameter(name)) for name in weights})
     alone = measure(scale)
@@ -202,6 +207,19 @@ def _check(model: HookedViT, kind: str, layer: int, strength: float, seed: int, 
 
 def _branch_of(model: HookedViT, part: str) -> str:
     return next(name for name, parts in part_groups(model, "branches").items() if part in parts)
+
+
+def _largest(model: HookedViT, edit: Edit) -> float:
+    """Return the largest scale at which the edit is at most half as large as the weights of every branch."""
+    own = {name: values.double() for name, values in model.own_state_dict().items()}
+    named = model_parts(model)
+    squares = [
+        sum(float(own[name].square().sum()) for part in parts for name in named[part])
+        for branch, parts in part_groups(model, "branches").items()
+        if branch.startswith("blocks.")
+    ]
+    step = norm_of(edit.at(1.0), edit.at(0.0))
+    return min(edit.most, MOST_CHANGED * math.sqrt(min(squares)) / step) if step else edit.most
 
 
 def _decoys(model: HookedViT, edit: Edit, norm: float, generator: torch.Generator) -> tuple[tuple[Decoy, ...], Weights]:

@@ -146,7 +146,7 @@ def detection(table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     largest = table.groupby([*READING, *BASE, "pair", *TRUTH], sort=False, dropna=False)["z"].max()
-    found = largest.rename("largest").reset_index()
+    found = largest.to_frame("largest").reset_index()
     frames = []
     for _, part in found.groupby(list(READING), sort=False):
         bound = threshold(part.loc[part["kind"] == NULL, "largest"].to_numpy())

@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "patch-models": "activations of one model patched into another, part by part",
         "swap-weights": "weights of one model put into another, and paths between them",
         "steer": "directions that lead from corrupted to clean",
+        "benchmark": "every method scored on changes that were planted",
     },
     "Sparse autoencoders": {
         "cache-activations": "write a model's activations to disk, for training",

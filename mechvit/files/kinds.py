@@ -117,6 +117,7 @@ FOLDER_KINDS: dict[str, Known] = {
     "transfer between corruptions": Known(),
     "comparison": Known(),
     "null models": Known(),
+    "scores of planted changes": Known(),
     "tables": Known(),
     "views": Known(),
     "figures": Known(),

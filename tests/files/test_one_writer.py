@@ -45,6 +45,7 @@ ALLOWED = {
     ("mechvit/visualization/html_page/csv_text.py", "to_csv"): "into a string",
     ("mechvit/data/pixels.py", "save_to_disk"): "into a new folder, inside library_writes",
     ("mechvit/finetuning/finetune.py", "save_pretrained"): "into a new folder, inside library_writes",
+    ("mechvit/benchmark/bases.py", "save_pretrained"): "into a run's folder, inside library_writes",
     ("mechvit/models/checkpoints/saving.py", "save_pretrained"): "into a new folder, inside library_writes",
     ("mechvit/saes/training/publishing.py", "save_inference_model"): "into a new folder, inside library_writes",
     ("mechvit/saes/activation_cache/export.py", "save_to_disk"): "into a new folder, inside library_writes",

@@ -19,6 +19,7 @@ GOOD: dict[str, dict[str, str]] = {
         "out": "OUT",
         "device": "cpu",
     },
+    "benchmark": {"out": "OUT", "quick": ""},
     "evaluate": {"model": "BASE", "out": "OUT", "device": "cpu"},
     "analyze": {"base": "BASE", "tuned": "TUNED", "out": "OUT", "device": "cpu"},
     "robustness": {"model": "BASE", "out": "OUT", "device": "cpu"},
@@ -380,6 +381,11 @@ BAD: dict[str, tuple[tuple[str, str], ...]] = {
         ("--model nowhere/at/all", "nowhere/at/all"),
         ("--out EMPTY", "--out must not be empty"),
         ("--sae-models some", "invalid choice 'some' for argument '--sae-models'"),
+    ),
+    "benchmark": (
+        ("--out EMPTY", "--out must not be empty"),
+        ("--develop", "--quick must be left out where readings are chosen"),
+        ("--plan whole", "Unrecognized options: --plan"),
     ),
     "transfer": (
         ("--device mars", "--device 'mars' cannot be used here"),

@@ -131,7 +131,7 @@ def test_every_command_is_here(commands):
     assert set(commands) == set(NAMES)
     there = {path.stem for path in (Path(__file__).parents[2] / "scripts").glob("*.py")}
     # runs: tests/experiment; figures; pictures
-    elsewhere = {"reproduce", "transfer", "compare", "nulls", "export_figures", "screenshots"}
+    elsewhere = {"reproduce", "transfer", "compare", "nulls", "benchmark", "export_figures", "screenshots"}
     assert there == set(NAMES) | elsewhere
 
 
