@@ -38,7 +38,6 @@ ALLOWED = {
     # file, call: reason
     ("mechvit/analysis/", "rename"): "pandas and datasets: columns",
     ("mechvit/saes/evaluation/results.py", "rename"): "pandas: columns",
-    ("mechvit/benchmark/scores.py", "rename"): "pandas: a column",
     ("mechvit/experiment/comparison/measures.py", "rename"): "pandas: columns",
     ("mechvit/experiment/comparison/dictionaries.py", "rename"): "pandas: columns",
     ("mechvit/visualization/", "rename"): "pandas: columns",
