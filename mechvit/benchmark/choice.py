@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.arguments import checked
 from mechvit.experiment.runs.stages import digest
 from mechvit.files.reading import read_object
@@ -27,6 +28,7 @@ def choose_readings(scores: pd.DataFrame) -> dict[str, dict[str, str]]:
     Args:
         scores: result of `place_scores`, of development plants.
     """
+    check_columns(scores, "method", "place", "reading", "auroc", "auroc_divided")
     means = scores.groupby(["method", "place", "reading"])[["auroc_divided", "auroc"]].mean().reset_index()
     order = means.sort_values(["auroc_divided", "auroc", "reading"], ascending=[False, False, True], kind="stable")
     found: dict[str, dict[str, str]] = {}

@@ -107,6 +107,7 @@ def place_scores(table: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_columns(table, *BASE, "pair", *TRUTH, *READING, *PLACE, "value", "z")
     rows = []
     plants = table[table["changes_function"].astype(bool)]
     for (method, reading, *_), part in plants.groupby([*READING, *BASE, "pair"], sort=False):
@@ -145,6 +146,7 @@ def detection(table: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_columns(table, *BASE, "pair", *TRUTH, *READING, "z")
     largest = table.groupby([*READING, *BASE, "pair", *TRUTH], sort=False, dropna=False)["z"].max()
     found = largest.to_frame("largest").reset_index()
     frames = []

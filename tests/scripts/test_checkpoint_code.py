@@ -60,7 +60,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 """Every command that reads a checkpoint's weights and image processor, with the least that it takes."""
 BY_CONFIG_ALONE = {"hook_points": ("--model", "CHECKPOINT")}
 BY_CONFIG = ("code_by_config", "code_by_config_without_a_type", "code_of_another_repository")
-READS_NONE = {"export_figures", "screenshots"}
+READS_NONE = {"benchmark", "export_figures", "screenshots"}
 QUICK, MORE = list(HOSTILE)[:2], list(HOSTILE)[2:]
 
 
