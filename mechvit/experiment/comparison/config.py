@@ -81,6 +81,9 @@ class CompareConfig:
     """`train` to train one on each model, or folders of SAEs of the base and the tuned models, in their order."""
     sae_training: SAEConfig = field(default_factory=lambda: SAEConfig(architectures=("batchtopk",)))
     """Training of the SAEs, with `--saes train`: on half of the images; the other half is measured."""
+    nulls: tuple[str, ...] = ()
+    """Null models, as `mechvit nulls` makes them: folders of these, or checkpoints of the base tuned on clean images.
+    At least two give every difference the limits within which one more of them would fall."""
     sections: tuple[SectionName, ...] = SECTIONS  # type: ignore[assignment]
     """Sections to run; `conditions` needs conditions, and `saes` needs --saes."""
     quick: bool = False
@@ -122,7 +125,7 @@ class CompareConfig:
         self._check_kinds()
         check_common(self)
         check_some(self, "models", "sections")
-        check_some(self, "conditions", "saes", or_none=True)
+        check_some(self, "conditions", "saes", "nulls", or_none=True)
         if len(self.models) < 2:
             raise SettingError("models", f"must be a base and at least one tuned model; got {self.models[0]} alone")
         check_choice(self, head=get_args(HeadName), sections=SECTIONS)
@@ -142,7 +145,7 @@ class CompareConfig:
         Raises:
             SettingError: names the first of these.
         """
-        for name in ("models", "conditions", "saes", "sections", "pictures"):
+        for name in ("models", "conditions", "saes", "nulls", "sections", "pictures"):
             given = getattr(self, name)
             if not isinstance(given, (list, tuple)):
                 raise SettingError(name, f"must be a list, as in [{given!r}]; got {type(given).__name__}")

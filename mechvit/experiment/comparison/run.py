@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from mechvit.data.corruption_spec import CLEAN
 from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.load import count_images
 from mechvit.experiment.inputs import check_device, local_inputs
+from mechvit.experiment.nulls.limits import check_null, given_nulls, measured_sections, null_facts, with_limits
 from mechvit.experiment.runs.run_folder import open_run
 from mechvit.experiment.runs.stages import Stages, write_json, write_tables
 from mechvit.experiment.tables import joined_tables
@@ -67,28 +69,37 @@ def run_comparison(config: CompareConfig, say: Callable[[str], None] = print) ->
     paired = (key for key in config.conditions if key.startswith(PAIRED))
     saes = config.saes if config.saes != ("train",) else ()
     inputs = local_inputs(
-        *config.models, *config.pictures, config.images, config.unrelated, config.groups, *paired, *saes
+        *(*config.models, *config.nulls, *config.pictures),
+        *(config.images, config.unrelated, config.groups, *paired, *saes),
     )
+    nulls = given_nulls(config.nulls, config.models[0])
     with open_run(config.out, KIND, inputs) as folder:
-        return _ComparisonRun(config, folder, say).report()
+        return _ComparisonRun(config, folder, say, nulls).report()
 
 
 class _ComparisonRun:
     """The stages of one comparison: models and images, then every section of every pair, then the report."""
 
-    def __init__(self, config: CompareConfig, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: CompareConfig, folder: Path, say: Callable[[str], None], nulls: dict[str, dict[str, Any]]
+    ) -> None:
         self.config, self.folder, self.say = config, folder, say
         self.stages = Stages(folder, say, verify=config.verify, fresh=config.fresh)
         self.checkpoints = short_names(config.models)
         self.base, *self.tuned = self.checkpoints
+        self.nulls = {f"{name}-clean" if name in self.checkpoints else name: row for name, row in nulls.items()}
+        self.places = self.checkpoints | {name: row["checkpoint"] for name, row in self.nulls.items()}
+        """Name -> checkpoint of all models, the nulls' too."""
         self.conditions: tuple[Condition, ...] = (CLEAN, *map(parse_condition, config.conditions))
         self.unmeasured: list[dict[str, Any]] = []
         self.done: dict[str, list[str]] = {}
         """Tuned model -> the sections that were measured."""
+        self.null_parts: dict[str, list[str]] = {}
+        """Null -> the sections that it was measured in."""
         self.facts: dict[str, dict[str, Any]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.pictured = False
-        self.pairs = OpenPairs(config, self.checkpoints, self.conditions, folder, say)
+        self.pairs = OpenPairs(config, self.places, self.conditions, folder, say)
 
     def report(self) -> Path:
         """Run all stages in order and return the path of the report."""
@@ -102,13 +113,15 @@ class _ComparisonRun:
             self.announce(tuned, sections)
         for tuned, sections in allowed.items():
             self.measure(tuned, sections)
+        for name in self.nulls:
+            self.measure_null(name)
         return self.finish()
 
     def model(self, name: str) -> None:
         """Check that a model can be read, before anything depends on it."""
         from mechvit.models.checkpoints.revisions import hub_revision
 
-        checkpoint = self.checkpoints[name]
+        checkpoint = self.places[name]
         local = Path(checkpoint).expanduser()
         content = fingerprint_folder(local) if local.is_dir() else None
         settings = {"model": checkpoint, "content": content, "revision": hub_revision(checkpoint)}
@@ -139,13 +152,22 @@ class _ComparisonRun:
             self.say(line)
 
     def plan(self, tuned: str) -> list[PlannedSection]:
-        """Return the sections that one pair allows; the others are listed with the reason.
+        """Return the sections that one pair allows; the others are listed with the reason."""
+        found = self._judged(tuned)
+        self.unmeasured += found["unmeasured"]
+        self.models = found["models"] | self.models
+        self.facts[tuned] = found["facts"]
+        return [PlannedSection(**section) for section in found["sections"]]
+
+    def _judged(self, tuned: str) -> dict[str, Any]:
+        """Return what `_planned` finds of one pair.
 
         What cannot be used, of the conditions and the SAEs too, is refused here. The judgement is kept as a stage of
         the run, so that a finished run loads no model.
         """
         out, config = self.folder / "plans" / f"{tuned}.json", self.config
-        given = self.sae_folders(tuned).values() if "saes" in config.chosen and not self.trains else ()
+        has_saes = "saes" in config.chosen and tuned in self.tuned
+        given = self.sae_folders(tuned).values() if has_saes and not self.trains else ()
         saes = [fingerprint_folder(folder) for folder in given if folder.is_dir()]
         self.stages.run(
             f"plan/{tuned}",
@@ -154,29 +176,23 @@ class _ComparisonRun:
                 {name: config.count(name) for name in config.chosen},
                 [config.head, config.quick, config.seed, config.limit],
                 self._condition_keys(),
-                [config.sae_training, saes] if "saes" in config.chosen else [],
+                [config.sae_training, saes] if has_saes else [],
             ],
             after=self._inputs(tuned, "difference" if "difference" in config.chosen else ""),
             outputs=[out],
         )
-        found = read_object(out)
-        self.unmeasured += found["unmeasured"]
-        self.models = found["models"] | self.models
-        self.facts[tuned] = found["facts"]
-        return [PlannedSection(**section) for section in found["sections"]]
+        return read_object(out)
 
     def _planned(self, tuned: str) -> dict[str, Any]:
         """Judge what one pair allows: sections, what is not measured, facts of the models and of the pair."""
         pair = self.pairs.open(tuned)
         check_conditions(pair)
-        if "saes" in self.config.chosen:
+        if "saes" in self.config.chosen and tuned in self.tuned:
             check_dictionaries(pair, self.config, {} if self.trains else self.sae_folders(tuned))
         sections, unmeasured = allowed_sections(self.config, pair)
         if not pair.labelled and "behaviour" in self.config.chosen:
             unmeasured = [*(("Accuracy", why) for why in self.pairs.unused[tuned] or [NO_LABELS]), *unmeasured]
-        models = {
-            name: model_facts(name, self.checkpoints[name], pair.models[place]) for place, name in self._names(tuned)
-        }
+        models = {name: model_facts(name, self.places[name], pair.models[place]) for place, name in self._names(tuned)}
         return {
             "sections": sections,
             "unmeasured": [{"what": what, "tuned": tuned, "why": why} for what, why in unmeasured],
@@ -203,7 +219,26 @@ class _ComparisonRun:
         return [section for section in sections if not self.stages.is_finished(**self._stage(section, tuned))]
 
     def measure(self, tuned: str, sections: list[PlannedSection]) -> None:
-        """Run the sections of one pair; those of the shared pass that are not finished share it."""
+        """Run the sections of one pair."""
+        self._measure(tuned, sections)
+        self.done[tuned] = [section.name for section in sections]
+        for name, stages in {"rounding": self._rounding_stages(tuned), "saes": self._sae_stages(tuned)}.items():
+            for stage in stages:
+                self.stages.run(**stage)
+            self.done[tuned] += [name] * bool(stages)
+
+    def measure_null(self, name: str) -> None:
+        """Measure a null exactly as the tuned models are, in the sections of these; of causes, single blocks alone."""
+        self.model(name)
+        check_null(name, self.places[name], self.pairs.images("images"))
+        wanted = measured_sections(self.done)
+        planned = [PlannedSection(**section) for section in self._judged(name)["sections"]]
+        sections = [replace(each, quick=each.quick or each.name == "causes") for each in planned if each.name in wanted]
+        self._measure(name, sections)
+        self.null_parts[name] = [section.name for section in sections]
+
+    def _measure(self, tuned: str, sections: list[PlannedSection]) -> None:
+        """Run sections of a pair; those of the shared pass that are not finished share it."""
         from mechvit.analysis.pairs import known_kinship
 
         shared = OnePass({each.name: each.measure for each in self._left(tuned, sections) if each.in_pass})
@@ -216,11 +251,6 @@ class _ComparisonRun:
 
         for section in sections:
             self.stages.run(work=partial(work, section), **self._stage(section, tuned))
-        self.done[tuned] = [section.name for section in sections]
-        for name, stages in {"rounding": self._rounding_stages(tuned), "saes": self._sae_stages(tuned)}.items():
-            for stage in stages:
-                self.stages.run(**stage)
-            self.done[tuned] += [name] * bool(stages)
 
     def _names(self, tuned: str) -> tuple[tuple[str, str], tuple[str, str]]:
         """Return the place in the pair and the name of both models."""
@@ -323,11 +353,11 @@ class _ComparisonRun:
 
     def finish(self) -> Path:
         """Join the tables of all pairs, choose the pictures, and write the report."""
-        made = [f"{name}/{tuned}" for tuned, names in self.done.items() for name in names]
+        made = [f"{name}/{tuned}" for tuned, names in (self.done | self.null_parts).items() for name in names]
         self.stages.run(
             "tables",
             lambda: write_tables(self.folder / "tables", self._joined()),
-            settings=self.done,
+            settings=[self.done, self.null_parts] if self.nulls else self.done,
             after=made,
             outputs=[self.folder / "tables"],
         )
@@ -348,10 +378,14 @@ class _ComparisonRun:
         return self._write_report()
 
     def _joined(self) -> dict[str, pd.DataFrame]:
-        """Return each table of all pairs, with the tuned model's name in the first column."""
-        return joined_tables(
-            {tuned: [self._part(name, tuned) for name in names] for tuned, names in self.done.items()}, "tuned"
-        )
+        """Return each table of all pairs, with the tuned model's name in the first column, and the nulls' limits."""
+        found = joined_tables(self._parts(self.done), "tuned")
+        if not self.nulls:
+            return found
+        return with_limits(found, joined_tables(self._parts(self.null_parts), "null"), len(self.nulls))
+
+    def _parts(self, done: dict[str, list[str]]) -> dict[str, list[Path]]:
+        return {tuned: [self._part(name, tuned) for name in names] for tuned, names in done.items()}
 
     def _pictures(self, shown: list[str]) -> None:
         import pandas as pd
@@ -402,6 +436,7 @@ class _ComparisonRun:
             "sizes_differ": len({(row["image_size"], row["patch_size"]) for row in self.models.values()}) > 1,
             "dtype": self.config.model_dtype,
             **{name: {tuned: facts[name] for tuned, facts in self.facts.items()} for name in PAIR_FACTS},
+            "nulls": null_facts(self.nulls),
             "pictured": self.pictured,
             "unmeasured": self.unmeasured,
         }

@@ -11,6 +11,7 @@ from mechvit.visualization.style import in_sentence
 
 from .captions import number, part_of, percent, points, shown_images, span
 from .floors import STEPS, is_rounding, kl_floor, rounded_alike, rounding_sentences, stored_alike
+from .null_words import compared_nulls, limits_words, verdict
 from .part_captions import place_sentence, places
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _first(run: RunResults, about: Mapping[str, Any], tuned: str) -> str:
         return f"{tuned} is {base} but for rounding: in the coarser dtype of the two every weight is equal."
     if rounded_alike(run, tuned):
         return f"The answers of {tuned} differ from those of {base} by no more than rounding alone makes."
-    return f"{tuned} differs from {base}."
+    return verdict(run, base, tuned)
 
 
 def _behaviour(run: RunResults, tuned: str, head: str, several: bool) -> list[str]:
@@ -93,9 +94,8 @@ def _behaviour(run: RunResults, tuned: str, head: str, several: bool) -> list[st
         differ = f"differ for {part_of(other, n, str(condition))}"
         if not round(other):
             differ = f"are the same for {'all ' if n > 1 else ''}{n:,} {shown_images(n, str(condition))}"
-        text = (
-            f"{through if several else 'Their'} predictions {differ}, and KL(base ‖ tuned) is {span(rows['kl'])} nats"
-        )
+        text = f"{through if several else 'Their'} predictions {differ}, and KL(base ‖ tuned) is "
+        text += f"{span(rows['kl'])} nats{limits_words(rows['kl'])}"
         if is_rounding(run, tuned, str(condition), head):
             floor = kl_floor(run, tuned, str(condition), head) or 0.0
             text += f", no more than rounding alone makes (up to {number(floor)})"
@@ -168,6 +168,7 @@ def compared(run: RunResults, about: Mapping[str, Any]) -> list[str]:
             if kin["value"] is not None
             else f"{tuned}: {kin['reason']}."
         )
+    said += compared_nulls(about)
     said.append(f"The models compute in {about['dtype']}, whatever they are stored in.")
     for tuned in about["tuned"]:
         said += rounding_sentences(run, about, tuned)

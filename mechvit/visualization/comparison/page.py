@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from mechvit.visualization.report.table_downloads import Offers
 from mechvit.visualization.style import DARK
 
 from . import lead as words
+from .null_words import PLAIN, null_models_of
 from .sections import comparison_sections
 from .text_tables import TextTable, text_tables
 
@@ -59,8 +58,9 @@ def render_comparison(run: str | Path, out: str | Path | None = None) -> Path:
         explorer=opened.view("explorer") if shown else None,
         lens=lens_of_run(opened) if shown else None,
         unmeasured=words.unmeasured(about),
-        base=shlex.quote(about["models"][0]["checkpoint"]) if _can_be_tuned(about) else None,
-        images=None if config["pictures"] else shlex.quote(config["images"]),
+        has_nulls=bool(about.get("nulls")),
+        nulls=null_models_of(about, config),
+        only_seeds=PLAIN if any(heads != ["own"] for heads in about["heads"].values()) else None,
         offers=offers.held.values(),
         config=made.rows(config),
         provenance=made.provenance(opened),
@@ -113,8 +113,3 @@ def _gallery(run: RunResults) -> list[dict[str, Any]]:
             }
         )
     return [{"title": tuned, "rows": list(rows.items())} for tuned, rows in parts.items()]
-
-
-def _can_be_tuned(about: Mapping[str, Any]) -> bool:
-    """Return whether the base can be tuned on these images again: a classifier, and images with its labels."""
-    return about["labelled"] and about["models"][0]["n_classes"] > 0

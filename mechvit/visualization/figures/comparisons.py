@@ -18,6 +18,7 @@ from mechvit.visualization.style import (
     PAPER,
     RAMPS,
     escaped,
+    fade,
     finish,
     panel_title,
     zero_line,
@@ -38,6 +39,8 @@ FLIP_TITLES = {
 """Title and colour of each kind of flip."""
 _BLUE, _ORANGE = (RAMPS[family][0] for family in ("gaussian_blur", "gaussian_noise"))
 DIVERGING = [[0, _ORANGE[2]], [0.25, _ORANGE[1]], [0.5, GRID], [0.75, _BLUE[1]], [1, _BLUE[2]]]
+NULL_ALPHA = 0.22
+"""Opacity of the grey within which one more null model would fall."""
 GAP = 0.09
 """Space between heat maps, as a share of the figure, which holds the colour bar of the left one."""
 RISING = [[0, GRID], [0.35, _BLUE[0]], [0.7, _BLUE[1]], [1, _BLUE[2]]]
@@ -56,7 +59,8 @@ def grouped_dots(
     """Draw values with intervals, one row per group, one panel per quantity, one colour per model.
 
     Args:
-        table: model, panel (a key of `axes`), group, value, low, high; drawn in its order.
+        table: model, panel (a key of `axes`), group, value, low, high; drawn in its order. Limits of null models,
+            null_low and null_high, are grey bars.
         title: title of the figure.
         axes: panel -> the axis's text, with the unit.
         base: name of the base, drawn in grey; empty if the table holds tuned models alone.
@@ -73,6 +77,8 @@ def grouped_dots(
     figure = make_subplots(1, len(panels), shared_yaxes=True, horizontal_spacing=0.04)
     offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else [0.0]
     for col, panel in enumerate(panels, start=1):
+        for trace in _null_bars(pick(table, panel=panel), groups):
+            figure.add_trace(trace, row=1, col=col)
         for model, offset in zip(models, offsets, strict=True):
             part = pick(table, panel=panel, model=model)
             figure.add_trace(
@@ -159,7 +165,8 @@ def layer_curves(
     """Draw quantities by layer with bands: one row per quantity, one column per condition, one colour per model.
 
     Args:
-        table: model, panel (a key of `axes`), condition, layer, value, low, high.
+        table: model, panel (a key of `axes`), condition, layer, value, low, high. Limits of null models, null_low and
+            null_high, are a grey band.
         title: title of the figure.
         axes: panel -> the axis's text, with the unit.
         base: name of the base, drawn in grey; empty if the table holds tuned models alone.
@@ -185,6 +192,8 @@ def layer_curves(
     )
     for row, panel in enumerate(panels, start=1):
         for col, condition in enumerate(conditions, start=1):
+            for trace in _null_band(pick(table, panel=panel, condition=condition)):
+                figure.add_trace(trace, row=row, col=col)
             for model in models:
                 part = pick(table, panel=panel, condition=condition, model=model).sort_values("layer")
                 for trace in _line(part, model, tints[model], legend=row == col == 1):
@@ -287,3 +296,28 @@ def _line(part: pd.DataFrame, model: str, tint: str, *, legend: bool) -> list[go
         "%{customdata[1]:.4g}]<extra></extra>",
     )
     return [*band(x, part["low"], part["high"], tint, model), line]
+
+
+def _limits_of(part: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return the limits of null models in a panel, one row each layer or group; none where a table has none."""
+    if not {"null_low", "null_high"} <= set(part.columns):
+        return pd.DataFrame({by: [], "null_low": [], "null_high": []})
+    return part.dropna(subset=["null_low", "null_high"]).drop_duplicates(by)
+
+
+def _null_band(part: pd.DataFrame) -> list[go.Scatter]:
+    """Return the grey band within which one more null model would fall, over the layers."""
+    limits = _limits_of(part, "layer").sort_values("layer")
+    if limits.empty:
+        return []
+    return band(limits["layer"].to_numpy(), limits["null_low"], limits["null_high"], MUTED, "nulls", alpha=NULL_ALPHA)
+
+
+def _null_bars(part: pd.DataFrame, groups: Sequence[str]) -> list[go.Scatter]:
+    """Return the grey bars within which one more null model would fall, one for each group."""
+    edge = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, "legendgroup": "nulls"}
+    line = {"color": fade(MUTED, NULL_ALPHA), "width": 16}
+    return [
+        go.Scatter(x=[row.null_low, row.null_high], y=[groups.index(row.group)] * 2, line=line, **edge)
+        for row in _limits_of(part, "group").itertuples()
+    ]
