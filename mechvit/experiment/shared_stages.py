@@ -12,6 +12,7 @@ from mechvit.data.corruption_spec import Condition
 from mechvit.data.mixture_spec import Mixture
 from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.folder_source import FolderSource
+from mechvit.data.sources.photos import CROPS
 from mechvit.experiment.runs.stages import Stages, write_json
 from mechvit.files.reading import read_object
 
@@ -111,6 +112,7 @@ class Run:
             config.count("train"),
             config.count("validation"),
             config.seed,
+            CROPS,
         ]
         out = Path(self.checkpoint("base"))
         self.stages.run("base", lambda: self._train_base(out), settings=shape_and_counts, outputs=[out])
@@ -161,7 +163,7 @@ class Run:
             "processor": all_settings(read_image_processor(self.checkpoint("base"))),
             "revision": self.revisions["images"],
             **(
-                {}
+                {"crops": CROPS}
                 if config.images == "photos"
                 else {"pixel_range": config.pixel_range, "unlabelled": config.unlabelled}
             ),

@@ -14,6 +14,7 @@ from transformers import ViTImageProcessorPil
 from mechvit.data import fingerprint, parse_condition, register_corruption
 from mechvit.data.corruption_spec import CORRUPTION_FAMILIES
 from mechvit.data.corruptions import CORRUPTIONS
+from mechvit.data.sources.photos import CROPS
 from mechvit.experiment.config import PRESETS
 from mechvit.experiment.runs.provenance import provenance
 from mechvit.experiment.runs.stages import plain
@@ -59,6 +60,23 @@ def test_every_setting_of_the_processor_is_in_the_images_key(tmp_path, tiny_hf, 
     assert first["base"] == second["base"]
     assert first["images/test"] != second["images/test"]
     assert second["images/test"]["processor"][setting] == value
+
+
+def test_photographs_cut_in_another_way_are_other_images(tmp_path, monkeypatch):
+    """Runs of before crops were cut out first are not resumed on their images."""
+    monkeypatch.setattr("mechvit.models.processors.image_processor._settings", lambda where: ("", {}))
+    monkeypatch.setattr(
+        "mechvit.models.processors.image_processor._make", lambda where, settings: ViTImageProcessorPil()
+    )
+    found = []
+    for way in (CROPS, "resized with a box"):
+        monkeypatch.setattr("mechvit.experiment.shared_stages.CROPS", way)
+        run = run_of(tmp_path, model=None, images="photos", shape=PRESETS["photos"].shape)
+        run.base()
+        run.prepare("test")
+        found.append(run.settings)
+    assert found[0]["base"] != found[1]["base"]
+    assert found[0]["images/test"]["crops"] == CROPS != found[1]["images/test"]["crops"]
 
 
 @pytest.fixture

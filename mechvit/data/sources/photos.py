@@ -1,8 +1,8 @@
 """`photos`: an embedded data set of real photographs, "which photograph is this crop from?".
 
 scikit-image's wheel contains nineteen photographs, so this set needs no download. Each photograph is divided into a
-grid of cells, each of which belongs to one part only (train, validation, sae or test). A crop lies within one cell, so
-no pixel of one part occurs in another.
+grid of cells, each of which belongs to one part only (train, validation, sae or test). A crop lies within one cell and
+is cut out before it is resized, so no pixel of one part has a share in another.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ crops from the same part, so that fine-tuning adds the corruption and no new sce
 
 _PART_OF_CELL = ("train", "test", "sae", "validation", "train", "train", "test", "train")
 _MAX_SIDE = 640
+CROPS = "cut out, then resized"
+"""Way in which crops are made, for records of images: sets of another way hold other pixels."""
 DEFAULT_COUNT = 1900
 """Crops per split without a limit: a hundred of each photograph."""
 
@@ -116,7 +118,12 @@ def cells(name: str, size: int) -> tuple[GridCell, ...]:
 
 
 def crop_box(name: str, split: str, index: int, size: int, seed: int) -> tuple[int, int, int, int]:
-    """Return the box (left, top, right, bottom) of one crop: a random square in a random cell of the split's part.
+    """Return the box (left, top, right, bottom) of one crop; see `cell_and_box`."""
+    return cell_and_box(name, split, index, size, seed)[1]
+
+
+def cell_and_box(name: str, split: str, index: int, size: int, seed: int) -> tuple[GridCell, tuple[int, int, int, int]]:
+    """Return a random cell of the split's part, and the box (left, top, right, bottom) of a random square in it.
 
     Its side is drawn between `size` (or the cell's shorter side, if that is less) and the cell's shorter side.
     """
@@ -127,7 +134,7 @@ def crop_box(name: str, split: str, index: int, size: int, seed: int) -> tuple[i
     side = int(rng.integers(min(size, shorter), shorter + 1))
     left = cell.left + int(rng.integers(cell.width - side + 1))
     top = cell.top + int(rng.integers(cell.height - side + 1))
-    return left, top, left + side, top + side
+    return cell, (left, top, left + side, top + side)
 
 
 def load_photos(split: str, *, limit: int | None, seed: int, image_size: int) -> datasets.Dataset:
@@ -159,7 +166,8 @@ def load_photos(split: str, *, limit: int | None, seed: int, image_size: int) ->
         label = index % len(PHOTOGRAPHS)
         name = PHOTOGRAPHS[label]
         box = crop_box(name, split, index, image_size, seed)
-        images.append(photograph(name).resize((image_size, image_size), Image.Resampling.BICUBIC, box=box))
+        # `resize(box=box)` would read pixels beyond the box, which may be of another part
+        images.append(photograph(name).crop(box).resize((image_size, image_size), Image.Resampling.BICUBIC))
         labels.append(label)
         files.append(f"{name}[{box[0]}:{box[2]}, {box[1]}:{box[3]}]")
     columns = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mechvit.data.sources.class_folders import fingerprint_folder
 from mechvit.data.sources.folder_source import FolderSource
+from mechvit.data.sources.photos import CROPS
 from mechvit.experiment.runs.stages import write_json
 
 from .config import CompareConfig
@@ -38,6 +39,7 @@ def image_settings(config: CompareConfig, what: ImagesName, checkpoints: Mapping
         "seed": config.seed,
         "bad_files": config.bad_files,
         "pixel_range": config.pixel_range,
+        "crops": CROPS if source == "photos" else None,
         "processors": [all_settings(read_checkpoint(checkpoint)[1]) for checkpoint in checkpoints.values()],
     }
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mechvit.data import align_labels, iter_batches, load_images, prepare
+from mechvit.data.sources import photos
 from mechvit.data.sources.photos import PHOTOGRAPHS, SPLITS, cells, crop_box, photograph
 
 ROLES = ("finetune", "finetune_validation", "sae", "sae_validation", "test")
@@ -47,6 +48,26 @@ def test_photo_parts_never_share_a_pixel(size):
                 painted[part][top:bottom, left:right] = True
         assert all(mask.any() for mask in painted.values()), f"{name} lacks a part"
         assert np.sum(list(painted.values()), axis=0).max() == 1, f"two parts of {name} overlap"
+
+
+@pytest.mark.parametrize("size", [48, 64])
+def test_no_crop_depends_on_pixels_of_another_part(size, monkeypatch):
+    """Each photograph's other cells are turned to their negative: every crop stays as it is, to the last pixel."""
+    for split, part in (("test", "test"), ("finetune", "train"), ("validation", "validation"), ("sae", "sae")):
+        before = load_images("photos", split, limit=114, image_size=size)
+
+        def altered(name, part=part):
+            pixels = 255 - np.asarray(photograph(name))
+            for cell in (cell for cell in cells(name, size) if cell.part == part):
+                rows, columns = slice(cell.top, cell.top + cell.height), slice(cell.left, cell.left + cell.width)
+                pixels[rows, columns] = 255 - pixels[rows, columns]
+            return Image.fromarray(pixels)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(photos, "photograph", altered)
+            after = load_images("photos", split, limit=114, image_size=size)
+        for old, new in zip(before, after, strict=True):
+            np.testing.assert_array_equal(np.asarray(old["image"]), np.asarray(new["image"]), err_msg=old["file"])
 
 
 def test_photo_cells_tile_the_photograph():
