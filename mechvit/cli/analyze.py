@@ -88,7 +88,7 @@ def make_tables(
     import pandas as pd
 
     from mechvit import analysis
-    from mechvit.analysis.summaries.groups import with_image_groups
+    from mechvit.analysis.summaries.groups import with_image_groups, with_image_units
     from mechvit.experiment.sections.study import study_summaries
 
     parts = []
@@ -119,6 +119,7 @@ def make_tables(
         grouped = with_image_groups(tables["performance"], images)
         by = [name for name in grouped if name not in tables["performance"]]
         tables["performance_by_group"] = analysis.performance_by_group(grouped, by)
+    tables["performance"] = with_image_units(tables["performance"], images)
     if "base" not in set(tables["first_correct"]["model"]):
         tables.pop("first_correct_summary", None)
         say("no first_correct_summary: the base model gets no image right at any layer")

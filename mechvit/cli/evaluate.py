@@ -32,6 +32,7 @@ from mechvit.cli.options import (
     own_first,
 )
 from mechvit.data.corruption_spec import CLEAN, PAPER_CORRUPTIONS, Condition
+from mechvit.data.sources.folders.clusters import UNITS
 from mechvit.data.sources.load import ALL
 from mechvit.experiment.inputs import (
     check_corruptions,
@@ -91,7 +92,7 @@ def measure(
     import pandas as pd
 
     from mechvit.analysis import evaluate, predict
-    from mechvit.analysis.summaries.groups import with_image_groups
+    from mechvit.analysis.summaries.groups import with_image_groups, with_image_units
 
     frames: list[pd.DataFrame] = []
     for name, checkpoint in names.items():
@@ -112,7 +113,8 @@ def measure(
             if not labelled:
                 named = [model.cfg.id2label[index] for index in frame["prediction"]]
                 frame = frame.assign(predicted_class=named, path=images["path"][:] if "path" in images.features else "")
-            frames.append(frame if options.groups is None else with_image_groups(frame, images))
+            frame = frame if options.groups is None else with_image_groups(frame, images)
+            frames.append(with_image_units(frame, images))
     table = pd.concat(frames, ignore_index=True)
     tables = summaries(table, options) if labelled else {"predictions": table}
     show = show_performance if labelled else show_predictions
@@ -141,7 +143,7 @@ def summaries(performance: pd.DataFrame, options: Options) -> dict[str, pd.DataF
     tables = {"performance": performance, "performance_summary": performance_summary(performance, base=base)}
     if options.groups is not None:
         known = list(performance.columns).index("rank_present")
-        by = list(performance.columns)[known + 1 :]
+        by = [name for name in list(performance.columns)[known + 1 :] if name not in UNITS]
         tables["performance_by_group"] = performance_by_group(performance, by, base=base)
     return tables
 

@@ -83,6 +83,10 @@ class GroupOptions:
     """Groups of images by which results are also tabled: parent (the folder that each file is in); a regular expression
     with named groups, searched in each file's path, as in '(?P<site>[^/]+)/(?P<patient>[0-9]+)_'; or a .csv or .tsv
     file with a column path (or file) and one for each group."""
+    cluster: str | None = None
+    """Clusters of images that are not independent of each other (patient, scene, video): the name of one of the groups;
+    parent; a regular expression with a group called cluster (and maybe one called stratum); or a .csv or .tsv file with
+    such columns. The photos have their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +168,7 @@ def images_of(
         unlabelled=unlabelled or options.unlabelled,
         needs_classes=needs_labels,
         groups=getattr(options, "groups", None),
+        cluster=getattr(options, "cluster", None),
         pictures=getattr(options, "pictures", None) or (),
         apart_from=checkpoints_of(options) if is_measured and part in (ALL, "test") else (),
         say=None if quiet or os.environ.get("RANK", "0") != "0" else say,

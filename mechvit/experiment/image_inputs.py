@@ -25,6 +25,7 @@ def prepared_images(
     unlabelled: Literal["error", "skip", "keep"] = "error",
     needs_classes: bool = True,
     groups: str | None = None,
+    cluster: str | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
     apart_from: Collection[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
@@ -33,7 +34,7 @@ def prepared_images(
     """Load images, or one part of them, in the form that a checkpoint takes: resized, with its own class ids.
 
     Args:
-        source, split, limit, seed, bad_files, pixel_range, unlabelled, groups: see `mechvit.data.load_images`.
+        source, split, limit, seed, bad_files, pixel_range, unlabelled, groups, cluster: see `mechvit.data.load_images`.
         hf_config: config of the checkpoint, for its class ids; with None (a model without classes) or a head that is no
             softmax classifier, the images keep their own.
         image_processor: image processor of the checkpoint, whose output size is that of the crops of `photos`; or a
@@ -63,7 +64,7 @@ def prepared_images(
         )
     say = say or silent
     shared: dict[str, Any] = {"bad_files": bad_files, "pixel_range": pixel_range, "groups": groups, "say": say}
-    shared |= {"limit": limit, "apart_from": apart_from}
+    shared |= {"cluster": cluster, "limit": limit, "apart_from": apart_from}
     if pictures:
         images = load_pictures(pictures, **shared)
     else:

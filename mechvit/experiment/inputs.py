@@ -39,8 +39,8 @@ def local_inputs(*names: str | os.PathLike[str] | None) -> list[Path]:
 
 def read_files(options: Any) -> list[str]:
     """Return the pictures and the table of groups that a command's options name."""
-    groups = getattr(options, "groups", None)
-    return [*map(str, getattr(options, "pictures", None) or ()), *([groups] if groups is not None else [])]
+    tables = [getattr(options, name, None) for name in ("groups", "cluster")]
+    return [*map(str, getattr(options, "pictures", None) or ()), *(name for name in tables if name is not None)]
 
 
 @contextmanager

@@ -87,6 +87,7 @@ class _Reproduction(SAEStages):
 
         def work() -> None:
             from mechvit.analysis import study
+            from mechvit.analysis.summaries import with_image_units
 
             tables = study(
                 {key: self.model(key)},
@@ -96,7 +97,8 @@ class _Reproduction(SAEStages):
                 seed=config.seed,
                 progress=f"Study of {key}",
             )
-            write_tables(out, {name: getattr(tables, name) for name in ("performance", "lens", "attention")})
+            performance = with_image_units(tables.performance, self.images("test"))
+            write_tables(out, {"performance": performance, "lens": tables.lens, "attention": tables.attention})
 
         self.stages.run(
             f"study/{key}",

@@ -113,6 +113,7 @@ def test_evaluate_takes_class_ids_from_the_checkpoint(checkpoints, tiny_processo
 @pytest.mark.long
 def test_analyze_matches_study(checkpoints, tiny_processor, tmp_path):
     from mechvit.analysis import attention_summary, study
+    from mechvit.analysis.summaries import with_image_units
 
     out = tmp_path / "analysis"
     call(
@@ -126,9 +127,12 @@ def test_analyze_matches_study(checkpoints, tiny_processor, tmp_path):
     )
     models = {name: HookedViT.from_pretrained(folder, device="cpu") for name, folder in checkpoints.items()}
     corruptions = [Corruption.parse(key) for key in CORRUPTIONS]
-    wanted = study(models, prepared("test", 38, tiny_processor), corruptions, attention_limit=19)
+    images = prepared("test", 38, tiny_processor)
+    wanted = study(models, images, corruptions, attention_limit=19)
+    tables = {"performance": with_image_units(wanted.performance, images)}
+    assert {"cluster", "stratum"} < set(tables["performance"])
     for name in ("performance", "lens", "attention"):
-        pd.testing.assert_frame_equal(pd.read_parquet(out / f"{name}.parquet"), getattr(wanted, name))
+        pd.testing.assert_frame_equal(pd.read_parquet(out / f"{name}.parquet"), tables.get(name, getattr(wanted, name)))
     pd.testing.assert_frame_equal(
         pd.read_parquet(out / "attention_summary.parquet"), attention_summary(wanted.attention)
     )

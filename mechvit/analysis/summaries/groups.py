@@ -1,4 +1,4 @@
-"""Summaries of performance by groups of images: a site, a scanner, a patient."""
+"""Groups of images (a site, a scanner) and their clusters in tables, and summaries of performance by group."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mechvit.analysis.statistics.bootstrap import LEVEL, RESAMPLES
+from mechvit.analysis.statistics.clusters.design import Design
 from mechvit.analysis.statistics.tidy_tables import check_columns
 from mechvit.arguments import checked
+from mechvit.data.sources.folders.clusters import UNITS
 
 from .tables import performance_summary
 
@@ -26,11 +28,41 @@ def with_image_groups(table: pd.DataFrame, images: datasets.Dataset) -> pd.DataF
     Raises:
         ValueError: an image of the table that the data set lacks, or a column that the table has already.
     """
-    import pandas as pd
-
     from mechvit.data import group_columns
 
-    names = group_columns(images)
+    return _with_columns(table, images, group_columns(images))
+
+
+@checked
+def with_image_units(table: pd.DataFrame, images: datasets.Dataset) -> pd.DataFrame:
+    """Return a per-image table with the clusters of a data set's images, and their strata, where it has them.
+
+    Raises:
+        ValueError: as in `with_image_groups`.
+    """
+    return _with_columns(table, images, _units(images))
+
+
+@checked
+def image_design(images: datasets.Dataset) -> Design:
+    """Return the units of intervals over a data set's images, with labels in order of image_id.
+
+    These are its clusters within their strata, where it has the columns `cluster` and `stratum`; else single images.
+    """
+    import pandas as pd
+
+    cluster, stratum = (name if name in images.column_names else None for name in UNITS)
+    names = ["image_id", *_units(images)]
+    return Design(cluster, stratum).of(pd.DataFrame({name: images[name][:] for name in names}))
+
+
+def _units(images: datasets.Dataset) -> list[str]:
+    return [name for name in UNITS if name in images.column_names]
+
+
+def _with_columns(table: pd.DataFrame, images: datasets.Dataset, names: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
     if taken := sorted(set(names) & set(table.columns)):
         raise ValueError(f"groups must have names of their own; the table has {', '.join(taken)} already")
     about = pd.DataFrame({name: images[name][:] for name in ("image_id", *names)})

@@ -41,6 +41,7 @@ def load_images(
     unlabelled: Literal["error", "skip", "keep"] = "error",
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
+    cluster: str | None = None,
     apart_from: Collection[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
@@ -69,6 +70,10 @@ def load_images(
             state them; see `open_picture`, which reads every image.
         groups: what the images of a folder are grouped by, in columns of text: `parent`, a regular expression with
             named groups, or a table; see `mechvit.data.sources.folders.groups`.
+        cluster: what images of a folder share that are not independent of each other (patient, scene, video), as the
+            column of text `cluster`: the name of a group, `parent`, a regular expression with a group `cluster`, or a
+            table with such a column; these may have a `stratum` too. The crops of `photos` have both by themselves: the
+            cell that a crop lies in, and its photograph.
         apart_from: checkpoints; images that one of them was trained on, or its epoch chosen by, are left out before the
             limit counts (see `without_training_images`).
         say: receives one line on which images these are, as in "36 of 180 images: the part `test`", and one on how many
@@ -76,7 +81,7 @@ def load_images(
 
     Returns:
         The columns `image` (PIL, upright, RGB), `label` (ClassLabel), `image_id` (unique within the source), `file`,
-        of a folder `path`, the file's path below it with / between its parts, and the groups.
+        of a folder `path`, the file's path below it with / between its parts, and the groups and clusters.
 
     Raises:
         ValueError: an unknown split, an empty folder or class, a folder that mixes splits and classes or holds a whole
@@ -98,6 +103,9 @@ def load_images(
     folder = FolderSource.parse(source)
     if groups is not None and folder is None:
         raise ValueError(f"groups are of the files of a folder (folder:DIR); got {source}")
+    if cluster is not None and folder is None:
+        own = ", whose crops have clusters of their own" if source == "photos" else ""
+        raise ValueError(f"clusters are of the files of a folder (folder:DIR); got {source}{own}")
     if source == "photos":
         refuse_needless(["photos"], 1, pixel_range)
         part = "test" if split == ALL else split
@@ -109,7 +117,7 @@ def load_images(
         return with_origin(photos, source)
     part = SPLITS.get(split, ALL)
     if folder is not None:
-        found = folder_part(folder, part, seed, bad_files, groups=groups)
+        found = folder_part(folder, part, seed, bad_files, groups=groups, cluster=cluster)
     else:
         found = _hub_part(source, part, seed, unlabelled)
     _check_found(found, source, split, unlabelled)
@@ -128,6 +136,7 @@ def load_pictures(
     bad_files: Literal["error", "skip"] = "error",
     pixel_range: tuple[float, float] | None = None,
     groups: str | None = None,
+    cluster: str | None = None,
     apart_from: Collection[str | os.PathLike[str]] = (),
     say: Callable[[str], None] | None = None,
 ) -> datasets.Dataset:
@@ -136,10 +145,10 @@ def load_pictures(
     Args:
         pictures: paths of files, each once.
         limit: at most this many, the first; None takes all.
-        bad_files, pixel_range, groups, apart_from, say: as in `load_images`; `path` is the path as it is given.
+        bad_files, pixel_range, groups, cluster, apart_from, say: as in `load_images`; `path` is the path as given.
 
     Returns:
-        The columns image, label (-1), image_id (0, 1, ...), file, path and the groups.
+        The columns image, label (-1), image_id (0, 1, ...), file, path, the groups and the clusters.
 
     Raises:
         ValueError: no picture, one given twice or that cannot be read, groups that do not fit, or no picture that no
@@ -147,7 +156,7 @@ def load_pictures(
     """
     import datasets
 
-    from .folders.groups import with_groups
+    from .folders.clusters import with_units
     from .picture_column import PictureColumn
 
     files = [os.path.expanduser(picture) for picture in pictures]
@@ -176,8 +185,7 @@ def load_pictures(
         "path": [Path(file).as_posix() for file in files],
     }
     rows = datasets.Dataset.from_dict(columns, features=features)
-    if groups is not None:
-        rows = with_groups(rows, groups, Path.cwd().name)
+    rows = with_units(rows, groups, cluster, Path.cwd().name)
     if limit is not None:
         check_number("limit", limit, COUNT)
     order, pixel_range = np.arange(len(files)), checked_range(pixel_range)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from .folders.clusters import CLUSTER, STRATUM
 from .picture import open_picture
 
 if TYPE_CHECKING:
@@ -138,9 +139,10 @@ def cell_and_box(name: str, split: str, index: int, size: int, seed: int) -> tup
 
 
 def load_photos(split: str, *, limit: int | None, seed: int, image_size: int) -> datasets.Dataset:
-    """Draw the crops of a split: the columns image, label, image_id and file, classes in turn.
+    """Draw the crops of a split: the columns image, label, image_id, file, cluster and stratum, classes in turn.
 
-    The first n crops are the same whatever the limit.
+    Crops of one cell overlap: the cell is their cluster, and the photograph its stratum. The first n crops are the same
+    whatever the limit.
 
     Raises:
         ValueError: an unknown split.
@@ -159,21 +161,26 @@ def load_photos(split: str, *, limit: int | None, seed: int, image_size: int) ->
             "label": datasets.ClassLabel(names=list(PHOTOGRAPHS)),
             "image_id": datasets.Value("int64"),
             "file": datasets.Value("string"),
+            CLUSTER: datasets.Value("string"),
+            STRATUM: datasets.Value("string"),
         }
     )
-    images, labels, files = [], [], []
+    images, labels, files, clusters = [], [], [], []
     for index in range(count):
         label = index % len(PHOTOGRAPHS)
         name = PHOTOGRAPHS[label]
-        box = crop_box(name, split, index, image_size, seed)
+        cell, box = cell_and_box(name, split, index, image_size, seed)
         # `resize(box=box)` would read pixels beyond the box, which may be of another part
         images.append(photograph(name).crop(box).resize((image_size, image_size), Image.Resampling.BICUBIC))
         labels.append(label)
         files.append(f"{name}[{box[0]}:{box[2]}, {box[1]}:{box[3]}]")
+        clusters.append(f"{name}[{cell.left}:{cell.left + cell.width}, {cell.top}:{cell.top + cell.height}]")
     columns = {
         "image": images,
         "label": labels,
         "image_id": [first_id + i for i in range(count)],
         "file": files,
+        CLUSTER: clusters,
+        STRATUM: [PHOTOGRAPHS[label] for label in labels],
     }
     return datasets.Dataset.from_dict(columns, features=features)

@@ -94,6 +94,10 @@ class CompareConfig:
     """Further groups by which behaviour is tabled: parent (the folder that each file is in), a regular expression with
     named groups that is searched in each file's path, or a .csv or .tsv file with a column path and one for each
     group."""
+    cluster: str | None = None
+    """Clusters of images that are not independent of each other (patient, scene, video): the name of one of the groups;
+    parent; a regular expression with a group called cluster (and maybe one called stratum); or a .csv or .tsv file with
+    such columns. The photos have their own."""
     pictures: tuple[str, ...] = ()
     """Picture files in any format that Pillow opens, instead of images; they have no labels."""
     limit: int | None = None
@@ -157,7 +161,7 @@ class CompareConfig:
             (("limits",), SectionLimits),
             (("sae_training",), SAEConfig),
             (("images", "unrelated", "out"), str),
-            (("groups", "device"), (str, type(None))),
+            (("groups", "cluster", "device"), (str, type(None))),
         ):
             for name in names:
                 if not isinstance(given := getattr(self, name), kind):

@@ -35,6 +35,7 @@ def image_settings(config: CompareConfig, what: ImagesName, checkpoints: Mapping
         "pictures": [_file(name) for name in pictures],
         "unlabelled": config.unlabelled,
         "groups": config.groups,
+        "cluster": config.cluster,
         "limit": _limit(config, what),
         "seed": config.seed,
         "bad_files": config.bad_files,
@@ -84,6 +85,7 @@ def prepare_images(
         "pixel_range": config.pixel_range,
         "unlabelled": config.unlabelled,
         "groups": config.groups,
+        "cluster": config.cluster,
         "pictures": config.pictures,
         "apart_from": list(checkpoints.values()),
     }

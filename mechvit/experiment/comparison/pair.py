@@ -191,12 +191,11 @@ def open_pair(
         ValueError: a head was asked for that cannot be had.
     """
     from mechvit.analysis import choose_head, kinship
+    from mechvit.data import group_columns
 
     kin = kin or kinship(base, tuned)
     most = config.count("behaviour")
     labelled = bool(len(images)) and min(images["label"][:]) >= 0
-    known = {"pixels", "label", "image_id", "file", "path", "sha256"}
-    groups = [name for name in images.column_names if name not in known and not name.startswith("pixels_")]
     return Pair(
         base=base,
         tuned=tuned,
@@ -207,7 +206,7 @@ def open_pair(
         images=images,
         unrelated=unrelated,
         asked_for=conditions,
-        groups=tuple(groups) if config.groups is not None else (),
+        groups=tuple(group_columns(images)) if config.groups is not None else (),
         batch_size=config.batch_size,
         seed=config.seed,
         recovered=config.recovered,

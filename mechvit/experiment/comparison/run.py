@@ -70,7 +70,7 @@ def run_comparison(config: CompareConfig, say: Callable[[str], None] = print) ->
     saes = config.saes if config.saes != ("train",) else ()
     inputs = local_inputs(
         *(*config.models, *config.nulls, *config.pictures),
-        *(config.images, config.unrelated, config.groups, *paired, *saes),
+        *(config.images, config.unrelated, config.groups, config.cluster, *paired, *saes),
     )
     nulls = given_nulls(config.nulls, config.models[0])
     with open_run(config.out, KIND, inputs) as folder:

@@ -53,7 +53,13 @@ class ChosenRows:
 
 
 def folder_part(
-    source: FolderSource, part: str, seed: int, bad_files: Literal["error", "skip"], *, groups: str | None = None
+    source: FolderSource,
+    part: str,
+    seed: int,
+    bad_files: Literal["error", "skip"],
+    *,
+    groups: str | None = None,
+    cluster: str | None = None,
 ) -> ChosenRows:
     """Choose the rows of one part of a folder, or all of them.
 
@@ -67,18 +73,18 @@ def folder_part(
         part: `train`, `validation`, `sae`, `test` or `all`.
         seed: seed of the order within classes.
         bad_files: see `class_files`.
-        groups: see `mechvit.data.sources.folders.groups`.
+        groups, cluster: see `mechvit.data.sources.folders.groups` and `clusters`.
 
     Raises:
         ValueError: as `class_files`; a folder of splits of which none is named, for `all`.
     """
     given = {} if part == "all" else given_parts(source)
     if not given:
-        rows = folder_rows(source.of_split(), bad_files, groups=groups)
+        rows = folder_rows(source.of_split(), bad_files, groups=groups, cluster=cluster)
         return _chosen(rows, part, seed, None if part == "all" else PART_OF_IMAGE, source.of_split(), source)
     kind, cycle = _share_of(part, given)
     own = replace(source, split=given[kind]).of_split()
-    rows = folder_rows(own, bad_files, first_id=_FIRST_ID[kind], groups=groups)
+    rows = folder_rows(own, bad_files, first_id=_FIRST_ID[kind], groups=groups, cluster=cluster)
     return _chosen(rows, "train" if part == "sae" else part, seed, cycle, own, source)
 
 
@@ -104,15 +110,20 @@ def _share_of(part: str, given: Collection[str]) -> tuple[str, Sequence[str] | N
 
 
 def folder_rows(
-    source: FolderSource, bad_files: Literal["error", "skip"], *, first_id: int = 0, groups: str | None = None
+    source: FolderSource,
+    bad_files: Literal["error", "skip"],
+    *,
+    first_id: int = 0,
+    groups: str | None = None,
+    cluster: str | None = None,
 ) -> datasets.Dataset:
     """Return every file of every class sub-folder, in sorted order, not yet decoded; without sub-folders every file.
 
-    The columns are image, label (-1 without sub-folders), image_id, file, path (below the folder) and the groups.
+    The columns are image, label (-1 without sub-folders), image_id, file, path (below the folder), groups and clusters.
     """
     import datasets
 
-    from .groups import with_groups
+    from .clusters import with_units
 
     names, listed = class_files(source, bad_files)
     files = [os.fspath(path) for _, path in listed]
@@ -133,7 +144,7 @@ def folder_rows(
         }
     )
     rows = datasets.Dataset.from_dict(columns, features=features)
-    return rows if groups is None else with_groups(rows, groups, source.root.name)
+    return with_units(rows, groups, cluster, source.root.name)
 
 
 def _class_names(folders: list[str], root: Path) -> list[str]:

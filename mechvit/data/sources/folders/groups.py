@@ -47,6 +47,8 @@ RESERVED = frozenset(
         "high",
         "n",
         "layer",
+        "cluster",
+        "stratum",
     ]
 )
 """Names that columns of images or of results have already."""
@@ -68,7 +70,7 @@ def with_groups(rows: datasets.Dataset, groups: str, root: str) -> datasets.Data
     """
     import datasets
 
-    for name, values in _columns(rows, groups, root).items():
+    for name, values in text_columns(rows, groups, root).items():
         rows = rows.add_column(name, list(values), feature=datasets.Value("string"))
     return rows
 
@@ -85,59 +87,73 @@ def group_columns(images: datasets.Dataset) -> list[str]:
     ]
 
 
-def _columns(rows: datasets.Dataset, groups: str, root: str) -> dict[str, Sequence[str | None]]:
+def text_columns(
+    rows: datasets.Dataset, groups: str, root: str, *, what: str = "groups", own: frozenset[str] = frozenset()
+) -> dict[str, Sequence[str | None]]:
+    """Return the columns that `with_groups` adds.
+
+    Args:
+        rows, groups, root: as in `with_groups`.
+        what: name of the setting, for errors.
+        own: names that the columns may have although they are reserved.
+
+    Raises:
+        ValueError: as in `with_groups`.
+    """
     paths: list[str] = rows["path"][:]
     if groups == PARENT:
         return {PARENT: [PurePosixPath(path).parent.name or root for path in paths]}
     if Path(groups).suffix.lower() in _TABLES:
-        return _from_table(Path(groups).expanduser(), paths, rows["file"][:])
+        return _from_table(Path(groups).expanduser(), paths, rows["file"][:], what, own)
     if "(?P<" in groups:
-        return _from_names(groups, paths)
+        return _from_names(groups, paths, what, own)
     raise ValueError(
-        "groups must be 'parent', a table whose name ends in .csv or .tsv, or a regular expression with named groups, "
-        f"as in (?P<site>[^/]+)/; got {groups!r}"
+        f"{what} must be 'parent', a table whose name ends in .csv or .tsv, or a regular expression with named groups, "
+        f"as in (?P<{'cluster' if own else 'site'}>[^/]+)/; got {groups!r}"
     )
 
 
-def _check_names(names: Iterable[str]) -> None:
+def _check_names(names: Iterable[str], what: str, own: frozenset[str]) -> None:
     """Refuse groups with the names of other columns."""
-    if taken := [name for name in names if name in RESERVED or name.startswith("pixels")]:
-        raise ValueError(f"groups cannot be called {', '.join(taken)}, as other columns are: rename them")
+    if taken := [name for name in names if name not in own and (name in RESERVED or name.startswith("pixels"))]:
+        raise ValueError(f"{what} cannot be called {', '.join(taken)}, as other columns are: rename them")
 
 
-def _from_names(pattern: str, paths: Sequence[str]) -> dict[str, Sequence[str | None]]:
+def _from_names(pattern: str, paths: Sequence[str], what: str, own: frozenset[str]) -> dict[str, Sequence[str | None]]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"groups is no regular expression: {error}; got {pattern!r}") from error
-    _check_names(expression.groupindex)
+        raise ValueError(f"{what} is no regular expression: {error}; got {pattern!r}") from error
+    _check_names(expression.groupindex, what, own)
     found = [(path, expression.search(path)) for path in paths]
     if missed := [path for path, match in found if match is None]:
         raise ValueError(
-            f"the expression {pattern!r} of groups matches {len(paths) - len(missed):,} of {len(paths):,} images; "
+            f"the expression {pattern!r} of {what} matches {len(paths) - len(missed):,} of {len(paths):,} images; "
             f"not {_some(missed)}: write one that matches every path below the folder"
         )
     return {name: [match[name] for _, match in found if match is not None] for name in expression.groupindex}
 
 
-def _from_table(table: Path, paths: Sequence[str], files: Sequence[str]) -> dict[str, Sequence[str | None]]:
+def _from_table(
+    table: Path, paths: Sequence[str], files: Sequence[str], what: str, own: frozenset[str]
+) -> dict[str, Sequence[str | None]]:
     """Match the rows of a table with the images; rows and images without a partner are named in warnings."""
     shown = path_text(table)
-    key, rows = _read(table)
+    key, rows = _read(table, what)
     names = [name for name in rows[0] if name not in _KEYS]
-    _check_names(names)
+    _check_names(names, what, own)
     places = _places(key, paths, files)
     row_of: dict[int, dict[str, str]] = {}
     unmatched: list[str] = []
     for row in rows:
-        own = _plain(row[key])
-        found = places.get(own, [])
+        named = _plain(row[key])
+        found = places.get(named, [])
         if len(found) > 1:
-            raise ValueError(f"{shown}: {printable(own)} names {len(found)} images; write the path below the folder")
+            raise ValueError(f"{shown}: {printable(named)} names {len(found)} images; write the path below the folder")
         if not found:
-            unmatched.append(own)
+            unmatched.append(named)
         elif found[0] in row_of:
-            raise ValueError(f"{shown} has two rows for {printable(own)}: leave one")
+            raise ValueError(f"{shown} has two rows for {printable(named)}: leave one")
         else:
             row_of[found[0]] = row
     if not row_of:
@@ -152,7 +168,7 @@ def _from_table(table: Path, paths: Sequence[str], files: Sequence[str]) -> dict
     return {name: [row_of[i][name] or None if i in row_of else None for i in range(len(paths))] for name in names}
 
 
-def _read(table: Path) -> tuple[str, list[dict[str, str]]]:
+def _read(table: Path, what: str) -> tuple[str, list[dict[str, str]]]:
     """Return the column that names the images, and the rows.
 
     Raises:
@@ -160,7 +176,7 @@ def _read(table: Path) -> tuple[str, list[dict[str, str]]]:
     """
     shown = path_text(table)
     if not table.is_file():
-        raise ValueError(f"groups names the table {shown}, and there is no such file")
+        raise ValueError(f"{what} names the table {shown}, and there is no such file")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file, delimiter=_TABLES[table.suffix.lower()], strict=True))
