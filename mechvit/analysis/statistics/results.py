@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar
@@ -29,12 +30,12 @@ class OneLine:
         return f"{type(self).__name__}({', '.join(_parts(self))})"
 
 
-class Result(OneLine):
+class Result(OneLine, ABC):
     """A result of an analysis, whose tables are `to_frame()` and `summary()`."""
 
+    @abstractmethod
     def to_frame(self) -> pd.DataFrame:
         """Return the tidy table."""
-        raise NotImplementedError(f"{type(self).__name__} has no table")
 
     def summary(self) -> pd.DataFrame:
         """Return the table that answers the question; `to_frame()` where that is summed up already."""
